@@ -1,0 +1,54 @@
+# `make help` lists what there is. Everything that CI runs is `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON := .venv/bin/python
+export PYTHONPATH := tests:tests/cluster:tests/tiny_model:tests/e2e:images/build
+CLUSTER ?= local
+
+.PHONY: help setup check lint test demo demo-down images generate bench cluster-up cluster-down clean-cache
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.venv/.complete: requirements/dev.lock pyproject.toml operator/pyproject.toml images/engine/pyproject.toml
+	./scripts/setup
+
+setup: .venv/.complete ## Make .venv from the lock
+
+lint: setup ## Format, lint, types, layers
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+check: lint ## Lint, and every test that needs no root: unit, runtime, engine, chart, API server
+	$(PYTHON) -m pytest -m "not cluster"
+
+test: lint ## Everything CI runs: all tests, on the real local cluster too (root)
+	$(PYTHON) -m pytest
+
+demo: setup ## Local cluster, images, chart, examples/tiny.yaml, one chat completion (CLUSTER=kind: on kind)
+	$(PYTHON) examples/demo.py --cluster $(CLUSTER)
+
+demo-down: setup ## Stop the demo's cluster and leave nothing behind
+	$(PYTHON) examples/demo.py --down --cluster $(CLUSTER)
+
+images: setup ## Build the operator's and the CPU engine's image into the cache
+	$(PYTHON) -m image_builder all
+
+generate: setup ## Write what is generated: the CRD, its copy in the chart, the API reference
+	./scripts/generate
+
+bench: setup ## Make the figures of docs/performance.md (local cluster, root)
+	$(PYTHON) tests/e2e/bench.py
+
+cluster-up: setup ## Start the local cluster and leave it running
+	$(PYTHON) -m local_cluster up
+
+cluster-down: setup ## Stop it and leave nothing behind
+	$(PYTHON) -m local_cluster down
+
+clean-cache: ## Remove everything costly that was built and kept (binaries, images, models)
+	./scripts/clean-cache

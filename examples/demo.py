@@ -1,0 +1,164 @@
+"""The main job, from nothing: a cluster, the images, the chart, one CR, one chat completion.
+
+    make demo                 a real Kubernetes on this machine, from Go modules (root)
+    make demo CLUSTER=kind    on kind, where Docker runs
+    make demo-down            stop it and leave nothing behind
+
+Every step says how long it took. What is costly is built once and kept in the cache folder (`make clean-cache`).
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from image_builder.images import build_image
+from stage import (
+    ROOT,
+    Cluster,
+    Flash,
+    a_restricted_namespace,
+    apply,
+    install_operator,
+    model_claim,
+    wait_until,
+)
+from tiny_model import make_models
+
+NAMESPACE = "demo"
+START_SECONDS = 600
+
+
+class Steps:
+    """Times each step and prints the list at the end."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, float]] = []
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        print(f"\n==> {title}", flush=True)
+        began = time.monotonic()
+        yield
+        self.taken.append((title, time.monotonic() - began))
+
+    def report(self) -> None:
+        print("\nTime taken")
+        for title, seconds in self.taken:
+            print(f"  {seconds:7.1f} s  {title}")
+        print(f"  {sum(seconds for _, seconds in self.taken):7.1f} s  in all")
+
+
+def main() -> int:
+    options = _options()
+    cluster = _cluster(options.cluster)
+    if options.down:
+        cluster.down()
+        return 0
+    steps = Steps()
+    with steps.step("Build the operator's image and the CPU engine's image"):
+        images = [build_image("operator"), build_image("engine-cpu")]
+    with steps.step("Make the tiny DeepSeek-V3 model with an MTP layer"):
+        models = make_models()
+        print(f"    {models}")
+    with steps.step(f"Start the cluster ({options.cluster})"):
+        cluster.up(models)
+    with steps.step("Import the images"):
+        for image in images:
+            cluster.import_image(image)
+    with steps.step("Install the chart with helm"):
+        install_operator(cluster)
+    with steps.step("Apply examples/tiny.yaml and wait until it has proved its speed"):
+        flash = _serve(cluster, models)
+    print(cluster.kubectl("get", "dsf", "-n", NAMESPACE).stdout)
+    with steps.step("One chat completion through the Service"):
+        _complete(cluster, flash)
+    steps.report()
+    print(f"\nIt is still running: export KUBECONFIG={cluster.kubeconfig}; make demo-down stops it.")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cluster", choices=["local", "kind"], default="local")
+    parser.add_argument("--down", action="store_true", help="stop the cluster of an earlier demo")
+    return parser.parse_args()
+
+
+def _cluster(kind: str) -> Any:
+    if kind == "kind":
+        from demo_kind import KindCluster  # noqa: PLC0415 - only where Docker runs
+
+        return KindCluster()
+    from demo_local import DemoCluster  # noqa: PLC0415 - it needs root, which kind does not
+
+    return DemoCluster()
+
+
+def _serve(cluster: Cluster, models: Path) -> Flash:
+    apply(cluster, a_restricted_namespace(NAMESPACE))
+    apply(cluster, *model_claim(NAMESPACE, str(models)))
+    manifest = ROOT / "examples" / "tiny.yaml"
+    cluster.kubectl("apply", "-n", NAMESPACE, "-f", str(manifest))
+    flash = Flash(cluster, NAMESPACE, yaml.safe_load(manifest.read_text())["metadata"]["name"])
+    said: set[str] = set()
+    wait_until(lambda: _ready(flash, said), "READY True", seconds=START_SECONDS, pause=1)
+    return flash
+
+
+def _ready(flash: Flash, said: set[str]) -> bool:
+    """Tell each new word of the Ready condition once, so that the wait can be followed."""
+    ready = flash.condition("Ready")
+    line = f"{ready.get('reason', '...')}: {ready.get('message', 'the operator has not seen it yet')}"
+    if line not in said:
+        said.add(line)
+        print(f"    {line}", flush=True)
+    return ready.get("status") == "True"
+
+
+def _complete(cluster: Cluster, flash: Flash) -> None:
+    body = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "the quick brown fox"}],
+        "max_tokens": 16,
+    }
+    with _forwarded(cluster, flash) as address:
+        request = urllib.request.Request(  # noqa: S310 - this machine's loopback
+            f"{address}/v1/chat/completions",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            reply = json.load(answer)
+    print(f"    POST /v1/chat/completions {json.dumps(body)}")
+    print(f"    -> {json.dumps(reply['choices'][0]['message']['content'])} {json.dumps(reply['usage'])}")
+
+
+@contextmanager
+def _forwarded(cluster: Cluster, flash: Flash) -> Iterator[str]:
+    """`kubectl port-forward` to the Service, the way a user without a route into the cluster would go."""
+    command = ["port-forward", "-n", flash.namespace, f"service/{flash.name}", ":8000"]
+    process = subprocess.Popen(
+        [cluster.kubectl_path, f"--kubeconfig={cluster.kubeconfig}", *command],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = process.stdout.readline() if process.stdout else ""
+        port = line.split("127.0.0.1:")[1].split()[0]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

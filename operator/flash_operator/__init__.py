@@ -1,0 +1,1 @@
+"""DeepSeek-Flash Operator: reconciles DeepSeekFlashDeployments into engine pods that proved their decode speed."""

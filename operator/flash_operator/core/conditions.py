@@ -1,0 +1,222 @@
+"""The condition tree, each condition an ordered chain of checks over the fleet.
+
+Ready               the summary: as many replicas as wanted have passed and serve
+  Available         at least one serves
+  Progressing       something is still moving by itself; False with a reason when only a person can help
+  TopologyResolved  every bound replica runs with the flags that its node's labels call for
+  SpeculationActive the MTP head's drafts are accepted, by the engine's own counters
+  SmokeTestPassed   every replica was judged and passed
+Degraded            it serves, but with fewer or slower replicas than it should
+
+A check returns a `Finding` or None; the first one that finds something speaks. All conditions are set on first
+sight. Conventions: kubernetes/community, sig-architecture/api-conventions.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from flash_operator.core.fleet import Fleet
+from flash_operator.core.replica import Replica
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Status ("True", "False", "Unknown"), reason in CamelCase, and a message that says what to do."""
+
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str
+
+
+Check = Callable[[Fleet], Finding | None]
+
+SPECULATION_FAILURES = frozenset({"SpeculationAbsent", "DraftDead", "AcceptanceTooLow"})
+
+
+def scaled_to_zero(fleet: Fleet) -> Finding | None:
+    """Nothing is wanted, so nothing is wrong: but nothing serves either."""
+    return None if fleet.wanted else Finding("False", "ScaledToZero", "spec.replicas is 0")
+
+
+def complete(fleet: Fleet) -> Finding | None:
+    if not fleet.complete:
+        return None
+    return Finding("True", "Passed", f"{fleet.ready} of {fleet.wanted} replicas passed their smoke test and serve")
+
+
+def pods_refused(fleet: Fleet) -> Finding | None:
+    """A quota or an admission policy keeps the Deployment from making pods."""
+    return Finding("False", fleet.trouble.reason, fleet.trouble.message) if fleet.trouble else None
+
+
+def worst_replica(fleet: Fleet) -> Finding | None:
+    if fleet.worst is None:
+        return None
+    reason, message = fleet.worst.verdict
+    return Finding("False", reason, f"{_counts(fleet)}; {fleet.worst.name}: {message}")
+
+
+def still_rolling(fleet: Fleet) -> Finding | None:
+    return Finding("False", "RollingOut", f"{_counts(fleet)}; the rollout is under way") if fleet.rolling else None
+
+
+def pods_missing(fleet: Fleet) -> Finding | None:
+    return Finding("False", "PodsMissing", f"{_counts(fleet)}; the Deployment has not made the others yet")
+
+
+def some_ready(fleet: Fleet) -> Finding | None:
+    return Finding("True", "Serving", _counts(fleet)) if fleet.ready else None
+
+
+def stuck_replica(fleet: Fleet) -> Finding | None:
+    """The scheduler or the kubelet said why it goes no further; nothing changes until a person acts."""
+    return worst_replica(fleet) if fleet.worst and fleet.worst.stuck else None
+
+
+def failed_replica(fleet: Fleet) -> Finding | None:
+    """The gate's verdict is a failure. It measures again, but a broken head or a slow link does not heal itself."""
+    if fleet.worst is None or fleet.worst.verdict[0] in ("EngineStarting", "Passed", "Inconclusive"):
+        return None
+    return worst_replica(fleet)
+
+
+def moving(fleet: Fleet) -> Finding | None:
+    if fleet.rolling:
+        return Finding("True", "RollingOut", f"{_counts(fleet)}; the rollout is under way")
+    if fleet.worst:
+        return Finding(
+            "True", fleet.worst.verdict[0], f"{_counts(fleet)}; {fleet.worst.name}: {fleet.worst.verdict[1]}"
+        )
+    return Finding("True", "PodsMissing", _counts(fleet)) if len(fleet.replicas) != fleet.wanted else None
+
+
+def settled(fleet: Fleet) -> Finding | None:
+    return Finding("False", "Settled", "nothing is left to do")
+
+
+def no_pod_bound(fleet: Fleet) -> Finding | None:
+    bound = any(replica.derived for replica in fleet.replicas)
+    return (
+        None if bound else Finding("Unknown", "NoPodBound", "flags follow from a node, and no pod is bound to one yet")
+    )
+
+
+def flags_conflict(fleet: Fleet) -> Finding | None:
+    """The user's override speaks against a tested verdict, or the labels contradict each other."""
+    for replica in fleet.replicas:
+        for conflict in replica.derived.conflicts if replica.derived else ():
+            return Finding("False", conflict.reason, f"node {replica.node_name}: {conflict.message}")
+    return None
+
+
+def flags_outdated(fleet: Fleet) -> Finding | None:
+    """Never a silent restart: the engines serve, and their owner decides when they roll."""
+    names = [replica.name for replica in fleet.replicas if replica.flags_outdated]
+    if not names:
+        return None
+    return Finding(
+        "False",
+        "FlagsOutdated",
+        f"running with other flags than their nodes' labels call for now: {', '.join(names)}; "
+        "delete these pods one by one to take the new flags",
+    )
+
+
+def node_unlabelled(fleet: Fleet) -> Finding | None:
+    """T8: nothing is known of the node, so the safe set is in force. It never hangs, and it costs speed."""
+    nodes = sorted({str(r.node_name) for r in fleet.replicas if r.derived and r.derived.row == "T8"})
+    if not nodes:
+        return None
+    return Finding(
+        "False",
+        "NodeUnlabelled",
+        f"safe flags on {', '.join(nodes)}: the links are not known; label the node with "
+        "deepseekflash.dev/gpu-link and deepseekflash.dev/gpu-p2p (docs/topology.md)",
+    )
+
+
+def topology_resolved(fleet: Fleet) -> Finding | None:
+    rows = sorted({replica.derived.row for replica in fleet.replicas if replica.derived})
+    return Finding("True", "FlagsDerived", f"flags follow from node labels, row {', '.join(rows)} of docs/topology.md")
+
+
+def speculation_disabled(fleet: Fleet) -> Finding | None:
+    return None if fleet.speculation_wanted else Finding("False", "Disabled", "spec.speculation.method is Disabled")
+
+
+def speculation_failed(fleet: Fleet) -> Finding | None:
+    for replica in fleet.replicas:
+        if replica.verdict[0] in SPECULATION_FAILURES:
+            return Finding("False", replica.verdict[0], f"{replica.name}: {replica.verdict[1]}")
+    return None
+
+
+def drafts_accepted(fleet: Fleet) -> Finding | None:
+    shares = [gate.measurement.acceptance_percent for gate in fleet.measured if gate.measurement]
+    known = [share for share in shares if share is not None]
+    if not known:
+        return None
+    return Finding(
+        "True", "DraftsAccepted", f"at least {int(min(known))} % of drafted tokens accepted on every replica"
+    )
+
+
+def not_measured(fleet: Fleet) -> Finding | None:
+    return Finding("Unknown", "NotMeasured", "no replica has been measured yet")
+
+
+def all_passed(fleet: Fleet) -> Finding | None:
+    return Finding("True", "Passed", _figures(fleet)) if fleet.complete else None
+
+
+def some_slower(fleet: Fleet) -> Finding | None:
+    if not fleet.ready or not (fleet.worst and fleet.worst.verdict[0] not in ("EngineStarting", "Passed")):
+        return None
+    return Finding("True", fleet.worst.verdict[0], f"{_counts(fleet)}; {fleet.worst.name}: {fleet.worst.verdict[1]}")
+
+
+def running_on_fallback(fleet: Fleet) -> Finding | None:
+    """The launcher fell back to the safe set although the node's labels allow faster flags."""
+    names = [r.name for r in fleet.replicas if r.ready and r.flags_outdated and _fell_back(r)]
+    if not names:
+        return None
+    return Finding("True", "FallbackFlags", f"serving with the safe flags, handed over too late: {', '.join(names)}")
+
+
+def as_wanted(fleet: Fleet) -> Finding | None:
+    return Finding("False", "AsWanted", "nothing serves below what it should")
+
+
+CHAINS: dict[str, tuple[Check, ...]] = {
+    "Ready": (scaled_to_zero, complete, pods_refused, worst_replica, still_rolling, pods_missing),
+    "Available": (scaled_to_zero, some_ready, pods_refused, worst_replica, pods_missing),
+    "Progressing": (pods_refused, stuck_replica, failed_replica, moving, settled),
+    "TopologyResolved": (no_pod_bound, flags_conflict, flags_outdated, node_unlabelled, topology_resolved),
+    "SpeculationActive": (speculation_disabled, speculation_failed, drafts_accepted, not_measured),
+    "SmokeTestPassed": (all_passed, failed_replica, not_measured),
+    "Degraded": (some_slower, running_on_fallback, as_wanted),
+}
+
+
+def findings(fleet: Fleet) -> dict[str, Finding]:
+    """The first finding of each chain, in the order of the tree."""
+    return {name: next(filter(None, (check(fleet) for check in chain))) for name, chain in CHAINS.items()}
+
+
+def _fell_back(replica: Replica) -> bool:
+    return bool(replica.gate and replica.gate.effective and replica.gate.effective.origin == "fallback")
+
+
+def _counts(fleet: Fleet) -> str:
+    return f"{fleet.ready} of {fleet.wanted} replicas ready"
+
+
+def _figures(fleet: Fleet) -> str:
+    slowest = min(
+        (gate.measurement.decode_tokens_per_second for gate in fleet.measured if gate.measurement),
+        default=None,
+    )
+    return (
+        "every replica passed" if slowest is None else f"every replica passed; the slowest decodes {int(slowest)} tok/s"
+    )

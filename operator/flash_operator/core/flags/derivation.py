@@ -1,0 +1,164 @@
+"""The row of a node, the user's wishes laid over it, and the closure that keeps the whole consistent.
+
+Peer-to-peer, custom all-reduce and FlashInfer's all-reduce are separate switches in separate programs, and only
+sets of them are safe: NCCL_P2P_DISABLE=1 alone boots and then hangs in vLLM's own kernel at exactly two ranks
+(vllm-project/vllm#51513, local-inference-lab/rtx6kpro#15).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flash_operator.api.v1alpha1 import InterconnectSpec
+from flash_operator.core.flags.flag_set import Conflict, FlagArg, FlagEnv, FlagSet, Source
+from flash_operator.core.flags.table import Row, classify, impossible_link
+from flash_operator.core.nodes import NodeFacts
+
+DISABLE_CUSTOM_ALL_REDUCE = "--disable-custom-all-reduce"
+P2P_DISABLE = "NCCL_P2P_DISABLE"
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
+
+OTHER_PEER_KERNELS = (
+    "VLLM_ALLREDUCE_USE_FLASHINFER",
+    "VLLM_ALLREDUCE_USE_FLASHINFER_PCIE_IPC",
+    "VLLM_ALLREDUCE_USE_SYMM_MEM",
+)
+"""Switches of vLLM's further peer-to-peer kernels; each spins without a timeout when peer writes get lost."""
+
+PCIE_LOW_LATENCY = {
+    "NCCL_PROTO": "LL",
+    "NCCL_ALGO": "Ring",
+    "NCCL_MIN_NCHANNELS": "8",
+    "NCCL_NTHREADS": "512",
+}
+"""The variables that the first published deployment of this model used. Nothing isolates what they do."""
+
+SAFE_MODE = "spec.interconnect.mode is Safe"
+
+
+@dataclass
+class _Draft:
+    """A set under construction, by name, so that a later wish replaces an earlier default."""
+
+    row: Row
+    args: dict[str, FlagArg] = field(default_factory=dict)
+    env: dict[str, FlagEnv] = field(default_factory=dict)
+    unset: list[str] = field(default_factory=list)
+    conflicts: list[Conflict] = field(default_factory=list)
+
+    def arg(self, value: str, source: Source, reason: str) -> None:
+        self.args[value] = FlagArg(value, source, reason)
+
+    def var(self, name: str, value: str, source: Source, reason: str) -> None:
+        self.env[name] = FlagEnv(name, value, source, reason)
+
+    def conflict(self, reason: str, message: str) -> None:
+        self.conflicts.append(Conflict(reason, message))
+
+    @property
+    def p2p_is_off(self) -> bool:
+        return P2P_DISABLE in self.env and self.env[P2P_DISABLE].value == "1"
+
+    def finished(self) -> FlagSet:
+        env = tuple(self.env[name] for name in sorted(self.env))
+        return FlagSet(self.row.name, tuple(self.args.values()), env, tuple(self.unset), tuple(self.conflicts))
+
+
+def derive(facts: NodeFacts | None, interconnect: InterconnectSpec, engine_env: Mapping[str, str]) -> FlagSet:
+    """The flags for an engine on this node; `None` stands for a node of which nothing is known (the safe set).
+
+    `engine_env` is the environment that the user gives the engine; it is looked at, and never copied.
+    """
+    row, seen = classify(facts, trust_driver=interconnect.mode == "Fast")
+    draft = _Draft(row)
+    draft.var("NCCL_IB_DISABLE", "1", "default", "one node: there is no InfiniBand to probe")
+    if interconnect.mode == "Safe":
+        _safe(draft, "user", SAFE_MODE)
+    elif row.p2p:
+        _peer_to_peer(draft, _source_of(facts, interconnect), f"{row.name}: {seen}")
+    else:
+        _safe(draft, _source_of(facts, interconnect), f"{row.name}: {seen}; {row.why}")
+    _overrides(draft, facts, interconnect)
+    _close(draft, interconnect, engine_env)
+    if facts and impossible_link(facts):
+        draft.conflict(
+            "ImpossibleLink",
+            f"label gpu-link=nvlink on {facts.product}, which has no NVLink: correct the label; safe flags until then",
+        )
+    return draft.finished()
+
+
+def _source_of(facts: NodeFacts | None, interconnect: InterconnectSpec) -> Source:
+    if facts is None:
+        return "fallback"
+    if facts.p2p in ("verified", "hang", "corrupt"):
+        return "probe"
+    if facts.p2p == "granted" and interconnect.mode == "Fast":
+        return "user"
+    return "label"
+
+
+def _safe(draft: _Draft, source: Source, reason: str) -> None:
+    """Nothing peer-to-peer at all: costs 5 to 30 % against the best set, and never hangs on a lost peer write."""
+    draft.arg(DISABLE_CUSTOM_ALL_REDUCE, source, reason)
+    draft.var(P2P_DISABLE, "1", source, reason)
+
+
+def _peer_to_peer(draft: _Draft, source: Source, reason: str) -> None:
+    if not draft.row.custom_all_reduce:
+        draft.arg(DISABLE_CUSTOM_ALL_REDUCE, source, f"{reason}; {draft.row.why}")
+    if draft.row.p2p_level:
+        draft.var("NCCL_P2P_LEVEL", draft.row.p2p_level, source, f"{reason}; {draft.row.why}")
+
+
+def _overrides(draft: _Draft, facts: NodeFacts | None, interconnect: InterconnectSpec) -> None:
+    """What the user says wins, and is contradicted aloud where a verdict speaks against it."""
+    if interconnect.nccl_profile == "PcieLowLatency":
+        for name, value in PCIE_LOW_LATENCY.items():
+            draft.var(name, value, "user", "spec.interconnect.ncclProfile is PcieLowLatency; unproven")
+    if interconnect.custom_all_reduce == "Disabled":
+        draft.arg(DISABLE_CUSTOM_ALL_REDUCE, "user", "spec.interconnect.customAllReduce is Disabled")
+    if interconnect.custom_all_reduce == "Enabled":
+        _force_custom_all_reduce(draft, facts)
+    for variable in interconnect.env:
+        if variable.name == "NCCL_SHM_DISABLE" or "LL128" in variable.value:
+            told = f"{variable.name}={variable.value} was left out: without shared memory NCCL falls to sockets, and "
+            draft.conflict("UnsafeNcclVariable", f"{told}LL128 corrupts data over PCIe; remove it from the spec")
+        else:
+            draft.var(variable.name, variable.value, "user", "spec.interconnect.env")
+
+
+def _force_custom_all_reduce(draft: _Draft, facts: NodeFacts | None) -> None:
+    """Custom all-reduce without peer-to-peer is no set at all, so forcing the one brings the other with it."""
+    draft.args.pop(DISABLE_CUSTOM_ALL_REDUCE, None)
+    draft.env.pop(P2P_DISABLE, None)
+    if facts is None or draft.row.p2p:
+        return
+    draft.conflict(
+        "CustomAllReduceForced",
+        f"spec.interconnect.customAllReduce is Enabled, but {draft.row.why} (row {draft.row.name}, "
+        f"gpu-p2p={facts.p2p}): the engine may hang or return wrong tokens; set it to Auto, or mend the host",
+    )
+
+
+def _close(draft: _Draft, interconnect: InterconnectSpec, engine_env: Mapping[str, str]) -> None:
+    """Make the set whole: peer-to-peer off means off everywhere, and custom all-reduce on rules out what breaks it."""
+    if draft.p2p_is_off:
+        source = draft.env[P2P_DISABLE].source
+        if interconnect.custom_all_reduce == "Enabled":
+            draft.conflict(
+                "CustomAllReduceWithoutP2p",
+                "spec.interconnect.env switches peer-to-peer off, so custom all-reduce stays off: remove one of them",
+            )
+        draft.args.setdefault(
+            DISABLE_CUSTOM_ALL_REDUCE,
+            FlagArg(DISABLE_CUSTOM_ALL_REDUCE, source, "peer-to-peer is off; this kernel would still use it"),
+        )
+        for name in OTHER_PEER_KERNELS:
+            draft.var(name, "0", source, "peer-to-peer is off; this kernel would still use it")
+    elif DISABLE_CUSTOM_ALL_REDUCE not in draft.args and "expandable_segments:True" in engine_env.get(ALLOCATOR, ""):
+        draft.unset.append(ALLOCATOR)
+        draft.conflict(
+            "ExpandableSegments",
+            f"{ALLOCATOR} with expandable_segments was removed: custom all-reduce crashes with it "
+            "(vllm-project/vllm#47751); drop it, or set spec.interconnect.customAllReduce to Disabled",
+        )

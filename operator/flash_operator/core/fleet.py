@@ -1,0 +1,70 @@
+"""All replicas of one deployment, counted. The conditions and the summary are read off this."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from flash_operator.core.gate_result import GateResult
+from flash_operator.core.observed import Observed, RawObject
+from flash_operator.core.pod_trouble import PodTrouble, deployment_trouble
+from flash_operator.core.replica import Replica, replicas_of
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What is wanted, what is there, and the one replica that best explains the difference."""
+
+    wanted: int
+    replicas: tuple[Replica, ...]
+    deployment: RawObject | None
+    speculation_wanted: bool
+
+    @classmethod
+    def of(cls, observed: Observed) -> "Fleet":
+        flash = observed.flash
+        return cls(
+            wanted=flash.spec.replicas,
+            replicas=replicas_of(observed),
+            deployment=observed.children.get(("Deployment", flash.name)),
+            speculation_wanted=flash.spec.speculation.method != "Disabled",
+        )
+
+    @property
+    def ready(self) -> int:
+        return sum(replica.ready for replica in self.replicas)
+
+    @property
+    def complete(self) -> bool:
+        """Every replica that is wanted is ready, none is left over, and all are of the newest template."""
+        return self.wanted > 0 and self.ready == len(self.replicas) == self.wanted and not self.rolling
+
+    @property
+    def rolling(self) -> bool:
+        """The Deployment controller has not yet replaced all pods by pods of the newest template."""
+        if self.deployment is None:
+            return False
+        status = self.deployment.get("status", {})
+        seen = status.get("observedGeneration", 0) >= self.deployment["metadata"].get("generation", 0)
+        return not seen or status.get("updatedReplicas", 0) < min(self.wanted, len(self.replicas))
+
+    @property
+    def trouble(self) -> PodTrouble | None:
+        """Why pods are missing, where the Deployment itself could not make them."""
+        return deployment_trouble(self.deployment) if len(self.replicas) < self.wanted else None
+
+    @cached_property
+    def worst(self) -> Replica | None:
+        """The replica to show first: one that is stuck, then one that failed, then one that is starting."""
+        lagging = [replica for replica in self.replicas if not replica.ready]
+        return min(lagging, key=_urgency, default=None)
+
+    @property
+    def measured(self) -> tuple[GateResult, ...]:
+        """Results with figures, of replicas that passed."""
+        gates = (replica.gate for replica in self.replicas)
+        return tuple(gate for gate in gates if gate and gate.passed and gate.measurement)
+
+
+def _urgency(replica: Replica) -> tuple[int, str]:
+    reason, _ = replica.verdict
+    rank = 0 if replica.stuck else 2 if reason in ("EngineStarting", "Passed", "Inconclusive") else 1
+    return rank, replica.name

@@ -1,0 +1,107 @@
+"""What flags may depend on of a node, read from its labels.
+
+Only these facts are compared when a node changes: a kubelet touches its node every few seconds, and none of that
+concerns us.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from flash_operator.api.names import LABEL_PREFIX
+from flash_operator.core.observed import RawObject
+
+UNKNOWN = "unknown"
+
+LINKS = ("nvlink", "pix", "pxb", "phb", "node", "sys", UNKNOWN)
+"""nvidia-smi's words for the worst pair of GPUs, closest first."""
+
+DRIVER_REFUSED = ("cns", "gns", "tns", "dr", "ns")
+"""The driver's own reasons why there is no peer-to-peer: chipset, GPU, topology, registry key, other."""
+
+P2P_VERDICTS = ("verified", "granted", *DRIVER_REFUSED, "hang", "corrupt", UNKNOWN)
+"""`granted` is the driver's word alone; `verified`, `hang` and `corrupt` come from a probe that checked values."""
+
+VOCABULARY = {
+    "gpu-link": LINKS,
+    "gpu-p2p": P2P_VERDICTS,
+    "gpu-iommu": ("off", "identity", "translated", UNKNOWN),
+    "gpu-acs": ("off", "redirect", UNKNOWN),
+}
+
+PCIE = re.compile(r"^gen(?P<generation>[1-7])-x(?P<lanes>1|2|4|8|16)$")
+
+LANE_GIGABYTES_PER_SECOND = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.97, 5: 3.94, 6: 7.56, 7: 15.1}
+"""Usable rate of one PCIe lane by generation."""
+
+DRIVER_LABELS = ("nvidia.com/cuda.driver-version.full", "nvidia.com/cuda.driver.full")
+PRODUCT_LABEL = "nvidia.com/gpu.product"
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """The facts of one node; `unknown` stands for a label that is missing, and for one that makes no sense."""
+
+    name: str
+    link: str = UNKNOWN
+    p2p: str = UNKNOWN
+    iommu: str = UNKNOWN
+    acs: str = UNKNOWN
+    pcie_gigabytes_per_second: float | None = None
+    product: str | None = None
+    driver: str | None = None
+    probed_driver: str | None = None
+    gpus: int = 0
+    schedulable: bool = True
+    warnings: tuple[str, ...] = field(default=())
+    """Label values that were not understood, in words."""
+
+    @classmethod
+    def from_node(cls, raw: RawObject) -> "NodeFacts":
+        """Read a raw Node. Never raises for what a label may contain."""
+        labels: dict[str, str] = raw["metadata"].get("labels") or {}
+        known, warnings = _vocabulary(labels)
+        pcie = labels.get(f"{LABEL_PREFIX}gpu-pcie")
+        speed = _pcie_speed(pcie)
+        if pcie not in (None, UNKNOWN) and speed is None:
+            warnings.append(f"{LABEL_PREFIX}gpu-pcie={pcie!r} is not of the form gen5-x16")
+        return cls(
+            name=raw["metadata"]["name"],
+            link=known["gpu-link"],
+            p2p=known["gpu-p2p"],
+            iommu=known["gpu-iommu"],
+            acs=known["gpu-acs"],
+            pcie_gigabytes_per_second=speed,
+            product=labels.get(PRODUCT_LABEL),
+            driver=next((labels[name] for name in DRIVER_LABELS if name in labels), None),
+            probed_driver=labels.get(f"{LABEL_PREFIX}gpu-p2p-driver"),
+            gpus=_gpus(raw),
+            schedulable=not raw.get("spec", {}).get("unschedulable", False),
+            warnings=tuple(warnings),
+        )
+
+    @property
+    def verdict_is_stale(self) -> bool:
+        """The probe ran under another driver than the node has now, so its verdict proves nothing."""
+        return bool(self.driver and self.probed_driver and self.driver != self.probed_driver)
+
+
+def _vocabulary(labels: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    known, warnings = {}, []
+    for name, values in VOCABULARY.items():
+        value = labels.get(f"{LABEL_PREFIX}{name}", UNKNOWN)
+        known[name] = value if value in values else UNKNOWN
+        if value not in values:
+            warnings.append(f"{LABEL_PREFIX}{name}={value!r} is none of {', '.join(values)}")
+    return known, warnings
+
+
+def _pcie_speed(label: str | None) -> float | None:
+    match = PCIE.match(label or "")
+    if match is None:
+        return None
+    return LANE_GIGABYTES_PER_SECOND[int(match["generation"])] * int(match["lanes"])
+
+
+def _gpus(raw: RawObject) -> int:
+    amount = str(raw.get("status", {}).get("allocatable", {}).get("nvidia.com/gpu", "0"))
+    return int(amount) if amount.isdigit() else 0

@@ -1,0 +1,138 @@
+"""One replica: a pod, the node it is bound to, the flags that follow, and what its gate says."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION
+from flash_operator.api.v1alpha1 import PodStatus
+from flash_operator.core.flags import FlagSet, derive
+from flash_operator.core.gate_result import GateResult, Measurement
+from flash_operator.core.nodes import NodeFacts
+from flash_operator.core.observed import Observed, RawObject
+from flash_operator.core.pod_trouble import trouble_of
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A pod that is meant to serve; pods on their way out are no replicas any more."""
+
+    pod: RawObject
+    node: NodeFacts | None
+    derived: FlagSet | None
+    """The flags that its node calls for today, None while it is bound to no node."""
+    gate: GateResult | None
+    known: PodStatus | None = None
+    """What status said of it last time, where the gate did not answer now and the kubelet still calls it ready."""
+
+    @property
+    def name(self) -> str:
+        return str(self.pod["metadata"]["name"])
+
+    @property
+    def uid(self) -> str:
+        return str(self.pod["metadata"]["uid"])
+
+    @property
+    def node_name(self) -> str | None:
+        name: str | None = self.pod.get("spec", {}).get("nodeName")
+        return name
+
+    @property
+    def ready(self) -> bool:
+        """What the endpoints go by: the kubelet's word, which is the gate's verdict as last probed."""
+        conditions: list[dict[str, Any]] = self.pod.get("status", {}).get("conditions", [])
+        return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+    @property
+    def stuck(self) -> bool:
+        """Only a person can help: the scheduler or the kubelet has said why it goes no further."""
+        return trouble_of(self.pod) is not None
+
+    @cached_property
+    def verdict(self) -> tuple[str, str]:
+        """Reason and message, from whoever knows most: scheduler and kubelet, then the gate."""
+        trouble = trouble_of(self.pod)
+        if trouble:
+            return trouble.reason, trouble.message
+        if self.gate:
+            return self.gate.reason, self.gate.message
+        return "EngineStarting", "the kubelet is starting the pod's containers"
+
+    @cached_property
+    def handed_over(self) -> FlagSet | None:
+        """The flags in the pod's annotation, None where there are none yet or where they cannot be read."""
+        text = self.pod["metadata"].get("annotations", {}).get(ENGINE_FLAGS_ANNOTATION)
+        if not text:
+            return None
+        try:
+            return FlagSet.from_annotation(text)
+        except ValueError:
+            return None
+
+    @property
+    def needs_flags(self) -> bool:
+        """Bound, and nothing was handed over yet. What was handed over is never changed: the engine runs with it."""
+        annotations = self.pod["metadata"].get("annotations", {})
+        return self.derived is not None and ENGINE_FLAGS_ANNOTATION not in annotations
+
+    @cached_property
+    def in_force(self) -> FlagSet | None:
+        """What the engine really runs with, as its launcher wrote it down; else what was handed over."""
+        if self.gate and self.gate.effective:
+            try:
+                return FlagSet.from_document(self.gate.effective.flags)
+            except ValueError:
+                return None
+        return self.handed_over
+
+    @property
+    def flags_outdated(self) -> bool:
+        """The node's labels call for other flags than the engine runs with."""
+        if self.known:
+            return self.known.flags_outdated == "Outdated"
+        return bool(self.derived and self.in_force and not self.derived.same_effect(self.in_force))
+
+
+def replicas_of(observed: Observed) -> tuple[Replica, ...]:
+    """All replicas by name."""
+    living = (pod for pod in observed.pods if not pod["metadata"].get("deletionTimestamp"))
+    return tuple(sorted((_replica(observed, pod) for pod in living), key=lambda replica: replica.name))
+
+
+def _replica(observed: Observed, pod: RawObject) -> Replica:
+    raw_node = observed.nodes.get(pod.get("spec", {}).get("nodeName", ""))
+    node = NodeFacts.from_node(raw_node) if raw_node else None
+    engine_env = {variable.name: variable.value for variable in observed.flash.spec.engine.extra_env}
+    replica = Replica(
+        pod=pod,
+        node=node,
+        derived=derive(node, observed.flash.spec.interconnect, engine_env) if node else None,
+        gate=observed.gates.get(pod["metadata"]["uid"]),
+    )
+    return _remembered(replica, observed.live_status)
+
+
+def _remembered(replica: Replica, live_status: RawObject) -> Replica:
+    """A ready replica whose gate missed one question keeps the answer it gave last time.
+
+    Readiness is the kubelet's word, and it probes the same gate: one lost packet of ours must not blank the table.
+    """
+    if not replica.ready or (replica.gate and replica.gate.reached):
+        return replica
+    for pod in live_status.get("pods", []):
+        if pod.get("uid") == replica.uid and pod.get("reason") == "Passed":
+            known = PodStatus.model_validate(pod)
+            return replace(replica, known=known, gate=_gate_of(known))
+    return replica
+
+
+def _gate_of(known: PodStatus) -> GateResult:
+    figures = None
+    if known.decode_tokens_per_second is not None:
+        figures = Measurement(
+            decode_tokens_per_second=known.decode_tokens_per_second,
+            acceptance_percent=known.acceptance_percent,
+            first_token_millis=known.first_token_millis,
+        )
+    return GateResult(reason=known.reason, passed=True, message=known.message, measurement=figures, reached=False)

@@ -1,0 +1,19 @@
+"""One voluntary disruption at a time: a drained node takes one replica, and waits until its successor has passed."""
+
+from flash_operator.api.v1alpha1 import FlashDeployment
+from flash_operator.core.observed import RawObject
+from flash_operator.core.resources.identity import metadata, selector
+
+
+def disruption_budget(flash: FlashDeployment) -> RawObject:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(flash, flash.name),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": selector(flash)},
+            # A replica that never passed serves nobody: it must not block the drain of its node.
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }

@@ -1,0 +1,22 @@
+"""The OpenAI-compatible Service. Its endpoints are the pods whose gate passed them, and no others."""
+
+from flash_operator.api.v1alpha1 import FlashDeployment
+from flash_operator.core.engine_args import PORT
+from flash_operator.core.observed import RawObject
+from flash_operator.core.resources.identity import metadata, selector
+
+
+def service(flash: FlashDeployment) -> RawObject:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(flash, flash.name),
+        "spec": {
+            "selector": selector(flash),
+            "ports": [{"name": "http", "port": PORT, "protocol": "TCP", "targetPort": "http"}],
+        },
+    }
+
+
+def endpoint(flash: FlashDeployment) -> str:
+    return f"http://{flash.name}.{flash.namespace}.svc:{PORT}/v1"

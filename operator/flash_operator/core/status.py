@@ -1,0 +1,110 @@
+"""The CR's status: what a person needs to answer "why is it not ready", "why these flags", "how fast is it".
+
+The document is built whole and compared with the live one; only a difference is written, so a quiet deployment
+costs no request.
+"""
+
+from datetime import UTC, datetime
+
+from flash_operator.api.v1alpha1 import Condition, FlashStatus, PodStatus, StatusSummary
+from flash_operator.core.conditions import Finding, findings
+from flash_operator.core.fleet import Fleet
+from flash_operator.core.observed import Observed, RawObject
+from flash_operator.core.replica import Replica
+from flash_operator.core.resources.identity import selector
+from flash_operator.core.resources.service import endpoint
+
+
+def status_of(observed: Observed, fleet: Fleet) -> RawObject:
+    """The whole desired status, as JSON."""
+    flash = observed.flash
+    status = FlashStatus(
+        conditions=_conditions(observed, fleet),
+        observed_generation=flash.generation,
+        replicas=len(fleet.replicas),
+        ready_replicas=fleet.ready,
+        selector=",".join(f"{key}={value}" for key, value in selector(flash).items()),
+        endpoint=endpoint(flash),
+        summary=_summary(fleet),
+        pods=[_pod(replica) for replica in fleet.replicas],
+    )
+    return status.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+def _conditions(observed: Observed, fleet: Fleet) -> list[Condition]:
+    live = {condition["type"]: condition for condition in observed.live_status.get("conditions", [])}
+    return [_condition(name, finding, live.get(name, {}), observed) for name, finding in findings(fleet).items()]
+
+
+def _condition(name: str, finding: Finding, live: RawObject, observed: Observed) -> Condition:
+    """The transition time moves with the status alone, as the API conventions have it."""
+    unchanged = live.get("status") == finding.status
+    since = live.get("lastTransitionTime") if unchanged else None
+    return Condition(
+        type=name,
+        status=finding.status,
+        reason=finding.reason,
+        message=finding.message[:MESSAGE_LIMIT],
+        observed_generation=observed.flash.generation,
+        last_transition_time=since or timestamp(observed.now),
+    )
+
+
+MESSAGE_LIMIT = 4096
+"""Engine logs are long, and the schema bounds a message."""
+
+
+def timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _summary(fleet: Fleet) -> StatusSummary:
+    """What the printer columns show: of all replicas the slowest, since that is the one a user will meet."""
+    figures = [gate.measurement for gate in fleet.measured if gate.measurement]
+    if not figures and fleet.worst and fleet.worst.gate and fleet.worst.gate.measurement:
+        figures = [fleet.worst.gate.measurement]
+    shares = [figure.acceptance_percent for figure in figures if figure.acceptance_percent is not None]
+    return StatusSummary(
+        replicas=f"{fleet.ready}/{fleet.wanted}",
+        decode_tokens_per_second=int(min(f.decode_tokens_per_second for f in figures)) if figures else None,
+        acceptance_percent=int(min(shares)) if shares else None,
+    )
+
+
+def _pod(replica: Replica) -> PodStatus:
+    if replica.known:
+        return replica.known
+    reason, message = replica.verdict
+    figures = replica.gate.measurement if replica.gate else None
+    flags = replica.in_force
+    origin = replica.gate.effective.origin if replica.gate and replica.gate.effective else None
+    return PodStatus(
+        name=replica.name,
+        uid=replica.uid,
+        node=replica.node_name,
+        link=replica.node.link if replica.node else None,
+        p2p=replica.node.p2p if replica.node else None,
+        row=flags.row if flags else None,
+        flags=list(flags.explained()) if flags else None,
+        flags_origin=origin,
+        flags_outdated="Outdated" if replica.flags_outdated else "Current",
+        reason=reason,
+        message=message[:MESSAGE_LIMIT],
+        decode_tokens_per_second=int(figures.decode_tokens_per_second) if figures else None,
+        acceptance_percent=_whole(figures.acceptance_percent) if figures else None,
+        first_token_millis=_whole(figures.first_token_millis) if figures else None,
+        checked_time=replica.gate.checked_at if replica.gate else None,
+        image_digest=_image_digest(replica.pod),
+    )
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _image_digest(pod: RawObject) -> str | None:
+    """What the kubelet resolved the engine's tag to."""
+    for container in pod.get("status", {}).get("containerStatuses", []):
+        if container.get("name") == "engine" and container.get("imageID"):
+            return str(container["imageID"])
+    return None

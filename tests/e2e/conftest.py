@@ -1,0 +1,92 @@
+"""The whole product on the real local cluster, started once: images, chart by helm, tiny models."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cluster_fixtures import LocalCluster
+
+from flash_operator.api.names import API_VERSION, KIND
+from image_builder.images import build_image
+from stage import (
+    ROOT,
+    Flash,
+    a_restricted_namespace,
+    apply,
+    get_json,
+    install_operator,
+    model_claim,
+    wait_until,
+)
+from tiny_model import make_models
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The folder of the tiny models: good, dead, nomtp, partial."""
+    return make_models()
+
+
+@pytest.fixture(scope="session")
+def stage(cluster: LocalCluster) -> LocalCluster:
+    """The cluster with both images imported and the operator installed by helm."""
+    for image in ("engine-cpu", "operator"):
+        cluster.import_image(build_image(image))
+    install_operator(cluster)
+    return cluster
+
+
+@pytest.fixture
+def namespace(stage: LocalCluster, models: Path) -> Iterator[str]:
+    """A namespace of its own, restricted, with a claim over the tiny models; gone with all it held afterwards."""
+    name = f"e2e-{uuid.uuid4().hex[:6]}"
+    apply(stage, a_restricted_namespace(name))
+    apply(stage, *model_claim(name, str(models)))
+    yield name
+    stage.kubectl("delete", "namespace", name, "--wait=false")
+    stage.kubectl("delete", "persistentvolume", "-l", f"flash-stage={name}", "--wait=false")
+    wait_until(lambda: _gpus_are_free(stage), "pods that hold GPUs are gone", seconds=120)
+
+
+def _gpus_are_free(cluster: LocalCluster) -> bool:
+    """The next test needs both GPUs of the only node."""
+    return not get_json(cluster, "pods", "-A", "-l", "app.kubernetes.io/name=deepseek-flash")["items"]
+
+
+@pytest.fixture(autouse=True)
+def _no_labels_left(stage: LocalCluster) -> Iterator[None]:
+    """Node labels are set by hand here; none may leak from one test into the next."""
+    yield
+    labels = get_json(stage, "node", stage.node_name)["metadata"]["labels"]
+    ours = [f"{label}-" for label in labels if label.startswith("deepseekflash.dev/")]
+    if ours:
+        stage.kubectl("label", "node", stage.node_name, *ours)
+
+
+@pytest.fixture
+def tiny(stage: LocalCluster, namespace: str) -> Callable[..., Flash]:
+    """Apply examples/tiny.yaml with another name, model and spec; returns what its owner sees of it."""
+
+    def make(name: str = "tiny", model: str = "good", **spec: Any) -> Flash:
+        example = yaml.safe_load((ROOT / "examples" / "tiny.yaml").read_text())
+        merged = {
+            **example["spec"],
+            "model": {**example["spec"]["model"], "source": f"pvc://tiny-model/{model}"},
+        }
+        for key, value in spec.items():
+            merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value
+        apply(
+            stage,
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": merged,
+            },
+        )
+        return Flash(stage, namespace, name)
+
+    return make

@@ -1,0 +1,184 @@
+"""The stage for the demo and the end-to-end tests: images, tiny models and the chart on a running cluster.
+
+Works on anything that has a kubeconfig and can be given an image archive; the local cluster and kind both can.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from flash_operator.api.names import GROUP, PLURAL
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "deepseek-flash-operator"
+RELEASE = "deepseek-flash-operator"
+OPERATOR_NAMESPACE = "deepseek-flash-system"
+RESOURCE = f"{PLURAL}.{GROUP}"
+
+T = TypeVar("T")
+
+
+class Cluster(Protocol):
+    """What the stage needs of a cluster."""
+
+    @property
+    def kubeconfig(self) -> Path: ...
+
+    @property
+    def helm(self) -> Path: ...
+
+    @property
+    def kubectl_path(self) -> Path: ...
+
+    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]: ...
+
+
+def get_json(cluster: Cluster, *args: str) -> dict[str, Any]:
+    """`kubectl get ARGS -o json`, parsed."""
+    document: dict[str, Any] = json.loads(cluster.kubectl("get", *args, "-o", "json").stdout)
+    return document
+
+
+def apply(cluster: Cluster, *objects: dict[str, Any]) -> None:
+    """Apply objects server-side with strict field validation, as a careful user would."""
+    bundle = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+    cluster.kubectl("apply", "--server-side", "--validate=strict", "-f", "-", stdin=json.dumps(bundle))
+
+
+def wait_until(look: Callable[[], T | None], what: str, *, seconds: float, pause: float = 0.5) -> T:
+    """Look until something is there. The error says what was waited for, and what was seen last."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+        time.sleep(pause)
+
+
+def install_operator(cluster: Cluster, **values: str) -> None:
+    """Install the chart with real helm, and wait until the operator is ready."""
+    defaults = {
+        "image.repository": "localhost/flash/operator",
+        "image.tag": "dev",
+        "image.pullPolicy": "Never",
+    }
+    settings = [f"--set={key}={value}" for key, value in {**defaults, **values}.items()]
+    subprocess.run(
+        [
+            str(cluster.helm),
+            "upgrade",
+            "--install",
+            RELEASE,
+            str(CHART),
+            "--namespace",
+            OPERATOR_NAMESPACE,
+            "--create-namespace",
+            "--kubeconfig",
+            str(cluster.kubeconfig),
+            "--wait",
+            "--timeout",
+            "120s",
+            *settings,
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+
+def a_restricted_namespace(name: str) -> dict[str, Any]:
+    """Engine pods live under the strictest Pod Security level; the demo and the tests prove that they do."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def model_claim(namespace: str, folder: str, name: str = "tiny-model") -> tuple[dict[str, Any], dict[str, Any]]:
+    """A read-only volume over a folder of the node, and the claim that a `pvc://` source names."""
+    volume_name = f"{namespace}-{name}"
+    size = {"storage": "1Gi"}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": volume_name, "labels": {"flash-stage": namespace}},
+        "spec": {
+            "capacity": size,
+            "accessModes": ["ReadOnlyMany"],
+            "storageClassName": "",
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": folder, "type": "Directory"},
+            "claimRef": {"namespace": namespace, "name": name},
+        },
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "accessModes": ["ReadOnlyMany"],
+            "storageClassName": "",
+            "volumeName": volume_name,
+            "resources": {"requests": size},
+        },
+    }
+    return volume, claim
+
+
+@dataclass(frozen=True)
+class Flash:
+    """One DeepSeekFlashDeployment on the stage, as its owner sees it."""
+
+    cluster: Cluster
+    namespace: str
+    name: str
+
+    def object(self) -> dict[str, Any]:
+        return get_json(self.cluster, RESOURCE, self.name, "-n", self.namespace)
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = self.object().get("status", {})
+        return status
+
+    def condition(self, name: str) -> dict[str, Any]:
+        """One condition, or an empty one while the operator has not written any."""
+        for condition in self.status().get("conditions", []):
+            if condition["type"] == name:
+                return dict(condition)
+        return {}
+
+    def pods(self) -> list[dict[str, Any]]:
+        """The pods that are not on their way out."""
+        selector = f"deepseekflash.dev/deployment={self.name}"
+        pods = get_json(self.cluster, "pods", "-n", self.namespace, "-l", selector)["items"]
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+    def pod(self) -> dict[str, Any]:
+        """The only pod."""
+        (pod,) = self.pods()
+        return pod
+
+    def endpoints(self) -> list[str]:
+        """Addresses that the Service sends requests to."""
+        selector = f"kubernetes.io/service-name={self.name}"
+        slices = get_json(self.cluster, "endpointslices", "-n", self.namespace, "-l", selector)["items"]
+        ready = [e for s in slices for e in s.get("endpoints") or [] if e["conditions"].get("ready")]
+        return sorted(address for endpoint in ready for address in endpoint["addresses"])
+
+    def wait_for(self, condition: str, status: str, *reasons: str, seconds: float = 300) -> dict[str, Any]:
+        """Wait until a condition has this status (and one of these reasons), for the newest generation."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.condition(condition)
+            right = found.get("status") == status and (not reasons or found.get("reason") in reasons)
+            current = found.get("observedGeneration") == self.object()["metadata"]["generation"]
+            return found if right and current else None
+
+        try:
+            return wait_until(look, f"{self.name}: {condition} {status} {reasons}", seconds=seconds)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; last seen: {json.dumps(self.status(), indent=1)}") from error

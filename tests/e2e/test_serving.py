@@ -1,0 +1,147 @@
+"""The main job on a real Kubernetes with a real vLLM: what is ready is fast, and what is not says why."""
+
+import json
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cluster_fixtures import LocalCluster
+
+from stage import Flash, get_json, wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+START_SECONDS = 400
+"""A generous bound for a vLLM start on two busy cores; it took 25 to 80 s where this was written."""
+
+MakeFlash = Callable[..., Flash]
+
+
+def children(flash: Flash) -> list[str]:
+    kinds = "deployments,services,configmaps,poddisruptionbudgets,pods"
+    selector = f"deepseekflash.dev/deployment={flash.name}"
+    items = get_json(flash.cluster, kinds, "-n", flash.namespace, "-l", selector)["items"]
+    return sorted(f"{item['kind']}/{item['metadata']['name']}" for item in items)
+
+
+def chat(flash: Flash) -> dict[str, Any]:
+    """One chat completion through the Service's cluster address, which kube-proxy also serves to the host."""
+    service = get_json(flash.cluster, "service", flash.name, "-n", flash.namespace)
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
+    request = urllib.request.Request(
+        f"http://{service['spec']['clusterIP']}:8000/v1/chat/completions",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        reply: dict[str, Any] = json.load(answer)
+    return reply
+
+
+def events_of(flash: Flash) -> list[tuple[str, str]]:
+    events = get_json(flash.cluster, "events.events.k8s.io", "-n", flash.namespace)["items"]
+    ours = [e for e in events if e["regarding"]["name"] == flash.name]
+    return [(event["reason"], event["note"]) for event in ours]
+
+
+def test_a_good_model_becomes_ready_serves_and_rolls_only_for_what_the_engine_runs_with(
+    stage: LocalCluster, tiny: MakeFlash
+) -> None:
+    stage.set_node_labels({"deepseekflash.dev/gpu-link": "phb", "deepseekflash.dev/gpu-p2p": "verified"})
+    flash = tiny()
+
+    # It proves its speed, and only then has an endpoint.
+    flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
+    status, pod = flash.status(), flash.pod()
+    summary = status["summary"]
+    assert summary["replicas"] == "1/1"
+    assert summary["acceptancePercent"] >= 95, "every draft of this model is right by construction"
+    assert summary["decodeTokensPerSecond"] >= 1
+    assert flash.condition("SpeculationActive")["status"] == "True"
+    assert flash.endpoints() == [pod["status"]["podIP"]]
+    assert chat(flash)["choices"][0]["message"]["content"]
+    assert [reason for reason, _ in events_of(flash)].count("Passed") == 1
+    row = stage.kubectl("get", "dsf", flash.name, "-n", flash.namespace).stdout
+    assert row.splitlines()[0].split() == ["NAME", "READY", "REPLICAS", "TOK/S", "ACCEPT", "REASON", "AGE"]
+    assert row.splitlines()[1].split()[:3] == ["tiny", "True", "1/1"]
+
+    # It runs with the flags of its node, and says why.
+    annotation = json.loads(pod["metadata"]["annotations"]["deepseekflash.dev/engine-flags"])
+    assert annotation["row"] == "T3"
+    assert status["pods"][0]["flagsOrigin"] == "annotation"
+    assert "NCCL_P2P_LEVEL" in " ".join(status["pods"][0]["flags"])
+    assert flash.condition("TopologyResolved")["status"] == "True"
+
+    # A label that changes under it changes the status, and nothing else.
+    stage.set_node_labels({"deepseekflash.dev/gpu-p2p": "hang"})
+    flash.wait_for("TopologyResolved", "False", "FlagsOutdated", seconds=60)
+    assert flash.pod()["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert json.loads(flash.pod()["metadata"]["annotations"]["deepseekflash.dev/engine-flags"]) == annotation
+    assert flash.endpoints() == [pod["status"]["podIP"]]
+
+    # A field that the engine does not run with restarts nothing.
+    tiny(readiness={"retrySeconds": 45, "minAcceptancePercent": 50})
+    flash.wait_for("Ready", "True", seconds=60)
+    assert flash.pod()["metadata"]["uid"] == pod["metadata"]["uid"]
+
+    # An engine flag rolls it, and the new pod takes the flags of the label as it is now.
+    tiny(engine={"contextTokens": 768})
+    flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
+    rolled = flash.pod()
+    assert rolled["metadata"]["uid"] != pod["metadata"]["uid"]
+    assert json.loads(rolled["metadata"]["annotations"]["deepseekflash.dev/engine-flags"])["row"] == "T7"
+    assert flash.endpoints() == [rolled["status"]["podIP"]]
+
+    # Deleting the CR leaves nothing.
+    stage.kubectl("delete", "dsf", flash.name, "-n", flash.namespace)
+    wait_until(lambda: not children(flash), "the children are gone", seconds=120)
+
+
+def test_a_dead_mtp_head_is_never_ready_although_the_engine_is_healthy_and_answers_right(
+    stage: LocalCluster, tiny: MakeFlash
+) -> None:
+    flash = tiny(model="dead")
+
+    found = flash.wait_for("SpeculationActive", "False", "DraftDead", seconds=START_SECONDS)
+
+    pod = flash.pod()
+    health = f"http://{pod['status']['podIP']}:8000/health"
+    with urllib.request.urlopen(health, timeout=30) as answer:
+        assert answer.status == 200
+    assert "0" in found["message"]
+    assert "drafted" in found["message"]
+    assert flash.condition("Ready")["reason"] == "DraftDead"
+    assert flash.status()["summary"]["acceptancePercent"] == 0
+    assert flash.endpoints() == []
+    # Safe flags on a node without labels, and it is said so.
+    assert flash.condition("TopologyResolved")["reason"] == "NodeUnlabelled"
+    assert stage.node_name in flash.condition("TopologyResolved")["message"]
+
+
+def test_an_engine_that_exits_is_reported_with_its_own_last_words(tiny: MakeFlash) -> None:
+    flash = tiny(model="nomtp")
+
+    found = flash.wait_for("Ready", "False", "EngineExited", seconds=START_SECONDS)
+
+    assert "weights missing from checkpoint" in found["message"]
+    assert flash.condition("Progressing")["status"] == "False"
+    assert flash.endpoints() == []
+
+
+def test_too_slow_is_said_with_both_figures_and_a_lower_floor_passes_without_a_restart(
+    tiny: MakeFlash,
+) -> None:
+    flash = tiny(readiness={"minDecodeTokensPerSecond": 100000})
+
+    found = flash.wait_for("Ready", "False", "TooSlow", seconds=START_SECONDS)
+    measured = flash.status()["summary"]["decodeTokensPerSecond"]
+    assert "100000" in found["message"]
+    assert 0 < measured < 100000
+    assert flash.endpoints() == []
+
+    pod = flash.pod()
+    tiny(readiness={"minDecodeTokensPerSecond": 1})
+    flash.wait_for("Ready", "True", "Passed", seconds=180)
+    assert flash.pod()["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert flash.endpoints() == [pod["status"]["podIP"]]

@@ -1,0 +1,39 @@
+"""Write a safetensors file of bfloat16 tensors from float32 arrays.
+
+numpy has no bfloat16, and the safetensors package writes what numpy has. The format is short enough to write out
+(https://github.com/huggingface/safetensors, "Format"): the header's length as a little-endian u64, the header as JSON, the data.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper half of each float32, rounded to nearest even. Not for NaN."""
+    bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
+    rounding = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return ((bits + rounding) >> np.uint32(16)).astype("<u2")
+
+
+def from_bf16(values: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return (values.astype("<u4") << np.uint32(16)).view("<f4")
+
+
+def write(path: Path, tensors: Mapping[str, NDArray[np.float32]], *, keep_float32: str) -> None:
+    """Names that end in `keep_float32` stay float32, as DeepSeek's router bias does."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    data = bytearray()
+    for name, values in sorted(tensors.items()):
+        wide = name.endswith(keep_float32)
+        raw = values.astype("<f4").tobytes() if wide else to_bf16(values).tobytes()
+        offsets = [len(data), len(data) + len(raw)]
+        header[name] = {"dtype": "F32" if wide else "BF16", "shape": list(values.shape), "data_offsets": offsets}
+        data += raw
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)

@@ -1,0 +1,165 @@
+"""The plan as a value: what is applied, handed over, written and looked at again."""
+
+from dataclasses import replace
+
+import pytest
+
+from builders import (
+    a_flash,
+    a_gate,
+    a_live_deployment,
+    a_node,
+    a_pod,
+    an_observed,
+    an_unschedulable_pod,
+)
+from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION
+from flash_operator.core.flags import FlagSet
+from flash_operator.core.observed import Observed, RawObject
+from flash_operator.core.plan import Plan, desired_children, plan
+
+
+def carried_out(observed: Observed, wanted: Plan) -> Observed:
+    """What the next reconcile would see, had everything in the plan succeeded."""
+    children = dict(observed.children)
+    for child in wanted.apply:
+        live = {**child, "status": {"observedGeneration": 1, "updatedReplicas": len(observed.pods)}}
+        children[child["kind"], child["metadata"]["name"]] = live
+    new = {annotation.uid: annotation.annotations for annotation in wanted.annotate}
+    pods = tuple(_annotated(pod, new.get(pod["metadata"]["uid"], {})) for pod in observed.pods)
+    status = observed.live_status if wanted.status is None else wanted.status
+    return replace(observed, children=children, pods=pods, live_status=status)
+
+
+def _annotated(pod: RawObject, annotations: dict[str, str]) -> RawObject:
+    merged = {**pod["metadata"]["annotations"], **annotations}
+    return {**pod, "metadata": {**pod["metadata"], "annotations": merged}}
+
+
+def a_serving_deployment() -> Observed:
+    flash = a_flash()
+    children = tuple(c for c in desired_children(an_observed(flash)) if c["kind"] != "Deployment")
+    return an_observed(
+        flash,
+        pods=(a_pod(ready=True),),
+        nodes=(a_node(gpu_link="phb", gpu_p2p="verified"),),
+        gates={"flash-a": a_gate()},
+        children=(*children, a_live_deployment(flash)),
+    )
+
+
+def test_a_new_cr_gets_all_four_children_and_the_deployment_last() -> None:
+    wanted = plan(an_observed())
+
+    assert [child["kind"] for child in wanted.apply] == [
+        "ConfigMap",
+        "Service",
+        "PodDisruptionBudget",
+        "Deployment",
+    ]
+    assert {owner["uid"] for child in wanted.apply for owner in child["metadata"]["ownerReferences"]} == {
+        "uid-of-flash"
+    }
+    assert wanted.status is not None
+    assert wanted.requeue_after is not None
+
+
+SITUATIONS = {
+    "nothing there yet": an_observed(),
+    "a pod that no node can take": an_observed(pods=(an_unschedulable_pod(),)),
+    "a pod that starts on an unlabelled node": an_observed(pods=(a_pod(),), nodes=(a_node(),)),
+    "a pod that was judged too slow": an_observed(
+        pods=(a_pod(),), nodes=(a_node(),), gates={"flash-a": a_gate("TooSlow", "41 tok/s, wanted 60")}
+    ),
+    "one serving": a_serving_deployment(),
+    "two wanted, one serving": an_observed(
+        a_flash(replicas=2),
+        pods=(a_pod("flash-a", ready=True), a_pod("flash-b")),
+        nodes=(a_node(gpu_link="pix", gpu_p2p="verified"),),
+        gates={"flash-a": a_gate(), "flash-b": a_gate("DraftDead", "0 of 388 drafts accepted")},
+    ),
+    "scaled to zero": an_observed(a_flash(replicas=0)),
+}
+
+
+@pytest.mark.parametrize("observed", SITUATIONS.values(), ids=SITUATIONS.keys())
+def test_a_plan_that_was_carried_out_leaves_nothing_to_do(observed: Observed) -> None:
+    """Idempotence: else an idle cluster would be written to for ever."""
+    after = carried_out(observed, plan(observed))
+    again = plan(carried_out(after, plan(after)))
+
+    assert (again.apply, again.delete, again.annotate, again.status, again.events) == ((), (), (), None, ())
+
+
+def test_a_serving_deployment_is_not_looked_at_again_until_something_happens() -> None:
+    observed = a_serving_deployment()
+    assert plan(carried_out(observed, plan(observed))).requeue_after is None
+
+
+def test_a_bound_pod_is_handed_the_flags_of_its_node() -> None:
+    observed = an_observed(pods=(a_pod(),), nodes=(a_node(gpu_link="phb", gpu_p2p="verified"),))
+    (annotation,) = plan(observed).annotate
+
+    flags = FlagSet.from_annotation(annotation.annotations[ENGINE_FLAGS_ANNOTATION])
+    assert (annotation.name, annotation.uid, flags.row) == ("flash-a", "uid-of-flash-a", "T3")
+
+
+def test_a_pod_that_is_bound_to_no_node_is_handed_nothing() -> None:
+    assert plan(an_observed(pods=(an_unschedulable_pod(),))).annotate == ()
+
+
+def test_flags_once_handed_over_are_never_changed_under_a_running_engine() -> None:
+    before = an_observed(pods=(a_pod(),), nodes=(a_node(gpu_link="phb", gpu_p2p="verified"),))
+    running = carried_out(before, plan(before))
+    relabelled = replace(running, nodes={"node-1": a_node(gpu_link="phb", gpu_p2p="hang")})
+
+    after = plan(relabelled)
+
+    assert after.annotate == ()
+    assert after.apply == ()
+    assert after.status is not None
+    assert after.status["pods"][0]["flagsOutdated"] == "Outdated"
+
+
+def test_a_child_that_was_edited_by_hand_is_put_right() -> None:
+    observed = a_serving_deployment()
+    children = dict(observed.children)
+    service = children["Service", "flash"]
+    children["Service", "flash"] = {**service, "spec": {**service["spec"], "selector": {"app": "other"}}}
+
+    assert [child["kind"] for child in plan(replace(observed, children=children)).apply] == ["Service"]
+
+
+def test_a_child_that_was_deleted_is_made_again() -> None:
+    observed = a_serving_deployment()
+    children = {key: child for key, child in observed.children.items() if key[0] != "PodDisruptionBudget"}
+
+    assert [child["kind"] for child in plan(replace(observed, children=children)).apply] == ["PodDisruptionBudget"]
+
+
+def test_what_the_server_or_others_added_to_a_child_is_left_alone() -> None:
+    observed = a_serving_deployment()
+    children = dict(observed.children)
+    service = children["Service", "flash"]
+    grown = {**service["spec"], "clusterIP": "10.96.0.7", "sessionAffinity": "None"}
+    children["Service", "flash"] = {
+        **service,
+        "metadata": {
+            **service["metadata"],
+            "resourceVersion": "77",
+            "labels": {**service["metadata"]["labels"], "team": "a"},
+        },
+        "spec": grown,
+    }
+
+    assert plan(replace(observed, children=children)).apply == ()
+
+
+def test_a_pod_on_its_way_out_is_no_replica() -> None:
+    leaving = a_pod("flash-old", ready=True)
+    leaving["metadata"]["deletionTimestamp"] = "2026-11-24T11:59:00Z"
+    status = plan(an_observed(pods=(leaving, a_pod("flash-new")))).status
+
+    assert status is not None
+    assert [pod["name"] for pod in status["pods"]] == ["flash-new"]
+    assert status["readyReplicas"] == 0

@@ -1,0 +1,239 @@
+"""The children, and above all what changes the pod template: each change of it costs 149 GiB of reading."""
+
+import json
+from typing import Any
+
+import pytest
+
+from builders import SETTINGS, a_flash
+from flash_operator.core.engine_args import vllm_arguments
+from flash_operator.core.flags import FlagSet
+from flash_operator.core.observed import PlanSettings, RawObject
+from flash_operator.core.pod_template import merge
+from flash_operator.core.resources.deployment import deployment, pod_template
+from flash_operator.core.resources.gate_config import gate_document
+from flash_operator.core.resources.service import service
+
+
+def engine(template: RawObject) -> RawObject:
+    (container,) = template["spec"]["containers"]
+    return dict(container)
+
+
+def gate(template: RawObject) -> RawObject:
+    (container,) = template["spec"]["initContainers"]
+    return dict(container)
+
+
+def template(**spec: Any) -> RawObject:
+    return pod_template(a_flash(**spec), SETTINGS)
+
+
+def arguments(**spec: Any) -> list[str]:
+    return vllm_arguments(a_flash(**spec).spec)
+
+
+RESTARTS = {
+    "another context length": ({"engine": {"contextTokens": 4096}}, True),
+    "another profile": ({"engine": {"profile": "Throughput"}}, True),
+    "an extra argument": ({"engine": {"extraArgs": ["--seed=1"]}}, True),
+    "speculation off": ({"speculation": {"method": "Disabled"}}, True),
+    "another interconnect mode": ({"interconnect": {"mode": "Safe"}}, True),
+    "more replicas": ({"replicas": 3}, False),
+    "another decode floor": ({"readiness": {"minDecodeTokensPerSecond": 10}}, False),
+    "another acceptance floor": ({"readiness": {"minAcceptancePercent": 1}}, False),
+    "another golden question": ({"readiness": {"golden": {"prompt": "2 + 2?", "expect": "4"}}}, False),
+    "another startup budget": ({"readiness": {"startupTimeoutSeconds": 60}}, False),
+}
+
+
+@pytest.mark.parametrize(("spec", "restarts"), RESTARTS.values(), ids=RESTARTS.keys())
+def test_only_what_the_engine_runs_with_changes_the_pod_template(spec: RawObject, *, restarts: bool) -> None:
+    assert (template(**spec) != template()) is restarts
+
+
+def test_the_same_cr_gives_the_same_template_byte_for_byte() -> None:
+    assert json.dumps(template()) == json.dumps(template())
+
+
+def test_an_upgraded_operator_with_the_same_engine_image_restarts_nothing() -> None:
+    flash = a_flash(engine={"image": "mine/engine:7"})
+    newer = PlanSettings(engine_image="registry.example/flash/engine:2")
+    assert pod_template(flash, newer) == pod_template(flash, SETTINGS)
+
+
+def test_engine_pods_are_restricted_and_hold_no_token() -> None:
+    spec = template()["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in (engine(template()), gate(template())):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_two_gpus_are_asked_for_whatever_else_the_user_asks_for() -> None:
+    asked = template(engine={"resources": {"limits": {"memory": "64Gi"}, "requests": {"cpu": "8"}}})
+    assert engine(asked)["resources"] == {
+        "limits": {"memory": "64Gi", "nvidia.com/gpu": "2"},
+        "requests": {"cpu": "8"},
+    }
+
+
+def test_the_gate_is_a_native_sidecar_whose_probe_is_the_verdict() -> None:
+    sidecar = gate(template())
+    assert sidecar["restartPolicy"] == "Always"
+    assert sidecar["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "gate", "scheme": "HTTP"}
+
+
+def test_the_template_carries_the_safe_set_for_a_launcher_that_is_told_nothing() -> None:
+    env = {variable["name"]: variable.get("value") for variable in engine(template())["env"]}
+    fallback = FlagSet.from_annotation(str(env["FLASH_FALLBACK_FLAGS"]))
+
+    assert fallback.row == "T8"
+    assert [argument.value for argument in fallback.args] == ["--disable-custom-all-reduce"]
+    assert {variable.name: variable.value for variable in fallback.env}["NCCL_P2P_DISABLE"] == "1"
+
+
+def test_a_rollout_takes_one_replica_before_it_asks_for_another_pair_of_gpus() -> None:
+    strategy = deployment(a_flash(), SETTINGS)["spec"]["strategy"]
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+
+
+def test_the_service_finds_the_pods() -> None:
+    assert service(a_flash())["spec"]["selector"].items() <= template()["metadata"]["labels"].items()
+
+
+PROFILES = {
+    "LongContext": ["--max-model-len=524288", "--max-num-seqs=2", "--gpu-memory-utilization=0.93"],
+    "Balanced": ["--max-model-len=262144", "--max-num-seqs=4", "--gpu-memory-utilization=0.95"],
+    "Throughput": ["--max-model-len=131072", "--max-num-seqs=8", "--gpu-memory-utilization=0.90"],
+}
+
+
+@pytest.mark.parametrize(("profile", "expected"), PROFILES.items())
+def test_a_profile_is_the_three_numbers_that_were_shown_to_fit(profile: str, expected: list[str]) -> None:
+    assert set(expected) <= set(arguments(engine={"profile": profile}))
+
+
+def test_the_default_arguments_in_full() -> None:
+    assert arguments() == [
+        "serve",
+        "/models/v4",
+        "--port=8000",
+        "--served-model-name",
+        "deepseek-v4-flash",
+        "--tensor-parallel-size=2",
+        "--max-model-len=262144",
+        "--max-num-seqs=4",
+        "--max-num-batched-tokens=8192",
+        "--gpu-memory-utilization=0.95",
+        "--kv-cache-dtype=fp8",
+        "--block-size=256",
+        "--tokenizer-mode=deepseek_v4",
+        "--tool-call-parser=deepseek_v4",
+        "--enable-auto-tool-choice",
+        "--reasoning-parser=deepseek_v4",
+        '--speculative-config={"method":"mtp","num_speculative_tokens":1}',
+    ]
+
+
+def test_a_field_wins_over_its_profile() -> None:
+    assert "--max-model-len=8192" in arguments(engine={"profile": "LongContext", "contextTokens": 8192})
+
+
+def test_a_custom_engine_gets_nothing_its_owner_did_not_write() -> None:
+    custom = arguments(engine={"profile": "Custom", "contextTokens": 1024, "maxSequences": 4})
+    assert not any(a.startswith(("--kv-cache-dtype", "--block-size", "--gpu-memory-utilization")) for a in custom)
+    assert "--max-model-len=1024" in custom
+
+
+def test_disabled_speculation_passes_no_speculative_config() -> None:
+    assert not any("speculative" in argument for argument in arguments(speculation={"method": "Disabled"}))
+
+
+SOURCES = {
+    "pvc://claim/deep/folder": (
+        "/models/deep/folder",
+        {"persistentVolumeClaim": {"claimName": "claim", "readOnly": True}},
+    ),
+    "pvc://claim": ("/models", {"persistentVolumeClaim": {"claimName": "claim", "readOnly": True}}),
+    "oci://images.example/v4:1": (
+        "/models",
+        {"image": {"reference": "images.example/v4:1", "pullPolicy": "IfNotPresent"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("uri", "expected"), SOURCES.items(), ids=SOURCES.keys())
+def test_a_mounted_model_is_loaded_from_its_volume(uri: str, expected: tuple[str, RawObject]) -> None:
+    path, volume = expected
+    made = template(model={"source": uri})
+
+    assert engine(made)["args"][1] == path
+    assert {"name": "model", **volume} in made["spec"]["volumes"]
+    assert {"name": "model", "mountPath": "/models", "readOnly": True} in engine(made)["volumeMounts"]
+    assert {"name": "HF_HUB_OFFLINE", "value": "1"} in engine(made)["env"]
+
+
+def test_a_model_of_a_hub_is_pinned_by_its_revision_and_mounts_nothing() -> None:
+    made = template(model={"source": "hf://owner/name", "revision": "abc123"})
+    assert engine(made)["args"][1] == "owner/name"
+    assert "--revision=abc123" in engine(made)["args"]
+    assert not any(volume["name"] == "model" for volume in made["spec"]["volumes"])
+
+
+def test_the_gate_document_in_full() -> None:
+    assert gate_document(a_flash().spec) == {
+        "version": 1,
+        "model": "deepseek-v4-flash",
+        "speculation": {"expected": True, "tokens": 1},
+        "golden": {
+            "kind": "chat",
+            "prompt": "What is 17 + 25? Answer with the number only.",
+            "expect": "42",
+            "maxTokens": 32,
+        },
+        "decode": {
+            "minTokensPerSecond": 60,
+            "prompt": "Write a long story about a lighthouse keeper.",
+            "tokens": 128,
+            "samples": 3,
+        },
+        "minAcceptancePercent": 40,
+        "maxFirstTokenMillis": None,
+        "startupTimeoutSeconds": 3582,
+        "requestTimeoutSeconds": 120,
+        "retrySeconds": 30,
+    }
+
+
+MERGES = {
+    "a label is added": (
+        {"metadata": {"labels": {"a": "1"}}},
+        {"metadata": {"labels": {"b": "2"}}},
+        {"metadata": {"labels": {"a": "1", "b": "2"}}},
+    ),
+    "an environment variable of the engine is set, by container and by name": (
+        {"containers": [{"name": "engine", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "1"}]}]},
+        {"containers": [{"name": "engine", "env": [{"name": "B", "value": "2"}]}]},
+        {"containers": [{"name": "engine", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}]},
+    ),
+    "a second container is appended": (
+        {"containers": [{"name": "engine"}]},
+        {"containers": [{"name": "logger", "image": "x"}]},
+        {"containers": [{"name": "engine"}, {"name": "logger", "image": "x"}]},
+    ),
+    "a null removes": ({"a": 1, "b": 2}, {"a": None}, {"b": 2}),
+    "a list without a merge key is replaced": ({"args": ["x"]}, {"args": ["y"]}, {"args": ["y"]}),
+}
+
+
+@pytest.mark.parametrize(("ours", "theirs", "merged"), MERGES.values(), ids=MERGES.keys())
+def test_the_users_pod_template_is_merged_strategically(ours: RawObject, theirs: RawObject, merged: RawObject) -> None:
+    before = json.dumps(ours)
+    assert merge(ours, theirs) == merged
+    assert json.dumps(ours) == before, "the argument was changed"

@@ -1,0 +1,103 @@
+"""Status and events: the figures a person sees, and what is told once."""
+
+from dataclasses import replace
+
+from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed
+from flash_operator.core.gate_result import GateResult
+from flash_operator.core.observed import Observed, RawObject
+from flash_operator.core.plan import plan
+
+SAFE_ARGUMENT = {"value": "--disable-custom-all-reduce", "source": "fallback", "reason": "no labels"}
+
+
+def serving(gate: GateResult, **labels: str) -> Observed:
+    flash = a_flash()
+    return an_observed(
+        flash,
+        pods=(a_pod(ready=True),),
+        nodes=(a_node(**labels),),
+        gates={"flash-a": gate},
+        children=(a_live_deployment(flash),),
+    )
+
+
+def status_of(observed: Observed) -> RawObject:
+    status = plan(observed).status
+    assert status is not None
+    return status
+
+
+def test_the_columns_show_the_slowest_replica() -> None:
+    fast, slow = a_gate(), a_gate(measurement={"decodeTokensPerSecond": 61.9, "acceptancePercent": 71.2})
+    status = status_of(
+        an_observed(
+            a_flash(replicas=2),
+            pods=(a_pod("flash-a", ready=True), a_pod("flash-b", ready=True)),
+            nodes=(a_node(),),
+            gates={"flash-a": fast, "flash-b": slow},
+        )
+    )
+
+    assert status["summary"] == {"replicas": "2/2", "decodeTokensPerSecond": 61, "acceptancePercent": 71}
+
+
+def test_the_columns_show_the_figures_of_a_failed_replica_while_none_passed() -> None:
+    gate = a_gate("DraftDead", measurement={"decodeTokensPerSecond": 33.3, "acceptancePercent": 0.0})
+    status = status_of(an_observed(pods=(a_pod(),), nodes=(a_node(),), gates={"flash-a": gate}))
+
+    assert status["summary"] == {"replicas": "0/1", "decodeTokensPerSecond": 33, "acceptancePercent": 0}
+
+
+def test_a_replica_shows_its_node_its_flags_with_their_reasons_and_its_figures() -> None:
+    effective = {
+        "origin": "fallback",
+        "flags": {"version": 1, "row": "T8", "args": [SAFE_ARGUMENT], "env": []},
+    }
+    status = status_of(serving(a_gate(effective=effective, checkedAt="2026-11-24T11:00:00Z"), gpu_link="sys"))
+    pod = status["pods"][0]
+
+    assert pod["node"] == "node-1"
+    assert pod["link"] == "sys"
+    assert pod["flagsOrigin"] == "fallback"
+    assert pod["row"] == "T8"
+    assert "--disable-custom-all-reduce" in pod["flags"][0]
+    assert "no labels" in pod["flags"][0]
+    assert (pod["decodeTokensPerSecond"], pod["acceptancePercent"], pod["firstTokenMillis"]) == (85, 92, 155)
+
+
+def test_a_ready_replica_whose_gate_missed_one_question_keeps_its_figures() -> None:
+    """The kubelet still calls it ready; one lost packet must not blank the table."""
+    first = serving(a_gate())
+    status = status_of(first)
+    lost = {"uid-of-flash-a": GateResult.unreachable("timed out after 1 s")}
+
+    assert plan(replace(first, gates=lost, live_status=status)).status is None
+
+
+def test_an_unreadable_gate_is_inconclusive_and_says_which_field() -> None:
+    result = GateResult.parse({"reason": "Passed"})
+    assert (result.reason, result.passed) == ("Inconclusive", False)
+    assert "passed" in result.message
+
+
+def test_a_verdict_is_told_once() -> None:
+    observed = an_observed(
+        pods=(a_pod(),), nodes=(a_node(),), gates={"flash-a": a_gate("TooSlow", "41 tok/s, wanted 60")}
+    )
+    first = plan(observed)
+    again = plan(replace(observed, live_status=first.status or {}))
+
+    assert [(e.type, e.reason) for e in first.events] == [("Warning", "TooSlow")]
+    assert "41 tok/s" in first.events[0].message
+    assert again.events == ()
+
+
+def test_passing_is_told_as_the_replica_and_as_the_deployment() -> None:
+    starting = an_observed(pods=(a_pod(),), nodes=(a_node(),), gates={"flash-a": a_gate("EngineStarting")})
+    passed = replace(serving(a_gate()), live_status=status_of(starting))
+
+    assert [(e.type, e.reason) for e in plan(passed).events] == [("Normal", "Passed"), ("Normal", "Ready")]
+
+
+def test_the_selector_of_the_scale_subresource_finds_the_pods() -> None:
+    assert status_of(an_observed())["selector"] == "deepseekflash.dev/deployment=flash"
