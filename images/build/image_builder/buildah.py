@@ -1,0 +1,107 @@
+"""buildah with a storage of its own below the cache folder, which leaves nothing mounted behind."""
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+HOST_CERTIFICATES: Final = Path("/etc/ssl/certs")
+"""Where packages come through a proxy that speaks TLS for them, only the host knows its certificate. Mounted while a step
+runs; never part of an image."""
+
+PACKAGE_CACHE: Final = "/root/.cache/uv"
+
+
+class BuildError(RuntimeError):
+    pass
+
+
+@dataclass(frozen=True)
+class Buildah:
+    folder: Path
+    driver: str
+
+    @classmethod
+    def below(cls, cache: Path) -> "Buildah":
+        """With overlay where the kernel lets us mount it on this file system; vfs copies every layer, but works anywhere."""
+        folder = cache / "buildah"
+        for part in ("run", "tmp", "uv"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        overlay = cls(folder, "overlay")
+        works = subprocess.run(overlay.command("info"), env=overlay.environment(), capture_output=True, check=False)
+        return overlay if works.returncode == 0 else cls(folder, "vfs")
+
+    def command(self, *arguments: str) -> list[str]:
+        storage, run = self.folder / f"storage-{self.driver}", self.folder / "run"
+        return ["buildah", f"--root={storage}", f"--runroot={run}", f"--storage-driver={self.driver}", *arguments]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self.folder / "tmp")}
+
+    def run(self, *arguments: str) -> str:
+        """Run to the end; the output is returned, and shown only when it fails."""
+        done = subprocess.run(
+            self.command(*arguments),
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            last = "\n".join(done.stdout.splitlines()[-40:])
+            raise BuildError(f"buildah {arguments[0]} ended with {done.returncode}:\n{last}")
+        return done.stdout
+
+    def has(self, reference: str) -> bool:
+        listed = self.run("images", "--format={{.Name}}:{{.Tag}}", "--noheading")
+        return reference in listed.split()
+
+    def build(self, context: Path, dockerfile: Path, reference: str) -> None:
+        self.run(
+            "build",
+            "--pull-never",
+            *self.volumes(),
+            f"--file={dockerfile}",
+            f"--tag={reference}",
+            str(context),
+        )
+
+    def volumes(self) -> Sequence[str]:
+        mounts = [f"--volume={self.folder / 'uv'}:{PACKAGE_CACHE}"]
+        if (HOST_CERTIFICATES / "ca-certificates.crt").exists():
+            mounts.append(f"--volume={HOST_CERTIFICATES}:{HOST_CERTIFICATES}:ro")
+        return mounts
+
+    def export(self, reference: str, directory: Path) -> None:
+        """All blobs of an image, layers as they are in the storage: not compressed."""
+        self.run("push", "--disable-compression", "--format=oci", "--quiet", reference, f"dir:{directory}")
+
+    def remove_others(self, reference: str) -> None:
+        """Older builds of the same image: their layers can be gigabytes."""
+        name = reference.rpartition(":")[0]
+        listed = self.run("images", "--format={{.Name}}:{{.Tag}}", "--noheading").split()
+        for old in listed:
+            if old.rpartition(":")[0] == name and old != reference:
+                self.run("rmi", "--force", old)
+
+    @contextmanager
+    def session(self) -> Iterator["Buildah"]:
+        """Working containers of a build that was killed, and mounts of this one, do not outlive it."""
+        try:
+            self.run("rm", "--all")
+            yield self
+        finally:
+            self.run("rm", "--all")
+            for mount in mounts_below(self.folder):
+                subprocess.run(["umount", mount], check=True)
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """Deepest first."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    points = [line.split()[1].replace("\\040", " ") for line in lines]
+    return sorted((point for point in points if Path(point).is_relative_to(folder)), reverse=True)

@@ -1,0 +1,54 @@
+"""The two Debian packages that building takes: there already, installed by root, or named to whoever is not root."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+PROGRAMS: Final = {"buildah": "buildah", "debootstrap": "debootstrap"}
+"""Program -> Debian package."""
+
+SYSTEM_FOLDERS: Final = "/usr/local/sbin:/usr/sbin:/sbin"
+"""debootstrap lives there; not every user's PATH does."""
+
+
+class SetupError(RuntimeError):
+    """Something that only the user can put right; the message says how."""
+
+
+def search_path() -> str:
+    return f"{os.environ.get('PATH', '')}:{SYSTEM_FOLDERS}"
+
+
+def missing_packages(programs: Mapping[str, str] = PROGRAMS) -> list[str]:
+    path = search_path()
+    return [package for program, package in programs.items() if shutil.which(program, path=path) is None]
+
+
+def ensure_tools() -> None:
+    missing = missing_packages()
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        install(missing)
+    elif missing:
+        raise SetupError(f"Building images needs {' and '.join(missing)}: {install_command(missing)}")
+    if os.geteuid() != 0:
+        raise SetupError(
+            "Building images needs root (debootstrap and overlay mounts): "
+            "sudo --preserve-env=FLASH_CACHE,XDG_CACHE_HOME,HOME env PYTHONPATH=images/build python3 -m image_builder all"
+        )
+
+
+def install_command(packages: Iterable[str]) -> str:
+    return f"sudo apt-get install --yes --no-install-recommends {' '.join(packages)}"
+
+
+def install(packages: Iterable[str]) -> None:
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)
+    subprocess.run(["apt-get", "install", "-qq", "--yes", "--no-install-recommends", *packages], check=True, env=quiet)
+
+
+def make_root_file_system(script: Path, archive: Path) -> None:
+    subprocess.run([script, archive], check=True, env={**os.environ, "PATH": search_path()}, stdout=subprocess.DEVNULL)

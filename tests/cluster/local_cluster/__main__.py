@@ -1,0 +1,84 @@
+"""The local cluster from the shell.
+
+    python -m local_cluster build            build every binary (cached by content)
+    python -m local_cluster up               start the cluster and leave it running
+    python -m local_cluster status           what runs, and what is left over
+    python -m local_cluster import FILE...   import image archives
+    python -m local_cluster kubectl ARGS...  kubectl as the administrator
+    python -m local_cluster kubeconfig       the path of the administrator's kubeconfig
+    python -m local_cluster down             stop it and leave nothing behind
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from local_cluster.binaries import BINARIES, MissingGoError, build
+from local_cluster.cluster import LocalCluster, NotRootError
+from local_cluster.packages import MissingPackagesError
+from local_cluster.waiting import NotReadyError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; errors that a person can mend come as one sentence."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except (MissingGoError, MissingPackagesError, NotRootError, NotReadyError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    cluster = LocalCluster()
+    match options.command:
+        case "build":
+            build(options.only.split(",") if options.only else BINARIES)
+        case "up":
+            seconds = cluster.up()
+            print(f"up in {seconds:.1f} s; export KUBECONFIG={cluster.kubeconfig}")
+        case "down":
+            cluster.down()
+        case "status":
+            return _status(cluster)
+        case "import":
+            for archive in options.archives:
+                print(f"{archive}: {cluster.import_image(archive):.1f} s")
+        case "kubectl":
+            command = [str(cluster.kubectl_path), f"--kubeconfig={cluster.kubeconfig}", *options.arguments]
+            return subprocess.run(command, check=False).returncode
+        case "kubeconfig":
+            print(cluster.kubeconfig)
+    return 0
+
+
+def _status(cluster: LocalCluster) -> int:
+    running = cluster.running()
+    print("running" if running else "not running")
+    for kind, items in cluster.leftovers().items():
+        print(f"  {kind}: {len(items)}")
+    return 0 if running else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="local_cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    builder = commands.add_parser("build", help="build the binaries")
+    builder.add_argument("--only", help="names, separated by commas")
+    commands.add_parser("up", help="start the cluster")
+    commands.add_parser("down", help="stop it and leave nothing behind")
+    commands.add_parser("status", help="what runs")
+    importer = commands.add_parser("import", help="import image archives")
+    importer.add_argument("archives", nargs="+", type=Path)
+    kubectl = commands.add_parser("kubectl", help="kubectl as the administrator")
+    kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
+    commands.add_parser("kubeconfig", help="path of the kubeconfig")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

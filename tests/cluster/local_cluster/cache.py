@@ -1,0 +1,27 @@
+"""Where everything costly is kept between runs and between clones."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def cache_dir(*parts: str) -> Path:
+    """A folder of the cache, made where it is missing. `FLASH_CACHE` moves the whole."""
+    home = os.environ.get("FLASH_CACHE")
+    if home is None:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        home = str(base / "deepseek-flash-operator")
+    folder = Path(home, *parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold a lock file; a second process waits instead of building the same thing again."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

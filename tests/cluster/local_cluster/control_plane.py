@@ -1,0 +1,146 @@
+"""etcd and kube-apiserver: the light cluster, for tests of the API. It needs no root and boots in seconds."""
+
+import base64
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+from local_cluster.binaries import CONTROL_PLANE, build
+from local_cluster.pki import Authority
+from local_cluster.processes import ProcessGroup
+from local_cluster.waiting import wait_until
+
+SERVICE_RANGE = "10.96.0.0/16"
+KUBERNETES_SERVICE_IP = "10.96.0.1"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class ControlPlane:
+    """An API server with its store. RBAC and node authorisation are on, as in a real cluster."""
+
+    def __init__(self, run: Path, *, address: str = "127.0.0.1", port: int | None = None) -> None:
+        self.run = run
+        self.address = address
+        self.port = port or free_port()
+        self.url = f"https://{address}:{self.port}"
+        self.processes = ProcessGroup(run)
+        self.binaries: dict[str, Path] = {}
+        self._authority: Authority | None = None
+
+    @property
+    def authority(self) -> Authority:
+        if self._authority is None:
+            self._authority = Authority(self.run / "pki")
+        return self._authority
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.run / "admin.conf"
+
+    @property
+    def kubectl_path(self) -> Path:
+        return build(["kubectl"])["kubectl"]
+
+    def start(self) -> None:
+        """Start both and wait until the API server is ready."""
+        self.binaries = build(CONTROL_PLANE)
+        self.run.mkdir(parents=True, exist_ok=True)
+        self.identity("admin", "admin", groups=["system:masters"])
+        self._start_etcd()
+        self._start_api_server()
+        wait_until(
+            self._api_is_ready,
+            "kube-apiserver /readyz",
+            seconds=60,
+            log=self.processes.logs / "kube-apiserver.log",
+            alive=lambda: bool(self.processes.pids("kube-apiserver")),
+        )
+
+    def stop(self) -> None:
+        self.processes.stop(patience=0)
+        shutil.rmtree(self.run, ignore_errors=True)
+
+    def identity(self, file: str, name: str, *, groups: tuple[str, ...] | list[str] = ()) -> Path:
+        """A kubeconfig FILE.conf for a user with a certificate of its own."""
+        certificate, key = self.authority.issue(file, name, groups=groups)
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "local", "cluster": {"server": self.url, **_inline("certificate-authority", self.authority.certificate)}}],
+            "users": [
+                {"name": file, "user": {**_inline("client-certificate", certificate), **_inline("client-key", key)}}
+            ],
+            "contexts": [{"name": "local", "context": {"cluster": "local", "user": file}}],
+            "current-context": "local",
+        }
+        path = self.run / f"{file}.conf"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(config))
+        return path
+
+    def kubectl(
+        self, *args: str, stdin: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl as the administrator. A failure carries kubectl's own words."""
+        command = [str(self.kubectl_path), f"--kubeconfig={self.kubeconfig}", *args]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        if check and done.returncode != 0:
+            raise RuntimeError(f"kubectl {' '.join(args)} ended with {done.returncode}: {done.stderr.strip()}")
+        return done
+
+    def _start_etcd(self) -> None:
+        client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        self._etcd_url = client
+        self.processes.start(
+            "etcd", str(self.binaries["etcd"]), f"--data-dir={self.run / 'etcd'}",
+            f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            # The store is thrown away with the cluster: it need not survive a power cut.
+            "--unsafe-no-fsync",
+        )  # fmt: skip
+
+    def _start_api_server(self) -> None:
+        names = ["kubernetes", "kubernetes.default.svc", "localhost", "127.0.0.1", KUBERNETES_SERVICE_IP, self.address]
+        certificate, key = self.authority.issue("apiserver", "kube-apiserver", addresses=dict.fromkeys(names))
+        kubelet_certificate, kubelet_key = self.authority.issue("kubelet-client", "apiserver", groups=["system:masters"])
+        tokens = self.authority.signing_key("service-accounts")
+        self.processes.start(
+            "kube-apiserver", str(self.binaries["kube-apiserver"]),
+            f"--etcd-servers={self._etcd_url}", f"--bind-address={self.address}", f"--secure-port={self.port}",
+            f"--advertise-address={self.address}" if self.address != "127.0.0.1" else "--endpoint-reconciler-type=none",
+            f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}",
+            f"--client-ca-file={self.authority.certificate}",
+            f"--service-account-key-file={tokens}", f"--service-account-signing-key-file={tokens}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-cluster-ip-range={SERVICE_RANGE}",
+            "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+            f"--kubelet-client-certificate={kubelet_certificate}", f"--kubelet-client-key={kubelet_key}",
+            "--kubelet-preferred-address-types=InternalIP",
+            # A test cluster has one client; a minute of polite draining helps nobody.
+            "--shutdown-delay-duration=0s",
+        )  # fmt: skip
+
+    def _api_is_ready(self) -> bool:
+        return self.kubectl("get", "--raw=/readyz", "--request-timeout=2s", check=False).returncode == 0
+
+
+def a_light_control_plane() -> ControlPlane:
+    """etcd and kube-apiserver on free ports, in a temporary folder."""
+    plane = ControlPlane(Path(tempfile.mkdtemp(prefix="local-cluster-")))
+    plane.start()
+    return plane
+
+
+def _inline(name: str, file: Path) -> dict[str, str]:
+    return {f"{name}-data": base64.b64encode(file.read_bytes()).decode()}

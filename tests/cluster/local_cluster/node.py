@@ -1,0 +1,118 @@
+"""The node: containerd, kubelet and kube-proxy, each with its own identity."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from local_cluster import cgroups
+from local_cluster.binaries import binary
+from local_cluster.containerd import Containerd
+from local_cluster.control_plane import ControlPlane
+from local_cluster.network import GATEWAY, POD_RANGE, write_cni_config
+from local_cluster.waiting import wait_until
+
+NODE_NAME = "gpu-node-1"
+GPUS = 2
+
+
+class Node:
+    """One node with two GPUs that exist in its capacity only."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self.run = plane.run
+        self.processes = plane.processes
+        self.containerd = Containerd(self.run, self.processes)
+
+    def start(self) -> None:
+        """Start all three and give the node its GPUs once it is ready."""
+        cgroups.make_cgroup()
+        write_cni_config(self.run / "cni", self.run / "cni-state")
+        self.containerd.start()
+        self._start_kubelet()
+        self._start_kube_proxy()
+        wait_until(
+            self._is_ready,
+            f"node {NODE_NAME} Ready",
+            seconds=60,
+            log=self.processes.logs / "kubelet.log",
+            alive=lambda: bool(self.processes.pids("kubelet")),
+        )
+        self._add_gpus()
+
+    def _start_kubelet(self) -> None:
+        config = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": True},
+                "x509": {"clientCAFile": str(self.plane.authority.certificate)},
+            },
+            "authorization": {"mode": "Webhook"},
+            "address": GATEWAY,
+            "healthzPort": 0,
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": f"/{cgroups.NAME}",
+            "failCgroupV1": False,
+            "failSwapOn": False,
+            "containerRuntimeEndpoint": f"unix://{self.run / 'containerd.sock'}",
+            "resolvConf": "/etc/resolv.conf",
+            "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            # Images belong to the cache, which outlives the cluster.
+            "imageGCHighThresholdPercent": 100,
+            "enforceNodeAllocatable": [],
+            "syncFrequency": "10s",
+            # A ConfigMap is seen in pods within seconds instead of a minute.
+            "configMapAndSecretChangeDetectionStrategy": "Watch",
+            "serializeImagePulls": False,
+        }
+        path = self.run / "kubelet.yaml"
+        path.write_text(json.dumps(config))
+        identity = self.plane.identity("kubelet", f"system:node:{NODE_NAME}", groups=["system:nodes"])
+        self.processes.start(
+            "kubelet", str(binary("kubelet")), f"--kubeconfig={identity}", f"--config={path}",
+            f"--hostname-override={NODE_NAME}", f"--node-ip={GATEWAY}",
+            f"--root-dir={self.run / 'kubelet'}", f"--cert-dir={self.run / 'kubelet-pki'}",
+        )  # fmt: skip
+
+    def _start_kube_proxy(self) -> None:
+        config = {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": "iptables",
+            "clusterCIDR": POD_RANGE,
+            "hostnameOverride": NODE_NAME,
+            "healthzBindAddress": f"{GATEWAY}:10256",
+            "metricsBindAddress": "127.0.0.1:0",
+            "clientConnection": {
+                "kubeconfig": str(self.plane.identity("kube-proxy", "system:kube-proxy"))
+            },
+            # Pods of one bridge answer each other directly: without this their answers bypass the translation.
+            "iptables": {"masqueradeAll": True},
+            # Sysctls of connection tracking are the machine's, not a test's.
+            "conntrack": {"maxPerCore": 0, "min": 0},
+        }
+        path = self.run / "kube-proxy.yaml"
+        path.write_text(json.dumps(config))
+        self.processes.start("kube-proxy", str(binary("kube-proxy")), f"--config={path}")
+
+    def _is_ready(self) -> bool:
+        ready = "-o=jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+        done = self.plane.kubectl("get", "node", NODE_NAME, ready, "--request-timeout=2s", check=False)
+        return done.stdout == "True"
+
+    def _add_gpus(self) -> None:
+        """Extended resources that no device plugin owns stay as they are patched until the kubelet restarts."""
+        gpus = {"nvidia.com/gpu": str(GPUS)}
+        patch = json.dumps({"status": {"capacity": gpus, "allocatable": gpus}})
+        self.plane.kubectl("patch", "node", NODE_NAME, "--subresource=status", "--type=merge", f"--patch={patch}")
+
+
+def clean_packet_filter(log: Path) -> None:
+    """Have kube-proxy remove the rules that it made."""
+    done = subprocess.run(
+        [str(binary("kube-proxy")), "--cleanup"], capture_output=True, text=True, check=False
+    )
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(done.stderr)
