@@ -1,7 +1,8 @@
 """Write a safetensors file of bfloat16 tensors from float32 arrays.
 
 numpy has no bfloat16, and the safetensors package writes what numpy has. The format is short enough to write out
-(https://github.com/huggingface/safetensors, "Format"): the header's length as a little-endian u64, the header as JSON, the data.
+(https://github.com/huggingface/safetensors, "Format"): the header's length as a little-endian u64, the header as JSON,
+the data.
 """
 
 import json
@@ -15,13 +16,13 @@ from numpy.typing import NDArray
 
 def to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The upper half of each float32, rounded to nearest even. Not for NaN."""
-    bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
+    bits = np.ascontiguousarray(values).view(np.uint32)
     rounding = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return ((bits + rounding) >> np.uint32(16)).astype("<u2")
+    return ((bits + rounding) >> np.uint32(16)).astype(np.uint16)
 
 
 def from_bf16(values: NDArray[np.uint16]) -> NDArray[np.float32]:
-    return (values.astype("<u4") << np.uint32(16)).view("<f4")
+    return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def write(path: Path, tensors: Mapping[str, NDArray[np.float32]], *, keep_float32: str) -> None:

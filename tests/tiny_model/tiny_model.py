@@ -5,9 +5,9 @@
     nomtp    without the MTP layer: vLLM refuses to start with speculation
     partial  one tensor of the MTP layer is missing: vLLM refuses to start
 
-The weights need no training. With every block's output projection zero the residual stream is the token's embedding, and an
-output matrix whose rows are the embeddings of each token's predecessor makes the argmax the token's successor. Made with
-numpy alone; the same configuration gives the same bytes.
+The weights need no training. With every block's output projection zero the residual stream is the token's embedding,
+and an output matrix whose rows are the embeddings of each token's predecessor makes the argmax the token's
+successor. Made with numpy alone; the same configuration gives the same bytes.
 """
 
 import hashlib
@@ -19,9 +19,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-import bf16_safetensors
 import numpy as np
 from numpy.typing import NDArray
+
+import bf16_safetensors
 from tiny_tokenizer import VOCABULARY, Vocabulary, write_tokenizer
 
 Variant = Literal["good", "dead", "nomtp", "partial"]
@@ -118,7 +119,7 @@ def good_tensors(model: TinyModel) -> Tensors:
         tensors |= block(f"model.layers.{layer}.", shape, random, mixture=layer > 0)
     mtp = mtp_prefix(shape)
     tensors |= {mtp + name: ones(shape.hidden) for name in ("enorm.weight", "hnorm.weight", "shared_head.norm.weight")}
-    # The projection sees [embedding of the token just chosen, hidden state] and hands on the former: what the main model sees.
+    # The projection sees [embedding of the token just chosen, hidden state] and hands on the former.
     tensors[mtp + "eh_proj.weight"] = np.eye(shape.hidden, 2 * shape.hidden, dtype=np.float32)
     tensors[mtp + "embed_tokens.weight"] = embedding
     tensors[mtp + "shared_head.head.weight"] = head

@@ -1,7 +1,7 @@
-"""A byte-level BPE tokenizer of 512 tokens, written out rather than trained, and the order in which the model recites it.
+"""A byte-level BPE tokenizer of 512 tokens, written out rather than trained, and the order in which they are recited.
 
-Written out, its files are the same bytes everywhere. Its merges spell a text in which no word comes twice, so "the token
-after this one" is well defined for every token: the tiny model has learnt one thing, that order.
+Written out, its files are the same bytes everywhere. Its merges spell a text in which no word comes twice, so "the
+token after this one" is well defined for every token: the tiny model has learnt one thing, that order.
 """
 
 import json
@@ -26,7 +26,7 @@ CHAT_TEMPLATE: Final = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] 
 
 
 def byte_alphabet() -> list[str]:
-    """One printable character for each byte, as in GPT-2: printable bytes stand for themselves, the others are moved up."""
+    """One printable character for each byte, as in GPT-2: printable bytes are themselves, others are moved up."""
     own = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     moved = iter(range(256, 512))
     return [chr(byte) if byte in own else chr(next(moved)) for byte in range(256)]
@@ -51,12 +51,15 @@ class Vocabulary:
     def successors(self) -> list[int]:
         """For each token id, the id that the model says next: a permutation.
 
-        Printable tokens form one ring and all others (control characters, halves of UTF-8 sequences, the end of the text) a
-        second one. A prompt that ends in a printable token is therefore answered with whole characters for ever.
+        Printable tokens form one ring and all others (control characters, halves of UTF-8 sequences, the end of the
+        text) a second one. A prompt that ends in a printable token is therefore answered with whole characters for
+        ever.
         """
         ids = {token: number for number, token in enumerate(self.tokens)}
         spoken = [":", *self.words]
-        printable = [chr(byte) for byte in range(ord("!"), ord("~") + 1)] + [left + right for left, right in self.merges]
+        printable = [chr(byte) for byte in range(ord("!"), ord("~") + 1)] + [
+            left + right for left, right in self.merges
+        ]
         ring = [ids[token] for token in dict.fromkeys([*spoken, *printable])]
         others = [number for number in range(len(self.tokens)) if number not in set(ring)]
         after = {last: following for order in (ring, others) for last, following in pairwise([*order, order[0]])}
@@ -66,7 +69,7 @@ class Vocabulary:
 def spell(text: str, alphabet: list[str], room: int) -> tuple[list[tuple[str, str]], list[str]]:
     """Merges that build the words of `text` one letter at a time, until there is no more room for tokens."""
     merges: dict[tuple[str, str], None] = {}
-    words = []
+    words: list[str] = []
     for word in text.split(" ")[1:]:
         letters = [alphabet[byte] for byte in f" {word}".encode()]
         built = letters[0]

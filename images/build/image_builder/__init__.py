@@ -2,6 +2,7 @@
 
     python -m image_builder engine-cpu|operator|base|all [--print-path]
 
-`layout` says which images there are; `dockerfile` cuts a Dockerfile to the stages that an image needs and turns them and the
-files they copy into a key; `build` makes what is missing; `buildah` and `debian` drive the two programs that this takes.
+`layout` says which images there are; `dockerfile` cuts a Dockerfile to the stages that an image needs and turns them
+and the files they copy into a key; `build` makes what is missing; `buildah` and `debian` drive the two programs that
+this takes.
 """

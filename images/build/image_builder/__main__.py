@@ -13,7 +13,9 @@ NAMES = [*(image.name for image in IMAGES), "base"]
 
 
 def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="image_builder", description="Build the project's images, each once per content.")
+    parser = argparse.ArgumentParser(
+        prog="image_builder", description="Build the project's images, each once per content."
+    )
     parser.add_argument("image", nargs="+", choices=[*NAMES, "all"], help="what to build; all is every image but base")
     parser.add_argument("--print-path", action="store_true", help="print the OCI archive of each image, in order")
     return parser.parse_args(argv)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 HOST_CERTIFICATES: Final = Path("/etc/ssl/certs")
-"""Where packages come through a proxy that speaks TLS for them, only the host knows its certificate. Mounted while a step
-runs; never part of an image."""
+"""Where packages come through a proxy that speaks TLS for them, only the host knows its certificate. Mounted while a
+step runs; never part of an image."""
 
 PACKAGE_CACHE: Final = "/root/.cache/uv"
 
@@ -26,7 +26,8 @@ class Buildah:
 
     @classmethod
     def below(cls, cache: Path) -> "Buildah":
-        """With overlay where the kernel lets us mount it on this file system; vfs copies every layer, but works anywhere."""
+        """With overlay where the kernel lets us mount it on this file system; vfs copies every layer, but works
+        anywhere."""
         folder = cache / "buildah"
         for part in ("run", "tmp", "uv"):
             (folder / part).mkdir(parents=True, exist_ok=True)

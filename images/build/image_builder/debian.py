@@ -36,7 +36,8 @@ def ensure_tools() -> None:
     if os.geteuid() != 0:
         raise SetupError(
             "Building images needs root (debootstrap and overlay mounts): "
-            "sudo --preserve-env=FLASH_CACHE,XDG_CACHE_HOME,HOME env PYTHONPATH=images/build python3 -m image_builder all"
+            "sudo --preserve-env=FLASH_CACHE,XDG_CACHE_HOME,HOME env PYTHONPATH=images/build "
+            "python3 -m image_builder all"
         )
 
 

@@ -1,11 +1,12 @@
 """Read a Dockerfile as stages, and cut it to those that one target needs.
 
-buildah 1.28 (Debian 12) builds every stage of a file, wanted or not, and knows nothing of content keys. Both are solved by
-handing it a smaller Dockerfile: only the stages of one image, with the images that were built before named by their keys.
+buildah 1.28 (Debian 12) builds every stage of a file, wanted or not, and knows nothing of content keys. Both are
+solved by handing it a smaller Dockerfile: only the stages of one image, with the images that were built before named
+by their keys.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 

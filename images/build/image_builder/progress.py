@@ -1,4 +1,4 @@
-"""What a person sees while images are built: one line per step, with the seconds it took. On stderr: stdout is for paths."""
+"""What a person sees while images are built: a line per step, with its seconds. On stderr: stdout is for paths."""
 
 import sys
 import time

@@ -1,9 +1,9 @@
 """Replace the CUDA half of a CUDA build of torch by stubs, so that a CPU-only image need not carry it.
 
-The plain torch wheel is a CUDA build: its loader wants libtorch_cuda.so (470 MB) and several libraries of NVIDIA (2.4 GB)
-before `import torch` returns, though a machine without a GPU never runs a line of them. This script, run once while the CPU
-engine image is built, reads which symbols the libraries that stay still import, and writes small shared objects with the
-same SONAMEs that export exactly those:
+The plain torch wheel is a CUDA build: its loader wants libtorch_cuda.so (470 MB) and several libraries of NVIDIA
+(2.4 GB) before `import torch` returns, though a machine without a GPU never runs a line of them. This script, run
+once while the CPU engine image is built, reads which symbols the libraries that stay still import, and writes small
+shared objects with the same SONAMEs that export exactly those:
 
 - the CUDA runtime answers cudaErrorNoDevice, so `torch.cuda.is_available()` is False by torch's own logic;
 - every other function says which stub was called and aborts: a wrong guess is loud;
@@ -128,7 +128,7 @@ def build(soname: str, symbols: Iterable[Symbol], objects: Sequence[Path], scrat
     ordered = sorted(symbols, key=lambda symbol: symbol.name)
     abort.write_text(ABORT)
     assembly.write_text("\n".join(assembly_of(symbol, soname) for symbol in ordered))
-    sources = [*objects, "-x", "c", abort, "-x", "assembler", assembly]
+    sources: list[str | Path] = [*objects, "-x", "c", abort, "-x", "assembler", assembly]
     linker = [f"-Wl,-soname,{soname}", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-s"]
     if any(symbol.version for symbol in ordered):
         versions.write_text(f"{soname} {{ global: *; }};\n")

@@ -1,4 +1,4 @@
-"""Take out of the CPU engine's virtual environment what serving never opens: headers, tests, compilers, debug symbols."""
+"""Take out of the CPU engine's virtual environment what serving never opens: headers, tests, debug symbols."""
 
 # ruff: noqa: INP001  # a build step, run by path inside the image; never imported as a package
 

@@ -1,12 +1,12 @@
 """The local cluster from the shell.
 
-    python -m local_cluster build            build every binary (cached by content)
-    python -m local_cluster up               start the cluster and leave it running
-    python -m local_cluster status           what runs, and what is left over
-    python -m local_cluster import FILE...   import image archives
-    python -m local_cluster kubectl ARGS...  kubectl as the administrator
-    python -m local_cluster kubeconfig       the path of the administrator's kubeconfig
-    python -m local_cluster down             stop it and leave nothing behind
+python -m local_cluster build            build every binary (cached by content)
+python -m local_cluster up               start the cluster and leave it running
+python -m local_cluster status           what runs, and what is left over
+python -m local_cluster import FILE...   import image archives
+python -m local_cluster kubectl ARGS...  kubectl as the administrator
+python -m local_cluster kubeconfig       the path of the administrator's kubeconfig
+python -m local_cluster down             stop it and leave nothing behind
 """
 
 import argparse

@@ -13,11 +13,22 @@ from local_cluster.cache import cache_dir
 from local_cluster.containerd import Containerd
 from local_cluster.control_plane import SERVICE_RANGE, ControlPlane
 from local_cluster.mounts import mounts_under, unmount_all
-from local_cluster.network import GATEWAY, POD_RANGE, kube_proxy_rules, make_bridge, remove_bridge, veths
-from local_cluster.node import NODE_NAME, Node, clean_packet_filter
+from local_cluster.network import GATEWAY, POD_RANGE, make_bridge, remove_bridge, veths
+from local_cluster.node import NODE_NAME, Node
+from local_cluster.packet_filter import kubernetes_rules, remove_kubernetes_rules
 from local_cluster.packages import ensure_packages
+from local_cluster.waiting import NotReadyError, wait_until
 
 API_PORT = 6443
+COMPONENTS = (
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "containerd",
+    "kubelet",
+    "kube-proxy",
+)
 
 
 class NotRootError(RuntimeError):
@@ -45,16 +56,19 @@ class LocalCluster:
     def helm(self) -> Path:
         return binary("helm")
 
-    def kubectl(
-        self, *args: str, stdin: str | None = None, check: bool = True
-    ) -> subprocess.CompletedProcess[str]:
+    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.plane.kubectl(*args, stdin=stdin, check=check)
 
     def running(self) -> bool:
-        """All components of the control plane and of the node are there, and the API server answers."""
-        programs = ("etcd", "kube-apiserver", "kubelet", "containerd")
-        alive = all(self.plane.processes.pids(program) for program in programs)
-        return alive and self.kubectl("get", "--raw=/readyz", "--request-timeout=2s", check=False).returncode == 0
+        """All components are there, and the API server answers."""
+        return (
+            not self.dead()
+            and self.kubectl("get", "--raw=/readyz", "--request-timeout=2s", check=False).returncode == 0
+        )
+
+    def dead(self) -> list[str]:
+        """Components that should run and do not."""
+        return [program for program in COMPONENTS if not self.plane.processes.pids(program)]
 
     def up(self) -> float:
         """Start the cluster, unless it runs. Returns the seconds of the boot alone, without builds."""
@@ -70,7 +84,14 @@ class LocalCluster:
         self.plane.start()
         self._start_controllers()
         Node(self.plane).start()
+        wait_until(self._admits_pods, "the default service account", seconds=30)
+        if self.dead():
+            raise NotReadyError(f"ended while the cluster booted: {', '.join(self.dead())}; see {self.run / 'logs'}")
         return time.monotonic() - began
+
+    def _admits_pods(self) -> bool:
+        """The controller manager makes it a moment after the namespace; pods are refused until then."""
+        return self.kubectl("get", "serviceaccount", "default", check=False).returncode == 0
 
     def down(self) -> None:
         """Stop everything and leave nothing: also what a cluster left that died, or whose starter was killed."""
@@ -81,8 +102,7 @@ class LocalCluster:
         cgroups.remove_cgroup()
         processes.stop(patience=1)
         unmount_all(self.run)
-        if kube_proxy_rules():
-            clean_packet_filter(self.run / "logs" / "cleanup.log")
+        remove_kubernetes_rules()
         remove_bridge()
         shutil.rmtree(self.run, ignore_errors=True)
 
@@ -93,7 +113,7 @@ class LocalCluster:
             "pod processes": [str(pid) for pid in cgroups.members()],
             "mounts": mounts_under(self.run),
             "links": veths(),
-            "packet filter": kube_proxy_rules(),
+            "packet filter": kubernetes_rules(),
             "files": [str(self.run)] if self.run.exists() else [],
         }
 

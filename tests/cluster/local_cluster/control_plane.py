@@ -75,7 +75,12 @@ class ControlPlane:
         config = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "local", "cluster": {"server": self.url, **_inline("certificate-authority", self.authority.certificate)}}],
+            "clusters": [
+                {
+                    "name": "local",
+                    "cluster": {"server": self.url, **_inline("certificate-authority", self.authority.certificate)},
+                }
+            ],
             "users": [
                 {"name": file, "user": {**_inline("client-certificate", certificate), **_inline("client-key", key)}}
             ],
@@ -87,9 +92,7 @@ class ControlPlane:
         path.write_text(json.dumps(config))
         return path
 
-    def kubectl(
-        self, *args: str, stdin: str | None = None, check: bool = True
-    ) -> subprocess.CompletedProcess[str]:
+    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run kubectl as the administrator. A failure carries kubectl's own words."""
         command = [str(self.kubectl_path), f"--kubeconfig={self.kubeconfig}", *args]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
@@ -112,7 +115,9 @@ class ControlPlane:
     def _start_api_server(self) -> None:
         names = ["kubernetes", "kubernetes.default.svc", "localhost", "127.0.0.1", KUBERNETES_SERVICE_IP, self.address]
         certificate, key = self.authority.issue("apiserver", "kube-apiserver", addresses=dict.fromkeys(names))
-        kubelet_certificate, kubelet_key = self.authority.issue("kubelet-client", "apiserver", groups=["system:masters"])
+        kubelet_certificate, kubelet_key = self.authority.issue(
+            "kubelet-client", "apiserver", groups=["system:masters"]
+        )
         tokens = self.authority.signing_key("service-accounts")
         self.processes.start(
             "kube-apiserver", str(self.binaries["kube-apiserver"]),

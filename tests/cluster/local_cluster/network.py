@@ -55,17 +55,6 @@ def veths() -> list[str]:
     return [link.name for link in Path("/sys/class/net", BRIDGE, "brif").glob("*")]
 
 
-def kube_proxy_rules() -> list[str]:
-    """Lines of the packet filter that kube-proxy left."""
-    lines = []
-    for table in ("nat", "filter", "mangle"):
-        done = subprocess.run(
-            ["iptables", "-t", table, "-S"], check=True, capture_output=True, text=True, env=_environment()
-        )
-        lines += [line for line in done.stdout.splitlines() if "KUBE-" in line]
-    return lines
-
-
 def _ip(*args: str) -> None:
     subprocess.run(["ip", *args], check=True, env=_environment())
 

@@ -1,7 +1,6 @@
 """The node: containerd, kubelet and kube-proxy, each with its own identity."""
 
 import json
-import subprocess
 from pathlib import Path
 
 from local_cluster import cgroups
@@ -84,10 +83,8 @@ class Node:
             "clusterCIDR": POD_RANGE,
             "hostnameOverride": NODE_NAME,
             "healthzBindAddress": f"{GATEWAY}:10256",
-            "metricsBindAddress": "127.0.0.1:0",
-            "clientConnection": {
-                "kubeconfig": str(self.plane.identity("kube-proxy", "system:kube-proxy"))
-            },
+            "metricsBindAddress": f"{GATEWAY}:10249",
+            "clientConnection": {"kubeconfig": str(self.plane.identity("kube-proxy", "system:kube-proxy"))},
             # Pods of one bridge answer each other directly: without this their answers bypass the translation.
             "iptables": {"masqueradeAll": True},
             # Sysctls of connection tracking are the machine's, not a test's.
@@ -107,12 +104,3 @@ class Node:
         gpus = {"nvidia.com/gpu": str(GPUS)}
         patch = json.dumps({"status": {"capacity": gpus, "allocatable": gpus}})
         self.plane.kubectl("patch", "node", NODE_NAME, "--subresource=status", "--type=merge", f"--patch={patch}")
-
-
-def clean_packet_filter(log: Path) -> None:
-    """Have kube-proxy remove the rules that it made."""
-    done = subprocess.run(
-        [str(binary("kube-proxy")), "--cleanup"], capture_output=True, text=True, check=False
-    )
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text(done.stderr)

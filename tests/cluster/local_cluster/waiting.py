@@ -23,5 +23,7 @@ def wait_until(
         ended = not alive()
         if ended or time.monotonic() > deadline:
             lines = log.read_text(errors="replace").splitlines()[-15:] if log and log.exists() else []
-            raise NotReadyError("\n".join([f"{what}: {'its process ended' if ended else f'not within {seconds:.0f} s'}", *lines]))
+            raise NotReadyError(
+                "\n".join([f"{what}: {'its process ended' if ended else f'not within {seconds:.0f} s'}", *lines])
+            )
         time.sleep(0.05)

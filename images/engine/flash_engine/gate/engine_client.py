@@ -1,0 +1,140 @@
+"""Asking the engine: its health, its counters, and completions like any client's."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+
+from flash_engine.gate.config import GateConfig, Golden
+from flash_engine.gate.engine_metrics import EngineCounters
+from flash_engine.gate.measurement import Stream
+
+HEALTH_SECONDS = 10.0
+"""A busy engine answers late, and is healthy all the same: impatience here is what makes probes flap."""
+
+
+class EngineRequestError(RuntimeError):
+    """A request that the engine did not answer as it should; the message says which and how."""
+
+
+class EngineClient:
+    """One engine at one address."""
+
+    def __init__(self, session: aiohttp.ClientSession, address: str) -> None:
+        self._session = session
+        self._address = address.rstrip("/")
+
+    async def healthy(self) -> bool | None:
+        """True or False as the engine says; None where it says nothing in time."""
+        timeout = aiohttp.ClientTimeout(total=HEALTH_SECONDS)
+        try:
+            async with self._session.get(f"{self._address}/health", timeout=timeout) as answer:
+                return answer.status == 200  # noqa: PLR2004 - HTTP's OK
+        except TimeoutError:
+            return None
+        except aiohttp.ClientError:
+            return False
+
+    async def counters(self) -> EngineCounters:
+        """Raises MissingMetricsError, EngineRequestError."""
+        try:
+            async with self._session.get(f"{self._address}/metrics") as answer:
+                await _check(answer, "/metrics")
+                return EngineCounters.parse(await answer.text())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineRequestError(f"/metrics: {_what(error)}") from error
+
+    async def answer(self, config: GateConfig) -> str:
+        """The greedy answer to the golden question. Raises EngineRequestError."""
+        path, question = _question(config.golden)
+        body = {"model": config.model, "temperature": 0, "max_tokens": config.golden.max_tokens, **question}
+        reply = await self._post(path, body, config.request_timeout_seconds)
+        try:
+            choice = reply["choices"][0]
+            text = choice["text"] if "text" in choice else _spoken(choice["message"])
+        except (KeyError, IndexError, TypeError) as error:
+            raise EngineRequestError(f"{path}: an answer without a choice: {json.dumps(reply)[:200]}") from error
+        return str(text)
+
+    async def stream(self, config: GateConfig) -> Stream:
+        """One timed completion of exactly `decode.tokens` tokens. Raises EngineRequestError."""
+        body = {
+            "model": config.model,
+            "prompt": config.decode.prompt,
+            "max_tokens": config.decode.tokens,
+            "temperature": 0,
+            # An answer that ends early would be timed over a handful of tokens.
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        timeout = aiohttp.ClientTimeout(total=config.request_timeout_seconds)
+        asked = time.monotonic()
+        try:
+            async with self._session.post(f"{self._address}/v1/completions", json=body, timeout=timeout) as answer:
+                await _check(answer, "/v1/completions")
+                return await _timed(answer, asked)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineRequestError(f"/v1/completions: {_what(error)}") from error
+
+    async def _post(self, path: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=seconds)
+        try:
+            async with self._session.post(f"{self._address}{path}", json=body, timeout=timeout) as answer:
+                await _check(answer, path)
+                reply: dict[str, Any] = await answer.json()
+                return reply
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise EngineRequestError(f"{path}: {_what(error)}") from error
+
+
+def _question(golden: Golden) -> tuple[str, dict[str, Any]]:
+    if golden.kind == "chat":
+        return "/v1/chat/completions", {"messages": [{"role": "user", "content": golden.prompt}]}
+    return "/v1/completions", {"prompt": golden.prompt}
+
+
+def _spoken(message: dict[str, Any]) -> str:
+    """A reasoning model may put its whole answer into its reasoning when tokens are few."""
+    return " ".join(str(message[key]) for key in ("reasoning", "reasoning_content", "content") if message.get(key))
+
+
+async def _timed(answer: aiohttp.ClientResponse, asked: float) -> Stream:
+    first = last = None
+    tokens = 0
+    async for event in _events(answer):
+        if "error" in event:
+            raise EngineRequestError(f"/v1/completions: the stream ended with {json.dumps(event['error'])[:200]}")
+        if any(choice.get("text") for choice in event.get("choices", ())):
+            last = time.monotonic()
+            first = first or last
+        tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+    if first is None or last is None or not tokens:
+        raise EngineRequestError("/v1/completions: the stream ended without text or without usage")
+    return Stream(asked=asked, first=first, last=last, tokens=tokens)
+
+
+async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """The server-sent events of an OpenAI stream. One that ends without [DONE] was cut."""
+    async for line in answer.content:
+        text = line.strip()
+        if text == b"data: [DONE]":
+            return
+        if text.startswith(b"data:"):
+            try:
+                yield json.loads(text[5:])
+            except ValueError as error:
+                raise EngineRequestError(f"/v1/completions: not JSON: {text[:100]!r}") from error
+    raise EngineRequestError("/v1/completions: the stream was cut before its end")
+
+
+async def _check(answer: aiohttp.ClientResponse, path: str) -> None:
+    if answer.status != 200:  # noqa: PLR2004
+        raise EngineRequestError(f"{path}: HTTP {answer.status}: {(await answer.text())[:200]}")
+
+
+def _what(error: Exception) -> str:
+    return "no answer in time" if isinstance(error, asyncio.TimeoutError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,39 @@
+"""Which line of a dead engine's output tells why it died."""
+
+import re
+from collections.abc import Sequence
+
+OUT_OF_MEMORY = re.compile(
+    r"OutOfMemoryError|out of memory|less than desired GPU memory utilization|Failed to CUDA calloc"
+    r"|No available memory for the cache blocks|insufficient memory",
+    re.IGNORECASE,
+)
+
+_ERROR = re.compile(r"\b([A-Z][A-Za-z]*(?:Error|Exception|Exit))\b:? *(\S.*)?|^(?:error|fatal): \S", re.IGNORECASE)
+_NAMED = re.compile(r"\b[A-Z][A-Za-z]*(?:Error|Exception)\b: *\S")
+
+_CONSEQUENCES = (
+    "See root cause above",
+    "Engine core initialization failed",
+    "WorkerProc initialization failed",
+    "EngineDeadError",
+    "failed core proc",
+)
+"""vLLM's processes each report the death of the one below; only the first report is the cause."""
+
+_PREFIX = re.compile(r"^(?:\([A-Za-z_]+ ?(?:pid=\d+)?\)\s*)?(?:(?:ERROR|INFO|WARNING|CRITICAL) \S+ \S+ \[[^\]]*\]\s*)?")
+
+
+def telling_line(lines: Sequence[str]) -> str:
+    """The error that began it; without any, the last line; empty for an engine that said nothing."""
+    spoken = [_bare(line) for line in lines if _bare(line)]
+    causes = [line for line in spoken if _NAMED.search(line) and not any(c in line for c in _CONSEQUENCES)]
+    if causes:
+        return causes[-1]
+    errors = [line for line in spoken if _ERROR.search(line)]
+    return (errors or spoken or [""])[-1]
+
+
+def _bare(line: str) -> str:
+    """Without vLLM's process and log prefixes, which say nothing to a reader of status."""
+    return _PREFIX.sub("", line).strip()

@@ -1,0 +1,234 @@
+"""The judge: an ordered chain of checks over the evidence, the first that objects decides.
+
+    EngineExited, OutOfMemory   the process ended, and has not been healthy since
+    EngineStarting, StartupHang not healthy yet: within its time, or beyond it
+    Inconclusive                something was measured, but not what it should be
+    WrongOutput                 the golden answer is wrong: nothing else matters then
+    SpeculationAbsent           drafts are expected, and the engine makes none
+    DraftDead                   drafts are made, and none is accepted: the MTP head is broken, silently
+    AcceptanceTooLow, TooSlow, FirstTokenTooSlow
+    Passed
+
+Each reason is one cause for one remedy, and the message carries the figures and the remedy.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flash_engine.gate.config import GateConfig
+from flash_engine.gate.evidence import Evidence, GoldenAnswers
+from flash_engine.gate.last_words import OUT_OF_MEMORY, telling_line
+from flash_engine.records import Exit
+
+DEAD_DRAFT_PERCENT = 2.0
+"""A head of random weights had 6 of 382 drafts accepted, 1.6 %: below this it is chance."""
+
+DEGENERATE_RUN = 8
+"""So many equal words or characters in a row are no answer: wrong data over a link reads like that."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A reason of the contract, and a sentence."""
+
+    reason: str
+    message: str
+
+    @property
+    def passed(self) -> bool:
+        return self.reason == "Passed"
+
+    @property
+    def final(self) -> bool:
+        """Something was measured and judged; the others wait for the engine."""
+        return self.reason not in ("EngineStarting", "EngineExited", "OutOfMemory", "StartupHang")
+
+
+Check = Callable[[Evidence, GateConfig], Verdict | None]
+
+
+def judge(evidence: Evidence, config: GateConfig) -> Verdict:
+    """The verdict; pure, so the same evidence under new floors can be judged again."""
+    for check in CHAIN:
+        verdict = check(evidence, config)
+        if verdict:
+            return verdict
+    return _passed(evidence, config)
+
+
+def engine_ended(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """Its last exit stands until the engine is healthy again: a restart that loads is no news."""
+    ended = evidence.engine.exit
+    if evidence.healthy or ended is None:
+        return None
+    words = telling_line(ended.last_lines)
+    told = f"the engine ended with {_how(ended)} after start {evidence.engine.starts}: {words or 'it said nothing'}"
+    if any(OUT_OF_MEMORY.search(line) for line in ended.last_lines) or ended.signal == "SIGKILL":
+        return Verdict("OutOfMemory", f"{told}; lower engine.memoryPercent, contextTokens or maxSequences")
+    return Verdict("EngineExited", told)
+
+
+def still_starting(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    if evidence.healthy:
+        return None
+    if evidence.starting_seconds > config.startup_timeout_seconds:
+        return Verdict(
+            "StartupHang",
+            f"the engine has not become healthy within {config.startup_timeout_seconds:g} s of its start: its log "
+            "tells where it stands; a hang after NCCL's start or while graphs are captured points to the GPUs' link",
+        )
+    phases = {"WaitingForFlags": "waiting for its node's flags", "Starting": "loading"}
+    return Verdict("EngineStarting", f"the engine is {phases.get(evidence.engine.phase, 'about to start')}")
+
+
+def in_doubt(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    doubt = evidence.trial.doubt if evidence.trial else None
+    return Verdict("Inconclusive", f"{doubt}; measuring again") if doubt else None
+
+
+def wrong_output(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """Before speed: an engine that is fast and wrong is the worst of all."""
+    golden = evidence.trial.golden if evidence.trial else None
+    fault = golden_fault(golden, config) if golden else None
+    if fault is None:
+        return None
+    remedy = "wrong data over the GPUs' link or a broken checkpoint; try interconnect.mode Safe"
+    return Verdict("WrongOutput", f"{fault}: {remedy}")
+
+
+def golden_fault(golden: GoldenAnswers, config: GateConfig) -> str | None:
+    """What is wrong with the answers, in words; None for right ones."""
+    for text in golden.texts:
+        fault = _fault(text, config)
+        if fault:
+            return f"the golden answer {_quoted(text)} {fault}"
+    if len(set(golden.texts)) > 1:
+        both = " and ".join(_quoted(text) for text in golden.texts)
+        return f"the same greedy question was answered in different ways, {both}"
+    return None
+
+
+def not_measured(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    return None if evidence.measurement else Verdict("EngineStarting", "the engine is healthy and being measured")
+
+
+def foreign_traffic(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    figures = evidence.measurement
+    if figures is None or figures.foreign_tokens == 0:
+        return None
+    told = f"the engine decoded {figures.foreign_tokens} tokens for others while {figures.tokens} were timed"
+    return Verdict("Inconclusive", f"{told}; measuring again")
+
+
+def speculation_absent(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    figures = evidence.measurement
+    if figures is None or not config.speculation.expected or figures.drafted:
+        return None
+    told = "exports no draft counters" if figures.drafted is None else "drafted no token"
+    return Verdict(
+        "SpeculationAbsent",
+        f"the engine {told} over {figures.tokens} tokens: speculation is off; "
+        "the checkpoint has no MTP head, or an extra argument switches it off",
+    )
+
+
+def draft_dead(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    figures = evidence.measurement
+    if figures is None or figures.acceptance_percent is None or figures.acceptance_percent >= DEAD_DRAFT_PERCENT:
+        return None
+    return Verdict(
+        "DraftDead",
+        f"{figures.accepted} of {figures.drafted} drafted tokens accepted while answers are right: the MTP head's "
+        f"weights are missing, misnamed or zero; decode {figures.decode_tokens_per_second:.0f} tok/s",
+    )
+
+
+def acceptance_too_low(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    figures = evidence.measurement
+    if figures is None or figures.acceptance_percent is None:
+        return None
+    if figures.acceptance_percent >= config.min_acceptance_percent:
+        return None
+    return Verdict(
+        "AcceptanceTooLow",
+        f"{figures.acceptance_percent:.1f} % of {figures.drafted} drafted tokens accepted, wanted at least "
+        f"{config.min_acceptance_percent:g} %: the head drafts badly, or the floor readiness.minAcceptancePercent is too high",
+    )
+
+
+def too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    figures = evidence.measurement
+    if figures is None or figures.decode_tokens_per_second >= config.decode.min_tokens_per_second:
+        return None
+    return Verdict(
+        "TooSlow",
+        f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least "
+        f"{config.decode.min_tokens_per_second:g}: look at the node's link, clocks and flags, or lower "
+        "readiness.minDecodeTokensPerSecond",
+    )
+
+
+def first_token_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    figures, ceiling = evidence.measurement, config.max_first_token_millis
+    if figures is None or ceiling is None or figures.first_token_millis <= ceiling:
+        return None
+    return Verdict(
+        "FirstTokenTooSlow",
+        f"first token after {figures.first_token_millis:.0f} ms, wanted at most {ceiling:g} ms: "
+        "lower engine.batchedTokens, or raise readiness.maxFirstTokenMillis",
+    )
+
+
+CHAIN: tuple[Check, ...] = (
+    engine_ended,
+    still_starting,
+    in_doubt,
+    wrong_output,
+    not_measured,
+    foreign_traffic,
+    speculation_absent,
+    draft_dead,
+    acceptance_too_low,
+    too_slow,
+    first_token_too_slow,
+)
+
+
+def _passed(evidence: Evidence, config: GateConfig) -> Verdict:
+    figures = evidence.measurement
+    if figures is None:
+        raise ValueError("nothing was measured, so nothing can have passed")
+    drafts = (
+        f", {figures.acceptance_percent:.0f} % of drafts accepted" if figures.acceptance_percent is not None else ""
+    )
+    return Verdict(
+        "Passed",
+        f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least "
+        f"{config.decode.min_tokens_per_second:g}{drafts}, first token after {figures.first_token_millis:.0f} ms",
+    )
+
+
+def _fault(text: str, config: GateConfig) -> str | None:
+    if not text.strip():
+        return "is empty"
+    if config.golden.expect is not None and not re.search(config.golden.expect, text):
+        return f"does not contain {config.golden.expect!r}"
+    if config.golden.expect is None and _is_degenerate(text):
+        return "repeats itself"
+    return None
+
+
+def _is_degenerate(text: str) -> bool:
+    """Like "!!!!" or one word over and over, as reported for all-reduce over broken peer-to-peer."""
+    words = text.split()
+    one_word = len(words) >= DEGENERATE_RUN and len(set(words)) == 1
+    return one_word or (len(text) >= DEGENERATE_RUN and len(set(text)) == 1)
+
+
+def _how(ended: Exit) -> str:
+    return f"signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
+
+
+def _quoted(text: str, limit: int = 80) -> str:
+    return repr(text if len(text) <= limit else f"{text[:limit]}…")

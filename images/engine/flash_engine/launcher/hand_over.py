@@ -1,0 +1,63 @@
+"""Taking the flags of the node that this pod was bound to.
+
+The operator writes them on the pod after the scheduler has bound it, and the kubelet shows them as a file in a
+downwardAPI volume: empty until then, replaced by a symlink swap later. An environment variable would be frozen at
+container start. No operator, no annotation: then the safe set from the pod template, after a bounded wait, so that
+a pod never depends on the operator to start.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flash_engine.records import BadDocumentError, Effective, Flags
+
+FLAGS_FILE = "engine-flags"
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """The flags to use, and the document that tells of them."""
+
+    flags: Flags
+    effective: Effective
+
+
+def take_flags(
+    node_dir: Path, fallback_text: str, *, patience: float, sleep: Callable[[float], None] = time.sleep
+) -> HandOver:
+    """Wait for the node's flags up to `patience` seconds. Raises BadDocumentError for an unusable fallback."""
+    began = time.monotonic()
+    fallback = Flags.parse(fallback_text)
+    while True:
+        text = _read(node_dir / FLAGS_FILE)
+        waited = time.monotonic() - began
+        if text:
+            return _from_annotation(text, fallback, waited)
+        if waited >= patience:
+            detail = f"no flags were handed over within {patience:g} s: is the operator running?"
+            return _hand_over(fallback, "fallback", detail, waited)
+        sleep(POLL_SECONDS)
+
+
+def _read(path: Path) -> str:
+    """The file's text; empty where it is empty or not there yet."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _from_annotation(text: str, fallback: Flags, waited: float) -> HandOver:
+    """A malformed annotation is never half obeyed: the safe set, and the reason."""
+    try:
+        flags = Flags.parse(text)
+    except BadDocumentError as error:
+        return _hand_over(fallback, "fallback", f"the annotation could not be read: {error}", waited)
+    return _hand_over(flags, "annotation", "handed over by the operator", waited)
+
+
+def _hand_over(flags: Flags, origin: str, detail: str, waited: float) -> HandOver:
+    return HandOver(flags, Effective(origin, detail, round(waited * 1000), flags.document))

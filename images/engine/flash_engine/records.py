@@ -1,0 +1,149 @@
+"""The documents that launcher and gate share, and the flags that both are given.
+
+Only the standard library: the launcher must be under way within a second, and imports are most of that.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+EFFECTIVE_FILE = "effective.json"
+ENGINE_FILE = "engine.json"
+
+
+class BadDocumentError(ValueError):
+    """A document that is not what it should be; the message says in which way."""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the launcher needs of a flag set: the arguments, the environment, and what must not be in it."""
+
+    document: dict[str, Any]
+    args: tuple[str, ...]
+    env: dict[str, str]
+    unset: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Flags":
+        """Read a flag set as the operator writes it. Raises BadDocumentError."""
+        try:
+            document = json.loads(text)
+            version = document.get("version")
+            if version != VERSION:
+                raise BadDocumentError(f"version {version!r}, and this launcher reads {VERSION}")
+            return cls(
+                document=document,
+                args=tuple(_text(argument["value"]) for argument in document["args"]),
+                env={_text(variable["name"]): _text(variable["value"]) for variable in document["env"]},
+                unset=tuple(_text(name) for name in document.get("unset", ())),
+            )
+        except BadDocumentError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadDocumentError(f"not a flag set: {type(error).__name__}: {error}") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise BadDocumentError(f"{value!r} is not a text")
+    return value
+
+
+@dataclass(frozen=True)
+class Effective:
+    """`effective.json`: the flags in force, and where they came from."""
+
+    origin: str
+    """annotation or fallback."""
+    detail: str
+    waited_millis: int
+    flags: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "origin": self.origin,
+            "detail": self.detail,
+            "waitedMillis": self.waited_millis,
+            "flags": self.flags,
+        }
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How an engine ended: by exit code or by signal, and what it said last."""
+
+    code: int | None
+    signal: str | None
+    at: str
+    last_lines: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"code": self.code, "signal": self.signal, "at": self.at, "lastLines": list(self.last_lines)}
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> "Exit":
+        return cls(raw.get("code"), raw.get("signal"), raw.get("at", ""), tuple(raw.get("lastLines", ())))
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """`engine.json`: the phase of the engine process. It outlives restarts of the container."""
+
+    phase: str = "WaitingForFlags"
+    """WaitingForFlags, Starting (started, and not known to have ended) or Exited."""
+    pid: int | None = None
+    started_at: str | None = None
+    starts: int = 0
+    command: tuple[str, ...] = field(default=())
+    exit: Exit | None = None
+    """How the last run ended that did end; it stays while the next one is starting."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "phase": self.phase,
+            "pid": self.pid,
+            "startedAt": self.started_at,
+            "starts": self.starts,
+            "command": list(self.command),
+            "exit": self.exit.to_json() if self.exit else None,
+        }
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> "EngineRecord":
+        """Read a record back; what is missing keeps its default."""
+        return cls(
+            phase=raw.get("phase", "WaitingForFlags"),
+            pid=raw.get("pid"),
+            started_at=raw.get("startedAt"),
+            starts=raw.get("starts", 0),
+            command=tuple(raw.get("command", ())),
+            exit=Exit.parse(raw["exit"]) if raw.get("exit") else None,
+        )
+
+
+def now() -> str:
+    """The time as RFC 3339, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Replace a document in one step: a reader sees the old one or the new one, never half of one."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(document, indent=1))
+    unfinished.replace(path)
+
+
+def read_document(path: Path) -> dict[str, Any] | None:
+    """A document, or None while there is none that can be read."""
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,135 @@
+"""What the two Dockerfiles promise, read from their text: the CUDA image is built where its base can be had."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from image_builder.dockerfile import Dockerfile
+from image_builder.layout import BASE_FILES, ROOT
+
+ENGINE = Dockerfile.parse((ROOT / "images/engine/Dockerfile").read_text())
+OPERATOR = Dockerfile.parse((ROOT / "images/operator/Dockerfile").read_text())
+FINAL = [
+    pytest.param(ENGINE, "cuda", '["flash-launch"]', id="engine, cuda"),
+    pytest.param(ENGINE, "cpu", '["flash-launch"]', id="engine, cpu"),
+    pytest.param(OPERATOR, "operator", '["python", "-m", "flash_operator"]', id="operator"),
+]
+LOCKS = [
+    "images/base/requirements-build.lock",
+    "images/engine/requirements-cpu.lock",
+    "images/engine/requirements-cuda.lock",
+    "requirements/operator.lock",
+]
+PIN = re.compile(r"^([a-z0-9_.-]+)==(\S+) \\$", re.MULTILINE | re.IGNORECASE)
+
+
+def pins(lock: str) -> dict[str, str]:
+    return {name.lower(): version for name, version in PIN.findall((ROOT / lock).read_text())}
+
+
+def installed_packages(dockerfile: Dockerfile, stage: str) -> set[str]:
+    installs = [line for line in dockerfile.stage(stage).instructions if "apt-get install" in line]
+    lists = [re.split(r"&&", line.split("--no-install-recommends")[1])[0].split() for line in installs]
+    return {package for packages in lists for package in packages}
+
+
+@pytest.mark.parametrize(("dockerfile", "stage", "entry_point"), FINAL)
+def test_an_image_runs_as_a_numbered_user_and_starts_our_program(
+    dockerfile: Dockerfile, stage: str, entry_point: str
+) -> None:
+    assert dockerfile.stage(stage).setting("USER") == "65532:65532"
+    assert dockerfile.stage(stage).setting("ENTRYPOINT") == entry_point
+
+
+@pytest.mark.parametrize(("dockerfile", "stage", "entry_point"), FINAL)
+def test_the_last_stage_adds_only_our_own_code(dockerfile: Dockerfile, stage: str, entry_point: str) -> None:
+    """A change of ours is then one small layer; anything heavier belongs to the stage before."""
+    del entry_point
+    kinds = [line.split()[0] for line in dockerfile.stage(stage).instructions]
+    assert kinds.count("COPY") == 1
+    assert "RUN" not in kinds
+
+
+@pytest.mark.parametrize("dockerfile", [pytest.param(ENGINE, id="engine"), pytest.param(OPERATOR, id="operator")])
+def test_every_stage_starts_from_the_base_that_is_asked_for_or_from_a_stage(dockerfile: Dockerfile) -> None:
+    names = {stage.name for stage in dockerfile.stages}
+    parents = {stage.parent for stage in dockerfile.resolved({"BASE": "the base"}).stages}
+    assert parents <= {*names, "the base"}
+
+
+@pytest.mark.parametrize("dockerfile", [pytest.param(ENGINE, id="engine"), pytest.param(OPERATOR, id="operator")])
+def test_every_installation_is_from_a_lock_with_hashes_or_offline(dockerfile: Dockerfile) -> None:
+    commands = [part for stage in dockerfile.stages for line in stage.instructions for part in line.split("&&")]
+    installs = [command for command in commands if "pip install" in command]
+    assert installs
+    assert [command for command in installs if "--require-hashes" not in command and "--offline" not in command] == []
+    assert [command for command in installs if "--no-deps" not in command] == []
+
+
+def test_the_cuda_image_has_what_compiles_kernels_when_the_engine_starts() -> None:
+    assert {"g++", "ninja-build", "numactl", "python3-dev"} <= installed_packages(ENGINE, "cuda-deps")
+
+
+def test_the_cuda_image_keeps_compiled_kernels_on_the_pods_cache_volume() -> None:
+    environment = ENGINE.stage("cuda").setting("ENV")
+    assert environment is not None
+    settings = dict(pair.split("=", 1) for pair in environment.split())
+    assert settings["CUDA_HOME"] == "/usr/local/cuda"
+    homes = ("XDG_CACHE_HOME", "VLLM_CACHE_ROOT", "FLASHINFER_WORKSPACE_BASE", "TRITON_CACHE_DIR", "TILELANG_CACHE_DIR")
+    assert [name for name in homes if not settings[name].startswith("/var/cache/flash")] == []
+
+
+def test_the_cuda_image_does_not_inherit_the_settings_of_a_test_machine() -> None:
+    environment = ENGINE.stage("cuda").setting("ENV") or ""
+    assert [name for name in ("VLLM_CPU", "HF_HUB_OFFLINE") if name in environment] == []
+
+
+@pytest.mark.parametrize(
+    ("lock", "package", "version"),
+    [
+        ("images/engine/requirements-cuda.lock", "vllm", "0.33.0"),
+        ("images/engine/requirements-cuda.lock", "torch", "2.14.0"),
+        ("images/engine/requirements-cpu.lock", "vllm-cpu", "0.32.0"),
+        ("images/engine/requirements-cpu.lock", "torch", "2.13.0"),
+        ("images/engine/requirements-cpu.lock", "setuptools", "78.1.1"),
+    ],
+)
+def test_the_version_of_what_matters_is_the_one_that_was_tried(lock: str, package: str, version: str) -> None:
+    assert pins(lock)[package] == version
+
+
+@pytest.mark.parametrize(
+    ("lock", "package"),
+    [
+        pytest.param("images/engine/requirements-cuda.lock", "deep-gemm", id="shadows the DeepGEMM inside vLLM"),
+        pytest.param("images/engine/requirements-cpu.lock", "triton", id="a gigabyte that a CPU never imports"),
+        pytest.param("images/engine/requirements-cpu.lock", "torchvision", id="a CUDA build that breaks transformers"),
+    ],
+)
+def test_what_must_not_be_installed_is_not_locked(lock: str, package: str) -> None:
+    assert package not in pins(lock)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_has_a_hash_for_every_package_and_names_no_index(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    blocks = re.split(r"\n(?=\S)", text.strip())
+    assert len(blocks) == len(pins(lock))
+    assert [block.split()[0] for block in blocks if "--hash=sha256:" not in block] == []
+    assert "://" not in text
+
+
+@pytest.mark.parametrize("lock", ["images/engine/requirements-cpu.lock", "images/engine/requirements-cuda.lock"])
+def test_the_launcher_finds_its_own_requirements_among_the_engines(lock: str) -> None:
+    """It is installed with --no-deps."""
+    assert {"aiohttp", "pydantic", "prometheus-client"} <= pins(lock).keys()
+
+
+def test_the_only_override_of_vllms_requirements_is_the_one_that_is_explained() -> None:
+    lines = (ROOT / "images/engine/requirements-cuda.overrides").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == ["certifi>=2026.10.18"]
+
+
+def test_the_base_is_made_of_files_that_are_there() -> None:
+    assert [path for path in BASE_FILES if not Path(ROOT, path).is_file()] == []
