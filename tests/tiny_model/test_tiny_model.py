@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bf16_safetensors import from_bf16, to_bf16
 from numpy.typing import NDArray
 from safetensors import safe_open
+from tokenizers import Tokenizer
+
+from bf16_safetensors import from_bf16, to_bf16
 from tiny_model import (
     GOLDEN_COMPLETION,
     GOLDEN_PROMPT,
@@ -20,7 +22,6 @@ from tiny_model import (
     tensors_of,
 )
 from tiny_tokenizer import CHAT_TEMPLATE, VOCABULARY, Vocabulary
-from tokenizers import Tokenizer
 
 PROJECTION = "model.layers.2.eh_proj.weight"
 

@@ -1,8 +1,11 @@
 """Command line: `python -m image_builder IMAGE... [--print-path]`."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
+from typing import Never
 
 from image_builder.build import ensure_base, ensure_image
 from image_builder.buildah import BuildError
@@ -21,10 +24,16 @@ def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def end(number: int, _frame: FrameType | None) -> Never:
+    """As an exception, so that buildah is stopped and what it mounted is unmounted."""
+    sys.exit(128 + number)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = arguments_of(sys.argv[1:] if argv is None else argv)
     names = [image.name for image in IMAGES] if "all" in arguments.image else arguments.image
     cache = cache_root()
+    signal.signal(signal.SIGTERM, end)
     try:
         for name in names:
             archive = ensure_base(cache) if name == "base" else ensure_image(image_named(name), cache)

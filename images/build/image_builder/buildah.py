@@ -1,6 +1,7 @@
 """buildah with a storage of its own below the cache folder, which leaves nothing mounted behind."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,16 @@ class Buildah:
 
     def command(self, *arguments: str) -> list[str]:
         storage, run = self.folder / f"storage-{self.driver}", self.folder / "run"
-        return ["buildah", f"--root={storage}", f"--runroot={run}", f"--storage-driver={self.driver}", *arguments]
+        # Dies with us: a build that outlived a killed parent would hold the storage while the next one tidies it.
+        dies_with_us = ("setpriv", "--pdeathsig=KILL")
+        return [
+            *dies_with_us,
+            "buildah",
+            f"--root={storage}",
+            f"--runroot={run}",
+            f"--storage-driver={self.driver}",
+            *arguments,
+        ]
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self.folder / "tmp")}
@@ -92,6 +102,8 @@ class Buildah:
     @contextmanager
     def session(self) -> Iterator["Buildah"]:
         """Working containers of a build that was killed, and mounts of this one, do not outlive it."""
+        for left in (self.folder / "tmp").iterdir():
+            shutil.rmtree(left)
         try:
             self.run("rm", "--all")
             yield self

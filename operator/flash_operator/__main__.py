@@ -1,0 +1,148 @@
+"""The composition root: settings, cluster, health, lease, and kopf while leading.
+
+Exit codes: 0 asked to stop; 1 something ended that must not (the Deployment starts a new pod); 2 bad settings, or
+the CRD is not installed.
+"""
+
+import asyncio
+import signal
+import sys
+
+import aiohttp
+import kopf
+import structlog
+
+from flash_operator.api.names import KIND
+from flash_operator.runtime import logs
+from flash_operator.runtime.cluster import ApiError, Cluster
+from flash_operator.runtime.gates import Gates
+from flash_operator.runtime.health import Health
+from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.lease import LeaderLease, LeaseLostError
+from flash_operator.runtime.metrics import Metrics
+from flash_operator.runtime.observer import Observer
+from flash_operator.runtime.reconciler import Reconciler
+from flash_operator.runtime.settings import Settings
+from flash_operator.runtime.watches import Watches, kopf_settings
+from flash_operator.runtime.workers import Workers
+from flash_operator.runtime.workqueue import WorkQueue
+
+log = structlog.get_logger("flash")
+
+OK, ENDED, UNUSABLE = 0, 1, 2
+
+
+class Operator:
+    """The parts of one process, put together."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, session: aiohttp.ClientSession) -> None:
+        self.settings = settings
+        self.cluster = cluster
+        self.queue: WorkQueue[FlashKey] = WorkQueue()
+        self.metrics = Metrics()
+        self.health = Health(self.metrics, settings.resync_seconds, self._refresh_metrics)
+        self.lease = LeaderLease(cluster, settings.lease_namespace, settings.identity)
+        observer = Observer(cluster, Gates(session), settings.plan)
+        reconciler = Reconciler(cluster, observer, settings.identity)
+        self.workers = Workers(self.queue, reconciler, cluster, self.metrics, settings.namespace)
+        self.watches = Watches(self.queue)
+        self.watches.on_life(self._start_workers, self.workers.stop)
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Stand by, lead, and leave. Crash-only: whatever of lease and kopf ends first ends the process."""
+        await self.health.start(self.settings.health_port)
+        try:
+            if not await self._crd_is_there():
+                return UNUSABLE
+            if not await _first(self.lease.acquire(), stop):
+                return OK
+            return await self._lead(stop)
+        finally:
+            await self.lease.release()
+            await self.health.stop()
+
+    async def _lead(self, stop: asyncio.Event) -> int:
+        self.health.leading = True
+        self.metrics.leader.set(1)
+        self.metrics.resynced()
+        watching = asyncio.create_task(self._watch(stop))
+        holding = asyncio.create_task(self.lease.hold())
+        await asyncio.wait({watching, holding}, return_when=asyncio.FIRST_COMPLETED)
+        lost = holding.done()
+        stop.set()
+        holding.cancel()
+        ended, held = await asyncio.gather(watching, holding, return_exceptions=True)
+        self.health.leading = False
+        if lost or isinstance(ended, BaseException):
+            log.error("ended", error=str(held if lost else ended), lease_lost=isinstance(held, LeaseLostError))
+            return ENDED
+        return OK
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        namespace = self.settings.namespace
+        await kopf.operator(
+            registry=self.watches.registry,
+            settings=kopf_settings(),
+            standalone=True,
+            clusterwide=namespace is None,
+            namespaces=[] if namespace is None else [namespace],
+            stop_flag=stop,
+        )
+
+    def _start_workers(self) -> None:
+        self.workers.start(self.settings.workers, self.settings.resync_seconds)
+
+    async def _crd_is_there(self) -> bool:
+        """kopf would wait for the CRD for ever and without a word."""
+        try:
+            await self.cluster.list(KIND, self.settings.namespace)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            log.error("CRD not installed", kind=KIND, remedy="kubectl apply --server-side -f crds/")  # noqa: TRY400
+            return False
+        return True
+
+    def _refresh_metrics(self) -> None:
+        self.metrics.queue_depth.set(len(self.queue))
+        self.metrics.queue_failing.set(self.queue.failures)
+        self.metrics.api_writes.set(self.cluster.writes)
+
+
+async def _first(work: object, stop: asyncio.Event) -> bool:
+    """True where the work came to its end before the process was asked to stop."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload] # any awaitable
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not task.done():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return False
+    task.result()
+    return True
+
+
+async def serve(settings: Settings) -> int:
+    """Run until SIGTERM. Returns the exit code."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    cluster = await Cluster.connect()
+    async with aiohttp.ClientSession() as session:
+        try:
+            return await Operator(settings, cluster, session).run(stop)
+        finally:
+            await cluster.close()
+
+
+def main() -> int:
+    """Entry point."""
+    settings = Settings.parse(sys.argv[1:])
+    logs.configure(settings.log_format)
+    return asyncio.run(serve(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

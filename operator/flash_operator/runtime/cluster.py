@@ -1,0 +1,201 @@
+"""The API server, in ten methods over the official async client, raw dicts in and out.
+
+Raw, because the client's typed models drop fields that they do not know, and cost four times the CPU. Every write is
+a server-side apply of a whole object under a name that says which part of the operator wrote it.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from flash_operator.api.names import (
+    API_VERSION,
+    FIELD_MANAGER,
+    GROUP,
+    KIND,
+    PLURAL,
+    PODS_FIELD_MANAGER,
+    STATUS_FIELD_MANAGER,
+    VERSION,
+)
+from flash_operator.core.observed import RawObject
+from flash_operator.core.plan import PodAnnotation
+
+REQUEST_SECONDS = 30.0
+
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Where objects of a kind live."""
+
+    prefix: str
+    plural: str
+    namespaced: bool = True
+
+
+RESOURCES = {
+    KIND: Resource(f"/apis/{GROUP}/{VERSION}", PLURAL),
+    "Deployment": Resource("/apis/apps/v1", "deployments"),
+    "Service": Resource("/api/v1", "services"),
+    "ConfigMap": Resource("/api/v1", "configmaps"),
+    "PodDisruptionBudget": Resource("/apis/policy/v1", "poddisruptionbudgets"),
+    "Pod": Resource("/api/v1", "pods"),
+    "Node": Resource("/api/v1", "nodes", namespaced=False),
+    "Event": Resource("/apis/events.k8s.io/v1", "events"),
+    "Lease": Resource("/apis/coordination.k8s.io/v1", "leases"),
+}
+
+
+class ApiError(RuntimeError):
+    """The API server refused; the message is its own."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"HTTP {status}: {message}")
+        self.status = status
+
+    @property
+    def not_found(self) -> bool:
+        return self.status == 404  # noqa: PLR2004
+
+    @property
+    def conflict(self) -> bool:
+        return self.status == 409  # noqa: PLR2004
+
+
+class UnreachableError(RuntimeError):
+    """The API server gave no answer."""
+
+
+class Cluster:
+    """One API server. Close it when done."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+        self.writes = 0
+        """Requests that may have changed something, Leases left out; a figure of docs/performance.md."""
+
+    @classmethod
+    async def connect(cls) -> "Cluster":
+        """As the pod's service account, or by KUBECONFIG outside of a cluster."""
+        configuration = client.Configuration()
+        if "KUBERNETES_SERVICE_HOST" in os.environ:
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            await config.load_kube_config(client_configuration=configuration)
+        return cls(client.ApiClient(configuration=configuration))
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def get(self, kind: str, name: str, namespace: str | None = None) -> RawObject | None:
+        """The object, or None where there is none."""
+        try:
+            return await self._request("GET", _path(kind, namespace, name))
+        except ApiError as error:
+            if error.not_found:
+                return None
+            raise
+
+    async def list(
+        self, kind: str, namespace: str | None = None, *, selector: Mapping[str, str] | None = None
+    ) -> list[RawObject]:
+        """All objects with these labels; lists leave out `kind`, so it is put back."""
+        labels = ",".join(f"{key}={value}" for key, value in (selector or {}).items())
+        found = await self._request("GET", _path(kind, namespace), {"labelSelector": labels} if labels else {})
+        return [{"kind": kind, **item} for item in found["items"]]
+
+    async def apply(self, desired: RawObject) -> RawObject:
+        """Make the object as desired. Forced, because children are ours outright."""
+        metadata = desired["metadata"]
+        path = _path(desired["kind"], metadata["namespace"], metadata["name"])
+        return await self._write("PATCH", path, desired, APPLY, {"fieldManager": FIELD_MANAGER, "force": "true"})
+
+    async def apply_status(self, namespace: str, name: str, status: RawObject) -> RawObject:
+        """Write the whole status of a DeepSeekFlashDeployment."""
+        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name, "namespace": namespace}}
+        path = f"{_path(KIND, namespace, name)}/status"
+        query = {"fieldManager": STATUS_FIELD_MANAGER, "force": "true"}
+        return await self._write("PATCH", path, {**body, "status": status}, APPLY, query)
+
+    async def annotate(self, annotation: PodAnnotation) -> RawObject:
+        """Annotate one pod; a namesake with another uid is a conflict, and gets nothing."""
+        body = {"metadata": {"uid": annotation.uid, "annotations": annotation.annotations}}
+        path = _path("Pod", annotation.namespace, annotation.name)
+        return await self._write("PATCH", path, body, MERGE, {"fieldManager": PODS_FIELD_MANAGER})
+
+    async def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object; that it is gone already is as good."""
+        try:
+            await self._write("DELETE", _path(kind, namespace, name), {"propagationPolicy": "Background"}, JSON, {})
+        except ApiError as error:
+            if not error.not_found:
+                raise
+
+    async def apply_event(self, event: RawObject) -> RawObject:
+        """Write an event; one of the same name is brought up to date instead of repeated."""
+        path = _path("Event", event["metadata"]["namespace"], event["metadata"]["name"])
+        return await self._write("PATCH", path, event, APPLY, {"fieldManager": FIELD_MANAGER, "force": "true"})
+
+    async def create_lease(self, lease: RawObject) -> RawObject:
+        """Raises ApiError with `conflict` where another candidate was first."""
+        return await self._request("POST", _path("Lease", lease["metadata"]["namespace"]), {}, lease, JSON)
+
+    async def replace_lease(self, lease: RawObject) -> RawObject:
+        """Raises ApiError with `conflict` where the lease changed since it was read."""
+        metadata = lease["metadata"]
+        return await self._request("PUT", _path("Lease", metadata["namespace"], metadata["name"]), {}, lease, JSON)
+
+    async def _write(
+        self, method: str, path: str, body: RawObject, content_type: str, query: Mapping[str, str]
+    ) -> RawObject:
+        self.writes += 1
+        return await self._request(method, path, query, body, content_type)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: RawObject | None = None,
+        content_type: str = JSON,
+    ) -> RawObject:
+        # Named always: the client would take a patch without a type for a strategic merge.
+        headers = {"Accept": JSON, "Content-Type": content_type}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = f"{self._api.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        try:
+            response = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
+            text = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnreachableError(f"{method} {path}: {type(error).__name__}: {error}") from error
+        document = _parsed(text)
+        if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's successes
+            message = document.get("message") if isinstance(document, dict) else str(document)
+            raise ApiError(response.status, f"{method} {path}: {message}")
+        found: RawObject = document
+        return found
+
+
+def _path(kind: str, namespace: str | None = None, name: str | None = None) -> str:
+    resource = RESOURCES[kind]
+    within = f"/namespaces/{namespace}" if resource.namespaced and namespace else ""
+    return f"{resource.prefix}{within}/{resource.plural}{'/' + name if name else ''}"
+
+
+def _parsed(text: bytes) -> Any:
+    """JSON, or the bare text that proxies answer with."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.decode(errors="replace")

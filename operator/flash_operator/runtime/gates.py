@@ -1,0 +1,47 @@
+"""Asking the gates of all pods for their results, at once and with little patience.
+
+The operator is a reader here: a gate that does not answer costs a line of status, never a replica.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+import aiohttp
+
+from flash_operator.core.gate_result import GateResult
+from flash_operator.core.observed import RawObject
+from flash_operator.core.resources.deployment import GATE_PORT
+
+PATIENCE = aiohttp.ClientTimeout(total=3.0)
+
+
+class Gates:
+    """The gates of pods, by their addresses."""
+
+    def __init__(self, session: aiohttp.ClientSession, port: int = GATE_PORT) -> None:
+        self._session = session
+        self._port = port
+
+    async def results(self, pods: Iterable[RawObject]) -> dict[str, GateResult]:
+        """Results by pod uid, of the pods whose gate was started."""
+        asked = [pod for pod in pods if _gate_was_started(pod)]
+        answers = await asyncio.gather(*(self._result(pod["status"]["podIP"]) for pod in asked))
+        return {pod["metadata"]["uid"]: answer for pod, answer in zip(asked, answers, strict=True)}
+
+    async def _result(self, address: str) -> GateResult:
+        host = f"[{address}]" if ":" in address else address
+        try:
+            async with self._session.get(f"http://{host}:{self._port}/result", timeout=PATIENCE) as answer:
+                return GateResult.parse(await answer.json())
+        except TimeoutError:
+            return GateResult.unreachable("no answer in time")
+        except (aiohttp.ClientError, ValueError) as error:
+            return GateResult.unreachable(type(error).__name__)
+
+
+def _gate_was_started(pod: RawObject) -> bool:
+    """Before that nothing listens; asking would only wait for a time-out."""
+    status = pod.get("status", {})
+    containers = status.get("initContainerStatuses", [])
+    running = any(c.get("name") == "gate" and "running" in c.get("state", {}) for c in containers)
+    return running and bool(status.get("podIP")) and "deletionTimestamp" not in pod["metadata"]

@@ -1,0 +1,49 @@
+"""/healthz, /readyz and /metrics. They are up before the election, so that a standby is healthy too."""
+
+import time
+from collections.abc import Callable
+
+from aiohttp import web
+
+from flash_operator.runtime.metrics import Metrics
+
+STALE_RESYNCS = 4
+"""So many missed resyncs of a leader mean that its loop turns and does nothing: kopf's zombies looked like that."""
+
+
+class Health:
+    """Serves the state of the process."""
+
+    def __init__(self, metrics: Metrics, resync_seconds: float, refresh: Callable[[], None]) -> None:
+        self.leading = False
+        self._metrics = metrics
+        self._stale_after = resync_seconds * STALE_RESYNCS
+        self._refresh = refresh
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, port: int) -> None:
+        app = web.Application()
+        app.add_routes(
+            [web.get("/healthz", self._healthz), web.get("/readyz", self._readyz), web.get("/metrics", self._show)]
+        )
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, port=port).start()
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        age = time.monotonic() - self._metrics.last_resync
+        if self.leading and age > self._stale_after:
+            return web.Response(status=503, text=f"leading, but no resync for {age:.0f} s\n")
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="leading\n" if self.leading else "standing by\n")
+
+    async def _show(self, _request: web.Request) -> web.Response:
+        self._refresh()
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body=self._metrics.text(), headers=headers)

@@ -1,0 +1,27 @@
+"""The key of a deployment: what watches enqueue and workers reconcile."""
+
+from typing import NamedTuple
+
+from flash_operator.api.names import DEPLOYMENT_LABEL
+from flash_operator.core.observed import RawObject
+
+
+class FlashKey(NamedTuple):
+    """Namespace and name of a DeepSeekFlashDeployment."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def key_of(raw: RawObject) -> FlashKey:
+    """The key of a DeepSeekFlashDeployment."""
+    return FlashKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
+
+
+def parent_key(raw: RawObject) -> FlashKey | None:
+    """The key that a child's label names; None for an object that is not ours."""
+    name = (raw["metadata"].get("labels") or {}).get(DEPLOYMENT_LABEL)
+    return FlashKey(raw["metadata"]["namespace"], name) if name else None

@@ -1,0 +1,133 @@
+"""Leader election by a Lease.
+
+Two operators that both write would fight over status, so one leads and the others stand by. kopf's peering is no
+election (at equal priority every peer pauses), and the client's own elector goes on renewing after the work that it
+guards has died.
+
+A holder's time is never compared with ours: clocks differ. A standby watches whether the record *changes*, by its
+own monotonic clock, and takes over once it has not for the lease's duration.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from flash_operator.core.observed import RawObject
+from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
+
+log = structlog.get_logger("flash.lease")
+
+NAME = "flash-operator"
+
+
+class LeaseLostError(RuntimeError):
+    """Somebody else may lead by now: stop writing at once."""
+
+
+@dataclass(frozen=True)
+class LeaseTimes:
+    """Seconds. A holder gives up well before a standby takes over."""
+
+    duration: float = 15.0
+    give_up: float = 10.0
+    interval: float = 2.0
+
+
+class LeaderLease:
+    """One candidate's view of the Lease."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        identity: str,
+        times: LeaseTimes = LeaseTimes(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._identity = identity
+        self._times = times
+        self._clock = clock
+        self._seen: tuple[object, ...] | None = None
+        self._seen_at = clock()
+        self._held: RawObject | None = None
+
+    async def acquire(self) -> None:
+        """Stand by until this candidate leads."""
+        while not await self._try_once():
+            await asyncio.sleep(self._times.interval)
+        log.info("leading", identity=self._identity)
+
+    async def hold(self) -> None:
+        """Renew for ever. Raises LeaseLostError when it could not, or when another holds it."""
+        renewed = self._clock()
+        while True:
+            await asyncio.sleep(self._times.interval)
+            if await self._try_once():
+                renewed = self._clock()
+            elif self._held is None:
+                raise LeaseLostError("another operator holds the lease")
+            elif self._clock() - renewed > self._times.give_up:
+                raise LeaseLostError(f"the lease could not be renewed for {self._times.give_up:g} s")
+
+    async def release(self) -> None:
+        """Leave at once, so that the next one need not wait."""
+        if self._held is None:
+            return
+        try:
+            await self._cluster.replace_lease(self._record(self._held, holder=""))
+        except (ApiError, UnreachableError) as error:
+            log.warning("lease not released", error=str(error))
+        self._held = None
+
+    async def _try_once(self) -> bool:
+        """True where this candidate holds the lease now; an API server in trouble is a False, not an end."""
+        try:
+            return await self._take_or_renew()
+        except (ApiError, UnreachableError) as error:
+            log.warning("lease", error=str(error))
+            return False
+
+    async def _take_or_renew(self) -> bool:
+        live = await self._cluster.get("Lease", NAME, self._namespace)
+        if live is None:
+            self._held = await self._cluster.create_lease(self._record(None, holder=self._identity))
+            return True
+        if not self._may_take(live):
+            self._held = None
+            return False
+        self._held = await self._cluster.replace_lease(self._record(live, holder=self._identity))
+        return True
+
+    def _may_take(self, live: RawObject) -> bool:
+        spec = live.get("spec", {})
+        holder = spec.get("holderIdentity")
+        if holder in (self._identity, "", None):
+            return True
+        seen = (holder, spec.get("renewTime"), spec.get("leaseTransitions"))
+        if seen != self._seen:
+            self._seen, self._seen_at = seen, self._clock()
+        return self._clock() - self._seen_at > self._times.duration
+
+    def _record(self, live: RawObject | None, *, holder: str) -> RawObject:
+        """The lease as we want it, on top of the version that we read: a change in between is a conflict."""
+        moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec = (live or {}).get("spec", {})
+        changed = holder != spec.get("holderIdentity")
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": (live or {}).get("metadata", {"name": NAME, "namespace": self._namespace}),
+            "spec": {
+                "holderIdentity": holder,
+                "leaseDurationSeconds": int(self._times.duration),
+                "acquireTime": moment if changed else spec.get("acquireTime", moment),
+                "renewTime": moment,
+                "leaseTransitions": spec.get("leaseTransitions", 0) + int(changed),
+            },
+        }

@@ -1,0 +1,53 @@
+"""The reconcile: observe, plan, carry out, report."""
+
+import structlog
+
+from flash_operator.core.observed import Observed
+from flash_operator.core.plan import Plan, plan
+from flash_operator.runtime.cluster import ApiError, Cluster
+from flash_operator.runtime.events import event_object
+from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.observer import Observer
+
+log = structlog.get_logger("flash.reconciler")
+
+
+class Reconciler:
+    """Brings one deployment at a time to what its plan says."""
+
+    def __init__(self, cluster: Cluster, observer: Observer, instance: str) -> None:
+        self._cluster = cluster
+        self._observer = observer
+        self._instance = instance
+
+    async def reconcile(self, key: FlashKey) -> float | None:
+        """Returns the seconds until the next look, None where none is due."""
+        observed = await self._observer.observe(key)
+        if observed is None:
+            return None
+        wanted = plan(observed)
+        for child in wanted.apply:
+            await self._cluster.apply(child)
+        for ref in wanted.delete:
+            await self._cluster.delete(ref.kind, ref.namespace, ref.name)
+        await self._hand_over(wanted)
+        await self._report(observed, wanted)
+        return wanted.requeue_after
+
+    async def _hand_over(self, wanted: Plan) -> None:
+        """A pod that vanished or was replaced since it was seen needs no flags any more."""
+        for annotation in wanted.annotate:
+            try:
+                await self._cluster.annotate(annotation)
+            except ApiError as error:
+                if not (error.not_found or error.conflict):
+                    raise
+                log.info("pod is gone", namespace=annotation.namespace, pod=annotation.name)
+
+    async def _report(self, observed: Observed, wanted: Plan) -> None:
+        flash = observed.flash
+        if wanted.status is not None:
+            await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
+        for draft in wanted.events:
+            log.info(draft.reason, namespace=flash.namespace, name=flash.name, note=draft.message, type=draft.type)
+            await self._cluster.apply_event(event_object(flash, draft, observed.now, self._instance))

@@ -1,0 +1,113 @@
+"""Every use of kopf: it lists, watches and reconnects, and each handler does nothing but enqueue a key.
+
+kopf's change-detecting handlers, indexes, timers, daemons and peering are not used: they write annotations and
+finalizers on objects, and decide from what they remember (docs/decisions/).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from flash_operator.api.names import FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, PLURAL, VERSION
+from flash_operator.core.nodes import NodeFacts
+from flash_operator.core.observed import RawObject
+from flash_operator.runtime.keys import FlashKey, key_of, parent_key
+from flash_operator.runtime.workqueue import WorkQueue
+
+OURS = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
+
+
+class NoDiffBase(kopf.DiffBaseStorage):
+    """kopf builds the "essence" of every object on every event, to tell changes. Nobody here asks for changes."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        raise RuntimeError("a change-detecting handler was registered; the operator must have none")
+
+
+class Watches:
+    """The registry for `kopf.operator`, and the little that is remembered to keep the queue quiet."""
+
+    def __init__(self, queue: WorkQueue[FlashKey]) -> None:
+        self._queue = queue
+        self._known: set[FlashKey] = set()
+        self._nodes: dict[str, NodeFacts] = {}
+        self.registry = kopf.OperatorRegistry()
+        kopf.on.event(GROUP, VERSION, PLURAL, registry=self.registry)(self.on_flash)
+        kopf.on.event("", "v1", "pods", registry=self.registry)(self.on_child)
+        kopf.on.event("apps", "v1", "deployments", registry=self.registry)(self.on_child)
+        kopf.on.event("", "v1", "nodes", registry=self.registry)(self.on_node)
+        kopf.on.login(registry=self.registry)(_login)
+
+    def on_life(self, start: Callable[[], None], stop: Callable[[], Any]) -> None:
+        """What must live inside kopf's own life."""
+
+        async def startup(**_: Any) -> None:
+            start()
+
+        async def cleanup(**_: Any) -> None:
+            await stop()
+
+        kopf.on.startup(registry=self.registry)(startup)
+        kopf.on.cleanup(registry=self.registry)(cleanup)
+
+    async def on_flash(self, event: RawObject, **_: Any) -> None:
+        key = key_of(event["object"])
+        if event["type"] == "DELETED":
+            self._known.discard(key)
+            self._queue.forget(key)
+            return
+        self._known.add(key)
+        self._queue.add(key)
+
+    async def on_child(self, event: RawObject, **_: Any) -> None:
+        key = parent_key(event["object"])
+        if key is not None:
+            self._queue.add(key)
+
+    async def on_node(self, event: RawObject, **_: Any) -> None:
+        """A kubelet touches its node every few seconds; only facts that flags depend on concern anybody.
+
+        Every deployment is enqueued then: a new node may take the pending pod of any of them, and they are few.
+        """
+        facts = NodeFacts.from_node(event["object"])
+        if event["type"] == "DELETED":
+            self._nodes.pop(facts.name, None)
+        elif self._nodes.get(facts.name) == facts:
+            return
+        else:
+            self._nodes[facts.name] = facts
+        for key in self._known:
+            self._queue.add(key)
+
+
+async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Quiet, bounded and stateless: kopf as an informer."""
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.persistence.finalizer = f"{GROUP}/finalizer"
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.watching.label_selectors["pods"] = OURS
+    settings.watching.label_selectors["apps", "v1", "deployments"] = OURS
+    # We end watches ourselves, so that a connection that died in silence is found within minutes.
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    # Below the pod's grace period of 30 s.
+    settings.process.ultimate_exiting_timeout = 25
+    return settings

@@ -1,0 +1,100 @@
+"""The workers that empty the queue, and the resync that fills it now and then."""
+
+import asyncio
+import random
+import time
+
+import structlog
+
+from flash_operator.api.names import KIND
+from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
+from flash_operator.runtime.keys import FlashKey, key_of
+from flash_operator.runtime.metrics import Metrics
+from flash_operator.runtime.reconciler import Reconciler
+from flash_operator.runtime.workqueue import WorkQueue
+
+log = structlog.get_logger("flash.workers")
+
+
+class Workers:
+    """Owns the tasks. They must be started and stopped inside kopf's life: it cancels whatever is left in its loop."""
+
+    def __init__(
+        self,
+        queue: WorkQueue[FlashKey],
+        reconciler: Reconciler,
+        cluster: Cluster,
+        metrics: Metrics,
+        namespace: str | None,
+    ) -> None:
+        self._queue = queue
+        self._reconciler = reconciler
+        self._cluster = cluster
+        self._metrics = metrics
+        self._namespace = namespace
+        self._tasks: list[asyncio.Task[None]] = []
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def start(self, workers: int, resync_seconds: float) -> None:
+        loops = [self._work() for _ in range(workers)]
+        self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._resync(resync_seconds))]
+
+    async def stop(self, patience: float = 10.0) -> None:
+        """Let reconciles that are under way come to their end, then end the tasks."""
+        self._queue.close()
+        stopping = asyncio.wait_for(self._idle.wait(), patience)
+        try:
+            await stopping
+        except TimeoutError:
+            log.warning("reconciles were cut off", busy=self._busy)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            self._busy += 1
+            self._idle.clear()
+            try:
+                await self._work_on(key)
+            finally:
+                self._queue.done(key)
+                self._busy -= 1
+                if self._busy == 0:
+                    self._idle.set()
+
+    async def _work_on(self, key: FlashKey) -> None:
+        """One reconcile. Whatever goes wrong with one deployment must not end the worker of all."""
+        began = time.monotonic()
+        try:
+            again = await self._reconciler.reconcile(key)
+        except (ApiError, UnreachableError) as error:
+            self._metrics.reconciled("error", time.monotonic() - began)
+            log.warning(
+                "reconcile failed", key=str(key), error=str(error), retry_seconds=round(self._queue.retry(key), 1)
+            )
+        except Exception:
+            self._metrics.reconciled("bug", time.monotonic() - began)
+            log.exception("reconcile broke", key=str(key), retry_seconds=round(self._queue.retry(key), 1))
+        else:
+            self._metrics.reconciled("success", time.monotonic() - began)
+            self._queue.succeeded(key)
+            if again is not None:
+                self._queue.add_after(key, again)
+
+    async def _resync(self, seconds: float) -> None:
+        """Enqueue every deployment that there is, at the start and then every so often.
+
+        Watches lose events; a list does not. What vanished meanwhile is simply not in it.
+        """
+        while True:
+            try:
+                for raw in await self._cluster.list(KIND, self._namespace):
+                    self._queue.add(key_of(raw))
+                self._metrics.resynced()
+            except (ApiError, UnreachableError) as error:
+                log.warning("resync failed", error=str(error))
+            await asyncio.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter

@@ -1,0 +1,99 @@
+"""A keyed, coalescing work queue, with the guarantees of client-go's.
+
+    - a key that is added many times before it is worked on is worked on once;
+    - a key is never worked on by two workers;
+    - a key that is added while it is worked on is worked on again afterwards;
+    - a key that failed comes back later each time, up to a cap, and anew after a success;
+    - a fresh `add` does not wait for a back-off, and `add_after` keeps the earliest time.
+
+So a reconcile is level-triggered: how many events led to it, and in which order, does not matter.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 60.0
+
+
+class WorkQueue(Generic[K]):
+    """Keys waiting for work. All methods belong to one event loop."""
+
+    def __init__(self, jitter: Callable[[], float] = random.random) -> None:
+        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._dirty: set[K] = set()
+        """Keys that want work: in the queue, or active and to be queued again."""
+        self._active: set[K] = set()
+        self._later: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
+        self._jitter = jitter
+
+    def __len__(self) -> int:
+        return self._ready.qsize()
+
+    @property
+    def failures(self) -> int:
+        """Keys whose last work failed."""
+        return len(self._failures)
+
+    def add(self, key: K) -> None:
+        """Want work on a key now."""
+        self._cancel_later(key)
+        if key in self._dirty:
+            return
+        self._dirty.add(key)
+        if key not in self._active:
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Want work on a key later; an earlier time that was asked for already stays."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        known = self._later.get(key)
+        if key in self._dirty or (known is not None and known.when() <= due):
+            return
+        self._cancel_later(key)
+        self._later[key] = loop.call_at(due, self.add, key)
+
+    def retry(self, key: K) -> float:
+        """Want work on a key after its back-off. Returns the seconds, full jitter on the upper half."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        longest = min(FIRST_BACKOFF_SECONDS * 2**failures, LONGEST_BACKOFF_SECONDS)
+        seconds = longest * (0.5 + 0.5 * self._jitter())
+        self.add_after(key, seconds)
+        return seconds
+
+    def succeeded(self, key: K) -> None:
+        self._failures.pop(key, None)
+
+    async def get(self) -> K:
+        """The next key, which is active until `done`."""
+        key = await self._ready.get()
+        self._dirty.discard(key)
+        self._active.add(key)
+        return key
+
+    def done(self, key: K) -> None:
+        """The work on a key has ended, well or not."""
+        self._active.discard(key)
+        if key in self._dirty:
+            self._ready.put_nowait(key)
+
+    def forget(self, key: K) -> None:
+        """A key that is no more: drop its timers and its failures."""
+        self._cancel_later(key)
+        self._failures.pop(key, None)
+
+    def close(self) -> None:
+        for key in list(self._later):
+            self._cancel_later(key)
+
+    def _cancel_later(self, key: K) -> None:
+        timer = self._later.pop(key, None)
+        if timer is not None:
+            timer.cancel()
