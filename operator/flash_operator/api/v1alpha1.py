@@ -25,6 +25,7 @@ class ApiModel(BaseModel):
 
 Name = Annotated[str, StringConstraints(max_length=253)]
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+LabelValue = Annotated[str, StringConstraints(max_length=63)]
 ServedName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
@@ -143,7 +144,7 @@ class ReadinessSpec(ApiModel):
 class PlacementSpec(ApiModel):
     """Where engine pods may run, beside the two GPUs that they need."""
 
-    node_selector: Annotated[dict[str, str], Field(max_length=16)] = {}
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] = {}
     """Labels that a node must have. Name labels that your autoscaler knows."""
     tolerations: Annotated[list[dict[str, Any]], Field(max_length=16)] = []
     """Taints that engine pods tolerate."""

@@ -63,6 +63,7 @@ class ProcessGroup:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.05)
+        self._reap()
         return True
 
     def _reap(self) -> None:

@@ -1,0 +1,36 @@
+"""The CRD on a real kube-apiserver."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_fixtures import ControlPlane
+
+ROOT = Path(__file__).resolve().parents[2]
+CRD = ROOT / "crds" / "deepseekflashdeployments.yaml"
+
+Apply = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def crd_server(api_server: ControlPlane) -> ControlPlane:
+    """The API server with our CRD established."""
+    api_server.kubectl("apply", "--server-side", "-f", str(CRD))
+    api_server.kubectl("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=30s")
+    return api_server
+
+
+@pytest.fixture
+def apply(crd_server: ControlPlane) -> Iterator[Apply]:
+    """Apply one object strictly, as `kubectl apply --validate=strict` does; everything is deleted afterwards."""
+
+    def run(document: dict[str, Any]) -> "subprocess.CompletedProcess[str]":
+        return crd_server.kubectl(
+            "apply", "--server-side", "--validate=strict", "-f", "-", stdin=json.dumps(document), check=False
+        )
+
+    yield run
+    crd_server.kubectl("delete", "dsf", "--all", "-A")
