@@ -68,7 +68,7 @@ REFUSED = {
     "no served name": ({"model": {"source": "pvc://a/b", "servedNames": []}}, "spec.model.servedNames", "at least 1"),
     "negative replicas": ({"replicas": -1}, "spec.replicas", "greater than or equal to 0"),
     "too many replicas": ({"replicas": 65}, "spec.replicas", "less than or equal to 64"),
-    "replicas as a word": ({"replicas": "two"}, "spec.replicas", "must be of type integer"),
+    "replicas as a word": ({"replicas": "two"}, "spec.replicas", "expected numeric"),
     "an unknown profile": ({"engine": {"profile": "Fast"}}, "spec.engine.profile", '"LongContext"'),
     "a custom profile without its figures": (
         {"engine": {"profile": "Custom"}},

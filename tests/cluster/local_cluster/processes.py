@@ -67,8 +67,14 @@ class ProcessGroup:
         return True
 
     def _reap(self) -> None:
-        """Take the exits of our own children, so that they do not stay as zombies."""
-        self._children = [child for child in self._children if child.poll() is None]
+        """Take the exits of our own children that have ended, so that they do not stay as zombies.
+
+        A process loses its environment a moment before its exit can be taken, so this waits for that moment.
+        """
+        alive = set(self.pids())
+        for child in [child for child in self._children if child.pid not in alive]:
+            child.wait(timeout=10)
+            self._children.remove(child)
 
 
 def send(pid: int, number: signal.Signals) -> None:
