@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
-export PYTHONPATH := tests:tests/cluster:tests/tiny_model:tests/e2e:images/build
+export PYTHONPATH := tests:tests/cluster:tests/tiny_model:images/build
 CLUSTER ?= local
 
 .PHONY: help setup check lint test demo demo-down images generate bench cluster-up cluster-down clean-cache

@@ -16,11 +16,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
+from demo_kind import KindCluster
 
-from image_builder.images import build_image
+import tiny_model
+from image_builder.build import ensure_image
+from image_builder.layout import cache_root, image_named
+from local_cluster.cluster import LocalCluster
 from stage import (
     ROOT,
     Cluster,
@@ -31,7 +34,6 @@ from stage import (
     model_claim,
     wait_until,
 )
-from tiny_model import make_models
 
 NAMESPACE = "demo"
 START_SECONDS = 600
@@ -57,6 +59,13 @@ class Steps:
         print(f"  {sum(seconds for _, seconds in self.taken):7.1f} s  in all")
 
 
+class DemoCluster(LocalCluster):
+    """The local cluster; its node is this machine, so the models need no mount."""
+
+    def start(self, _models: Path) -> None:
+        self.up()
+
+
 def main() -> int:
     options = _options()
     cluster = _cluster(options.cluster)
@@ -65,12 +74,12 @@ def main() -> int:
         return 0
     steps = Steps()
     with steps.step("Build the operator's image and the CPU engine's image"):
-        images = [build_image("operator"), build_image("engine-cpu")]
+        images = [ensure_image(image_named(name), cache_root()) for name in ("operator", "engine-cpu")]
     with steps.step("Make the tiny DeepSeek-V3 model with an MTP layer"):
-        models = make_models()
+        models = tiny_model.build(cache_root() / "models")
         print(f"    {models}")
     with steps.step(f"Start the cluster ({options.cluster})"):
-        cluster.up(models)
+        cluster.start(models)
     with steps.step("Import the images"):
         for image in images:
             cluster.import_image(image)
@@ -93,13 +102,9 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _cluster(kind: str) -> Any:
+def _cluster(kind: str) -> DemoCluster | KindCluster:
     if kind == "kind":
-        from demo_kind import KindCluster  # noqa: PLC0415 - only where Docker runs
-
         return KindCluster()
-    from demo_local import DemoCluster  # noqa: PLC0415 - it needs root, which kind does not
-
     return DemoCluster()
 
 

@@ -7,6 +7,7 @@ Never run where this was written, which has no Docker engine: the commands follo
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 NAME = "deepseek-flash"
@@ -24,7 +25,7 @@ class KindCluster:
         self.helm = Path("helm")
         self.kubectl_path = Path("kubectl")
 
-    def up(self, models: Path) -> None:
+    def start(self, models: Path) -> None:
         """Create the cluster with the models mounted, unless it is there; then give its node two GPUs."""
         clusters = subprocess.run(["kind", "get", "clusters"], check=True, capture_output=True, text=True).stdout
         if NAME not in clusters.split():
@@ -39,8 +40,11 @@ class KindCluster:
         patch = json.dumps({"status": {"capacity": gpus, "allocatable": gpus}})
         self.kubectl("patch", "node", NODE, "--subresource=status", "--type=merge", f"--patch={patch}")
 
-    def import_image(self, archive: Path) -> None:
+    def import_image(self, archive: Path) -> float:
+        """Load an image archive. Returns the seconds it took."""
+        began = time.monotonic()
         subprocess.run(["kind", "load", "image-archive", str(archive), "--name", NAME], check=True)
+        return time.monotonic() - began
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [str(self.kubectl_path), f"--kubeconfig={self.kubeconfig}", *args]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cluster_fixtures import ControlPlane
 
 ROOT = Path(__file__).resolve().parents[2]

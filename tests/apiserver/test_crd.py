@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+
 from builders import a_flash_object
 from cluster_fixtures import ControlPlane
-
 from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec
 
 pytestmark = pytest.mark.apiserver

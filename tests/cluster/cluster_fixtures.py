@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from local_cluster.cluster import LocalCluster
 from local_cluster.control_plane import ControlPlane, a_light_control_plane
 

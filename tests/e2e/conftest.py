@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_fixtures import LocalCluster
 
+import tiny_model
+from cluster_fixtures import LocalCluster
 from flash_operator.api.names import API_VERSION, KIND
-from image_builder.images import build_image
+from image_builder.build import ensure_image
+from image_builder.layout import cache_root, image_named
 from stage import (
     ROOT,
     Flash,
@@ -21,20 +23,19 @@ from stage import (
     model_claim,
     wait_until,
 )
-from tiny_model import make_models
 
 
 @pytest.fixture(scope="session")
 def models() -> Path:
     """The folder of the tiny models: good, dead, nomtp, partial."""
-    return make_models()
+    return tiny_model.build(cache_root() / "models")
 
 
 @pytest.fixture(scope="session")
 def stage(cluster: LocalCluster) -> LocalCluster:
     """The cluster with both images imported and the operator installed by helm."""
     for image in ("engine-cpu", "operator"):
-        cluster.import_image(build_image(image))
+        cluster.import_image(ensure_image(image_named(image), cache_root()))
     install_operator(cluster)
     return cluster
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster_fixtures import LocalCluster
 
+from cluster_fixtures import LocalCluster
 from stage import OPERATOR_NAMESPACE, RELEASE, Flash, get_json, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cluster_fixtures import LocalCluster
 
+from cluster_fixtures import LocalCluster
 from stage import Flash, get_json, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

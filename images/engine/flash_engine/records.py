@@ -33,9 +33,7 @@ class Flags:
         """Read a flag set as the operator writes it. Raises BadDocumentError."""
         try:
             document = json.loads(text)
-            version = document.get("version")
-            if version != VERSION:
-                raise BadDocumentError(f"version {version!r}, and this launcher reads {VERSION}")
+            _check_version(document.get("version"))
             return cls(
                 document=document,
                 args=tuple(_text(argument["value"]) for argument in document["args"]),
@@ -46,6 +44,11 @@ class Flags:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadDocumentError(f"not a flag set: {type(error).__name__}: {error}") from error
+
+
+def _check_version(version: object) -> None:
+    if version != VERSION:
+        raise BadDocumentError(f"version {version!r}, and this launcher reads {VERSION}")
 
 
 def _text(value: object) -> str:

@@ -19,8 +19,7 @@ def reference() -> str:
     version = crd()["spec"]["versions"][0]
     root = version["schema"]["openAPIV3Schema"]["properties"]
     sections = [HEAD]
-    for part in ("spec", "status"):
-        sections.append(f"## {part}\n\n{root[part]['description']}\n\n{_table(root[part], part)}\n")
+    sections += [f"## {p}\n\n{root[p]['description']}\n\n{_table(root[p], p)}\n" for p in ("spec", "status")]
     sections.append(f"## Rules\n\nThe API server refuses what breaks one of these.\n\n{_rules(root['spec'], 'spec')}")
     return "\n".join(sections)
 

@@ -33,7 +33,7 @@ OWNED_ARGUMENTS = {
     "--disable-custom-all-reduce": "use interconnect.customAllReduce",
     "--api-key": "arguments are readable by everybody who may read pods; use podTemplate with a Secret",
 }
-"""vLLM arguments that a field of the spec stands for. Given twice, the gate would judge another engine than it thinks."""
+"""vLLM arguments that a field of the spec stands for. Given twice, the gate would judge another engine."""
 
 
 def _owned(argument: str, instead: str) -> Rule:
@@ -69,14 +69,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "model": (
         Rule(
             "!has(self.revision) || self.source.startsWith('hf://')",
-            "revision belongs to an hf:// source; an oci:// image is pinned by its digest, a pvc:// folder by its owner",
+            "revision belongs to an hf:// source: pin an oci:// image by its digest, and leave it out for pvc://",
             ".revision",
         ),
     ),
     "engine": (
         Rule(
             "self.profile != 'Custom' || (has(self.contextTokens) && has(self.maxSequences))",
-            "profile Custom needs contextTokens and maxSequences; set both, or choose LongContext, Balanced or Throughput",
+            "profile Custom needs contextTokens and maxSequences: set both, or choose another profile",
             ".profile",
         ),
         Rule(

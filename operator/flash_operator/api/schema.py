@@ -43,7 +43,7 @@ def _convert(schema: Schema, defs: Schema, path: tuple[str, ...]) -> Schema:
     _refuse(schema, path)
     made = {key: schema[key] for key in KEPT if key in schema and schema[key] is not None}
     if "default" in made:
-        # Whole, for the server judges a default by the CEL rules before it fills in the defaults inside; a null is no value.
+        # Whole, for the server judges a default by the CEL rules before it fills in the defaults inside.
         made["default"] = _without_nulls(made["default"])
     if "description" in made:
         made["description"] = " ".join(made["description"].split())

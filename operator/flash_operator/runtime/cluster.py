@@ -89,13 +89,13 @@ class Cluster:
         """As the pod's service account, or by KUBECONFIG outside of a cluster."""
         configuration = client.Configuration()
         if "KUBERNETES_SERVICE_HOST" in os.environ:
-            config.load_incluster_config(client_configuration=configuration)
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            await config.load_kube_config(client_configuration=configuration)
+            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         return cls(client.ApiClient(configuration=configuration))
 
     async def close(self) -> None:
-        await self._api.close()
+        await self._api.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, name: str, namespace: str | None = None) -> RawObject | None:
         """The object, or None where there is none."""
@@ -176,7 +176,7 @@ class Cluster:
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         try:
             response = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
-            text = await response.read()
+            text = await response.read()  # type: ignore[no-untyped-call]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UnreachableError(f"{method} {path}: {type(error).__name__}: {error}") from error
         document = _parsed(text)

@@ -5,13 +5,12 @@ finalizers on objects, and decide from what they remember (docs/decisions/).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
 from flash_operator.api.names import FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, PLURAL, VERSION
 from flash_operator.core.nodes import NodeFacts
-from flash_operator.core.observed import RawObject
 from flash_operator.runtime.keys import FlashKey, key_of, parent_key
 from flash_operator.runtime.workqueue import WorkQueue
 
@@ -57,8 +56,8 @@ class Watches:
         kopf.on.startup(registry=self.registry)(startup)
         kopf.on.cleanup(registry=self.registry)(cleanup)
 
-    async def on_flash(self, event: RawObject, **_: Any) -> None:
-        key = key_of(event["object"])
+    async def on_flash(self, event: kopf.RawEvent, **_: Any) -> None:
+        key = key_of(_object(event))
         if event["type"] == "DELETED":
             self._known.discard(key)
             self._queue.forget(key)
@@ -66,17 +65,17 @@ class Watches:
         self._known.add(key)
         self._queue.add(key)
 
-    async def on_child(self, event: RawObject, **_: Any) -> None:
-        key = parent_key(event["object"])
+    async def on_child(self, event: kopf.RawEvent, **_: Any) -> None:
+        key = parent_key(_object(event))
         if key is not None:
             self._queue.add(key)
 
-    async def on_node(self, event: RawObject, **_: Any) -> None:
+    async def on_node(self, event: kopf.RawEvent, **_: Any) -> None:
         """A kubelet touches its node every few seconds; only facts that flags depend on concern anybody.
 
         Every deployment is enqueued then: a new node may take the pending pod of any of them, and they are few.
         """
-        facts = NodeFacts.from_node(event["object"])
+        facts = NodeFacts.from_node(_object(event))
         if event["type"] == "DELETED":
             self._nodes.pop(facts.name, None)
         elif self._nodes.get(facts.name) == facts:
@@ -85,6 +84,10 @@ class Watches:
             self._nodes[facts.name] = facts
         for key in self._known:
             self._queue.add(key)
+
+
+def _object(event: kopf.RawEvent) -> RawObject:
+    return cast("RawObject", event["object"])
 
 
 async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:

@@ -64,7 +64,7 @@ class WorkQueue(Generic[K]):
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         longest = min(FIRST_BACKOFF_SECONDS * 2**failures, LONGEST_BACKOFF_SECONDS)
-        seconds = longest * (0.5 + 0.5 * self._jitter())
+        seconds: float = longest * (0.5 + 0.5 * self._jitter())
         self.add_after(key, seconds)
         return seconds
 

@@ -15,8 +15,8 @@ from local_cluster.control_plane import SERVICE_RANGE, ControlPlane
 from local_cluster.mounts import mounts_under, unmount_all
 from local_cluster.network import GATEWAY, POD_RANGE, make_bridge, remove_bridge, veths
 from local_cluster.node import NODE_NAME, Node
-from local_cluster.packet_filter import kubernetes_rules, remove_kubernetes_rules
 from local_cluster.packages import ensure_packages
+from local_cluster.packet_filter import kubernetes_rules, remove_kubernetes_rules
 from local_cluster.waiting import NotReadyError, wait_until
 
 API_PORT = 6443

@@ -1,7 +1,6 @@
 """The node: containerd, kubelet and kube-proxy, each with its own identity."""
 
 import json
-from pathlib import Path
 
 from local_cluster import cgroups
 from local_cluster.binaries import binary

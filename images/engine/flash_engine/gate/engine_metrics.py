@@ -4,7 +4,6 @@ Names as of vLLM 0.32 and 0.33 (v1/spec_decode/metrics.py, v1/metrics/loggers.py
 gives samples of a counter with the suffix `_total`.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -50,13 +49,7 @@ def _sums(text: str) -> dict[str, float]:
     wanted = {GENERATED, DRAFTED, ACCEPTED, RUNNING, WAITING}
     sums: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
-        for name, value in _samples(family.samples):
-            if name in wanted:
-                sums[name] = sums.get(name, 0) + value
+        for sample in family.samples:
+            if sample.name in wanted:
+                sums[sample.name] = sums.get(sample.name, 0) + sample.value
     return sums
-
-
-def _samples(samples: Iterable[object]) -> Iterable[tuple[str, float]]:
-    for sample in samples:
-        name, _, value, *_ = sample  # type: ignore[misc] # the library's samples are untyped named tuples
-        yield name, value

@@ -73,7 +73,7 @@ class Gate:
         try:
             self._config = GateConfig.read(self._config_file)
         except BadConfigError as error:
-            # Kubelets replace the file in one step, so this is no half-written one: say it, and judge by the last good one.
+            # The kubelet replaces the file in one step, so this is no half-written one; the last good one stands.
             if self._config is None:
                 self._show(replace(self.state, verdict=Verdict("Inconclusive", f"the gate's configuration: {error}")))
                 return

@@ -1,4 +1,4 @@
-"""One trial of a healthy engine: the golden question twice, then timed completions between two looks at the counters."""
+"""One trial of a healthy engine: the golden question twice, then timed completions between two looks at counters."""
 
 import asyncio
 import time

@@ -153,7 +153,7 @@ def acceptance_too_low(evidence: Evidence, config: GateConfig) -> Verdict | None
     return Verdict(
         "AcceptanceTooLow",
         f"{figures.acceptance_percent:.1f} % of {figures.drafted} drafted tokens accepted, wanted at least "
-        f"{config.min_acceptance_percent:g} %: the head drafts badly, or the floor readiness.minAcceptancePercent is too high",
+        f"{config.min_acceptance_percent:g} %: the head drafts badly, or readiness.minAcceptancePercent is too high",
     )
 
 

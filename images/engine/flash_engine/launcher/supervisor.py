@@ -6,6 +6,7 @@ worker that outlives its parent keeps the GPU's memory.
 """
 
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -17,7 +18,11 @@ from types import FrameType
 
 from flash_engine.records import Exit, now
 
-KEPT_LINES = 60
+KEPT_LINES = 30
+KEPT_ERRORS = 20
+"""vLLM tells the cause a hundred lines before its end: each of its processes reports the death of the one below."""
+
+ERROR = re.compile(rb"\w(?:Error|Exception)\b: *\S")
 LINE_LIMIT = 2000
 COMMAND_NOT_FOUND = 127
 
@@ -27,7 +32,9 @@ class Engine:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Raises OSError where the command cannot be started."""
-        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._lines: deque[tuple[int, str]] = deque(maxlen=KEPT_LINES)
+        self._errors: deque[tuple[int, str]] = deque(maxlen=KEPT_ERRORS)
+        self._count = 0
         self._process = subprocess.Popen(
             command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -46,7 +53,7 @@ class Engine:
         self._end_group()
         self._reap_orphans()
         name = signal.Signals(-code).name if code < 0 else None
-        return Exit(code=None if code < 0 else code, signal=name, at=now(), last_lines=tuple(self._lines))
+        return Exit(code=None if code < 0 else code, signal=name, at=now(), last_lines=self._last_lines())
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
         chosen = signal.SIGKILL if self._asked_to_end else signal.Signals(number)
@@ -81,8 +88,14 @@ class Engine:
         for line in whole:
             decoded = line.decode(errors="replace").rstrip()[:LINE_LIMIT]
             if decoded:
-                self._lines.append(decoded)
+                self._count += 1
+                kept = self._errors if ERROR.search(line) else self._lines
+                kept.append((self._count, decoded))
         return rest
+
+    def _last_lines(self) -> tuple[str, ...]:
+        """The last lines, and the last errors among all lines, in the order in which they came."""
+        return tuple(line for _, line in sorted([*self._errors, *self._lines]))
 
     def _end_group(self, patience: float = 5.0) -> None:
         deadline = time.monotonic() + patience

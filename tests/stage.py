@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from flash_operator.api.names import GROUP, PLURAL
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "charts" / "deepseek-flash-operator"
 RELEASE = "deepseek-flash-operator"
 OPERATOR_NAMESPACE = "deepseek-flash-system"
