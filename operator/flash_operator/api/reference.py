@@ -1,9 +1,10 @@
 """The API reference, made from the models: `python -m flash_operator.api.reference > docs/reference.md`."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-from flash_operator.api import names
+from flash_operator.api import names, vocabulary
 from flash_operator.api.schema import crd
 
 HEAD = f"""\
@@ -13,18 +14,34 @@ HEAD = f"""\
 Short name `{names.SHORT_NAMES[0]}`. `kubectl explain {names.SHORT_NAMES[0]}.spec` shows the same.
 """
 
+BOUNDS = (
+    ("minimum", "maximum", ""),
+    ("minLength", "maxLength", " characters"),
+    ("minItems", "maxItems", " items"),
+    ("minProperties", "maxProperties", " keys"),
+)
+
 
 def reference() -> str:
     """The whole page."""
-    version = crd()["spec"]["versions"][0]
-    root = version["schema"]["openAPIV3Schema"]["properties"]
+    root = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    spec, status = (root["properties"][part] for part in ("spec", "status"))
     sections = [HEAD]
-    sections += [f"## {p}\n\n{root[p]['description']}\n\n{_table(root[p], p)}\n" for p in ("spec", "status")]
-    sections.append(f"## Rules\n\nThe API server refuses what breaks one of these.\n\n{_rules(root['spec'], 'spec')}")
+    for part, schema in (("spec", spec), ("status", status)):
+        sections.append(f"## {part}\n\n{schema['description']}\n\n{_fields(schema, part)}\n")
+    sections.append(f"## Conditions\n\n{_words('condition', vocabulary.CONDITIONS)}\n")
+    sections.append(
+        "## Reasons\n\nOf a replica, from its gate; conditions carry that of the worst replica.\n\n"
+        f"{_words('reason', vocabulary.VERDICTS)}\n\n"
+        "Of the deployment as a whole. Beside these, the scheduler's and the kubelet's own reasons are copied.\n\n"
+        f"{_words('reason', vocabulary.CONDITION_REASONS)}\n"
+    )
+    rules = "\n".join([*_rules(root, "metadata.name", deep=False), *_rules(spec, "spec")])
+    sections.append(f"## Rules\n\nThe API server refuses what breaks one of these.\n\n{rules}")
     return "\n".join(sections)
 
 
-def _table(schema: dict[str, Any], path: str) -> str:
+def _fields(schema: dict[str, Any], path: str) -> str:
     rows = ["| field | type | default | meaning |", "| --- | --- | --- | --- |", *_rows(schema, path)]
     return "\n".join(rows)
 
@@ -41,26 +58,46 @@ def _rows(schema: dict[str, Any], path: str) -> list[str]:
 
 
 def _type(child: dict[str, Any]) -> str:
+    """The type with all that bounds it, as in `integer, 1 to 8`."""
     if "enum" in child:
         return " \\| ".join(f"`{value}`" for value in child["enum"])
-    bounds = [str(child[key]) for key in ("minimum", "maximum") if key in child]
-    of = f" of {_type(child['items'])}" if "items" in child else ""
-    return f"{child.get('type', 'object')}{of}{' ' + ' to '.join(bounds) if bounds else ''}"
+    inner = child.get("items") or child.get("additionalProperties")
+    kind = "map" if "additionalProperties" in child else child.get("type", "quantity")
+    bounds = [_bound(child, *bound) for bound in BOUNDS]
+    pattern = child.get("pattern", "").replace("|", "\\|") if kind != "quantity" else ""
+    parts = [kind + (f" of {_type(inner)}" if inner else ""), *filter(None, bounds), f"`{pattern}`" if pattern else ""]
+    return ", ".join(filter(None, parts))
+
+
+def _bound(child: dict[str, Any], lowest: str, highest: str, unit: str) -> str:
+    low, high = child.get(lowest), child.get(highest)
+    if low is None and high is None:
+        return ""
+    if high is None:
+        return f"at least {low}{unit}"
+    return f"{low} to {high}{unit}" if low is not None else f"at most {high}{unit}"
 
 
 def _default(child: dict[str, Any], name: str, parent: dict[str, Any]) -> str:
     if name in parent.get("required", ()):
         return "required"
     default = child.get("default")
-    return "" if default is None or isinstance(default, dict) else f"`{default}`"
+    return "" if default in (None, "") or isinstance(default, dict) else f"`{default}`"
 
 
-def _rules(schema: dict[str, Any], path: str) -> str:
+def _words(kind: str, words: Mapping[str, str]) -> str:
+    return "\n".join(
+        [f"| {kind} | meaning |", "| --- | --- |", *(f"| `{word}` | {told} |" for word, told in words.items())]
+    )
+
+
+def _rules(schema: dict[str, Any], path: str, *, deep: bool = True) -> list[str]:
     lines = [f"- `{path}`: {rule['message']}" for rule in schema.get("x-kubernetes-validations", ())]
-    for name, child in schema.get("properties", {}).items():
-        inner = _rules(child, f"{path}.{name}")
-        lines += [inner] if inner else []
-    return "\n".join(lines)
+    if deep:
+        for name, child in schema.get("properties", {}).items():
+            lines += _rules(child, f"{path}.{name}")
+        lines += _rules(schema["items"], f"{path}[]") if "items" in schema else []
+    return lines
 
 
 if __name__ == "__main__":

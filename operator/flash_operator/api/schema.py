@@ -7,76 +7,126 @@ the operator.
 
 import re
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from flash_operator.api import names, rules
+from flash_operator.api import names
+from flash_operator.api.rules import OBJECT_RULES, SPEC_RULES, Rule
 from flash_operator.api.v1alpha1 import FlashSpec, FlashStatus
 
 Schema = dict[str, Any]
+Rules = Mapping[str, tuple[Rule, ...]]
+Path = tuple[str, ...]
 
 KEPT = (
     "type", "description", "default", "enum", "format", "pattern", "minimum", "maximum",
-    "minLength", "maxLength", "minItems", "maxItems", "maxProperties", "required",
+    "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "required",
+    "x-kubernetes-int-or-string",
 )  # fmt: skip
 """Keywords that mean the same on both sides."""
 
-NOT_RE2 = re.compile(r"\(\?[=!<]|\\[1-9]")
-"""Look-around and back-references: Python has them, the API server's RE2 does not."""
+REFUSED = {
+    "prefixItems": "use a model with named fields",
+    "uniqueItems": "use a list and a rule",
+    "exclusiveMinimum": "use ge",
+    "exclusiveMaximum": "use le",
+    "multipleOf": "use a rule",
+    "oneOf": "a union of types has no structural form",
+    "allOf": "merge the models",
+}
+
+FORMATS = frozenset({"date-time", "int32", "int64"})
+"""Formats that mean the same on both sides; Kubernetes' `duration`, for one, is Go's and not ISO 8601."""
+
+NOT_RE2 = re.compile(r"\(\?(?:[=!<(>]|P=)|\\[1-9Z]|[+*?}]\+")
+"""Look-around, back-references, conditions, atomic groups, possessive quantifiers: Python's `re` has them, RE2 not."""
 
 MAP_LISTS = {"conditions": ["type"], "pods": ["uid"], "extraEnv": ["name"], "env": ["name"]}
 """Lists that are merged by key, so that two writers can share one, and a name cannot come twice."""
+
+DEEPEST = 12
+"""No honest schema is deeper; a recursive one is."""
 
 
 class UnsupportedSchemaError(ValueError):
     """A model uses something that the API server cannot express; the message says where."""
 
 
-def structural(schema: Schema) -> Schema:
-    """A pydantic schema as a structural one. Raises UnsupportedSchemaError."""
-    return _convert(schema, schema.get("$defs", {}), ())
-
-
-def _convert(schema: Schema, defs: Schema, path: tuple[str, ...]) -> Schema:
-    schema = _resolve(schema, defs, path)
-    _refuse(schema, path)
-    made = {key: schema[key] for key in KEPT if key in schema and schema[key] is not None}
-    if "default" in made:
-        # Whole, for the server judges a default by the CEL rules before it fills in the defaults inside.
-        made["default"] = _without_nulls(made["default"])
-    if "description" in made:
-        made["description"] = " ".join(made["description"].split())
-    if "properties" in schema:
-        made["properties"] = {
-            name: _convert(child, defs, (*path, name)) for name, child in schema["properties"].items()
-        }
-    elif made.get("type") == "object":
-        made |= _map(schema.get("additionalProperties"), defs, path)
-    if "items" in schema:
-        made["items"] = _convert(schema["items"], defs, (*path, "[]"))
-        if path and path[-1] in MAP_LISTS:
-            made |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": MAP_LISTS[path[-1]]}
-    validations = rules.RULES.get(".".join(path))
-    if validations:
-        made["x-kubernetes-validations"] = [rule.document() for rule in validations]
+def structural(schema: Schema, rules: Rules | None = None) -> Schema:
+    """A pydantic schema as a structural one, with the rules at their paths. Raises UnsupportedSchemaError."""
+    conversion = _Conversion(schema.get("$defs", {}), dict(rules or {}))
+    made = conversion.convert(schema, ())
+    if conversion.rules:
+        raise UnsupportedSchemaError(f"rules for fields that do not exist: {', '.join(conversion.rules)}")
     return made
 
 
-def _resolve(schema: Schema, defs: Schema, path: tuple[str, ...]) -> Schema:
-    """Inline references; `T | None` is an optional T, for absent and null are the same to the API server."""
-    if len(path) > 12:  # noqa: PLR2004 - no honest schema is deeper
-        raise UnsupportedSchemaError(f"{'.'.join(path)}: recursive models cannot be inlined")
-    if "anyOf" in schema:
-        choices = [choice for choice in schema["anyOf"] if choice.get("type") != "null"]
-        if len(choices) != 1:
-            raise UnsupportedSchemaError(f"{'.'.join(path)}: a union of types has no structural form")
-        schema = {**choices[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
-    if "$ref" in schema:
-        target = defs[schema["$ref"].removeprefix("#/$defs/")]
-        schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
-        return _resolve(schema, defs, (*path, "")) if "$ref" in target or "anyOf" in target else schema
-    return schema
+@dataclass
+class _Conversion:
+    """One run over one schema; `rules` holds those that have not found their field yet."""
+
+    defs: Schema
+    rules: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
+
+    def convert(self, schema: Schema, path: Path) -> Schema:
+        schema = self._resolve(schema, path)
+        _refuse(schema, path)
+        made = {key: schema[key] for key in KEPT if schema.get(key) is not None}
+        if "const" in schema:
+            made["enum"] = [schema["const"]]
+        if "default" in made:
+            # Whole, for the server judges a default by the CEL rules before it fills in the defaults inside; a null is
+            # no value.
+            made["default"] = _without_nulls(made["default"])
+        if "description" in made:
+            made["description"] = " ".join(made["description"].split())
+        return made | self._children(schema, path) | self._validations(path)
+
+    def _children(self, schema: Schema, path: Path) -> Schema:
+        made: Schema = {}
+        if "properties" in schema:
+            children = schema["properties"].items()
+            made["properties"] = {name: self.convert(child, (*path, name)) for name, child in children}
+        elif schema.get("type") == "object":
+            made |= self._map(schema.get("additionalProperties"), path)
+        if "items" in schema:
+            made["items"] = self.convert(schema["items"], (*path, "[]"))
+            if path and path[-1] in MAP_LISTS:
+                made |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": MAP_LISTS[path[-1]]}
+        return made
+
+    def _map(self, values: Any, path: Path) -> Schema:
+        """`dict[str, T]` is a map of T; `dict[str, Any]` is somebody else's object, and is kept as it is."""
+        if isinstance(values, dict):
+            return {"additionalProperties": self.convert(values, (*path, "*"))}
+        return {"x-kubernetes-preserve-unknown-fields": True}
+
+    def _validations(self, path: Path) -> Schema:
+        rules = self.rules.pop(".".join(path), ())
+        return {"x-kubernetes-validations": [rule.document() for rule in rules]} if rules else {}
+
+    def _resolve(self, schema: Schema, path: Path) -> Schema:
+        """Inline references; `T | None` is an optional T, for absent and null are the same to the API server."""
+        if len(path) > DEEPEST:
+            raise UnsupportedSchemaError(f"{_told(path)}: recursive models cannot be inlined")
+        while "anyOf" in schema or "$ref" in schema:
+            if "anyOf" in schema:
+                inner = _only_choice(schema["anyOf"], path)
+            else:
+                inner = self.defs[schema["$ref"].removeprefix("#/$defs/")]
+            outer = {key: value for key, value in schema.items() if key not in ("anyOf", "$ref")}
+            schema = {**inner, **outer}
+        return schema
+
+
+def _only_choice(choices: list[Schema], path: Path) -> Schema:
+    honest = [choice for choice in choices if choice.get("type") != "null"]
+    if len(honest) != 1:
+        raise UnsupportedSchemaError(f"{_told(path)}: a union of types has no structural form")
+    return honest[0]
 
 
 def _without_nulls(value: Any) -> Any:
@@ -85,24 +135,33 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _map(values: Any, defs: Schema, path: tuple[str, ...]) -> Schema:
-    """`dict[str, T]` is a map of T; `dict[str, Any]` is somebody else's object, and is kept as it is."""
-    if isinstance(values, dict):
-        return {"additionalProperties": _convert(values, defs, (*path, "*"))}
-    return {"x-kubernetes-preserve-unknown-fields": True}
+def _refuse(schema: Schema, path: Path) -> None:
+    for objection in _objections(schema):
+        raise UnsupportedSchemaError(f"{_told(path)}: {objection}")
 
 
-def _refuse(schema: Schema, path: tuple[str, ...]) -> None:
-    where = ".".join(path) or "(root)"
-    for keyword in ("prefixItems", "uniqueItems", "exclusiveMinimum", "exclusiveMaximum", "const", "oneOf", "allOf"):
-        if keyword in schema:
-            raise UnsupportedSchemaError(f"{where}: {keyword} has no structural form")
+def _objections(schema: Schema) -> list[str]:
+    kind = schema.get("type")
+    made = [f"{keyword} has no structural form: {remedy}" for keyword, remedy in REFUSED.items() if keyword in schema]
     if NOT_RE2.search(schema.get("pattern", "")):
-        raise UnsupportedSchemaError(f"{where}: the pattern {schema['pattern']} is not RE2")
-    if schema.get("type") == "number":
-        raise UnsupportedSchemaError(f"{where}: floats do not survive a round trip; use an integer with its unit")
-    if schema.get("type") == "string" and "enum" not in schema and "maxLength" not in schema:
-        raise UnsupportedSchemaError(f"{where}: a string needs a maxLength, or CEL rules become too costly")
+        made.append(f"the pattern {schema['pattern']} is not RE2")
+    if schema.get("format", "date-time") not in FORMATS:
+        made.append(f"the format {schema['format']} means nothing or something else to the API server")
+    if kind == "number":
+        made.append("floats do not survive a round trip; use an integer with its unit")
+    if kind == "string" and not {"enum", "const", "maxLength", "format"} & schema.keys():
+        made.append("a string needs a maxLength, or CEL rules become too costly")
+    if kind == "array" and "maxItems" not in schema:
+        made.append("a list needs a max_length, or CEL rules become too costly")
+    if kind == "object" and isinstance(schema.get("additionalProperties"), dict) and "maxProperties" not in schema:
+        made.append("a map needs a max_length, or CEL rules become too costly")
+    if kind is None and "x-kubernetes-int-or-string" not in schema:
+        made.append("it has no type")
+    return made
+
+
+def _told(path: Path) -> str:
+    return ".".join(path) or "(root)"
 
 
 COLUMNS = (
@@ -138,7 +197,7 @@ def crd() -> Schema:
 
 
 def _version() -> Schema:
-    spec = structural(FlashSpec.model_json_schema(by_alias=True))
+    spec = structural(FlashSpec.model_json_schema(by_alias=True), SPEC_RULES)
     status = structural(FlashStatus.model_json_schema(by_alias=True))
     return {
         "name": names.VERSION,
@@ -168,14 +227,22 @@ def _version() -> Schema:
                     "spec": spec,
                     "status": status,
                 },
+                "x-kubernetes-validations": [rule.document() for rule in OBJECT_RULES],
             }
         },
     }
 
 
+class _PlainDumper(yaml.SafeDumper):
+    """Writes equal lists out twice: people and diffs read the file, and an anchor tells neither of them anything."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
+
+
 def document() -> str:
     """The CRD as it is committed."""
-    text = yaml.safe_dump(crd(), sort_keys=False, width=120, allow_unicode=True)
+    text = yaml.dump(crd(), Dumper=_PlainDumper, sort_keys=False, width=120, allow_unicode=True)
     return f"# Generated from operator/flash_operator/api by `make generate`. Do not edit.\n{text}"
 
 

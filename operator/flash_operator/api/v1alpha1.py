@@ -7,7 +7,7 @@ server's.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 
@@ -25,8 +25,55 @@ class ApiModel(BaseModel):
 
 Name = Annotated[str, StringConstraints(max_length=253)]
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
-LabelValue = Annotated[str, StringConstraints(max_length=63)]
-ServedName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$")]
+# Begins with a letter or digit: a name that begins with a dash would be read as an argument of the engine.
+ServedName = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")
+]
+
+QUANTITY = {
+    "x-kubernetes-int-or-string": True,
+    "pattern": r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
+}
+QUANTITIES = {"type": "object", "maxProperties": 8, "additionalProperties": QUANTITY}
+
+# Kubernetes' own objects are passed on as they are; only the API server looks into them, so that it refuses a typing
+# error here and not later, in a child that the user never wrote.
+Resources = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {
+                "limits": {**QUANTITIES, "description": "Most of each resource, such as cpu and memory."},
+                "requests": {**QUANTITIES, "description": "What the scheduler sets aside."},
+            },
+        }
+    ),
+]
+Toleration = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {
+                "key": {"type": "string", "minLength": 1, "maxLength": 317, "description": "Key of the taint."},
+                "operator": {"type": "string", "enum": ["Equal", "Exists"], "description": "Equal where absent."},
+                "value": {"type": "string", "maxLength": 63, "description": "Value of the taint, with Equal."},
+                "effect": {
+                    "type": "string",
+                    "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"],
+                    "description": "Effect of the taint; all of them where absent.",
+                },
+                "tolerationSeconds": {
+                    "type": "integer",
+                    "format": "int64",
+                    "description": "How long NoExecute is tolerated; for ever where absent.",
+                },
+            },
+        }
+    ),
+]
 
 
 class EnvVar(ApiModel):
@@ -52,7 +99,7 @@ class ModelSpec(ApiModel):
 class EngineSpec(ApiModel):
     """How vLLM is run."""
 
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = None
     """Engine image; the operator's default where absent."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """When the kubelet pulls the image."""
@@ -71,7 +118,7 @@ class EngineSpec(ApiModel):
     """Further vLLM arguments, last, so that they win. Arguments that a field stands for are refused."""
     extra_env: Annotated[list[EnvVar], Field(max_length=32)] = []
     """Further environment of the engine."""
-    resources: dict[str, Any] | None = None
+    resources: Resources | None = None
     """CPU and memory of the engine container. nvidia.com/gpu: 2 is always added."""
 
 
@@ -146,7 +193,7 @@ class PlacementSpec(ApiModel):
 
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] = {}
     """Labels that a node must have. Name labels that your autoscaler knows."""
-    tolerations: Annotated[list[dict[str, Any]], Field(max_length=16)] = []
+    tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
     """Taints that engine pods tolerate."""
 
 
@@ -208,7 +255,8 @@ class PodStatus(ApiModel):
     """Node that it is bound to."""
     link: Annotated[str, Field(max_length=63)] | None = None
     """Link between the node's GPUs, from its label."""
-    p2p: Annotated[str, Field(max_length=63)] | None = None
+    # Named here, for the alias generator would make it p2P.
+    p2p: Annotated[str, Field(max_length=63)] | None = Field(default=None, alias="p2p")
     """Peer-to-peer verdict of the node, from its label."""
     row: Annotated[str, Field(max_length=16)] | None = None
     """Row of the derivation table in docs/topology.md."""

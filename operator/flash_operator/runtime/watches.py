@@ -4,16 +4,20 @@ kopf's change-detecting handlers, indexes, timers, daemons and peering are not u
 finalizers on objects, and decide from what they remember (docs/decisions/).
 """
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import kopf
 
 from flash_operator.api.names import FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, PLURAL, VERSION
 from flash_operator.core.nodes import NodeFacts
+from flash_operator.core.observed import RawObject
 from flash_operator.runtime.keys import FlashKey, key_of, parent_key
 from flash_operator.runtime.workqueue import WorkQueue
 
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 OURS = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 
 
@@ -91,7 +95,25 @@ def _object(event: kopf.RawEvent) -> RawObject:
 
 
 async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    return _service_account() or kopf.login_with_kubeconfig(**kwargs)
+
+
+def _service_account() -> kopf.ConnectionInfo | None:
+    """The pod's identity, at the address that the kubelet gave it.
+
+    kopf's own login asks for kubernetes.default.svc: an operator that needs cluster DNS to start cannot come up while
+    DNS is what the cluster lacks.
+    """
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
+    token = SERVICE_ACCOUNT / "token"
+    if not host or not port or not token.exists():
+        return None
+    address = f"[{host}]" if ":" in host else host
+    return kopf.ConnectionInfo(
+        server=f"https://{address}:{port}",
+        ca_path=str(SERVICE_ACCOUNT / "ca.crt"),
+        token=token.read_text().strip(),
+    )
 
 
 def kopf_settings() -> kopf.OperatorSettings:

@@ -1,4 +1,4 @@
-"""The cgroup under which all pods of the cluster live, on version 1 and on version 2."""
+"""The cgroup under which all pods of the cluster live, on version 1, on version 2, and where both are mounted."""
 
 import signal
 from pathlib import Path
@@ -15,41 +15,55 @@ def is_version_2() -> bool:
 
 
 def make_cgroup() -> None:
-    """Make the cgroup in every hierarchy that the kubelet looks at."""
+    """Make the cgroup in every hierarchy that the kubelet looks at, and on version 2 pass the controllers down."""
     for hierarchy in _hierarchies():
         (hierarchy / NAME).mkdir(exist_ok=True)
     if is_version_2():
-        controllers = (ROOT / "cgroup.controllers").read_text().split()
-        wanted = " ".join(f"+{name}" for name in controllers)
-        for folder in (ROOT, ROOT / NAME):
-            (folder / "cgroup.subtree_control").write_text(wanted)
+        for name in (ROOT / "cgroup.controllers").read_text().split():
+            for folder in (ROOT, ROOT / NAME):
+                (folder / "cgroup.subtree_control").write_text(f"+{name}")
 
 
 def members() -> set[int]:
     """Pids of everything that runs in a pod of the cluster."""
     found: set[int] = set()
-    for hierarchy in _hierarchies():
-        for file in (hierarchy / NAME).glob("**/cgroup.procs"):
-            found |= _read_pids(file)
+    for folder in folders():
+        found |= _read_pids(folder / "cgroup.procs")
     return found
 
 
+def folders() -> list[Path]:
+    """Our cgroup and those below it, in every hierarchy, the deepest first."""
+    found = [path for hierarchy in _hierarchies() for path in (hierarchy / NAME).glob("**/") if path.is_dir()]
+    return sorted(found, key=lambda path: len(path.parts), reverse=True)
+
+
 def remove_cgroup() -> None:
-    """Kill what is left in pods and remove the cgroup."""
-    for pid in members():
+    """Kill what is left in pods, also what it forks meanwhile, and remove the cgroup."""
+    wait_until(_nobody_is_left, "processes in pods are gone", seconds=20)
+    wait_until(_is_removed, f"the cgroup {NAME} is gone", seconds=10)
+
+
+def _nobody_is_left() -> bool:
+    left = members()
+    for pid in left:
         send(pid, signal.SIGKILL)
-    wait_until(lambda: not members(), "processes in pods are gone", seconds=20)
-    for hierarchy in _hierarchies():
-        folders = [path for path in (hierarchy / NAME).glob("**/") if path.is_dir()]
-        for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+    return not left
+
+
+def _is_removed() -> bool:
+    for folder in folders():
+        try:
             folder.rmdir()
+        except OSError:
+            return False  # busy for a moment after its last process; the caller looks again
+    return True
 
 
 def _hierarchies() -> list[Path]:
-    if is_version_2():
-        return [ROOT]
+    """Every mounted hierarchy. A hybrid machine has those of version 1 and a version 2 beside them."""
     mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
-    return sorted({Path(mount[1]) for mount in mounts if mount[2] == "cgroup"})
+    return sorted({Path(mount[1]) for mount in mounts if mount[2] in ("cgroup", "cgroup2")})
 
 
 def _read_pids(file: Path) -> set[int]:

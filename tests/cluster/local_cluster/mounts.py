@@ -1,7 +1,9 @@
 """Mounts under a folder: volumes of pods, root file systems of containers, network namespaces."""
 
 import ctypes
+import errno
 import os
+import shutil
 from pathlib import Path
 
 MNT_DETACH = 2
@@ -18,5 +20,18 @@ def mounts_under(folder: Path) -> list[str]:
 
 def unmount_all(folder: Path) -> None:
     for point in mounts_under(folder):
-        if _libc.umount2(point.encode(), MNT_DETACH) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), point)
+        done = _libc.umount2(point.encode(), MNT_DETACH)
+        number = ctypes.get_errno()
+        # EINVAL, ENOENT: it went with the mount that it lay on, or its process took it away.
+        if done != 0 and number not in (errno.EINVAL, errno.ENOENT):
+            raise OSError(number, os.strerror(number), point)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder with all it holds, but never reach through a mount into what belongs to somebody else."""
+    unmount_all(folder)
+    mounted = mounts_under(folder)
+    if mounted:
+        raise RuntimeError(f"still mounted, so {folder} was not deleted: {', '.join(mounted)}")
+    if folder.exists():
+        shutil.rmtree(folder)

@@ -77,6 +77,19 @@ class ProcessGroup:
             self._children.remove(child)
 
 
+def start_of(pid: int) -> int | None:
+    """When a process started, in ticks since boot: with its pid it names one process, even after pids come round."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def is_alive(pid: int, start: int) -> bool:
+    return start_of(pid) == start
+
+
 def send(pid: int, number: signal.Signals) -> None:
     """Signal a process that may be gone already."""
     try:

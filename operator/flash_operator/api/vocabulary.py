@@ -1,0 +1,54 @@
+"""The words that status speaks in: condition types and reasons, each with what it means.
+
+The reference is made from them. Tests hold that the operator and the gate say nothing that is not explained here.
+"""
+
+CONDITIONS = {
+    "Ready": "The summary: as many replicas as wanted have passed and serve.",
+    "Available": "At least one replica serves.",
+    "Progressing": "Something still moves by itself. False with a reason other than Settled: only a person can help.",
+    "TopologyResolved": "Every bound replica runs with the flags that its node's labels call for.",
+    "SpeculationActive": "The MTP head's drafts are accepted, by the engine's own counters.",
+    "SmokeTestPassed": "Every replica was judged and passed.",
+    "Degraded": "It serves, but with fewer or slower replicas than it should.",
+}
+
+VERDICTS = {
+    "Passed": "The replica decodes as fast as it must, and answers right.",
+    "EngineStarting": "The engine waits for its flags, loads, or is being measured.",
+    "EngineExited": "The engine ended; the message has its own last words.",
+    "OutOfMemory": "The engine ended for want of memory: lower engine.memoryPercent, contextTokens or maxSequences.",
+    "StartupHang": "The engine did not become healthy within readiness.startupTimeoutSeconds; often the GPUs' link.",
+    "WrongOutput": "The golden answer is wrong: wrong data over the GPUs' link, or a broken checkpoint.",
+    "SpeculationAbsent": "Drafts are wanted and the engine makes none: the checkpoint has no MTP head.",
+    "DraftDead": "Drafts are made and none is accepted: the MTP head's weights are missing, misnamed or zero.",
+    "AcceptanceTooLow": "Fewer drafts are accepted than readiness.minAcceptancePercent.",
+    "TooSlow": "It decodes slower than readiness.minDecodeTokensPerSecond.",
+    "FirstTokenTooSlow": "The first token comes later than readiness.maxFirstTokenMillis.",
+    "Degraded": "It passed once and is slower now.",
+    "Inconclusive": "Something disturbed the measurement; it is repeated.",
+}
+"""Of one replica, from its gate. Conditions carry the reason of the worst replica."""
+
+CONDITION_REASONS = {
+    "ScaledToZero": "spec.replicas is 0.",
+    "RollingOut": "A rollout is under way.",
+    "PodsMissing": "The Deployment has not made all pods yet.",
+    "Serving": "At least one replica serves.",
+    "Settled": "Nothing is left to do.",
+    "NoPodBound": "No pod is bound to a node yet, so no flags follow.",
+    "FlagsDerived": "Flags follow from the nodes' labels.",
+    "FlagsOutdated": "Replicas run with other flags than their nodes' labels call for by now; delete their pods.",
+    "NodeUnlabelled": "Nothing is known of a node's links, so the safe set is in force there.",
+    "Disabled": "spec.speculation.method is Disabled.",
+    "DraftsAccepted": "Drafted tokens are accepted on every replica.",
+    "NotMeasured": "No replica has been measured yet.",
+    "FallbackFlags": "Replicas serve with the safe set because their flags came too late.",
+    "AsWanted": "Nothing serves below what it should.",
+    "ImpossibleLink": "A label names a link that the card does not have.",
+    "UnsafeNcclVariable": "A variable of spec.interconnect.env was left out because it loses or corrupts data.",
+    "CustomAllReduceForced": "spec.interconnect.customAllReduce is Enabled against a verdict of the node's test.",
+    "CustomAllReduceWithoutP2p": "Custom all-reduce is wanted, and peer-to-peer is switched off.",
+    "ExpandableSegments": "PYTORCH_CUDA_ALLOC_CONF was removed because custom all-reduce crashes with it.",
+}
+"""Of a deployment as a whole. Beside these, the scheduler's and the kubelet's own reasons are copied."""

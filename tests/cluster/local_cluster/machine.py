@@ -1,0 +1,103 @@
+"""Which whole cluster holds the machine: there can be one, for it owns a bridge, packet filter rules and a cgroup.
+
+The record lies outside every cache folder. So a second clone finds it, and whoever comes after a crash knows what the
+dead cluster changed. It is written before anything is changed.
+"""
+
+import datetime as dt
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from local_cluster import sysctls, traces
+from local_cluster.network import Network
+from local_cluster.processes import is_alive, start_of
+
+LOCK = Path("/run/lock/flash-local-cluster")
+RECORD = LOCK.with_suffix(".json")
+
+
+class OccupiedError(RuntimeError):
+    """Another cluster holds the machine; the message says whose it is, and how to stop it."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The cluster that holds the machine, who started it, and what has to be undone when it ends."""
+
+    run: str
+    network: Network
+    pid: int
+    pid_start: int
+    command: str
+    folder: str
+    since: str
+    kept: bool  # by `up`, until `down`; otherwise it belongs to a test run and ends with it
+    booted: bool
+    sysctls: dict[str, str]
+    absent_folders: list[str]
+
+    @classmethod
+    def myself(cls, run: Path, network: Network, *, kept: bool) -> "Holder":
+        return cls(
+            run=str(run),
+            network=network,
+            pid=os.getpid(),
+            pid_start=start_of(os.getpid()) or 0,
+            command=" ".join(sys.orig_argv),
+            folder=str(Path.cwd()),
+            since=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            kept=kept,
+            booted=False,
+            sysctls=sysctls.current(),
+            absent_folders=traces.absent_folders(),
+        )
+
+    def has_its_starter(self) -> bool:
+        return is_alive(self.pid, self.pid_start)
+
+    def describe(self) -> str:
+        """Who has the machine, and how to get it back."""
+        starter = f"`{self.command}` (pid {self.pid}) in {self.folder} at {self.since}"
+        stop = f"FLASH_CACHE={Path(self.run).parents[1]} PYTHONPATH=tests/cluster python -m local_cluster down"
+        use = f", or use it for tests: FLASH_KUBECONFIG={self.run}/admin.conf" if self.kept else ""
+        wait = "" if self.kept else "wait until it ends, or "
+        return f"a local cluster already holds this machine, started by {starter}: {wait}stop it: {stop}{use}"
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """One at a time starts or stops a cluster; whoever comes second waits. The kernel drops it with its process."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with LOCK.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def holder() -> Holder | None:
+    try:
+        record = json.loads(RECORD.read_text())
+    except FileNotFoundError:
+        return None
+    return Holder(**{**record, "network": Network(**record["network"])})
+
+
+def record(entry: Holder) -> None:
+    unfinished = RECORD.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(asdict(entry), indent=1))
+    unfinished.rename(RECORD)
+
+
+def record_booted() -> None:
+    entry = holder()
+    if entry is not None:
+        record(replace(entry, booted=True))
+
+
+def forget() -> None:
+    RECORD.unlink(missing_ok=True)
