@@ -1,0 +1,30 @@
+"""A gate beside an engine stub, on free ports of this machine."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestServer
+
+from engine_stub import EngineStub
+from flash_engine.gate.engine_client import EngineClient
+from flash_engine.gate.gate import Gate
+from gate_bench import Bench
+
+
+@pytest.fixture
+def engine() -> EngineStub:
+    return EngineStub()
+
+
+@pytest.fixture
+async def bench(engine: EngineStub, tmp_path: Path) -> AsyncIterator[Bench]:
+    config_file = tmp_path / "gate.json"
+    async with TestServer(engine.app()) as server, aiohttp.ClientSession() as session:
+        client = EngineClient(session, str(server.make_url("")))
+        gate = Gate(client, config_file, tmp_path, lambda _state: None)
+        made = Bench(gate, engine, tmp_path, config_file)
+        made.configure()
+        made.record()
+        yield made
