@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from builders import a_flash_object
 from cluster_fixtures import ControlPlane
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,3 +36,13 @@ def apply(crd_server: ControlPlane) -> Iterator[Apply]:
 
     yield run
     crd_server.kubectl("delete", "dsf", "--all", "-A")
+
+
+@pytest.fixture
+def apply_spec(apply: Apply) -> Apply:
+    """Apply a deployment of this name with the least spec, and these parts of it changed."""
+
+    def run(name: str = "flash", **spec: Any) -> "subprocess.CompletedProcess[str]":
+        return apply({**a_flash_object(name, **spec), "metadata": {"name": name, "namespace": "default"}})
+
+    return run

@@ -164,8 +164,8 @@ _EXTRA_ENV = (
     *_SAFE_NCCL,
     Rule(
         "!self.exists(v, v.name.startsWith('NCCL_') || v.name.startsWith('VLLM_ALLREDUCE_'))",
-        "NCCL_ and VLLM_ALLREDUCE_ variables belong into interconnect.env, where they win over what the node's "
-        "labels call for",
+        "put NCCL_ and VLLM_ALLREDUCE_ variables into interconnect.env, where they win over what the node's labels "
+        "call for",
     ),
     Rule(
         f"!self.exists(v, {_one_of(OPERATORS_OWN)})",
@@ -230,12 +230,12 @@ _GOLDEN = (
         "the default prompt is a question for Chat: give a prompt whose continuation the model knows",
         ".prompt",
     ),
-    # An evaluation that fails refuses the object too, and tells what is wrong with the expression before our message.
-    Rule(
-        "!has(self.expect) || ''.matches(self.expect) || !''.matches(self.expect)",
-        "expect must be a regular expression, without look-around and back-references: escape what is meant literally",
-        ".expect",
-    ),
+)
+
+# An evaluation that fails refuses the object too, and tells what is wrong with the expression before our message.
+_EXPECT = Rule(
+    "''.matches(self) || !''.matches(self)",
+    "expect must be a regular expression, without look-around and back-references: escape what is meant literally",
 )
 
 _TOLERATION = (
@@ -274,6 +274,7 @@ SPEC_RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "readiness": _READINESS,
     "readiness.golden": _GOLDEN,
+    "readiness.golden.expect": (_EXPECT,),
     "placement.nodeSelector": (
         Rule(
             f"self.all(k, size(k) < 318 && k.matches('{LABEL_KEY}'))",

@@ -33,6 +33,7 @@ VERDICTS = {
 CONDITION_REASONS = {
     "ScaledToZero": "spec.replicas is 0.",
     "RollingOut": "A rollout is under way.",
+    "ChildRefused": "The API server refused a child of this deployment; the message is its own.",
     "PodsMissing": "The Deployment has not made all pods yet.",
     "Serving": "At least one replica serves.",
     "Settled": "Nothing is left to do.",

@@ -8,10 +8,23 @@ fields that we stopped setting; the comparison sees what others changed.
 
 import hashlib
 import json
+import re
+from decimal import Decimal
 from typing import Any
 
 from flash_operator.api.names import APPLIED_HASH_ANNOTATION
 from flash_operator.core.observed import RawObject
+
+SUFFIXES = {
+    "": Decimal(1),
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    **{suffix: Decimal(1000) ** power for power, suffix in enumerate(("k", "M", "G", "T", "P", "E"), 1)},
+    **{suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
+}
+QUANTITY = re.compile(r"(?P<number>[+-]?\d+(?:\.\d+)?)(?P<suffix>[numkMGTPE]|[KMGTPE]i|)")
+"""Quantities of k8s.io/apimachinery/pkg/api/resource, without the exponent form that nobody writes."""
 
 LIST_KEYS = ("name", "mountPath", "containerPort", "port", "uid", "path")
 """What identifies an item of the lists that we write, most telling first."""
@@ -38,7 +51,18 @@ def _holds(live: Any, desired: Any) -> bool:
         return isinstance(live, dict) and all(_holds(live.get(key), value) for key, value in desired.items())
     if isinstance(desired, list):
         return isinstance(live, list) and _holds_list(live, desired)
-    return bool(live == desired)
+    return bool(live == desired) or _same_quantity(live, desired)
+
+
+def _same_quantity(live: Any, desired: Any) -> bool:
+    """The server writes quantities its own way: 1000m of CPU comes back as 1, and 0.5 as 500m."""
+    amounts = [_amount(value) for value in (live, desired)]
+    return None not in amounts and amounts[0] == amounts[1]
+
+
+def _amount(value: Any) -> Decimal | None:
+    match = QUANTITY.fullmatch(str(value))
+    return Decimal(match["number"]) * SUFFIXES[match["suffix"]] if match else None
 
 
 def _holds_list(live: list[Any], desired: list[Any]) -> bool:

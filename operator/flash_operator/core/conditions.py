@@ -46,7 +46,7 @@ def complete(fleet: Fleet) -> Finding | None:
 
 
 def pods_refused(fleet: Fleet) -> Finding | None:
-    """A quota or an admission policy keeps the Deployment from making pods."""
+    """The API server refused what the spec leads to, or a quota keeps the Deployment from making pods."""
     return Finding("False", fleet.trouble.reason, fleet.trouble.message) if fleet.trouble else None
 
 
@@ -189,7 +189,7 @@ def as_wanted(fleet: Fleet) -> Finding | None:
 
 
 CHAINS: dict[str, tuple[Check, ...]] = {
-    "Ready": (scaled_to_zero, complete, pods_refused, worst_replica, still_rolling, pods_missing),
+    "Ready": (pods_refused, scaled_to_zero, complete, worst_replica, still_rolling, pods_missing),
     "Available": (scaled_to_zero, some_ready, pods_refused, worst_replica, pods_missing),
     "Progressing": (pods_refused, stuck_replica, failed_replica, moving, settled),
     "TopologyResolved": (no_pod_bound, flags_conflict, flags_outdated, node_unlabelled, topology_resolved),

@@ -17,6 +17,7 @@ class Fleet:
     replicas: tuple[Replica, ...]
     deployment: RawObject | None
     speculation_wanted: bool
+    refusal: str | None = None
 
     @classmethod
     def of(cls, observed: Observed) -> "Fleet":
@@ -26,6 +27,7 @@ class Fleet:
             replicas=replicas_of(observed),
             deployment=observed.children.get(("Deployment", flash.name)),
             speculation_wanted=flash.spec.speculation.method != "Disabled",
+            refusal=observed.refusal,
         )
 
     @property
@@ -48,7 +50,9 @@ class Fleet:
 
     @property
     def trouble(self) -> PodTrouble | None:
-        """Why pods are missing, where the Deployment itself could not make them."""
+        """Why pods are missing or old: the API server refused a child, or the Deployment could not make its pods."""
+        if self.refusal:
+            return PodTrouble("ChildRefused", self.refusal)
         return deployment_trouble(self.deployment) if len(self.replicas) < self.wanted else None
 
     @cached_property

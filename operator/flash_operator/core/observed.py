@@ -33,3 +33,5 @@ class Observed:
     """Nodes that the pods are bound to, by name."""
     gates: dict[str, GateResult] = field(default_factory=dict)
     """What each pod's gate said of itself, by pod uid; a pod that has no address yet has no entry."""
+    refusal: str | None = None
+    """Why the API server refused a child, in its own words: a podTemplate that is no pod, a quota, a policy."""

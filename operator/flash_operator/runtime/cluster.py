@@ -69,7 +69,13 @@ class ApiError(RuntimeError):
 
     @property
     def conflict(self) -> bool:
-        return self.status == 409  # noqa: PLR2004
+        """It changed since it was read, or is another object by now: its uid is not the one that was named."""
+        return self.status in (409, 422)
+
+    @property
+    def refused(self) -> bool:
+        """It would be refused again: it is malformed, forbidden or invalid."""
+        return self.status in (400, 403, 422)
 
 
 class UnreachableError(RuntimeError):
@@ -91,7 +97,9 @@ class Cluster:
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            # Named, because the client reads the variable when it is imported, and never again.
+            file = os.environ.get("KUBECONFIG")
+            await config.load_kube_config(config_file=file, client_configuration=configuration)  # type: ignore[no-untyped-call]
         return cls(client.ApiClient(configuration=configuration))
 
     async def close(self) -> None:
@@ -109,10 +117,10 @@ class Cluster:
     async def list(
         self, kind: str, namespace: str | None = None, *, selector: Mapping[str, str] | None = None
     ) -> list[RawObject]:
-        """All objects with these labels; lists leave out `kind`, so it is put back."""
+        """All objects with these labels; lists leave out what their items are, so it is put back."""
         labels = ",".join(f"{key}={value}" for key, value in (selector or {}).items())
         found = await self._request("GET", _path(kind, namespace), {"labelSelector": labels} if labels else {})
-        return [{"kind": kind, **item} for item in found["items"]]
+        return [{"apiVersion": found["apiVersion"], "kind": kind, **item} for item in found["items"]]
 
     async def apply(self, desired: RawObject) -> RawObject:
         """Make the object as desired. Forced, because children are ours outright."""

@@ -59,7 +59,7 @@ class LeaderLease:
 
     async def acquire(self) -> None:
         """Stand by until this candidate leads."""
-        while not await self._try_once():
+        while not await self.try_once():
             await asyncio.sleep(self._times.interval)
         log.info("leading", identity=self._identity)
 
@@ -68,7 +68,7 @@ class LeaderLease:
         renewed = self._clock()
         while True:
             await asyncio.sleep(self._times.interval)
-            if await self._try_once():
+            if await self.try_once():
                 renewed = self._clock()
             elif self._held is None:
                 raise LeaseLostError("another operator holds the lease")
@@ -85,7 +85,7 @@ class LeaderLease:
             log.warning("lease not released", error=str(error))
         self._held = None
 
-    async def _try_once(self) -> bool:
+    async def try_once(self) -> bool:
         """True where this candidate holds the lease now; an API server in trouble is a False, not an end."""
         try:
             return await self._take_or_renew()

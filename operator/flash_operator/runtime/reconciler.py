@@ -1,5 +1,7 @@
 """The reconcile: observe, plan, carry out, report."""
 
+from dataclasses import replace
+
 import structlog
 
 from flash_operator.core.observed import Observed
@@ -26,13 +28,23 @@ class Reconciler:
         if observed is None:
             return None
         wanted = plan(observed)
-        for child in wanted.apply:
-            await self._cluster.apply(child)
+        try:
+            for child in wanted.apply:
+                await self._cluster.apply(child)
+        except ApiError as error:
+            await self._report_refusal(observed, error)
+            raise
         for ref in wanted.delete:
             await self._cluster.delete(ref.kind, ref.namespace, ref.name)
         await self._hand_over(wanted)
         await self._report(observed, wanted)
         return wanted.requeue_after
+
+    async def _report_refusal(self, observed: Observed, error: ApiError) -> None:
+        """A child that the API server will not have is the user's to mend, so it belongs in status, not in our log."""
+        if error.refused:
+            refused = replace(observed, refusal=str(error))
+            await self._report(refused, plan(refused))
 
     async def _hand_over(self, wanted: Plan) -> None:
         """A pod that vanished or was replaced since it was seen needs no flags any more."""

@@ -1,5 +1,6 @@
 """The local cluster from the shell.
 
+python -m local_cluster packages         install the Debian packages that are missing
 python -m local_cluster build            build every binary (cached by content)
 python -m local_cluster up               start the cluster and leave it running
 python -m local_cluster status           what runs, and what is left over
@@ -15,10 +16,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from local_cluster.binaries import BINARIES, MissingGoError, build
+from local_cluster import machine
+from local_cluster.binaries import BINARIES, BuildError, MissingGoError, build
 from local_cluster.cluster import LocalCluster, NotRootError
-from local_cluster.packages import MissingPackagesError
+from local_cluster.machine import OccupiedError
+from local_cluster.network import AddressesTakenError
+from local_cluster.packages import MissingPackagesError, ensure_packages
 from local_cluster.waiting import NotReadyError
+
+MENDABLE = (
+    AddressesTakenError,
+    BuildError,
+    MissingGoError,
+    MissingPackagesError,
+    NotReadyError,
+    NotRootError,
+    OccupiedError,
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
-    except (MissingGoError, MissingPackagesError, NotRootError, NotReadyError) as error:
+    except MENDABLE as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -35,7 +49,9 @@ def _run(options: argparse.Namespace) -> int:
     cluster = LocalCluster()
     match options.command:
         case "build":
-            build(options.only.split(",") if options.only else BINARIES)
+            build(options.only, progress=options.progress)
+        case "packages":
+            ensure_packages()
         case "up":
             seconds = cluster.up()
             print(f"up in {seconds:.1f} s; export KUBECONFIG={cluster.kubeconfig}")
@@ -57,6 +73,9 @@ def _run(options: argparse.Namespace) -> int:
 def _status(cluster: LocalCluster) -> int:
     running = cluster.running()
     print("running" if running else "not running")
+    holder = machine.holder()
+    if holder:
+        print(f"  {holder.describe()}")
     for kind, items in cluster.leftovers().items():
         print(f"  {kind}: {len(items)}")
     return 0 if running else 1
@@ -68,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     builder = commands.add_parser("build", help="build the binaries")
-    builder.add_argument("--only", help="names, separated by commas")
+    builder.add_argument("--only", type=_names, default=list(BINARIES), metavar="NAME,NAME...", help="some of them")
+    builder.add_argument("--progress", action="store_true", help="tell every few seconds what is being built")
+    commands.add_parser("packages", help="install the Debian packages that are missing")
     commands.add_parser("up", help="start the cluster")
     commands.add_parser("down", help="stop it and leave nothing behind")
     commands.add_parser("status", help="what runs")
@@ -78,6 +99,14 @@ def _parser() -> argparse.ArgumentParser:
     kubectl.add_argument("arguments", nargs=argparse.REMAINDER)
     commands.add_parser("kubeconfig", help="path of the kubeconfig")
     return parser
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in BINARIES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(BINARIES)}")
+    return names
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,10 +18,15 @@ from local_cluster.cache import cache_dir, exclusive
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 KUBERNETES_VERSION = "1.36.3"
+PROGRESS_SECONDS = 10
 
 
 class MissingGoError(RuntimeError):
     """There is no Go toolchain that could build the cluster."""
+
+
+class BuildError(RuntimeError):
+    """The Go toolchain refused; the message ends with its own words."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,10 @@ BINARIES = {
     "helm": Binary("helm", "helm.sh/helm/v4/cmd/helm"),
     # Static: it is the only file of the pause image.
     "pause": Binary("pause", "local-cluster/pause", cgo=False),
+    # The image that tests of the cluster itself run.
+    "web": Binary("web", "local-cluster/web", cgo=False),
 }
+PROGRAMS = tuple(name for name in BINARIES if name != "web")
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")
 
 
@@ -70,28 +78,32 @@ def binary(name: str) -> Path:
     return build([name])[name]
 
 
-def build(names: Iterable[str] = BINARIES) -> dict[str, Path]:
+def build(names: Iterable[str] = BINARIES, *, progress: bool = False) -> dict[str, Path]:
     """Build what is missing, one after the other, telling the seconds of each. Returns all paths by name."""
     paths = {name: _folder(BINARIES[name].module) / name for name in names}
     if any(not path.exists() for path in paths.values()):
         with exclusive(cache_dir("bin") / ".lock"):
             for name, path in paths.items():
                 if not path.exists():
-                    _build(name, path)
+                    _build(name, path, progress=progress)
     return paths
+
+
+def content_key(module: Path, recipes: Mapping[str, Binary], go_version: str) -> str:
+    """Of everything that decides the result, so that a change of a pin never finds an old binary."""
+    digest = hashlib.sha256()
+    for file in sorted(module.glob("*")):
+        digest.update(file.name.encode() + file.read_bytes())
+    for name, recipe in recipes.items():
+        digest.update(f"{name} {recipe}".encode())
+    digest.update(go_version.encode())
+    return digest.hexdigest()[:16]
 
 
 @cache
 def _folder(module: str) -> Path:
-    """Keyed by everything that decides the result, so that a change of a pin never finds an old binary."""
-    digest = hashlib.sha256()
-    for file in sorted((TOOLS / module).glob("*")):
-        digest.update(file.name.encode() + file.read_bytes())
-    for name, recipe in BINARIES.items():
-        if recipe.module == module:
-            digest.update(f"{name} {recipe}".encode())
-    digest.update(_go_version().encode())
-    return cache_dir("bin", f"{module}-{digest.hexdigest()[:16]}")
+    recipes = {name: recipe for name, recipe in BINARIES.items() if recipe.module == module}
+    return cache_dir("bin", f"{module}-{content_key(TOOLS / module, recipes, _go_version())}")
 
 
 @cache
@@ -102,17 +114,28 @@ def _go_version() -> str:
     return subprocess.run([go, "env", "GOVERSION"], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _build(name: str, target: Path) -> None:
+def _build(name: str, target: Path, *, progress: bool) -> None:
     recipe = BINARIES[name]
     print(f"    building {name} ...", flush=True)
     began = time.monotonic()
     unfinished = target.with_name(f".{name}.unfinished")
     environment = {**os.environ, "CGO_ENABLED": "1" if recipe.cgo else "0", "GOFLAGS": "-mod=readonly"}
     command = ["go", "build", "-ldflags", recipe.ldflags, "-o", str(unfinished), recipe.package]
-    built = subprocess.run(
-        command, cwd=TOOLS / recipe.module, env=environment, capture_output=True, text=True, check=False
-    )
-    if built.returncode != 0:
-        raise RuntimeError(f"building {name} failed: {' '.join(command)}\n{built.stderr[-4000:]}")
+    with subprocess.Popen(
+        command, cwd=TOOLS / recipe.module, env=environment, stderr=subprocess.PIPE, text=True
+    ) as compiler:
+        words = _last_words(compiler, name, began, progress=progress)
+    if compiler.returncode != 0:
+        raise BuildError(f"building {name} failed: {' '.join(command)}\n{words[-4000:]}")
     unfinished.rename(target)
     print(f"    built {name} in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _last_words(compiler: subprocess.Popen[str], name: str, began: float, *, progress: bool) -> str:
+    """Wait for the compiler. The larger programs take minutes from cold, and it says nothing meanwhile."""
+    while True:
+        try:
+            return compiler.communicate(timeout=PROGRESS_SECONDS)[1]
+        except subprocess.TimeoutExpired:
+            if progress:
+                print(f"    building {name}, {time.monotonic() - began:.0f} s so far", flush=True)

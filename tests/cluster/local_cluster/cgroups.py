@@ -1,5 +1,6 @@
 """The cgroup under which all pods of the cluster live, on version 1, on version 2, and where both are mounted."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def members() -> set[int]:
 
 def folders() -> list[Path]:
     """Our cgroup and those below it, in every hierarchy, the deepest first."""
-    found = [path for hierarchy in _hierarchies() for path in (hierarchy / NAME).glob("**/") if path.is_dir()]
+    found = [Path(path) for hierarchy in _hierarchies() for path, _, _ in os.walk(hierarchy / NAME)]
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
 

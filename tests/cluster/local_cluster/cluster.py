@@ -7,19 +7,18 @@ import subprocess
 import time
 from pathlib import Path
 
-from local_cluster import cgroups
-from local_cluster.binaries import BINARIES, binary, build
+from local_cluster import leftovers, machine
+from local_cluster.binaries import PROGRAMS, binary, build
 from local_cluster.cache import cache_dir
 from local_cluster.containerd import Containerd
-from local_cluster.control_plane import SERVICE_RANGE, ControlPlane
-from local_cluster.mounts import mounts_under, unmount_all
-from local_cluster.network import GATEWAY, POD_RANGE, make_bridge, remove_bridge, veths
+from local_cluster.control_plane import KUBELET_CLIENT, ControlPlane
+from local_cluster.network import AddressesTakenError, Network
 from local_cluster.node import NODE_NAME, Node
 from local_cluster.packages import ensure_packages
-from local_cluster.packet_filter import kubernetes_rules, remove_kubernetes_rules
+from local_cluster.packet_filter import kubernetes_rules
+from local_cluster.processes import ProcessGroup
 from local_cluster.waiting import NotReadyError, wait_until
 
-API_PORT = 6443
 COMPONENTS = (
     "etcd",
     "kube-apiserver",
@@ -40,9 +39,20 @@ class LocalCluster:
 
     def __init__(self, run: Path | None = None) -> None:
         self.run = run or cache_dir("run") / "cluster"
-        self.plane = ControlPlane(self.run, address=GATEWAY, port=API_PORT)
+        holder = machine.holder()
+        self.network = holder.network if holder and holder.run == str(self.run) else Network.chosen()
+        self.plane = ControlPlane(
+            self.run,
+            address=self.network.gateway,
+            port=int(self.network.api_port),
+            services=self.network.services,
+        )
         self.containerd = Containerd(self.run, self.plane.processes)
         self.node_name = NODE_NAME
+
+    @property
+    def url(self) -> str:
+        return self.plane.url
 
     @property
     def kubeconfig(self) -> Path:
@@ -70,64 +80,124 @@ class LocalCluster:
         """Components that should run and do not."""
         return [program for program in COMPONENTS if not self.plane.processes.pids(program)]
 
-    def up(self) -> float:
-        """Start the cluster, unless it runs. Returns the seconds of the boot alone, without builds."""
-        if os.geteuid() != 0:
-            raise NotRootError("the local cluster runs a kubelet and containers: run it as root, or use kind")
-        ensure_packages()
-        build(BINARIES)
-        if self.running():
-            return 0.0
-        self.down()
-        began = time.monotonic()
-        make_bridge()
-        self.plane.start()
-        self._start_controllers()
-        Node(self.plane).start()
-        wait_until(self._admits_pods, "the default service account", seconds=30)
-        if self.dead():
-            raise NotReadyError(f"ended while the cluster booted: {', '.join(self.dead())}; see {self.run / 'logs'}")
-        return time.monotonic() - began
+    def up(self, *, kept: bool = True) -> float:
+        """Start the cluster. Returns the seconds of the boot alone, without builds.
 
-    def _admits_pods(self) -> bool:
-        """The controller manager makes it a moment after the namespace; pods are refused until then."""
-        return self.kubectl("get", "serviceaccount", "default", check=False).returncode == 0
+        Kept, it runs until `down`, and a second `up` finds it. Otherwise it belongs to this process, and whoever
+        comes after this process ended takes it down first.
+        """
+        ensure_packages()
+        self._require_root()
+        build(PROGRAMS)
+        with machine.held():
+            holder = machine.holder()
+            if holder and _in_use(holder):
+                if kept and holder.kept and holder.run == str(self.run):
+                    return 0.0
+                raise machine.OccupiedError(holder.describe())
+            self._refuse_unrecorded(holder)
+            self._clean(holder)
+            return self._boot(kept=kept)
 
     def down(self) -> None:
         """Stop everything and leave nothing: also what a cluster left that died, or whose starter was killed."""
-        processes = self.plane.processes
-        for program in ("kubelet", "kube-proxy"):
-            processes.stop(program, patience=2)
-        self.containerd.stop()
-        cgroups.remove_cgroup()
-        processes.stop(patience=1)
-        unmount_all(self.run)
-        remove_kubernetes_rules()
-        remove_bridge()
-        shutil.rmtree(self.run, ignore_errors=True)
+        self._require_root()
+        with machine.held():
+            holder = machine.holder()
+            if holder and holder.run != str(self.run) and _in_use(holder):
+                raise machine.OccupiedError(holder.describe())
+            self._clean(holder)
 
     def leftovers(self) -> dict[str, list[str]]:
         """What is still there of the cluster, by kind; empty lists after `down`."""
-        return {
-            "processes": [str(pid) for pid in self.plane.processes.pids()],
-            "pod processes": [str(pid) for pid in cgroups.members()],
-            "mounts": mounts_under(self.run),
-            "links": veths(),
-            "packet filter": kubernetes_rules(),
-            "files": [str(self.run)] if self.run.exists() else [],
-        }
+        return leftovers.list_leftovers(self.run, self.network)
 
     def import_image(self, archive: Path) -> float:
         return self.containerd.import_image(archive)
 
-    def set_node_labels(self, labels: dict[str, str]) -> None:
-        assignments = [f"{name}={value}" for name, value in labels.items()]
+    def set_node_labels(self, labels: dict[str, str | None]) -> None:
+        """Set labels of the node; None removes one."""
+        assignments = [f"{name}-" if value is None else f"{name}={value}" for name, value in labels.items()]
         self.kubectl("label", "node", self.node_name, "--overwrite", *assignments)
 
     def node_labels(self) -> dict[str, str]:
         node = json.loads(self.kubectl("get", "node", self.node_name, "-o", "json").stdout)
         labels: dict[str, str] = node["metadata"]["labels"]
         return labels
+
+    def _refuse_unrecorded(self, holder: machine.Holder | None) -> None:
+        """What lives without a record may be somebody's, so it is never cleaned away on the way to something else."""
+        if holder is None and self.plane.processes.pids():
+            raise machine.OccupiedError(
+                f"processes of a cluster run in {self.run}, and there is no record of who started it: if nobody needs "
+                "it, stop it: python -m local_cluster down"
+            )
+        if holder is None and kubernetes_rules():
+            raise AddressesTakenError(
+                "packet filter rules named KUBE- are there that no local cluster recorded: another Kubernetes seems "
+                "to run on this machine. If it is gone, `kube-proxy --cleanup` removes them"
+            )
+
+    def _boot(self, *, kept: bool) -> float:
+        began = time.monotonic()
+        self.network.refuse_strangers()
+        machine.record(machine.Holder.myself(self.run, self.network, kept=kept))
+        try:
+            self._start_components()
+        except BaseException:
+            self._keep_logs()
+            self._clean(machine.holder())
+            raise
+        machine.record_booted()
+        return time.monotonic() - began
+
+    def _start_components(self) -> None:
+        self.network.make()
+        self.plane.start()
+        self._grant_kubelet_access()
+        self._start_controllers()
+        Node(self.plane, self.network).start()
+        wait_until(self._admits_pods, "the default service account", seconds=30)
+        if self.dead():
+            raise NotReadyError(f"ended while the cluster booted: {', '.join(self.dead())}")
+
+    def _admits_pods(self) -> bool:
+        """The controller manager makes it a moment after the namespace; pods are refused until then."""
+        return self.kubectl("get", "serviceaccount", "default", check=False).returncode == 0
+
+    def _grant_kubelet_access(self) -> None:
+        """The API server fetches logs as a user of its own, who may do that and nothing else."""
+        role = "system:kubelet-api-admin"
+        self.kubectl(
+            "create", "clusterrolebinding", KUBELET_CLIENT, f"--clusterrole={role}", f"--user={KUBELET_CLIENT}"
+        )
+
+    def _keep_logs(self) -> None:
+        """The logs of a boot that failed outlive it, next to the run folder."""
+        kept = self.run.with_name(f"{self.run.name}-failed-logs")
+        shutil.rmtree(kept, ignore_errors=True)
+        if self.plane.processes.logs.exists():
+            shutil.copytree(self.plane.processes.logs, kept)
+
+    def _clean(self, holder: machine.Holder | None) -> None:
+        processes = self.plane.processes
+        for program in ("kubelet", "kube-proxy"):
+            processes.stop(program, patience=2)
+        self.containerd.stop()
+        if holder:
+            # Pods and traces are told by what lies in the run folder: before it goes.
+            other = ProcessGroup(Path(holder.run))
+            other.stop(patience=1)
+            leftovers.remove_from_machine(holder)
+            leftovers.remove_own(other)
+        leftovers.remove_own(processes)
+        machine.forget()
+
+    def _require_root(self) -> None:
+        if os.geteuid() != 0:
+            raise NotRootError(
+                "the local cluster runs a kubelet, containers and a network bridge: run it as root, or use kind"
+            )
 
     def _start_controllers(self) -> None:
         tokens = self.run / "pki" / "service-accounts.key"
@@ -136,8 +206,9 @@ class LocalCluster:
         self.plane.processes.start(
             "kube-controller-manager", str(binary("kube-controller-manager")), f"--kubeconfig={manager}",
             f"--service-account-private-key-file={tokens}", f"--root-ca-file={self.plane.authority.certificate}",
-            "--allocate-node-cidrs=true", f"--cluster-cidr={POD_RANGE}", "--node-cidr-mask-size=24",
-            f"--service-cluster-ip-range={SERVICE_RANGE}",
+            "--allocate-node-cidrs=true", f"--cluster-cidr={self.network.pods}",
+            f"--node-cidr-mask-size={self.network.pods.rpartition('/')[2]}",
+            f"--service-cluster-ip-range={self.network.services}",
             "--use-service-account-credentials=true", "--leader-elect=false", "--bind-address=127.0.0.1",
             "--secure-port=0",
         )  # fmt: skip
@@ -145,3 +216,8 @@ class LocalCluster:
             "kube-scheduler", str(binary("kube-scheduler")), f"--kubeconfig={scheduler}",
             "--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=0",
         )  # fmt: skip
+
+
+def _in_use(holder: machine.Holder) -> bool:
+    """Booted to the end, wanted by somebody, and alive. Whoever asks holds the lock, so that no boot is under way."""
+    return holder.booted and (holder.kept or holder.has_its_starter()) and LocalCluster(Path(holder.run)).running()

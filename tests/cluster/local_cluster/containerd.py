@@ -4,15 +4,15 @@ Unpacking an engine image of gigabytes takes longer than booting everything else
 imported once for their content.
 """
 
-import json
 import subprocess
 import time
 from pathlib import Path
 
 from local_cluster.binaries import binary
 from local_cluster.cache import cache_dir
-from local_cluster.oci_archive import write_archive
+from local_cluster.oci_archive import images_in, write_archive
 from local_cluster.processes import ProcessGroup
+from local_cluster.traces import SHIM_SOCKETS
 from local_cluster.waiting import wait_until
 
 PAUSE_IMAGE = "localhost/pause:1"
@@ -20,19 +20,27 @@ PAUSE_IMAGE = "localhost/pause:1"
 CONFIG = """\
 version = 3
 root = "{root}"
-state = "{state}"
+state = "{run}/containerd"
 disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp"]
 [grpc]
 address = "{socket}"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{run}/opt"
+[plugins."io.containerd.shim.v1.manager"]
+socket_dir = "{sockets}"
 [plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = "{pause}"
 [plugins."io.containerd.cri.v1.runtime"]
 # Without CAP_SYS_RESOURCE a container cannot lower its OOM score, and runc ends with "can't get final child's PID".
 restrict_oom_score_adj = true
 netns_mounts_under_state_dir = true
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+Root = "{run}/runc"
 [plugins."io.containerd.cri.v1.runtime".cni]
 bin_dirs = ["/usr/lib/cni"]
-conf_dir = "{cni}"
+conf_dir = "{run}/cni"
 """
 
 
@@ -44,7 +52,6 @@ class Containerd:
         self.processes = processes
         self.root = cache_dir("containerd")
         self.socket = run / "containerd.sock"
-        self._record = self.root / "imported.json"
         self._dirty = self.root / "in-use"
 
     def start(self) -> None:
@@ -53,10 +60,10 @@ class Containerd:
         config.write_text(
             CONFIG.format(
                 root=self.root,
-                state=self.run / "containerd",
+                run=self.run,
                 socket=self.socket,
+                sockets=SHIM_SOCKETS,
                 pause=PAUSE_IMAGE,
-                cni=self.run / "cni",
             )
         )
         crashed = self._dirty.exists()
@@ -70,8 +77,14 @@ class Containerd:
 
     def stop(self) -> None:
         """Drop every container, so that the store holds nothing but images, and end."""
-        if self.processes.pids("containerd"):
+        if not self.processes.pids("containerd"):
+            return
+        try:
             self.drop_containers()
+        except (RuntimeError, subprocess.TimeoutExpired):
+            # It does not answer. The next start finds the store in use, and tidies it.
+            self.processes.stop("containerd")
+        else:
             self.processes.stop("containerd")
             self._dirty.unlink(missing_ok=True)
 
@@ -84,19 +97,23 @@ class Containerd:
             self.ctr("sandboxes", "rm", "--force", sandbox.split()[0], check=False)
 
     def import_image(self, archive: Path) -> float:
-        """Import an OCI archive unless this very archive is there. Returns the seconds it took."""
-        known = self._imported()
-        mark = f"{archive.stat().st_size}-{archive.stat().st_mtime_ns}"
-        if known.get(str(archive)) == mark:
+        """Import an OCI archive, unless the store has its very content by its name. Returns the seconds it took."""
+        wanted = images_in(archive)
+        if wanted and self._has(wanted):
             return 0.0
         began = time.monotonic()
-        self.ctr("images", "import", "--local", str(archive))
-        self._record.write_text(json.dumps({**known, str(archive): mark}))
+        self.ctr("images", "import", "--local", str(archive), seconds=900)
+        if not self._has(wanted):
+            raise RuntimeError(f"{archive} was imported, but containerd does not list {', '.join(wanted)}")
         return time.monotonic() - began
 
-    def ctr(self, *args: str, check: bool = True) -> str:
+    def _has(self, wanted: dict[str, str]) -> bool:
+        rows = [line.split() for line in self.ctr("images", "ls").splitlines()[1:]]
+        return wanted.items() <= {row[0]: row[2] for row in rows}.items()
+
+    def ctr(self, *args: str, check: bool = True, seconds: float = 30) -> str:
         command = [str(binary("ctr")), "-a", str(self.socket), "-n", "k8s.io", *args]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
         if check and done.returncode != 0:
             raise RuntimeError(f"ctr {' '.join(args)} ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout
@@ -115,6 +132,3 @@ class Containerd:
         if not archive.exists():
             write_archive(archive, PAUSE_IMAGE, program)
         self.import_image(archive)
-
-    def _imported(self) -> dict[str, str]:
-        return dict(json.loads(self._record.read_text())) if self._record.exists() else {}

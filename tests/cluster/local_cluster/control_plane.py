@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -9,12 +10,13 @@ import tempfile
 from pathlib import Path
 
 from local_cluster.binaries import CONTROL_PLANE, build
+from local_cluster.cache import cache_dir
+from local_cluster.network import Network, first_address
 from local_cluster.pki import Authority
-from local_cluster.processes import ProcessGroup
-from local_cluster.waiting import wait_until
+from local_cluster.processes import ProcessGroup, is_alive, start_of
+from local_cluster.waiting import NotReadyError, wait_until
 
-SERVICE_RANGE = "10.96.0.0/16"
-KUBERNETES_SERVICE_IP = "10.96.0.1"
+KUBELET_CLIENT = "kube-apiserver-kubelet-client"
 
 
 def free_port() -> int:
@@ -27,8 +29,11 @@ def free_port() -> int:
 class ControlPlane:
     """An API server with its store. RBAC and node authorisation are on, as in a real cluster."""
 
-    def __init__(self, run: Path, *, address: str = "127.0.0.1", port: int | None = None) -> None:
+    def __init__(
+        self, run: Path, *, address: str = "127.0.0.1", port: int | None = None, services: str = Network.services
+    ) -> None:
         self.run = run
+        self.services = services
         self.address = address
         self.port = port or free_port()
         self.url = f"https://{address}:{self.port}"
@@ -45,6 +50,19 @@ class ControlPlane:
     @property
     def kubeconfig(self) -> Path:
         return self.run / "admin.conf"
+
+    @property
+    def certificate_authority(self) -> Path:
+        return self.run / "pki" / "ca.crt"
+
+    @property
+    def client_certificate(self) -> Path:
+        """The administrator's."""
+        return self.run / "pki" / "admin.crt"
+
+    @property
+    def client_key(self) -> Path:
+        return self.run / "pki" / "admin.key"
 
     @property
     def kubectl_path(self) -> Path:
@@ -113,11 +131,10 @@ class ControlPlane:
         )  # fmt: skip
 
     def _start_api_server(self) -> None:
-        names = ["kubernetes", "kubernetes.default.svc", "localhost", "127.0.0.1", KUBERNETES_SERVICE_IP, self.address]
+        service = first_address(self.services)
+        names = ["kubernetes", "kubernetes.default.svc", "localhost", "127.0.0.1", service, self.address]
         certificate, key = self.authority.issue("apiserver", "kube-apiserver", addresses=dict.fromkeys(names))
-        kubelet_certificate, kubelet_key = self.authority.issue(
-            "kubelet-client", "apiserver", groups=["system:masters"]
-        )
+        kubelet_certificate, kubelet_key = self.authority.issue("kubelet-client", KUBELET_CLIENT)
         tokens = self.authority.signing_key("service-accounts")
         self.processes.start(
             "kube-apiserver", str(self.binaries["kube-apiserver"]),
@@ -127,7 +144,7 @@ class ControlPlane:
             f"--client-ca-file={self.authority.certificate}",
             f"--service-account-key-file={tokens}", f"--service-account-signing-key-file={tokens}",
             "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-cluster-ip-range={SERVICE_RANGE}",
+            f"--service-cluster-ip-range={self.services}",
             "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
             "--allow-privileged=true",
             f"--kubelet-client-certificate={kubelet_certificate}", f"--kubelet-client-key={kubelet_key}",
@@ -141,10 +158,35 @@ class ControlPlane:
 
 
 def a_light_control_plane() -> ControlPlane:
-    """etcd and kube-apiserver on free ports, in a temporary folder."""
-    plane = ControlPlane(Path(tempfile.mkdtemp(prefix="local-cluster-")))
-    plane.start()
-    return plane
+    """etcd and kube-apiserver on free ports, in a folder of their own."""
+    _stop_orphans()
+    for _ in range(3):
+        plane = ControlPlane(_light_folder())
+        try:
+            plane.start()
+        except NotReadyError as error:
+            plane.stop()
+            if "address already in use" not in str(error):
+                raise
+            continue  # somebody took the port between our look and our use
+        except BaseException:
+            plane.stop()
+            raise
+        return plane
+    raise NotReadyError("no port stays free long enough for etcd and kube-apiserver")
+
+
+def _light_folder() -> Path:
+    """Named after its starter, so that it can be told whether that still lives."""
+    return Path(tempfile.mkdtemp(prefix=f"light-{os.getpid()}-{start_of(os.getpid())}-", dir=cache_dir("run")))
+
+
+def _stop_orphans() -> None:
+    """Stop what a starter left that was killed."""
+    for folder in cache_dir("run").glob("light-*"):
+        _, pid, start, _ = folder.name.split("-", 3)
+        if not is_alive(int(pid), int(start)):
+            ControlPlane(folder).stop()
 
 
 def _inline(name: str, file: Path) -> dict[str, str]:

@@ -40,11 +40,13 @@ class Network:
 
     def make(self) -> None:
         """Make the bridge and give it the gateway's address."""
-        self._refuse_strangers()
         size = ipaddress.ip_network(self.pods).prefixlen
         ip("link", "add", self.bridge, "type", "bridge")
         ip("addr", "add", f"{self.gateway}/{size}", "dev", self.bridge)
         ip("link", "set", self.bridge, "up")
+        # A packet to a Service's address is rewritten only after it was routed: without a route, and on a machine that
+        # has no default one, it is never sent.
+        ip("route", "add", self.services, "dev", self.bridge)
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
     def links(self) -> list[str]:
@@ -77,8 +79,8 @@ class Network:
         config = {"cniVersion": "1.0.0", "name": CNI_NAME, "plugins": [plugin]}
         (folder / "10-bridge.conflist").write_text(json.dumps(config, indent=1))
 
-    def _refuse_strangers(self) -> None:
-        """Called after our own leftovers are gone, so that what is found here belongs to somebody else."""
+    def refuse_strangers(self) -> None:
+        """Called when our own leftovers are gone and before anything is recorded as ours."""
         if (LINKS / self.bridge).exists():
             raise AddressesTakenError(
                 f"a link {self.bridge} exists that no local cluster made: choose another name by FLASH_CLUSTER_BRIDGE, "

@@ -6,7 +6,7 @@ from local_cluster import cgroups
 from local_cluster.binaries import binary
 from local_cluster.containerd import Containerd
 from local_cluster.control_plane import ControlPlane
-from local_cluster.network import GATEWAY, POD_RANGE, write_cni_config
+from local_cluster.network import Network
 from local_cluster.waiting import wait_until
 
 NODE_NAME = "gpu-node-1"
@@ -16,8 +16,9 @@ GPUS = 2
 class Node:
     """One node with two GPUs that exist in its capacity only."""
 
-    def __init__(self, plane: ControlPlane) -> None:
+    def __init__(self, plane: ControlPlane, network: Network) -> None:
         self.plane = plane
+        self.network = network
         self.run = plane.run
         self.processes = plane.processes
         self.containerd = Containerd(self.run, self.processes)
@@ -25,7 +26,7 @@ class Node:
     def start(self) -> None:
         """Start all three and give the node its GPUs once it is ready."""
         cgroups.make_cgroup()
-        write_cni_config(self.run / "cni", self.run / "cni-state")
+        self.network.write_cni_config(self.run / "cni", self.run / "cni-state")
         self.containerd.start()
         self._start_kubelet()
         self._start_kube_proxy()
@@ -48,7 +49,7 @@ class Node:
                 "x509": {"clientCAFile": str(self.plane.authority.certificate)},
             },
             "authorization": {"mode": "Webhook"},
-            "address": GATEWAY,
+            "address": self.network.gateway,
             "healthzPort": 0,
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": f"/{cgroups.NAME}",
@@ -64,13 +65,16 @@ class Node:
             # A ConfigMap is seen in pods within seconds instead of a minute.
             "configMapAndSecretChangeDetectionStrategy": "Watch",
             "serializeImagePulls": False,
+            # Defaults lie outside the run folder.
+            "podLogsDir": str(self.run / "pod-logs"),
+            "volumePluginDir": str(self.run / "volume-plugins"),
         }
         path = self.run / "kubelet.yaml"
         path.write_text(json.dumps(config))
         identity = self.plane.identity("kubelet", f"system:node:{NODE_NAME}", groups=["system:nodes"])
         self.processes.start(
             "kubelet", str(binary("kubelet")), f"--kubeconfig={identity}", f"--config={path}",
-            f"--hostname-override={NODE_NAME}", f"--node-ip={GATEWAY}",
+            f"--hostname-override={NODE_NAME}", f"--node-ip={self.network.gateway}",
             f"--root-dir={self.run / 'kubelet'}", f"--cert-dir={self.run / 'kubelet-pki'}",
         )  # fmt: skip
 
@@ -79,15 +83,15 @@ class Node:
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
             "mode": "iptables",
-            "clusterCIDR": POD_RANGE,
+            "clusterCIDR": self.network.pods,
             "hostnameOverride": NODE_NAME,
-            "healthzBindAddress": f"{GATEWAY}:10256",
-            "metricsBindAddress": f"{GATEWAY}:10249",
+            "healthzBindAddress": f"{self.network.gateway}:10256",
+            "metricsBindAddress": f"{self.network.gateway}:10249",
             "clientConnection": {"kubeconfig": str(self.plane.identity("kube-proxy", "system:kube-proxy"))},
             # Pods of one bridge answer each other directly: without this their answers bypass the translation.
             "iptables": {"masqueradeAll": True},
             # Sysctls of connection tracking are the machine's, not a test's.
-            "conntrack": {"maxPerCore": 0, "min": 0},
+            "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         }
         path = self.run / "kube-proxy.yaml"
         path.write_text(json.dumps(config))
@@ -99,7 +103,7 @@ class Node:
         return done.stdout == "True"
 
     def _add_gpus(self) -> None:
-        """Extended resources that no device plugin owns stay as they are patched until the kubelet restarts."""
+        """The kubelet keeps extended resources that no device plugin owns: it reports only what it changed itself."""
         gpus = {"nvidia.com/gpu": str(GPUS)}
         patch = json.dumps({"status": {"capacity": gpus, "allocatable": gpus}})
         self.plane.kubectl("patch", "node", NODE_NAME, "--subresource=status", "--type=merge", f"--patch={patch}")

@@ -1,11 +1,13 @@
-"""A one-file image as an OCI archive, without any builder: for the pause image."""
+"""A one-file image as an OCI archive, without any builder: for the pause image, and for those of tests."""
 
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from pathlib import Path
 
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 LAYOUT = {"imageLayoutVersion": "1.0.0"}
 
 
@@ -14,7 +16,7 @@ def write_archive(target: Path, name: str, program: Path) -> None:
     layer = _tar({program.name: program.read_bytes()}, mode=0o755)
     config = _json(
         {
-            "architecture": "amd64",
+            "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
             "os": "linux",
             "config": {"Entrypoint": [f"/{program.name}"], "User": "65535:65535"},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
@@ -35,6 +37,21 @@ def write_archive(target: Path, name: str, program: Path) -> None:
     unfinished = target.with_suffix(".unfinished")
     unfinished.write_bytes(_tar({"oci-layout": _json(LAYOUT), "index.json": index, **blobs}, mode=0o644))
     unfinished.rename(target)
+
+
+def images_in(archive: Path) -> dict[str, str]:
+    """The names in an OCI archive, each with the digest of what it names; empty for archives of another kind."""
+    with tarfile.open(archive) as files:
+        member = next((member for member in files if member.name.removeprefix("./") == "index.json"), None)
+        content = files.extractfile(member) if member else None
+        index = json.loads(content.read()) if content else {}
+    found: dict[str, str] = {}
+    for manifest in index.get("manifests", []):
+        notes = manifest.get("annotations", {})
+        name = notes.get("io.containerd.image.name") or notes.get("org.opencontainers.image.ref.name")
+        if name:
+            found[name] = manifest["digest"]
+    return found
 
 
 def _tar(files: dict[str, bytes], *, mode: int) -> bytes:

@@ -12,6 +12,7 @@ PROGRAMS = {
     "conntrack": "conntrack",
 }
 CNI_FOLDER = Path("/usr/lib/cni")
+CNI_PLUGINS = ("bridge", "host-local", "loopback")
 CNI_PACKAGE = "containernetworking-plugins"
 
 
@@ -23,7 +24,12 @@ def missing_packages() -> list[str]:
     """Names of the packages that are not installed."""
     path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"
     missing = [package for program, package in PROGRAMS.items() if shutil.which(program, path=path) is None]
-    return missing if (CNI_FOLDER / "bridge").exists() else [*missing, CNI_PACKAGE]
+    plugins = all((CNI_FOLDER / plugin).exists() for plugin in CNI_PLUGINS)
+    return missing if plugins else [*missing, CNI_PACKAGE]
+
+
+def install_command(packages: list[str]) -> str:
+    return f"apt-get install -y --no-install-recommends {' '.join(packages)}"
 
 
 def ensure_packages() -> None:
@@ -31,11 +37,13 @@ def ensure_packages() -> None:
     missing = missing_packages()
     if not missing:
         return
-    command = f"apt-get install -y --no-install-recommends {' '.join(missing)}"
+    command = install_command(missing)
     if os.geteuid() != 0:
         raise MissingPackagesError(
             f"the local cluster runs containers and a network bridge; once, as root: apt-get update && {command}"
         )
+    if shutil.which("apt-get") is None:
+        raise MissingPackagesError(f"there is no apt-get here; install what Debian calls {' '.join(missing)}")
     print(f"    installing {' '.join(missing)}", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for step in ("apt-get update -qq", f"{command} -qq"):

@@ -18,13 +18,17 @@ LIFETIME = dt.timedelta(days=3650)
 
 
 class Authority:
-    """Issues certificates into a folder as NAME.crt and NAME.key."""
+    """Issues certificates into a folder as NAME.crt and NAME.key; an authority that is there already goes on."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "local-cluster")])
+        if self.certificate.exists():
+            # A running cluster trusts this one: a second process that asks for an identity must not replace it.
+            self._key = _read_private(folder / "ca.key")
+            return
         folder.mkdir(parents=True, exist_ok=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "local-cluster")])
         certificate = (
             self._builder(self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
@@ -81,6 +85,13 @@ def _general_name(address: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(address))
     except ValueError:
         return x509.DNSName(address)
+
+
+def _read_private(path: Path) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError(f"{path} holds no elliptic curve key")
+    return key
 
 
 def _write_private(path: Path, key: ec.EllipticCurvePrivateKey) -> None:

@@ -1,0 +1,375 @@
+"""What the API server refuses, and what it says then: the field, and what to write instead."""
+
+from typing import Any
+
+import pytest
+
+from builders import a_flash_object
+from flash_operator.api.rules import OWNED_ARGUMENTS
+
+pytestmark = pytest.mark.apiserver
+
+REFUSED = {
+    "no model": ({"model": None}, "spec.model", "must be of type object"),
+    "a source without a scheme": ({"model": {"source": "/models/v4"}}, "spec.model.source", "should match"),
+    "a source of an unknown scheme": ({"model": {"source": "s3://bucket/v4"}}, "spec.model.source", "(hf|oci|pvc)"),
+    "a revision of a folder": (
+        {"model": {"source": "pvc://a/b", "revision": "main"}},
+        "spec.model.revision",
+        "belongs to an hf:// source",
+    ),
+    "no served name": ({"model": {"source": "pvc://a/b", "servedNames": []}}, "spec.model.servedNames", "at least 1"),
+    "negative replicas": ({"replicas": -1}, "spec.replicas", "greater than or equal to 0"),
+    "too many replicas": ({"replicas": 65}, "spec.replicas", "less than or equal to 64"),
+    "replicas as a word": ({"replicas": "two"}, "spec.replicas", "expected numeric"),
+    "an unknown profile": ({"engine": {"profile": "Fast"}}, "spec.engine.profile", '"LongContext"'),
+    "a custom profile without its figures": (
+        {"engine": {"profile": "Custom"}},
+        "spec.engine.profile",
+        "needs contextTokens and maxSequences",
+    ),
+    "more memory than there is": ({"engine": {"memoryPercent": 120}}, "spec.engine.memoryPercent", "equal to 98"),
+    "a context of nothing": ({"engine": {"contextTokens": 0}}, "spec.engine.contextTokens", "equal to 16"),
+    "fewer batched tokens than sequences": (
+        {"engine": {"batchedTokens": 16, "maxSequences": 32}},
+        "spec.engine.batchedTokens",
+        "at least maxSequences",
+    ),
+    "an unknown pull policy": (
+        {"engine": {"imagePullPolicy": "Sometimes"}},
+        "spec.engine.imagePullPolicy",
+        '"IfNotPresent"',
+    ),
+    "the port as an extra argument": ({"engine": {"extraArgs": ["--port=9"]}}, "spec.engine.extraArgs", "8000"),
+    "speculation as an extra argument": (
+        {"engine": {"extraArgs": ["--speculative-config", "{}"]}},
+        "spec.engine.extraArgs",
+        "use speculation",
+    ),
+    "an API key as an extra argument": (
+        {"engine": {"extraArgs": ["--api-key=x"]}},
+        "spec.engine.extraArgs",
+        "authenticate in front of the Service",
+    ),
+    "custom all-reduce as an extra argument": (
+        {"engine": {"extraArgs": ["--disable-custom-all-reduce"]}},
+        "spec.engine.extraArgs",
+        "use interconnect.customAllReduce",
+    ),
+    "a variable of the operator's own": (
+        {"engine": {"extraEnv": [{"name": "FLASH_RUN_DIR", "value": "/"}]}},
+        "spec.engine.extraEnv",
+        "choose another name",
+    ),
+    "a variable twice": (
+        {"engine": {"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}},
+        "spec.engine.extraEnv",
+        "duplicate",
+    ),
+    "a variable without a name": ({"engine": {"extraEnv": [{"value": "1"}]}}, "spec.engine.extraEnv", "name"),
+    "a variable with a bad name": (
+        {"engine": {"extraEnv": [{"name": "1A", "value": "1"}]}},
+        "spec.engine.extraEnv[0].name",
+        "should match",
+    ),
+    "an unknown speculation": ({"speculation": {"method": "Eagle"}}, "spec.speculation.method", '"Mtp"'),
+    "too many drafts": ({"speculation": {"tokens": 3}}, "spec.speculation.tokens", "less than or equal to 2"),
+    "safe and forced at once": (
+        {"interconnect": {"mode": "Safe", "customAllReduce": "Enabled"}},
+        "spec.interconnect.customAllReduce",
+        "set one of them to Auto",
+    ),
+    "safe with peer-to-peer": (
+        {"interconnect": {"mode": "Safe", "env": [{"name": "NCCL_P2P_DISABLE", "value": "0"}]}},
+        "spec.interconnect.env",
+        "remove NCCL_P2P_DISABLE=0",
+    ),
+    "LL128 over PCIe": (
+        {"interconnect": {"env": [{"name": "NCCL_PROTO", "value": "LL,LL128"}]}},
+        "spec.interconnect.env",
+        "use LL or Simple",
+    ),
+    "NCCL without shared memory": (
+        {"interconnect": {"env": [{"name": "NCCL_SHM_DISABLE", "value": "1"}]}},
+        "spec.interconnect.env",
+        "falls to sockets",
+    ),
+    "a variable that is not NCCL's": (
+        {"interconnect": {"env": [{"name": "PATH", "value": "/"}]}},
+        "spec.interconnect.env",
+        "engine.extraEnv",
+    ),
+    "a floor of nothing": (
+        {"readiness": {"minDecodeTokensPerSecond": 0}},
+        "spec.readiness.minDecodeTokensPerSecond",
+        "equal to 1",
+    ),
+    "a floor above what is possible": (
+        {"readiness": {"minAcceptancePercent": 101}},
+        "spec.readiness.minAcceptancePercent",
+        "equal to 100",
+    ),
+    "a floor as a fraction": (
+        {"readiness": {"minDecodeTokensPerSecond": 60.5}},
+        "spec.readiness.minDecodeTokensPerSecond",
+        "integer",
+    ),
+    "a ceiling beyond the request's time": (
+        {"readiness": {"maxFirstTokenMillis": 500000, "requestTimeoutSeconds": 60}},
+        "spec.readiness.maxFirstTokenMillis",
+        "lower it",
+    ),
+    "a startup that is over before it is retried": (
+        {"readiness": {"startupTimeoutSeconds": 10, "retrySeconds": 30}},
+        "spec.readiness.startupTimeoutSeconds",
+        "at least retrySeconds",
+    ),
+    "an empty question": ({"readiness": {"golden": {"prompt": ""}}}, "spec.readiness.golden.prompt", "at least 1"),
+    "an unknown field": ({"engine": {"tensorParallelSize": 4}}, "engine.tensorParallelSize", "field not declared"),
+    # The checkpoint.
+    "a source with an owner only": ({"model": {"source": "hf://owner"}}, "spec.model.source", "hf://OWNER/NAME"),
+    "a revision behind the name": (
+        {"model": {"source": "hf://owner/name@main"}},
+        "spec.model.source",
+        "goes into model.revision",
+    ),
+    "a claim in upper case": ({"model": {"source": "pvc://Models/v4"}}, "spec.model.source", "in lower case"),
+    "a folder with a slash behind it": (
+        {"model": {"source": "pvc://a/b/"}},
+        "spec.model.source",
+        "no slash at the end",
+    ),
+    "a folder above the claim's root": ({"model": {"source": "pvc://a/../b"}}, "spec.model.source", "may not contain"),
+    "a revision of an image": (
+        {"model": {"source": "oci://registry.example/m:1", "revision": "main"}},
+        "spec.model.revision",
+        "pinned by its digest",
+    ),
+    "a served name that the engine would read as an argument": (
+        {"model": {"source": "pvc://a/b", "servedNames": ["--port=9"]}},
+        "spec.model.servedNames[0]",
+        "should match",
+    ),
+    "a served name twice": (
+        {"model": {"source": "pvc://a/b", "servedNames": ["v4", "v4"]}},
+        "spec.model.servedNames",
+        "remove one of them",
+    ),
+    # The engine, and the ways around the fields that vLLM's parser offers.
+    "an image with a blank": ({"engine": {"image": "mine/engine :7"}}, "spec.engine.image", "should match"),
+    "an argument with underscores": (
+        {"engine": {"extraArgs": ["--max_model_len=1024"]}},
+        "spec.engine.extraArgs",
+        "use engine.contextTokens",
+    ),
+    "an argument cut short": (
+        {"engine": {"extraArgs": ["--gpu-memory=0.9"]}},
+        "spec.engine.extraArgs",
+        "use engine.memoryPercent",
+    ),
+    "one key of a JSON argument": (
+        {"engine": {"extraArgs": ["--speculative-config.num_speculative_tokens=3"]}},
+        "spec.engine.extraArgs",
+        "use speculation",
+    ),
+    "speculation by its short name": (
+        {"engine": {"extraArgs": ["-sc={}"]}},
+        "spec.engine.extraArgs",
+        "use speculation",
+    ),
+    "custom all-reduce switched on by an argument": (
+        {"engine": {"extraArgs": ["--no-disable-custom-all-reduce"]}},
+        "spec.engine.extraArgs",
+        "use interconnect.customAllReduce",
+    ),
+    "arguments in a file": (
+        {"engine": {"extraArgs": ["--config", "/models/vllm.yaml"]}},
+        "spec.engine.extraArgs",
+        "write its lines as arguments",
+    ),
+    "an engine without the figures that the gate reads": (
+        {"engine": {"extraArgs": ["--disable-log-stats"]}},
+        "spec.engine.extraArgs",
+        "leave it out",
+    ),
+    "an argument that is empty": ({"engine": {"extraArgs": [""]}}, "spec.engine.extraArgs[0]", "at least 1"),
+    "more arguments than anybody reads": (
+        {"engine": {"extraArgs": [f"--a{n}" for n in range(33)]}},
+        "spec.engine.extraArgs",
+        "at most 32",
+    ),
+    "a home of one's own": (
+        {"engine": {"extraEnv": [{"name": "HOME", "value": "/root"}]}},
+        "spec.engine.extraEnv",
+        "change them in podTemplate",
+    ),
+    "a token in plain sight": (
+        {"engine": {"extraEnv": [{"name": "HF_TOKEN", "value": "x"}]}},
+        "spec.engine.extraEnv",
+        "secretKeyRef",
+    ),
+    "a key that the gate does not have": (
+        {"engine": {"extraEnv": [{"name": "VLLM_API_KEY", "value": "x"}]}},
+        "spec.engine.extraEnv",
+        "authenticate in front of the Service",
+    ),
+    "an NCCL variable in the wrong place": (
+        {"engine": {"extraEnv": [{"name": "NCCL_DEBUG", "value": "INFO"}]}},
+        "spec.engine.extraEnv",
+        "interconnect.env",
+    ),
+    "GPUs as a resource": (
+        {"engine": {"resources": {"limits": {"nvidia.com/gpu": 4}}}},
+        "spec.engine.resources",
+        "raise replicas",
+    ),
+    "a resource that is no quantity": (
+        {"engine": {"resources": {"requests": {"memory": "64 gigabytes"}}}},
+        "spec.engine.resources.requests.memory",
+        "should match",
+    ),
+    "a resource in the wrong place": (
+        {"engine": {"resources": {"memory": "64Gi"}}},
+        "engine.resources.memory",
+        "field not declared",
+    ),
+    # Speculation and interconnect.
+    "drafts without speculation": (
+        {"speculation": {"method": "Disabled", "tokens": 2}},
+        "spec.speculation.tokens",
+        "remove it, or set method to Mtp",
+    ),
+    "an unknown mode": ({"interconnect": {"mode": "Turbo"}}, "spec.interconnect.mode", '"Safe"'),
+    "an unknown NCCL profile": ({"interconnect": {"ncclProfile": "LL"}}, "spec.interconnect.ncclProfile", '"None"'),
+    "custom all-reduce without peer-to-peer": (
+        {"interconnect": {"customAllReduce": "Enabled", "env": [{"name": "NCCL_P2P_DISABLE", "value": "1"}]}},
+        "spec.interconnect.env",
+        "or set it to Auto",
+    ),
+    "custom all-reduce with an allocator that breaks it": (
+        {
+            "interconnect": {"customAllReduce": "Enabled"},
+            "engine": {"extraEnv": [{"name": "PYTORCH_CUDA_ALLOC_CONF", "value": "expandable_segments:True"}]},
+        },
+        "spec.engine.extraEnv",
+        "set interconnect.customAllReduce to Auto",
+    ),
+    "LL128 in small letters": (
+        {"interconnect": {"env": [{"name": "NCCL_PROTO", "value": "ll128"}]}},
+        "spec.interconnect.env",
+        "use LL or Simple",
+    ),
+    "NCCL without shared memory, in the engine's environment": (
+        {"engine": {"extraEnv": [{"name": "NCCL_SHM_DISABLE", "value": "1"}]}},
+        "spec.engine.extraEnv",
+        "falls to sockets",
+    ),
+    # Readiness.
+    "a sample longer than the context": (
+        {"engine": {"contextTokens": 128}, "readiness": {"decodeTokens": 128}},
+        "spec.readiness.decodeTokens",
+        "lower decodeTokens",
+    ),
+    "a sample that cannot end in time at the floor": (
+        {"readiness": {"minDecodeTokensPerSecond": 1, "decodeTokens": 500}},
+        "spec.readiness.decodeTokens",
+        "raise requestTimeoutSeconds",
+    ),
+    "no sample at all": ({"readiness": {"samples": 0}}, "spec.readiness.samples", "equal to 1"),
+    "a duration as a word": ({"readiness": {"retrySeconds": "30s"}}, "spec.readiness.retrySeconds", "expected numeric"),
+    "an unknown kind of question": (
+        {"readiness": {"golden": {"kind": "Embedding", "prompt": "x"}}},
+        "spec.readiness.golden.kind",
+        '"Completion"',
+    ),
+    "a completion of the question meant for a chat": (
+        {"readiness": {"golden": {"kind": "Completion"}}},
+        "spec.readiness.golden.prompt",
+        "give a prompt",
+    ),
+    "an answer that is no regular expression": (
+        {"readiness": {"golden": {"expect": "(42"}}},
+        "spec.readiness.golden.expect",
+        "escape what is meant literally",
+    ),
+    # Placement, rollout, and the rest.
+    "a node label that cannot be": (
+        {"placement": {"nodeSelector": {"no label": "x"}}},
+        "spec.placement.nodeSelector",
+        "write PREFIX/NAME or NAME",
+    ),
+    "a node label with a value that cannot be": (
+        {"placement": {"nodeSelector": {"pool": "a b"}}},
+        "spec.placement.nodeSelector.pool",
+        "should match",
+    ),
+    "a toleration with a typing error": (
+        {"placement": {"tolerations": [{"key": "nvidia.com/gpu", "opertor": "Exists"}]}},
+        "placement.tolerations[0].opertor",
+        "field not declared",
+    ),
+    "a toleration of an unknown effect": (
+        {"placement": {"tolerations": [{"key": "a", "effect": "Never"}]}},
+        "spec.placement.tolerations[0].effect",
+        '"NoSchedule"',
+    ),
+    "a toleration of everything by accident": (
+        {"placement": {"tolerations": [{"effect": "NoSchedule"}]}},
+        "spec.placement.tolerations[0]",
+        "say so with operator Exists",
+    ),
+    "a toleration with a value that is not looked at": (
+        {"placement": {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}},
+        "spec.placement.tolerations[0]",
+        "use operator Equal",
+    ),
+    "a toleration for a time that never begins": (
+        {"placement": {"tolerations": [{"key": "a", "tolerationSeconds": 5}]}},
+        "spec.placement.tolerations[0]",
+        "needs effect NoExecute",
+    ),
+    "a drain of a day": ({"rollout": {"drainSeconds": 86400}}, "spec.rollout.drainSeconds", "equal to 3600"),
+    "an unknown section": ({"autoscaling": {"min": 1}}, "spec.autoscaling", "field not declared"),
+}
+
+
+@pytest.mark.parametrize(("spec", "field", "told"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_bad_spec_is_refused_with_the_field_and_the_remedy(
+    apply_spec: Any, spec: dict[str, Any], field: str, told: str
+) -> None:
+    done = apply_spec(**spec)
+
+    assert done.returncode != 0
+    assert field in done.stderr
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize("argument", OWNED_ARGUMENTS)
+def test_an_argument_that_a_field_stands_for_is_refused_however_it_is_spelt(apply_spec: Any, argument: str) -> None:
+    dashes = len(argument) - len(argument.lstrip("-"))
+    underscored = argument[:dashes] + argument[dashes:].replace("-", "_")
+    for given in ([argument, "1"], [f"{argument}=1"], ["--seed=1", f"{argument}.key=1"], [f"{underscored}=1"]):
+        done = apply_spec(engine={"extraArgs": given})
+        assert done.returncode != 0, given
+        assert f"{argument} may not be given here: {OWNED_ARGUMENTS[argument]}" in done.stderr
+
+
+def test_an_object_without_a_spec_is_refused(apply: Any) -> None:
+    done = apply({**a_flash_object(), "metadata": {"name": "flash", "namespace": "default"}, "spec": None})
+    assert "spec in body must be of type object" in done.stderr
+
+
+BAD_NAMES = {
+    "longer than the names of pods leave room for": ("x" * 53, "may not be more than 52"),
+    "that begins with a digit, which a Service's may not": ("4flash", "begin it with a letter"),
+    "with a dot, which a Service's may not have": ("flash.v4", "use lower-case letters"),
+}
+
+
+@pytest.mark.parametrize(("name", "told"), BAD_NAMES.values(), ids=BAD_NAMES.keys())
+def test_a_name_is_refused(apply_spec: Any, name: str, told: str) -> None:
+    done = apply_spec(name)
+
+    assert done.returncode != 0
+    assert "metadata.name" in done.stderr
+    assert told in done.stderr

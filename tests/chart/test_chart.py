@@ -1,0 +1,143 @@
+"""The chart with real helm: what it renders, what it refuses, and that its roles are what the code calls."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flash_operator.api.names import GROUP, PLURAL
+from flash_operator.runtime.cluster import RESOURCES
+from flash_operator.runtime.observer import CHILD_KINDS
+from flash_operator.runtime.settings import Settings
+from local_cluster.binaries import binary
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "deepseek-flash-operator"
+
+
+def helm(*args: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([str(binary("helm")), *args], capture_output=True, text=True, check=False)
+
+
+def render(*values: str) -> list[dict[str, Any]]:
+    settings = [f"--set={value}" for value in values]
+    done = helm("template", "flash", str(CHART), "--namespace", "system", *settings)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def only(documents: list[dict[str, Any]], kind: str, name: str = "flash") -> dict[str, Any]:
+    (found,) = (d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name)
+    return found
+
+
+def test_lint_is_clean() -> None:
+    done = helm("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_chart_installs_the_committed_crd_and_keeps_it() -> None:
+    """Keeping it is what keeps every deployment when somebody uninstalls the chart by mistake."""
+    source = yaml.safe_load((ROOT / "crds" / "deepseekflashdeployments.yaml").read_text())
+    rendered = only(render(), "CustomResourceDefinition", f"{PLURAL}.{GROUP}")
+    assert rendered["spec"] == source["spec"]
+    assert rendered["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_the_crd_can_be_left_to_others() -> None:
+    assert not any(document["kind"] == "CustomResourceDefinition" for document in render("crds.install=false"))
+
+
+BAD_VALUES = {
+    "an unknown value": ("replica=2", "replica"),
+    "an unknown value inside": ("image.name=x", "name"),
+    "no replicas": ("replicas=0", "replicas"),
+    "replicas as a word": ("replicas=many", "replicas"),
+    "an unknown log format": ("logFormat=xml", "logFormat"),
+    "an unknown pull policy": ("image.pullPolicy=Maybe", "pullPolicy"),
+}
+
+
+@pytest.mark.parametrize(("value", "named"), BAD_VALUES.values(), ids=BAD_VALUES.keys())
+def test_a_bad_value_is_refused_by_name(value: str, named: str) -> None:
+    done = helm("template", "flash", str(CHART), f"--set={value}")
+    assert done.returncode != 0
+    assert named in done.stderr
+
+
+def test_the_operator_runs_restricted() -> None:
+    pod = only(render(), "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert "cpu" not in container["resources"]["limits"], "a throttled leader loses its lease"
+
+
+def test_the_operator_understands_the_arguments_it_is_given() -> None:
+    (container,) = only(render("engineImage=e:1", "watchNamespace=team"), "Deployment")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    settings = Settings.parse(container["args"])
+    assert (settings.engine_image, settings.namespace, settings.lease_namespace) == ("e:1", "team", "system")
+
+
+def granted(role: dict[str, Any]) -> set[tuple[str, str, str]]:
+    """(API group, resource, verb) of a role."""
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def needed() -> set[tuple[str, str, str]]:
+    """What cluster.py, observer.py and watches.py ask of the API server."""
+
+    def of(kind: str, *verbs: str) -> set[tuple[str, str, str]]:
+        resource = RESOURCES[kind]
+        group = resource.prefix.removeprefix("/apis/").rpartition("/")[0] if "/apis/" in resource.prefix else ""
+        return {(group, resource.plural, verb) for verb in verbs}
+
+    children = {access for kind in CHILD_KINDS for access in of(kind, "list", "create", "patch", "delete")}
+    return (
+        children
+        | of("DeepSeekFlashDeployment", "get", "list", "watch")
+        | {(GROUP, f"{PLURAL}/status", "patch")}
+        | of("Deployment", "watch")
+        | of("Pod", "list", "watch", "patch")
+        | of("Node", "get", "list", "watch")
+        | of("Event", "create", "patch")
+    )
+
+
+def test_the_cluster_role_is_exactly_what_the_code_calls() -> None:
+    """The end-to-end tests run under it, so a right that is missing shows there, and one too many shows here."""
+    assert granted(only(render(), "ClusterRole")) == needed()
+
+
+def test_the_lease_is_the_only_right_in_the_own_namespace() -> None:
+    role = only(render(), "Role")
+    assert role["metadata"]["namespace"] == "system"
+    assert granted(role) == {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")}
+
+
+def test_people_get_roles_by_aggregation() -> None:
+    documents = render()
+    edit = only(documents, "ClusterRole", "flash-edit")
+    view = only(documents, "ClusterRole", "flash-view")
+    assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
+    assert {verb for _, _, verb in granted(view)} == {"get", "list", "watch"}
+
+
+def test_monitoring_is_opt_in() -> None:
+    assert not any(document["kind"] == "ServiceMonitor" for document in render())
+    assert any(document["kind"] == "ServiceMonitor" for document in render("metrics.serviceMonitor.enabled=true"))

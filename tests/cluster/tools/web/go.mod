@@ -1,0 +1,3 @@
+module local-cluster/web
+
+go 1.26.0

@@ -1,0 +1,121 @@
+"""The election, between real candidates on a real API server; their clocks are moved by hand."""
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cluster_fixtures import ControlPlane
+from flash_operator.runtime.cluster import Cluster
+from flash_operator.runtime.lease import NAME, LeaderLease, LeaseLostError, LeaseTimes
+
+pytestmark = pytest.mark.apiserver
+
+QUICK = LeaseTimes(duration=15.0, give_up=10.0, interval=0.01)
+
+
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TickingClock(Clock):
+    """A second passes with each look."""
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+@pytest.fixture
+async def cluster(api_server: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
+    monkeypatch.setenv("KUBECONFIG", str(api_server.kubeconfig))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    made = await Cluster.connect()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def namespace(api_server: ControlPlane) -> str:
+    name = f"lease-{uuid.uuid4().hex[:6]}"
+    api_server.kubectl("create", "namespace", name)
+    return name
+
+
+async def holder(cluster: Cluster, namespace: str) -> str:
+    lease = await cluster.get("Lease", NAME, namespace)
+    assert lease is not None
+    return str(lease["spec"]["holderIdentity"])
+
+
+async def test_the_first_candidate_leads_and_the_second_stands_by(cluster: Cluster, namespace: str) -> None:
+    first, second = (LeaderLease(cluster, namespace, name, QUICK, Clock()) for name in ("one", "two"))
+    await first.acquire()
+    assert await second.try_once() is False
+    assert await holder(cluster, namespace) == "one"
+
+
+async def test_a_released_lease_is_taken_at_once(cluster: Cluster, namespace: str) -> None:
+    first, second = (LeaderLease(cluster, namespace, name, QUICK, Clock()) for name in ("one", "two"))
+    await first.acquire()
+    await first.release()
+    assert await second.try_once() is True
+
+
+async def test_a_lease_that_is_not_renewed_is_taken_after_its_duration_and_not_before(
+    cluster: Cluster, namespace: str
+) -> None:
+    clock = Clock()
+    dead, next_one = (
+        LeaderLease(cluster, namespace, "dead", QUICK),
+        LeaderLease(cluster, namespace, "next", QUICK, clock),
+    )
+    await dead.acquire()
+    assert await next_one.try_once() is False
+    clock.now += 14.9
+    assert await next_one.try_once() is False
+    clock.now += 0.2
+    assert await next_one.try_once() is True
+    assert await holder(cluster, namespace) == "next"
+
+
+async def test_a_renewed_lease_is_not_taken_however_long_one_waits(cluster: Cluster, namespace: str) -> None:
+    clock = Clock()
+    alive = LeaderLease(cluster, namespace, "alive", QUICK)
+    hungry = LeaderLease(cluster, namespace, "hungry", QUICK, clock)
+    await alive.acquire()
+    for _ in range(5):
+        assert await hungry.try_once() is False
+        assert await alive.try_once() is True
+        clock.now += 10
+
+
+async def test_a_holder_whose_lease_was_taken_stops_at_once(cluster: Cluster, namespace: str) -> None:
+    clock = Clock()
+    slow = LeaderLease(cluster, namespace, "slow", QUICK)
+    await slow.acquire()
+    quick = LeaderLease(cluster, namespace, "quick", QUICK, clock)
+    await quick.try_once()
+    clock.now += 16
+    assert await quick.try_once() is True
+    with pytest.raises(LeaseLostError, match="another operator"):
+        await slow.hold()
+
+
+async def test_a_holder_that_cannot_renew_gives_up_before_another_may_take_over(
+    api_server: ControlPlane, cluster: Cluster, namespace: str
+) -> None:
+    lonely = LeaderLease(cluster, namespace, "lonely", QUICK, TickingClock())
+    await lonely.acquire()
+    # Nothing can be made in a namespace that is on its way out, so renewing fails from here on.
+    api_server.kubectl("delete", "namespace", namespace, "--wait=false")
+    api_server.kubectl("delete", "lease", NAME, "-n", namespace)
+
+    with pytest.raises(LeaseLostError, match="could not be renewed for 10 s"):
+        await lonely.hold()

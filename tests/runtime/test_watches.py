@@ -1,0 +1,254 @@
+"""kopf as an informer, with the traps that it has: each test is one of them."""
+
+import asyncio
+import inspect
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import kopf
+import pytest
+
+import flash_operator
+from builders import a_flash_object, a_node, a_pod
+from flash_operator.api.names import DEPLOYMENT_LABEL, PLURAL
+from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.watches import Watches, kopf_settings
+from flash_operator.runtime.workqueue import WorkQueue
+from scripted_api_stub import ScriptedApiStub
+
+KEY = FlashKey("team", "flash")
+
+
+@pytest.fixture
+def stub() -> ScriptedApiStub:
+    return ScriptedApiStub()
+
+
+class Informer:
+    """Watches on the stub, and what they enqueued."""
+
+    def __init__(self, queue: WorkQueue[FlashKey], running: "asyncio.Task[None]") -> None:
+        self.queue = queue
+        self.running = running
+        self.worked: list[FlashKey] = []
+
+    async def work(self) -> None:
+        """A worker that only takes notes."""
+        while True:
+            key = await self.queue.get()
+            self.worked.append(key)
+            await asyncio.sleep(0.01)
+            self.queue.done(key)
+
+    async def settle(self) -> None:
+        """Until nothing was enqueued for a while."""
+        seen = -1
+        while seen != len(self.worked):
+            seen = len(self.worked)
+            await asyncio.sleep(0.3)
+
+
+@asynccontextmanager
+async def watching(
+    stub: ScriptedApiStub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: kopf.OperatorSettings | None = None,
+) -> AsyncIterator[Informer]:
+    async with stub.serve() as address:
+        kubeconfig = tmp_path / "kubeconfig"
+        kubeconfig.write_text(json.dumps(_kubeconfig(address)))
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        queue: WorkQueue[FlashKey] = WorkQueue()
+        watches = Watches(queue)
+        stop, ready = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(
+            kopf.operator(
+                registry=watches.registry,
+                settings=settings or kopf_settings(),
+                standalone=True,
+                clusterwide=True,
+                stop_flag=stop,
+                ready_flag=ready,
+            )
+        )
+        informer = Informer(queue, running)
+        working = asyncio.create_task(informer.work())
+        try:
+            yield informer
+        finally:
+            working.cancel()
+            stop.set()
+            stub.end_watches()
+            await asyncio.gather(running, working, return_exceptions=True)
+            queue.close()
+
+
+def _kubeconfig(address: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": address.rstrip("/")}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+
+
+async def until(look: Callable[[], bool], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not look():
+            await asyncio.sleep(0.02)
+
+
+def an_engine_pod(name: str = "flash-a") -> dict[str, Any]:
+    pod = a_pod(name)
+    pod["metadata"]["labels"] = {DEPLOYMENT_LABEL: "flash"}
+    return pod
+
+
+async def test_a_pods_event_enqueues_its_deployment(
+    stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watching(stub, tmp_path, monkeypatch) as informer:
+        await until(lambda: stub.asked["watch pods"] > 0)
+        stub.put("pods", an_engine_pod())
+        await until(lambda: informer.worked == [KEY])
+
+
+async def test_thousands_of_events_of_one_deployment_are_a_handful_of_reconciles(
+    stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watching(stub, tmp_path, monkeypatch) as informer:
+        await until(lambda: stub.asked["watch pods"] > 0)
+        for _ in range(2000):
+            stub.put("pods", an_engine_pod())
+        await until(lambda: len(informer.worked) > 0)
+        await informer.settle()
+    assert len(informer.worked) < 400
+
+
+async def test_a_kubelets_heartbeats_enqueue_nothing_and_a_label_enqueues_everybody(
+    stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub.put(PLURAL, a_flash_object())
+    stub.put("nodes", a_node())
+    async with watching(stub, tmp_path, monkeypatch) as informer:
+        await until(lambda: stub.asked["watch nodes"] > 0 and len(informer.worked) > 0)
+        await informer.settle()
+        before = len(informer.worked)
+        for beat in range(100):
+            node = a_node()
+            node["status"]["conditions"] = [{"type": "Ready", "lastHeartbeatTime": str(beat)}]
+            stub.put("nodes", node)
+        await informer.settle()
+        assert len(informer.worked) == before
+
+        stub.put("nodes", a_node(gpu_link="phb", gpu_p2p="verified"))
+        await until(lambda: len(informer.worked) == before + 1)
+
+
+async def test_an_object_that_vanished_in_a_410_gap_is_never_decided_from_memory(
+    stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kopf relists after a 410 and tells only of what is left. Its index would keep the ghost for ever.
+
+    The watches keep none: a resync lists (`Workers`), and a reconcile reads anew (`Observer`). What a watch still
+    knows is only whom to enqueue for a node, and a key too many costs one look that finds nothing.
+    """
+    stub.put(PLURAL, a_flash_object("ghost"))
+    stub.put(PLURAL, a_flash_object("flash"))
+    async with watching(stub, tmp_path, monkeypatch) as informer:
+        await until(lambda: {key.name for key in informer.worked} == {"ghost", "flash"})
+        await until(lambda: stub.asked[f"watch {PLURAL}"] > 0)
+        listed = stub.asked[f"list {PLURAL}"]
+        stub.lose(PLURAL, "ghost")
+        stub.gone(PLURAL)
+        await until(lambda: stub.asked[f"list {PLURAL}"] > listed)
+        await until(lambda: informer.worked.count(KEY) > 1)
+        await informer.settle()
+        assert informer.worked.count(FlashKey("team", "ghost")) == 1, "kopf told of a ghost: see the docstring"
+
+
+async def test_a_deleted_deployment_is_forgotten(
+    stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub.put(PLURAL, a_flash_object())
+    async with watching(stub, tmp_path, monkeypatch) as informer:
+        await until(lambda: informer.worked == [KEY] and stub.asked[f"watch {PLURAL}"] > 0)
+        stub.remove(PLURAL, "flash")
+        await informer.settle()
+        stub.put("nodes", a_node(gpu_link="sys"))
+        await informer.settle()
+    assert informer.worked == [KEY]
+
+
+async def test_watching_writes_nothing(stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No finalizer, no annotation, no event of kopf's own: whoever deletes a CR never waits for a dead operator."""
+    stub.put(PLURAL, a_flash_object())
+    async with watching(stub, tmp_path, monkeypatch) as informer:
+        await until(lambda: informer.worked == [KEY])
+        stub.put(PLURAL, a_flash_object(generation=2))
+        await until(lambda: len(informer.worked) > 1)
+        await informer.settle()
+    assert stub.writes == []
+
+
+async def test_an_api_server_that_fails_for_good_ends_the_watching(
+    stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crash-only: the process ends and is started anew. A deaf operator that looks alive is the worst."""
+    settings = kopf_settings()
+    settings.networking.error_backoffs = ()
+    stub.list_status = 500
+    async with watching(stub, tmp_path, monkeypatch, settings) as informer:
+        await until(informer.running.done)
+        assert informer.running.exception() is not None
+
+
+async def test_throttling_does_not_end_the_watching(
+    stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = kopf_settings()
+    settings.networking.error_backoffs = (0.05,)
+    stub.list_status = 429
+    async with watching(stub, tmp_path, monkeypatch, settings) as informer:
+        await until(lambda: stub.asked["list pods"] > 1)
+        assert not informer.running.done()
+        stub.list_status = 200
+        stub.put("pods", an_engine_pod())
+        await until(lambda: KEY in informer.worked, seconds=40)
+
+
+FORBIDDEN = {"create", "update", "delete", "field", "resume", "timer", "daemon", "index", "validate", "mutate", "adopt"}
+
+
+def test_no_handler_of_kopf_decides_from_what_it_remembers() -> None:
+    """on.create and its kin write annotations, daemons and timers write finalizers, indexes keep ghosts."""
+    used: set[str] = set()
+    for path in Path(inspect.getfile(flash_operator)).parent.rglob("*.py"):
+        used |= set(
+            re.findall(r"kopf\.(?:on\.)?(event|login|startup|cleanup|" + "|".join(FORBIDDEN) + r")\b", path.read_text())
+        )
+    assert used == {"event", "login", "startup", "cleanup"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [
+        ("scanning.disabled", True),
+        ("posting.enabled", False),
+        ("peering.standalone", True),
+        ("watching.server_timeout", 300),
+        ("networking.request_timeout", 30),
+        ("process.ultimate_exiting_timeout", 25),
+    ],
+)
+def test_kopf_is_quiet_and_bounded(setting: str, wanted: object) -> None:
+    section, _, name = setting.partition(".")
+    assert getattr(getattr(kopf_settings(), section), name) == wanted

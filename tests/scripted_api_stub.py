@@ -1,0 +1,149 @@
+"""A stub of an API server whose watches follow a script, for what a real one cannot be made to do on demand.
+
+It can lose a deletion (no DELETED event, then a 410 in the stream, as after a compaction during a disconnect), end
+watches with errors, and count what it was asked. Everything else is tested on a real API server.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from flash_operator.api.names import GROUP, KIND, PLURAL, VERSION
+
+RESOURCES = {
+    f"/apis/{GROUP}/{VERSION}": [(PLURAL, KIND, True)],
+    "/api/v1": [("pods", "Pod", True), ("nodes", "Node", False), ("namespaces", "Namespace", False)],
+    "/apis/apps/v1": [("deployments", "Deployment", True)],
+}
+
+
+class ScriptedApiStub:
+    """Objects by plural and key, and the watches that are open on them."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, dict[str, Any]]] = {
+            plural: {} for resources in RESOURCES.values() for plural, _, _ in resources
+        }
+        self.asked: Counter[str] = Counter()
+        self.writes: list[str] = []
+        self.list_status = 200
+        self._version = 100
+        self._watches: dict[str, list[asyncio.Queue[dict[str, Any] | None]]] = {}
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[str]:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        async with TestServer(app) as server:
+            yield str(server.make_url(""))
+            self.end_watches()
+
+    def put(self, plural: str, raw: dict[str, Any]) -> None:
+        """Make or change an object, and tell the watches."""
+        key = self._key(raw)
+        kind = "MODIFIED" if key in self.objects[plural] else "ADDED"
+        self._version += 1
+        raw["metadata"]["resourceVersion"] = str(self._version)
+        self.objects[plural][key] = raw
+        self.tell(plural, {"type": kind, "object": raw})
+
+    def remove(self, plural: str, name: str) -> None:
+        """Delete an object, and tell the watches."""
+        self.tell(plural, {"type": "DELETED", "object": self.lose(plural, name)})
+
+    def lose(self, plural: str, name: str) -> dict[str, Any]:
+        """Delete an object in silence."""
+        self._version += 1
+        (key,) = (key for key in self.objects[plural] if key.endswith(f"/{name}"))
+        return self.objects[plural].pop(key)
+
+    def tell(self, plural: str, event: dict[str, Any]) -> None:
+        for queue in self._watches.get(plural, []):
+            queue.put_nowait(event)
+
+    def gone(self, plural: str) -> None:
+        """The 410 that a watch gets whose version was compacted away."""
+        status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired"}
+        self.tell(plural, {"type": "ERROR", "object": {**status, "message": "too old resource version"}})
+
+    def end_watches(self) -> None:
+        for queues in self._watches.values():
+            for queue in queues:
+                queue.put_nowait(None)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = f"/{request.match_info['path']}"
+        if request.method != "GET":
+            self.writes.append(f"{request.method} {path}")
+            return web.json_response({"message": "this stub takes no writes"}, status=405)
+        discovery = _discovery(path)
+        if discovery is not None:
+            return web.json_response(discovery)
+        plural = path.rpartition("/")[2]
+        if plural not in self.objects:
+            return web.json_response({"message": f"no {path}"}, status=404)
+        if request.query.get("watch"):
+            return await self._watch(request, plural)
+        return self._list(plural)
+
+    def _list(self, plural: str) -> web.Response:
+        self.asked[f"list {plural}"] += 1
+        if self.list_status != 200:
+            return web.json_response({"kind": "Status", "message": "scripted"}, status=self.list_status)
+        prefix, kind = next((p, k) for p, rs in RESOURCES.items() for pl, k, _ in rs if pl == plural)
+        version = prefix.removeprefix("/apis/").removeprefix("/api/")
+        return web.json_response(
+            {
+                "kind": f"{kind}List",
+                "apiVersion": version,
+                "metadata": {"resourceVersion": str(self._version)},
+                "items": list(self.objects[plural].values()),
+            }
+        )
+
+    async def _watch(self, request: web.Request, plural: str) -> web.StreamResponse:
+        self.asked[f"watch {plural}"] += 1
+        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._watches.setdefault(plural, []).append(queue)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        try:
+            while (event := await queue.get()) is not None:
+                await response.write(json.dumps(event).encode() + b"\n")
+                if event["type"] == "ERROR":
+                    break
+        finally:
+            self._watches[plural].remove(queue)
+        return response
+
+    @staticmethod
+    def _key(raw: dict[str, Any]) -> str:
+        return f"{raw['metadata'].get('namespace', '')}/{raw['metadata']['name']}"
+
+
+def _discovery(path: str) -> dict[str, Any] | None:
+    """What kopf asks before it watches."""
+    if path == "/api":
+        return {"kind": "APIVersions", "versions": ["v1"]}
+    if path == "/apis":
+        groups = [prefix.removeprefix("/apis/").split("/") for prefix in RESOURCES if prefix.startswith("/apis/")]
+        return {"kind": "APIGroupList", "groups": [_group(name, version) for name, version in groups]}
+    if path in RESOURCES:
+        return {"kind": "APIResourceList", "groupVersion": path, "resources": [_resource(*r) for r in RESOURCES[path]]}
+    return None
+
+
+def _group(name: str, version: str) -> dict[str, Any]:
+    preferred = {"groupVersion": f"{name}/{version}", "version": version}
+    return {"name": name, "versions": [preferred], "preferredVersion": preferred}
+
+
+def _resource(plural: str, kind: str, namespaced: bool) -> dict[str, Any]:  # noqa: FBT001 - a row of the table
+    verbs = ["get", "list", "watch", "patch"]
+    return {"name": plural, "singularName": kind.lower(), "kind": kind, "namespaced": namespaced, "verbs": verbs}

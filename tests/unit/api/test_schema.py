@@ -1,0 +1,127 @@
+"""From pydantic's schema to what the API server takes: each rule of the rewriting, and each refusal."""
+
+import enum
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field, StringConstraints, WithJsonSchema, create_model
+
+from flash_operator.api.rules import Rule
+from flash_operator.api.schema import UnsupportedSchemaError, structural
+from flash_operator.api.v1alpha1 import ApiModel
+
+Text = Annotated[str, StringConstraints(max_length=8)]
+
+
+class Colour(enum.StrEnum):
+    RED = "Red"
+    BLUE = "Blue"
+
+
+class Inner(ApiModel):
+    """What it is."""
+
+    some_count: int = 3
+    """How many."""
+
+
+class Tree(ApiModel):
+    child: "Tree | None" = None
+
+
+def of_field(annotation: Any, default: Any = ...) -> dict[str, Any]:
+    """The structural schema of one field of this type."""
+    model = create_model("Model", __base__=ApiModel, some_field=(annotation, default))
+    field: dict[str, Any] = structural(model.model_json_schema(by_alias=True))["properties"]["someField"]
+    return field
+
+
+INNER = {"someCount": {"type": "integer", "description": "How many.", "default": 3}}
+
+REWRITTEN: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "a bounded integer keeps its bounds": (
+        Annotated[int, Field(ge=1, le=5)], 2, {"type": "integer", "minimum": 1, "maximum": 5, "default": 2}
+    ),
+    "a bounded string keeps its bounds": (Text, ..., {"type": "string", "maxLength": 8}),
+    "an optional field is its type, without a default": (Text | None, None, {"type": "string", "maxLength": 8}),
+    "an enumeration is inlined": (Colour, ..., {"type": "string", "enum": ["Red", "Blue"]}),
+    "a literal is an enumeration": (Literal["A", "B"], "A", {"type": "string", "enum": ["A", "B"], "default": "A"}),
+    "a constant is an enumeration of one": (Literal["A"], "A", {"type": "string", "enum": ["A"], "default": "A"}),
+    "a list keeps its bounds": (
+        Annotated[list[Text], Field(min_length=1, max_length=2)],
+        ...,
+        {"type": "array", "minItems": 1, "maxItems": 2, "items": {"type": "string", "maxLength": 8}},
+    ),
+    "a map keeps its bounds": (
+        Annotated[dict[str, Text], Field(max_length=4)],
+        ...,
+        {"type": "object", "maxProperties": 4, "additionalProperties": {"type": "string", "maxLength": 8}},
+    ),
+    "somebody else's object is kept as it is": (
+        dict[str, Any], ..., {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    ),
+    "a model is inlined, under the names of YAML": (
+        Inner, ..., {"type": "object", "description": "What it is.", "properties": INNER}
+    ),
+    "a model's default is written out whole, without nulls": (
+        Inner | None,
+        Inner(),
+        {"type": "object", "description": "What it is.", "properties": INNER, "default": {"someCount": 3}},
+    ),
+    "an integer or string as Kubernetes has it": (
+        Annotated[int | str, WithJsonSchema({"x-kubernetes-int-or-string": True})],
+        ...,
+        {"x-kubernetes-int-or-string": True},
+    ),
+    "a time": (datetime, ..., {"type": "string", "format": "date-time"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("annotation", "default", "expected"), REWRITTEN.values(), ids=REWRITTEN.keys())
+def test_a_type_becomes_structural(annotation: Any, default: Any, expected: dict[str, Any]) -> None:
+    assert of_field(annotation, default) == expected
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "a union": (int | Text, "a union of types"),
+    "a decimal, which pydantic takes as number or string": (Decimal, "a union of types"),
+    "a float": (float, "use an integer with its unit"),
+    "a tuple": (tuple[int, int], "use a model with named fields"),
+    "a set": (Annotated[set[Text], Field(max_length=3)], "uniqueItems"),
+    "a bound that is not part of the range": (Annotated[int, Field(gt=0)], "use ge"),
+    "a duration, which is Go's in Kubernetes": (timedelta, "the format duration"),
+    "a string without an end": (str, "needs a maxLength"),
+    "a list without an end": (list[Text], "a list needs a max_length"),
+    "a map without an end": (dict[str, Text], "a map needs a max_length"),
+    "anything at all": (Any, "it has no type"),
+    "a recursive model": (Tree, "recursive models"),
+    "a look-ahead": (
+        Annotated[str, WithJsonSchema({"type": "string", "maxLength": 8, "pattern": "^(?=a)"})], "is not RE2"
+    ),
+    "a back-reference": (
+        Annotated[str, WithJsonSchema({"type": "string", "maxLength": 8, "pattern": r"^(a)\1$"})], "is not RE2"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("annotation", "told"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_type_is_refused_with_the_field_and_the_reason(annotation: Any, told: str) -> None:
+    with pytest.raises(UnsupportedSchemaError, match="someField") as refused:
+        of_field(annotation)
+    assert told in str(refused.value)
+
+
+def test_a_rule_lands_on_its_field() -> None:
+    rule = Rule("self > 1", "write more", ".x")
+    made = structural(Inner.model_json_schema(by_alias=True), {"someCount": (rule,)})
+
+    expected = [{"rule": "self > 1", "message": "write more", "fieldPath": ".x"}]
+    assert made["properties"]["someCount"]["x-kubernetes-validations"] == expected
+
+
+def test_a_rule_for_a_field_that_does_not_exist_is_refused() -> None:
+    """It would guard nothing, in silence, from the day that a field is renamed."""
+    with pytest.raises(UnsupportedSchemaError, match="someCuont"):
+        structural(Inner.model_json_schema(by_alias=True), {"someCuont": (Rule("self > 1", "write more"),)})
