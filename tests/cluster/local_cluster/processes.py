@@ -18,12 +18,13 @@ MARK = "LOCAL_CLUSTER_RUN"
 class ProcessGroup:
     """Starts processes with the mark, and ends all that bear it."""
 
-    # Of all groups: components outlive the object that started them, and another one may stop them.
-    _children: ClassVar[list[subprocess.Popen[bytes]]] = []
+    # By run folder, not by object: components outlive the object that started them, and another one may stop them.
+    _started: ClassVar[dict[Path, list[subprocess.Popen[bytes]]]] = {}
 
     def __init__(self, run: Path) -> None:
         self.run = run
         self.logs = run / "logs"
+        self._children = self._started.setdefault(run, [])
 
     def start(self, name: str, *command: str, path: str = "") -> None:
         """Start one component in a session of its own, its output in logs/NAME.log."""
