@@ -84,7 +84,7 @@ def main() -> int:
         for image in images:
             cluster.import_image(image)
     with steps.step("Install the chart with helm"):
-        install_operator(cluster)
+        install_operator(cluster, images[0])
     with steps.step("Apply examples/tiny.yaml and wait until it has proved its speed"):
         flash = _serve(cluster, models)
     print(cluster.kubectl("get", "dsf", "-n", NAMESPACE).stdout)

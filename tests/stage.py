@@ -61,14 +61,16 @@ def wait_until(look: Callable[[], T | None], what: str, *, seconds: float, pause
         time.sleep(pause)
 
 
-def install_operator(cluster: Cluster, **values: str) -> None:
-    """Install the chart with real helm, and wait until the operator is ready."""
-    defaults = {
+def install_operator(cluster: Cluster, image: Path) -> None:
+    """Install the chart with real helm, and wait until the operator of that image archive is ready."""
+    values = {
         "image.repository": "localhost/flash/operator",
         "image.tag": "dev",
         "image.pullPolicy": "Never",
+        # The tag stays the same from build to build; this is what makes a new image a new pod.
+        "podAnnotations.image-archive": image.stem,
     }
-    settings = [f"--set={key}={value}" for key, value in {**defaults, **values}.items()]
+    settings = [f"--set={key}={value}" for key, value in values.items()]
     subprocess.run(
         [
             str(cluster.helm),

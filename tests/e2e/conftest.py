@@ -34,9 +34,10 @@ def models() -> Path:
 @pytest.fixture(scope="session")
 def stage(cluster: LocalCluster) -> LocalCluster:
     """The cluster with both images imported and the operator installed by helm."""
-    for image in ("engine-cpu", "operator"):
-        cluster.import_image(ensure_image(image_named(image), cache_root()))
-    install_operator(cluster)
+    engine, operator = (ensure_image(image_named(name), cache_root()) for name in ("engine-cpu", "operator"))
+    for image in (engine, operator):
+        cluster.import_image(image)
+    install_operator(cluster, operator)
     return cluster
 
 

@@ -1,6 +1,7 @@
 """Flags from facts: a test for each row, the user's overrides, and what must hold for every combination."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -18,6 +19,7 @@ from flash_operator.core.flags.derivation import (
     PCIE_LOW_LATENCY,
 )
 from flash_operator.core.flags.flag_set import Source
+from flash_operator.core.flags.markdown import table
 from flash_operator.core.nodes import LINKS, P2P_VERDICTS, VOCABULARY, NodeFacts
 
 RTX = "NVIDIA-RTX-PRO-6000-Blackwell-Max-Q-Workstation-Edition"
@@ -305,3 +307,8 @@ def test_what_is_unknown_never_yields_a_set_that_could_hang(known: NodeFacts, wi
 @given(st.none() | any_facts, any_wish)
 def test_flags_are_derived_the_same_way_every_time(known: NodeFacts | None, wish: InterconnectSpec) -> None:
     assert derive(known, wish, {}).to_annotation() == derive(known, wish, {}).to_annotation()
+
+
+def test_the_documentation_shows_the_table_as_it_is() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "topology.md").read_text()
+    assert table() in page
