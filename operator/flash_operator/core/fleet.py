@@ -18,9 +18,11 @@ class Fleet:
     deployment: RawObject | None
     speculation_wanted: bool
     refusal: str | None = None
+    unapplied: bool = False
+    """The Deployment is about to be written: what runs is of an older spec than the one that status speaks of."""
 
     @classmethod
-    def of(cls, observed: Observed) -> "Fleet":
+    def of(cls, observed: Observed, *, unapplied: bool = False) -> "Fleet":
         flash = observed.flash
         return cls(
             wanted=flash.spec.replicas,
@@ -28,6 +30,7 @@ class Fleet:
             deployment=observed.children.get(("Deployment", flash.name)),
             speculation_wanted=flash.spec.speculation.method != "Disabled",
             refusal=observed.refusal,
+            unapplied=unapplied,
         )
 
     @property
@@ -42,6 +45,8 @@ class Fleet:
     @property
     def rolling(self) -> bool:
         """The Deployment controller has not yet replaced all pods by pods of the newest template."""
+        if self.unapplied and self.replicas:
+            return True
         if self.deployment is None:
             return False
         status = self.deployment.get("status", {})

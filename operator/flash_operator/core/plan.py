@@ -69,11 +69,12 @@ class Plan:
 
 def plan(observed: Observed) -> Plan:
     """What brings the cluster from `observed` to what its CR asks for."""
-    fleet = Fleet.of(observed)
+    apply = tuple(child for child in desired_children(observed) if needs_apply(child, _live(observed, child)))
+    fleet = Fleet.of(observed, unapplied=any(child["kind"] == "Deployment" for child in apply))
     status = status_of(observed, fleet)
     changed = status != observed.live_status
     return Plan(
-        apply=tuple(child for child in desired_children(observed) if needs_apply(child, _live(observed, child))),
+        apply=apply,
         annotate=tuple(_flags_annotation(replica) for replica in fleet.replicas if replica.needs_flags),
         status=status if changed else None,
         events=happenings(observed.live_status, status) if changed else (),

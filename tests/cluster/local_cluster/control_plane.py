@@ -139,7 +139,9 @@ class ControlPlane:
         self.processes.start(
             "kube-apiserver", str(self.binaries["kube-apiserver"]),
             f"--etcd-servers={self._etcd_url}", f"--bind-address={self.address}", f"--secure-port={self.port}",
-            f"--advertise-address={self.address}" if self.address != "127.0.0.1" else "--endpoint-reconciler-type=none",
+            # Said in full, or a machine without a default route is refused.
+            f"--advertise-address={self.address}",
+            *(["--endpoint-reconciler-type=none"] if self.address == "127.0.0.1" else []),
             f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}",
             f"--client-ca-file={self.authority.certificate}",
             f"--service-account-key-file={tokens}", f"--service-account-signing-key-file={tokens}",

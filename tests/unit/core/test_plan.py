@@ -130,6 +130,18 @@ def test_a_child_that_was_edited_by_hand_is_put_right() -> None:
     assert [child["kind"] for child in plan(replace(observed, children=children)).apply] == ["Service"]
 
 
+def test_a_changed_spec_is_not_called_ready_by_the_pods_of_the_old_one() -> None:
+    """Whoever waits for Ready of the new generation must not be told that the old pods passed."""
+    serving = a_serving_deployment()
+    changed = replace(serving, flash=a_flash(generation=2, engine={"profile": "Throughput"}))
+    status = plan(changed).status
+
+    assert status is not None
+    assert status["observedGeneration"] == 2
+    ready = next(c for c in status["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "RollingOut")
+
+
 def test_a_child_that_was_deleted_is_made_again() -> None:
     observed = a_serving_deployment()
     children = {key: child for key, child in observed.children.items() if key[0] != "PodDisruptionBudget"}

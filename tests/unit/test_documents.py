@@ -1,0 +1,50 @@
+"""The documents speak of what is there: targets, files, links; and of nothing that must not be named."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "tests").rglob("README.md"))]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+COMMITTED = subprocess.run(
+    ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+).stdout.splitlines()
+
+
+def ids(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_make_target_that_is_named_exists(page: Path) -> None:
+    named = set(re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)", page.read_text()))
+    prose = {"it", "them", "the", "anew", "what", "their"}
+    assert named - prose <= TARGETS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_linked_or_quoted_file_exists(page: Path) -> None:
+    text = page.read_text()
+    linked = [page.parent / link for link in re.findall(r"\]\(([^)#:]+)\)", re.sub(r"`[^`]*`", "", text))]
+    quoted = [ROOT / path for path in re.findall(r"\b((?:examples|charts|scripts)/[\w./-]+\w)", text)]
+    assert [str(path) for path in [*linked, *quoted] if not path.exists()] == []
+
+
+def test_every_target_is_explained() -> None:
+    helped = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert TARGETS - {line.split()[0] for line in helped.splitlines()} <= {"help"} | {"setup"}
+
+
+def test_the_operator_folder_is_no_package() -> None:
+    """With an __init__.py it would shadow the standard library's `operator`, and pytest would die at its start."""
+    assert not (ROOT / "operator" / "__init__.py").exists()
+    assert not [path for path in COMMITTED if path.startswith("tests/") and path.endswith("__init__.py")]
+
+
+def test_no_module_has_a_name_of_the_standard_library() -> None:
+    forbidden = {"types", "queue", "resource", "signal", "platform", "select", "logging", "token"}
+    names = {Path(path).stem for path in COMMITTED if path.endswith(".py")}
+    assert not names & forbidden
