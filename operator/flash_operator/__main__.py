@@ -31,6 +31,12 @@ log = structlog.get_logger("flash")
 
 OK, ENDED, UNUSABLE = 0, 1, 2
 
+CRD_SECONDS = 60
+
+
+class CrdMissingError(RuntimeError):
+    """The CRD is not installed; the message says how to install it."""
+
 
 class Operator:
     """The parts of one process, put together."""
@@ -52,8 +58,8 @@ class Operator:
         """Stand by, lead, and leave. Crash-only: whatever of lease and kopf ends first ends the process."""
         await self.health.start(self.settings.health_port)
         try:
-            if not await self._crd_is_there():
-                return UNUSABLE
+            if not await _first(self._crd_is_there(), stop):
+                return OK
             if not await _first(self.lease.acquire(), stop):
                 return OK
             return await self._lead(stop)
@@ -92,16 +98,21 @@ class Operator:
     def _start_workers(self) -> None:
         self.workers.start(self.settings.workers, self.settings.resync_seconds)
 
-    async def _crd_is_there(self) -> bool:
-        """kopf would wait for the CRD for ever and without a word."""
-        try:
-            await self.cluster.list(KIND, self.settings.namespace)
-        except ApiError as error:
-            if not error.not_found:
-                raise
-            log.error("CRD not installed", kind=KIND, remedy="kubectl apply --server-side -f crds/")  # noqa: TRY400
-            return False
-        return True
+    async def _crd_is_there(self) -> None:
+        """Wait for the CRD: helm makes it in the same moment as this pod, and kopf would wait without a word.
+
+        Raises CrdMissingError after a minute.
+        """
+        for _ in range(CRD_SECONDS):
+            try:
+                await self.cluster.list(KIND, self.settings.namespace)
+            except ApiError as error:
+                if not error.not_found:
+                    raise
+                await asyncio.sleep(1)
+            else:
+                return
+        raise CrdMissingError(f"no {KIND} within {CRD_SECONDS} s: kubectl apply --server-side -f crds/")
 
     def _refresh_metrics(self) -> None:
         self.metrics.queue_depth.set(len(self.queue))
@@ -133,6 +144,9 @@ async def serve(settings: Settings) -> int:
     async with aiohttp.ClientSession() as session:
         try:
             return await Operator(settings, cluster, session).run(stop)
+        except CrdMissingError as error:
+            log.error("unusable", error=str(error))  # noqa: TRY400 - the message is all there is to say
+            return UNUSABLE
         finally:
             await cluster.close()
 

@@ -182,6 +182,15 @@ def test_up_never_ends_processes_that_nobody_recorded(alone: LocalCluster) -> No
         stranger.kill()
 
 
+def test_down_by_hand_works_without_the_record_too(alone: LocalCluster) -> None:
+    alone.up()
+    machine.forget()
+
+    alone.down()
+
+    assert nothing_left(alone)
+
+
 def test_a_boot_that_fails_says_why_keeps_its_logs_and_leaves_nothing(alone: LocalCluster) -> None:
     before = machine_state()
     alone.run.mkdir(parents=True)

@@ -106,6 +106,9 @@ class LocalCluster:
             holder = machine.holder()
             if holder and holder.run != str(self.run) and _in_use(holder):
                 raise machine.OccupiedError(holder.describe())
+            if holder is None and self.plane.processes.pids("kubelet"):
+                # The record was lost. A kubelet with our mark still proves whose bridge, rules and cgroup these are.
+                holder = machine.Holder.myself(self.run, self.network, kept=False)
             self._clean(holder)
 
     def leftovers(self) -> dict[str, list[str]]:
