@@ -9,6 +9,7 @@ Every step says how long it took. What is costly is built once and kept in the c
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -23,7 +24,9 @@ from demo_kind import KindCluster
 import tiny_model
 from image_builder.build import ensure_image
 from image_builder.layout import cache_root, image_named
-from local_cluster.cluster import LocalCluster
+from local_cluster.binaries import build
+from local_cluster.cluster import LocalCluster, NotRootError
+from local_cluster.packages import ensure_packages
 from stage import (
     ROOT,
     Cluster,
@@ -62,23 +65,46 @@ class Steps:
 class DemoCluster(LocalCluster):
     """The local cluster; its node is this machine, so the models need no mount."""
 
+    def prepare(self) -> None:
+        """Debian packages, and Kubernetes from its Go modules: ten minutes once, and nothing afterwards."""
+        if os.geteuid() != 0:
+            raise NotRootError(
+                "the local cluster runs a kubelet, containers and a network bridge, which needs root: "
+                "sudo -E make demo; or, where Docker runs: make demo CLUSTER=kind"
+            )
+        ensure_packages()
+        build()
+
     def start(self, _models: Path) -> None:
         self.up()
 
 
 def main() -> int:
+    """Run the demo; what a person can mend comes as one sentence."""
     options = _options()
-    cluster = _cluster(options.cluster)
-    if options.down:
-        cluster.down()
-        return 0
+    try:
+        cluster = _cluster(options.cluster)
+        if options.down:
+            cluster.down()
+        else:
+            run(cluster, options.cluster)
+    except (RuntimeError, TimeoutError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(cluster: DemoCluster | KindCluster, kind: str) -> None:
+    """Every step, each timed."""
     steps = Steps()
+    with steps.step(f"Prepare the cluster's programs ({kind})"):
+        cluster.prepare()
     with steps.step("Build the operator's image and the CPU engine's image"):
         images = [ensure_image(image_named(name), cache_root()) for name in ("operator", "engine-cpu")]
     with steps.step("Make the tiny DeepSeek-V3 model with an MTP layer"):
         models = tiny_model.build(cache_root() / "models")
         print(f"    {models}")
-    with steps.step(f"Start the cluster ({options.cluster})"):
+    with steps.step("Start the cluster"):
         cluster.start(models)
     with steps.step("Import the images"):
         for image in images:
@@ -92,7 +118,6 @@ def main() -> int:
         _complete(cluster, flash)
     steps.report()
     print(f"\nIt is still running: export KUBECONFIG={cluster.kubeconfig}; make demo-down stops it.")
-    return 0
 
 
 def _options() -> argparse.Namespace:

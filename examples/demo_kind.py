@@ -20,10 +20,13 @@ class KindCluster:
     def __init__(self) -> None:
         missing = [tool for tool in ("docker", "kind", "kubectl", "helm") if shutil.which(tool) is None]
         if missing:
-            raise SystemExit(f"make demo CLUSTER=kind needs {', '.join(missing)} on PATH; `make demo` does not")
+            raise RuntimeError(f"make demo CLUSTER=kind needs {', '.join(missing)} on PATH; `make demo` does not")
         self.kubeconfig = Path.home() / ".kube" / f"{NAME}.conf"
         self.helm = Path("helm")
         self.kubectl_path = Path("kubectl")
+
+    def prepare(self) -> None:
+        """kind brings its own Kubernetes."""
 
     def start(self, models: Path) -> None:
         """Create the cluster with the models mounted, unless it is there; then give its node two GPUs."""

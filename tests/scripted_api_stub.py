@@ -32,7 +32,10 @@ class ScriptedApiStub:
         }
         self.asked: Counter[str] = Counter()
         self.writes: list[str] = []
-        self.list_status = 200
+        self.status = 200
+        """What objects are answered with; discovery always works."""
+        self.answer_after = 0.0
+        """Seconds that a GET of one object takes."""
         self._version = 100
         self._watches: dict[str, list[asyncio.Queue[dict[str, Any] | None]]] = {}
 
@@ -85,17 +88,28 @@ class ScriptedApiStub:
         discovery = _discovery(path)
         if discovery is not None:
             return web.json_response(discovery)
+        if self.status != 200:
+            self.asked[f"list {path.rpartition('/')[2]}"] += 1
+            return web.json_response({"kind": "Status", "message": "scripted"}, status=self.status)
         plural = path.rpartition("/")[2]
         if plural not in self.objects:
-            return web.json_response({"message": f"no {path}"}, status=404)
+            return await self._get(path)
         if request.query.get("watch"):
             return await self._watch(request, plural)
         return self._list(plural)
 
+    async def _get(self, path: str) -> web.Response:
+        """One object of a namespace: .../namespaces/NAMESPACE/PLURAL/NAME."""
+        _, namespace, plural, name = path.rsplit("/", 3)
+        self.asked[f"get {name}"] += 1
+        await asyncio.sleep(self.answer_after)
+        found = self.objects.get(plural, {}).get(f"{namespace}/{name}")
+        if found is None:
+            return web.json_response({"message": f"no {path}"}, status=404)
+        return web.json_response(found)
+
     def _list(self, plural: str) -> web.Response:
         self.asked[f"list {plural}"] += 1
-        if self.list_status != 200:
-            return web.json_response({"kind": "Status", "message": "scripted"}, status=self.list_status)
         prefix, kind = next((p, k) for p, rs in RESOURCES.items() for pl, k, _ in rs if pl == plural)
         version = prefix.removeprefix("/apis/").removeprefix("/api/")
         return web.json_response(

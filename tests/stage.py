@@ -71,27 +71,11 @@ def install_operator(cluster: Cluster, image: Path) -> None:
         "podAnnotations.image-archive": image.stem,
     }
     settings = [f"--set={key}={value}" for key, value in values.items()]
-    subprocess.run(
-        [
-            str(cluster.helm),
-            "upgrade",
-            "--install",
-            RELEASE,
-            str(CHART),
-            "--namespace",
-            OPERATOR_NAMESPACE,
-            "--create-namespace",
-            "--kubeconfig",
-            str(cluster.kubeconfig),
-            "--wait",
-            "--timeout",
-            "120s",
-            *settings,
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    place = ["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--kubeconfig", str(cluster.kubeconfig)]
+    command = [str(cluster.helm), "upgrade", "--install", RELEASE, str(CHART), *place, "--wait", "--timeout", "120s"]
+    done = subprocess.run([*command, *settings], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"helm upgrade --install ended with {done.returncode}: {done.stderr.strip()}")
 
 
 def a_restricted_namespace(name: str) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""A gate beside an engine stub, on free ports of this machine."""
+"""A gate beside an engine stub on free ports of this machine, and a launcher with its folders."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
+from engine.launcher_bench import Launcher
 from engine_stub import EngineStub
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
@@ -28,3 +29,10 @@ async def bench(engine: EngineStub, tmp_path: Path) -> AsyncIterator[Bench]:
         made.configure()
         made.record()
         yield made
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[Launcher]:
+    made = Launcher(tmp_path)
+    yield made
+    made.end()

@@ -5,7 +5,8 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from flash_engine.gate.server import GateMetrics, make_app
+from flash_engine.gate.gate_metrics import GateMetrics
+from flash_engine.gate.server import make_app
 from flash_engine.records import EFFECTIVE_FILE, Effective, write_document
 from flash_operator.core.gate_result import GateResult
 from gate_bench import Bench
@@ -48,5 +49,18 @@ async def test_metrics_follow_the_verdict(bench: Bench, tmp_path: Path) -> None:
         text = await (await client.get("/metrics")).text()
 
     assert 'flash_gate_verdict{reason="DraftDead"} 1.0' in text
+    assert 'flash_gate_verdict{reason="Passed"} 0.0' in text
     assert "flash_gate_ready 0.0" in text
     assert "flash_gate_checks_total 1.0" in text
+    assert "flash_gate_acceptance_ratio 0.0" in text
+
+
+async def test_what_was_not_measured_is_no_figure(bench: Bench, tmp_path: Path) -> None:
+    metrics = GateMetrics()
+    bench.engine.healthy = False
+    metrics.show(await bench.look())
+    async with await a_client(bench, tmp_path, metrics) as client:
+        text = await (await client.get("/metrics")).text()
+
+    assert "flash_gate_decode_tokens_per_second NaN" in text
+    assert "flash_gate_acceptance_ratio NaN" in text

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flash_engine.gate.last_words import OUT_OF_MEMORY, telling_line
+from flash_engine.gate.last_words import ran_out_of_memory, telling_line
 
 CASES = {
     "the cause, and not the consequences that vLLM reports after it": (
@@ -22,6 +22,25 @@ CASES = {
         ["usage: vllm serve", "vllm serve: error: unrecognized arguments: --nonsense"],
         "vllm serve: error: unrecognized arguments: --nonsense",
     ),
+    "an error that a later, harmless line does not hide": (
+        [
+            "OSError: /models/v4 does not appear to have a file named config.json",
+            "(APIServer pid=1) INFO 11-24 11:00:21 [launcher.py:1] Shutting down",
+        ],
+        "OSError: /models/v4 does not appear to have a file named config.json",
+    ),
+    "the cause of a worker's death, below two levels of reports of it": (
+        [
+            "(VllmWorker-1 pid=80) ERROR 11-24 11:00:20 [multiproc_executor.py:953] KeyError: 'model.layers.43.mtp'",
+            "(EngineCore pid=70) ERROR 11-24 11:00:21 [core.py:1200] Exception: WorkerProc initialization failed",
+            "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",
+        ],
+        "KeyError: 'model.layers.43.mtp'",
+    ),
+    "only a report of a death below: better than nothing": (
+        ["RuntimeError: Engine core initialization failed. See root cause above.", "bye"],
+        "RuntimeError: Engine core initialization failed. See root cause above.",
+    ),
     "no error at all: the last line": (["INFO loading", "killed by somebody", ""], "killed by somebody"),
     "silence": ([], ""),
 }
@@ -38,7 +57,20 @@ def test_the_telling_line(lines: list[str], expected: str) -> None:
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
         "ValueError: Free memory on device cuda:0 (20.1/95.0 GiB) is less than desired GPU memory utilization (0.95)",
         "RuntimeError: Failed to CUDA calloc async 608 bytes",
+        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
     ],
 )
 def test_the_ways_of_running_out_of_memory(line: str) -> None:
-    assert OUT_OF_MEMORY.search(line)
+    assert ran_out_of_memory(["INFO loading", line, "exiting"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "INFO 11-24 11:00:01 [gpu_worker.py:1] If you run out of memory, lower `gpu_memory_utilization`",
+        "ValueError: MTP speculative decoding layer 2 weights missing from checkpoint.",
+    ],
+)
+def test_what_only_speaks_of_memory_is_no_lack_of_it(line: str) -> None:
+    assert not ran_out_of_memory([line])

@@ -56,3 +56,26 @@ def test_counters_are_summed_over_engines() -> None:
 def test_a_renamed_metric_is_named() -> None:
     with pytest.raises(MissingMetricsError, match="vllm:num_requests_running"):
         EngineCounters.parse('# TYPE vllm:generation_tokens counter\nvllm:generation_tokens_total{engine="0"} 5.0\n')
+
+
+def test_counters_without_the_suffix_of_prometheus_are_known() -> None:
+    text = "vllm:generation_tokens 5\nvllm:num_requests_running 0\nvllm:num_requests_waiting 2\n"
+    parsed = EngineCounters.parse(text)
+    assert (parsed.generated, parsed.unfinished) == (5, 2)
+
+
+UNREADABLE = {
+    "drafts of which nobody says whether they are accepted": (
+        "vllm:generation_tokens_total 5\nvllm:num_requests_running 0\nvllm:spec_decode_num_draft_tokens_total 5\n",
+        "lacks vllm:spec_decode_num_accepted_tokens_total",
+    ),
+    "a page of another service": ("<html>not metrics</html>", "cannot be read"),
+    "nothing": ("", "lacks vllm:generation_tokens_total, vllm:num_requests_running"),
+    "no number": ("vllm:generation_tokens_total NaN\nvllm:num_requests_running 0\n", "is nan"),
+}
+
+
+@pytest.mark.parametrize(("text", "told"), UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_metrics_of_no_use_are_named_and_never_guessed(text: str, told: str) -> None:
+    with pytest.raises(MissingMetricsError, match=told):
+        EngineCounters.parse(text)

@@ -205,7 +205,7 @@ async def test_an_api_server_that_fails_for_good_ends_the_watching(
     """Crash-only: the process ends and is started anew. A deaf operator that looks alive is the worst."""
     settings = kopf_settings()
     settings.networking.error_backoffs = ()
-    stub.list_status = 500
+    stub.status = 500
     # All four watches fail, and kopf raises the first failure only; asyncio would print the others at exit.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     async with watching(stub, tmp_path, monkeypatch, settings) as informer:
@@ -218,11 +218,11 @@ async def test_throttling_does_not_end_the_watching(
 ) -> None:
     settings = kopf_settings()
     settings.networking.error_backoffs = (0.05,)
-    stub.list_status = 429
+    stub.status = 429
     async with watching(stub, tmp_path, monkeypatch, settings) as informer:
         await until(lambda: stub.asked["list pods"] > 1)
         assert not informer.running.done()
-        stub.list_status = 200
+        stub.status = 200
         stub.put("pods", an_engine_pod())
         await until(lambda: KEY in informer.worked, seconds=40)
 

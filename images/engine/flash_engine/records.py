@@ -37,12 +37,12 @@ class Flags:
             return cls(
                 document=document,
                 args=tuple(_text(argument["value"]) for argument in document["args"]),
-                env={_text(variable["name"]): _text(variable["value"]) for variable in document["env"]},
+                env={_name(variable["name"]): _text(variable["value"]) for variable in document["env"]},
                 unset=tuple(_text(name) for name in document.get("unset", ())),
             )
         except BadDocumentError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadDocumentError(f"not a flag set: {type(error).__name__}: {error}") from error
 
 
@@ -55,6 +55,14 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise BadDocumentError(f"{value!r} is not a text")
     return value
+
+
+def _name(value: object) -> str:
+    """The name of a variable. The kernel takes no other, and a start that fails on it would fail for ever."""
+    name = _text(value)
+    if not name or "=" in name:
+        raise BadDocumentError(f"{name!r} is not the name of a variable")
+    return name
 
 
 @dataclass(frozen=True)
@@ -118,14 +126,30 @@ class EngineRecord:
             "exit": self.exit.to_json() if self.exit else None,
         }
 
+    @property
+    def run(self) -> tuple[int | None, str | None]:
+        """What tells one run of the engine from another: in a container the pid alone is always the same."""
+        return self.pid, self.started_at
+
+    @classmethod
+    def read(cls, path: Path) -> "EngineRecord":
+        """The record on disk; an empty one where there is none, or none that makes sense."""
+        try:
+            return cls.parse(read_document(path) or {})
+        except (TypeError, ValueError, AttributeError):
+            return cls()
+
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> "EngineRecord":
         """Read a record back; what is missing keeps its default."""
+        started_at = raw.get("startedAt")
+        if started_at is not None:
+            datetime.fromisoformat(started_at)
         return cls(
             phase=raw.get("phase", "WaitingForFlags"),
             pid=raw.get("pid"),
-            started_at=raw.get("startedAt"),
-            starts=raw.get("starts", 0),
+            started_at=started_at,
+            starts=int(raw.get("starts", 0)),
             command=tuple(raw.get("command", ())),
             exit=Exit.parse(raw["exit"]) if raw.get("exit") else None,
         )
@@ -147,6 +171,6 @@ def read_document(path: Path) -> dict[str, Any] | None:
     """A document, or None while there is none that can be read."""
     try:
         document = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None

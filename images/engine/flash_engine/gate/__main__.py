@@ -15,6 +15,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -22,10 +24,34 @@ from aiohttp import web
 
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
-from flash_engine.gate.server import GateMetrics, make_app
+from flash_engine.gate.gate_metrics import GateMetrics
+from flash_engine.gate.server import make_app
 from flash_engine.records import now
 
+log = logging.getLogger("flash.gate")
+
 BAD_SETTINGS = 2
+SHUTDOWN_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the pod template says."""
+
+    config_file: Path
+    run_dir: Path
+    engine: str
+    port: int
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Raises KeyError for a missing setting and ValueError for a port that is no number."""
+        return cls(
+            config_file=Path(environment["FLASH_GATE_CONFIG"]),
+            run_dir=Path(environment["FLASH_RUN_DIR"]),
+            engine=environment.get("FLASH_ENGINE_URL", "http://127.0.0.1:8000"),
+            port=int(environment.get("FLASH_GATE_PORT", "9400")),
+        )
 
 
 class JsonFormatter(logging.Formatter):
@@ -48,26 +74,31 @@ def main() -> int:
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
-        asyncio.run(serve(Path(os.environ["FLASH_GATE_CONFIG"]), Path(os.environ["FLASH_RUN_DIR"])))
+        settings = Settings.from_environment(os.environ)
     except KeyError as error:
-        logging.getLogger("flash.gate").error("missing setting %s; see flash-gate --help", error)  # noqa: TRY400
+        log.error("missing setting %s; see flash-gate --help", error)  # noqa: TRY400 - a mistake, not a crash
         return BAD_SETTINGS
+    except ValueError as error:
+        log.error("bad setting: %s; see flash-gate --help", error)  # noqa: TRY400
+        return BAD_SETTINGS
+    asyncio.run(serve(settings))
     return 0
 
 
-async def serve(config_file: Path, run_dir: Path) -> None:
+async def serve(settings: Settings) -> None:
     """Run the gate until SIGTERM."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     metrics = GateMetrics()
-    address = os.environ.get("FLASH_ENGINE_URL", "http://127.0.0.1:8000")
-    async with aiohttp.ClientSession() as session:
-        gate = Gate(EngineClient(session, address), config_file, run_dir, metrics.show)
-        runner = web.AppRunner(make_app(gate, metrics, run_dir), access_log=None)
+    # A connection for each request: one that was kept would break when the engine restarts, and look like its fault.
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+        gate = Gate(EngineClient(session, settings.engine), settings.config_file, settings.run_dir, metrics.show)
+        app = make_app(gate, metrics, settings.run_dir)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
-        await web.TCPSite(runner, port=int(os.environ.get("FLASH_GATE_PORT", "9400"))).start()
+        await web.TCPSite(runner, port=settings.port).start()
         watching = asyncio.create_task(gate.watch())
         stopping = asyncio.create_task(stopped.wait())
         # A watch that fails must end the process: the kubelet restarts it, while a gate that watches nothing lies.

@@ -7,13 +7,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from flash_engine.gate.config import GateConfig, Golden
 from flash_engine.gate.engine_metrics import EngineCounters
+from flash_engine.gate.evidence import Health
 from flash_engine.gate.measurement import Stream
 
-HEALTH_SECONDS = 10.0
+LOOK_SECONDS = 10.0
 """A busy engine answers late, and is healthy all the same: impatience here is what makes probes flap."""
+
+TROUBLE = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)
+"""What a request can end with: HttpProcessingError for a line without an end, ValueError for no text or no JSON."""
 
 
 class EngineRequestError(RuntimeError):
@@ -27,25 +32,27 @@ class EngineClient:
         self._session = session
         self._address = address.rstrip("/")
 
-    async def healthy(self) -> bool | None:
-        """True or False as the engine says; None where it says nothing in time."""
-        timeout = aiohttp.ClientTimeout(total=HEALTH_SECONDS)
+    async def health(self) -> Health:
+        timeout = aiohttp.ClientTimeout(total=LOOK_SECONDS)
         try:
             async with self._session.get(f"{self._address}/health", timeout=timeout) as answer:
-                return answer.status == 200  # noqa: PLR2004 - HTTP's OK
-        except TimeoutError:
-            return None
-        except aiohttp.ClientError:
-            return False
+                return Health.GOOD if answer.status == 200 else Health.BAD  # noqa: PLR2004 - HTTP's OK
+        except aiohttp.ClientConnectorError as error:
+            # Nobody listens: there is no engine. A connection that broke says less than that.
+            return Health.BAD if isinstance(error.os_error, ConnectionRefusedError) else Health.SILENT
+        except TROUBLE:
+            return Health.SILENT
 
     async def counters(self) -> EngineCounters:
         """Raises MissingMetricsError, EngineRequestError."""
+        timeout = aiohttp.ClientTimeout(total=LOOK_SECONDS)
         try:
-            async with self._session.get(f"{self._address}/metrics") as answer:
+            async with self._session.get(f"{self._address}/metrics", timeout=timeout) as answer:
                 await _check(answer, "/metrics")
-                return EngineCounters.parse(await answer.text())
-        except (aiohttp.ClientError, TimeoutError) as error:
+                text = await answer.text()
+        except TROUBLE as error:
             raise EngineRequestError(f"/metrics: {_what(error)}") from error
+        return EngineCounters.parse(text)
 
     async def answer(self, config: GateConfig) -> str:
         """The greedy answer to the golden question. Raises EngineRequestError."""
@@ -55,16 +62,16 @@ class EngineClient:
         try:
             choice = reply["choices"][0]
             text = choice["text"] if "text" in choice else _spoken(choice["message"])
-        except (KeyError, IndexError, TypeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise EngineRequestError(f"{path}: an answer without a choice: {json.dumps(reply)[:200]}") from error
         return str(text)
 
-    async def stream(self, config: GateConfig) -> Stream:
-        """One timed completion of exactly `decode.tokens` tokens. Raises EngineRequestError."""
+    async def stream(self, config: GateConfig, *, tokens: int | None = None) -> Stream:
+        """One timed completion of exactly `tokens` tokens, `decode.tokens` by default. Raises EngineRequestError."""
         body = {
             "model": config.model,
             "prompt": config.decode.prompt,
-            "max_tokens": config.decode.tokens,
+            "max_tokens": tokens or config.decode.tokens,
             "temperature": 0,
             # An answer that ends early would be timed over a handful of tokens.
             "ignore_eos": True,
@@ -77,7 +84,7 @@ class EngineClient:
             async with self._session.post(f"{self._address}/v1/completions", json=body, timeout=timeout) as answer:
                 await _check(answer, "/v1/completions")
                 return await _timed(answer, asked)
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except TROUBLE as error:
             raise EngineRequestError(f"/v1/completions: {_what(error)}") from error
 
     async def _post(self, path: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -87,7 +94,7 @@ class EngineClient:
                 await _check(answer, path)
                 reply: dict[str, Any] = await answer.json()
                 return reply
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except TROUBLE as error:
             raise EngineRequestError(f"{path}: {_what(error)}") from error
 
 
@@ -103,14 +110,17 @@ def _spoken(message: dict[str, Any]) -> str:
 
 
 async def _timed(answer: aiohttp.ClientResponse, asked: float) -> Stream:
+    """From the first chunk with text to the last chunk, with or without: special tokens have no text but take time."""
     first = last = None
     tokens = 0
     async for event in _events(answer):
         if "error" in event:
             raise EngineRequestError(f"/v1/completions: the stream ended with {json.dumps(event['error'])[:200]}")
-        if any(choice.get("text") for choice in event.get("choices", ())):
+        choices = event.get("choices") or ()
+        if choices:
             last = time.monotonic()
-            first = first or last
+        if first is None and any(choice.get("text") for choice in choices):
+            first = last
         tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
     if first is None or last is None or not tokens:
         raise EngineRequestError("/v1/completions: the stream ended without text or without usage")
@@ -124,11 +134,18 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any
         if text == b"data: [DONE]":
             return
         if text.startswith(b"data:"):
-            try:
-                yield json.loads(text[5:])
-            except ValueError as error:
-                raise EngineRequestError(f"/v1/completions: not JSON: {text[:100]!r}") from error
+            yield _event(text[5:])
     raise EngineRequestError("/v1/completions: the stream was cut before its end")
+
+
+def _event(text: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(text)
+    except ValueError as error:
+        raise EngineRequestError(f"/v1/completions: not JSON: {text[:100]!r}") from error
+    if not isinstance(event, dict):
+        raise EngineRequestError(f"/v1/completions: not an event: {text[:100]!r}")
+    return event
 
 
 async def _check(answer: aiohttp.ClientResponse, path: str) -> None:

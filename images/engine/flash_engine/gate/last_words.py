@@ -4,10 +4,11 @@ import re
 from collections.abc import Sequence
 
 OUT_OF_MEMORY = re.compile(
-    r"OutOfMemoryError|out of memory|less than desired GPU memory utilization|Failed to CUDA calloc"
-    r"|No available memory for the cache blocks|insufficient memory",
+    r"OutOfMemoryError|CUDA (?:error: )?out of memory|less than desired GPU memory utilization|Failed to CUDA calloc"
+    r"|No available memory for the cache blocks|MemoryError\b|can(?:no|')t allocate memory",
     re.IGNORECASE,
 )
+"""No bare "out of memory": vLLM's advice on what to do *if* one runs out of it stands in every healthy log."""
 
 _ERROR = re.compile(r"\b([A-Z][A-Za-z]*(?:Error|Exception|Exit))\b:? *(\S.*)?|^(?:error|fatal): \S", re.IGNORECASE)
 _NAMED = re.compile(r"\b[A-Z][A-Za-z]*(?:Error|Exception)\b: *\S")
@@ -21,7 +22,7 @@ _CONSEQUENCES = (
 )
 """vLLM's processes each report the death of the one below; only the first report is the cause."""
 
-_PREFIX = re.compile(r"^(?:\([A-Za-z_]+ ?(?:pid=\d+)?\)\s*)?(?:(?:ERROR|INFO|WARNING|CRITICAL) \S+ \S+ \[[^\]]*\]\s*)?")
+_PREFIX = re.compile(r"^(?:\([^()\s]+ ?(?:pid=\d+)?\)\s*)?(?:(?:ERROR|INFO|WARNING|CRITICAL) \S+ \S+ \[[^\]]*\]\s*)?")
 
 
 def telling_line(lines: Sequence[str]) -> str:
@@ -32,6 +33,10 @@ def telling_line(lines: Sequence[str]) -> str:
         return causes[-1]
     errors = [line for line in spoken if _ERROR.search(line)]
     return (errors or spoken or [""])[-1]
+
+
+def ran_out_of_memory(lines: Sequence[str]) -> bool:
+    return any(OUT_OF_MEMORY.search(line) for line in lines)
 
 
 def _bare(line: str) -> str:

@@ -40,8 +40,13 @@ class Measurement:
     drafted: int | None
     accepted: int | None
     duration_millis: float
-    foreign_tokens: int
-    """Tokens that the engine generated meanwhile for somebody else."""
+    counted_tokens: int
+    """Tokens that the engine itself counted meanwhile, ours and those of others."""
+
+    @property
+    def foreign_tokens(self) -> int:
+        """Tokens that the engine generated meanwhile for somebody else."""
+        return max(0, self.counted_tokens - self.tokens)
 
     @property
     def acceptance_percent(self) -> float | None:
@@ -61,7 +66,7 @@ def measure(streams: Sequence[Stream], before: EngineCounters, after: EngineCoun
         drafted=_change(before.drafted, after.drafted),
         accepted=_change(before.accepted, after.accepted),
         duration_millis=(streams[-1].last - streams[0].asked) * 1000,
-        foreign_tokens=max(0, round(after.generated - before.generated) - tokens),
+        counted_tokens=round(after.generated - before.generated),
     )
 
 

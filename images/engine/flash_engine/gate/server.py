@@ -3,49 +3,16 @@
 from pathlib import Path
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import generate_latest
 
-from flash_engine.gate.gate import Gate, State, result_document
+from flash_engine.gate.gate import Gate
+from flash_engine.gate.gate_metrics import GateMetrics
+from flash_engine.gate.result import result_document
 from flash_engine.records import EFFECTIVE_FILE, read_document
 
 GATE = web.AppKey("gate", Gate)
-
-RUN_DIR = web.AppKey("run_dir", Path)
-
-
-class GateMetrics:
-    """The gate's gauges, in a registry of their own."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._ready = Gauge("flash_gate_ready", "1 where the verdict is Passed", registry=self.registry)
-        self._decode = Gauge(
-            "flash_gate_decode_tokens_per_second", "Measured decode speed of one stream", registry=self.registry
-        )
-        self._acceptance = Gauge(
-            "flash_gate_acceptance_ratio", "Measured share of accepted draft tokens", registry=self.registry
-        )
-        self._first_token = Gauge(
-            "flash_gate_first_token_seconds", "Measured time to the first token", registry=self.registry
-        )
-        self._verdict = Gauge("flash_gate_verdict", "1 for the present verdict", ["reason"], registry=self.registry)
-        self._checks = Counter("flash_gate_checks", "Trials of the engine", registry=self.registry)
-        self._counted = 0
-
-    def show(self, state: State) -> None:
-        self._ready.set(state.verdict.passed)
-        self._verdict.clear()
-        self._verdict.labels(state.verdict.reason).set(1)
-        self._checks.inc(state.attempts - self._counted)
-        self._counted = state.attempts
-        figures = state.evidence.measurement
-        if figures:
-            self._decode.set(figures.decode_tokens_per_second)
-            self._first_token.set(figures.first_token_millis / 1000)
-            self._acceptance.set((figures.acceptance_percent or 0) / 100)
-
-
 METRICS = web.AppKey("metrics", GateMetrics)
+RUN_DIR = web.AppKey("run_dir", Path)
 
 
 def make_app(gate: Gate, metrics: GateMetrics, run_dir: Path) -> web.Application:

@@ -1,7 +1,8 @@
 """The judge: an ordered chain of checks over the evidence, the first that objects decides.
 
+    StartupHang                 this run of the engine has not become healthy within its time
     EngineExited, OutOfMemory   the process ended, and has not been healthy since
-    EngineStarting, StartupHang not healthy yet: within its time, or beyond it
+    EngineStarting              not healthy yet, or not tried yet
     Inconclusive                something was measured, but not what it should be
     WrongOutput                 the golden answer is wrong: nothing else matters then
     SpeculationAbsent           drafts are expected, and the engine makes none
@@ -9,40 +10,57 @@
     AcceptanceTooLow, TooSlow, FirstTokenTooSlow
     Passed
 
-Each reason is one cause for one remedy, and the message carries the figures and the remedy.
+Each reason is one cause for one remedy, and the message carries the figures and the remedy. `Degraded` is for an
+engine that passed and got slow while it served; nothing gives it yet.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from flash_engine.gate.config import GateConfig
 from flash_engine.gate.evidence import Evidence, GoldenAnswers
-from flash_engine.gate.last_words import OUT_OF_MEMORY, telling_line
+from flash_engine.gate.last_words import ran_out_of_memory, telling_line
 from flash_engine.records import Exit
+
+Reason = Literal[
+    "Passed",
+    "EngineStarting",
+    "EngineExited",
+    "OutOfMemory",
+    "StartupHang",
+    "WrongOutput",
+    "SpeculationAbsent",
+    "DraftDead",
+    "AcceptanceTooLow",
+    "TooSlow",
+    "FirstTokenTooSlow",
+    "Degraded",
+    "Inconclusive",
+]
+REASONS: tuple[Reason, ...] = get_args(Reason)
 
 DEAD_DRAFT_PERCENT = 2.0
 """A head of random weights had 6 of 382 drafts accepted, 1.6 %: below this it is chance."""
 
 DEGENERATE_RUN = 8
-"""So many equal words or characters in a row are no answer: wrong data over a link reads like that."""
+"""One piece so many times over is no answer: wrong data over a link reads like that."""
+
+KILLED_BY_HOST = 137
+"""128 + SIGKILL, as a shell in between would pass it on."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """A reason of the contract, and a sentence."""
 
-    reason: str
+    reason: Reason
     message: str
 
     @property
     def passed(self) -> bool:
         return self.reason == "Passed"
-
-    @property
-    def final(self) -> bool:
-        """Something was measured and judged; the others wait for the engine."""
-        return self.reason not in ("EngineStarting", "EngineExited", "OutOfMemory", "StartupHang")
 
 
 Check = Callable[[Evidence, GateConfig], Verdict | None]
@@ -57,34 +75,48 @@ def judge(evidence: Evidence, config: GateConfig) -> Verdict:
     return _passed(evidence, config)
 
 
+def startup_hang(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """Before the last exit: that a run came after it and got stuck is the newer news."""
+    if evidence.was_healthy or evidence.starting_seconds <= config.startup_timeout_seconds:
+        return None
+    return Verdict(
+        "StartupHang",
+        f"the engine has not become healthy within {config.startup_timeout_seconds:g} s, it was started "
+        f"{evidence.starting_seconds:.0f} s ago: its log tells where it stands; a hang after NCCL's start or while "
+        "graphs are captured points to the GPUs' link, so try interconnect.mode Safe",
+    )
+
+
 def engine_ended(evidence: Evidence, config: GateConfig) -> Verdict | None:
     """Its last exit stands until the engine is healthy again: a restart that loads is no news."""
-    ended = evidence.engine.exit
-    if evidence.healthy or ended is None:
+    ended = evidence.ended
+    if ended is None:
         return None
-    words = telling_line(ended.last_lines)
-    told = f"the engine ended with {_how(ended)} after start {evidence.engine.starts}: {words or 'it said nothing'}"
-    if any(OUT_OF_MEMORY.search(line) for line in ended.last_lines) or ended.signal == "SIGKILL":
-        return Verdict("OutOfMemory", f"{told}; lower engine.memoryPercent, contextTokens or maxSequences")
-    return Verdict("EngineExited", told)
+    starts = evidence.engine.starts
+    told = (
+        f"the engine ended with {_how(ended)} ({starts} {'start' if starts == 1 else 'starts'} so far): "
+        f"{telling_line(ended.last_lines) or 'it said nothing'}"
+    )
+    if ran_out_of_memory(ended.last_lines) or ended.signal == "SIGKILL" or ended.code == KILLED_BY_HOST:
+        remedy = "lower engine.memoryPercent, contextTokens or maxSequences, or raise the container's memory limit"
+        return Verdict("OutOfMemory", f"{told}; {remedy}")
+    return Verdict("EngineExited", f"{told}; the log of the container engine has the rest (kubectl logs --previous)")
 
 
 def still_starting(evidence: Evidence, config: GateConfig) -> Verdict | None:
     if evidence.healthy:
         return None
-    if evidence.starting_seconds > config.startup_timeout_seconds:
-        return Verdict(
-            "StartupHang",
-            f"the engine has not become healthy within {config.startup_timeout_seconds:g} s of its start: its log "
-            "tells where it stands; a hang after NCCL's start or while graphs are captured points to the GPUs' link",
-        )
+    if evidence.was_healthy:
+        return Verdict("EngineStarting", "the engine was healthy and is so no more: it either recovers or ends")
+    if evidence.engine.starts == 0:
+        return Verdict("EngineStarting", "the engine's launcher has not started yet")
     phases = {"WaitingForFlags": "waiting for its node's flags", "Starting": "loading"}
     return Verdict("EngineStarting", f"the engine is {phases.get(evidence.engine.phase, 'about to start')}")
 
 
 def in_doubt(evidence: Evidence, config: GateConfig) -> Verdict | None:
     doubt = evidence.trial.doubt if evidence.trial else None
-    return Verdict("Inconclusive", f"{doubt}; measuring again") if doubt else None
+    return _inconclusive(doubt, config) if doubt else None
 
 
 def wrong_output(evidence: Evidence, config: GateConfig) -> Verdict | None:
@@ -118,7 +150,22 @@ def foreign_traffic(evidence: Evidence, config: GateConfig) -> Verdict | None:
     if figures is None or figures.foreign_tokens == 0:
         return None
     told = f"the engine decoded {figures.foreign_tokens} tokens for others while {figures.tokens} were timed"
-    return Verdict("Inconclusive", f"{told}; measuring again")
+    return _inconclusive(told, config)
+
+
+def counters_astray(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """Counters that stand still or fall: what they say of drafts is worth nothing."""
+    figures = evidence.measurement
+    if figures is None:
+        return None
+    if figures.counted_tokens < figures.tokens:
+        told = f"vllm:generation_tokens_total moved by {figures.counted_tokens} while {figures.tokens} tokens came"
+        return _inconclusive(told, config)
+    drafted, accepted = figures.drafted or 0, figures.accepted or 0
+    if not 0 <= accepted <= drafted:
+        told = f"vllm:spec_decode counters say that {accepted} of {drafted} drafted tokens were accepted"
+        return _inconclusive(told, config)
+    return None
 
 
 def speculation_absent(evidence: Evidence, config: GateConfig) -> Verdict | None:
@@ -135,18 +182,21 @@ def speculation_absent(evidence: Evidence, config: GateConfig) -> Verdict | None
 
 def draft_dead(evidence: Evidence, config: GateConfig) -> Verdict | None:
     figures = evidence.measurement
-    if figures is None or figures.acceptance_percent is None or figures.acceptance_percent >= DEAD_DRAFT_PERCENT:
+    if figures is None or figures.acceptance_percent is None or not config.speculation.expected:
+        return None
+    if figures.acceptance_percent >= DEAD_DRAFT_PERCENT:
         return None
     return Verdict(
         "DraftDead",
         f"{figures.accepted} of {figures.drafted} drafted tokens accepted while answers are right: the MTP head's "
-        f"weights are missing, misnamed or zero; decode {figures.decode_tokens_per_second:.0f} tok/s",
+        "weights are missing, misnamed or zero, so serve a checkpoint that has them, or set speculation.method "
+        f"Disabled; decode {figures.decode_tokens_per_second:.1f} tok/s",
     )
 
 
 def acceptance_too_low(evidence: Evidence, config: GateConfig) -> Verdict | None:
     figures = evidence.measurement
-    if figures is None or figures.acceptance_percent is None:
+    if figures is None or figures.acceptance_percent is None or not config.speculation.expected:
         return None
     if figures.acceptance_percent >= config.min_acceptance_percent:
         return None
@@ -181,12 +231,14 @@ def first_token_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | No
 
 
 CHAIN: tuple[Check, ...] = (
+    startup_hang,
     engine_ended,
     still_starting,
     in_doubt,
     wrong_output,
     not_measured,
     foreign_traffic,
+    counters_astray,
     speculation_absent,
     draft_dead,
     acceptance_too_low,
@@ -221,9 +273,19 @@ def _fault(text: str, config: GateConfig) -> str | None:
 
 def _is_degenerate(text: str) -> bool:
     """Like "!!!!" or one word over and over, as reported for all-reduce over broken peer-to-peer."""
-    words = text.split()
-    one_word = len(words) >= DEGENERATE_RUN and len(set(words)) == 1
-    return one_word or (len(text) >= DEGENERATE_RUN and len(set(text)) == 1)
+    spoken = " ".join(text.split())
+    longest = (len(spoken) + 1) // DEGENERATE_RUN
+    return any(_repeats(f"{spoken} ", length) or _repeats(spoken, length) for length in range(1, longest + 1))
+
+
+def _repeats(text: str, length: int) -> bool:
+    """The text is its first `length` characters over and over, enough times to be nonsense."""
+    times = len(text) // length
+    return times >= DEGENERATE_RUN and text == (text[:length] * (times + 1))[: len(text)]
+
+
+def _inconclusive(told: str, config: GateConfig) -> Verdict:
+    return Verdict("Inconclusive", f"{told}; measuring again in {config.retry_seconds:g} s")
 
 
 def _how(ended: Exit) -> str:

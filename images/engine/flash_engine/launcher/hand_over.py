@@ -32,29 +32,32 @@ def take_flags(
     began = time.monotonic()
     fallback = Flags.parse(fallback_text)
     while True:
-        text = _read(node_dir / FLAGS_FILE)
+        raw, trouble = _read(node_dir / FLAGS_FILE)
         waited = time.monotonic() - began
-        if text:
-            return _from_annotation(text, fallback, waited)
+        if raw:
+            return _from_annotation(raw, fallback, waited)
         if waited >= patience:
-            detail = f"no flags were handed over within {patience:g} s: is the operator running?"
+            asked = trouble or "is the operator running?"
+            detail = f"no flags were handed over within {patience:g} s: {asked}"
             return _hand_over(fallback, "fallback", detail, waited)
         sleep(POLL_SECONDS)
 
 
-def _read(path: Path) -> str:
-    """The file's text; empty where it is empty or not there yet."""
+def _read(path: Path) -> tuple[bytes, str | None]:
+    """The file's bytes, none where it is empty or not there yet; and what else keeps it from being read."""
     try:
-        return path.read_text().strip()
+        return path.read_bytes().strip(), None
     except FileNotFoundError:
-        return ""
+        return b"", None
+    except OSError as error:
+        return b"", f"{path}: {error.strerror}"
 
 
-def _from_annotation(text: str, fallback: Flags, waited: float) -> HandOver:
-    """A malformed annotation is never half obeyed: the safe set, and the reason."""
+def _from_annotation(raw: bytes, fallback: Flags, waited: float) -> HandOver:
+    """A malformed annotation is never half obeyed, nor waited on: the safe set, and the reason."""
     try:
-        flags = Flags.parse(text)
-    except BadDocumentError as error:
+        flags = Flags.parse(raw.decode())
+    except (BadDocumentError, UnicodeDecodeError) as error:
         return _hand_over(fallback, "fallback", f"the annotation could not be read: {error}", waited)
     return _hand_over(flags, "annotation", "handed over by the operator", waited)
 

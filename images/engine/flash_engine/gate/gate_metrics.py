@@ -1,0 +1,43 @@
+"""What Prometheus sees of the gate."""
+
+import math
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from flash_engine.gate.gate import State
+from flash_engine.gate.verdict import REASONS
+
+
+class GateMetrics:
+    """The gate's gauges, in a registry of their own. What was not measured is NaN: 0 would be a figure."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._ready = Gauge("flash_gate_ready", "1 where the verdict is Passed", registry=self.registry)
+        self._decode = Gauge(
+            "flash_gate_decode_tokens_per_second", "Measured decode speed of one stream", registry=self.registry
+        )
+        self._acceptance = Gauge(
+            "flash_gate_acceptance_ratio", "Measured share of accepted draft tokens", registry=self.registry
+        )
+        self._first_token = Gauge(
+            "flash_gate_first_token_seconds", "Measured time to the first token", registry=self.registry
+        )
+        self._verdict = Gauge(
+            "flash_gate_verdict", "1 for the present verdict, 0 for the others", ["reason"], registry=self.registry
+        )
+        self._checks = Counter("flash_gate_checks", "Trials of the engine", registry=self.registry)
+        self._counted = 0
+        self.show(State())
+
+    def show(self, state: State) -> None:
+        self._ready.set(state.verdict.passed)
+        for reason in REASONS:
+            self._verdict.labels(reason).set(reason == state.verdict.reason)
+        self._checks.inc(state.attempts - self._counted)
+        self._counted = state.attempts
+        figures = state.evidence.measurement
+        acceptance = figures.acceptance_percent if figures else None
+        self._decode.set(figures.decode_tokens_per_second if figures else math.nan)
+        self._first_token.set(figures.first_token_millis / 1000 if figures else math.nan)
+        self._acceptance.set(math.nan if acceptance is None else acceptance / 100)

@@ -1,0 +1,50 @@
+"""What an engine said last, kept for the day it dies.
+
+vLLM tells the cause of a failed start a hundred lines before its end: each of its processes reports the death of
+the one below. So the last errors are kept beside the last lines, whatever was said after them.
+"""
+
+import re
+from collections import deque
+
+KEPT_LINES = 30
+KEPT_ERRORS = 20
+LINE_LIMIT = 2000
+
+ERROR = re.compile(rb"\w(?:Error|Exception)\b: *\S")
+
+
+class LastLines:
+    """Fed with chunks of one or more streams, which are torn anywhere."""
+
+    def __init__(self) -> None:
+        self._lines: deque[tuple[int, str]] = deque(maxlen=KEPT_LINES)
+        self._errors: deque[tuple[int, str]] = deque(maxlen=KEPT_ERRORS)
+        self._unfinished: dict[int, bytes] = {}
+        self._count = 0
+
+    def feed(self, stream: int, chunk: bytes) -> None:
+        *whole, rest = (self._unfinished.get(stream, b"") + chunk).split(b"\n")
+        for line in whole:
+            self._keep(line)
+        # A progress bar goes on without a line's end for as long as the weights take.
+        self._unfinished[stream] = _visible(rest)[:LINE_LIMIT]
+
+    def kept(self) -> tuple[str, ...]:
+        """The last lines, and the last errors among all lines, in the order in which they came."""
+        for line in self._unfinished.values():
+            self._keep(line)
+        self._unfinished.clear()
+        return tuple(line for _, line in sorted([*self._errors, *self._lines]))
+
+    def _keep(self, line: bytes) -> None:
+        text = _visible(line).decode(errors="replace").rstrip()[:LINE_LIMIT]
+        if text:
+            self._count += 1
+            kept = self._errors if ERROR.search(line) else self._lines
+            kept.append((self._count, text))
+
+
+def _visible(line: bytes) -> bytes:
+    """What a terminal would show of it: a carriage return goes back to the line's start."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2]

@@ -1,0 +1,128 @@
+"""A launcher under test as a real process, its folders, and small real programs as its engine."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SAFE = {
+    "version": 1,
+    "row": "T8",
+    "args": [{"value": "--disable-custom-all-reduce", "source": "fallback", "reason": "unknown links"}],
+    "env": [{"name": "NCCL_P2P_DISABLE", "value": "1", "source": "fallback", "reason": "unknown links"}],
+}
+FAST = {
+    "version": 1,
+    "row": "T3",
+    "args": [],
+    "env": [{"name": "NCCL_P2P_LEVEL", "value": "PHB", "source": "probe", "reason": "verified"}],
+    "unset": ["PYTORCH_CUDA_ALLOC_CONF"],
+}
+
+# Tells what it was started with.
+TELL = """
+import json, os, sys
+names = ("NCCL_P2P_DISABLE", "NCCL_P2P_LEVEL", "PYTORCH_CUDA_ALLOC_CONF")
+print(json.dumps({"args": sys.argv[1:], "env": {name: os.environ.get(name) for name in names}}))
+"""
+
+
+# Orphans come to a first process; PR_SET_CHILD_SUBREAPER (36) makes them come to any, and stays over an exec.
+AS_FIRST_PROCESS = """
+import ctypes, os, sys
+assert ctypes.CDLL(None).prctl(36, 1) == 0
+os.execv(sys.executable, [sys.executable, "-m", "flash_engine.launcher", *sys.argv[1:]])
+"""
+
+
+class Launcher:
+    """One launcher process and its folders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run_dir, self.node_dir = folder / "run", folder / "node"
+        for made in (self.run_dir, self.node_dir):
+            made.mkdir()
+        self._folder = folder
+        self._started: list[subprocess.Popen[str]] = []
+
+    def program(self, source: str) -> str:
+        """An executable of this Python."""
+        path = self._folder / "engine"
+        path.write_text(f"#!{sys.executable}\n{source}")
+        path.chmod(0o755)
+        return str(path)
+
+    def start(
+        self, command: str, *arguments: str, patience: float = 30, fallback: Any = SAFE, **settings: str
+    ) -> subprocess.Popen[str]:
+        environment = {
+            **os.environ,
+            "FLASH_RUN_DIR": str(self.run_dir),
+            "FLASH_NODE_DIR": str(self.node_dir),
+            "FLASH_HAND_OVER_SECONDS": str(patience),
+            "FLASH_FALLBACK_FLAGS": fallback if isinstance(fallback, str) else json.dumps(fallback),
+            "FLASH_ENGINE_COMMAND": command,
+            "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+            **settings,
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-c", AS_FIRST_PROCESS, *arguments],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._started.append(process)
+        return process
+
+    def hand_over(self, text: str) -> None:
+        """As the kubelet does: a new folder, and a symlink that is swapped."""
+        version = self.node_dir / f"..{time.monotonic_ns()}"
+        version.mkdir()
+        (version / "engine-flags").write_text(text, errors="surrogateescape")
+        link = self.node_dir / "..data.new"
+        link.symlink_to(version.name)
+        link.replace(self.node_dir / "..data")
+        visible = self.node_dir / "engine-flags"
+        if not visible.is_symlink():
+            visible.symlink_to("..data/engine-flags")
+
+    def _kill_engine(self) -> None:
+        record = self.run_dir / "engine.json"
+        pid = json.loads(record.read_text())["pid"] if record.exists() else None
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def document(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.run_dir / name).read_text())
+        return found
+
+    def end(self) -> None:
+        """Leave no process behind: neither a launcher nor the group of its engine."""
+        for process in self._started:
+            if process.poll() is None:
+                self._kill_engine()
+                process.kill()
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+            process.wait()
+
+
+def wait_until(look: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def phase_is(launcher: Launcher, phase: str) -> Callable[[], bool]:
+    def look() -> bool:
+        path = launcher.run_dir / "engine.json"
+        return path.exists() and json.loads(path.read_text())["phase"] == phase
+
+    return look

@@ -1,0 +1,208 @@
+"""The gate against an engine that misbehaves: a connection that breaks, a page that is none, traffic, a changed file.
+
+What is said here of time is said by construction: nothing waits, and no figure decides a test.
+"""
+
+import json
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from engine_stub import EngineStub
+from flash_engine.gate import trial
+from flash_engine.gate.engine_client import EngineClient
+from flash_engine.gate.gate import Gate
+from flash_engine.records import ENGINE_FILE, Exit
+from gate_bench import Bench
+
+DIED = Exit(code=1, signal=None, at="2026-11-24T12:01:00.000Z", last_lines=("ValueError: illegal instruction",))
+
+
+class BrokenEngineStub(EngineStub):
+    """An engine stub whose pages and streams can be replaced by other bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop_health = False
+        self.metrics_page: str | None = None
+        self.waiting_requests = 0
+        self.stream_bytes: bytes | None = None
+        self.chat_page: str | None = None
+        self.dies_with: Path | None = None
+        """Where it writes its exit down when it is asked to stream: it dies of its first real work."""
+
+    async def _health(self, request: web.Request) -> web.Response:
+        if self.drop_health and request.transport:
+            request.transport.abort()
+        return await super()._health(request)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        page = (await super()._metrics(request)).text or ""
+        page = f"{page}vllm:num_requests_waiting {self.waiting_requests}\n"
+        return web.Response(text=page if self.metrics_page is None else self.metrics_page)
+
+    async def _chat(self, request: web.Request) -> web.Response:
+        if self.chat_page is not None:
+            return web.Response(text=self.chat_page, content_type="application/json")
+        return await super()._chat(request)
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        if self.dies_with is not None:
+            self.healthy = False
+            ended = {"phase": "Exited", "pid": None, "starts": 1, "exit": DIED.to_json()}
+            self.dies_with.write_text(json.dumps(ended))
+            return web.Response(status=500, text="EngineDeadError")
+        if self.stream_bytes is None:
+            return await super()._completions(request)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(self.stream_bytes)
+        return response
+
+
+@pytest.fixture
+def engine() -> BrokenEngineStub:
+    """In place of the plain stub: `bench` is built on it."""
+    return BrokenEngineStub()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that does not come to rest is not worth two seconds here."""
+    monkeypatch.setattr(trial, "REST_SECONDS", 0.1)
+
+
+async def test_a_dropped_connection_does_not_take_a_verdict_away(bench: Bench, engine: BrokenEngineStub) -> None:
+    await bench.look()
+    engine.drop_health = True
+    for _ in range(3):
+        assert (await bench.look()).verdict.reason == "Passed"
+    assert bench.gate.state.attempts == 1
+
+
+async def test_a_refused_connection_takes_it_away(engine: BrokenEngineStub, tmp_path: Path) -> None:
+    async with aiohttp.ClientSession() as session:
+        server = TestServer(engine.app())
+        await server.start_server()
+        gate = Gate(EngineClient(session, str(server.make_url(""))), tmp_path / "gate.json", tmp_path, lambda _: None)
+        bench = Bench(gate, engine, tmp_path, tmp_path / "gate.json")
+        bench.configure()
+        bench.record()
+        assert (await bench.look()).verdict.reason == "Passed"
+
+        await server.close()
+
+        state = await bench.look()
+    assert state.verdict.reason == "EngineStarting"
+    assert "healthy and is so no more" in state.verdict.message
+    assert state.healthy_at is None
+
+
+async def test_an_engine_that_served_for_hours_and_fails_does_not_hang_at_its_start(bench: Bench) -> None:
+    bench.record(started_at="2026-01-01T12:00:00.000Z")
+    await bench.look()
+    bench.engine.healthy = False
+    assert (await bench.look()).verdict.reason == "EngineStarting"
+
+
+async def test_an_engine_that_dies_of_its_first_request_has_ended_and_is_not_in_doubt(
+    bench: Bench, engine: BrokenEngineStub
+) -> None:
+    """As vLLM does where a kernel lacks an instruction: healthy until it is asked for something."""
+    engine.dies_with = bench.run_dir / ENGINE_FILE
+    state = await bench.look()
+    assert state.verdict.reason == "EngineExited"
+    assert "ValueError: illegal instruction" in state.verdict.message
+    assert state.attempts == 1
+
+
+async def test_an_exit_that_is_long_past_is_not_told_again(bench: Bench) -> None:
+    bench.record(exit=DIED, starts=2)
+    assert (await bench.look()).verdict.reason == "Passed"
+    bench.engine.healthy = False
+    assert (await bench.look()).verdict.reason == "EngineStarting"
+
+
+PAGES = {
+    "of another service": ("<html>hello</html>", "cannot be read"),
+    "without a figure": ("vllm:generation_tokens_total NaN\nvllm:num_requests_running 0\n", "is nan"),
+    "that is empty": ("", "lacks vllm:generation_tokens_total"),
+}
+
+
+@pytest.mark.parametrize(("page", "told"), PAGES.values(), ids=PAGES.keys())
+async def test_a_page_of_metrics(bench: Bench, engine: BrokenEngineStub, page: str, told: str) -> None:
+    engine.metrics_page = page
+    state = await bench.look()
+    assert state.verdict.reason == "Inconclusive"
+    assert told in state.verdict.message
+
+
+async def test_counters_that_stand_still_are_no_proof_of_anything(bench: Bench, engine: BrokenEngineStub) -> None:
+    engine.metrics_page = (
+        "vllm:generation_tokens_total 7\nvllm:num_requests_running 0\n"
+        "vllm:spec_decode_num_draft_tokens_total 5\nvllm:spec_decode_num_accepted_tokens_total 5\n"
+    )
+    state = await bench.look()
+    assert state.verdict.reason == "Inconclusive"
+    assert "moved by 0 while 128 tokens came" in state.verdict.message
+
+
+async def test_requests_of_others_on_the_engine_are_waited_for_and_not_measured_with(
+    bench: Bench, engine: BrokenEngineStub
+) -> None:
+    engine.waiting_requests = 3
+    state = await bench.look()
+    assert state.verdict.reason == "Inconclusive"
+    assert "3 requests of others are on the engine" in state.verdict.message
+    assert bench.engine.count("stream") == 1, "the warm-up only"
+
+    engine.waiting_requests = 0
+    assert (await bench.look()).verdict.reason == "Passed"
+
+
+def chunk(**event: object) -> bytes:
+    return f"data: {json.dumps(event)}\n\n".encode()
+
+
+TEXT = chunk(choices=[{"text": "word"}])
+USAGE = chunk(choices=[], usage={"completion_tokens": 64})
+DONE = b"data: [DONE]\n\n"
+
+STREAMS = {
+    "of another protocol": (b"hello\n", "cut before its end"),
+    "of half a document": (b'data: {"choices"\n\n' + DONE, "not JSON"),
+    "of something else": (b"data: 5\n\n" + DONE, "not an event"),
+    "with an error in it": (TEXT + chunk(error={"message": "CUDA trouble"}) + DONE, "CUDA trouble"),
+    "without usage": (TEXT + TEXT + DONE, "without usage"),
+    "without text": (USAGE + DONE, "without text"),
+    "in one line without an end": (b"data: " + b"x" * 2_000_000, "/v1/completions: "),
+    "in one piece, which has no speed": (TEXT + USAGE + DONE, "in one piece"),
+}
+
+
+@pytest.mark.parametrize(("sent", "told"), STREAMS.values(), ids=STREAMS.keys())
+async def test_a_stream(bench: Bench, engine: BrokenEngineStub, sent: bytes, told: str) -> None:
+    engine.stream_bytes = sent
+    state = await bench.look()
+    assert state.verdict.reason == "Inconclusive"
+    assert told in state.verdict.message
+
+
+@pytest.mark.parametrize("page", ["{}", "[]", '{"choices": [{"message": null}]}', "no JSON"])
+async def test_an_answer_that_is_none(bench: Bench, engine: BrokenEngineStub, page: str) -> None:
+    engine.chat_page = page
+    state = await bench.look()
+    assert state.verdict.reason == "Inconclusive"
+    assert "/v1/chat/completions: " in state.verdict.message
+
+
+async def test_tokens_without_text_at_the_end_take_their_time(bench: Bench, engine: BrokenEngineStub) -> None:
+    """Past its natural end a model may go on in special tokens; an end taken too early would make it look fast."""
+    engine.stream_bytes = TEXT + chunk(choices=[{"text": ""}]) + USAGE + DONE
+    state = await bench.look()
+    assert "in one piece" not in state.verdict.message, "the chunk without text is the end"
+    assert "moved by 0" in state.verdict.message

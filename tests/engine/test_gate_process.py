@@ -1,0 +1,122 @@
+"""The gate as a real process: what the kubelet starts, probes and ends."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestServer
+
+from engine.launcher_bench import wait_until
+from engine_stub import EngineStub
+from gate_bench import CONFIG
+
+
+def a_free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+class GateProcess:
+    """One gate process beside an engine."""
+
+    def __init__(self, folder: Path, engine_url: str) -> None:
+        self.address = f"http://127.0.0.1:{(port := a_free_port())}"
+        self.log = folder / "gate.log"
+        self._environment = {
+            **os.environ,
+            "FLASH_GATE_CONFIG": str(folder / "gate.json"),
+            "FLASH_RUN_DIR": str(folder),
+            "FLASH_ENGINE_URL": engine_url,
+            "FLASH_GATE_PORT": str(port),
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "flash_engine.gate"], env=self._environment, stderr=log
+            )
+
+    def events(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def reasons(self) -> list[object]:
+        return [event["reason"] for event in self.events() if event["event"] == "verdict"]
+
+
+@pytest.fixture
+async def gate(engine: EngineStub, tmp_path: Path) -> AsyncIterator[GateProcess]:
+    (tmp_path / "gate.json").write_text(json.dumps(CONFIG))
+    async with TestServer(engine.app()) as server:
+        made = GateProcess(tmp_path, str(server.make_url("")))
+        yield made
+        made.process.kill()
+        made.process.wait()
+
+
+async def until(gate: GateProcess, reason: str) -> None:
+    """In a thread, for the engine stub answers from this loop."""
+    await asyncio.to_thread(wait_until, lambda: gate.reasons()[-1:] == [reason])
+
+
+async def test_it_turns_ready_by_itself_and_tells_each_step_as_a_line_of_json(gate: GateProcess) -> None:
+    await until(gate, "Passed")
+
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{gate.address}/readyz") as ready:
+            assert (ready.status, (await ready.text())[:7]) == (200, "Passed:")
+        async with session.get(f"{gate.address}/result") as result:
+            document = await result.json()
+        async with session.get(f"{gate.address}/healthz") as alive:
+            assert alive.status == 200
+    assert document["engine"]["phase"] == "WaitingForFlags", "there was no launcher, which is no reason not to judge"
+    assert document["gateMillis"] > 0
+    assert gate.reasons() == ["EngineStarting", "Passed"], "measured, and then judged"
+
+
+async def test_it_is_not_ready_before_the_engine_is_and_ready_after(gate: GateProcess, engine: EngineStub) -> None:
+    engine.healthy = False
+    await until(gate, "EngineStarting")
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{gate.address}/readyz") as ready,
+    ):
+        assert ready.status == 503
+    engine.healthy = True
+    await until(gate, "Passed")
+
+
+async def test_it_ends_when_the_kubelet_says_so(gate: GateProcess) -> None:
+    await until(gate, "Passed")
+    gate.process.terminate()
+    assert gate.process.wait(timeout=20) == 0
+    assert "Traceback" not in gate.log.read_text()
+
+
+SETTINGS = {
+    "no path of a configuration": ({"FLASH_RUN_DIR": "/run/flash"}, "FLASH_GATE_CONFIG"),
+    "a port that is none": (
+        {"FLASH_RUN_DIR": "/run/flash", "FLASH_GATE_CONFIG": "/gate.json", "FLASH_GATE_PORT": "http"},
+        "'http'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "told"), SETTINGS.values(), ids=SETTINGS.keys())
+def test_a_bad_setting_is_named(settings: dict[str, str], told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flash_engine.gate"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,244 @@
+"""The launcher as the first process of a container: signals, exits, orphans, and what it writes down of them."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from engine.launcher_bench import TELL, Launcher, phase_is, wait_until
+
+
+def test_an_exit_code_is_passed_on_and_written_down(launcher: Launcher) -> None:
+    program = launcher.program("import sys\nprint('ValueError: no MTP weights')\nsys.exit(3)")
+    process = launcher.start(program, "serve", patience=0)
+    process.communicate()
+
+    assert process.returncode == 3
+    record = launcher.document("engine.json")
+    assert (record["phase"], record["exit"]["code"], record["exit"]["signal"]) == ("Exited", 3, None)
+    assert record["exit"]["lastLines"] == ["ValueError: no MTP weights"]
+
+
+def test_the_cause_is_kept_however_much_is_said_after_it(launcher: Launcher) -> None:
+    program = launcher.program(
+        "import sys\nprint('ValueError: the cause')\nfor n in range(500): print('noise', n)\nsys.exit(1)"
+    )
+    launcher.start(program, "serve", patience=0).communicate()
+
+    lines = launcher.document("engine.json")["exit"]["lastLines"]
+    assert lines[0] == "ValueError: the cause"
+    assert lines[-1] == "noise 499"
+    assert len(lines) < 60
+
+
+def test_a_killed_engine_is_told_by_its_signal(launcher: Launcher) -> None:
+    process = launcher.start(
+        launcher.program("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"), "serve", patience=0
+    )
+    process.communicate()
+
+    assert process.returncode == 128 + signal.SIGKILL
+    assert launcher.document("engine.json")["exit"]["signal"] == "SIGKILL"
+
+
+def test_starts_are_counted_and_the_last_exit_stays_visible(launcher: Launcher) -> None:
+    program = launcher.program("import sys, time\nprint('Error: first')\nsys.exit(1)")
+    launcher.start(program, "serve", patience=0).communicate()
+    process = launcher.start(launcher.program("import time\ntime.sleep(60)"), "serve", patience=0)
+    wait_until(phase_is(launcher, "Starting"))
+
+    record = launcher.document("engine.json")
+    assert (record["starts"], record["exit"]["code"]) == (2, 1)
+    process.terminate()
+    process.communicate()
+
+
+POLITE = """
+import signal, sys, time
+def end(number, frame):
+    print("ending", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def test_sigterm_reaches_the_engine_which_ends_in_its_own_way(launcher: Launcher) -> None:
+    process = launcher.start(launcher.program(POLITE), "serve", patience=0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.terminate()
+    out, _ = process.communicate(timeout=20)
+
+    assert out == "ending\n"
+    assert process.returncode == 0
+
+
+DRAINING = """
+import signal, subprocess, sys, time
+serve = "input(); print('the last request', flush=True)"
+worker = subprocess.Popen([sys.executable, "-c", serve], stdin=subprocess.PIPE)
+def drain(number, frame):
+    worker.communicate(b"go\\n")
+    sys.exit(worker.returncode)
+signal.signal(signal.SIGTERM, drain)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def test_sigterm_leaves_the_workers_alone_while_the_engine_drains(launcher: Launcher) -> None:
+    """vLLM's engine core ends at once on SIGTERM, and the requests with it that its API server would have finished."""
+    process = launcher.start(launcher.program(DRAINING), "serve", patience=0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.terminate()
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "the last request\n")
+
+
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_second_signal_kills_an_engine_that_is_deaf_to_the_first(launcher: Launcher) -> None:
+    process = launcher.start(launcher.program(DEAF), "serve", patience=0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.terminate()
+    # Two that come at once are one to the kernel, so the second goes out until it has been seen.
+    deadline = time.monotonic() + 20
+    while process.poll() is None:
+        assert time.monotonic() < deadline, "it did not end"
+        process.terminate()
+        time.sleep(0.02)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert launcher.document("engine.json")["exit"]["signal"] == "SIGKILL"
+
+
+def test_an_engine_that_is_deaf_to_sigterm_is_killed_when_its_time_is_up(launcher: Launcher) -> None:
+    process = launcher.start(launcher.program(DEAF), "serve", patience=0, FLASH_STOP_SECONDS="0.2")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGKILL
+
+
+DEAF_WORKER = """
+import os, signal, subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"])
+open(os.environ["FLASH_RUN_DIR"] + "/worker.pid", "w").write(str(worker.pid))
+time.sleep(1)
+sys.exit(5)
+"""
+
+
+def test_a_worker_that_outlives_the_engine_is_ended_with_its_group(launcher: Launcher) -> None:
+    """A worker that stays keeps the GPU's memory, and the next engine runs out of it."""
+    process = launcher.start(launcher.program(DEAF_WORKER), "serve", patience=0)
+    process.communicate(timeout=40)
+
+    worker = int((launcher.run_dir / "worker.pid").read_text())
+    assert process.returncode == 5
+    wait_until(lambda: not _is_alive(worker))
+
+
+def _is_alive(pid: int) -> bool:
+    """Alive, and not a zombie that waits for the init process of this machine."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+ORPHAN = """
+import os, subprocess, sys, time
+# A child that leaves a grandchild behind, which ends at once: its exit is for the first process to take.
+leaver = "import os, subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'pass']); print(p.pid, flush=True)"
+print(subprocess.run([sys.executable, "-c", leaver], capture_output=True, text=True).stdout.strip(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_orphans_are_not_left_as_zombies_while_the_engine_runs(launcher: Launcher) -> None:
+    process = launcher.start(launcher.program(ORPHAN), "serve", patience=0)
+    assert process.stdout is not None
+    orphan = int(process.stdout.readline())
+
+    wait_until(lambda: not Path(f"/proc/{orphan}").exists())
+
+    assert process.poll() is None, "and the engine runs on"
+    process.terminate()
+    process.communicate()
+
+
+def test_what_an_orphan_ends_with_is_never_taken_for_the_engines_exit(launcher: Launcher) -> None:
+    program = launcher.program(
+        "import os, subprocess, sys\n"
+        "for _ in range(20): subprocess.run([sys.executable, '-S', '-c', 'import os; os.fork() and os._exit(0)'])\n"
+        "sys.exit(7)"
+    )
+    process = launcher.start(program, "serve", patience=0)
+    process.communicate(timeout=60)
+    assert process.returncode == 7
+
+
+HOLDER = """
+import subprocess, sys
+holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(holder.pid, flush=True)
+sys.exit(4)
+"""
+
+
+def test_a_process_that_left_the_group_and_holds_the_pipes_keeps_nobody_waiting(launcher: Launcher) -> None:
+    process = launcher.start(launcher.program(HOLDER), "serve", patience=0)
+    assert process.wait(timeout=30) == 4
+    (holder,) = launcher.document("engine.json")["exit"]["lastLines"]
+    os.kill(int(holder), signal.SIGKILL)
+
+
+def test_the_engines_two_outputs_stay_two_and_unchanged(launcher: Launcher) -> None:
+    program = launcher.program(
+        "import sys\nsys.stdout.write('50 %\\r100 %\\nno end')\nsys.stdout.flush()\nsys.stderr.write('trouble\\n')"
+    )
+    process = launcher.start(program, "serve", patience=0)
+    out, err = process.communicate()
+
+    assert out == "50 %\n100 %\nno end", "this pipe is read as text, which turns a carriage return into a line's end"
+    assert "trouble\n" in err
+    assert set(launcher.document("engine.json")["exit"]["lastLines"]) == {"100 %", "no end", "trouble"}
+
+
+def test_a_launcher_that_was_killed_with_its_engine_is_told_of_by_the_next_one(launcher: Launcher) -> None:
+    """As the kernel does when the container's memory is up: nobody is left to write the exit down."""
+    process = launcher.start(launcher.program("import time\ntime.sleep(600)"), "serve", patience=0)
+    wait_until(phase_is(launcher, "Starting"))
+    engine = launcher.document("engine.json")["pid"]
+    process.kill()
+    os.killpg(engine, signal.SIGKILL)
+    process.communicate()
+
+    process = launcher.start(launcher.program(TELL), "serve", patience=600)
+    wait_until(phase_is(launcher, "WaitingForFlags"))
+
+    record = launcher.document("engine.json")
+    assert (record["starts"], record["exit"]["signal"]) == (2, "SIGKILL")
+    assert "out of memory" in record["exit"]["lastLines"][0]
+
+
+def test_an_engine_whose_record_can_no_longer_be_written_keeps_running(launcher: Launcher) -> None:
+    program = launcher.program(
+        "import os, shutil, sys\nshutil.rmtree(os.environ['FLASH_RUN_DIR'])\nprint('alive')\nsys.exit(6)"
+    )
+    process = launcher.start(program, "serve", patience=0)
+    out, err = process.communicate()
+    assert (process.returncode, out) == (6, "alive\n")
+    assert "engine.json not written" in err

@@ -1,0 +1,145 @@
+"""The judge: every reason, reached from evidence alone, and the order among reasons."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flash_engine.gate.config import GateConfig
+from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
+from flash_engine.gate.measurement import Measurement
+from flash_engine.gate.verdict import REASONS, judge
+from flash_engine.records import EngineRecord, Exit
+from flash_operator.api.vocabulary import VERDICTS
+
+CONFIG = GateConfig.model_validate(
+    {
+        "model": "m",
+        "golden": {"prompt": "17 + 25?", "expect": "42"},
+        "decode": {"minTokensPerSecond": 60, "prompt": "tell"},
+        "maxFirstTokenMillis": 500,
+    }
+)
+RUNNING = EngineRecord(phase="Starting", pid=7, started_at="2026-11-24T12:00:00.000Z", starts=1)
+GOLDEN = GoldenAnswers(("42.", "42."))
+FIGURES = Measurement(
+    decode_tokens_per_second=85.0,
+    first_token_millis=120.0,
+    tokens=384,
+    drafted=200,
+    accepted=170,
+    duration_millis=5000,
+    counted_tokens=384,
+)
+
+
+def an_engine(**record: Any) -> Evidence:
+    """One that is not healthy yet."""
+    return Evidence(replace(RUNNING, **record), healthy=False)
+
+
+def an_exit(*lines: str, code: int | None = 1, signal: str | None = None) -> Exit:
+    return Exit(code, signal, "2026-11-24T12:01:00.000Z", lines)
+
+
+def tried(golden: GoldenAnswers = GOLDEN, doubt: str | None = None, **figures: Any) -> Evidence:
+    """A healthy engine, tried; `figures` are those that differ from a good one's."""
+    trial = Trial(golden, replace(FIGURES, **figures), doubt)
+    return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
+
+
+def answered(*texts: str) -> Evidence:
+    return tried(GoldenAnswers(texts))
+
+
+NO_EXPECTATION = {"golden": {"prompt": "go on"}}
+DIED = an_exit("INFO loading", "ValueError: no MTP weights", "RuntimeError: Engine core initialization failed.")
+
+CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
+    "a fast engine with living drafts passes, with its figures": (
+        tried(), {}, "Passed", "decode 85.0 tok/s, wanted at least 60, 85 % of drafts accepted"),
+    "figures exactly at their floors pass": (
+        tried(decode_tokens_per_second=60.0, accepted=80, first_token_millis=500.0), {}, "Passed", "60.0 tok/s"),
+    "before the launcher has written anything": (
+        Evidence(EngineRecord(), healthy=False), {}, "EngineStarting", "launcher has not started yet"),
+    "an engine that waits for its flags": (
+        an_engine(phase="WaitingForFlags"), {}, "EngineStarting", "node's flags"),
+    "an engine that loads": (an_engine(), {}, "EngineStarting", "loading"),
+    "a healthy engine that was not tried": (
+        Evidence(RUNNING, healthy=True, was_healthy=True), {}, "EngineStarting", "being measured"),
+    "an engine that was healthy hours ago and is not now does not hang at its start": (
+        replace(an_engine(), was_healthy=True, starting_seconds=9000), {}, "EngineStarting", "so no more"),
+    "an engine that is not healthy in its time": (
+        replace(an_engine(), starting_seconds=3700), {}, "StartupHang", "within 3600 s, it was started 3700 s ago"),
+    "an engine that died once and hangs now": (
+        replace(an_engine(exit=DIED), starting_seconds=3700), {}, "StartupHang", "interconnect.mode Safe"),
+    "an engine that died, by the cause among its words": (
+        an_engine(phase="Exited", exit=DIED), {}, "EngineExited", "exit code 1 (1 start so far): ValueError: no MTP"),
+    "an engine that died without a word": (
+        an_engine(phase="Exited", exit=an_exit(), starts=3), {}, "EngineExited", "(3 starts so far): it said nothing"),
+    "an engine that crashed by a signal": (
+        an_engine(exit=an_exit(code=None, signal="SIGSEGV")), {}, "EngineExited", "signal SIGSEGV"),
+    "an exit that the engine has been healthy since is no news": (
+        replace(an_engine(exit=DIED), was_healthy=True, overcome=DIED), {}, "EngineStarting", "so no more"),
+    "an engine that says that it ran out of memory": (
+        an_engine(exit=an_exit("torch.OutOfMemoryError: CUDA out of memory.")), {}, "OutOfMemory", "memoryPercent"),
+    "an engine that the kernel killed": (
+        an_engine(exit=an_exit(code=None, signal="SIGKILL")), {}, "OutOfMemory", "signal SIGKILL"),
+    "an engine that the kernel killed behind a shell": (
+        an_engine(exit=an_exit(code=137)), {}, "OutOfMemory", "exit code 137"),
+    "a measurement that broke": (
+        tried(doubt="/v1/completions: HTTP 500"), {}, "Inconclusive", "HTTP 500; measuring again in 30 s"),
+    "other people's tokens": (
+        tried(counted_tokens=400), {}, "Inconclusive", "16 tokens for others while 384 were timed"),
+    "counters that stand still": (
+        tried(counted_tokens=0), {}, "Inconclusive", "moved by 0 while 384 tokens came"),
+    "counters that were reset": (tried(drafted=-20), {}, "Inconclusive", "170 of -20"),
+    "more drafts accepted than made": (tried(drafted=100), {}, "Inconclusive", "170 of 100"),
+    "a wrong answer": (answered("41.", "41."), {}, "WrongOutput", "'41.' does not contain '42'"),
+    "an empty answer": (answered("", ""), {}, "WrongOutput", "is empty"),
+    "two answers to one greedy question": (answered("42", "42!"), {}, "WrongOutput", "different ways"),
+    "one character over and over": (answered("!" * 32, "!" * 32), NO_EXPECTATION, "WrongOutput", "repeats itself"),
+    "one word over and over": (answered(" the" * 16, " the" * 16), NO_EXPECTATION, "WrongOutput", "repeats itself"),
+    "one piece of a word over and over": (answered("ab" * 16, "ab" * 16), NO_EXPECTATION, "WrongOutput", "repeats"),
+    "a short answer is no repetition": (answered("...", "..."), NO_EXPECTATION, "Passed", "85.0"),
+    "a refrain is no repetition": (
+        answered("row row row your boat " * 3, "row row row your boat " * 3), NO_EXPECTATION, "Passed", "85.0"),
+    "drafts expected and no counters for them": (
+        tried(drafted=None, accepted=None), {}, "SpeculationAbsent", "exports no draft counters over 384 tokens"),
+    "drafts expected and none made": (
+        tried(drafted=0, accepted=0), {}, "SpeculationAbsent", "drafted no token over 384 tokens"),
+    "nobody asked for drafts": (
+        tried(drafted=None, accepted=None), {"speculation": {"expected": False}}, "Passed", "85.0"),
+    "drafts that nobody asked for are not judged": (
+        tried(accepted=0), {"speculation": {"expected": False}}, "Passed", "85.0"),
+    "no draft accepted": (tried(accepted=0), {}, "DraftDead", "0 of 200 drafted tokens accepted"),
+    "as few as a head of random weights": (tried(drafted=382, accepted=6), {}, "DraftDead", "6 of 382"),
+    "a dead draft that makes the engine slow is called by its cause": (
+        tried(accepted=0, decode_tokens_per_second=40.0), {}, "DraftDead", "40.0 tok/s"),
+    "a poor draft that lives": (
+        tried(accepted=50), {}, "AcceptanceTooLow", "25.0 % of 200 drafted tokens accepted, wanted at least 40 %"),
+    "a slow engine": (
+        tried(decode_tokens_per_second=41.2), {}, "TooSlow", "decode 41.2 tok/s, wanted at least 60: look at"),
+    "a slow first token": (
+        tried(first_token_millis=800.0), {}, "FirstTokenTooSlow", "after 800 ms, wanted at most 500 ms"),
+    "a slow first token where no ceiling is set": (
+        tried(first_token_millis=800.0), {"maxFirstTokenMillis": None}, "Passed", "800 ms"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("evidence", "changes", "reason", "told"), CASES.values(), ids=CASES.keys())
+def test_the_verdict(evidence: Evidence, changes: dict[str, Any], reason: str, told: str) -> None:
+    config = GateConfig.model_validate(CONFIG.model_dump() | changes)
+
+    verdict = judge(evidence, config)
+
+    assert (verdict.reason, verdict.passed) == (reason, reason == "Passed")
+    assert told in verdict.message
+
+
+def test_every_reason_is_reached_but_the_one_for_engines_that_serve() -> None:
+    assert {reason for _, _, reason, _ in CASES.values()} == set(REASONS) - {"Degraded"}
+
+
+def test_the_operator_explains_every_reason_that_the_gate_has() -> None:
+    assert set(REASONS) == set(VERDICTS)

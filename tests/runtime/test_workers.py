@@ -1,0 +1,100 @@
+"""The workers on a scripted API server: a failure is retried and forgotten, a resync finds what watches lost."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from builders import SETTINGS, a_flash_object
+from flash_operator.api.names import PLURAL
+from flash_operator.runtime.cluster import Cluster
+from flash_operator.runtime.gates import Gates
+from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.metrics import Metrics
+from flash_operator.runtime.observer import Observer
+from flash_operator.runtime.reconciler import Reconciler
+from flash_operator.runtime.workers import Workers
+from flash_operator.runtime.workqueue import WorkQueue
+from scripted_api_stub import ScriptedApiStub
+
+GONE = FlashKey("team", "gone")
+
+
+class Crew:
+    """Workers over the stub."""
+
+    def __init__(self, stub: ScriptedApiStub, cluster: Cluster, session: aiohttp.ClientSession) -> None:
+        self.stub = stub
+        self.queue: WorkQueue[FlashKey] = WorkQueue(jitter=lambda: 0.0)
+        self.metrics = Metrics()
+        reconciler = Reconciler(cluster, Observer(cluster, Gates(session), SETTINGS), "test")
+        self.workers = Workers(self.queue, reconciler, cluster, self.metrics, None)
+
+    def count(self, result: str) -> float:
+        name = "flash_operator_reconcile_total"
+        return self.metrics.registry.get_sample_value(name, {"result": result}) or 0
+
+
+async def until(look: Callable[[], bool], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not look():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Crew]:
+    stub = ScriptedApiStub()
+    async with stub.serve() as address, aiohttp.ClientSession() as session:
+        config = tmp_path / "kubeconfig"
+        cluster = {"name": "c", "cluster": {"server": address.rstrip("/")}}
+        user, context = {"name": "u", "user": {"token": "t"}}, {"name": "x", "context": {"cluster": "c", "user": "u"}}
+        parts = {"clusters": [cluster], "users": [user], "contexts": [context], "current-context": "x"}
+        config.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **parts}))
+        monkeypatch.setenv("KUBECONFIG", str(config))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        api = await Cluster.connect()
+        made = Crew(stub, api, session)
+        yield made
+        await made.workers.stop()
+        await api.close()
+
+
+async def test_a_failing_api_server_costs_a_retry_and_loses_nothing(crew: Crew) -> None:
+    crew.stub.status = 503
+    crew.workers.start(workers=2, resync_seconds=3600)
+    crew.queue.add(GONE)
+    await until(lambda: crew.count("error") >= 2)
+    assert crew.queue.failures == 1
+
+    crew.stub.status = 200
+    await until(lambda: crew.count("success") >= 1)
+    assert crew.queue.failures == 0
+
+
+async def test_a_spec_that_this_operator_cannot_read_does_not_end_the_worker(crew: Crew) -> None:
+    broken = a_flash_object("broken")
+    broken["spec"] = {"model": 7}
+    crew.stub.put(PLURAL, broken)
+    crew.workers.start(workers=1, resync_seconds=3600)
+    await until(lambda: crew.count("bug") >= 1)
+    crew.queue.add(GONE)
+    await until(lambda: crew.count("success") >= 1)
+
+
+async def test_a_resync_finds_what_no_watch_told_of(crew: Crew) -> None:
+    crew.workers.start(workers=1, resync_seconds=0.05)
+    await until(lambda: crew.stub.asked[f"list {PLURAL}"] > 1)
+    crew.stub.put(PLURAL, a_flash_object("unheard-of"))
+    await until(lambda: crew.stub.asked["get unheard-of"] > 0)
+
+
+async def test_stopping_waits_for_a_reconcile_that_is_under_way(crew: Crew) -> None:
+    crew.stub.answer_after = 0.5
+    crew.workers.start(workers=1, resync_seconds=3600)
+    crew.queue.add(GONE)
+    await until(lambda: crew.stub.asked["get gone"] > 0)
+    await crew.workers.stop()
+    assert crew.count("success") == 1
