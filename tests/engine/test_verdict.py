@@ -97,7 +97,9 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
     "more drafts accepted than made": (tried(drafted=100), {}, "Inconclusive", "170 of 100"),
     "a wrong answer": (answered("41.", "41."), {}, "WrongOutput", "'41.' does not contain '42'"),
     "an empty answer": (answered("", ""), {}, "WrongOutput", "is empty"),
-    "two answers to one greedy question": (answered("42", "42!"), {}, "WrongOutput", "different ways"),
+    "two answers to a question whose answer is unknown": (
+        answered("yes", "no"), NO_EXPECTATION, "WrongOutput", "different ways"),
+    "two wordings of the right answer": (answered("42", "It is 42."), {}, "Passed", "85.0"),
     "one character over and over": (answered("!" * 32, "!" * 32), NO_EXPECTATION, "WrongOutput", "repeats itself"),
     "one word over and over": (answered(" the" * 16, " the" * 16), NO_EXPECTATION, "WrongOutput", "repeats itself"),
     "one piece of a word over and over": (answered("ab" * 16, "ab" * 16), NO_EXPECTATION, "WrongOutput", "repeats"),

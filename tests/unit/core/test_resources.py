@@ -98,6 +98,13 @@ def test_the_template_carries_the_safe_set_for_a_launcher_that_is_told_nothing()
     assert {variable.name: variable.value for variable in fallback.env}["NCCL_P2P_DISABLE"] == "1"
 
 
+@pytest.mark.parametrize(("drain", "stop"), [(60, "55"), (0, "1")])
+def test_the_launcher_stops_the_engine_before_the_kubelet_does(drain: int, stop: str) -> None:
+    made = template(rollout={"drainSeconds": drain})
+    assert made["spec"]["terminationGracePeriodSeconds"] == drain
+    assert {"name": "FLASH_STOP_SECONDS", "value": stop} in engine(made)["env"]
+
+
 def test_a_rollout_takes_one_replica_before_it_asks_for_another_pair_of_gpus() -> None:
     strategy = deployment(a_flash(), SETTINGS)["spec"]["strategy"]
     assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}

@@ -130,12 +130,16 @@ def wrong_output(evidence: Evidence, config: GateConfig) -> Verdict | None:
 
 
 def golden_fault(golden: GoldenAnswers, config: GateConfig) -> str | None:
-    """What is wrong with the answers, in words; None for right ones."""
+    """What is wrong with the answers, in words; None for right ones.
+
+    Two greedy answers may differ: a prefix that is cached is computed in another order, and a near-tie can flip. Where
+    the answer is known, both being right is enough; where it is not, sameness is the only check there is.
+    """
     for text in golden.texts:
         fault = _fault(text, config)
         if fault:
             return f"the golden answer {_quoted(text)} {fault}"
-    if len(set(golden.texts)) > 1:
+    if config.golden.expect is None and len(set(golden.texts)) > 1:
         both = " and ".join(_quoted(text) for text in golden.texts)
         return f"the same greedy question was answered in different ways, {both}"
     return None

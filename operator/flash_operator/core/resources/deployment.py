@@ -111,6 +111,7 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
             {"name": "FLASH_RUN_DIR", "value": RUN_DIR},
             {"name": "FLASH_NODE_DIR", "value": NODE_DIR},
             {"name": "FLASH_HAND_OVER_SECONDS", "value": str(HAND_OVER_SECONDS)},
+            {"name": "FLASH_STOP_SECONDS", "value": str(_stop_seconds(flash))},
             {"name": "FLASH_FALLBACK_FLAGS", "value": fallback.to_annotation()},
             {"name": "XDG_CACHE_HOME", "value": CACHE_DIR},
             *source.environment,
@@ -126,6 +127,11 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
             *source.mounts,
         ],
     }
+
+
+def _stop_seconds(flash: FlashDeployment) -> int:
+    """The launcher ends the engine a moment before the kubelet would, so that its exit is written down."""
+    return max(1, flash.spec.rollout.drain_seconds - 5)
 
 
 def _gate_container(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
