@@ -86,10 +86,14 @@ def test_a_verdict_is_told_once() -> None:
     )
     first = plan(observed)
     again = plan(replace(observed, live_status=first.status or {}))
+    measured_anew = a_gate("TooSlow", "42 tok/s, wanted 60")
+    anew = plan(replace(observed, live_status=first.status or {}, gates={"uid-of-flash-a": measured_anew}))
 
     assert [(e.type, e.reason) for e in first.events] == [("Warning", "TooSlow")]
     assert "41 tok/s" in first.events[0].message
     assert again.events == ()
+    assert anew.status is not None
+    assert anew.events == (), "the figures are in the status; an event for each trial would drown the others"
 
 
 def test_passing_is_told_as_the_replica_and_as_the_deployment() -> None:
