@@ -23,10 +23,15 @@ lint: setup ## Format, lint, types, layers
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+# What is costly is built before pytest starts: there it can show its progress, and no test waits for it.
 check: lint ## Lint, and every test that needs no root: unit, runtime, engine, chart, API server
+	$(PYTHON) -m local_cluster build --only etcd,kube-apiserver,kubectl,helm,pause,web
 	$(PYTHON) -m pytest -m "not cluster"
 
 test: lint ## Everything CI runs: all tests, on the real local cluster too (root)
+	$(PYTHON) -m local_cluster packages
+	$(PYTHON) -m local_cluster build
+	$(PYTHON) -m image_builder all
 	$(PYTHON) -m pytest
 
 demo: setup ## Local cluster, images, chart, examples/tiny.yaml, one chat completion (CLUSTER=kind: on kind)
