@@ -31,6 +31,7 @@ check: lint ## Lint, and every test that needs no root: unit, runtime, engine, c
 test: lint ## Everything CI runs: all tests, on the real local cluster too (root)
 	$(PYTHON) -m local_cluster packages
 	$(PYTHON) -m local_cluster build
+	$(PYTHON) -m local_cluster free --wait 1800
 	$(PYTHON) -m image_builder all
 	$(PYTHON) -m pytest
 

@@ -28,14 +28,10 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE)}
 def alone() -> Iterator[LocalCluster]:
     """A cluster that is not started yet, on a machine that nobody else holds; stopped in the end, whatever happens.
 
-    Taking down what somebody else started is the one thing that this must not do.
+    Taking down what somebody else uses is the one thing that this must not do.
     """
-    holder = machine.holder()
-    if holder:
-        raise OccupiedError(holder.describe())
     local = LocalCluster()
-    if local.plane.processes.pids():
-        raise OccupiedError(f"processes of a cluster that left no record run in {local.run}")
+    local.free()
     yield local
     local.down()
 
@@ -140,6 +136,26 @@ def test_what_a_test_run_left_that_ended_without_down_is_replaced(alone: LocalCl
     alone.up(kept=False)
 
     assert not set(orphans) & set(alone.plane.processes.pids())
+
+
+def test_a_machine_is_freed_of_what_a_killed_test_run_left_and_of_nothing_that_somebody_uses(
+    alone: LocalCluster,
+) -> None:
+    script = "from local_cluster.cluster import LocalCluster; LocalCluster().up(kept=False)"
+    subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, check=True)
+
+    freed = subprocess.run([*COMMAND, "free"], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+    assert (freed.returncode, freed.stderr) == (0, "")
+    assert nothing_left(alone)
+    alone.up(kept=False)
+    running = alone.plane.processes.pids()
+    waited = [*COMMAND, "free", "--wait", "2"]
+    refused = subprocess.run(waited, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert f"pid {os.getpid()}" in refused.stderr
+    assert refused.stderr.startswith("waiting for at most 2 s")
+    assert alone.plane.processes.pids() == running
 
 
 def test_a_second_starter_is_told_who_holds_the_machine_and_how_to_stop_it(alone: LocalCluster, tmp_path: Path) -> None:

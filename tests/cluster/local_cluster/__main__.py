@@ -3,6 +3,7 @@
 python -m local_cluster packages         install the Debian packages that are missing
 python -m local_cluster build            build every binary (cached by content)
 python -m local_cluster up               start the cluster and leave it running
+python -m local_cluster free             clean up after a killed test run; --wait SECONDS for one that still runs
 python -m local_cluster status           what runs, and what is left over
 python -m local_cluster import FILE...   import image archives
 python -m local_cluster kubectl ARGS...  kubectl as the administrator
@@ -13,6 +14,7 @@ python -m local_cluster down             stop it and leave nothing behind
 import argparse
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,6 +59,16 @@ def _run(options: argparse.Namespace) -> int:
             print(f"up in {seconds:.1f} s; export KUBECONFIG={cluster.kubeconfig}")
         case "down":
             cluster.down()
+        case "free":
+            _free(cluster, patience=options.wait)
+        case _:
+            return _ask(cluster, options)
+    return 0
+
+
+def _ask(cluster: LocalCluster, options: argparse.Namespace) -> int:
+    """Commands for a cluster that runs already."""
+    match options.command:
         case "status":
             return _status(cluster)
         case "import":
@@ -68,6 +80,23 @@ def _run(options: argparse.Namespace) -> int:
         case "kubeconfig":
             print(cluster.kubeconfig)
     return 0
+
+
+def _free(cluster: LocalCluster, *, patience: float) -> None:
+    """Two test runs on one machine go one after the other. A cluster that is kept is not waited for: nobody ends it."""
+    deadline = time.monotonic() + patience
+    told = False
+    while True:
+        try:
+            return cluster.free()
+        except OccupiedError as error:
+            holder = machine.holder()
+            if time.monotonic() > deadline or (holder and holder.kept):
+                raise
+            if not told:
+                print(f"waiting for at most {patience:.0f} s: {error}", file=sys.stderr, flush=True)
+                told = True
+        time.sleep(1)
 
 
 def _status(cluster: LocalCluster) -> int:
@@ -92,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("packages", help="install the Debian packages that are missing")
     commands.add_parser("up", help="start the cluster")
     commands.add_parser("down", help="stop it and leave nothing behind")
+    free = commands.add_parser("free", help="clean up after a killed test run")
+    free.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="for a test run that still goes on")
     commands.add_parser("status", help="what runs")
     importer = commands.add_parser("import", help="import image archives")
     importer.add_argument("archives", nargs="+", type=Path)

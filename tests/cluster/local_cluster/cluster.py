@@ -91,13 +91,16 @@ class LocalCluster:
         build(PROGRAMS)
         with machine.held():
             holder = machine.holder()
-            if holder and _in_use(holder):
-                if kept and holder.kept and holder.run == str(self.run):
-                    return 0.0
-                raise machine.OccupiedError(holder.describe())
-            self._refuse_unrecorded(holder)
-            self._clean(holder)
+            if kept and holder and holder.kept and holder.run == str(self.run) and _in_use(holder):
+                return 0.0
+            self._take_over(holder)
             return self._boot(kept=kept)
+
+    def free(self) -> None:
+        """Take down what a killed starter left behind; raises OccupiedError where somebody still uses the machine."""
+        self._require_root()
+        with machine.held():
+            self._take_over(machine.holder())
 
     def down(self) -> None:
         """Stop everything and leave nothing: also what a cluster left that died, or whose starter was killed."""
@@ -127,6 +130,12 @@ class LocalCluster:
         node = json.loads(self.kubectl("get", "node", self.node_name, "-o", "json").stdout)
         labels: dict[str, str] = node["metadata"]["labels"]
         return labels
+
+    def _take_over(self, holder: machine.Holder | None) -> None:
+        if holder and _in_use(holder):
+            raise machine.OccupiedError(holder.describe())
+        self._refuse_unrecorded(holder)
+        self._clean(holder)
 
     def _refuse_unrecorded(self, holder: machine.Holder | None) -> None:
         """What lives without a record may be somebody's, so it is never cleaned away on the way to something else."""
