@@ -1,9 +1,10 @@
 """A stub of vLLM's HTTP side for what a real engine cannot be brought to do on demand.
 
-It speaks the OpenAI protocol and vLLM's metrics, and can be told to be dead, deaf, wrong or busy with others. The
+It speaks the OpenAI protocol and vLLM's metrics, and can be told to be dead, stuck, wrong or busy with others. The
 real vLLM is the engine of the end-to-end tests.
 """
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 
@@ -23,6 +24,12 @@ class EngineStub:
     drafting: bool = True
     foreign_tokens: int = 0
     """Tokens generated for somebody else during each stream."""
+    stuck: bool = False
+    """It takes golden questions and never answers."""
+    tokens_while_stuck: int = 0
+    """Tokens generated between two looks at its metrics, for whomever."""
+    running: int = 0
+    """Requests on it, by its metrics."""
     missing_metric: str | None = None
     status: int = 200
     cut_after_chunks: int | None = None
@@ -50,7 +57,8 @@ class EngineStub:
         return web.Response(status=200 if self.healthy else 503)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        values = {"vllm:generation_tokens_total": self.generated, "vllm:num_requests_running": 0}
+        values = {"vllm:generation_tokens_total": self.generated, "vllm:num_requests_running": self.running}
+        self.generated += self.tokens_while_stuck
         if self.speculation:
             values["vllm:spec_decode_num_draft_tokens_total"] = self.drafted
             values["vllm:spec_decode_num_accepted_tokens_total"] = self.accepted
@@ -65,6 +73,7 @@ class EngineStub:
     async def _chat(self, request: web.Request) -> web.Response:
         await request.json()
         self.requests.append("chat")
+        await self._be_stuck(request)
         text = self._next_answer()
         return web.json_response({"choices": [{"message": {"content": text}}]}, status=self.status)
 
@@ -72,11 +81,17 @@ class EngineStub:
         body = await request.json()
         if not body.get("stream"):
             self.requests.append("completion")
+            await self._be_stuck(request)
             return web.json_response({"choices": [{"text": self._next_answer()}]}, status=self.status)
         self.requests.append("stream")
         if self.status != 200:
             return web.Response(status=self.status, text="engine trouble")
         return await self._stream(request, int(body["max_tokens"]))
+
+    async def _be_stuck(self, request: web.Request) -> None:
+        """Until the client gives up."""
+        while self.stuck and request.transport is not None:
+            await asyncio.sleep(0.01)
 
     async def _stream(self, request: web.Request, tokens: int) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -59,7 +60,13 @@ class Launcher:
         return str(path)
 
     def start(
-        self, command: str, *arguments: str, patience: float = 30, fallback: Any = SAFE, **settings: str
+        self,
+        command: str,
+        *arguments: str,
+        patience: float = 30,
+        fallback: Any = SAFE,
+        first_process: str = AS_FIRST_PROCESS,
+        **settings: str,
     ) -> subprocess.Popen[str]:
         environment = {
             **os.environ,
@@ -72,7 +79,7 @@ class Launcher:
             **settings,
         }
         process = subprocess.Popen(
-            [sys.executable, "-c", AS_FIRST_PROCESS, *arguments],
+            [sys.executable, "-c", first_process, *arguments],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._started.append(process)
@@ -111,6 +118,21 @@ class Launcher:
                 if pipe is not None:
                     pipe.close()
             process.wait()
+
+
+def a_free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def is_alive(pid: int) -> bool:
+    """Alive, and not a zombie that waits for the init process of this machine."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def wait_until(look: Callable[[], bool], seconds: float = 20) -> None:

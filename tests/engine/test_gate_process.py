@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -13,16 +12,9 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
-from engine.launcher_bench import wait_until
+from engine.launcher_bench import a_free_port, wait_until
 from engine_stub import EngineStub
 from gate_bench import CONFIG
-
-
-def a_free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
 
 
 class GateProcess:

@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from engine.launcher_bench import TELL, Launcher, phase_is, wait_until
+from engine.launcher_bench import TELL, Launcher, is_alive, phase_is, wait_until
 
 
 def test_an_exit_code_is_passed_on_and_written_down(launcher: Launcher) -> None:
@@ -147,15 +147,7 @@ def test_a_worker_that_outlives_the_engine_is_ended_with_its_group(launcher: Lau
 
     worker = int((launcher.run_dir / "worker.pid").read_text())
     assert process.returncode == 5
-    wait_until(lambda: not _is_alive(worker))
-
-
-def _is_alive(pid: int) -> bool:
-    """Alive, and not a zombie that waits for the init process of this machine."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    wait_until(lambda: not is_alive(worker))
 
 
 ORPHAN = """

@@ -13,6 +13,9 @@ from typing import Any
 VERSION = 1
 EFFECTIVE_FILE = "effective.json"
 ENGINE_FILE = "engine.json"
+SUSPICION_FILE = "suspicion.json"
+
+KINDS = ("hang", "corrupt")
 
 
 class BadDocumentError(ValueError):
@@ -45,6 +48,19 @@ class Flags:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadDocumentError(f"not a flag set: {type(error).__name__}: {error}") from error
 
+    def same_effect(self, other: "Flags") -> bool:
+        """The engine would be started alike; rows, reasons and sources may differ."""
+        return self.effect == other.effect
+
+    @property
+    def effect(self) -> tuple[frozenset[object], ...]:
+        return frozenset(self.args), frozenset(self.env.items()), frozenset(self.unset)
+
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """Each flag as a person would write it."""
+        return (*self.args, *(f"{name}={value}" for name, value in self.env.items()))
+
 
 def _check_version(version: object) -> None:
     if version != VERSION:
@@ -70,7 +86,7 @@ class Effective:
     """`effective.json`: the flags in force, and where they came from."""
 
     origin: str
-    """annotation or fallback."""
+    """annotation, fallback, or recovery: the safe set, after an incident."""
     detail: str
     waited_millis: int
     flags: dict[str, Any]
@@ -103,6 +119,104 @@ class Exit:
 
 
 @dataclass(frozen=True)
+class Suspicion:
+    """`suspicion.json`: what the gate saw of one run of the engine, and only another start can mend.
+
+    Its requests reach what no look from outside does: an engine may answer /health and never give a token, or give
+    wrong ones.
+    """
+
+    kind: str
+    """hang or corrupt."""
+    signature: str
+    """S3 or S4 of docs/topology.md."""
+    message: str
+    pid: int | None
+    started_at: str | None
+    at: str
+
+    @property
+    def run(self) -> tuple[int | None, str | None]:
+        """The run of the engine that it is about, as in EngineRecord."""
+        return self.pid, self.started_at
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "kind": self.kind,
+            "signature": self.signature,
+            "message": self.message,
+            "pid": self.pid,
+            "startedAt": self.started_at,
+            "at": self.at,
+        }
+
+    @classmethod
+    def parse(cls, text: bytes) -> "Suspicion":
+        """Raises BadDocumentError."""
+        try:
+            raw = json.loads(text)
+            _check_version(raw.get("version"))
+            return cls(
+                kind=_kind(raw["kind"]),
+                signature=_text(raw["signature"]),
+                message=_text(raw["message"]),
+                pid=raw["pid"],
+                started_at=raw["startedAt"],
+                at=_text(raw["at"]),
+            )
+        except BadDocumentError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise BadDocumentError(f"not a suspicion: {type(error).__name__}: {error}") from error
+
+
+def _kind(value: object) -> str:
+    if value not in KINDS:
+        raise BadDocumentError(f"{value!r} is none of {', '.join(KINDS)}")
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Incident:
+    """What the launcher ended an engine for, to start it again with the safe set. One a pod, and it stays."""
+
+    kind: str
+    """hang or corrupt."""
+    signature: str
+    """S1 to S4 of docs/topology.md."""
+    detail: str
+    at: str
+    row: str
+    """The row of the flags table that was in force."""
+    flags: tuple[str, ...]
+    evidence: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "signature": self.signature,
+            "detail": self.detail,
+            "at": self.at,
+            "row": self.row,
+            "flags": list(self.flags),
+            "evidence": self.evidence,
+        }
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> "Incident":
+        return cls(
+            kind=_kind(raw.get("kind")),
+            signature=raw.get("signature", ""),
+            detail=raw.get("detail", ""),
+            at=raw.get("at", ""),
+            row=raw.get("row", ""),
+            flags=tuple(raw.get("flags", ())),
+            evidence=dict(raw.get("evidence", {})),
+        )
+
+
+@dataclass(frozen=True)
 class EngineRecord:
     """`engine.json`: the phase of the engine process. It outlives restarts of the container."""
 
@@ -113,7 +227,9 @@ class EngineRecord:
     starts: int = 0
     command: tuple[str, ...] = field(default=())
     exit: Exit | None = None
-    """How the last run ended that did end; it stays while the next one is starting."""
+    """How the last run ended that did end; it stays while the next one is starting. Not that of an incident."""
+    incident: Incident | None = None
+    """It stays for the life of the pod."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -124,6 +240,7 @@ class EngineRecord:
             "starts": self.starts,
             "command": list(self.command),
             "exit": self.exit.to_json() if self.exit else None,
+            "incident": self.incident.to_json() if self.incident else None,
         }
 
     @property
@@ -152,6 +269,7 @@ class EngineRecord:
             starts=int(raw.get("starts", 0)),
             command=tuple(raw.get("command", ())),
             exit=Exit.parse(raw["exit"]) if raw.get("exit") else None,
+            incident=Incident.parse(raw["incident"]) if raw.get("incident") else None,
         )
 
 

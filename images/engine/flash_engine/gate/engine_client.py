@@ -25,6 +25,10 @@ class EngineRequestError(RuntimeError):
     """A request that the engine did not answer as it should; the message says which and how."""
 
 
+class NoAnswerError(EngineRequestError):
+    """A request whose time ran out."""
+
+
 class EngineClient:
     """One engine at one address."""
 
@@ -55,7 +59,7 @@ class EngineClient:
         return EngineCounters.parse(text)
 
     async def answer(self, config: GateConfig) -> str:
-        """The greedy answer to the golden question. Raises EngineRequestError."""
+        """The greedy answer to the golden question. Raises NoAnswerError, EngineRequestError."""
         path, question = _question(config.golden)
         body = {"model": config.model, "temperature": 0, "max_tokens": config.golden.max_tokens, **question}
         reply = await self._post(path, body, config.request_timeout_seconds)
@@ -94,6 +98,8 @@ class EngineClient:
                 await _check(answer, path)
                 reply: dict[str, Any] = await answer.json()
                 return reply
+        except TimeoutError as error:
+            raise NoAnswerError(f"{path}: {_what(error)}") from error
         except TROUBLE as error:
             raise EngineRequestError(f"{path}: {_what(error)}") from error
 

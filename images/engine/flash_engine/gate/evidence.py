@@ -31,6 +31,8 @@ class Trial:
     measurement: Measurement | None = None
     doubt: str | None = None
     """Why it cannot be judged: a stream that broke, a counter that is missing."""
+    stalled: bool = False
+    """The golden question brought no token in its whole time, though the engine was healthy and had nothing else."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from pathlib import Path
 from flash_engine.gate.config import BadConfigError, GateConfig
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.evidence import Evidence, Trial
+from flash_engine.gate.suspicion import Suspicions
 from flash_engine.gate.trial import try_engine
 from flash_engine.gate.verdict import Verdict, judge
-from flash_engine.records import ENGINE_FILE, EngineRecord, now
+from flash_engine.records import ENGINE_FILE, SUSPICION_FILE, EngineRecord, now
 
 log = logging.getLogger("flash.gate")
 
@@ -56,6 +57,7 @@ class Gate:
         self._config_file = config_file
         self._run_dir = run_dir
         self._on_change = on_change
+        self._suspicions = Suspicions(run_dir / SUSPICION_FILE)
         self._written: GateConfig | None = None
         """The last configuration that could be read."""
         self._config_fault: str | None = None
@@ -91,6 +93,7 @@ class Gate:
             # A request that broke may be an engine that died: then that is the news, and not the request.
             await self._look_at_engine()
             self._judge(self.config or config)
+            self._suspicions.weigh(self.state.evidence, self.state.verdict, config)
 
     def _read_config(self) -> None:
         try:
@@ -149,7 +152,8 @@ class Gate:
         millis = self.state.gate_millis or round((tried_at - self._healthy_since) * 1000)
         self.state = replace(self.state, attempts=self.state.attempts + 1, checked_at=now(), gate_millis=millis)
         found = replace(self.state.evidence, trial=trial)
-        kept = self.state.verdict.passed and judge(found, config).reason == "Inconclusive"
+        unsure = judge(found, config).reason == "Inconclusive" and not trial.stalled
+        kept = self.state.verdict.passed and unsure
         self._tell_trial(trial, kept=kept)
         if not kept:
             # An engine that serves is never quiet: that it cannot be measured speaks against nothing it proved.

@@ -10,6 +10,9 @@ OUT_OF_MEMORY = re.compile(
 )
 """No bare "out of memory": vLLM's advice on what to do *if* one runs out of it stands in every healthy log."""
 
+UNSHARED_MEMORY = re.compile(r"custom_all_reduce\.cuh:\d+ '?invalid argument")
+"""What vLLM's own all-reduce says of memory that PyTorch's expandable_segments gave it (vllm-project/vllm#47751)."""
+
 _ERROR = re.compile(r"\b([A-Z][A-Za-z]*(?:Error|Exception|Exit))\b:? *(\S.*)?|^(?:error|fatal): \S", re.IGNORECASE)
 _NAMED = re.compile(r"\b[A-Z][A-Za-z]*(?:Error|Exception)\b: *\S")
 
@@ -28,6 +31,9 @@ _PREFIX = re.compile(r"^(?:\([^()\s]+ ?(?:pid=\d+)?\)\s*)?(?:(?:ERROR|INFO|WARNI
 def telling_line(lines: Sequence[str]) -> str:
     """The error that began it; without any, the last line; empty for an engine that said nothing."""
     spoken = [_bare(line) for line in lines if _bare(line)]
+    known = [line for line in spoken if UNSHARED_MEMORY.search(line)]
+    if known:
+        return known[0]
     causes = [line for line in spoken if _NAMED.search(line) and not any(c in line for c in _CONSEQUENCES)]
     if causes:
         return causes[-1]
@@ -37,6 +43,11 @@ def telling_line(lines: Sequence[str]) -> str:
 
 def ran_out_of_memory(lines: Sequence[str]) -> bool:
     return any(OUT_OF_MEMORY.search(line) for line in lines)
+
+
+def met_expandable_segments(lines: Sequence[str]) -> bool:
+    """The processes above only report that the one below died, so the line counts wherever it stands."""
+    return any(UNSHARED_MEMORY.search(line) for line in lines)
 
 
 def _bare(line: str) -> str:

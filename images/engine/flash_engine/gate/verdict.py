@@ -21,7 +21,7 @@ from typing import Literal, get_args
 
 from flash_engine.gate.config import GateConfig
 from flash_engine.gate.evidence import Evidence, GoldenAnswers
-from flash_engine.gate.last_words import ran_out_of_memory, telling_line
+from flash_engine.gate.last_words import met_expandable_segments, ran_out_of_memory, telling_line
 from flash_engine.records import Exit
 
 Reason = Literal[
@@ -79,11 +79,17 @@ def startup_hang(evidence: Evidence, config: GateConfig) -> Verdict | None:
     """Before the last exit: that a run came after it and got stuck is the newer news."""
     if evidence.was_healthy or evidence.starting_seconds <= config.startup_timeout_seconds:
         return None
+    incident = evidence.engine.incident
+    remedy = (
+        f"the safe set did not help either, after {incident.kind} ({incident.signature}), so look beyond peer-to-peer"
+        if incident
+        else "a hang after NCCL's start or while graphs are captured points to the GPUs' link, so try "
+        "interconnect.mode Safe"
+    )
     return Verdict(
         "StartupHang",
         f"the engine has not become healthy within {config.startup_timeout_seconds:g} s, it was started "
-        f"{evidence.starting_seconds:.0f} s ago: its log tells where it stands; a hang after NCCL's start or while "
-        "graphs are captured points to the GPUs' link, so try interconnect.mode Safe",
+        f"{evidence.starting_seconds:.0f} s ago: its log tells where it stands; {remedy}",
     )
 
 
@@ -100,6 +106,11 @@ def engine_ended(evidence: Evidence, config: GateConfig) -> Verdict | None:
     if ran_out_of_memory(ended.last_lines) or ended.signal == "SIGKILL" or ended.code == KILLED_BY_HOST:
         remedy = "lower engine.memoryPercent, contextTokens or maxSequences, or raise the container's memory limit"
         return Verdict("OutOfMemory", f"{told}; {remedy}")
+    if met_expandable_segments(ended.last_lines):
+        remedy = (
+            "custom all-reduce cannot share such memory, so take expandable_segments out of PYTORCH_CUDA_ALLOC_CONF"
+        )
+        return Verdict("EngineExited", f"{told}; {remedy}")
     return Verdict("EngineExited", f"{told}; the log of the container engine has the rest (kubectl logs --previous)")
 
 
@@ -110,6 +121,10 @@ def still_starting(evidence: Evidence, config: GateConfig) -> Verdict | None:
         return Verdict("EngineStarting", "the engine was healthy and is so no more: it either recovers or ends")
     if evidence.engine.starts == 0:
         return Verdict("EngineStarting", "the engine's launcher has not started yet")
+    incident = evidence.engine.incident
+    if incident:
+        told = f"{incident.kind} ({incident.signature}): {incident.detail}"
+        return Verdict("EngineStarting", f"the engine is starting again with the safe set, after {told}")
     phases = {"WaitingForFlags": "waiting for its node's flags", "Starting": "loading"}
     return Verdict("EngineStarting", f"the engine is {phases.get(evidence.engine.phase, 'about to start')}")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flash_engine.records import BadDocumentError, Effective, Flags
+from flash_engine.records import BadDocumentError, Effective, Flags, Incident
 
 FLAGS_FILE = "engine-flags"
 POLL_SECONDS = 0.1
@@ -41,6 +41,12 @@ def take_flags(
             detail = f"no flags were handed over within {patience:g} s: {asked}"
             return _hand_over(fallback, "fallback", detail, waited)
         sleep(POLL_SECONDS)
+
+
+def safe_flags(fallback_text: str, incident: Incident) -> HandOver:
+    """The safe set, for the rest of a pod's life, after its incident. Raises BadDocumentError."""
+    detail = f"{incident.kind} ({incident.signature}) under row {incident.row} at {incident.at}: {incident.detail}"
+    return _hand_over(Flags.parse(fallback_text), "recovery", detail, 0.0)
 
 
 def _read(path: Path) -> tuple[bytes, str | None]:

@@ -11,7 +11,8 @@ KEPT_LINES = 30
 KEPT_ERRORS = 20
 LINE_LIMIT = 2000
 
-ERROR = re.compile(rb"\w(?:Error|Exception)\b: *\S")
+ERROR = re.compile(rb"\w(?:Error|Exception)\b: *\S|Cuda error /")
+"""The second is how vLLM's own kernels end a process: `Failed: Cuda error FILE:LINE 'what'`."""
 
 
 class LastLines:
@@ -23,26 +24,33 @@ class LastLines:
         self._unfinished: dict[int, bytes] = {}
         self._count = 0
 
-    def feed(self, stream: int, chunk: bytes) -> None:
+    def feed(self, stream: int, chunk: bytes) -> list[str]:
+        """Returns the lines that have become whole, and a progress bar that has moved."""
         *whole, rest = (self._unfinished.get(stream, b"") + chunk).split(b"\n")
-        for line in whole:
-            self._keep(line)
+        texts = [_text(line) for line in whole]
+        for line, text in zip(whole, texts, strict=True):
+            self._keep(line, text)
         # A progress bar goes on without a line's end for as long as the weights take.
         self._unfinished[stream] = _visible(rest)[:LINE_LIMIT]
+        bar = [_text(rest)] if b"\r" in rest else []
+        return [text for text in (*texts, *bar) if text]
 
     def kept(self) -> tuple[str, ...]:
         """The last lines, and the last errors among all lines, in the order in which they came."""
         for line in self._unfinished.values():
-            self._keep(line)
+            self._keep(line, _text(line))
         self._unfinished.clear()
         return tuple(line for _, line in sorted([*self._errors, *self._lines]))
 
-    def _keep(self, line: bytes) -> None:
-        text = _visible(line).decode(errors="replace").rstrip()[:LINE_LIMIT]
+    def _keep(self, line: bytes, text: str) -> None:
         if text:
             self._count += 1
             kept = self._errors if ERROR.search(line) else self._lines
             kept.append((self._count, text))
+
+
+def _text(line: bytes) -> str:
+    return _visible(line).decode(errors="replace").rstrip()[:LINE_LIMIT]
 
 
 def _visible(line: bytes) -> bytes:

@@ -1,0 +1,46 @@
+"""One run of the engine: its process, its output, and what it has said."""
+
+import os
+import selectors
+import subprocess
+import time
+
+from flash_engine.launcher.last_lines import LastLines
+from flash_engine.launcher.progress import Progress
+
+STDOUT, STDERR = 1, 2
+
+
+class EngineRun:
+    """Passes the output of a process through, unchanged, and listens."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.last_lines = LastLines()
+        self.progress = Progress(time.monotonic())
+        self._pipes = selectors.DefaultSelector()
+        for pipe, own in ((process.stdout, STDOUT), (process.stderr, STDERR)):
+            if pipe is not None:
+                self._pipes.register(pipe, selectors.EVENT_READ, own)
+
+    def pass_output(self, patience: float) -> bool:
+        """Pass on what there is, unchanged; False where nothing came within `patience` seconds."""
+        ready = self._pipes.select(patience)
+        for key, _ in ready:
+            chunk = os.read(key.fd, 65536)
+            if not chunk:
+                self._pipes.unregister(key.fileobj)
+            self.progress.hear(self.last_lines.feed(key.data, chunk), time.monotonic())
+            _write_all(key.data, chunk)
+        return bool(ready)
+
+    def close(self) -> None:
+        self._pipes.close()
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _write_all(descriptor: int, chunk: bytes) -> None:
+    while chunk:
+        chunk = chunk[os.write(descriptor, chunk) :]

@@ -1,0 +1,186 @@
+"""The life of an engine container: its flags, the engine with them, and once in a pod's life a recovery.
+
+    flags -> engine -> it ends:      its exit is written down and passed on
+                    -> an incident:  it is written down, the engine is killed, and started again with the safe set
+
+Peer-to-peer that hangs or corrupts shows only while an engine uses it, whatever the driver says of it. The safe set
+does without, so an engine that hung gets one more start with it. The incident is in engine.json, which outlives the
+container: a later start does not walk into the same hang again.
+"""
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from flash_engine.launcher.gpu_watch import GpuWatch
+from flash_engine.launcher.hand_over import HandOver, safe_flags, take_flags
+from flash_engine.launcher.log import say
+from flash_engine.launcher.settings import Settings
+from flash_engine.launcher.supervisor import COMMAND_NOT_FOUND, Supervisor
+from flash_engine.launcher.watch import Fault, Watch
+from flash_engine.records import (
+    EFFECTIVE_FILE,
+    ENGINE_FILE,
+    SUSPICION_FILE,
+    EngineRecord,
+    Exit,
+    Flags,
+    Incident,
+    now,
+    write_document,
+)
+
+SIGNALLED = 128
+STUCK = 1
+
+
+class Lifetime:
+    """One container. `run` returns the exit code that the container ends with."""
+
+    def __init__(self, settings: Settings, arguments: Sequence[str]) -> None:
+        self._settings = settings
+        self._arguments = arguments
+        self._record = with_lost_exit(EngineRecord.read(settings.run_dir / ENGINE_FILE))
+        self._gpus = GpuWatch()
+
+    def run(self) -> int:
+        """Raises OSError where nothing can be written, and BadDocumentError for an unusable safe set."""
+        self._begin_start()
+        write_document(self._settings.run_dir / ENGINE_FILE, self._record.to_json())
+        taken = self._take_flags()
+        supervisor = Supervisor(stop_seconds=self._settings.stop_seconds)
+        ended = self._serve(supervisor, taken)
+        if isinstance(ended, Incident):
+            ended = self._recover(supervisor, ended)
+        supervisor.close()
+        self._note(phase="Exited", pid=None, exit=ended)
+        say("engine ended", code=ended.code, signal=ended.signal)
+        return ended.code if ended.code is not None else SIGNALLED + signal.Signals[str(ended.signal)]
+
+    def _begin_start(self) -> None:
+        self._record = replace(self._record, phase="WaitingForFlags", pid=None, starts=self._record.starts + 1)
+
+    def _take_flags(self) -> HandOver:
+        incident, settings = self._record.incident, self._settings
+        if incident:
+            return safe_flags(settings.fallback, incident)
+        say("waiting for flags", folder=str(settings.node_dir), seconds=settings.hand_over_seconds)
+        return take_flags(settings.node_dir, settings.fallback, patience=settings.hand_over_seconds)
+
+    def _serve(self, supervisor: Supervisor, taken: HandOver) -> Exit | Incident:
+        """Run the engine until it ends or has an incident. Raises OSError where the flags cannot be written down."""
+        write_document(self._settings.run_dir / EFFECTIVE_FILE, taken.effective.to_json())
+        _tell(taken)
+        command = (self._settings.command, *self._arguments, *taken.flags.args)
+        environment = {name: value for name, value in os.environ.items() if name not in taken.flags.unset}
+        environment.update(taken.flags.env)
+        say("starting the engine", command=list(command))
+        try:
+            pid = supervisor.start(command, environment)
+        except OSError as error:
+            message = f"the engine's command could not be started: {error}"
+            say("engine not started", error=message, remedy="check the image, or FLASH_ENGINE_COMMAND")
+            return Exit(COMMAND_NOT_FOUND, None, now(), (message,))
+        self._note(phase="Starting", pid=pid, started_at=now(), command=command)
+        watch = Watch(
+            self._record.run,
+            supervisor.progress,
+            self._settings.run_dir / SUSPICION_FILE,
+            self._gpus,
+            hang_seconds=self._settings.hang_seconds,
+        )
+        return supervisor.wait(_Judgement(watch, taken.flags, last_resort=self._is_last_resort(taken.flags)).incident)
+
+    def _is_last_resort(self, flags: Flags) -> bool:
+        """There is nothing safer to start with: the user may have forced what is in force."""
+        return self._record.incident is not None or flags.same_effect(Flags.parse(self._settings.fallback))
+
+    def _recover(self, supervisor: Supervisor, incident: Incident) -> Exit:
+        """Written down before anything is done, so that whatever comes between, the next start takes the safe set."""
+        self._note(incident=incident)
+        say("recovering", **incident.to_json())
+        killed = supervisor.kill()
+        if killed is None:
+            told = (
+                f"the engine hung ({incident.signature}) and cannot be killed: a process is stuck in the GPU's driver"
+            )
+            say("engine not killed", error=told, remedy="its container ends now; if that hangs too, reboot the node")
+            return Exit(STUCK, None, now(), (told,))
+        if supervisor.asked_to_end:
+            return Exit(None, "SIGTERM", now(), ("asked to end during the recovery",))
+        self._begin_start()
+        self._note()
+        ended = self._serve(supervisor, self._take_flags())
+        if isinstance(ended, Incident):
+            raise TypeError("one incident a pod, and there was another")
+        return ended
+
+    def _note(self, **changes: Any) -> None:
+        """A record that cannot be written is no reason to leave an engine that runs without its first process."""
+        self._record = replace(self._record, **changes)
+        try:
+            write_document(self._settings.run_dir / ENGINE_FILE, self._record.to_json())
+        except OSError as error:
+            say("engine.json not written", error=str(error), remedy="look at the volume behind FLASH_RUN_DIR")
+
+
+class _Judgement:
+    """What a fault of one run leads to: an incident, or, where its flags are safe already, a line in the log."""
+
+    def __init__(self, watch: Watch, flags: Flags, *, last_resort: bool) -> None:
+        self._watch = watch
+        self._flags = flags
+        self._last_resort = last_resort
+        self._told: set[str] = set()
+
+    def incident(self) -> Incident | None:
+        fault = self._watch.look()
+        if fault is None:
+            return None
+        if self._last_resort:
+            self._tell(fault)
+            return None
+        return Incident(
+            fault.kind,
+            fault.signature,
+            fault.detail,
+            now(),
+            row=str(self._flags.document.get("row") or ""),
+            flags=self._flags.spoken,
+            evidence=fault.evidence,
+        )
+
+    def _tell(self, fault: Fault) -> None:
+        if fault.signature not in self._told:
+            self._told.add(fault.signature)
+            say(
+                "fault without a remedy",
+                kind=fault.kind,
+                signature=fault.signature,
+                detail=fault.detail,
+                evidence=fault.evidence,
+                remedy="the fallback's flags are in force already, another start mends nothing; see its log",
+            )
+
+
+def with_lost_exit(earlier: EngineRecord) -> EngineRecord:
+    """The last record of a run whose launcher was killed with it, and so could not write down the exit.
+
+    The kernel ends a whole container at once when its memory is up (memory.oom.group, set by the kubelet).
+    """
+    if earlier.phase != "Starting":
+        return earlier
+    told = "the whole container was killed at once: out of memory, or its node went down"
+    return replace(earlier, phase="Exited", exit=Exit(None, "SIGKILL", now(), (told,)))
+
+
+def _tell(taken: HandOver) -> None:
+    """The flags in force belong in the log, with their reasons: it is the first place people look."""
+    say(
+        "flags taken", origin=taken.effective.origin, detail=taken.effective.detail, row=taken.flags.document.get("row")
+    )
+    for item in [*taken.flags.document["args"], *taken.flags.document["env"]]:
+        flag = item.get("value") if "name" not in item else f"{item['name']}={item['value']}"
+        say("flag", flag=flag, source=item.get("source"), reason=item.get("reason"))

@@ -1,0 +1,12 @@
+"""The launcher's own log."""
+
+import json
+import sys
+
+from flash_engine.records import now
+
+
+def say(event: str, **fields: object) -> None:
+    """One line of JSON on standard error, beside the engine's own output."""
+    line = json.dumps({"time": now(), "logger": "flash.launcher", "event": event, **fields})
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the log

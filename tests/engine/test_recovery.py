@@ -1,0 +1,291 @@
+"""The launcher as a real process beside an engine that hangs: when it starts it again, with what, and when it does not.
+
+A hang is told within FLASH_HANG_SECONDS and two looks of half a second; what a test asserts are the documents.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine import hanging_engines
+from engine.launcher_bench import FAST, SAFE, Launcher, is_alive, wait_until
+from flash_engine.records import SUSPICION_FILE, EngineRecord, Suspicion, write_document
+
+SOON = "0.5"
+
+
+@pytest.fixture
+def fast(launcher: Launcher) -> Launcher:
+    """A launcher whose node was given the flags of a verified link."""
+    launcher.hand_over(json.dumps(FAST))
+    return launcher
+
+
+def has(launcher: Launcher, name: str) -> Callable[[], bool]:
+    return (launcher.run_dir / name).exists
+
+
+def record_of(launcher: Launcher) -> EngineRecord:
+    return EngineRecord.read(launcher.run_dir / "engine.json")
+
+
+def note_of(launcher: Launcher, name: str) -> Any:
+    wait_until(has(launcher, name))
+    return json.loads((launcher.run_dir / name).read_text())
+
+
+def said(process: subprocess.Popen[str], event: str) -> dict[str, Any]:
+    """The next line of the launcher's log with this event."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("{") and (fields := json.loads(line))["event"] == event:
+            found: dict[str, Any] = fields
+            return found
+    raise AssertionError(f"it ended and did not say {event!r}")
+
+
+def suspect(launcher: Launcher, kind: str = "corrupt", **changes: Any) -> None:
+    """As the gate does, of the run that is in engine.json."""
+    run = record_of(launcher)
+    told = Suspicion(kind, "S3" if kind == "hang" else "S4", "the golden answer '!!!!'", run.pid, run.started_at, "now")
+    write_document(launcher.run_dir / SUSPICION_FILE, {**told.to_json(), **changes})
+
+
+HANGS = {
+    "sleeps": hanging_engines.STILL,
+    "is stopped": hanging_engines.STOPPED,
+    "is deaf to SIGTERM": hanging_engines.DEAF,
+    "has workers that wait for each other": hanging_engines.WITH_WORKERS,
+}
+
+
+@pytest.mark.parametrize("source", HANGS.values(), ids=HANGS.keys())
+def test_an_engine_whose_start_hangs_is_started_again_with_the_safe_set(fast: Launcher, source: str) -> None:
+    process = fast.start(fast.program(source), "serve", "/model", FLASH_HANG_SECONDS=SOON)
+    recovering = said(process, "recovering")
+    hung = note_of(fast, "pids")
+    serving = note_of(fast, "serving")
+
+    assert serving["args"] == ["serve", "/model", "--disable-custom-all-reduce"]
+    assert serving["env"] == {"NCCL_P2P_DISABLE": "1", "NCCL_P2P_LEVEL": None}
+    assert not any(is_alive(pid) for pid in hung), "nothing of it keeps a GPU's memory"
+    wait_until(lambda: record_of(fast).phase == "Starting")
+    record = record_of(fast)
+    assert (record.starts, record.exit) == (2, None), "an end that the launcher made is no exit of the engine"
+    assert record.incident is not None
+    assert (record.incident.kind, record.incident.signature, record.incident.row) == ("hang", "S1", "T3")
+    assert record.incident.flags == ("NCCL_P2P_LEVEL=PHB",)
+    assert record.incident.evidence["lastLine"].endswith("vLLM is using nccl==2.30.4")
+    assert recovering["detail"] == record.incident.detail
+    effective = fast.document("effective.json")
+    assert (effective["origin"], effective["flags"]["row"]) == ("recovery", "T8")
+    assert "hang (S1) under row T3" in effective["detail"]
+
+
+LEFT_ALONE = {
+    "one that burns its CPU and says nothing": (hanging_engines.BUSY_FOR_A_WHILE, "1"),
+    "one that has started, and has no requests": (hanging_engines.SERVING_FOR_A_WHILE, "0.5"),
+    "any, with the rule switched off": (hanging_engines.SILENT_FOR_A_WHILE, "0"),
+}
+
+
+@pytest.mark.parametrize(("source", "seconds"), LEFT_ALONE.values(), ids=LEFT_ALONE.keys())
+def test_an_engine_that_is_left_alone(fast: Launcher, source: str, seconds: str) -> None:
+    process = fast.start(fast.program(source), "serve", FLASH_HANG_SECONDS=seconds)
+    _, err = process.communicate()
+    assert process.returncode == 0
+    record = record_of(fast)
+    assert (record.starts, record.incident, record.exit and record.exit.code) == (1, None, 0)
+    assert "S1" not in err
+
+
+SAFE_ALREADY = {
+    "the fallback is in force": "",
+    "the node was given the safe set, for other reasons": json.dumps({**SAFE, "row": "T7", "env": [
+        {"name": "NCCL_P2P_DISABLE", "value": "1", "source": "label", "reason": "hangs"}]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", SAFE_ALREADY.values(), ids=SAFE_ALREADY.keys())
+def test_a_hang_with_the_safe_set_is_told_and_nothing_is_killed(launcher: Launcher, flags: str) -> None:
+    launcher.hand_over(flags)
+    process = launcher.start(
+        launcher.program(hanging_engines.STILL_WITH_ANY_FLAGS),
+        "serve",
+        patience=0 if not flags else 30,
+        FLASH_HANG_SECONDS=SOON,
+    )
+    told = said(process, "fault without a remedy")
+
+    assert (told["kind"], told["signature"]) == ("hang", "S1")
+    record = record_of(launcher)
+    assert (record.starts, record.incident) == (1, None)
+    assert is_alive(record.pid or 0)
+
+
+def test_custom_all_reduce_that_the_user_forced_is_never_taken_away(launcher: Launcher) -> None:
+    launcher.hand_over(json.dumps(FAST))
+    forced = {**FAST, "row": "T8"}
+    process = launcher.start(launcher.program(hanging_engines.STILL), "serve", fallback=forced, FLASH_HANG_SECONDS=SOON)
+    said(process, "fault without a remedy")
+    assert record_of(launcher).incident is None
+
+
+def test_a_second_hang_restarts_nothing(fast: Launcher) -> None:
+    process = fast.start(fast.program(hanging_engines.STILL_WITH_ANY_FLAGS), "serve", FLASH_HANG_SECONDS=SOON)
+    said(process, "recovering")
+    first = record_of(fast).incident
+    said(process, "fault without a remedy")
+
+    record = record_of(fast)
+    assert (record.starts, record.incident) == (2, first)
+    assert is_alive(record.pid or 0)
+
+
+def test_a_container_that_starts_after_the_incident_takes_the_safe_set_at_once(fast: Launcher) -> None:
+    process = fast.start(fast.program(hanging_engines.STILL), "serve", FLASH_HANG_SECONDS=SOON)
+    note_of(fast, "serving")
+    wait_until(lambda: record_of(fast).phase == "Starting")
+    before = record_of(fast)
+    process.kill()
+    os.killpg(before.pid or 0, signal.SIGKILL)
+    process.communicate()
+    (fast.run_dir / "serving").unlink()
+    (fast.node_dir / "engine-flags").unlink()
+
+    fast.start(fast.program(hanging_engines.STILL), "serve", patience=600, FLASH_HANG_SECONDS=SOON)
+
+    assert "--disable-custom-all-reduce" in note_of(fast, "serving")["args"]
+    wait_until(lambda: record_of(fast).phase == "Starting")
+    record = record_of(fast)
+    assert (record.starts, record.incident) == (3, before.incident)
+    assert fast.document("effective.json")["origin"] == "recovery"
+
+
+def test_a_signal_during_the_recovery_ends_the_container_and_starts_nothing(fast: Launcher) -> None:
+    process = fast.start(
+        fast.program(hanging_engines.HELD_BACK), "serve", FLASH_STOP_SECONDS="600", FLASH_HANG_SECONDS=SOON
+    )
+    (engine,), _ = note_of(fast, "pids"), note_of(fast, "holder")
+    said(process, "recovering")
+    wait_until(lambda: not is_alive(engine))
+    process.terminate()
+    # It is still in the midst of it: the worker's end is held back until now.
+    assert record_of(fast).incident is not None
+    (fast.run_dir / "let-go").touch()
+    process.communicate(timeout=60)
+
+    assert process.returncode == 128 + signal.SIGTERM
+    record = record_of(fast)
+    assert (record.phase, record.starts, record.exit and record.exit.signal) == ("Exited", 1, "SIGTERM")
+    assert not has(fast, "serving")()
+
+
+def test_a_signal_to_the_engine_that_was_started_again_ends_it(fast: Launcher) -> None:
+    process = fast.start(fast.program(hanging_engines.STILL), "serve", FLASH_HANG_SECONDS=SOON)
+    note_of(fast, "serving")
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert record_of(fast).starts == 2
+
+
+# The time for which a killed group is waited for is half a minute, too long for a test.
+IMPATIENT = """
+import ctypes, sys
+assert ctypes.CDLL(None).prctl(36, 1) == 0
+from flash_engine.launcher import __main__, supervisor
+supervisor.KILL_SECONDS = 0.5
+sys.exit(__main__.main())
+"""
+
+
+def test_an_engine_that_cannot_be_killed_ends_its_container(fast: Launcher) -> None:
+    """The kubelet starts the container again, and the safe set is taken then; a second engine beside it is no help."""
+    process = fast.start(
+        fast.program(hanging_engines.HELD_BACK), "serve", first_process=IMPATIENT, FLASH_HANG_SECONDS=SOON
+    )
+    holder = note_of(fast, "holder")
+    _, err = process.communicate(timeout=60)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(holder, signal.SIGKILL)
+
+    assert process.returncode == 1
+    record = record_of(fast)
+    assert record.incident is not None
+    assert record.exit is not None
+    assert "cannot be killed" in record.exit.last_lines[0]
+    assert "engine not killed" in err
+    assert not has(fast, "serving")()
+
+
+def test_an_engine_that_the_gate_suspects_is_started_again_though_it_serves(fast: Launcher) -> None:
+    process = fast.start(fast.program(hanging_engines.SERVING), "serve")
+    note_of(fast, "serving")
+    wait_until(lambda: record_of(fast).phase == "Starting")
+    first = record_of(fast)
+    suspect(fast)
+    said(process, "recovering")
+    wait_until(lambda: record_of(fast).phase == "Starting" and record_of(fast).starts == 2)
+
+    record = record_of(fast)
+    assert record.run != first.run
+    assert record.incident is not None
+    assert (record.incident.kind, record.incident.signature) == ("corrupt", "S4")
+    assert record.incident.detail == "the golden answer '!!!!'"
+    wait_until(lambda: "--disable-custom-all-reduce" in note_of(fast, "serving")["args"])
+
+
+IGNORED: dict[str, dict[str, Any]] = {
+    "of another run": {"startedAt": "2026-01-01T00:00:00.000Z"},
+    "of another process": {"pid": 1},
+    "of an unknown kind": {"kind": "slow"},
+    "of another version": {"version": 2},
+    "without a message": {"message": None},
+}
+
+
+@pytest.mark.parametrize("changes", IGNORED.values(), ids=IGNORED.keys())
+def test_a_suspicion_that_is_ignored_is_told_and_the_next_one_counts(fast: Launcher, changes: dict[str, Any]) -> None:
+    process = fast.start(fast.program(hanging_engines.SERVING), "serve")
+    note_of(fast, "serving")
+    wait_until(lambda: record_of(fast).phase == "Starting")
+    suspect(fast, **changes)
+    said(process, "suspicion ignored")
+    assert record_of(fast).incident is None
+
+    suspect(fast)
+    said(process, "recovering")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\0", "[" * 100_000])
+def test_a_suspicion_that_cannot_be_read_is_ignored(fast: Launcher, text: str) -> None:
+    process = fast.start(fast.program(hanging_engines.SERVING), "serve")
+    note_of(fast, "serving")
+    (fast.run_dir / SUSPICION_FILE).write_text(text)
+    assert SUSPICION_FILE in said(process, "suspicion ignored")["file"]
+    assert (record_of(fast).starts, record_of(fast).incident) == (1, None)
+
+
+def test_a_suspected_hang_is_put_off_while_kernels_are_compiled(fast: Launcher) -> None:
+    process = fast.start(
+        fast.program(hanging_engines.SERVING_WHILE_KERNELS_ARE_COMPILED), "serve", FLASH_HANG_SECONDS=SOON
+    )
+    compiler = note_of(fast, "compiler")
+    note_of(fast, "serving")
+    wait_until(lambda: record_of(fast).phase == "Starting")
+    suspect(fast, "hang")
+    said(process, "suspicion put off: kernels are compiled")
+    assert record_of(fast).incident is None
+
+    os.kill(compiler, signal.SIGKILL)
+    said(process, "recovering")
+    incident = record_of(fast).incident
+    assert incident is not None
+    assert (incident.kind, incident.signature) == ("hang", "S3")
