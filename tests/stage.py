@@ -61,14 +61,21 @@ def wait_until(look: Callable[[], T | None], what: str, *, seconds: float, pause
         time.sleep(pause)
 
 
-def install_operator(cluster: Cluster, image: Path) -> None:
-    """Install the chart with real helm, and wait until the operator of that image archive is ready."""
+def install_operator(cluster: Cluster, image: Path, **more: str) -> None:
+    """Install the chart with real helm, and wait until the operator of that image archive is ready.
+
+    Node labels are set by hand on this stage, so what would set them is off. `labeller__enabled="true"` is one value
+    more, or another one.
+    """
     values = {
         "image.repository": "localhost/flash/operator",
         "image.tag": "dev",
         "image.pullPolicy": "Never",
         # The tag stays the same from build to build; this is what makes a new image a new pod.
         "podAnnotations.image-archive": image.stem,
+        "labeller.enabled": "false",
+        "probe.enabled": "false",
+        **{key.replace("__", "."): value for key, value in more.items()},
     }
     settings = [f"--set={key}={value}" for key, value in values.items()]
     place = ["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--kubeconfig", str(cluster.kubeconfig)]

@@ -17,9 +17,10 @@ from flash_operator.runtime import logs
 from flash_operator.runtime.cluster import ApiError, Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.health import Health
-from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.keys import Key
 from flash_operator.runtime.lease import LeaderLease, LeaseLostError
 from flash_operator.runtime.metrics import Metrics
+from flash_operator.runtime.node_reconciler import NodeReconciler
 from flash_operator.runtime.observer import Observer
 from flash_operator.runtime.reconciler import Reconciler
 from flash_operator.runtime.settings import Settings
@@ -44,13 +45,14 @@ class Operator:
     def __init__(self, settings: Settings, cluster: Cluster, session: aiohttp.ClientSession) -> None:
         self.settings = settings
         self.cluster = cluster
-        self.queue: WorkQueue[FlashKey] = WorkQueue()
+        self.queue: WorkQueue[Key] = WorkQueue()
         self.metrics = Metrics()
         self.health = Health(self.metrics, settings.resync_seconds, self._refresh_metrics)
         self.lease = LeaderLease(cluster, settings.lease_namespace, settings.identity)
         observer = Observer(cluster, Gates(session), settings.plan)
         reconciler = Reconciler(cluster, observer, settings.identity)
-        self.workers = Workers(self.queue, reconciler, cluster, self.metrics, settings.namespace)
+        nodes = NodeReconciler(cluster, settings.probe, settings.identity)
+        self.workers = Workers(self.queue, reconciler, nodes, cluster, self.metrics, settings.namespace)
         self.watches = Watches(self.queue)
         self.watches.on_life(self._start_workers, self.workers.stop)
 

@@ -56,6 +56,8 @@ BAD_VALUES = {
     "no replicas": ("replicas=0", "replicas"),
     "replicas as a word": ("replicas=many", "replicas"),
     "an unknown log format": ("logFormat=xml", "logFormat"),
+    "an unknown value of the labeller": ("labeller.image.name=x", "name"),
+    "an interval of nothing": ("labeller.intervalSeconds=0", "intervalSeconds"),
     "an unknown pull policy": ("image.pullPolicy=Maybe", "pullPolicy"),
 }
 
@@ -114,7 +116,7 @@ def needed() -> set[tuple[str, str, str]]:
         | {(GROUP, f"{PLURAL}/status", "patch")}
         | of("Deployment", "watch")
         | of("Pod", "list", "watch", "patch")
-        | of("Node", "get", "list", "watch")
+        | of("Node", "get", "list", "watch", "patch")
         | of("Event", "create", "patch")
     )
 
@@ -124,10 +126,53 @@ def test_the_cluster_role_is_exactly_what_the_code_calls() -> None:
     assert granted(only(render(), "ClusterRole")) == needed()
 
 
-def test_the_lease_is_the_only_right_in_the_own_namespace() -> None:
+def test_the_own_namespace_holds_the_lease_and_the_tests_of_links_and_nothing_else() -> None:
     role = only(render(), "Role")
     assert role["metadata"]["namespace"] == "system"
-    assert granted(role) == {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")}
+    leases = {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")}
+    jobs = {("batch", "jobs", verb) for verb in ("get", "create", "patch", "delete")}
+    assert granted(role) == leases | jobs
+
+
+def test_the_labeller_may_look_at_nodes_and_patch_them_and_tell_events() -> None:
+    role = only(render(), "ClusterRole", "flash-labeller")
+    nodes = {("", "nodes", verb) for verb in ("get", "patch")}
+    assert granted(role) == nodes | {("events.k8s.io", "events", verb) for verb in ("create", "patch")}
+
+
+def test_the_labeller_runs_restricted_and_mounts_nothing_of_its_host() -> None:
+    pod = only(render(), "DaemonSet", "flash-labeller")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert [set(volume) - {"name"} for volume in pod["volumes"]] == [{"emptyDir"}]
+
+
+def test_no_selector_finds_the_pods_of_the_other() -> None:
+    documents = render()
+    daemon, operator = only(documents, "DaemonSet", "flash-labeller"), only(documents, "Deployment")
+    for selecting, selected in ((daemon, operator), (operator, daemon)):
+        labels = selected["spec"]["template"]["metadata"]["labels"]
+        assert not selecting["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_tests_of_links_give_way_to_every_pod_without_a_priority() -> None:
+    documents = render()
+    priority = only(documents, "PriorityClass", "flash-probe")
+    assert priority["value"] < 0
+    assert priority["preemptionPolicy"] == "Never"
+    assert operator_settings(documents).probe_priority_class == "flash-probe"
+
+
+def test_tests_of_links_can_be_switched_off() -> None:
+    documents = render("probe.enabled=false")
+    assert operator_settings(documents).probe is None
+    assert not any(document["kind"] == "PriorityClass" for document in documents)
+
+
+def operator_settings(documents: list[dict[str, Any]]) -> Settings:
+    (container,) = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return Settings.parse(container["args"])
 
 
 def test_people_get_roles_by_aggregation() -> None:

@@ -31,7 +31,7 @@ def processes_of(pod_uid: str) -> list[int]:
 
 
 def operator_pods(cluster: LocalCluster) -> list[str]:
-    selector = f"app.kubernetes.io/instance={RELEASE}"
+    selector = "app.kubernetes.io/name=deepseek-flash-operator"
     pods = get_json(cluster, "pods", "-n", OPERATOR_NAMESPACE, "-l", selector)["items"]
     return [pod["metadata"]["uid"] for pod in pods]
 

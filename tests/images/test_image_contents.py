@@ -1,4 +1,4 @@
-"""What the two Dockerfiles promise, read from their text: the CUDA image is built where its base can be had."""
+"""What the Dockerfiles promise, read from their text: the CUDA image is built where its base can be had."""
 
 import re
 from pathlib import Path
@@ -10,16 +10,20 @@ from image_builder.layout import BASE_FILES, ROOT
 
 ENGINE = Dockerfile.parse((ROOT / "images/engine/Dockerfile").read_text())
 OPERATOR = Dockerfile.parse((ROOT / "images/operator/Dockerfile").read_text())
+NODE = Dockerfile.parse((ROOT / "images/node/Dockerfile").read_text())
+EACH = [pytest.param(ENGINE, id="engine"), pytest.param(OPERATOR, id="operator"), pytest.param(NODE, id="node")]
 FINAL = [
     pytest.param(ENGINE, "cuda", '["flash-launch"]', id="engine, cuda"),
     pytest.param(ENGINE, "cpu", '["flash-launch"]', id="engine, cpu"),
     pytest.param(OPERATOR, "operator", '["python", "-m", "flash_operator"]', id="operator"),
+    pytest.param(NODE, "node", '["flash-labeller"]', id="node"),
 ]
 LOCKS = [
     "images/base/requirements-build.lock",
     "images/engine/requirements-cpu.lock",
     "images/engine/requirements-cuda.lock",
     "requirements/operator.lock",
+    "requirements/node.lock",
 ]
 PIN = re.compile(r"^([a-z0-9_.-]+)==(\S+) \\$", re.MULTILINE | re.IGNORECASE)
 
@@ -51,14 +55,14 @@ def test_the_last_stage_adds_only_our_own_code(dockerfile: Dockerfile, stage: st
     assert "RUN" not in kinds
 
 
-@pytest.mark.parametrize("dockerfile", [pytest.param(ENGINE, id="engine"), pytest.param(OPERATOR, id="operator")])
+@pytest.mark.parametrize("dockerfile", EACH)
 def test_every_stage_starts_from_the_base_that_is_asked_for_or_from_a_stage(dockerfile: Dockerfile) -> None:
     names = {stage.name for stage in dockerfile.stages}
     parents = {stage.parent for stage in dockerfile.resolved({"BASE": "the base"}).stages}
     assert parents <= {*names, "the base"}
 
 
-@pytest.mark.parametrize("dockerfile", [pytest.param(ENGINE, id="engine"), pytest.param(OPERATOR, id="operator")])
+@pytest.mark.parametrize("dockerfile", EACH)
 def test_every_installation_is_from_a_lock_with_hashes_or_offline(dockerfile: Dockerfile) -> None:
     commands = [part for stage in dockerfile.stages for line in stage.instructions for part in line.split("&&")]
     installs = [command for command in commands if "pip install" in command]

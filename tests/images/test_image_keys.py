@@ -50,6 +50,9 @@ EVERYTHING = {
     "operator tools",
     "operator operator-deps",
     "operator operator",
+    "node tools",
+    "node node-deps",
+    "node node",
 }
 
 
@@ -58,6 +61,12 @@ EVERYTHING = {
     [
         pytest.param(append("images/engine/flash_engine/new.py", "x = 1"), {"engine-cpu cpu"}, id="a launcher module"),
         pytest.param(append("operator/flash_operator/new.py", "x = 1"), {"operator operator"}, id="an operator module"),
+        pytest.param(
+            append("operator/flash_operator/core/new.py", "x = 1"),
+            {"operator operator", "node node"},
+            id="a decision, which flash-topology shows too",
+        ),
+        pytest.param(append("images/node/flash_node/new.py", "x = 1"), {"node node"}, id="a labeller module"),
         pytest.param(
             append("images/engine/requirements-cpu.lock", "\n# x"),
             {"engine-cpu cpu-deps", "engine-cpu cpu"},
@@ -71,6 +80,7 @@ EVERYTHING = {
             {"operator operator-deps", "operator operator"},
             id="the operator's lock",
         ),
+        pytest.param(append("requirements/node.lock", "\n# x"), {"node node-deps", "node node"}, id="the node's lock"),
         pytest.param(append("images/base/requirements-build.lock", "\n# x"), EVERYTHING, id="the build tools"),
         pytest.param(append("images/base/rootfs.sh", "\n# x"), EVERYTHING, id="the base"),
         pytest.param(append("images/engine/Dockerfile", "\n# a comment\n"), set(), id="a comment in a Dockerfile"),
@@ -100,7 +110,7 @@ def test_bytecode_beside_the_sources_is_no_content(sources: Path) -> None:
     assert keys(sources) == before
 
 
-def test_both_images_share_one_image_of_tools() -> None:
+def test_all_images_share_one_image_of_tools() -> None:
     references = {steps_of(image)[0].reference for image in IMAGES}
     assert len(references) == 1
 

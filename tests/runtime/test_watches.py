@@ -15,7 +15,7 @@ import pytest
 import flash_operator
 from builders import a_flash_object, a_node, a_pod
 from flash_operator.api.names import DEPLOYMENT_LABEL, PLURAL
-from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.keys import FlashKey, Key, NodeKey
 from flash_operator.runtime.watches import Watches, kopf_settings
 from flash_operator.runtime.workqueue import WorkQueue
 from scripted_api_stub import ScriptedApiStub
@@ -31,24 +31,28 @@ def stub() -> ScriptedApiStub:
 class Informer:
     """Watches on the stub, and what they enqueued."""
 
-    def __init__(self, queue: WorkQueue[FlashKey], running: "asyncio.Task[None]") -> None:
+    def __init__(self, queue: WorkQueue[Key], running: "asyncio.Task[None]") -> None:
         self.queue = queue
         self.running = running
         self.worked: list[FlashKey] = []
+        self.nodes: list[NodeKey] = []
 
     async def work(self) -> None:
         """A worker that only takes notes."""
         while True:
             key = await self.queue.get()
-            self.worked.append(key)
+            if isinstance(key, NodeKey):
+                self.nodes.append(key)
+            else:
+                self.worked.append(key)
             await asyncio.sleep(0.01)
             self.queue.done(key)
 
     async def settle(self) -> None:
         """Until nothing was enqueued for a while."""
         seen = -1
-        while seen != len(self.worked):
-            seen = len(self.worked)
+        while seen != len(self.worked) + len(self.nodes):
+            seen = len(self.worked) + len(self.nodes)
             await asyncio.sleep(0.3)
 
 
@@ -64,7 +68,7 @@ async def watching(
         kubeconfig.write_text(json.dumps(_kubeconfig(address)))
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        queue: WorkQueue[FlashKey] = WorkQueue()
+        queue: WorkQueue[Key] = WorkQueue()
         watches = Watches(queue)
         stop, ready = asyncio.Event(), asyncio.Event()
         running = asyncio.create_task(
@@ -121,6 +125,17 @@ async def test_a_pods_event_enqueues_its_deployment(
         await until(lambda: informer.worked == [KEY])
 
 
+async def test_a_pod_that_gives_its_gpus_back_enqueues_its_node(
+    stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub.put("pods", an_engine_pod())
+    async with watching(stub, tmp_path, monkeypatch) as informer:
+        await until(lambda: informer.worked == [KEY] and stub.asked["watch pods"] > 0)
+        assert informer.nodes == []
+        stub.remove("pods", "flash-a")
+        await until(lambda: informer.nodes == [NodeKey("node-1")])
+
+
 async def test_thousands_of_events_of_one_deployment_are_a_handful_of_reconciles(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,12 +157,14 @@ async def test_a_kubelets_heartbeats_enqueue_nothing_and_a_label_enqueues_everyb
         await until(lambda: stub.asked["watch nodes"] > 0 and len(informer.worked) > 0)
         await informer.settle()
         before = len(informer.worked)
+        assert informer.nodes == [NodeKey("node-1")], "a node with GPUs may want its links tested"
         for beat in range(100):
             node = a_node()
             node["status"]["conditions"] = [{"type": "Ready", "lastHeartbeatTime": str(beat)}]
             stub.put("nodes", node)
         await informer.settle()
         assert len(informer.worked) == before
+        assert len(informer.nodes) == 1
 
         stub.put("nodes", a_node(gpu_link="phb", gpu_p2p="verified"))
         await until(lambda: len(informer.worked) == before + 1)

@@ -12,8 +12,9 @@ from builders import SETTINGS, a_flash_object
 from flash_operator.api.names import PLURAL
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
-from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.keys import FlashKey, Key
 from flash_operator.runtime.metrics import Metrics
+from flash_operator.runtime.node_reconciler import NodeReconciler
 from flash_operator.runtime.observer import Observer
 from flash_operator.runtime.reconciler import Reconciler
 from flash_operator.runtime.workers import Workers
@@ -28,10 +29,12 @@ class Crew:
 
     def __init__(self, stub: ScriptedApiStub, cluster: Cluster, session: aiohttp.ClientSession) -> None:
         self.stub = stub
-        self.queue: WorkQueue[FlashKey] = WorkQueue(jitter=lambda: 0.0)
+        self.queue: WorkQueue[Key] = WorkQueue(jitter=lambda: 0.0)
         self.metrics = Metrics()
         reconciler = Reconciler(cluster, Observer(cluster, Gates(session), SETTINGS), "test")
-        self.workers = Workers(self.queue, reconciler, cluster, self.metrics, None)
+        self.workers = Workers(
+            self.queue, reconciler, NodeReconciler(cluster, None, "test"), cluster, self.metrics, None
+        )
 
     def count(self, result: str) -> float:
         name = "flash_operator_reconcile_total"

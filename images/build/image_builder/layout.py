@@ -53,6 +53,12 @@ IMAGES: Final = (
         ("tools", "operator-deps", "operator"),
         "localhost/flash/operator:dev",
     ),
+    Image(
+        "node",
+        "images/node/Dockerfile",
+        ("tools", "node-deps", "node"),
+        "localhost/flash/node:dev",
+    ),
 )
 
 

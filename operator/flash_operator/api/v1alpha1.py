@@ -142,6 +142,8 @@ class InterconnectSpec(ApiModel):
     """PcieLowLatency sets NCCL_PROTO=LL, NCCL_ALGO=Ring, NCCL_MIN_NCHANNELS=8, NCCL_NTHREADS=512. Unproven."""
     env: Annotated[list[EnvVar], Field(max_length=16)] = []
     """NCCL_ and VLLM_ variables that win over the derived ones."""
+    hang_seconds: Annotated[int, Field(ge=10, le=3600)] = 90
+    """An engine that makes no progress for so long while it starts is started anew with the safe set, once."""
 
 
 DEFAULT_QUESTION = "What is 17 + 25? Answer with the number only."
@@ -263,9 +265,14 @@ class PodStatus(ApiModel):
     flags: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=64)] | None = None
     """Each flag in force, with its source and reason."""
     flags_origin: Annotated[str, Field(max_length=32)] | None = None
-    """annotation: handed over by the operator. fallback: the launcher took the safe set."""
+    """annotation: handed over by the operator. fallback: the launcher took the safe set, for nothing came in time.
+    recovery: it took the safe set after an incident."""
     flags_outdated: Literal["Current", "Outdated"] | None = None
     """Outdated where the node's labels call for other flags by now; delete the pod to take them."""
+    incident: Annotated[str, Field(max_length=4096)] | None = None
+    """What its launcher recovered from by taking the safe set: a hang, or wrong data, and what gave it away."""
+    incident_verdict: Literal["Pending", "Noted"] | None = None
+    """Noted once the replica answered right without peer-to-peer, and its node was labelled for it."""
     reason: Annotated[str, Field(max_length=128)]
     """The gate's verdict, or what keeps the pod from starting."""
     message: Annotated[str, Field(max_length=4096)] = ""

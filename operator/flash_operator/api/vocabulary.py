@@ -41,6 +41,8 @@ CONDITION_REASONS = {
     "FlagsDerived": "Flags follow from the nodes' labels.",
     "FlagsOutdated": "Replicas run with other flags than their nodes' labels call for by now; delete their pods.",
     "NodeUnlabelled": "Nothing is known of a node's links, so the safe set is in force there.",
+    "LinksUnproved": "The driver grants peer-to-peer and nothing has tested it, so the safe set is in force there.",
+    "RecoveredSlower": "A replica took the safe flags after a hang or wrong data, and misses its floor with them.",
     "Disabled": "spec.speculation.method is Disabled.",
     "DraftsAccepted": "Drafted tokens are accepted on every replica.",
     "NotMeasured": "No replica has been measured yet.",

@@ -31,6 +31,7 @@ class Finding:
 
 Check = Callable[[Fleet], Finding | None]
 
+SLOW = frozenset({"TooSlow", "FirstTokenTooSlow"})
 SPECULATION_FAILURES = frozenset({"SpeculationAbsent", "DraftDead", "AcceptanceTooLow"})
 
 
@@ -136,6 +137,19 @@ def node_unlabelled(fleet: Fleet) -> Finding | None:
     )
 
 
+def links_unproved(fleet: Fleet) -> Finding | None:
+    """T5: fast flags are possible here, and nobody has tested them. Engines that hold the GPUs keep the test out."""
+    nodes = sorted({str(r.node_name) for r in fleet.replicas if r.derived and r.derived.row == "T5"})
+    if not nodes:
+        return None
+    return Finding(
+        "False",
+        "LinksUnproved",
+        f"safe flags on {', '.join(nodes)}: the driver grants peer-to-peer and nothing has tested it; the operator "
+        "does when both GPUs of the node are free for two minutes (docs/topology.md)",
+    )
+
+
 def topology_resolved(fleet: Fleet) -> Finding | None:
     rows = sorted({replica.derived.row for replica in fleet.replicas if replica.derived})
     return Finding("True", "FlagsDerived", f"flags follow from node labels, row {', '.join(rows)} of docs/topology.md")
@@ -176,6 +190,15 @@ def some_slower(fleet: Fleet) -> Finding | None:
     return Finding("True", fleet.worst.verdict[0], f"{_counts(fleet)}; {fleet.worst.name}: {fleet.worst.verdict[1]}")
 
 
+def recovered_slower(fleet: Fleet) -> Finding | None:
+    """It hung or read wrong data with fast flags, and without them it misses its floor."""
+    for replica in fleet.replicas:
+        if replica.incident and replica.origin == "recovery" and replica.verdict[0] in SLOW:
+            told = f"{replica.name} took the safe flags after {replica.incident}; with them: {replica.verdict[1]}"
+            return Finding("True", "RecoveredSlower", f"{told}; mend the host (docs/topology.md), or lower the floor")
+    return None
+
+
 def running_on_fallback(fleet: Fleet) -> Finding | None:
     """The launcher fell back to the safe set although the node's labels allow faster flags."""
     names = [r.name for r in fleet.replicas if r.ready and r.flags_outdated and _fell_back(r)]
@@ -192,10 +215,17 @@ CHAINS: dict[str, tuple[Check, ...]] = {
     "Ready": (pods_refused, scaled_to_zero, complete, worst_replica, still_rolling, pods_missing),
     "Available": (scaled_to_zero, some_ready, pods_refused, worst_replica, pods_missing),
     "Progressing": (pods_refused, stuck_replica, failed_replica, moving, settled),
-    "TopologyResolved": (no_pod_bound, flags_conflict, flags_outdated, node_unlabelled, topology_resolved),
+    "TopologyResolved": (
+        no_pod_bound,
+        flags_conflict,
+        flags_outdated,
+        node_unlabelled,
+        links_unproved,
+        topology_resolved,
+    ),
     "SpeculationActive": (speculation_disabled, speculation_failed, drafts_accepted, not_measured),
     "SmokeTestPassed": (all_passed, failed_replica, not_measured),
-    "Degraded": (some_slower, running_on_fallback, as_wanted),
+    "Degraded": (recovered_slower, some_slower, running_on_fallback, as_wanted),
 }
 
 

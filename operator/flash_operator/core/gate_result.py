@@ -4,7 +4,7 @@ The gate is the judge: it latches its verdict without the operator. The operator
 status, so everything here tolerates a gate that is newer, older, or not there.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
@@ -31,6 +31,26 @@ class EffectiveFlags(_Document):
     flags: dict[str, Any] = {}
 
 
+class Incident(_Document):
+    """What the launcher recovered from by itself: a hang, or wrong data, with peer-to-peer on."""
+
+    kind: Literal["hang", "corrupt"]
+    signature: str = ""
+    """S1 to S4 of docs/topology.md."""
+    detail: str = ""
+    at: str = ""
+    row: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} under row {self.row} at {self.at} ({self.signature}): {self.detail}"
+
+
+class EngineSeen(_Document):
+    """What the gate knows of the engine's process."""
+
+    incident: Incident | None = None
+
+
 class GateResult(_Document):
     """One verdict. `passed` is what the pod's readiness probe answers."""
 
@@ -41,6 +61,7 @@ class GateResult(_Document):
     gate_millis: float | None = None
     measurement: Measurement | None = None
     effective: EffectiveFlags | None = None
+    engine: EngineSeen = EngineSeen()
     reached: bool = True
     """False where the gate did not answer, so that the verdict is the operator's own guess."""
 

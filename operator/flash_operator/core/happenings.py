@@ -17,7 +17,7 @@ TELLING = {"Passed", "EngineStarting", "Inconclusive"}
 
 @dataclass(frozen=True)
 class EventDraft:
-    """An event on the CR, before the runtime gives it a name and a time."""
+    """An event on the CR or on a node, before the runtime gives it a name and a time."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -39,14 +39,16 @@ def _pod_happenings(before: RawObject, after: RawObject) -> list[EventDraft]:
     name = after["name"]
     if after["reason"] != before.get("reason") and after["reason"] != "EngineStarting":
         kind: Literal["Normal", "Warning"] = "Normal" if after["reason"] in TELLING else "Warning"
-        drafts.append(_draft(kind, after["reason"], f"{name}: {after.get('message', '')}", "Judge"))
+        drafts.append(draft(kind, after["reason"], f"{name}: {after.get('message', '')}", "Judge"))
     if after.get("flagsOrigin") and after.get("flagsOrigin") != before.get("flagsOrigin"):
         told = f"{name} on {after.get('node')}: row {after.get('row')}, from {after['flagsOrigin']}: "
         told += "; ".join(after.get("flags") or ["no flag"])
-        drafts.append(_draft("Normal", "FlagsTaken", told, "HandOver"))
+        drafts.append(draft("Normal", "FlagsTaken", told, "HandOver"))
+    if after.get("incident") and after.get("incident") != before.get("incident"):
+        drafts.append(draft("Warning", "EngineRecovered", f"{name}: {after['incident']}", "Recover"))
     if after.get("flagsOutdated") == "Outdated" and before.get("flagsOutdated") == "Current":
         told = f"{name}: the labels of node {after.get('node')} call for other flags now; delete the pod to take them"
-        drafts.append(_draft("Warning", "FlagsOutdated", told, "HandOver"))
+        drafts.append(draft("Warning", "FlagsOutdated", told, "HandOver"))
     return drafts
 
 
@@ -56,12 +58,13 @@ def _readiness(before: RawObject, after: RawObject) -> list[EventDraft]:
         return []
     kind: Literal["Normal", "Warning"] = "Normal" if now["status"] == "True" else "Warning"
     reason = "Ready" if now["status"] == "True" else "NotReady"
-    return [_draft(kind, reason, now["message"], "Report")]
+    return [draft(kind, reason, now["message"], "Report")]
 
 
 def _ready(status: RawObject) -> RawObject:
     return next((c for c in status.get("conditions", []) if c["type"] == "Ready"), {})
 
 
-def _draft(kind: Literal["Normal", "Warning"], reason: str, message: str, action: str) -> EventDraft:
+def draft(kind: Literal["Normal", "Warning"], reason: str, message: str, action: str) -> EventDraft:
+    """An event with a note that the API server takes."""
     return EventDraft(type=kind, reason=reason, message=message[:NOTE_LIMIT], action=action)

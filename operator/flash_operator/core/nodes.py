@@ -7,8 +7,15 @@ concerns us.
 import re
 from dataclasses import dataclass, field
 
-from flash_operator.api.names import LABEL_PREFIX
+from flash_operator.api.names import (
+    DRIVER_LABEL,
+    LABEL_PREFIX,
+    LABELS_MANAGED_LABEL,
+    P2P_DRIVER_LABEL,
+    P2P_REPORT_ANNOTATION,
+)
 from flash_operator.core.observed import RawObject
+from flash_operator.core.probe_report import ArmTimes, ProbeReport
 
 UNKNOWN = "unknown"
 
@@ -33,8 +40,11 @@ PCIE = re.compile(r"^gen(?P<generation>[1-7])-x(?P<lanes>1|2|4|8|16)$")
 LANE_GIGABYTES_PER_SECOND = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.97, 5: 3.94, 6: 7.56, 7: 15.1}
 """Usable rate of one PCIe lane by generation."""
 
-DRIVER_LABELS = ("nvidia.com/cuda.driver-version.full", "nvidia.com/cuda.driver.full")
+DRIVER_LABELS = (DRIVER_LABEL, "nvidia.com/cuda.driver-version.full", "nvidia.com/cuda.driver.full")
 PRODUCT_LABEL = "nvidia.com/gpu.product"
+
+TESTED = ("verified", "hang", "corrupt")
+"""Verdicts that something tested, and that hold for the driver that they were found under."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,10 @@ class NodeFacts:
     driver: str | None = None
     probed_driver: str | None = None
     gpus: int = 0
+    arm_times: ArmTimes | None = None
+    """What the probe measured of each arm, while its verdict holds."""
+    managed: bool = True
+    """False where an administrator keeps the labels by hand."""
     schedulable: bool = True
     warnings: tuple[str, ...] = field(default=())
     """Label values that were not understood, in words."""
@@ -73,8 +87,10 @@ class NodeFacts:
             pcie_gigabytes_per_second=speed,
             product=labels.get(PRODUCT_LABEL),
             driver=next((labels[name] for name in DRIVER_LABELS if name in labels), None),
-            probed_driver=labels.get(f"{LABEL_PREFIX}gpu-p2p-driver"),
+            probed_driver=labels.get(P2P_DRIVER_LABEL),
             gpus=_gpus(raw),
+            arm_times=_arm_times(raw),
+            managed=labels.get(LABELS_MANAGED_LABEL) != "false",
             schedulable=not raw.get("spec", {}).get("unschedulable", False),
             warnings=tuple(warnings),
         )
@@ -93,6 +109,11 @@ def _vocabulary(labels: dict[str, str]) -> tuple[dict[str, str], list[str]]:
         if value not in values:
             warnings.append(f"{LABEL_PREFIX}{name}={value!r} is none of {', '.join(values)}")
     return known, warnings
+
+
+def _arm_times(raw: RawObject) -> ArmTimes | None:
+    text = (raw["metadata"].get("annotations") or {}).get(P2P_REPORT_ANNOTATION)
+    return ProbeReport.parse(text).arm_times if text else None
 
 
 def _pcie_speed(label: str | None) -> float | None:

@@ -8,6 +8,7 @@
     all replicas passed, nothing changed         | -     | -                | -      | never
     a child was edited by hand                   | it    | -                | -      | as above
     a node's labels changed under a running pod  | -     | -                | yes    | never
+    an engine recovered without peer-to-peer     | -     | -                | yes    | as above; and a verdict
 
 "Never" still means the resync of every key (`runtime.resync`): a watch can lose an event.
 """
@@ -18,6 +19,7 @@ from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION
 from flash_operator.core.applied import needs_apply, stamped
 from flash_operator.core.fleet import Fleet
 from flash_operator.core.happenings import EventDraft, happenings
+from flash_operator.core.node_verdict import NodeVerdict, from_incident
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.replica import Replica
 from flash_operator.core.resources.deployment import deployment
@@ -60,6 +62,8 @@ class Plan:
     apply: tuple[RawObject, ...] = ()
     delete: tuple[ObjectRef, ...] = ()
     annotate: tuple[PodAnnotation, ...] = ()
+    verdicts: tuple[NodeVerdict, ...] = ()
+    """What engines found out about the links of their nodes, the hard way."""
     status: RawObject | None = None
     """The whole status, or None where the live one already says it."""
     events: tuple[EventDraft, ...] = ()
@@ -76,6 +80,7 @@ def plan(observed: Observed) -> Plan:
     return Plan(
         apply=apply,
         annotate=tuple(_flags_annotation(replica) for replica in fleet.replicas if replica.needs_flags),
+        verdicts=tuple(filter(None, (_verdict(observed, replica) for replica in fleet.replicas))),
         status=status if changed else None,
         events=happenings(observed.live_status, status) if changed else (),
         requeue_after=_requeue_after(fleet),
@@ -107,6 +112,21 @@ def _flags_annotation(replica: Replica) -> PodAnnotation:
         uid=replica.uid,
         annotations={ENGINE_FLAGS_ANNOTATION: replica.derived.to_annotation()},
     )
+
+
+def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | None:
+    """Of a replica that failed with peer-to-peer on and is right without it: only both together speak of the links.
+
+    Once only, and status remembers it: when the host was mended and its label removed, an old story must not come back.
+    """
+    node, incident = replica.node, replica.incident
+    if node is None or incident is None or not (node.managed and replica.incident_is_proved):
+        return None
+    noted = any(
+        pod.get("uid") == replica.uid and pod.get("incidentVerdict") == "Noted"
+        for pod in observed.live_status.get("pods", [])
+    )
+    return None if noted else from_incident(node, incident)
 
 
 def _requeue_after(fleet: Fleet) -> float | None:

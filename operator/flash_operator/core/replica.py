@@ -7,7 +7,7 @@ from typing import Any
 from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION
 from flash_operator.api.v1alpha1 import PodStatus
 from flash_operator.core.flags import FlagSet, derive
-from flash_operator.core.gate_result import GateResult, Measurement
+from flash_operator.core.gate_result import GateResult, Incident, Measurement
 from flash_operator.core.nodes import NodeFacts
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.pod_trouble import trouble_of
@@ -87,10 +87,28 @@ class Replica:
         return self.handed_over
 
     @property
+    def origin(self) -> str | None:
+        """Where the flags in force come from: annotation, fallback or recovery."""
+        return self.gate.effective.origin if self.gate and self.gate.effective else None
+
+    @property
+    def incident(self) -> Incident | None:
+        """What its launcher recovered from."""
+        return self.gate.engine.incident if self.gate else None
+
+    @property
+    def incident_is_proved(self) -> bool:
+        """It gave right answers without peer-to-peer, however fast: so peer-to-peer it was."""
+        return self.origin == "recovery" and bool(self.gate and self.gate.measurement)
+
+    @property
     def flags_outdated(self) -> bool:
         """The node's labels call for other flags than the engine runs with."""
         if self.known:
             return self.known.flags_outdated == "Outdated"
+        if self.origin == "recovery":
+            # On purpose: with what the labels call for it hung, or read wrong data.
+            return False
         return bool(self.derived and self.in_force and not self.derived.same_effect(self.in_force))
 
 

@@ -5,6 +5,7 @@ costs no request.
 """
 
 from datetime import UTC, datetime
+from typing import Literal
 
 from flash_operator.api.v1alpha1 import Condition, FlashStatus, PodStatus, StatusSummary
 from flash_operator.core.conditions import Finding, findings
@@ -26,7 +27,7 @@ def status_of(observed: Observed, fleet: Fleet) -> RawObject:
         selector=",".join(f"{key}={value}" for key, value in selector(flash).items()),
         endpoint=endpoint(flash),
         summary=_summary(fleet),
-        pods=[_pod(replica) for replica in fleet.replicas],
+        pods=[_pod(replica, observed.live_status) for replica in fleet.replicas],
     )
     return status.model_dump(by_alias=True, exclude_none=True, mode="json")
 
@@ -71,13 +72,13 @@ def _summary(fleet: Fleet) -> StatusSummary:
     )
 
 
-def _pod(replica: Replica) -> PodStatus:
+def _pod(replica: Replica, live: RawObject) -> PodStatus:
     if replica.known:
         return replica.known
     reason, message = replica.verdict
     figures = replica.gate.measurement if replica.gate else None
     flags = replica.in_force
-    origin = replica.gate.effective.origin if replica.gate and replica.gate.effective else None
+    incident = replica.incident
     return PodStatus(
         name=replica.name,
         uid=replica.uid,
@@ -86,8 +87,10 @@ def _pod(replica: Replica) -> PodStatus:
         p2p=replica.node.p2p if replica.node else None,
         row=flags.row if flags else None,
         flags=list(flags.explained()) if flags else None,
-        flags_origin=origin,
+        flags_origin=replica.origin,
         flags_outdated="Outdated" if replica.flags_outdated else "Current",
+        incident=str(incident)[:MESSAGE_LIMIT] if incident else None,
+        incident_verdict=_incident_verdict(replica, live) if incident else None,
         reason=reason,
         message=message[:MESSAGE_LIMIT],
         decode_tokens_per_second=int(figures.decode_tokens_per_second) if figures else None,
@@ -96,6 +99,13 @@ def _pod(replica: Replica) -> PodStatus:
         checked_time=replica.gate.checked_at if replica.gate else None,
         image_digest=_image_digest(replica.pod),
     )
+
+
+def _incident_verdict(replica: Replica, live: RawObject) -> Literal["Pending", "Noted"]:
+    """Noted once and for all: the node is labelled before the status that says so is written (`Reconciler`)."""
+    known = [pod for pod in live.get("pods", []) if pod.get("uid") == replica.uid]
+    noted = any(pod.get("incidentVerdict") == "Noted" for pod in known)
+    return "Noted" if noted or replica.incident_is_proved else "Pending"
 
 
 def _whole(value: float | None) -> int | None:

@@ -1,4 +1,4 @@
-"""The API server, in ten methods over the official async client, raw dicts in and out.
+"""The API server, in a dozen methods over the official async client, raw dicts in and out.
 
 Raw, because the client's typed models drop fields that they do not know, and cost four times the CPU. Every write is
 a server-side apply of a whole object under a name that says which part of the operator wrote it.
@@ -19,6 +19,7 @@ from flash_operator.api.names import (
     FIELD_MANAGER,
     GROUP,
     KIND,
+    NODES_FIELD_MANAGER,
     PLURAL,
     PODS_FIELD_MANAGER,
     STATUS_FIELD_MANAGER,
@@ -52,6 +53,7 @@ RESOURCES = {
     "Pod": Resource("/api/v1", "pods"),
     "Node": Resource("/api/v1", "nodes", namespaced=False),
     "Event": Resource("/apis/events.k8s.io/v1", "events"),
+    "Job": Resource("/apis/batch/v1", "jobs"),
     "Lease": Resource("/apis/coordination.k8s.io/v1", "leases"),
 }
 
@@ -115,11 +117,17 @@ class Cluster:
             raise
 
     async def list(
-        self, kind: str, namespace: str | None = None, *, selector: Mapping[str, str] | None = None
+        self,
+        kind: str,
+        namespace: str | None = None,
+        *,
+        selector: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> list[RawObject]:
-        """All objects with these labels; lists leave out what their items are, so it is put back."""
-        labels = ",".join(f"{key}={value}" for key, value in (selector or {}).items())
-        found = await self._request("GET", _path(kind, namespace), {"labelSelector": labels} if labels else {})
+        """All objects with these labels and fields; lists leave out what their items are, so it is put back."""
+        wanted = {"labelSelector": _selector(selector), "fieldSelector": _selector(fields)}
+        query = {name: text for name, text in wanted.items() if text}
+        found = await self._request("GET", _path(kind, namespace), query)
         return [{"apiVersion": found["apiVersion"], "kind": kind, **item} for item in found["items"]]
 
     async def apply(self, desired: RawObject) -> RawObject:
@@ -140,6 +148,12 @@ class Cluster:
         body = {"metadata": {"uid": annotation.uid, "annotations": annotation.annotations}}
         path = _path("Pod", annotation.namespace, annotation.name)
         return await self._write("PATCH", path, body, MERGE, {"fieldManager": PODS_FIELD_MANAGER})
+
+    async def patch_node(self, name: str, patch: RawObject) -> RawObject:
+        """Merge labels and annotations into a node; None removes one."""
+        return await self._write(
+            "PATCH", _path("Node", None, name), patch, MERGE, {"fieldManager": NODES_FIELD_MANAGER}
+        )
 
     async def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete an object; that it is gone already is as good."""
@@ -199,6 +213,10 @@ def _path(kind: str, namespace: str | None = None, name: str | None = None) -> s
     resource = RESOURCES[kind]
     within = f"/namespaces/{namespace}" if resource.namespaced and namespace else ""
     return f"{resource.prefix}{within}/{resource.plural}{'/' + name if name else ''}"
+
+
+def _selector(wanted: Mapping[str, str] | None) -> str:
+    return ",".join(f"{key}={value}" for key, value in (wanted or {}).items())
 
 
 def _parsed(text: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""Events on the CR. Their names follow from what they say, so that a repeat updates one instead of adding another."""
+"""Events on CRs and nodes. Names follow from what is said, so that a repeat updates one and adds none."""
 
 import hashlib
 from datetime import datetime
@@ -8,21 +8,37 @@ from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.happenings import EventDraft
 from flash_operator.core.observed import RawObject
 
+CLUSTER_EVENTS_NAMESPACE = "default"
+"""Where the API server wants events about objects that live in no namespace."""
 
-def event_object(flash: FlashDeployment, draft: EventDraft, moment: datetime, instance: str) -> RawObject:
-    """The whole event of events.k8s.io/v1."""
-    digest = hashlib.sha256(f"{flash.uid} {draft.reason} {draft.message}".encode()).hexdigest()[:16]
+
+def flash_event(flash: FlashDeployment, draft: EventDraft, moment: datetime, instance: str) -> RawObject:
+    """An event about a deployment."""
+    regarding = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": flash.name,
+        "namespace": flash.namespace,
+        "uid": flash.uid,
+    }
+    return _event(regarding, flash.namespace, draft, moment, instance)
+
+
+def node_event(node: RawObject, draft: EventDraft, moment: datetime, instance: str) -> RawObject:
+    """An event about a node. `kubectl describe node` finds it by the node's name, which is what a kubelet's uid is."""
+    name = node["metadata"]["name"]
+    regarding = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
+    return _event(regarding, CLUSTER_EVENTS_NAMESPACE, draft, moment, instance)
+
+
+def _event(regarding: RawObject, namespace: str, draft: EventDraft, moment: datetime, instance: str) -> RawObject:
+    text = f"{regarding['uid']} {draft.reason} {draft.message}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"name": f"{flash.name}.{digest}", "namespace": flash.namespace},
-        "regarding": {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "name": flash.name,
-            "namespace": flash.namespace,
-            "uid": flash.uid,
-        },
+        "metadata": {"name": f"{regarding['name']}.{digest}", "namespace": namespace},
+        "regarding": regarding,
         "type": draft.type,
         "reason": draft.reason,
         "action": draft.action,

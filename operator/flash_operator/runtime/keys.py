@@ -1,6 +1,6 @@
-"""The key of a deployment: what watches enqueue and workers reconcile."""
+"""The keys of deployments and of nodes: what watches enqueue and workers reconcile."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from flash_operator.api.names import DEPLOYMENT_LABEL
 from flash_operator.core.observed import RawObject
@@ -14,6 +14,18 @@ class FlashKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+class NodeKey(NamedTuple):
+    """Name of a node whose links may want a test."""
+
+    node: str
+
+    def __str__(self) -> str:
+        return f"node {self.node}"
+
+
+Key: TypeAlias = FlashKey | NodeKey
 
 
 def key_of(raw: RawObject) -> FlashKey:

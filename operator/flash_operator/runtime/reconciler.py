@@ -6,8 +6,9 @@ import structlog
 
 from flash_operator.core.observed import Observed
 from flash_operator.core.plan import Plan, plan
+from flash_operator.core.probing import verdict_event
 from flash_operator.runtime.cluster import ApiError, Cluster
-from flash_operator.runtime.events import event_object
+from flash_operator.runtime.events import flash_event, node_event
 from flash_operator.runtime.keys import FlashKey
 from flash_operator.runtime.observer import Observer
 
@@ -37,6 +38,7 @@ class Reconciler:
         for ref in wanted.delete:
             await self._cluster.delete(ref.kind, ref.namespace, ref.name)
         await self._hand_over(wanted)
+        await self._label_nodes(observed, wanted)
         await self._report(observed, wanted)
         return wanted.requeue_after
 
@@ -56,10 +58,26 @@ class Reconciler:
                     raise
                 log.info("pod is gone", namespace=annotation.namespace, pod=annotation.name)
 
+    async def _label_nodes(self, observed: Observed, wanted: Plan) -> None:
+        """Before the status, which remembers that it was done. A node that is gone has no links any more."""
+        for verdict in wanted.verdicts:
+            try:
+                await self._cluster.patch_node(verdict.node, verdict.patch())
+            except ApiError as error:
+                if not error.not_found:
+                    raise
+                log.info("node is gone", node=verdict.node)
+                continue
+            event = verdict_event(verdict)
+            log.info(event.reason, node=verdict.node, note=event.message, type=event.type)
+            await self._cluster.apply_event(
+                node_event(observed.nodes[verdict.node], event, observed.now, self._instance)
+            )
+
     async def _report(self, observed: Observed, wanted: Plan) -> None:
         flash = observed.flash
         if wanted.status is not None:
             await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
         for draft in wanted.events:
             log.info(draft.reason, namespace=flash.namespace, name=flash.name, note=draft.message, type=draft.type)
-            await self._cluster.apply_event(event_object(flash, draft, observed.now, self._instance))
+            await self._cluster.apply_event(flash_event(flash, draft, observed.now, self._instance))

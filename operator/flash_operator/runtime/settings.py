@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flash_operator.core.observed import PlanSettings
+from flash_operator.core.resources.probe_job import ProbeSettings
 
 DEFAULT_ENGINE_IMAGE = "deepseek-flash/engine:0.1.0-cuda"
 
@@ -31,6 +32,19 @@ class Settings:
     health_port: int
     log_format: str
 
+    probe_image: str
+    """Image of the links' test; the engine's where empty."""
+    probe_priority_class: str
+    probes: str
+
+    @property
+    def probe(self) -> ProbeSettings | None:
+        """None where no node is to be tested."""
+        if self.probes == "off":
+            return None
+        image = self.probe_image or self.engine_image
+        return ProbeSettings(self.lease_namespace, image, self.probe_priority_class or None)
+
     @property
     def plan(self) -> PlanSettings:
         return PlanSettings(engine_image=self.engine_image)
@@ -52,14 +66,23 @@ def _parser() -> argparse.ArgumentParser:
     _add(parser, "--identity", socket.gethostname(), "name of this process in the Lease")
     _add(parser, "--workers", 4, "reconciles at the same time, each of another deployment", of=int)
     _add(parser, "--resync-seconds", 300.0, "look at every deployment at least this often", of=float)
+    _add(parser, "--probes", "on", "on or off: test the links of nodes whose GPUs are free", choices=("on", "off"))
+    _add(parser, "--probe-image", "", "image with flash-probe (default: the engine image)")
+    _add(parser, "--probe-priority-class", "", "priority class of the test's pods; lower than the engines'")
     _add(parser, "--health-port", 8080, "port of /healthz, /readyz and /metrics", of=int)
     _add(parser, "--log-format", "json", "json or console")
     return parser
 
 
 def _add(
-    parser: argparse.ArgumentParser, flag: str, default: object, told: str, *, of: type[str | int | float] = str
+    parser: argparse.ArgumentParser,
+    flag: str,
+    default: object,
+    told: str,
+    *,
+    of: type[str | int | float] = str,
+    choices: Sequence[str] | None = None,
 ) -> None:
     variable = f"FLASH_{flag.removeprefix('--').replace('-', '_').upper()}"
     # A default that is a string goes through `type`, so a bad environment variable is refused like a bad flag.
-    parser.add_argument(flag, type=of, default=os.environ.get(variable, default), help=told)
+    parser.add_argument(flag, type=of, choices=choices, default=os.environ.get(variable, default), help=told)

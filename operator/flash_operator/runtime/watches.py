@@ -14,7 +14,7 @@ import kopf
 from flash_operator.api.names import FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, PLURAL, VERSION
 from flash_operator.core.nodes import NodeFacts
 from flash_operator.core.observed import RawObject
-from flash_operator.runtime.keys import FlashKey, key_of, parent_key
+from flash_operator.runtime.keys import FlashKey, Key, NodeKey, key_of, parent_key
 from flash_operator.runtime.workqueue import WorkQueue
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -37,13 +37,13 @@ class NoDiffBase(kopf.DiffBaseStorage):
 class Watches:
     """The registry for `kopf.operator`, and the little that is remembered to keep the queue quiet."""
 
-    def __init__(self, queue: WorkQueue[FlashKey]) -> None:
+    def __init__(self, queue: WorkQueue[Key]) -> None:
         self._queue = queue
         self._known: set[FlashKey] = set()
         self._nodes: dict[str, NodeFacts] = {}
         self.registry = kopf.OperatorRegistry()
         kopf.on.event(GROUP, VERSION, PLURAL, registry=self.registry)(self.on_flash)
-        kopf.on.event("", "v1", "pods", registry=self.registry)(self.on_child)
+        kopf.on.event("", "v1", "pods", registry=self.registry)(self.on_pod)
         kopf.on.event("apps", "v1", "deployments", registry=self.registry)(self.on_child)
         kopf.on.event("", "v1", "nodes", registry=self.registry)(self.on_node)
         kopf.on.login(registry=self.registry)(_login)
@@ -69,6 +69,15 @@ class Watches:
         self._known.add(key)
         self._queue.add(key)
 
+    async def on_pod(self, event: kopf.RawEvent, **_: Any) -> None:
+        """A child like others; and where it held GPUs and is gone or done, its node's links can be tested."""
+        await self.on_child(event)
+        pod = _object(event)
+        node = pod.get("spec", {}).get("nodeName")
+        over = event["type"] == "DELETED" or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        if node and over:
+            self._queue.add(NodeKey(node))
+
     async def on_child(self, event: kopf.RawEvent, **_: Any) -> None:
         key = parent_key(_object(event))
         if key is not None:
@@ -86,6 +95,8 @@ class Watches:
             return
         else:
             self._nodes[facts.name] = facts
+        if facts.gpus:
+            self._queue.add(NodeKey(facts.name))
         for key in self._known:
             self._queue.add(key)
 

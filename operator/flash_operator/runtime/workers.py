@@ -7,9 +7,11 @@ import time
 import structlog
 
 from flash_operator.api.names import KIND
+from flash_operator.core.nodes import NodeFacts
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
-from flash_operator.runtime.keys import FlashKey, key_of
+from flash_operator.runtime.keys import FlashKey, Key, NodeKey, key_of
 from flash_operator.runtime.metrics import Metrics
+from flash_operator.runtime.node_reconciler import NodeReconciler
 from flash_operator.runtime.reconciler import Reconciler
 from flash_operator.runtime.workqueue import WorkQueue
 
@@ -21,14 +23,16 @@ class Workers:
 
     def __init__(
         self,
-        queue: WorkQueue[FlashKey],
+        queue: WorkQueue[Key],
         reconciler: Reconciler,
+        nodes: NodeReconciler,
         cluster: Cluster,
         metrics: Metrics,
         namespace: str | None,
     ) -> None:
         self._queue = queue
         self._reconciler = reconciler
+        self._nodes = nodes
         self._cluster = cluster
         self._metrics = metrics
         self._namespace = namespace
@@ -66,11 +70,11 @@ class Workers:
                 if self._busy == 0:
                     self._idle.set()
 
-    async def _work_on(self, key: FlashKey) -> None:
+    async def _work_on(self, key: Key) -> None:
         """One reconcile. Whatever goes wrong with one deployment must not end the worker of all."""
         began = time.monotonic()
         try:
-            again = await self._reconciler.reconcile(key)
+            again = await self._reconcile(key)
         except (ApiError, UnreachableError) as error:
             self._metrics.reconciled("error", time.monotonic() - began)
             log.warning(
@@ -85,8 +89,15 @@ class Workers:
             if again is not None:
                 self._queue.add_after(key, again)
 
+    async def _reconcile(self, key: Key) -> float | None:
+        match key:
+            case FlashKey():
+                return await self._reconciler.reconcile(key)
+            case NodeKey():
+                return await self._nodes.reconcile(key)
+
     async def _resync(self, seconds: float) -> None:
-        """Enqueue every deployment that there is, at the start and then every so often.
+        """Enqueue every deployment and every node with GPUs, at the start and then every so often.
 
         Watches lose events; a list does not. What vanished meanwhile is simply not in it.
         """
@@ -94,6 +105,9 @@ class Workers:
             try:
                 for raw in await self._cluster.list(KIND, self._namespace):
                     self._queue.add(key_of(raw))
+                for raw in await self._cluster.list("Node"):
+                    if NodeFacts.from_node(raw).gpus:
+                        self._queue.add(NodeKey(raw["metadata"]["name"]))
                 self._metrics.resynced()
             except (ApiError, UnreachableError) as error:
                 log.warning("resync failed", error=str(error))

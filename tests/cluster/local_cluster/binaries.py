@@ -68,8 +68,10 @@ BINARIES = {
     "pause": Binary("pause", "local-cluster/pause", cgo=False),
     # The image that tests of the cluster itself run.
     "web": Binary("web", "local-cluster/web", cgo=False),
+    # The image that stands for the test of GPU links where there are no GPUs.
+    "probe-stub": Binary("probe-stub", "local-cluster/probe-stub", cgo=False),
 }
-PROGRAMS = tuple(name for name in BINARIES if name != "web")
+PROGRAMS = tuple(name for name in BINARIES if name not in ("web", "probe-stub"))
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")
 
 

@@ -5,20 +5,25 @@ import io
 import json
 import platform
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 LAYOUT = {"imageLayoutVersion": "1.0.0"}
 
 
-def write_archive(target: Path, name: str, program: Path) -> None:
-    """An image `name` whose only file and entry point is the static `program`."""
-    layer = _tar({program.name: program.read_bytes()}, mode=0o755)
+def write_archive(
+    target: Path, name: str, program: Path, *, called: str | None = None, environment: Mapping[str, str] | None = None
+) -> None:
+    """An image `name` whose only file and entry point is the static `program`, under its own name or as `called`."""
+    file = called or program.name
+    layer = _tar({file: program.read_bytes()}, mode=0o755)
+    variables = [f"{key}={value}" for key, value in (environment or {}).items()]
     config = _json(
         {
             "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
             "os": "linux",
-            "config": {"Entrypoint": [f"/{program.name}"], "User": "65535:65535"},
+            "config": {"Entrypoint": [f"/{file}"], "User": "65535:65535", "Env": ["PATH=/", *variables]},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         }
     )

@@ -21,6 +21,7 @@ from flash_operator.core.flags.derivation import (
 from flash_operator.core.flags.flag_set import Source
 from flash_operator.core.flags.markdown import table
 from flash_operator.core.nodes import LINKS, P2P_VERDICTS, VOCABULARY, NodeFacts
+from flash_operator.core.probe_report import ArmTimes
 
 RTX = "NVIDIA-RTX-PRO-6000-Blackwell-Max-Q-Workstation-Edition"
 
@@ -244,6 +245,7 @@ def test_the_same_effect_for_another_reason_is_the_same() -> None:
     assert not one.same_effect(flags(facts(gpu_link="phb", gpu_p2p="verified")))
 
 
+any_time = st.none() | st.sampled_from([10.0, 40.0, 90.0])
 any_facts = st.builds(
     NodeFacts,
     name=st.just("n"),
@@ -255,6 +257,7 @@ any_facts = st.builds(
     product=st.sampled_from([None, RTX, "NVIDIA-B200"]),
     driver=st.sampled_from([None, "595.84"]),
     probed_driver=st.sampled_from([None, "595.84", "595.71.05"]),
+    arm_times=st.none() | st.builds(ArmTimes, any_time, any_time, any_time),
 )
 any_variable = st.sampled_from(
     [

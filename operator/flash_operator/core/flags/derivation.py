@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flash_operator.api.v1alpha1 import InterconnectSpec
+from flash_operator.core.flags.choice import Choice, choose
 from flash_operator.core.flags.flag_set import Conflict, FlagArg, FlagEnv, FlagSet, Source
 from flash_operator.core.flags.table import Row, classify, impossible_link
 from flash_operator.core.nodes import NodeFacts
@@ -74,7 +75,8 @@ def derive(facts: NodeFacts | None, interconnect: InterconnectSpec, engine_env: 
     if interconnect.mode == "Safe":
         _safe(draft, "user", SAFE_MODE)
     elif row.p2p:
-        _peer_to_peer(draft, _source_of(facts, interconnect), f"{row.name}: {seen}")
+        choice = choose(row, facts.arm_times if facts and facts.p2p == "verified" else None)
+        _peer_to_peer(draft, choice, _source_of(facts, interconnect), f"{row.name}: {seen}")
     else:
         _safe(draft, _source_of(facts, interconnect), f"{row.name}: {seen}; {row.why}")
     _overrides(draft, facts, interconnect)
@@ -103,9 +105,13 @@ def _safe(draft: _Draft, source: Source, reason: str) -> None:
     draft.var(P2P_DISABLE, "1", source, reason)
 
 
-def _peer_to_peer(draft: _Draft, source: Source, reason: str) -> None:
-    if not draft.row.custom_all_reduce:
-        draft.arg(DISABLE_CUSTOM_ALL_REDUCE, source, f"{reason}; {draft.row.why}")
+def _peer_to_peer(draft: _Draft, choice: Choice, source: Source, reason: str) -> None:
+    told = f"{reason}; {choice.why}"
+    if not choice.p2p:
+        _safe(draft, source, told)
+        return
+    if not choice.custom_all_reduce:
+        draft.arg(DISABLE_CUSTOM_ALL_REDUCE, source, told)
     if draft.row.p2p_level:
         draft.var("NCCL_P2P_LEVEL", draft.row.p2p_level, source, f"{reason}; {draft.row.why}")
 

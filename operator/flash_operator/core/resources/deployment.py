@@ -111,6 +111,7 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
             {"name": "FLASH_RUN_DIR", "value": RUN_DIR},
             {"name": "FLASH_NODE_DIR", "value": NODE_DIR},
             {"name": "FLASH_HAND_OVER_SECONDS", "value": str(HAND_OVER_SECONDS)},
+            {"name": "FLASH_HANG_SECONDS", "value": str(flash.spec.interconnect.hang_seconds)},
             {"name": "FLASH_STOP_SECONDS", "value": str(_stop_seconds(flash))},
             {"name": "FLASH_FALLBACK_FLAGS", "value": fallback.to_annotation()},
             {"name": "XDG_CACHE_HOME", "value": CACHE_DIR},

@@ -1,0 +1,100 @@
+"""The reconcile of a node: observe, plan, carry out. It tests links that nothing has tested yet."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from flash_operator.api.names import PROBE_LABEL
+from flash_operator.core.nodes import NodeFacts
+from flash_operator.core.observed import RawObject
+from flash_operator.core.probing import NodeObserved, NodePlan, needless, plan_node
+from flash_operator.core.resources.probe_job import ProbeSettings, probe_name
+from flash_operator.runtime.cluster import ApiError, Cluster
+from flash_operator.runtime.events import node_event
+from flash_operator.runtime.keys import NodeKey
+from flash_operator.runtime.observer import utc_now
+
+log = structlog.get_logger("flash.nodes")
+
+
+class NodeReconciler:
+    """Brings the verdict on one node's links up to date."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: ProbeSettings | None,
+        instance: str,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._instance = instance
+        self._clock = clock
+
+    async def reconcile(self, key: NodeKey) -> float | None:
+        """Returns the seconds until the next look, None where none is due."""
+        if self._settings is None:
+            return None
+        observed = await self._observe(key.node, self._settings)
+        wanted = plan_node(observed)
+        if wanted.create:
+            log.info("testing the links", node=key.node, job=wanted.create["metadata"]["name"])
+            await self._cluster.apply(wanted.create)
+        # The verdict before the Job's end: an operator that dies in between finds the same report again.
+        await self._mark(observed, wanted)
+        if wanted.delete:
+            metadata = wanted.delete["metadata"]
+            await self._cluster.delete("Job", metadata["namespace"], metadata["name"])
+        return wanted.requeue_after
+
+    async def _observe(self, name: str, settings: ProbeSettings) -> NodeObserved:
+        node, job = await asyncio.gather(
+            self._cluster.get("Node", name),
+            self._cluster.get("Job", probe_name(name), settings.namespace),
+        )
+        observed = NodeObserved(name=name, node=node, settings=settings, now=self._clock(), job=job)
+        if node is None or (job is None and needless(NodeFacts.from_node(node))):
+            return observed
+        return await self._with_pods(observed)
+
+    async def _with_pods(self, observed: NodeObserved) -> NodeObserved:
+        """Three lists that are worth their cost only where a test runs or is due."""
+        namespace, name = observed.settings.namespace, observed.name
+        ours, bound, waiting = await asyncio.gather(
+            self._cluster.list("Pod", namespace, selector={PROBE_LABEL: probe_name(name)}),
+            self._cluster.list("Pod", fields={"spec.nodeName": name}),
+            self._cluster.list("Pod", fields={"spec.nodeName": "", "status.phase": "Pending"}),
+        )
+        return NodeObserved(
+            name=name,
+            node=observed.node,
+            settings=observed.settings,
+            now=observed.now,
+            job=observed.job,
+            job_pods=tuple(pod for pod in ours if _is_of(pod, observed.job)),
+            pods=(*bound, *waiting),
+        )
+
+    async def _mark(self, observed: NodeObserved, wanted: NodePlan) -> None:
+        if observed.node is None:
+            return
+        try:
+            if wanted.patch:
+                await self._cluster.patch_node(observed.name, wanted.patch)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            log.info("node is gone", node=observed.name)
+            return
+        for draft in wanted.events:
+            log.info(draft.reason, node=observed.name, note=draft.message, type=draft.type)
+            await self._cluster.apply_event(node_event(observed.node, draft, observed.now, self._instance))
+
+
+def _is_of(pod: RawObject, job: RawObject | None) -> bool:
+    """A Job's name and labels are those of the test before it; only the uid tells their pods apart."""
+    owners = pod["metadata"].get("ownerReferences", [])
+    return job is not None and any(owner["uid"] == job["metadata"]["uid"] for owner in owners)

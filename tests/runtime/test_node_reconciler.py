@@ -1,0 +1,163 @@
+"""A node's test on a real API server. There is no scheduler here: pods are made and ended by hand."""
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from cluster_fixtures import ControlPlane
+from flash_operator.api.names import PROBE_LABEL
+from flash_operator.core.resources.probe_job import ProbeSettings, probe_name
+from flash_operator.runtime.cluster import Cluster
+from flash_operator.runtime.keys import NodeKey
+from flash_operator.runtime.node_reconciler import NodeReconciler
+
+pytestmark = pytest.mark.apiserver
+
+PREFIX = "deepseekflash.dev/"
+LABELS = {f"{PREFIX}gpu-link": "node", f"{PREFIX}gpu-p2p": "granted", f"{PREFIX}gpu-driver": "595.84"}
+HEALTHY = json.dumps({"version": 1, "verdict": "healthy", "reason": "all arms agree", "schema": "v1-abcdef"})
+
+
+@dataclass
+class Site:
+    """One node with two GPUs, and the reconciler for it."""
+
+    server: ControlPlane
+    cluster: Cluster
+    namespace: str
+    node: str
+    reconciler: NodeReconciler = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = ProbeSettings(self.namespace, "registry.example/engine:1")
+        self.reconciler = NodeReconciler(self.cluster, settings, "test")
+
+    def kubectl(self, *args: str, stdin: str | None = None) -> str:
+        return self.server.kubectl(*args, stdin=stdin).stdout
+
+    def make_node(self) -> None:
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.node, "labels": LABELS}}
+        self.kubectl("create", "-f", "-", stdin=json.dumps(node))
+        gpus = {"status": {"allocatable": {"nvidia.com/gpu": "2"}}}
+        self.kubectl("patch", "node", self.node, "--subresource=status", "--type=merge", "-p", json.dumps(gpus))
+
+    def labels(self) -> dict[str, str]:
+        raw = json.loads(self.kubectl("get", "node", self.node, "-o", "json"))
+        return {key.removeprefix(PREFIX): value for key, value in raw["metadata"]["labels"].items()}
+
+    def jobs(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", "jobs", "-n", self.namespace, "-o", "json"))[
+            "items"
+        ]
+        return found
+
+    def make_pod(self, name: str, *, of_job: dict[str, Any] | None = None, node: str | None = None) -> None:
+        owners = (
+            [{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": of_job["metadata"]["uid"]}] if of_job else []
+        )
+        labels = {PROBE_LABEL: probe_name(self.node)} if of_job else {}
+        container = {"name": "probe", "image": "i", "resources": {"limits": {"nvidia.com/gpu": "2"}}}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": self.namespace, "labels": labels, "ownerReferences": owners},
+            "spec": {"containers": [container], **({"nodeName": node} if node else {})},
+        }
+        self.kubectl("create", "-f", "-", stdin=json.dumps(pod))
+
+    def end_pod(self, name: str, message: str) -> None:
+        ended = {"exitCode": 0, "message": message, "startedAt": None, "finishedAt": None}
+        container = {"name": "probe", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+        status = {"phase": "Succeeded", "containerStatuses": [{**container, "state": {"terminated": ended}}]}
+        patch = json.dumps({"status": status})
+        self.kubectl("patch", "pod", name, "-n", self.namespace, "--subresource=status", "--type=merge", "-p", patch)
+
+    def events(self) -> list[str]:
+        raw = json.loads(self.kubectl("get", "events.events.k8s.io", "-n", "default", "-o", "json"))
+        return [event["reason"] for event in raw["items"] if event["regarding"].get("name") == self.node]
+
+    async def reconcile(self) -> float | None:
+        return await self.reconciler.reconcile(NodeKey(self.node))
+
+
+@pytest.fixture
+async def site(api_server: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+    monkeypatch.setenv("KUBECONFIG", str(api_server.kubeconfig))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    unique = uuid.uuid4().hex[:6]
+    api_server.kubectl("create", "namespace", f"probes-{unique}")
+    # Without a controller nobody else makes it, and pods are refused until it is there.
+    api_server.kubectl("create", "serviceaccount", "default", "-n", f"probes-{unique}")
+    cluster = await Cluster.connect()
+    made = Site(api_server, cluster, f"probes-{unique}", f"gpu-{unique}.example")
+    made.make_node()
+    yield made
+    # Nobody runs or ends pods here, and one that waits for GPUs would be in the way of every other test.
+    api_server.kubectl("delete", "pods", "--all", "-n", made.namespace, "--grace-period=0", "--force")
+    api_server.kubectl("delete", "node", made.node, "--ignore-not-found")
+    await cluster.close()
+
+
+async def test_from_a_granted_pair_to_a_verdict_with_one_job_at_most(site: Site) -> None:
+    assert await site.reconcile() == 2.0
+    assert await site.reconcile() == 2.0
+    (job,) = site.jobs()
+    site.make_pod("probe", of_job=job, node=site.node)
+    assert await site.reconcile() == 2.0, "its own pod holds the GPUs, and that is no reason to give up"
+    site.end_pod("probe", HEALTHY)
+
+    assert await site.reconcile() is None
+
+    labels = site.labels()
+    assert (labels["gpu-p2p"], labels["gpu-p2p-driver"], labels["gpu-p2p-probe"]) == ("verified", "595.84", "v1-abcdef")
+    assert labels["gpu-link"] == "node"
+    assert site.jobs() == []
+    assert site.events() == ["PeerToPeerVerified"]
+    writes = site.cluster.writes
+    assert await site.reconcile() is None
+    assert site.cluster.writes == writes
+
+
+async def test_an_engine_that_waits_takes_the_gpus_from_the_test(site: Site) -> None:
+    await site.reconcile()
+    (job,) = site.jobs()
+    site.make_pod("probe", of_job=job, node=site.node)
+    site.make_pod("engine")
+
+    await site.reconcile()
+
+    assert site.jobs() == []
+    assert site.events() == ["ProbeGivenUp"]
+    assert site.labels()["gpu-p2p"] == "granted"
+    await site.reconcile()
+    assert site.jobs() == [], "no new test while the engine waits"
+
+
+async def test_the_report_of_an_earlier_job_is_not_taken_for_that_of_this_one(site: Site) -> None:
+    await site.reconcile()
+    (job,) = site.jobs()
+    earlier = {"metadata": {**job["metadata"], "uid": "another"}}
+    site.make_pod("probe-before", of_job=earlier, node=site.node)
+    site.end_pod("probe-before", HEALTHY)
+
+    await site.reconcile()
+
+    assert site.labels()["gpu-p2p"] == "granted"
+    assert site.jobs()
+
+
+async def test_a_node_deleted_during_its_test_takes_the_job_with_it(site: Site) -> None:
+    await site.reconcile()
+    site.kubectl("delete", "node", site.node)
+
+    assert await site.reconcile() is None
+    assert site.jobs() == []
+
+
+async def test_nothing_is_tested_where_tests_are_switched_off(site: Site) -> None:
+    assert await NodeReconciler(site.cluster, None, "test").reconcile(NodeKey(site.node)) is None
+    assert site.jobs() == []
