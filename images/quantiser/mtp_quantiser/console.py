@@ -1,0 +1,44 @@
+"""What a person sees while a command works: lines on stderr, a bar at a terminal."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+CONSOLE: Final = Console(stderr=True)
+
+Item = TypeVar("Item")
+
+
+def say(line: str) -> None:
+    CONSOLE.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    say(f"{what}: {time.monotonic() - began:.1f} s")
+
+
+def progress(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
+    """A bar for a person at a terminal; for a log, a line each tenth."""
+    if not CONSOLE.is_terminal:
+        yield from logged(items, what, total, unit)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=CONSOLE) as bar:
+        task = bar.add_task(what, total=total)
+        for item in items:
+            bar.advance(task)
+            yield item
+
+
+def logged(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
+    for done, item in enumerate(items, 1):
+        if done == total or done * 10 // total != (done - 1) * 10 // total:
+            say(f"{what}: {done} of {total} {unit}")
+        yield item

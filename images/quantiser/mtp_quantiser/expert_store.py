@@ -1,0 +1,108 @@
+"""Finished experts on disk, one file each, so that an interrupted run goes on where it stopped.
+
+`state.json` says what the experts were made from; another source, capture or setting is refused rather than mixed in.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mtp_quantiser.checkpoint import read_json
+from mtp_quantiser.errors import OtherInputsError, QuantiserError
+
+STATE: Final = "state.json"
+FIGURES: Final = "figures"
+READABLE: Final = 0o644
+"""safetensors writes files that only their owner may read, and an engine runs as another user than the job."""
+
+
+@dataclass(frozen=True)
+class ExpertStore:
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path, made_from: Mapping[str, Any], *, restart: bool) -> "ExpertStore":
+        """Raises OtherInputsError where the folder holds experts of another run."""
+        store = cls(folder)
+        if restart and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        before = read_json(folder / STATE)["madeFrom"] if (folder / STATE).exists() else None
+        if before is None:
+            write_json(folder / STATE, {"madeFrom": dict(made_from)})
+        elif before != dict(made_from):
+            changed = sorted(key for key in {*before, *made_from} if before.get(key) != made_from.get(key))
+            raise OtherInputsError(
+                f"{folder} holds experts made from something else ({', '.join(changed)} changed); "
+                "give the same inputs as before, or --restart"
+            )
+        return store
+
+    @property
+    def batch(self) -> int | None:
+        """The batch in which the finished experts were made; going on with another could change a last bit."""
+        size = read_json(self.folder / STATE).get("batch")
+        return int(size) if size is not None else None
+
+    def keep_batch(self, size: int) -> None:
+        write_json(self.folder / STATE, {**read_json(self.folder / STATE), "batch": size})
+
+    def path(self, expert: int) -> Path:
+        return self.folder / f"expert-{expert:03}.safetensors"
+
+    def has(self, expert: int) -> bool:
+        """Whole and readable; what a crash left half-written never got its name."""
+        try:
+            with safe_open(self.path(expert), "pt") as file:
+                return bool(file.keys())
+        except (FileNotFoundError, SafetensorError):
+            return False
+
+    def save(self, expert: int, tensors: Mapping[str, Tensor], figures: Mapping[str, Any]) -> None:
+        metadata = {FIGURES: json.dumps(figures)}
+        whole_or_not(self.path(expert), lambda path: save_file(dict(tensors), path, metadata=metadata))
+
+    def figures(self, expert: int) -> dict[str, Any]:
+        with safe_open(self.path(expert), "pt") as file:
+            found = json.loads(file.metadata()[FIGURES])
+        assert isinstance(found, dict)  # noqa: S101 - written by save()
+        return found
+
+    def tensors(self, expert: int) -> dict[str, Tensor]:
+        with safe_open(self.path(expert), "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+def whole_or_not(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then give it its name: a reader sees all of it or none.
+
+    Raises QuantiserError where the disk is full or the folder cannot be written; nothing is left behind then.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(unfinished)
+        with unfinished.open("rb") as done:
+            os.fsync(done.fileno())
+        unfinished.chmod(READABLE)
+        unfinished.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise QuantiserError(
+            f"{path} cannot be written ({error}); free space there, then run the same again"
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    whole_or_not(path, lambda unfinished: unfinished.write_text(json.dumps(document, indent=1) + "\n"))

@@ -1,0 +1,1 @@
+"""Number formats, decoded and encoded in plain torch."""

@@ -1,0 +1,244 @@
+"""Quantise every expert of an MTP layer, batch by batch, each batch judged on held-out tokens and put on disk."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from mtp_quantiser.batch import (
+    Calibrated,
+    Experts,
+    Order,
+    Quantised,
+    Routed,
+    Settings,
+    calibrate,
+    inner_activations,
+    quantise,
+    transposed,
+)
+from mtp_quantiser.captures import Capture, Streamed
+from mtp_quantiser.device_job import batches
+from mtp_quantiser.evaluation import decoded, relative_error, round_to_nearest
+from mtp_quantiser.expert_store import ExpertStore
+from mtp_quantiser.layout import PREFIX
+from mtp_quantiser.official import OfficialMtp
+from mtp_quantiser.router import route
+from mtp_quantiser.routing import Resident, RoutingTable, Tokens
+from mtp_quantiser.stages import Stages
+
+VERSION: Final = 2
+"""Of the method: raised when the same inputs would give other bytes."""
+
+HELD_OUT: Final = 5
+"""Every fifth token is not calibrated on, and judges."""
+
+BOOSTS: Final = (1.0, 10.0, 100.0)
+"""Factors on the damping, tried in turn on a Hessian that will not factor."""
+
+RESIDENT_SHARE: Final = 0.3
+"""Of the device's free memory that the tokens may take up; beyond it they stay on disk."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Tokens to calibrate on and tokens to judge by."""
+
+    tokens: Tokens
+    seen: RoutingTable
+    held_out: RoutingTable
+
+
+@dataclass(frozen=True)
+class Machine:
+    device: torch.device
+    stages: Stages
+    say: Callable[[str], None]
+    """Tells the user of a fallback."""
+
+
+def made_from(official: OfficialMtp, capture: Capture | None, settings: Settings) -> dict[str, Any]:
+    """What a run's bytes depend on. Files count by name, size and time of change: hashing them would take minutes."""
+    shards = sorted({official.checkpoint.shard_of[name] for name in official.shape.official()})
+    source = [official.checkpoint.folder / shard for shard in shards]
+    captured = [file.path for file in capture.files] if capture else []
+    return {
+        "version": VERSION,
+        "source": _stamp(source),
+        "capture": _stamp(captured) if capture else "none",
+        "settings": json.loads(json.dumps(asdict(settings))),
+    }
+
+
+def _stamp(paths: list[Any]) -> str:
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def inputs_of(official: OfficialMtp, capture: Capture, device: torch.device) -> Inputs:
+    ids, weights = route(capture, official.gate(device), official.shape)
+    numbers = torch.arange(len(ids), device=device)
+    held = numbers % HELD_OUT == 0
+    tables = [
+        RoutingTable.of(ids[some], weights[some], official.shape.experts, numbers[some]) for some in (~held, held)
+    ]
+    return Inputs(tokens_on(device, capture), *tables)
+
+
+def tokens_on(device: torch.device, capture: Capture) -> Tokens:
+    """On the device where they fit; otherwise they are read from disk for each batch."""
+    size = capture.tokens * 2 * next(capture.chunks()).shape[1]
+    if device.type == "cuda" and size < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return Resident(torch.cat([rows.to(device) for rows in capture.chunks()]))
+    for _ in capture.chunks():  # nothing that is not finite may reach the sums
+        pass
+    return Streamed(capture, device)
+
+
+def run(
+    official: OfficialMtp, inputs: Inputs | None, store: ExpertStore, machine: Machine, settings: Settings, size: int
+) -> Iterator[int]:
+    """Yields each expert once it is on disk. Batches are those of the first run: going on gives the same bytes."""
+    size = store.batch or size
+    told: set[int] = set()
+    while True:
+        store.keep_batch(size)
+        try:
+            for expert in _in_batches(official, inputs, store, machine, settings, size):
+                if expert not in told:
+                    told.add(expert)
+                    yield expert
+        except torch.cuda.OutOfMemoryError:
+            if size == 1:
+                raise
+        else:
+            return
+        size = max(1, size // 2)
+        torch.cuda.empty_cache()
+        machine.say(f"out of GPU memory: going on with batches of {size} experts")
+
+
+def _in_batches(
+    official: OfficialMtp, inputs: Inputs | None, store: ExpertStore, machine: Machine, settings: Settings, size: int
+) -> Iterator[int]:
+    for some in batches(official.shape.experts, size):
+        experts = range(some.start, some.stop)
+        todo = [expert for expert in experts if not store.has(expert)]
+        made = quantise_batch(official, inputs, some, machine, settings) if todo else []
+        for expert in experts:
+            if expert in todo:
+                store.save(expert, *made[expert - some.start])
+            yield expert
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One matrix of a batch, as it goes to the judge."""
+
+    name: str
+    weights: Tensor
+    """BF16 [B, in, out]."""
+    quantised: Quantised
+    columns: slice
+    """Of `quantised` along out."""
+
+
+def quantise_batch(
+    official: OfficialMtp, inputs: Inputs | None, some: slice, machine: Machine, settings: Settings
+) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
+    """Tensors and figures of each expert of the batch."""
+    stages, experts = machine.stages, official.experts(some, machine.device)
+    known = known_of(stages, experts, inputs, some, settings)
+    down = transposed(stages, experts.down)
+    both = with_enough_damping(stages, known.weights, known.h, known.counts, settings, Order.BY_GROUP)
+    last = with_enough_damping(stages, down, known.h_inner, known.counts, settings, Order.BY_COLUMN)
+    inner = official.shape.inner
+    matrices = (
+        Matrix("w1", known.weights[:, :, :inner], both, slice(0, inner)),
+        Matrix("w3", known.weights[:, :, inner:], both, slice(inner, None)),
+        Matrix("w2", down, last, slice(None)),
+    )
+    judge = inputs.held_out.batch(some, inputs.tokens) if inputs else None
+    between = inner_activations(stages, known.weights, judge, settings.limit) if judge else None
+    made: list[tuple[dict[str, Tensor], dict[str, Any]]] = []
+    for place in range(some.stop - some.start):
+        tensors: dict[str, Tensor] = {}
+        figures: dict[str, Any] = {"expert": some.start + place, "tokens": int(known.counts[place])}
+        for matrix in matrices:
+            x = (
+                _rows(judge, between if matrix.name == "w2" else judge.x, place)
+                if judge and between is not None
+                else None
+            )
+            stem = f"{PREFIX}ffn.experts.{some.start + place}.{matrix.name}"
+            parts, figures[matrix.name] = finish(stages, matrix, place, x, figures["tokens"])
+            tensors |= {f"{stem}.{part}": tensor for part, tensor in parts.items()}
+        made.append((tensors, figures))
+    return made
+
+
+def _rows(routed: Routed, of: Tensor, place: int) -> Tensor:
+    return of[routed.bounds[place] : routed.bounds[place + 1]]
+
+
+def known_of(stages: Stages, experts: Experts, inputs: Inputs | None, some: slice, settings: Settings) -> Calibrated:
+    """Without inputs the Hessians are zero, and every matrix is rounded to nearest."""
+    if inputs:
+        return calibrate(stages, experts, inputs.seen.batch(some, inputs.tokens), settings)
+    weights = transposed(stages, experts.gate, experts.up)
+    batch, hidden, inner = len(weights), weights.shape[1], experts.down.shape[2]
+    device = weights.device
+    return Calibrated(
+        weights,
+        torch.zeros(batch, hidden, hidden, device=device),
+        torch.zeros(batch, inner, inner, device=device),
+        torch.zeros(batch, dtype=torch.int32, device=device),
+    )
+
+
+def with_enough_damping(
+    stages: Stages, weights: Tensor, h: Tensor, counts: Tensor, settings: Settings, order_by: Order
+) -> Quantised:
+    """Experts whose Hessian will not factor are done again, alone, with more damping; one never spoils its batch."""
+    done = quantise(stages, weights, h, counts, settings, order_by)
+    for boost in BOOSTS[1:]:
+        bad = done.failed.nonzero().flatten()
+        if not len(bad):
+            break
+        again = quantise(stages, weights[bad], h[bad], counts[bad], settings, order_by, boost)
+        done.codes[bad], done.scales[bad] = again.codes, again.scales
+        done.loss[bad], done.failed[bad] = again.loss, again.failed
+    return done
+
+
+def finish(
+    stages: Stages, matrix: Matrix, place: int, x: Tensor | None, tokens: int
+) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Tensors and figures of one matrix; `x` are the held-out inputs. Rounding to nearest where GPTQ is no better."""
+    weights = matrix.weights[place]
+    scales = matrix.quantised.scales[place, :, matrix.columns]
+    codes = matrix.quantised.codes[place, :, matrix.columns]
+    nearest = round_to_nearest(weights, scales)
+    figures: dict[str, Any] = {"method": "gptq"}
+    if matrix.quantised.failed[place]:
+        figures = {"method": "rtn", "why": "the Hessian would not factor"}
+    elif not tokens:
+        figures = {"method": "rtn", "why": "no token came to this expert" if x is not None else "no capture was given"}
+    elif x is None or not len(x):
+        figures["why"] = "no held-out tokens to judge it by"
+    else:
+        figures["errorGptq"] = relative_error(x, weights, decoded(codes, scales))
+        figures["errorRtn"] = relative_error(x, weights, decoded(nearest, scales))
+        if figures["errorGptq"] > figures["errorRtn"]:
+            figures |= {"method": "rtn", "why": "rounding to nearest is better on held-out tokens"}
+    chosen = codes if figures["method"] == "gptq" else nearest
+    columns, rows = weights.shape
+    return {
+        "weight_packed": stages.pack(chosen[None].contiguous())[0].cpu(),
+        "weight_scale": scales.T.contiguous().cpu(),
+        "weight_shape": torch.tensor([rows, columns]),
+    }, figures

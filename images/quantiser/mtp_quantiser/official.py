@@ -1,0 +1,120 @@
+"""The MTP layer of DeepSeek's official checkpoint: FP4 experts, FP8 dense matrices. Others are refused by name."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from mtp_quantiser.batch import Experts, Fp4
+from mtp_quantiser.checkpoint import Checkpoint
+from mtp_quantiser.errors import QuantiserError
+from mtp_quantiser.formats import fp4
+from mtp_quantiser.formats.fp8 import decode_e8m0, decode_fp8
+from mtp_quantiser.layout import PREFIX, Expected, MtpShape
+
+FIRST_EXPERT: Final = f"{PREFIX}ffn.experts.0.w1"
+REMEDY: Final = "give the official DeepSeek-V4-Flash, whose mtp.0 has FP4 experts and FP8 attention"
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A layout that is known and not read."""
+
+    name: str
+    seen: Callable[[Checkpoint, dict[str, Expected]], bool]
+
+
+def _dtype(header: dict[str, Expected], suffix: str) -> str | None:
+    expected = header.get(FIRST_EXPERT + suffix)
+    return expected.dtype if expected else None
+
+
+STRANGERS: Final = (
+    Stranger("the 0731 release with its DSpark drafter (mtp.1 is there)", lambda c, _: bool(c.names("mtp.1."))),
+    Stranger(
+        "a checkpoint without an MTP head (no mtp.* tensor)", lambda c, _: not any("mtp." in n for n in c.shard_of)
+    ),
+    Stranger("a checkpoint in transformers' names (model.mtp.*)", lambda c, _: bool(c.names("model.mtp."))),
+    Stranger("an MTP head that is INT4 already (weight_packed)", lambda _, h: _dtype(h, ".weight_packed") is not None),
+    Stranger("DeepSeek-V4-Flash-Base with FP8 experts", lambda _, h: _dtype(h, ".weight") == "F8_E4M3"),
+    Stranger("an MTP head in BF16", lambda _, h: _dtype(h, ".weight") == "BF16"),
+    Stranger("an MTP head in NVFP4 (FP8 scales)", lambda _, h: _dtype(h, ".scale") == "F8_E4M3"),
+)
+
+
+@dataclass(frozen=True)
+class OfficialMtp:
+    checkpoint: Checkpoint
+    shape: MtpShape
+
+    @classmethod
+    def open(cls, folder: Path) -> "OfficialMtp":
+        """Every name, type and shape is checked before a value is read. Raises QuantiserError."""
+        checkpoint = Checkpoint.open(folder)
+        names = checkpoint.names(PREFIX)
+        header = checkpoint.header(names)
+        for stranger in STRANGERS:
+            if stranger.seen(checkpoint, header):
+                raise QuantiserError(f"{folder} is {stranger.name}; {REMEDY}")
+        shape = MtpShape.of(checkpoint.config)
+        refuse_other(folder, shape.official(), header)
+        return cls(checkpoint, shape)
+
+    def experts(self, some: slice, device: torch.device) -> Experts:
+        """The matrices of consecutive experts, as they are stored. Raises QuantiserError for a scale that is NaN."""
+        gate, up, down = (self._matrices(range(some.start, some.stop), name, device) for name in ("w1", "w3", "w2"))
+        return Experts(gate, up, down)
+
+    def _matrices(self, experts: Sequence[int], matrix: str, device: torch.device) -> Fp4:
+        stems = [f"{PREFIX}ffn.experts.{expert}.{matrix}" for expert in experts]
+        read = dict(self.checkpoint.read([stem + part for stem in stems for part in (".weight", ".scale")]))
+        exponents = [read[f"{stem}.scale"].view(torch.uint8) for stem in stems]
+        for stem, scale in zip(stems, exponents, strict=True):
+            if (scale == fp4.NOT_A_NUMBER).any():
+                raise QuantiserError(f"{stem}.scale holds NaN; the shard is damaged, download it again")
+        packed = torch.stack([read[f"{stem}.weight"].view(torch.uint8) for stem in stems])
+        return Fp4(packed.to(device), torch.stack(exponents).to(device))
+
+    def rest(self) -> Iterator[tuple[str, Tensor]]:
+        """Everything but the routed experts, as the product holds it."""
+        for name in self.shape.dense():
+            stem = PREFIX + name
+            weight = self.checkpoint.tensor(f"{stem}.weight")
+            scale = decode_e8m0(self.checkpoint.tensor(f"{stem}.scale").view(torch.uint8))
+            refuse_not_finite(stem, weight.float(), scale)
+            if name.startswith("attn."):
+                yield f"{stem}.weight", weight
+                yield f"{stem}.weight_scale", scale
+            else:
+                yield f"{stem}.weight", decode_fp8(weight, scale)
+        for name, tensor in self.checkpoint.read([PREFIX + name for name in self.shape.plain()]):
+            refuse_not_finite(name, tensor)
+            yield name, tensor
+
+    def gate(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The router: BF16 [experts, hidden] and the FP32 bias that only selects."""
+        weight, bias = (self.checkpoint.tensor(f"{PREFIX}ffn.gate.{part}").to(device) for part in ("weight", "bias"))
+        return weight, bias
+
+
+def refuse_other(folder: Path, wanted: dict[str, Expected], found: dict[str, Expected]) -> None:
+    missing, surplus = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    for kind, names in (("lacks", missing), ("has in surplus", surplus)):
+        if names:
+            raise QuantiserError(f"{folder} {kind} {len(names)} tensors of the MTP layer, {names[0]} first; {REMEDY}")
+    for name, expected in wanted.items():
+        if found[name] != expected:
+            raise QuantiserError(f"{folder}: {name} is {described(found[name])}, not {described(expected)}; {REMEDY}")
+
+
+def refuse_not_finite(name: str, *tensors: Tensor) -> None:
+    for tensor in tensors:
+        if not torch.isfinite(tensor).all():
+            raise QuantiserError(f"{name} holds NaN or infinity; the shard is damaged, download it again")
+
+
+def described(expected: Expected) -> str:
+    return f"{expected.dtype} {list(expected.shape)}"

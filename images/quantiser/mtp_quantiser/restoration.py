@@ -1,0 +1,214 @@
+"""A stripped checkpoint made whole by one command, once for a folder, whoever asks and however often.
+
+    what is there                                      | what happens
+    -------------------------------------------------- | ------------------------------------------------------
+    OUT, of the same base, source and capture          | nothing: AlreadyRestored (or NotNeeded, as it was)
+    OUT, of anything else                              | refused, naming what differs
+    no OUT, and the base has mtp.* tensors             | OUT gets the base's files: NotNeeded
+    no OUT, and another process is at it               | waits for it, then looks again
+    no OUT                                             | quantise, splice, verify, and only then OUT: Restored
+
+Everything unfinished lies in a hidden folder beside OUT, so that a run that was killed goes on where it stopped.
+"""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+from mtp_quantiser.checkpoint import CONFIG, INDEX, Checkpoint, read_json
+from mtp_quantiser.console import step
+from mtp_quantiser.errors import OtherInputsError, QuantiserError
+from mtp_quantiser.expert_store import write_json
+from mtp_quantiser.folder_lock import alone
+from mtp_quantiser.layout import Expected, MtpShape
+from mtp_quantiser.quantisation import WORK, Quantisation
+from mtp_quantiser.report import HTML, JSON
+from mtp_quantiser.restore_result import Figures, RestoreResult
+from mtp_quantiser.sources import folder_of
+from mtp_quantiser.splice import OTHER_NAMES, bring_base, splice
+from mtp_quantiser.verify import problems
+
+RECORD: Final = "mtp-restoration.json"
+FORMAT: Final = "mtp-restoration-1"
+BYTES: Final = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "I64": 8}
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """What is to be restored from what. `source` may be hf://owner/name@revision."""
+
+    base: Path
+    source: str
+    capture: Path | None
+    out: Path
+    say: Callable[[str], None]
+    device: str = "auto"
+    batch: int | None = None
+
+    @property
+    def work(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.work")
+
+    @property
+    def whole(self) -> Path:
+        """As deep as `out`: links in it are relative, and must point to the same when it gets that name."""
+        return self.out.with_name(f".{self.out.name}.whole")
+
+    def run(self) -> RestoreResult:
+        """See the module. Raises QuantiserError; then OUT is not there, or is what it was before."""
+        inputs = self._inputs()
+        found = self._found(inputs)
+        if found:
+            return found
+        with alone(self.out, self._waiting, self.say):
+            return self._found(inputs) or self._made(inputs)
+
+    def _inputs(self) -> dict[str, str]:
+        return {
+            "base": fingerprint(self.base),
+            "source": self.source,
+            "capture": str(self.capture) if self.capture else "none",
+        }
+
+    def _waiting(self) -> str:
+        done = len(list((self.work / WORK).glob("expert-*.safetensors")))
+        return f"another process is restoring {self.out}, with {done} experts done; waiting for it"
+
+    def _found(self, inputs: dict[str, str]) -> RestoreResult | None:
+        """What an earlier run left. Its files are read again only where they are not what they were then."""
+        if not self.out.exists():
+            return None
+        record = record_of(self.out)
+        changed = sorted(name for name in inputs if record["inputs"].get(name) != inputs[name])
+        if changed:
+            told = "; ".join(f"{name} was {record['inputs'].get(name)} and is {inputs[name]}" for name in changed)
+            raise OtherInputsError(f"{self.out} was made from something else: {told}; remove it, or give another --out")
+        with step("looking at what is there"):
+            refuse_damaged(self.out, record)
+        if record["state"] == "NotNeeded":
+            return RestoreResult("NotNeeded", record["message"], str(self.out))
+        figures = Figures(**record["figures"])
+        return RestoreResult("AlreadyRestored", f"restored before: {figures.told()}", str(self.out), figures)
+
+    def _made(self, inputs: dict[str, str]) -> RestoreResult:
+        base = Checkpoint.open(self.base)
+        there = base.names("mtp.")
+        try:
+            self.work.mkdir(exist_ok=True)
+            self._sweep()
+            result = self._taken_over(len(there)) if there else self._restored(base)
+            write_json(self.whole / RECORD, document_of(result, inputs, self.whole))
+            self.whole.rename(self.out)
+            shutil.rmtree(self.work)
+        except OSError as error:
+            raise QuantiserError(
+                f"{self.out} cannot be made ({error}); free space there, then run the same again"
+            ) from error
+        return result
+
+    def _sweep(self) -> None:
+        """What a run that was killed left of its last steps, which are not resumed."""
+        for stale in (self.whole, *self.out.parent.glob(f".{self.whole.name}.*")):
+            shutil.rmtree(stale, ignore_errors=True)
+
+    def _taken_over(self, tensors: int) -> RestoreResult:
+        self.whole.mkdir()
+        bring_base(self.base, self.whole, self.say, written=())
+        told = f"not needed: {self.base} has an MTP head already ({tensors} tensors of mtp.*)"
+        return RestoreResult("NotNeeded", told, str(self.out))
+
+    def _restored(self, base: Checkpoint) -> RestoreResult:
+        began = time.monotonic()
+        refuse_full_disk(base, self.work)
+        with step(f"getting {self.source}"):
+            source = folder_of(self.source, self.work / "hub")
+        wanted = Quantisation(source, self.capture, self.work, self.device, self.batch)
+        try:
+            report = wanted.run()
+        except OtherInputsError as changed:
+            self.say(f"beginning anew: {changed}")
+            report = wanted.run(restart=True)
+        with step("putting base and MTP layer together"):
+            splice(self.base, self.work, self.whole, self.say)
+            for name in (HTML, JSON):
+                (self.work / name).rename(self.whole / name)
+        with step("reading everything back"):
+            for problem in problems(self.whole, source):
+                raise QuantiserError(f"what was restored is not what was written: {problem}; check the disk, run again")
+        figures = Figures.of(report, time.monotonic() - began)
+        return RestoreResult("Restored", f"restored: {figures.told()}", str(self.out), figures)
+
+
+def fingerprint(base: Path) -> str:
+    """Of the base's configuration, index, and the names and sizes of its shards: its values would take minutes."""
+    checkpoint = Checkpoint.open(base)
+    digest = sha256()
+    for name in (CONFIG, INDEX):
+        if (base / name).is_file():
+            digest.update((base / name).read_bytes())
+    for shard in sorted(set(checkpoint.shard_of.values())):
+        if not (base / shard).is_file():
+            raise QuantiserError(f"{base / shard} is missing, though the index names it; download the checkpoint again")
+        digest.update(f"{shard} {(base / shard).stat().st_size}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def record_of(out: Path) -> dict[str, Any]:
+    if not (out / RECORD).is_file():
+        raise OtherInputsError(f"{out} exists and has no {RECORD}, so this tool did not make it; give another --out")
+    record = read_json(out / RECORD)
+    if record.get("format") != FORMAT:
+        raise QuantiserError(f"{out / RECORD} is of format {record.get('format')!r}; this tool reads {FORMAT}")
+    return record
+
+
+def document_of(result: RestoreResult, inputs: dict[str, str], whole: Path) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "state": result.state,
+        "message": result.message,
+        "inputs": inputs,
+        "figures": asdict(result.figures) if result.figures else None,
+        "files": stamps(whole),
+    }
+
+
+def stamps(folder: Path) -> dict[str, list[int]]:
+    """Size and time of change of every file."""
+    files = {path: path.stat() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != RECORD}
+    return {str(path.relative_to(folder)): [stat.st_size, stat.st_mtime_ns] for path, stat in files.items()}
+
+
+def refuse_damaged(out: Path, record: dict[str, Any]) -> None:
+    """A file that is gone or of another size is damage; one that was only touched is read again, every bit."""
+    then, now = record["files"], stamps(out)
+    odd = sorted(name for name in then if name not in now or now[name][0] != then[name][0])
+    found = f"{odd[0]} is {'missing' if odd[0] not in now else 'of another size'}" if odd else None
+    if found is None and record["state"] == "Restored" and any(now[name] != then[name] for name in then):
+        found = next(problems(out, None), None)
+    if found:
+        raise QuantiserError(f"{out} was whole and is damaged: {found}; remove the folder, then run the same again")
+
+
+def refuse_full_disk(base: Checkpoint, work: Path) -> None:
+    """Before the first byte: the experts as they are finished, the shard, and copies of head and embedding."""
+    shape = MtpShape.of(base.config)
+    shard = sum(size_of(expected) for expected in shape.product().values())
+    names = [name for pair in OTHER_NAMES.items() for name in pair if name in base.shard_of]
+    copies = sum(size_of(expected) for expected in base.header(names).values())
+    there = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+    needed, free = max(0, 2 * shard + copies - there), shutil.disk_usage(work).free
+    if needed > free:
+        raise QuantiserError(
+            f"{work.parent} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed; free space there, "
+            "then run the same again"
+        )
+
+
+def size_of(expected: Expected) -> int:
+    return prod(expected.shape) * BYTES.get(expected.dtype, 4)

@@ -1,0 +1,102 @@
+"""The product's shard: every tensor of the restored MTP layer in one file, and the manifest that tells of each."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors.torch import save_file
+from torch import Tensor, uint8
+
+from mtp_quantiser.checkpoint import opened, read_json
+from mtp_quantiser.errors import QuantiserError
+from mtp_quantiser.expert_store import ExpertStore, whole_or_not, write_json
+from mtp_quantiser.layout import Expected, MtpShape
+from mtp_quantiser.official import OfficialMtp
+
+SHARD: Final = "model-mtp-w4a16.safetensors"
+MANIFEST: Final = "mtp-manifest.json"
+FORMAT: Final = "mtp-w4a16-1"
+
+
+def digest(tensor: Tensor) -> str:
+    """SHA-256 of the values as they lie in the file."""
+    return hashlib.sha256(tensor.contiguous().view(-1).view(uint8).numpy().tobytes()).hexdigest()
+
+
+def assemble(official: OfficialMtp, store: ExpertStore, folder: Path, made_from: Mapping[str, Any]) -> dict[str, Any]:
+    """Write shard and manifest into `folder`, read them back, and return the manifest. Raises QuantiserError."""
+    tensors = dict(official.rest())
+    figures = []
+    for expert in range(official.shape.experts):
+        tensors |= store.tensors(expert)
+        figures.append(store.figures(expert))
+    refuse_odd(tensors, official.shape)
+    # One key: safetensors writes several in any order, and the same run would not give the same bytes.
+    whole_or_not(folder / SHARD, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    manifest = {
+        "format": FORMAT,
+        "shard": SHARD,
+        "madeFrom": dict(made_from),
+        "method": methods(figures),
+        "experts": figures,
+        "sha256": {name: digest(tensor) for name, tensor in sorted(tensors.items())},
+    }
+    write_json(folder / MANIFEST, manifest)
+    for problem in compare_with_manifest(folder / SHARD, manifest):
+        raise QuantiserError(f"{folder / SHARD} does not read back as it was written: {problem}; check the disk")
+    return manifest
+
+
+def methods(figures: list[dict[str, Any]]) -> dict[str, int]:
+    """How many matrices were made by which method."""
+    found = {"gptq": 0, "rtn": 0}
+    for expert in figures:
+        for matrix in ("w1", "w2", "w3"):
+            found[expert[matrix]["method"]] += 1
+    return found
+
+
+def refuse_odd(tensors: Mapping[str, Tensor], shape: MtpShape) -> None:
+    wanted = shape.product()
+    if tensors.keys() != wanted.keys():
+        odd = sorted(tensors.keys() ^ wanted.keys())
+        raise QuantiserError(f"{len(odd)} tensors are missing or in surplus, {odd[0]} first; run again with --restart")
+    for name, expected in wanted.items():
+        if tuple(tensors[name].shape) != expected.shape:
+            raise QuantiserError(
+                f"{name} is {list(tensors[name].shape)}, not {list(expected.shape)}; run again with --restart"
+            )
+
+
+def compare_with_manifest(shard: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Every difference between a shard and its manifest, by reading every byte."""
+    wanted: dict[str, str] = manifest["sha256"]
+    with opened(shard) as file:
+        names = set(file.keys())
+        for name in sorted(names ^ wanted.keys()):
+            yield f"{name} is {'not in the manifest' if name in names else 'missing'}"
+        for name in sorted(names & wanted.keys()):
+            if digest(file.get_tensor(name)) != wanted[name]:
+                yield f"{name} is not what the manifest says"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("format") != FORMAT:
+        raise QuantiserError(f"{folder / MANIFEST} is of format {manifest.get('format')!r}; this tool reads {FORMAT}")
+    return manifest
+
+
+def header_of(shard: Path) -> dict[str, Expected]:
+    with opened(shard) as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        return {name: Expected(part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+
+
+def refuse_header(shard: Path, shape: MtpShape) -> None:
+    """Raises QuantiserError where the shard is not the layer of a model of this shape."""
+    wanted, found = shape.product(), header_of(shard)
+    odd = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+    if odd:
+        raise QuantiserError(f"{shard} does not fit the base: {len(odd)} tensors differ, {odd[0]} first")

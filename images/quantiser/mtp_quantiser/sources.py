@@ -1,0 +1,47 @@
+"""Where a checkpoint comes from: a folder, or a repository on the Hugging Face Hub."""
+
+from pathlib import Path
+from typing import Final
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from mtp_quantiser.checkpoint import CONFIG, INDEX, read_json
+from mtp_quantiser.errors import QuantiserError, UnavailableError
+
+HUB: Final = "hf://"
+ASK_LATER: Final = 429
+SERVERS_FAULT: Final = 500
+
+
+def folder_of(source: str, cache: Path | None = None) -> Path:
+    """The folder of `source`; of a repository only the shards that hold mtp.* are fetched, into `cache` if given.
+
+    Raises QuantiserError, and of its kind UnavailableError where the hub may answer later.
+    """
+    if not source.startswith(HUB):
+        if not Path(source).is_dir():
+            raise QuantiserError(f"{source} is no folder; give a checkpoint's folder, or hf://owner/name@revision")
+        return Path(source)
+    name, _, revision = source.removeprefix(HUB).partition("@")
+
+    def fetched(*files: str) -> Path:
+        return Path(snapshot_download(name, revision=revision or None, cache_dir=cache, allow_patterns=[*files]))
+
+    try:
+        folder = fetched(CONFIG, INDEX)
+        shards = {
+            shard for tensor, shard in read_json(folder / INDEX)["weight_map"].items() if tensor.startswith("mtp.")
+        }
+        return fetched(CONFIG, INDEX, *sorted(shards))
+    except (HfHubHTTPError, OSError) as error:
+        kind = UnavailableError if may_work_later(error) else QuantiserError
+        raise kind(f"{source} cannot be fetched ({error}); download it, and give the folder") from error
+
+
+def may_work_later(error: Exception) -> bool:
+    """No answer, or one that says so; a repository that is not there or not ours to read stays that way."""
+    if isinstance(error, LocalEntryNotFoundError):
+        return True
+    response = getattr(error, "response", None)
+    return response is not None and (response.status_code == ASK_LATER or response.status_code >= SERVERS_FAULT)

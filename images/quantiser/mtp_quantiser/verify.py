@@ -1,0 +1,84 @@
+"""Read a restored or spliced checkpoint back, and compare every bit with what it was made from."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from mtp_quantiser.checkpoint import INDEX, Checkpoint, opened
+from mtp_quantiser.formats.int4 import decode_int4, unpack
+from mtp_quantiser.layout import ALIASES, MtpShape
+from mtp_quantiser.official import OfficialMtp
+from mtp_quantiser.quantization_config import with_mtp
+from mtp_quantiser.shard import SHARD, compare_with_manifest, digest, read_manifest
+from mtp_quantiser.splice import ALIAS_SHARD, OTHER_NAMES
+
+ALIKE: Final = 0.9
+"""INT4 of the right matrix has a cosine of 0.99 with it; of any other, near 0."""
+
+
+def problems(folder: Path, source: Path | None) -> Iterator[str]:
+    """What is wrong with the folder; nothing if all is well.
+
+    With `source`, the official checkpoint, what was carried over is compared with it bit by bit, and what was
+    quantised must lie within reach of its scales.
+    """
+    yield from compare_with_manifest(folder / SHARD, read_manifest(folder))
+    if (folder / INDEX).exists():
+        yield from spliced(folder)
+    if source is not None:
+        yield from against_source(folder, OfficialMtp.open(source))
+
+
+def spliced(folder: Path) -> Iterator[str]:
+    """The index names every tensor where it is, the aliases are copies, and config.json matches the layer."""
+    checkpoint = Checkpoint.open(folder)
+    shape = MtpShape.of(checkpoint.config)
+    held: dict[str, set[str]] = {}
+    for shard in sorted(set(checkpoint.shard_of.values())):
+        with opened(folder / shard) as file:
+            held[shard] = set(file.keys())
+    for name, shard in checkpoint.shard_of.items():
+        if name not in held[shard]:
+            yield f"{INDEX} says that {shard} holds {name}, and it does not"
+    for name in (*shape.product(), *ALIASES):
+        if name not in checkpoint.shard_of:
+            yield f"{INDEX} lacks {name}"
+    for alias, name in ALIASES.items():
+        original = name if name in checkpoint.shard_of else OTHER_NAMES[name]
+        if alias in held.get(ALIAS_SHARD, ()) and digest(checkpoint.tensor(alias)) != digest(
+            checkpoint.tensor(original)
+        ):
+            yield f"{alias} is no copy of {original}"
+    if json.dumps(with_mtp(checkpoint.config, shape), sort_keys=True) != json.dumps(checkpoint.config, sort_keys=True):
+        yield "config.json does not declare the MTP layer as `splice` writes it"
+
+
+def against_source(folder: Path, official: OfficialMtp) -> Iterator[str]:
+    shard = folder / SHARD
+    with opened(shard) as file:
+        for name, tensor in official.rest():
+            if digest(file.get_tensor(name)) != digest(tensor):
+                yield f"{name} differs from the source"
+        for expert in range(official.shape.experts):
+            experts = official.experts(slice(expert, expert + 1), torch.device("cpu"))
+            for matrix, fp4 in (("w1", experts.gate), ("w3", experts.up), ("w2", experts.down)):
+                stem = f"mtp.0.ffn.experts.{expert}.{matrix}"
+                words, scales = (file.get_tensor(f"{stem}.{part}") for part in ("weight_packed", "weight_scale"))
+                yield from (f"{stem}: {problem}" for problem in odd_matrix(words, scales, fp4.decoded()[0]))
+
+
+def odd_matrix(words: torch.Tensor, scales: torch.Tensor, weights: torch.Tensor) -> Iterator[str]:
+    """A matrix that no quantiser would have made of these weights: most likely another expert's, or nibbles swapped."""
+    if not torch.isfinite(scales).all() or (scales <= 0).any():
+        yield "a scale is not a positive number"
+        return
+    if not unpack(words).any():
+        yield "every code is zero"
+        return
+    values, wanted = decode_int4(words, scales).double(), weights.double()
+    likeness = (values * wanted).sum() / (values.norm() * wanted.norm())
+    if not likeness > ALIKE:
+        yield f"its values are not the source's (cosine {likeness:.3f})"

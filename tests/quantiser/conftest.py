@@ -1,0 +1,32 @@
+"""Kernels run in Triton's interpreter here, and nothing is fetched. Both are asked for before the imports that look."""
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import interpreted_bf16
+import tiny_checkpoints
+
+interpreted_bf16.mend()
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoints.write_official(tmp_path_factory.mktemp("official") / "source")
+
+
+@pytest.fixture(scope="session")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoints.write_capture(tmp_path_factory.mktemp("capture") / "capture")
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoints.write_base(tmp_path_factory.mktemp("base") / "base")

@@ -1,0 +1,129 @@
+"""Captures on disk: what is read, what is refused, and what the hook writes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny_checkpoints as tiny
+from mtp_quantiser.capture_hook import Recorder, watch_named
+from mtp_quantiser.captures import FORMAT, INPUT, Capture, Streamed
+from mtp_quantiser.errors import QuantiserError
+from mtp_quantiser.router import choose, route
+from mtp_quantiser.routing import Resident, RoutingTable
+
+CPU = torch.device("cpu")
+
+
+def test_tokens_from_disk_are_the_tokens_in_memory(capture: Path) -> None:
+    opened = Capture.open(capture, tiny.SHAPE)
+    x = torch.cat([tiny.inputs(500, 1), tiny.inputs(300, 2)])
+    rows = torch.tensor([0, 4, 799, 2, 4, 500, 501])
+    assert opened.tokens == 800
+    assert torch.equal(Streamed(opened, CPU).gather(rows), Resident(x).gather(rows))
+
+
+def test_each_expert_gets_its_tokens_in_order_with_their_weights() -> None:
+    ids = torch.tensor([[2, 0], [0, 1], [2, 1]])
+    weights = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
+    table = RoutingTable.of(ids, weights, experts=4, numbers=torch.tensor([10, 20, 30]))
+    assert table.bounds == (0, 2, 4, 6, 6)
+    assert table.rows.tolist() == [10, 20, 20, 30, 10, 30]
+    assert torch.equal(table.route, torch.tensor([0.2, 0.3, 0.4, 0.6, 0.1, 0.5]))
+
+
+def test_a_batch_starts_counting_anew() -> None:
+    table = RoutingTable.of(torch.tensor([[0], [1], [1], [2]]), torch.ones(4, 1), experts=3, numbers=torch.arange(4))
+    routed = table.batch(slice(1, 3), Resident(torch.arange(8.0).view(4, 2)))
+    assert routed.bounds == (0, 2, 3)
+    assert routed.offsets.tolist() == [0, 2, 3]
+    assert routed.x.tolist() == [[2.0, 3.0], [4.0, 5.0], [6.0, 7.0]]
+
+
+def test_the_bias_selects_and_does_not_weigh() -> None:
+    x = torch.ones(1, 256).bfloat16()
+    weight = (torch.tensor([1.0, 0.5, 0.0, -0.5])[:, None] * torch.ones(4, 256) / 256).bfloat16()
+    ids, weights = choose(x, weight, torch.tensor([0.0, 0.0, 0.0, 5.0]), tiny.SHAPE)
+    assert sorted(ids[0].tolist()) == [0, 3]
+    scores = torch.nn.functional.softplus(torch.tensor([1.0, -0.5])).sqrt()
+    wanted = scores / scores.sum() * 1.5
+    assert weights[0][ids[0].argsort()].tolist() == pytest.approx(wanted.tolist(), rel=1e-3)
+
+
+def test_the_engines_own_choice_goes_before_the_routers(tmp_path: Path) -> None:
+    ids = torch.tensor([[3, 1], [0, 2]], dtype=torch.int32)
+    tensors = {INPUT: tiny.inputs(2), "topk_ids": ids, "topk_weights": torch.full((2, 2), 0.75)}
+    save_file(tensors, tmp_path / "c.safetensors", metadata={"format": FORMAT})
+    gate = (torch.zeros(4, 256).bfloat16(), torch.zeros(4))
+    found, weights = route(Capture.open(tmp_path, tiny.SHAPE), gate, tiny.SHAPE)
+    assert found.tolist() == ids.tolist()
+    assert (weights == 0.75).all()
+
+
+def test_a_token_that_no_expert_wants_weighs_nothing() -> None:
+    weight = (torch.full((4, 256), -10.0)).bfloat16()
+    _, weights = choose(torch.ones(1, 256).bfloat16(), weight, torch.zeros(4), tiny.SHAPE)
+    assert weights.tolist() == [[0.0, 0.0]]
+
+
+def test_a_choice_of_experts_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    ids = torch.tensor([[4, 1]], dtype=torch.int32)
+    tensors = {INPUT: tiny.inputs(1), "topk_ids": ids, "topk_weights": torch.ones(1, 2)}
+    save_file(tensors, tmp_path / "c.safetensors", metadata={"format": FORMAT})
+    with pytest.raises(QuantiserError, match="do not choose 4 experts"):
+        Capture.open(tmp_path, tiny.SHAPE).files[0].choice(4)
+
+
+def test_infinity_is_refused_with_file_and_row(tmp_path: Path) -> None:
+    spoilt = tiny.inputs(100)
+    spoilt[42, 7] = torch.inf
+    capture = Capture.open(tiny.write_capture(tmp_path / "c", tiny.inputs(10), spoilt), tiny.SHAPE)
+    with pytest.raises(QuantiserError, match=r"capture-1.safetensors holds NaN or infinity, first in row 42"):
+        list(capture.chunks())
+
+
+def test_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(QuantiserError, match="make a capture with"):
+        Capture.open(tmp_path, tiny.SHAPE)
+
+
+def test_a_capture_of_another_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(QuantiserError, match=r"not BF16 \[n, 256\]"):
+        Capture.open(tiny.write_capture(tmp_path / "c", torch.ones(3, 128).bfloat16()), tiny.SHAPE)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    save_file({"x": torch.ones(1)}, tmp_path / "c.safetensors")
+    with pytest.raises(QuantiserError, match=f"does not say format {FORMAT}"):
+        Capture.open(tmp_path, tiny.SHAPE)
+
+
+class Draft(torch.nn.Module):  # type: ignore[misc] # torch is untyped here
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = torch.nn.ModuleDict({"ffn": torch.nn.Linear(256, 256)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.block["ffn"](input=x)
+        return result
+
+
+def test_the_hook_writes_what_the_reader_reads(tmp_path: Path) -> None:
+    draft, recorder = Draft(), Recorder(tmp_path, most=250, rows=100)
+    assert watch_named(draft, "ffn", recorder) == 1
+    x = tiny.inputs(300).float()
+    for part in x.split(60):
+        draft(part.view(2, 30, 256) if len(part) == 60 else part)
+    recorder.flush()
+    capture = Capture.open(tmp_path, tiny.SHAPE)
+    assert capture.tokens == recorder.recorded == 250
+    assert torch.equal(torch.cat(list(capture.chunks())), x[:250].bfloat16())
+    assert len(capture.files) > 1
+
+
+def test_a_quiet_engine_loses_nothing_that_is_old(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, most=250, seconds=0.0)
+    recorder.record(torch.ones(3, 256))
+    (path,) = tmp_path.glob("*.safetensors")
+    assert load_file(path)[INPUT].shape == (3, 256)

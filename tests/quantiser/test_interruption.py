@@ -1,0 +1,47 @@
+"""A signal ends a command as an interruption, whatever a library between made of it."""
+
+import signal
+
+import pytest
+
+from mtp_quantiser.interruption import interruptible
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_interrupts(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        signal.raise_signal(number)
+
+
+def test_a_signal_that_came_out_of_a_library_as_its_own_error_interrupts() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, interruptible():
+        a_library_that_makes_an_error_of_it()
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def a_library_that_makes_an_error_of_it() -> None:
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt as interrupt:
+        raise ValueError("could not determine the shape of object type") from interrupt
+
+
+def test_an_error_without_a_signal_stays_what_it_is() -> None:
+    with pytest.raises(ValueError, match="a bad shape"), interruptible():
+        raise ValueError("a bad shape")
+
+
+def test_what_was_to_happen_at_a_signal_before_is_so_again() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with interruptible():
+        assert signal.getsignal(signal.SIGTERM) is not before[1]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_what_a_shell_in_the_background_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,232 @@
+"""Every kernel against its plain counterpart, and both against float64."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import reference
+from mtp_quantiser.batch import (
+    Experts,
+    Fp4,
+    Order,
+    Routed,
+    Settings,
+    calibrate,
+    column_order,
+    quantise,
+    quantise_experts,
+)
+from mtp_quantiser.evaluation import decoded
+from mtp_quantiser.stages import ScaleGrid, Stages, fused
+from mtp_quantiser.stages.fused import FusedStages
+from mtp_quantiser.stages.plain import PlainStages
+
+PLAIN: Stages = PlainStages()
+FUSED: Stages = FusedStages()
+BOTH = (PLAIN, FUSED)
+BATCH, ROWS, COLUMNS = 2, 128, 256
+TOKENS = (300, 400)
+
+
+@pytest.fixture(scope="module")
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def fp4(batch: int, rows: int, columns: int, random: torch.Generator) -> Fp4:
+    packed = torch.randint(0, 256, (batch, rows, columns // 2), dtype=torch.uint8, generator=random)
+    exponents = torch.randint(110, 125, (batch, rows, columns // 32), dtype=torch.uint8, generator=random)
+    return Fp4(packed, exponents)
+
+
+def tokens(random: torch.Generator) -> Routed:
+    x = torch.randn(sum(TOKENS), COLUMNS, generator=random) @ torch.randn(COLUMNS, COLUMNS, generator=random) / 16
+    x[:, 5] = 0  # a channel that no token uses
+    bounds = (0, TOKENS[0], sum(TOKENS))
+    route = torch.rand(len(x), generator=random)
+    return Routed(x.bfloat16(), route, bounds, torch.tensor(bounds, dtype=torch.int32))
+
+
+@pytest.fixture(scope="module")
+def routed(random: torch.Generator) -> Routed:
+    return tokens(random)
+
+
+@pytest.fixture(scope="module")
+def h(routed: Routed) -> torch.Tensor:
+    return PLAIN.gram(routed.x, routed.offsets)
+
+
+@pytest.fixture(scope="module")
+def order(h: torch.Tensor) -> torch.Tensor:
+    return column_order(h.diagonal(dim1=1, dim2=2), Order.BY_GROUP)
+
+
+@pytest.fixture(scope="module")
+def damping(h: torch.Tensor) -> torch.Tensor:
+    return 0.01 * h.diagonal(dim1=1, dim2=2).mean(1)
+
+
+@pytest.fixture(scope="module")
+def weights(random: torch.Generator) -> torch.Tensor:
+    return (0.05 * torch.randn(BATCH, COLUMNS, ROWS, generator=random)).bfloat16()
+
+
+def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def test_fp4_is_decoded_bit_for_bit(random: torch.Generator) -> None:
+    matrix = fp4(BATCH, ROWS, COLUMNS, random)
+    outs = [torch.full((BATCH, COLUMNS, 2 * ROWS), 7.0, dtype=torch.bfloat16) for _ in range(2)]
+    for stages, out in zip(BOTH, outs, strict=True):
+        stages.dequantise_into(matrix.packed, matrix.exponents, out, ROWS)
+    assert torch.equal(*outs)
+    assert (outs[0][:, :, :ROWS] == 7).all()
+
+
+def test_the_hessian_is_the_sum_over_each_experts_own_tokens(routed: Routed, h: torch.Tensor) -> None:
+    found = FUSED.gram(routed.x, routed.offsets)
+    second = routed.x[TOKENS[0] :].double()
+    assert relative(h[1], second.T @ second) < 1e-6
+    assert relative(found, h) < 1e-6
+    assert torch.equal(found, found.mT)
+
+
+def test_an_expert_without_tokens_has_a_hessian_of_zeros(routed: Routed) -> None:
+    offsets = torch.tensor([0, 0, 100], dtype=torch.int32)
+    for stages in BOTH:
+        assert not stages.gram(routed.x, offsets)[0].any()
+
+
+def test_the_gated_activation_clamps_weighs_and_rounds_as_the_model_does(random: torch.Generator) -> None:
+    both = (8 * torch.randn(50, 2 * COLUMNS, generator=random)).bfloat16()
+    route = torch.rand(50, generator=random)
+    gate, up = both.double().chunk(2, 1)
+    gate, up = gate.clamp(max=10), up.clamp(-10, 10)
+    wanted = gate / (1 + torch.exp(-gate)) * up * route[:, None].double()
+    assert (both.float()[:, COLUMNS:].abs() > 10).any()
+    for stages in BOTH:
+        out = torch.empty(50, COLUMNS, dtype=torch.bfloat16)
+        stages.gate_into(both, route, 10.0, out)
+        assert relative(out, wanted) < 3e-3
+        assert (out.double() - wanted).abs().max() < 0.3  # half a step of BF16 at 100
+
+
+def test_the_factor_multiplies_back(h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor) -> None:
+    index = order.long()
+    for b in range(BATCH):
+        wanted = h[b].double()[index[b]][:, index[b]]
+        wanted.diagonal().copy_(torch.where(wanted.diagonal() == 0, 1.0, wanted.diagonal()) + damping[b])
+        for stages, bound in ((PLAIN, 1e-6), (FUSED, 4e-3)):  # the kernel gives L in BF16
+            lower = stages.factorise(h, order, damping).lower[b].double().tril()
+            assert relative(lower @ lower.T, wanted) < bound
+
+
+def test_the_kernels_diagonal_blocks_are_as_good_as_fp32(
+    h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor
+) -> None:
+    plain, fused = (stages.factorise(h, order, damping) for stages in BOTH)
+    assert relative(fused.blocks, plain.blocks) < 2e-5
+
+
+@pytest.mark.parametrize("stages", [PLAIN, FUSED])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # it overflows, and nobody reads what comes of it
+def test_one_bad_hessian_is_named_and_spoils_no_other(
+    stages: Stages, h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor
+) -> None:
+    bad = h.clone()
+    bad[0] -= 2 * torch.diag(bad[0].diagonal())
+    good = stages.factorise(h, order, damping)
+    found = stages.factorise(bad, order, damping)
+    assert found.failed.tolist() == [1, 0]
+    assert torch.equal(found.blocks[1], good.blocks[1])
+
+
+def test_scales_are_those_of_the_least_weighted_error(weights: torch.Tensor, h: torch.Tensor) -> None:
+    importance = h.diagonal(dim1=1, dim2=2).contiguous()
+    plain, fused = (stages.search_scales(weights, importance, ScaleGrid()) for stages in BOTH)
+    assert (plain != fused).float().mean() < 1e-3
+
+    def error(scales: torch.Tensor) -> float:
+        codes = (weights[0].float() / scales[0].float().repeat_interleave(128, 0)).round().clamp(-8, 7)
+        difference = weights[0].float() - codes * scales[0].float().repeat_interleave(128, 0)
+        return float((difference.square() * importance[0][:, None]).sum())
+
+    exhaustive = PLAIN.search_scales(weights, importance, ScaleGrid(top=1.1, coarse=161, coarse_step=0.005, fine=1))
+    largest = weights.view(BATCH, COLUMNS // 128, 128, ROWS).float().abs().amax(2)
+    assert error(plain) < 1.01 * error(exhaustive)
+    assert error(exhaustive) < 0.85 * error((largest / 7.5).bfloat16())
+
+
+# Residuals of BF16 flip codes that lie on the edge; the loss says that it does not matter. With a strip of one block
+# the second block's carry is the product over all strips behind it, with one of four that over the blocks of its strip.
+@pytest.mark.parametrize(("stages", "strip", "unlike"), [(PLAIN, 0, 0.0), (FUSED, 128, 0.02), (FUSED, 512, 0.02)])
+def test_codes_are_those_of_gptq_in_float64(
+    stages: Stages,
+    strip: int,
+    unlike: float,
+    weights: torch.Tensor,
+    h: torch.Tensor,
+    order: torch.Tensor,
+    damping: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scales = PLAIN.search_scales(weights, h.diagonal(dim1=1, dim2=2).contiguous(), ScaleGrid())
+    monkeypatch.setattr(fused, "STRIP", strip)
+    swept = stages.sweep(weights, scales, PLAIN.factorise(h, order, damping), order)
+    for b in range(BATCH):
+        wanted = reference.gptq(weights[b].T, h[b], scales[b].T, damping[b].item(), order[b])
+        assert (wanted.codes != swept.codes[b].T).float().mean() <= unlike
+        assert swept.loss[b].sum().item() == pytest.approx(wanted.loss, rel=5e-3)
+
+
+def test_the_loss_of_the_sweep_is_the_damped_error(
+    weights: torch.Tensor, h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor
+) -> None:
+    scales = PLAIN.search_scales(weights, h.diagonal(dim1=1, dim2=2).contiguous(), ScaleGrid())
+    swept = PLAIN.sweep(weights, scales, PLAIN.factorise(h, order, damping), order)
+    for b in range(BATCH):
+        damped = h[b].double()
+        damped.diagonal().copy_(torch.where(damped.diagonal() == 0, 1.0, damped.diagonal()) + damping[b])
+        d = (weights[b].double() - decoded(swept.codes[b], scales[b]).double()).T
+        assert (d @ damped * d).sum().item() == pytest.approx(swept.loss[b].sum().item(), rel=1e-3)
+
+
+def test_a_column_that_no_token_used_keeps_its_rounded_weights(
+    routed: Routed, weights: torch.Tensor, h: torch.Tensor
+) -> None:
+    done = quantise(PLAIN, weights, h, routed.counts, Settings(), Order.BY_COLUMN)
+    scale = done.scales[:, 0].float()
+    assert torch.equal(done.codes[:, 5], (weights[:, 5].float() / scale).round().clamp(-8, 7).to(torch.int8))
+
+
+def test_the_heaviest_group_is_swept_first_and_its_heaviest_column_before_all() -> None:
+    diagonal = torch.arange(256.0)[None].clone()
+    diagonal[0, 7] = 1000  # the first group is the heavier one by this column alone
+    assert column_order(diagonal, Order.BY_COLUMN)[0, -2:].tolist() == [255, 7]
+    kept = column_order(diagonal, Order.BY_GROUP)[0].tolist()
+    assert kept[-1] == 7
+    assert set(kept[128:]) == set(range(128))
+    assert kept[:128] == list(range(128, 256))
+    assert kept[128:-1] == [column for column in range(128) if column != 7]
+
+
+def test_words_hold_eight_codes_the_first_lowest() -> None:
+    codes = torch.zeros(1, 128, 64, dtype=torch.int8)
+    codes[0, :8, 0] = torch.tensor([-8, 7, 0, -1, 1, -7, 6, -8])
+    for stages in BOTH:
+        assert stages.pack(codes)[0, 0, 0].item() == 0x0E1978F0
+        assert stages.pack(codes)[0, 0, 1].item() & 0xFFFFFFFF == 0x88888888
+
+
+def test_a_whole_batch_comes_out_alike(random: torch.Generator) -> None:
+    bounds = (0, TOKENS[0])
+    routed = replace(tokens(random), bounds=bounds, offsets=torch.tensor(bounds, dtype=torch.int32))
+    experts = Experts(*(fp4(1, *shape, random) for shape in ((128, 256), (128, 256), (256, 128))))
+    done = [quantise_experts(s, experts, calibrate(s, experts, routed, Settings()), Settings()) for s in BOTH]
+    for name in ("gate_up", "down"):
+        plain, fused = (getattr(one, name) for one in done)
+        assert (plain.codes != fused.codes).float().mean() < 0.02
+        assert fused.loss.sum().item() == pytest.approx(plain.loss.sum().item(), rel=2e-3)
