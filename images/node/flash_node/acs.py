@@ -1,0 +1,31 @@
+"""Access Control Services of a PCIe bridge, from its configuration space (PCIe Base Specification 6.0, 7.7.11).
+
+With request or completion redirect on, a bridge sends what one card writes to another up to the root complex, where
+it may get lost (../../../docs/topology.md).
+"""
+
+import struct
+
+PLAIN_SPACE = 256
+"""Extended capabilities begin there; all that the kernel shows to others than root ends before."""
+
+EXTENDED_SPACE = 4096
+ACS = 0x000D
+CONTROL = 6
+REQUEST_REDIRECT, COMPLETION_REDIRECT = 1 << 2, 1 << 3
+
+
+def redirects(config: bytes) -> bool | None:
+    """None where that part of the space was not readable. A bridge without the capability redirects nothing."""
+    if len(config) < EXTENDED_SPACE:
+        return None
+    offset = PLAIN_SPACE
+    for _ in range(EXTENDED_SPACE // 8):
+        (header,) = struct.unpack_from("<I", config, offset)
+        if header & 0xFFFF == ACS:
+            (control,) = struct.unpack_from("<H", config, offset + CONTROL)
+            return bool(control & (REQUEST_REDIRECT | COMPLETION_REDIRECT))
+        offset = header >> 20
+        if offset < PLAIN_SPACE or offset > EXTENDED_SPACE - 8:
+            return False
+    return False

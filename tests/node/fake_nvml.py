@@ -1,0 +1,93 @@
+"""NVML without a driver: it answers what a described machine's would, and fails where that one's does."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+
+from node.machine import STATUSES, WORDS, Machine
+
+MIB = 1 << 20
+P2P_NVLINK = 2
+NOT_SUPPORTED = 5
+
+
+class FakeNvml:
+    """Handles are the cards' numbers. Errors are those of the real pynvml."""
+
+    NVMLError = pynvml.NVMLError
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.initialised = 0
+
+    def nvmlInit(self) -> None:  # noqa: N802 - pynvml's name, as are the others
+        self._may_fail("nvmlInit")
+        self.initialised += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.initialised -= 1
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        self._may_fail("nvmlSystemGetDriverVersion")
+        return self._machine.driver
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        self._may_fail("nvmlDeviceGetCount")
+        return len(self._machine.buses)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        self._may_fail("nvmlDeviceGetHandleByIndex", index)
+        return index
+
+    def nvmlDeviceGetTopologyCommonAncestor(self, first: int, second: int) -> int:  # noqa: N802
+        self._may_fail("nvmlDeviceGetTopologyCommonAncestor", first)
+        word = self._machine.links[first][second]
+        return WORDS["SYS"] if word.startswith("NV") else WORDS[word]
+
+    def nvmlDeviceGetP2PStatus(self, first: int, second: int, index: int) -> int:  # noqa: N802
+        self._may_fail("nvmlDeviceGetP2PStatus", first)
+        if not isinstance(index, int):
+            raise TypeError("the index is a number; pynvml's own constant is a tuple")
+        if index == P2P_NVLINK:
+            return 0 if self._machine.links[first][second].startswith("NV") else NOT_SUPPORTED
+        return STATUSES[self._machine.statuses[first][second]]
+
+    def __getattr__(self, name: str) -> Any:
+        """The calls about one card."""
+        if name not in _OF_A_CARD:
+            raise AttributeError(name)
+
+        def call(card: int) -> Any:
+            self._may_fail(name, card)
+            return _OF_A_CARD[name](self._machine, card)
+
+        return call
+
+    def _may_fail(self, name: str, card: int | None = None) -> None:
+        for whose in ("all", card):
+            code = self._machine.fails.get(whose, {}).get(name)
+            if code is not None:
+                raise pynvml.NVMLError(code)
+
+
+_OF_A_CARD: dict[str, Callable[[Machine, int], Any]] = {
+    "nvmlDeviceGetName": lambda machine, _: machine.card["name"],
+    "nvmlDeviceGetUUID": lambda _, card: f"GPU-{card:08x}-0000-0000-0000-000000000000",
+    "nvmlDeviceGetPciInfo_v3": lambda machine, card: SimpleNamespace(busId=machine.buses[card]),
+    "nvmlDeviceGetMemoryInfo": lambda machine, _: SimpleNamespace(total=machine.card["memoryMiB"] * MIB),
+    "nvmlDeviceGetBAR1MemoryInfo": lambda machine, _: SimpleNamespace(bar1Total=machine.card["bar1MiB"] * MIB),
+    "nvmlDeviceGetEnforcedPowerLimit": lambda machine, _: machine.card["watts"] * 1000,
+    "nvmlDeviceGetMaxPcieLinkGeneration": lambda machine, _: machine.card["generation"],
+    "nvmlDeviceGetMaxPcieLinkWidth": lambda machine, card: _own(machine.lanes, card, machine.card["lanes"]),
+    "nvmlDeviceGetCurrPcieLinkWidth": lambda machine, card: _own(
+        machine.lanesNow or machine.lanes, card, machine.card["lanes"]
+    ),
+    "nvmlDeviceGetVirtualizationMode": lambda machine, _: machine.card.get("virtualization", 0),
+    "nvmlDeviceGetMigMode": lambda machine, card: [int(_own(machine.mig, card, default=False))] * 2,
+}
+
+
+def _own(values: list[Any], card: int, default: Any) -> Any:
+    return values[card] if values else default

@@ -1,0 +1,103 @@
+"""flash-labeller as a process: what it says of bad usage, and of a cluster that it cannot reach."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node.fake_sys import make_sys
+from node.machine import Machine
+from node.readings import read_machine
+
+KUBECONFIG = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+    "users": [{"name": "u", "user": {}}],
+    "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+    "current-context": "x",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(json.dumps(KUBECONFIG))
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    monkeypatch.delenv("NODE_NAME", raising=False)
+
+
+def labeller(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = (sys.executable, "-m", "flash_node.labeller", *arguments)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "the following arguments are required: --node"),
+        (("--node=",), "'' is no name of a node"),
+        (("--node=a/b",), "'a/b' is no name of a node"),
+        (("--node=n", "--interval-seconds=soon"), "'soon' is no number of seconds between 1 and 86400"),
+        (("--node=n", "--interval-seconds=0"), "'0' is no number of seconds between 1 and 86400"),
+    ],
+)
+def test_bad_usage_is_told_with_its_value(arguments: tuple[str, ...], words: str) -> None:
+    ended = labeller(*arguments)
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A labeller that has read once; the kernel's driver is a file in SYS."""
+    make_sys(Machine.load("ws-pair-node"), tmp_path / "sys")
+    command = (sys.executable, "-m", "flash_node.labeller", "--node=n", f"--sys-root={tmp_path / 'sys'}")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout
+    assert any('"labels not published"' in line or "nothing was read" in line for line in process.stdout)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_it_ends_when_the_kernel_has_another_driver(running: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    """The library that it has loaded is that of the driver before; its pod begins anew."""
+    (tmp_path / "sys" / "module" / "nvidia" / "version").write_text("600.1\n")
+    said, _ = running.communicate(timeout=30)
+    last = json.loads(said.splitlines()[-1])
+    assert (last["event"], last["before"], last["now"]) == ("the driver has changed", "595.58.03", "600.1")
+    assert (running.returncode, last["node"]) == (0, "n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_when_it_is_asked_to(running: "subprocess.Popen[str]", number: signal.Signals) -> None:
+    running.send_signal(number)
+    running.communicate(timeout=10)
+    assert running.returncode == 0
+
+
+def test_a_dump_that_is_none_ends_it_before_anything_is_labelled(tmp_path: Path) -> None:
+    file = tmp_path / "node.json"
+    file.write_text(read_machine("ws-pair-node", tmp_path).to_text()[:200])
+    ended = labeller("--node=n", "--once", f"--dump={file}")
+    assert ended.returncode == 2
+    (line,) = ended.stdout.splitlines()
+    assert f"{file} is no dump of flash-topology --save" in json.loads(line)["error"]
+
+
+def test_every_line_of_its_log_names_its_node(tmp_path: Path) -> None:
+    """Of a DaemonSet's many logs each is about another node."""
+    file = tmp_path / "node.json"
+    file.write_text(read_machine("pair-bad-riser", tmp_path).to_text())
+    ended = labeller("--node=gpu-7", "--once", f"--dump={file}")
+    assert ended.returncode == 1
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert {line["event"] for line in lines} == {"links", "event not written", "labels not published"}
+    assert {line["node"] for line in lines} == {"gpu-7"}
+    assert lines[0]["warning"] == "BAR1 of GPU 1: Unknown Error"
