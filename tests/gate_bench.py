@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engine_stub import EngineStub
+from engine_stub.engine import EngineStub
 from flash_engine.gate.gate import Gate, State
 from flash_engine.records import ENGINE_FILE, EngineRecord, write_document
 

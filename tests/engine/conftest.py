@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from engine.launcher_bench import Launcher
-from engine_stub import EngineStub
+from engine_stub.engine import EngineStub
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
 from gate_bench import Bench

@@ -32,7 +32,7 @@ async def test_an_expectation_put_right_is_measured_at_once(bench: Bench) -> Non
 
 async def test_an_engine_that_serves_keeps_its_verdict_while_it_cannot_be_measured_anew(bench: Bench) -> None:
     await bench.look()
-    bench.engine.foreign_tokens = 500
+    bench.engine.traits.foreign_tokens = 500
     bench.configure(decode={"prompt": "another"}, golden={"prompt": "6 x 7?", "expect": "[4]2"}, retrySeconds=3600)
     state = await bench.look()
     assert (state.verdict.reason, state.attempts) == ("Passed", 2)
@@ -41,16 +41,16 @@ async def test_an_engine_that_serves_keeps_its_verdict_while_it_cannot_be_measur
     await bench.look()
     assert bench.engine.count("stream") == streams, "the pause holds for it too"
 
-    bench.engine.foreign_tokens = 0
-    bench.engine.acceptance = 0.0
+    bench.engine.traits.foreign_tokens = 0
+    bench.engine.traits.acceptance = 0.0
     bench.configure(retrySeconds=0)
     assert (await bench.look()).verdict.reason == "DraftDead", "the new measurement counts once there is one"
 
 
 async def test_answers_are_not_judged_by_what_is_expected_of_another_question(bench: Bench) -> None:
     await bench.look()
-    bench.engine.foreign_tokens = 500
-    bench.engine.answers = ["Paris"]
+    bench.engine.traits.foreign_tokens = 500
+    bench.engine.traits.answers = ["Paris"]
     bench.configure(golden={"prompt": "France?", "expect": "Paris"})
     assert (await bench.look()).verdict.reason == "Passed", "42 was right for what was asked then"
 
@@ -64,7 +64,7 @@ async def test_a_change_that_only_a_new_process_can_have_does_not_fail_the_old_o
     bench: Bench, change: dict[str, object]
 ) -> None:
     """The ConfigMap changes under all pods at once, the pods roll one by one."""
-    bench.engine.speculation = False
+    bench.engine.traits.speculation = False
     bench.configure(speculation={"expected": False})
     await bench.look()
 
@@ -75,7 +75,7 @@ async def test_a_change_that_only_a_new_process_can_have_does_not_fail_the_old_o
 
 
 async def test_a_new_process_is_held_to_the_change(bench: Bench) -> None:
-    bench.engine.speculation = False
+    bench.engine.traits.speculation = False
     bench.configure(speculation={"expected": False})
     await bench.look()
     bench.configure(speculation={"expected": True})

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from engine_stub import EngineStub
+from engine_stub.engine import EngineStub
 from flash_engine.gate import trial
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
@@ -51,7 +51,7 @@ class BrokenEngineStub(EngineStub):
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         if self.dies_with is not None:
-            self.healthy = False
+            self.traits.healthy = False
             ended = {"phase": "Exited", "pid": None, "starts": 1, "exit": DIED.to_json()}
             self.dies_with.write_text(json.dumps(ended))
             return web.Response(status=500, text="EngineDeadError")
@@ -104,7 +104,7 @@ async def test_a_refused_connection_takes_it_away(engine: BrokenEngineStub, tmp_
 async def test_an_engine_that_served_for_hours_and_fails_does_not_hang_at_its_start(bench: Bench) -> None:
     bench.record(started_at="2026-01-01T12:00:00.000Z")
     await bench.look()
-    bench.engine.healthy = False
+    bench.engine.traits.healthy = False
     assert (await bench.look()).verdict.reason == "EngineStarting"
 
 
@@ -122,7 +122,7 @@ async def test_an_engine_that_dies_of_its_first_request_has_ended_and_is_not_in_
 async def test_an_exit_that_is_long_past_is_not_told_again(bench: Bench) -> None:
     bench.record(exit=DIED, starts=2)
     assert (await bench.look()).verdict.reason == "Passed"
-    bench.engine.healthy = False
+    bench.engine.traits.healthy = False
     assert (await bench.look()).verdict.reason == "EngineStarting"
 
 
@@ -148,7 +148,7 @@ async def test_counters_that_stand_still_are_no_proof_of_anything(bench: Bench, 
     )
     state = await bench.look()
     assert state.verdict.reason == "Inconclusive"
-    assert "moved by 0 while 128 tokens came" in state.verdict.message
+    assert "moved by 0 while 64 tokens came" in state.verdict.message
 
 
 async def test_requests_of_others_on_the_engine_are_waited_for_and_not_measured_with(

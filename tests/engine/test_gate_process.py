@@ -13,7 +13,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from engine.launcher_bench import a_free_port, wait_until
-from engine_stub import EngineStub
+from engine_stub.engine import EngineStub
 from gate_bench import CONFIG
 
 
@@ -73,14 +73,14 @@ async def test_it_turns_ready_by_itself_and_tells_each_step_as_a_line_of_json(ga
 
 
 async def test_it_is_not_ready_before_the_engine_is_and_ready_after(gate: GateProcess, engine: EngineStub) -> None:
-    engine.healthy = False
+    engine.traits.healthy = False
     await until(gate, "EngineStarting")
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{gate.address}/readyz") as ready,
     ):
         assert ready.status == 503
-    engine.healthy = True
+    engine.traits.healthy = True
     await until(gate, "Passed")
 
 

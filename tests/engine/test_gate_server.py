@@ -1,14 +1,16 @@
 """What kubelet, operator and Prometheus see of the gate."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from flash_engine.delivery.record import DELIVERY_FILE, DeliveryRecord
 from flash_engine.gate.gate_metrics import GateMetrics
 from flash_engine.gate.server import make_app
 from flash_engine.records import EFFECTIVE_FILE, Effective, write_document
-from flash_operator.core.gate_result import GateResult
+from flash_operator.core.gate_result import Delivery, GateResult
 from gate_bench import Bench
 
 
@@ -41,9 +43,30 @@ async def test_the_operator_reads_the_result_as_the_gate_means_it(bench: Bench, 
     assert (result.effective.origin, result.effective.flags["row"]) == ("fallback", "T8")
 
 
+async def test_the_operator_reads_of_a_delivery_what_flash_fetch_wrote(bench: Bench, tmp_path: Path) -> None:
+    """Three sides of the contract."""
+    written = DeliveryRecord(
+        phase="Downloading", source="hf://a/b", commit="c0ffee", bytes=10, total_bytes=40, bytes_per_second=2.0,
+        failure="the last attempt", warning="a branch", attempts=2,
+    )  # fmt: skip
+    write_document(tmp_path / DELIVERY_FILE, written.to_json())
+    metrics = GateMetrics()
+    async with await a_client(bench, tmp_path, metrics) as client:
+        metrics.show(await bench.look())
+        result = GateResult.parse(await (await client.get("/result")).json())
+        text = await (await client.get("/metrics")).text()
+
+    assert result.delivery == Delivery(
+        phase="Downloading", commit="c0ffee", bytes=10, total_bytes=40, bytes_per_second=2.0, eta_seconds=15,
+        failure="the last attempt", warning="a branch", attempts=2, at=written.at,
+    )  # fmt: skip
+    assert "flash_gate_model_delivered_bytes 10.0" in text
+    assert "flash_gate_model_bytes 40.0" in text
+
+
 async def test_metrics_follow_the_verdict(bench: Bench, tmp_path: Path) -> None:
     metrics = GateMetrics()
-    bench.engine.acceptance = 0.0
+    bench.engine.traits.acceptance = 0.0
     metrics.show(await bench.look())
     async with await a_client(bench, tmp_path, metrics) as client:
         text = await (await client.get("/metrics")).text()
@@ -57,10 +80,46 @@ async def test_metrics_follow_the_verdict(bench: Bench, tmp_path: Path) -> None:
 
 async def test_what_was_not_measured_is_no_figure(bench: Bench, tmp_path: Path) -> None:
     metrics = GateMetrics()
-    bench.engine.healthy = False
+    bench.engine.traits.healthy = False
     metrics.show(await bench.look())
     async with await a_client(bench, tmp_path, metrics) as client:
         text = await (await client.get("/metrics")).text()
 
     assert "flash_gate_decode_tokens_per_second NaN" in text
     assert "flash_gate_acceptance_ratio NaN" in text
+    assert "flash_gate_traffic_tokens_per_second NaN" in text
+    assert "flash_gate_quarantined 0.0" in text
+    assert "flash_gate_hung 0.0" in text
+
+
+async def test_the_engines_life_is_asked_for_by_its_progress(bench: Bench, tmp_path: Path) -> None:
+    """503 lets the kubelet start it anew, which costs minutes: never for being slow or busy, always for a hang."""
+    async with await a_client(bench, tmp_path, GateMetrics()) as client:
+        assert (await client.get("/livez")).status == 200, "it loads"
+        bench.engine.traits.acceptance = 0.0
+        await bench.look()
+        assert (await client.get("/livez")).status == 200, "it failed its gate"
+        bench.gate.state = replace(bench.gate.state, restart=True)
+        dead = await client.get("/livez")
+        assert dead.status == 503
+        assert (await dead.text()).startswith("DraftDead: ")
+
+
+async def test_a_replica_on_its_way_out_says_so(bench: Bench, tmp_path: Path) -> None:
+    async with await a_client(bench, tmp_path, GateMetrics()) as client:
+        await bench.look()
+        bench.gate.state = replace(bench.gate.state, draining=True)
+        leaving = await client.get("/readyz")
+        assert (leaving.status, (await leaving.text())[:8]) == (503, "Draining")
+
+
+async def test_the_result_holds_all_that_the_verdict_rests_on(bench: Bench, tmp_path: Path) -> None:
+    async with await a_client(bench, tmp_path, GateMetrics()) as client:
+        await bench.look()
+        document = await (await client.get("/result")).json()
+    assert document["trial"]["goldenAnswers"] == ["the answer is 42", "the answer is 42"]
+    first, second = document["trial"]["samples"]
+    assert (first["tokens"], first["countedTokens"], len(first["blocks"])) == (64, 64, 3)
+    assert second["drafted"] == 32
+    assert document["wanted"]["floorOrigin"] == "Fixed"
+    assert document["serving"]["degraded"] is None

@@ -41,6 +41,14 @@ CASES = {
         ["RuntimeError: Engine core initialization failed. See root cause above.", "bye"],
         "RuntimeError: Engine core initialization failed. See root cause above.",
     ),
+    "what a kernel says of memory that cannot be shared, which is no exception of Python's": (
+        [
+            "Failed: Cuda error /workspace/csrc/custom_all_reduce.cuh:455 'invalid argument'",
+            "(EngineCore pid=70) ERROR 11-24 11:00:21 [core.py:1200] Exception: a worker ended without a word",
+            "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",
+        ],
+        "Failed: Cuda error /workspace/csrc/custom_all_reduce.cuh:455 'invalid argument'",
+    ),
     "no error at all: the last line": (["INFO loading", "killed by somebody", ""], "killed by somebody"),
     "silence": ([], ""),
 }

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from engine.launcher_bench import FAST, TELL, Launcher, phase_is, wait_until
+from flash_engine.drain.connections import ARGUMENT
 
 
 def test_the_nodes_flags_reach_the_engine(launcher: Launcher) -> None:
@@ -16,10 +17,18 @@ def test_the_nodes_flags_reach_the_engine(launcher: Launcher) -> None:
     out, _ = launcher.start(launcher.program(TELL), "serve", "/model").communicate()
 
     told = json.loads(out)
-    assert told["args"] == ["serve", "/model"]
+    assert told["args"] == ["serve", "/model", ARGUMENT]
     assert told["env"] == {"NCCL_P2P_DISABLE": None, "NCCL_P2P_LEVEL": "PHB", "PYTORCH_CUDA_ALLOC_CONF": None}
     effective = launcher.document("effective.json")
     assert (effective["origin"], effective["flags"]["row"]) == ("annotation", "T3")
+
+
+def test_an_argument_with_several_values_reaches_the_engine_as_words(launcher: Launcher) -> None:
+    bound = {"value": "--numa-bind-nodes 0 1", "source": "label", "reason": "gpu-numa-nodes=0-1"}
+    launcher.hand_over(json.dumps({**FAST, "args": [bound]}))
+    out, _ = launcher.start(launcher.program(TELL), "serve", "/model").communicate()
+
+    assert json.loads(out)["args"] == ["serve", "/model", ARGUMENT, "--numa-bind-nodes", "0", "1"]
 
 
 def test_flags_that_come_late_are_waited_for(launcher: Launcher) -> None:
@@ -37,13 +46,23 @@ def test_without_flags_the_safe_set_is_taken_and_it_is_said(launcher: Launcher) 
     out, err = launcher.start(launcher.program(TELL), "serve", "/model", patience=0.2).communicate()
 
     told = json.loads(out)
-    assert told["args"] == ["serve", "/model", "--disable-custom-all-reduce"]
+    assert told["args"] == ["serve", "/model", ARGUMENT, "--disable-custom-all-reduce"]
     assert told["env"]["NCCL_P2P_DISABLE"] == "1"
     effective = launcher.document("effective.json")
     assert effective["origin"] == "fallback"
     assert "is the operator running?" in effective["detail"]
     assert effective["waitedMillis"] >= 200
     assert "is the operator running?" in err
+
+
+def test_flags_that_come_after_the_engine_was_started_change_nothing(launcher: Launcher) -> None:
+    process = launcher.start(launcher.program("import time; time.sleep(1)"), "serve", "/model", patience=0.1)
+    wait_until(phase_is(launcher, "Starting"))
+    launcher.hand_over(json.dumps(FAST))
+    process.communicate()
+
+    assert launcher.document("effective.json")["origin"] == "fallback"
+    assert launcher.document("engine.json")["starts"] == 1
 
 
 MALFORMED = {

@@ -1,9 +1,11 @@
 """Arithmetic of the figures."""
 
+from dataclasses import replace
+
 import pytest
 
 from flash_engine.gate.engine_metrics import EngineCounters, MissingMetricsError
-from flash_engine.gate.measurement import Stream, measure
+from flash_engine.gate.measurement import Arrival, Sample, Stream, block_rates, measure
 
 BEFORE = EngineCounters(generated=1000, running=0, drafted=500, accepted=400)
 
@@ -24,22 +26,65 @@ def test_a_stream_in_one_chunk_has_no_speed() -> None:
 
 def test_the_median_of_the_samples_counts() -> None:
     slow, fast, odd = (Stream(asked=0, first=0, last=seconds, tokens=101) for seconds in (2.0, 1.0, 100.0))
-    assert measure([slow, fast, odd], BEFORE, counters(1303)).decode_tokens_per_second == 50
+    samples = [Sample(stream, BEFORE, counters(1101)) for stream in (slow, fast, odd)]
+    assert measure(samples).decode_tokens_per_second == 50
 
 
 def test_acceptance_is_the_change_of_the_engines_counters() -> None:
-    figures = measure([Stream(0, 1, 2, 100)], BEFORE, counters(1100, 560, 445))
+    figures = measure([Sample(Stream(0, 1, 2, 100), BEFORE, counters(1100, 560, 445))])
     assert (figures.drafted, figures.accepted, figures.acceptance_percent) == (60, 45, 75)
 
 
 def test_no_drafts_have_no_acceptance() -> None:
     without = counters(1000, None, None)
-    assert measure([Stream(0, 1, 2, 100)], without, counters(1100, None, None)).acceptance_percent is None
-    assert measure([Stream(0, 1, 2, 100)], BEFORE, counters(1100)).acceptance_percent is None
+    assert measure([Sample(Stream(0, 1, 2, 100), without, counters(1100, None, None))]).acceptance_percent is None
+    assert measure([Sample(Stream(0, 1, 2, 100), BEFORE, counters(1100))]).acceptance_percent is None
 
 
 def test_tokens_that_were_not_ours_are_counted() -> None:
-    assert measure([Stream(0, 1, 2, 100)], BEFORE, counters(1350)).foreign_tokens == 250
+    assert Sample(Stream(0, 1, 2, 100), BEFORE, counters(1350)).foreign_tokens == 250
+    assert measure([Sample(Stream(0, 1, 2, 100), BEFORE, counters(1350))] * 2).foreign_tokens == 500
+
+
+def test_an_engine_may_go_on_for_a_moment_with_a_stream_that_was_cut() -> None:
+    cut = Stream(0, 1, 2, 100, cut=True)
+    assert Sample(cut, BEFORE, counters(1110)).foreign_tokens == 0
+    assert Sample(cut, BEFORE, counters(1350)).foreign_tokens == 250
+
+
+def test_a_request_of_others_is_seen_by_its_end_though_it_had_one_token() -> None:
+    stream = Stream(0, 1, 2, 100)
+    before, after = replace(BEFORE, finished=7), replace(counters(1100), finished=9)
+    assert Sample(stream, before, after).foreign_requests == 1
+    assert Sample(stream, before, replace(after, finished=8)).foreign_requests == 0
+
+
+DISTURBED = {
+    "others' tokens": (counters(1200), True),
+    "counters that stand still": (counters(1000), True),
+    "counters that were reset": (counters(1100, 20, 10), True),
+    "more accepted than drafted": (counters(1100, 510, 420), True),
+    "nothing": (counters(1100, 560, 445), False),
+}
+
+
+@pytest.mark.parametrize(("after", "disturbed"), DISTURBED.values(), ids=DISTURBED.keys())
+def test_a_sample_is_disturbed_by(after: EngineCounters, disturbed: bool) -> None:  # noqa: FBT001
+    assert Sample(Stream(0, 1, 2, 100), BEFORE, after).disturbed is disturbed
+
+
+def test_a_block_ends_with_the_chunk_that_fills_it() -> None:
+    arrivals = [Arrival(0.0, 1), Arrival(0.1, 9), Arrival(0.5, 18), Arrival(0.6, 20), Arrival(1.0, 38)]
+    assert list(block_rates(arrivals)) == [17 / 0.5, 20 / 0.5]
+
+
+def test_chunks_that_came_together_are_as_fast_as_can_be_and_no_division_by_zero() -> None:
+    assert list(block_rates([Arrival(1.0, 1), Arrival(1.0, 17)])) == [float("inf")]
+
+
+def test_the_first_chunk_belongs_to_the_prompt_whole() -> None:
+    stream = Stream(0, 1, 2, 64, (Arrival(1, 8), Arrival(2, 64)), first_tokens=8)
+    assert stream.decode_tokens_per_second == 56
 
 
 def test_counters_are_summed_over_engines() -> None:

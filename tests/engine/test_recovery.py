@@ -15,6 +15,7 @@ import pytest
 
 from engine import hanging_engines
 from engine.launcher_bench import FAST, SAFE, Launcher, is_alive, wait_until
+from flash_engine.drain.connections import ARGUMENT
 from flash_engine.records import SUSPICION_FILE, EngineRecord, Suspicion, write_document
 
 SOON = "0.5"
@@ -72,7 +73,7 @@ def test_an_engine_whose_start_hangs_is_started_again_with_the_safe_set(fast: La
     hung = note_of(fast, "pids")
     serving = note_of(fast, "serving")
 
-    assert serving["args"] == ["serve", "/model", "--disable-custom-all-reduce"]
+    assert serving["args"] == ["serve", "/model", ARGUMENT, "--disable-custom-all-reduce"]
     assert serving["env"] == {"NCCL_P2P_DISABLE": "1", "NCCL_P2P_LEVEL": None}
     assert not any(is_alive(pid) for pid in hung), "nothing of it keeps a GPU's memory"
     wait_until(lambda: record_of(fast).phase == "Starting")

@@ -34,9 +34,9 @@ def suspicion_of(bench: Bench) -> Suspicion | None:
 
 
 def let_it_be_stuck(bench: Bench, **attributes: Any) -> None:
-    bench.engine.stuck = True
+    bench.engine.traits.stuck = True
     for name, value in attributes.items():
-        setattr(bench.engine, name, value)
+        setattr(bench.engine.traits, name, value)
     bench.configure(requestTimeoutSeconds=0.5)
 
 
@@ -45,7 +45,7 @@ WRONG = {"another answer": ["41"], "nonsense": ["!!!!!!!!!!!!"], "nothing": [""]
 
 @pytest.mark.parametrize("answers", WRONG.values(), ids=WRONG.keys())
 async def test_wrong_output_is_suspected_of_the_run_that_gave_it(bench: Bench, answers: list[str]) -> None:
-    bench.engine.answers = list(answers)
+    bench.engine.traits.answers = list(answers)
     state = await bench.look()
 
     told = suspicion_of(bench)
@@ -54,12 +54,12 @@ async def test_wrong_output_is_suspected_of_the_run_that_gave_it(bench: Bench, a
     assert told.message == state.verdict.message
 
 
-@pytest.mark.parametrize("running", [0, 1], ids=["which the counters do not show", "which runs by the counters"])
+@pytest.mark.parametrize("running", [-1, 0], ids=["which the counters do not show", "which runs by the counters"])
 async def test_a_question_without_one_token_in_its_time_is_a_hang(bench: Bench, running: int) -> None:
     let_it_be_stuck(bench, running=running)
     state = await bench.look()
 
-    assert state.verdict.reason == "Inconclusive", "the verdict's reasons stay as they are"
+    assert state.verdict.reason == "StartupHang"
     assert "not one token in 0.5 s" in state.verdict.message
     told = suspicion_of(bench)
     assert told is not None
@@ -112,13 +112,13 @@ HARMLESS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("attributes", HARMLESS.values(), ids=HARMLESS.keys())
 async def test_nothing_is_suspected_of(bench: Bench, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
-        setattr(bench.engine, name, value)
+        setattr(bench.engine.traits, name, value)
     assert not (await bench.look()).verdict.passed
     assert suspicion_of(bench) is None
 
 
 async def test_it_is_written_once_for_each_run(bench: Bench) -> None:
-    bench.engine.answers = ["41"]
+    bench.engine.traits.answers = ["41"]
     await bench.look()
     first = suspicion_of(bench)
     await bench.look()
@@ -137,7 +137,7 @@ async def test_a_run_that_answers_rightly_after_all_is_suspected_no_more(bench: 
     await bench.look()
     assert suspicion_of(bench) is not None
 
-    bench.engine.stuck = False
+    bench.engine.traits.stuck = False
     bench.configure(requestTimeoutSeconds=20)
     assert (await bench.look()).verdict.passed
     assert suspicion_of(bench) is None
@@ -153,9 +153,9 @@ async def test_other_words_expected_of_an_engine_that_was_right_are_not_its_faul
 
 
 async def test_an_engine_that_was_right_and_is_wrong_by_the_same_words_is_suspected(bench: Bench) -> None:
-    bench.engine.acceptance = 0.0
+    bench.engine.traits.acceptance = 0.0
     assert (await bench.look()).verdict.reason == "DraftDead"
-    bench.engine.answers = ["!!!!!!!!!!!"]
+    bench.engine.traits.answers = ["!!!!!!!!!!!"]
     assert (await bench.look()).verdict.reason == "WrongOutput"
     assert suspicion_of(bench) is not None
 
@@ -164,19 +164,19 @@ async def test_a_served_engine_that_hangs_at_another_question_loses_its_verdict(
     assert (await bench.look()).verdict.passed
     let_it_be_stuck(bench)
     bench.configure(golden={"prompt": "18 + 24?"})
-    assert (await bench.look()).verdict.reason == "Inconclusive"
+    assert (await bench.look()).verdict.reason == "StartupHang"
     assert suspicion_of(bench) is not None
 
 
 async def test_without_a_launcher_there_is_no_run_to_suspect(bench: Bench) -> None:
-    bench.engine.answers = ["41"]
+    bench.engine.traits.answers = ["41"]
     bench.record(pid=None, started_at=None, phase="WaitingForFlags")
     assert (await bench.look()).verdict.reason == "WrongOutput"
     assert suspicion_of(bench) is None
 
 
 async def test_a_folder_that_cannot_be_written_stops_nothing(bench: Bench) -> None:
-    bench.engine.answers = ["41"]
+    bench.engine.traits.answers = ["41"]
     (bench.run_dir / SUSPICION_FILE).mkdir()
     assert (await bench.look()).verdict.reason == "WrongOutput"
 
@@ -185,9 +185,10 @@ async def test_a_folder_that_cannot_be_written_stops_nothing(bench: Bench) -> No
 CORRUPT = """
 import os, sys
 from aiohttp import web
-from engine_stub import EngineStub
+from engine_stub.engine import EngineStub
+from engine_stub.scripts import wrong_text
 safe = "--disable-custom-all-reduce" in sys.argv
-engine = EngineStub(answers=["the answer is 42" if safe else "!!!!!!!!!!!!"])
+engine = EngineStub(*([] if safe else [wrong_text("!!!!!!!!!!!!")]))
 web.run_app(engine.app(), port=int(os.environ["ENGINE_PORT"]), access_log=None,
             print=lambda *_: print("INFO:     Application startup complete.", flush=True))
 """

@@ -5,18 +5,20 @@ from typing import Any
 
 import pytest
 
+from flash_engine.delivery.record import GIB, DeliveryRecord
 from flash_engine.gate.config import GateConfig
-from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
+from flash_engine.gate.evidence import Crowd, Evidence, GoldenAnswers, Trial
 from flash_engine.gate.measurement import Measurement
 from flash_engine.gate.verdict import REASONS, judge
 from flash_engine.records import EngineRecord, Exit
 from flash_operator.api.vocabulary import VERDICTS
 
+DECODE = {"minTokensPerSecond": 60, "prompt": "tell"}
 CONFIG = GateConfig.model_validate(
     {
         "model": "m",
         "golden": {"prompt": "17 + 25?", "expect": "42"},
-        "decode": {"minTokensPerSecond": 60, "prompt": "tell"},
+        "decode": DECODE,
         "maxFirstTokenMillis": 500,
     }
 )
@@ -48,11 +50,29 @@ def tried(golden: GoldenAnswers = GOLDEN, doubt: str | None = None, **figures: A
     return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
 
 
+def stalled() -> Evidence:
+    trial = Trial(doubt="not one token", stalled=True)
+    return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
+
+
+def among_many(*texts: str) -> Evidence:
+    """Right while alone; `texts` are the answers among other requests."""
+    trial = Trial(GOLDEN, FIGURES, crowd=Crowd(len(texts), texts, 200.0))
+    return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
+
+
 def answered(*texts: str) -> Evidence:
     return tried(GoldenAnswers(texts))
 
 
+def fetching(**record: Any) -> Evidence:
+    """An engine that waits for its model."""
+    return Evidence(EngineRecord(), healthy=False, delivery=DeliveryRecord(**record))
+
+
+SCALED = {"startup_budget": {"base_seconds": 900, "seconds_per_gibibyte": 18}}
 NO_EXPECTATION = {"golden": {"prompt": "go on"}}
+UNSHARED = "Failed: Cuda error /workspace/csrc/custom_all_reduce.cuh:455 'invalid argument'"
 DIED = an_exit("INFO loading", "ValueError: no MTP weights", "RuntimeError: Engine core initialization failed.")
 
 CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
@@ -64,6 +84,42 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         Evidence(EngineRecord(), healthy=False), {}, "EngineStarting", "launcher has not started yet"),
     "an engine that waits for its flags": (
         an_engine(phase="WaitingForFlags"), {}, "EngineStarting", "node's flags"),
+    "a model that is being fetched": (
+        fetching(phase="Downloading", bytes=12 * GIB, total_bytes=149 * GIB, bytes_per_second=1.1 * GIB), {},
+        "EngineStarting", "fetching 12.0 of 149.0 GiB at 1.1 GiB/s, 2 min left"),
+    "a model whose files are compared": (
+        fetching(phase="Verifying", total_bytes=149 * GIB), {}, "EngineStarting", "comparing checksums"),
+    "a model that another replica fetches": (
+        fetching(phase="Waiting", message="waiting for another replica"), {}, "EngineStarting", "another replica"),
+    "a model that could not be fetched": (
+        fetching(phase="Failed", failure="no revision c0ffee: set model.revision"), {}, "ModelUnavailable", "c0ffee"),
+    "a failed fetch that is only tried again": (
+        fetching(phase="Resolving", failure="DNS is down"), {}, "ModelUnavailable", "DNS is down"),
+    "a model that is there is no news any more": (
+        fetching(phase="Complete", message="149.0 GiB"), {}, "EngineStarting", "launcher has not started yet"),
+    "a pod that starts anew fetches before its engine": (
+        replace(an_engine(), delivery=DeliveryRecord(phase="Downloading"), starting_seconds=9000), {},
+        "EngineStarting", "fetching"),
+    "a large checkpoint has longer to load": (
+        replace(an_engine(), starting_seconds=2600, checkpoint_bytes=100 * GIB), SCALED, "EngineStarting", "loading"),
+    "and not for ever": (
+        replace(an_engine(), starting_seconds=2800, checkpoint_bytes=100 * GIB), SCALED, "StartupHang",
+        "within 2700 s"),
+    "a small one has less": (
+        replace(an_engine(), starting_seconds=1000, checkpoint_bytes=GIB), SCALED, "StartupHang", "within 918 s"),
+    "one of unknown size has the usual time": (
+        replace(an_engine(), starting_seconds=3500), SCALED, "EngineStarting", "loading"),
+    "a checkpoint that its launcher rejected": (
+        an_engine(phase="Exited", rejection="mtp.0.e_proj.weight is missing: take another",
+                  exit=an_exit("ModelRejected: ...", code=3)), {}, "ModelRejected", "mtp.0.e_proj.weight is missing"),
+    "one that it looks at again": (
+        an_engine(phase="WaitingForFlags", starts=2, rejection="mtp.0.e_proj.weight is missing: take another",
+                  exit=an_exit("ModelRejected: ...", code=3)), {}, "ModelRejected", "mtp.0.e_proj.weight is missing"),
+    "an engine whose plugin was not imported": (
+        tried(), {"pluginRequired": True}, "PluginAbsent", "nothing has checked"),
+    "an engine whose plugin is active": (
+        replace(tried(), engine=replace(RUNNING, plugin="flash plugin is active: vLLM 0.33.0")),
+        {"pluginRequired": True}, "Passed", "85.0"),
     "an engine that loads": (an_engine(), {}, "EngineStarting", "loading"),
     "a healthy engine that was not tried": (
         Evidence(RUNNING, healthy=True, was_healthy=True), {}, "EngineStarting", "being measured"),
@@ -71,6 +127,8 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         replace(an_engine(), was_healthy=True, starting_seconds=9000), {}, "EngineStarting", "so no more"),
     "an engine that is not healthy in its time": (
         replace(an_engine(), starting_seconds=3700), {}, "StartupHang", "within 3600 s, it was started 3700 s ago"),
+    "an engine that calls itself healthy and gives no token": (
+        stalled(), {}, "StartupHang", "not one token; try interconnect.mode Safe"),
     "an engine that died once and hangs now": (
         replace(an_engine(exit=DIED), starting_seconds=3700), {}, "StartupHang", "interconnect.mode Safe"),
     "an engine that died, by the cause among its words": (
@@ -87,10 +145,15 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         an_engine(exit=an_exit(code=None, signal="SIGKILL")), {}, "OutOfMemory", "signal SIGKILL"),
     "an engine that the kernel killed behind a shell": (
         an_engine(exit=an_exit(code=137)), {}, "OutOfMemory", "exit code 137"),
+    "an engine whose all-reduce met memory that cannot be shared": (
+        an_engine(exit=an_exit(UNSHARED, "RuntimeError: Engine core initialization failed.")),
+        {}, "EngineExited", "take expandable_segments out of PYTORCH_CUDA_ALLOC_CONF"),
     "a measurement that broke": (
         tried(doubt="/v1/completions: HTTP 500"), {}, "Inconclusive", "HTTP 500; measuring again in 30 s"),
     "other people's tokens": (
-        tried(counted_tokens=400), {}, "Inconclusive", "16 tokens for others while 384 were timed"),
+        tried(foreign_tokens=16), {}, "Inconclusive", "16 tokens for others while 384 were timed"),
+    "other people's request of one token": (
+        tried(foreign_requests=1), {}, "Inconclusive", "1 requests for others"),
     "counters that stand still": (
         tried(counted_tokens=0), {}, "Inconclusive", "moved by 0 while 384 tokens came"),
     "counters that were reset": (tried(drafted=-20), {}, "Inconclusive", "170 of -20"),
@@ -99,6 +162,10 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
     "an empty answer": (answered("", ""), {}, "WrongOutput", "is empty"),
     "two answers to a question whose answer is unknown": (
         answered("yes", "no"), NO_EXPECTATION, "WrongOutput", "different ways"),
+    "a wrong answer among many requests": (
+        among_many("42", "17"), {"decode": {**DECODE, "streams": 2}}, "WrongOutput", "'17' among 2 requests at once"),
+    "other words among many requests": (
+        among_many("yes", "no"), NO_EXPECTATION, "Passed", "85.0"),
     "two wordings of the right answer": (answered("42", "It is 42."), {}, "Passed", "85.0"),
     "one character over and over": (answered("!" * 32, "!" * 32), NO_EXPECTATION, "WrongOutput", "repeats itself"),
     "one word over and over": (answered(" the" * 16, " the" * 16), NO_EXPECTATION, "WrongOutput", "repeats itself"),
@@ -122,6 +189,10 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         tried(accepted=50), {}, "AcceptanceTooLow", "25.0 % of 200 drafted tokens accepted, wanted at least 40 %"),
     "a slow engine": (
         tried(decode_tokens_per_second=41.2), {}, "TooSlow", "decode 41.2 tok/s, wanted at least 60: look at"),
+    "a learned floor that is higher than the fixed one": (
+        tried(), {"learned": {"minTokensPerSecond": 90, "told": "learned from 5"}}, "TooSlow", "90 (learned from 5)"),
+    "a learned floor that is lower than the fixed one": (
+        tried(), {"learned": {"minTokensPerSecond": 50, "told": "learned from 5"}}, "Passed", "at least 60,"),
     "a slow first token": (
         tried(first_token_millis=800.0), {}, "FirstTokenTooSlow", "after 800 ms, wanted at most 500 ms"),
     "a slow first token where no ceiling is set": (

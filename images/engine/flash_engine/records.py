@@ -14,8 +14,17 @@ VERSION = 1
 EFFECTIVE_FILE = "effective.json"
 ENGINE_FILE = "engine.json"
 SUSPICION_FILE = "suspicion.json"
+DRAIN_FILE = "drain.json"
+QUARANTINE_FILE = "quarantine"
+"""Of the node's folder: the wish to be taken out that the operator has granted, empty where it has granted none."""
+TRIAL_FILE = "trial.json"
+CHECKPOINT_FILE = "checkpoint.json"
 
 KINDS = ("hang", "corrupt")
+
+PLUGIN_LINE = "flash plugin is active"
+"""What the vLLM plugin says once in each of vLLM's processes. vLLM goes on without a plugin that it cannot import, and
+then nothing is checked while a checkpoint is loaded."""
 
 
 class BadDocumentError(ValueError):
@@ -47,6 +56,11 @@ class Flags:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadDocumentError(f"not a flag set: {type(error).__name__}: {error}") from error
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The arguments as a program gets them: one that takes several values has them after blanks."""
+        return tuple(word for argument in self.args for word in argument.split())
 
     def same_effect(self, other: "Flags") -> bool:
         """The engine would be started alike; rows, reasons and sources may differ."""
@@ -230,6 +244,13 @@ class EngineRecord:
     """How the last run ended that did end; it stays while the next one is starting. Not that of an incident."""
     incident: Incident | None = None
     """It stays for the life of the pod."""
+    rejection: str | None = None
+    """Why the checkpoint cannot be served, in sentences: vLLM was not even started.
+
+    It stays while the next start looks again, until that has found nothing.
+    """
+    plugin: str | None = None
+    """What the vLLM plugin said of itself in this run; None while it has said nothing."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -241,6 +262,8 @@ class EngineRecord:
             "command": list(self.command),
             "exit": self.exit.to_json() if self.exit else None,
             "incident": self.incident.to_json() if self.incident else None,
+            "rejection": self.rejection,
+            "plugin": self.plugin,
         }
 
     @property
@@ -270,6 +293,8 @@ class EngineRecord:
             command=tuple(raw.get("command", ())),
             exit=Exit.parse(raw["exit"]) if raw.get("exit") else None,
             incident=Incident.parse(raw["incident"]) if raw.get("incident") else None,
+            rejection=raw.get("rejection"),
+            plugin=raw.get("plugin"),
         )
 
 

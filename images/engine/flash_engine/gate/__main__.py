@@ -5,6 +5,7 @@ verdict: /readyz for the kubelet, /result for the operator, /metrics. Settings c
 
     FLASH_GATE_CONFIG   path of gate.json: floors, prompts, timeouts
     FLASH_RUN_DIR       folder shared with the launcher: effective.json, engine.json
+    FLASH_NODE_DIR      folder of the pod's annotations: learned floor, granted quarantine (none)
     FLASH_ENGINE_URL    address of the engine (http://127.0.0.1:8000)
     FLASH_GATE_PORT     port to serve on (9400)
 """
@@ -40,6 +41,7 @@ class Settings:
 
     config_file: Path
     run_dir: Path
+    node_dir: Path | None
     engine: str
     port: int
 
@@ -49,6 +51,7 @@ class Settings:
         return cls(
             config_file=Path(environment["FLASH_GATE_CONFIG"]),
             run_dir=Path(environment["FLASH_RUN_DIR"]),
+            node_dir=Path(environment["FLASH_NODE_DIR"]) if "FLASH_NODE_DIR" in environment else None,
             engine=environment.get("FLASH_ENGINE_URL", "http://127.0.0.1:8000"),
             port=int(environment.get("FLASH_GATE_PORT", "9400")),
         )
@@ -94,7 +97,8 @@ async def serve(settings: Settings) -> None:
     metrics = GateMetrics()
     # A connection for each request: one that was kept would break when the engine restarts, and look like its fault.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        gate = Gate(EngineClient(session, settings.engine), settings.config_file, settings.run_dir, metrics.show)
+        client = EngineClient(session, settings.engine)
+        gate = Gate(client, settings.config_file, settings.run_dir, metrics.show, node_dir=settings.node_dir)
         app = make_app(gate, metrics, settings.run_dir)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()

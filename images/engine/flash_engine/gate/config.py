@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
+GIB = 1 << 30
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Floor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class BadConfigError(ValueError):
@@ -48,10 +50,40 @@ class Golden(_Document):
 class Decode(_Document):
     """What is timed, and the floor in tokens per second of one stream."""
 
-    min_tokens_per_second: Floor
+    min_tokens_per_second: Bound
     prompt: str
     tokens: Annotated[int, Field(ge=2)] = 128
     samples: Annotated[int, Field(ge=1)] = 3
+    """Most timed streams; fewer where the figures are clear earlier."""
+    streams: Annotated[int, Field(ge=1)] = 1
+    """Requests at once in a last round that nothing is timed in: faults of kernels show under load first."""
+
+
+class Serving(_Document):
+    """How an engine is watched that has passed."""
+
+    watch_seconds: Seconds = 5
+    windows: Annotated[int, Field(ge=1)] = 3
+    """Bad looks in a row before anything is believed."""
+    tolerance_percent: Annotated[float, Field(ge=0, lt=100)] = 10
+    """How far below the floor traffic may be: users' prompts draft worse than the gate's."""
+    stall_seconds: Seconds = 60
+    """An engine with requests that makes no step for so long hangs."""
+    on_degraded: Literal["Report", "Quarantine", "Restart"] = "Quarantine"
+
+
+class StartupBudget(_Document):
+    """How long a start may take by what has to be loaded."""
+
+    base_seconds: Seconds = 900
+    seconds_per_gibibyte: Bound = 18
+
+
+class LearnedFloor(_Document):
+    """The floor of one pod, handed over by the operator: learned from what others of its class have done."""
+
+    min_tokens_per_second: Bound
+    told: str = ""
 
 
 class GateConfig(_Document):
@@ -59,13 +91,38 @@ class GateConfig(_Document):
 
     model: str
     speculation: Speculation = Speculation()
+    plugin_required: bool = False
+    """Whether the engine must have said that its vLLM plugin is active."""
     golden: Golden
     decode: Decode
-    min_acceptance_percent: Floor = 40
-    max_first_token_millis: Floor | None = None
+    min_acceptance_percent: Bound = 40
+    max_first_token_millis: Bound | None = None
     startup_timeout_seconds: Seconds = 3600
+    startup_budget: StartupBudget | None = None
+    """Holds instead of `startup_timeout_seconds` once the checkpoint's size is known."""
     request_timeout_seconds: Seconds = 120
-    retry_seconds: Floor = 30
+    retry_seconds: Bound = 30
+    floor_from: Literal["Fixed", "Learned"] = "Fixed"
+    serving: Serving = Serving()
+    learned: LearnedFloor | None = None
+    """Not in the file: it is the pod's own, and comes with its annotations."""
+
+    @property
+    def floor(self) -> float:
+        """Least decode speed of one stream; the fixed floor holds where a learned one would be lower."""
+        fixed = self.decode.min_tokens_per_second
+        return max(fixed, self.learned.min_tokens_per_second) if self.learned else fixed
+
+    def startup_seconds(self, checkpoint_bytes: int | None) -> float:
+        """Longest time from the engine's start to its health."""
+        budget = self.startup_budget
+        if budget is None or not checkpoint_bytes:
+            return self.startup_timeout_seconds
+        return budget.base_seconds + budget.seconds_per_gibibyte * checkpoint_bytes / GIB
+
+    @property
+    def floor_origin(self) -> Literal["Fixed", "Learned"]:
+        return "Learned" if self.floor > self.decode.min_tokens_per_second else "Fixed"
 
     @classmethod
     def read(cls, path: Path) -> "GateConfig":
@@ -95,4 +152,4 @@ class GateConfig(_Document):
     def asked(self) -> tuple[object, ...]:
         """What reaches the engine; floors, the expected text and the number of samples do not."""
         golden, decode = self.golden, self.decode
-        return (self.model, golden.kind, golden.prompt, golden.max_tokens, decode.prompt, decode.tokens)
+        return (self.model, golden.kind, golden.prompt, golden.max_tokens, decode.prompt, decode.tokens, decode.streams)

@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import aiohttp
@@ -12,7 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from flash_engine.gate.config import GateConfig, Golden
 from flash_engine.gate.engine_metrics import EngineCounters
 from flash_engine.gate.evidence import Health
-from flash_engine.gate.measurement import Stream
+from flash_engine.gate.measurement import Arrival, Stream
 
 LOOK_SECONDS = 10.0
 """A busy engine answers late, and is healthy all the same: impatience here is what makes probes flap."""
@@ -27,6 +26,13 @@ class EngineRequestError(RuntimeError):
 
 class NoAnswerError(EngineRequestError):
     """A request whose time ran out."""
+
+
+SLOWEST_TIMES = 8.0
+LEAST_PATIENCE_SECONDS = 30.0
+"""A timed stream has eight times what it takes at the floor, and never less than this."""
+
+Enough = Callable[[Sequence[Arrival]], bool]
 
 
 class EngineClient:
@@ -70,24 +76,36 @@ class EngineClient:
             raise EngineRequestError(f"{path}: an answer without a choice: {json.dumps(reply)[:200]}") from error
         return str(text)
 
-    async def stream(self, config: GateConfig, *, tokens: int | None = None) -> Stream:
-        """One timed completion of exactly `tokens` tokens, `decode.tokens` by default. Raises EngineRequestError."""
+    async def stream(self, config: GateConfig, *, tokens: int | None = None, enough: Enough | None = None) -> Stream:
+        """One timed completion of exactly `tokens` tokens, `decode.tokens` by default; cut once `enough` says so.
+
+        One that takes too long is cut as well, and is a slow stream where its tokens still came.
+        Raises NoAnswerError where they did not, EngineRequestError for what else went wrong.
+        """
+        wanted = tokens or config.decode.tokens
         body = {
             "model": config.model,
             "prompt": config.decode.prompt,
-            "max_tokens": tokens or config.decode.tokens,
+            "max_tokens": wanted,
             "temperature": 0,
             # An answer that ends early would be timed over a handful of tokens.
             "ignore_eos": True,
             "stream": True,
-            "stream_options": {"include_usage": True},
+            # Of vLLM alone: the tokens so far with each chunk, for accepted drafts arrive together.
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
-        timeout = aiohttp.ClientTimeout(total=config.request_timeout_seconds)
-        asked = time.monotonic()
+        reading = Reading(asked=_now(), enough=enough)
+        patience = _patience(config, wanted)
+        timeout = aiohttp.ClientTimeout(total=patience)
         try:
             async with self._session.post(f"{self._address}/v1/completions", json=body, timeout=timeout) as answer:
                 await _check(answer, "/v1/completions")
-                return await _timed(answer, asked)
+                return await reading.read(answer)
+        except TimeoutError as error:
+            slow = reading.slow_stream(_now(), patience)
+            if slow:
+                return slow
+            raise NoAnswerError(f"/v1/completions: {_what(error)}") from error
         except TROUBLE as error:
             raise EngineRequestError(f"/v1/completions: {_what(error)}") from error
 
@@ -115,22 +133,71 @@ def _spoken(message: dict[str, Any]) -> str:
     return " ".join(str(message[key]) for key in ("reasoning", "reasoning_content", "content") if message.get(key))
 
 
-async def _timed(answer: aiohttp.ClientResponse, asked: float) -> Stream:
-    """From the first chunk with text to the last chunk, with or without: special tokens have no text but take time."""
-    first = last = None
-    tokens = 0
-    async for event in _events(answer):
-        if "error" in event:
-            raise EngineRequestError(f"/v1/completions: the stream ended with {json.dumps(event['error'])[:200]}")
-        choices = event.get("choices") or ()
+def _now() -> float:
+    """The event loop's clock, which the timeouts go by."""
+    return asyncio.get_running_loop().time()
+
+
+def _patience(config: GateConfig, tokens: int) -> float:
+    at_floor = tokens / config.floor if config.floor else config.request_timeout_seconds
+    return min(config.request_timeout_seconds, max(LEAST_PATIENCE_SECONDS, SLOWEST_TIMES * at_floor))
+
+
+class Reading:
+    """A stream while it comes.
+
+    From the first chunk with text to the last chunk, with or without: special tokens have no text but take time.
+    """
+
+    def __init__(self, asked: float, enough: Enough | None = None) -> None:
+        self._asked = asked
+        self._enough = enough
+        self._first: float | None = None
+        self._last: float | None = None
+        self._tokens = 0
+        self._arrivals: list[Arrival] = []
+
+    async def read(self, answer: aiohttp.ClientResponse) -> Stream:
+        """Raises EngineRequestError."""
+        async for event in _events(answer):
+            if "error" in event:
+                raise EngineRequestError(f"/v1/completions: the stream ended with {json.dumps(event['error'])[:200]}")
+            self.take(event)
+            if self._enough and self._arrivals and self._enough(self._arrivals):
+                return self.stream(cut=True)
+        if self._first is None or self._last is None or not self._tokens:
+            raise EngineRequestError("/v1/completions: the stream ended without text or without usage")
+        return self.stream()
+
+    def slow_stream(self, at: float, patience: float) -> Stream | None:
+        """What came of a stream whose time ran out, None for one that stood still for half of it."""
+        moving = self._last is not None and at - self._last < patience / 2
+        return self.stream(cut=True) if moving and len(self._arrivals) > 1 else None
+
+    def take(self, event: dict[str, Any]) -> None:
+        """An event of the stream, at the moment that it came."""
+        choices, usage = event.get("choices") or (), event.get("usage") or {}
+        self._tokens = usage.get("completion_tokens", self._tokens)
         if choices:
-            last = time.monotonic()
-        if first is None and any(choice.get("text") for choice in choices):
-            first = last
-        tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
-    if first is None or last is None or not tokens:
-        raise EngineRequestError("/v1/completions: the stream ended without text or without usage")
-    return Stream(asked=asked, first=first, last=last, tokens=tokens)
+            self._last = _now()
+        if self._first is None and any(choice.get("text") for choice in choices):
+            self._first = self._last
+        if choices and self._first is not None and self._last is not None and "completion_tokens" in usage:
+            self._arrivals.append(Arrival(self._last, self._tokens))
+
+    def stream(self, *, cut: bool = False) -> Stream:
+        """What came so far. Raises ValueError where nothing did."""
+        if self._first is None or self._last is None:
+            raise ValueError("nothing came")
+        return Stream(
+            asked=self._asked,
+            first=self._first,
+            last=self._last,
+            tokens=self._tokens,
+            arrivals=tuple(self._arrivals),
+            first_tokens=self._arrivals[0].tokens if self._arrivals else 1,
+            cut=cut,
+        )
 
 
 async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:

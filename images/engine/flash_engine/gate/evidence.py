@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
+from flash_engine.delivery.record import DeliveryRecord
 from flash_engine.gate.measurement import Measurement
 from flash_engine.records import EngineRecord, Exit
 
@@ -24,6 +25,17 @@ class GoldenAnswers:
 
 
 @dataclass(frozen=True)
+class Crowd:
+    """As many requests at once as the engine is made for: it lived, and what it answered."""
+
+    streams: int
+    texts: tuple[str, ...]
+    """Golden answers among the other requests."""
+    tokens_per_second: float
+    """Of all streams together."""
+
+
+@dataclass(frozen=True)
 class Trial:
     """What one trial of a healthy engine brought to light."""
 
@@ -32,7 +44,19 @@ class Trial:
     doubt: str | None = None
     """Why it cannot be judged: a stream that broke, a counter that is missing."""
     stalled: bool = False
-    """The golden question brought no token in its whole time, though the engine was healthy and had nothing else."""
+    """A request brought no token in its time, though the engine was healthy and had nothing else."""
+    crowd: Crowd | None = None
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """An engine that passed, and fails while it serves."""
+
+    message: str
+    since: str
+    """Names the wish to be taken out, so that a grant is of this one."""
+    measured: bool
+    """By requests of the gate; False where traffic alone tells."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +73,10 @@ class Evidence:
     """Time since the engine process was started."""
     trial: Trial | None = None
     """None while this run of the engine was not tried yet."""
+    delivery: DeliveryRecord | None = None
+    """How far the model has come; None where it is fetched by nobody."""
+    checkpoint_bytes: int | None = None
+    """What the engine has to load; None while that is not known."""
 
     @property
     def measurement(self) -> Measurement | None:
@@ -58,6 +86,11 @@ class Evidence:
     def ended(self) -> Exit | None:
         """How the engine ended that has not been healthy since."""
         return None if self.healthy or self.engine.exit == self.overcome else self.engine.exit
+
+    @property
+    def is_being_delivered(self) -> bool:
+        """The engine's container starts only after the model is there, so there is no engine yet."""
+        return self.delivery is not None and self.delivery.phase != "Complete" and not self.healthy
 
     def after_look(self, engine: EngineRecord, health: Health, at: datetime) -> "Evidence":
         """The evidence with what a look at the engine has shown.

@@ -1,28 +1,54 @@
 """The gate in time: watch the engine, try it once it is healthy, latch the verdict, try again after a failure.
 
-A verdict is of one run of the engine (its pid and start). Passed stays until that run ends: the gate does not
-measure while it serves, for its own requests would queue behind those of users.
+A verdict is of one run of the engine (its pid and start). Once it has passed, its counters are watched (`serving`), and
+it is measured again only where they raise a suspicion and nobody is on it: the gate's requests would queue behind those
+of users, and theirs behind the gate's. An engine that then fails is Degraded, and stays ready until the operator grants
+it to be taken out. One that hangs serves nobody, so it is not ready at once.
 """
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from flash_engine.delivery.record import DELIVERY_FILE, DeliveryRecord
+from flash_engine.drain.request import is_asked
 from flash_engine.gate.config import BadConfigError, GateConfig
 from flash_engine.gate.engine_client import EngineClient
-from flash_engine.gate.evidence import Evidence, Trial
+from flash_engine.gate.evidence import Degradation, Evidence, Trial
+from flash_engine.gate.hand_over import granted_quarantine, learned_floor
+from flash_engine.gate.memory import Memory
+from flash_engine.gate.serving import ServingWatch
+from flash_engine.gate.standing import Standing
 from flash_engine.gate.suspicion import Suspicions
 from flash_engine.gate.trial import try_engine
 from flash_engine.gate.verdict import Verdict, judge
-from flash_engine.records import ENGINE_FILE, SUSPICION_FILE, EngineRecord, now
+from flash_engine.records import (
+    CHECKPOINT_FILE,
+    ENGINE_FILE,
+    SUSPICION_FILE,
+    TRIAL_FILE,
+    EngineRecord,
+    now,
+    read_document,
+)
 
 log = logging.getLogger("flash.gate")
 
 WATCH_SECONDS = 1.0
+
+FLOOR_SECONDS = 20.0
+"""How long a healthy engine waits for its learned floor; without an operator the fixed one must do."""
+
+SERIOUS = frozenset({"WrongOutput", "StartupHang"})
+"""What an engine that serves must not go on with: it is worse than no answer."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -36,6 +62,22 @@ class State:
     healthy_at: str | None = None
     gate_millis: float | None = None
     """From the engine's first healthy answer to its first verdict."""
+    standing: Standing = Standing()  # noqa: RUF009 - frozen
+    blind: str | None = None
+    """Why an engine that serves is not watched."""
+    degraded: Degradation | None = None
+    hung: bool = False
+    quarantined: bool = False
+    draining: bool = False
+    restart: bool = False
+    """The engine is to be started anew: it hangs, or is degraded, taken out, and `onDegraded` says so."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether users' requests may come."""
+        if self.draining or self.hung:
+            return False
+        return self.verdict.passed or (self.verdict.reason == "Degraded" and not self.quarantined)
 
 
 @dataclass(frozen=True)
@@ -50,10 +92,23 @@ class Gate:
     """Owns the state; `watch` changes it, the server shows it."""
 
     def __init__(
-        self, client: EngineClient, config_file: Path, run_dir: Path, on_change: Callable[[State], None]
+        self,
+        client: EngineClient,
+        config_file: Path,
+        run_dir: Path,
+        on_change: Callable[[State], None],
+        *,
+        node_dir: Path | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.state = State()
         self._client = client
+        self._node_dir = node_dir
+        self._clock = clock
+        self._serving = ServingWatch(client)
+        self._memory = Memory(run_dir / TRIAL_FILE)
+        self._proved = False
+        """The evidence passes, whatever happened to the engine since."""
         self._config_file = config_file
         self._run_dir = run_dir
         self._on_change = on_change
@@ -87,17 +142,43 @@ class Gate:
         config = self.config
         if config is None:
             return
+        self._recall(config)
         self._judge(config)
         if self._is_due(config):
             await self._try(config)
-            # A request that broke may be an engine that died: then that is the news, and not the request.
-            await self._look_at_engine()
-            self._judge(self.config or config)
-            self._suspicions.weigh(self.state.evidence, self.state.verdict, config)
+            await self._judge_anew(config)
+        elif self._proved:
+            await self._watch_serving(config)
+
+    def _recall(self, config: GateConfig) -> None:
+        """Once, by a gate that has tried nothing yet: the trial that an earlier life of it made of this run."""
+        evidence = self.state.evidence
+        if not evidence.healthy or evidence.trial or self.state.attempts or self._attempt:
+            return
+        recalled = self._memory.recall(evidence.engine, config)
+        if recalled:
+            log.info("recalled a trial")
+            trial, degraded = recalled
+            self._attempt, self._trial_under, self._launched_under = _Attempt(config, self._monotonic()), config, config
+            self.state = replace(self.state, evidence=replace(evidence, trial=trial), degraded=degraded)
+
+    def _keep(self) -> None:
+        trial, under = self.state.evidence.trial, self._trial_under
+        if self._proved and trial and under:
+            self._memory.keep(trial, self.state.degraded, self.state.evidence.engine, under)
+
+    async def _judge_anew(self, config: GateConfig) -> None:
+        """After a trial. A request that broke may be an engine that died: then that is the news, not the request."""
+        await self._look_at_engine()
+        self._judge(self.config or config)
+        self._suspicions.weigh(self.state.evidence, self.state.verdict, config)
+        self._keep()
 
     def _read_config(self) -> None:
         try:
-            self._written = GateConfig.read(self._config_file)
+            written = GateConfig.read(self._config_file)
+            learned = learned_floor(self._node_dir) if written.floor_from == "Learned" else None
+            self._written = written.model_copy(update={"learned": learned})
         except BadConfigError as error:
             # The kubelet replaces the file in one step, so this is no half-written one; the last good one stands.
             if self._written is None:
@@ -113,16 +194,29 @@ class Gate:
         health = await self._client.health()
         # The record is read after the answer: an exit that is written down meanwhile must not be missed.
         record = EngineRecord.read(self._run_dir / ENGINE_FILE)
-        evidence = before.after_look(record, health, datetime.now(UTC))
-        self.state = replace(self.state, evidence=evidence)
+        evidence = replace(before.after_look(record, health, self._clock()), **self._look_at_model())
+        self.state = replace(self.state, evidence=evidence, draining=is_asked(self._run_dir, record))
         if evidence.trial is None:
             self._trial_under = None
         if not evidence.healthy or evidence.engine.run != before.engine.run:
             self._launched_under, self._attempt = None, None
-            self.state = replace(self.state, healthy_at=None, gate_millis=None)
+            self._serving.forget()
+            self.state = replace(self.state, healthy_at=None, gate_millis=None, degraded=None)
         if evidence.healthy and self.state.healthy_at is None:
-            self._healthy_since = time.monotonic()
+            self._healthy_since = self._monotonic()
             self.state = replace(self.state, healthy_at=now())
+
+    def _look_at_model(self) -> dict[str, Any]:
+        """What was fetched, and what is to be loaded."""
+        checkpoint = read_document(self._run_dir / CHECKPOINT_FILE) or {}
+        delivery = DeliveryRecord.read(self._run_dir / DELIVERY_FILE)
+        stored = checkpoint.get("storedBytes") or (delivery.total_bytes if delivery else None)
+        return {"delivery": delivery, "checkpoint_bytes": stored if isinstance(stored, int) else None}
+
+    @staticmethod
+    def _monotonic() -> float:
+        """The event loop's clock, which pauses and timeouts go by."""
+        return asyncio.get_running_loop().time()
 
     def _is_due(self, config: GateConfig) -> bool:
         """Whether to try the engine now.
@@ -134,31 +228,79 @@ class Gate:
         failed                            after the pause
         passed                            no
         """
-        if not self.state.evidence.healthy:
+        if not self.state.evidence.healthy or self.state.draining or self._waits_for_floor(config):
             return False
         if self._attempt is None or not config.measures_like(self._attempt.under):
             return True
         if self.state.verdict.reason == "EngineStarting":
             return True
         rests_on_it = self._trial_under is not None and config.measures_like(self._trial_under)
-        paused = time.monotonic() - self._attempt.at >= config.retry_seconds
-        return paused and not (self.state.verdict.passed and rests_on_it)
+        return self._paused(config) and not (self._proved and rests_on_it)
+
+    def _paused(self, config: GateConfig) -> bool:
+        return self._attempt is None or self._monotonic() - self._attempt.at >= config.retry_seconds
+
+    def _waits_for_floor(self, config: GateConfig) -> bool:
+        waited = self._monotonic() - self._healthy_since
+        return config.floor_from == "Learned" and config.learned is None and waited < FLOOR_SECONDS
+
+    async def _watch_serving(self, config: GateConfig) -> None:
+        """See `standing`. A suspicion is measured as soon as nobody is on the engine, a degradation now and then."""
+        await self._serving.look(config)
+        standing, degraded = self._serving.standing, self.state.degraded
+        doubted = standing.suspected(config) or self.state.degraded is not None
+        if standing.idle and doubted and self._paused(config) and not self.state.draining:
+            await self._measure_again(config)
+        elif standing.believed(config) and self.state.degraded is None:
+            self._degrade(standing.told, measured=False)
+        elif standing.recovered(config) and self.state.degraded and not self.state.degraded.measured:
+            self.state = replace(self.state, degraded=None)
+        self._judge(config)
+        if self.state.degraded != degraded:
+            self._keep()
+        if self.state.hung:
+            self._suspicions.hung(self.state.evidence, self.state.verdict.message)
+
+    async def _measure_again(self, config: GateConfig) -> None:
+        """An engine that served and that nobody is on. What is not clear changes nothing."""
+        trial = await try_engine(self._client, config)
+        self._attempt = _Attempt(config, self._monotonic())
+        found = replace(self.state.evidence, trial=trial)
+        verdict = judge(found, config)
+        self.state = replace(self.state, attempts=self.state.attempts + 1, checked_at=now())
+        self._tell_trial(trial, kept=not verdict.passed)
+        if verdict.passed or verdict.reason in SERIOUS:
+            self._serving.forget()
+            self.state = replace(self.state, evidence=found, degraded=None)
+            self._trial_under = config
+            await self._judge_anew(config)
+        elif verdict.reason != "Inconclusive":
+            self._degrade(f"{verdict.reason}: {verdict.message}", measured=True)
+
+    def _degrade(self, message: str, *, measured: bool) -> None:
+        since = self.state.degraded.since if self.state.degraded else now()
+        self.state = replace(self.state, degraded=Degradation(message, since, measured))
 
     async def _try(self, config: GateConfig) -> None:
         trial = await try_engine(self._client, config)
-        tried_at = time.monotonic()
+        tried_at = self._monotonic()
         self._attempt = _Attempt(config, tried_at)
         self._launched_under = self._launched_under or config
         millis = self.state.gate_millis or round((tried_at - self._healthy_since) * 1000)
         self.state = replace(self.state, attempts=self.state.attempts + 1, checked_at=now(), gate_millis=millis)
         found = replace(self.state.evidence, trial=trial)
-        unsure = judge(found, config).reason == "Inconclusive" and not trial.stalled
-        kept = self.state.verdict.passed and unsure
+        unsure = judge(found, config).reason == "Inconclusive"
+        kept = unsure and (self._proved or self._hung_before())
         self._tell_trial(trial, kept=kept)
         if not kept:
             # An engine that serves is never quiet: that it cannot be measured speaks against nothing it proved.
             self.state = replace(self.state, evidence=found)
             self._trial_under = config
+
+    def _hung_before(self) -> bool:
+        """A hang is over when the engine gives a token, and not when it cannot be asked."""
+        before = self.state.evidence.trial
+        return before is not None and before.stalled
 
     def _tell_trial(self, trial: Trial, *, kept: bool) -> None:
         figures = trial.measurement
@@ -176,7 +318,30 @@ class Gate:
         under = self._trial_under
         if under is not None and not config.measures_like(under):
             config = config.model_copy(update={"golden": under.golden})
-        self._show(replace(self.state, verdict=judge(self.state.evidence, config)))
+        verdict = judge(self.state.evidence, config)
+        self._proved = verdict.passed
+        standing, degraded = self._serving.standing, self.state.degraded
+        hung = self._proved and standing.hangs(config)
+        quarantined = degraded is not None and granted_quarantine(self._node_dir) == degraded.since
+        quarantined = quarantined and config.serving.on_degraded != "Report"
+        if hung:
+            verdict = Verdict("Degraded", standing.hang_told)
+        elif self._proved and degraded:
+            verdict = Verdict("Degraded", degraded.message)
+        restart = hung or (
+            quarantined and config.serving.on_degraded == "Restart" and bool(degraded and degraded.measured)
+        )
+        self._show(
+            replace(
+                self.state,
+                verdict=verdict,
+                standing=standing,
+                blind=self._serving.blind,
+                hung=hung,
+                quarantined=quarantined,
+                restart=restart,
+            )
+        )
 
     def _show(self, state: State) -> None:
         changed = state.verdict != self.state.verdict

@@ -1,10 +1,24 @@
 """From timestamps and counters to figures. Pure arithmetic."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from flash_engine.gate.engine_metrics import EngineCounters
+
+BLOCK_TOKENS = 16
+"""Tokens whose rate is one vote on the floor: 0.2 s at 85 tok/s, so that a stall of the machine spoils few votes."""
+
+CUT_SLACK_TOKENS = 24
+"""What an engine may still generate of a stream that was cut, until it notices."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A chunk with text: when it came (seconds), and how many tokens of the stream had come with it."""
+
+    at: float
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -18,15 +32,79 @@ class Stream:
     first: float
     last: float
     tokens: int
+    arrivals: tuple[Arrival, ...] = ()
+    """Empty where the engine tells the tokens only at the end."""
+    first_tokens: int = 1
+    """Tokens of the first chunk: they belong to the prompt's processing."""
+    cut: bool = False
+    """Ended by us, because its speed was clear, or it took too long."""
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """(tokens - 1) / (last - first): the first token belongs to the prompt's processing."""
-        return (self.tokens - 1) / (self.last - self.first) if self.last > self.first else 0.0
+        """(tokens - those of the first chunk) / (last - first)."""
+        return (self.tokens - self.first_tokens) / (self.last - self.first) if self.last > self.first else 0.0
 
     @property
     def first_token_millis(self) -> float:
         return (self.first - self.asked) * 1000
+
+    @property
+    def block_rates(self) -> tuple[float, ...]:
+        return tuple(block_rates(self.arrivals))
+
+
+def block_rates(arrivals: Sequence[Arrival]) -> Iterator[float]:
+    """Tokens per second of each whole block, in order. A block ends with the chunk that fills it."""
+    if not arrivals:
+        return
+    began = arrivals[0]
+    for arrival in arrivals[1:]:
+        tokens, seconds = arrival.tokens - began.tokens, arrival.at - began.at
+        if tokens >= BLOCK_TOKENS:
+            yield tokens / seconds if seconds > 0 else float("inf")
+            began = arrival
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One timed stream, with the engine's counters at rest before it and after it."""
+
+    stream: Stream
+    before: EngineCounters
+    after: EngineCounters
+
+    @property
+    def counted_tokens(self) -> int:
+        """Tokens that the engine itself counted meanwhile, ours and those of others."""
+        return round(self.after.generated - self.before.generated)
+
+    @property
+    def foreign_tokens(self) -> int:
+        """Tokens that the engine generated meanwhile for somebody else."""
+        slack = CUT_SLACK_TOKENS if self.stream.cut else 0
+        surplus = self.counted_tokens - self.stream.tokens
+        return surplus if surplus > slack else 0
+
+    @property
+    def foreign_requests(self) -> int:
+        """Requests of others that ended meanwhile: one of a long prompt and one token slows ours all the same."""
+        ended = _change(self.before.finished, self.after.finished) or 0
+        return max(0, ended - 1)
+
+    @property
+    def drafted(self) -> int | None:
+        return _change(self.before.drafted, self.after.drafted)
+
+    @property
+    def accepted(self) -> int | None:
+        return _change(self.before.accepted, self.after.accepted)
+
+    @property
+    def disturbed(self) -> bool:
+        """It says nothing: others were on the engine, or its counters do not tell what it did."""
+        drafted, accepted = self.drafted or 0, self.accepted or 0
+        astray = self.counted_tokens < self.stream.tokens or not 0 <= accepted <= drafted
+        return astray or self.foreign_tokens > 0 or self.foreign_requests > 0
 
 
 @dataclass(frozen=True)
@@ -42,11 +120,10 @@ class Measurement:
     duration_millis: float
     counted_tokens: int
     """Tokens that the engine itself counted meanwhile, ours and those of others."""
-
-    @property
-    def foreign_tokens(self) -> int:
-        """Tokens that the engine generated meanwhile for somebody else."""
-        return max(0, self.counted_tokens - self.tokens)
+    foreign_tokens: int = 0
+    foreign_requests: int = 0
+    samples: tuple[Sample, ...] = ()
+    """What it rests on."""
 
     @property
     def acceptance_percent(self) -> float | None:
@@ -55,19 +132,33 @@ class Measurement:
             return None
         return 100 * self.accepted / self.drafted
 
+    @property
+    def block_rates(self) -> tuple[float, ...]:
+        """Of all samples, in the order in which they came."""
+        return tuple(rate for sample in self.samples for rate in sample.stream.block_rates)
 
-def measure(streams: Sequence[Stream], before: EngineCounters, after: EngineCounters) -> Measurement:
-    """Figures of at least one stream, with the counters as they were before the first and after the last."""
-    tokens = sum(stream.tokens for stream in streams)
+
+def measure(samples: Sequence[Sample]) -> Measurement:
+    """Figures of at least one sample."""
+    streams = [sample.stream for sample in samples]
     return Measurement(
         decode_tokens_per_second=median(stream.decode_tokens_per_second for stream in streams),
         first_token_millis=median(stream.first_token_millis for stream in streams),
-        tokens=tokens,
-        drafted=_change(before.drafted, after.drafted),
-        accepted=_change(before.accepted, after.accepted),
+        tokens=sum(stream.tokens for stream in streams),
+        drafted=_total([sample.drafted for sample in samples]),
+        accepted=_total([sample.accepted for sample in samples]),
         duration_millis=(streams[-1].last - streams[0].asked) * 1000,
-        counted_tokens=round(after.generated - before.generated),
+        counted_tokens=sum(sample.counted_tokens for sample in samples),
+        foreign_tokens=sum(sample.foreign_tokens for sample in samples),
+        foreign_requests=sum(sample.foreign_requests for sample in samples),
+        samples=tuple(samples),
     )
+
+
+def _total(changes: Sequence[int | None]) -> int | None:
+    """None where a counter was not there."""
+    known = [change for change in changes if change is not None]
+    return sum(known) if len(known) == len(changes) else None
 
 
 def _change(before: float | None, after: float | None) -> int | None:

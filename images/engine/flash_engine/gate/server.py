@@ -22,6 +22,7 @@ def make_app(gate: Gate, metrics: GateMetrics, run_dir: Path) -> web.Application
         [
             web.get("/readyz", readyz),
             web.get("/healthz", healthz),
+            web.get("/livez", livez),
             web.get("/result", result),
             web.get("/metrics", show_metrics),
         ]
@@ -30,9 +31,20 @@ def make_app(gate: Gate, metrics: GateMetrics, run_dir: Path) -> web.Application
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """200 only where the latched verdict is Passed. The body says why, for `kubectl describe` shows it."""
-    verdict = request.app[GATE].state.verdict
-    return web.Response(status=200 if verdict.passed else 503, text=f"{verdict.reason}: {verdict.message}\n")
+    """200 where users' requests may come. The body says why not, for `kubectl describe` shows it."""
+    state = request.app[GATE].state
+    told = (
+        "Draining: the pod is on its way out" if state.draining else f"{state.verdict.reason}: {state.verdict.message}"
+    )
+    return web.Response(status=200 if state.ready else 503, text=f"{told}\n")
+
+
+async def livez(request: web.Request) -> web.Response:
+    """The engine's life, by its progress and never by its latency: 503 where only another start can help."""
+    state = request.app[GATE].state
+    if not state.restart:
+        return web.Response(text="ok\n")
+    return web.Response(status=503, text=f"{state.verdict.reason}: {state.verdict.message}\n")
 
 
 async def healthz(_request: web.Request) -> web.Response:

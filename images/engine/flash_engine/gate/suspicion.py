@@ -41,6 +41,13 @@ class Suspicions:
         if suspicion and not self._told and (suspicion.kind == "hang" or self._same_question(config)):
             self._write(suspicion)
 
+    def hung(self, evidence: Evidence, message: str) -> None:
+        """Of a run that served: requests are on it, and it makes no step."""
+        if evidence.engine.run != self._run:
+            self._run, self._told, self._right_under = evidence.engine.run, False, None
+        if evidence.engine.pid is not None and not self._told:
+            self._write(Suspicion("hang", "S3", message, evidence.engine.pid, evidence.engine.started_at, now()))
+
     def _same_question(self, config: GateConfig) -> bool:
         """Other words expected of an engine that gave the right ones before are no fault of its link."""
         return self._right_under in (None, config.golden)

@@ -1,8 +1,11 @@
 """The judge: an ordered chain of checks over the evidence, the first that objects decides.
 
-    StartupHang                 this run of the engine has not become healthy within its time
+    ModelUnavailable            the model could not be fetched; nothing is started before it is there
+    ModelRejected               the launcher has looked at the checkpoint, and started nothing
+    StartupHang                 this run of the engine has not become healthy within its time, or is and gives no token
     EngineExited, OutOfMemory   the process ended, and has not been healthy since
     EngineStarting              not healthy yet, or not tried yet
+    PluginAbsent                healthy, and nothing has checked what was loaded
     Inconclusive                something was measured, but not what it should be
     WrongOutput                 the golden answer is wrong: nothing else matters then
     SpeculationAbsent           drafts are expected, and the engine makes none
@@ -11,7 +14,7 @@
     Passed
 
 Each reason is one cause for one remedy, and the message carries the figures and the remedy. `Degraded` is for an
-engine that passed and got slow while it served; nothing gives it yet.
+engine that passed and fails while it serves: `standing` finds that out.
 """
 
 import re
@@ -20,13 +23,16 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from flash_engine.gate.config import GateConfig
-from flash_engine.gate.evidence import Evidence, GoldenAnswers
+from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
 from flash_engine.gate.last_words import met_expandable_segments, ran_out_of_memory, telling_line
 from flash_engine.records import Exit
 
 Reason = Literal[
     "Passed",
     "EngineStarting",
+    "ModelUnavailable",
+    "ModelRejected",
+    "PluginAbsent",
     "EngineExited",
     "OutOfMemory",
     "StartupHang",
@@ -77,7 +83,8 @@ def judge(evidence: Evidence, config: GateConfig) -> Verdict:
 
 def startup_hang(evidence: Evidence, config: GateConfig) -> Verdict | None:
     """Before the last exit: that a run came after it and got stuck is the newer news."""
-    if evidence.was_healthy or evidence.starting_seconds <= config.startup_timeout_seconds:
+    patience = config.startup_seconds(evidence.checkpoint_bytes)
+    if evidence.was_healthy or evidence.starting_seconds <= patience:
         return None
     incident = evidence.engine.incident
     remedy = (
@@ -88,8 +95,39 @@ def startup_hang(evidence: Evidence, config: GateConfig) -> Verdict | None:
     )
     return Verdict(
         "StartupHang",
-        f"the engine has not become healthy within {config.startup_timeout_seconds:g} s, it was started "
+        f"the engine has not become healthy within {patience:.0f} s, it was started "
         f"{evidence.starting_seconds:.0f} s ago: its log tells where it stands; {remedy}",
+    )
+
+
+def model_unavailable(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """A failure stays until another attempt has come further, so that it is seen between two attempts."""
+    delivery = evidence.delivery
+    if delivery is None or not evidence.is_being_delivered or delivery.failure is None:
+        return None
+    return Verdict("ModelUnavailable", delivery.failure)
+
+
+def being_delivered(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """Time that counts against nothing: the fetch itself ends where no byte comes."""
+    delivery = evidence.delivery
+    return Verdict("EngineStarting", delivery.told) if delivery and evidence.is_being_delivered else None
+
+
+def model_rejected(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """The launcher looked at the checkpoint and started nothing; its sentences name tensors and remedy."""
+    rejection = evidence.engine.rejection
+    return Verdict("ModelRejected", rejection) if rejection else None
+
+
+def plugin_absent(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """vLLM goes on without a plugin that it cannot import, and then nothing checked what was loaded."""
+    if not config.plugin_required or not evidence.healthy or evidence.engine.plugin:
+        return None
+    return Verdict(
+        "PluginAbsent",
+        "the engine serves, and its vLLM plugin never said that it is active, so nothing has checked what was loaded: "
+        "use an engine image with the plugin, and look for its name in the engine's log",
     )
 
 
@@ -129,6 +167,14 @@ def still_starting(evidence: Evidence, config: GateConfig) -> Verdict | None:
     return Verdict("EngineStarting", f"the engine is {phases.get(evidence.engine.phase, 'about to start')}")
 
 
+def stalled(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """Healthy by its own word, and not one token: the same hang as before /health answered, seen by a request."""
+    trial = evidence.trial
+    if trial is None or not trial.stalled:
+        return None
+    return Verdict("StartupHang", f"{trial.doubt}; try interconnect.mode Safe, or delete the pod")
+
+
 def in_doubt(evidence: Evidence, config: GateConfig) -> Verdict | None:
     doubt = evidence.trial.doubt if evidence.trial else None
     return _inconclusive(doubt, config) if doubt else None
@@ -136,8 +182,10 @@ def in_doubt(evidence: Evidence, config: GateConfig) -> Verdict | None:
 
 def wrong_output(evidence: Evidence, config: GateConfig) -> Verdict | None:
     """Before speed: an engine that is fast and wrong is the worst of all."""
-    golden = evidence.trial.golden if evidence.trial else None
-    fault = golden_fault(golden, config) if golden else None
+    trial = evidence.trial
+    if trial is None or trial.golden is None:
+        return None
+    fault = golden_fault(trial.golden, config) or crowd_fault(trial, config)
     if fault is None:
         return None
     remedy = "wrong data over the GPUs' link or a broken checkpoint; try interconnect.mode Safe"
@@ -160,16 +208,25 @@ def golden_fault(golden: GoldenAnswers, config: GateConfig) -> str | None:
     return None
 
 
+def crowd_fault(trial: Trial, config: GateConfig) -> str | None:
+    """Answers among many requests may differ from each other: what is computed beside others rounds otherwise."""
+    for text in trial.crowd.texts if trial.crowd else ():
+        fault = _fault(text, config)
+        if fault:
+            return f"the golden answer {_quoted(text)} among {config.decode.streams} requests at once {fault}"
+    return None
+
+
 def not_measured(evidence: Evidence, config: GateConfig) -> Verdict | None:
     return None if evidence.measurement else Verdict("EngineStarting", "the engine is healthy and being measured")
 
 
 def foreign_traffic(evidence: Evidence, config: GateConfig) -> Verdict | None:
     figures = evidence.measurement
-    if figures is None or figures.foreign_tokens == 0:
+    if figures is None or not (figures.foreign_tokens or figures.foreign_requests):
         return None
-    told = f"the engine decoded {figures.foreign_tokens} tokens for others while {figures.tokens} were timed"
-    return _inconclusive(told, config)
+    told = f"{figures.foreign_tokens} tokens" if figures.foreign_tokens else f"{figures.foreign_requests} requests"
+    return _inconclusive(f"the engine decoded {told} for others while {figures.tokens} were timed", config)
 
 
 def counters_astray(evidence: Evidence, config: GateConfig) -> Verdict | None:
@@ -228,13 +285,12 @@ def acceptance_too_low(evidence: Evidence, config: GateConfig) -> Verdict | None
 
 def too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
     figures = evidence.measurement
-    if figures is None or figures.decode_tokens_per_second >= config.decode.min_tokens_per_second:
+    if figures is None or figures.decode_tokens_per_second >= config.floor:
         return None
     return Verdict(
         "TooSlow",
-        f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least "
-        f"{config.decode.min_tokens_per_second:g}: look at the node's link, clocks and flags, or lower "
-        "readiness.minDecodeTokensPerSecond",
+        f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least {_floor(config)}: look at the node's "
+        "link, clocks and flags, or lower readiness.minDecodeTokensPerSecond",
     )
 
 
@@ -250,9 +306,14 @@ def first_token_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | No
 
 
 CHAIN: tuple[Check, ...] = (
+    model_unavailable,
+    being_delivered,
+    model_rejected,
     startup_hang,
     engine_ended,
     still_starting,
+    plugin_absent,
+    stalled,
     in_doubt,
     wrong_output,
     not_measured,
@@ -275,9 +336,14 @@ def _passed(evidence: Evidence, config: GateConfig) -> Verdict:
     )
     return Verdict(
         "Passed",
-        f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least "
-        f"{config.decode.min_tokens_per_second:g}{drafts}, first token after {figures.first_token_millis:.0f} ms",
+        f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least {_floor(config)}{drafts}, "
+        f"first token after {figures.first_token_millis:.0f} ms",
     )
+
+
+def _floor(config: GateConfig) -> str:
+    is_learned = config.learned is not None and config.floor_origin == "Learned"
+    return f"{config.floor:g} ({config.learned.told})" if config.learned and is_learned else f"{config.floor:g}"
 
 
 def _fault(text: str, config: GateConfig) -> str | None:

@@ -14,6 +14,10 @@ ends the engine and starts it again with the safe set, once in a pod's life. Set
     FLASH_ENGINE_COMMAND      the engine's command (vllm)
     FLASH_HANG_SECONDS        how long the engine's start may stand still before it counts as hung (90; 0: never, but
                               what the gate suspects still counts)
+    FLASH_MODEL_CHECK         what the checkpoint's headers must show before the engine is started: strict (a whole
+                              DeepSeek-V4), files (of any model, files that are whole), or off (off)
+    FLASH_MODEL_CACHE         the cache that others use too, and that the model is held in (none)
+    FLASH_JIT_DIR             where compiled code is kept for the next start (where the image says)
     FLASH_STOP_SECONDS        how long after SIGTERM the engine's processes are killed (0: never, the kubelet does it)
 """
 

@@ -8,15 +8,20 @@ does without, so an engine that hung gets one more start with it. The incident i
 container: a later start does not walk into the same hang again.
 """
 
+import contextlib
 import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from flash_engine.drain import connections
+from flash_engine.launcher import jit_cache
 from flash_engine.launcher.gpu_watch import GpuWatch
 from flash_engine.launcher.hand_over import HandOver, safe_flags, take_flags
 from flash_engine.launcher.log import say
+from flash_engine.launcher.model_check import REJECTED, check_model
+from flash_engine.launcher.model_hold import ModelHold
 from flash_engine.launcher.settings import Settings
 from flash_engine.launcher.supervisor import COMMAND_NOT_FOUND, Supervisor
 from flash_engine.launcher.watch import Fault, Watch
@@ -44,11 +49,24 @@ class Lifetime:
         self._arguments = arguments
         self._record = with_lost_exit(EngineRecord.read(settings.run_dir / ENGINE_FILE))
         self._gpus = GpuWatch()
+        self._hold = ModelHold(settings.run_dir, settings.model_cache)
+        self._compiled: dict[str, str] = {}
+        """Variables that lead the engine's compilers to a place that outlasts the pod."""
 
     def run(self) -> int:
         """Raises OSError where nothing can be written, and BadDocumentError for an unusable safe set."""
         self._begin_start()
         write_document(self._settings.run_dir / ENGINE_FILE, self._record.to_json())
+        rejection = self._hold.take() or self._check_model()
+        if rejection:
+            return self._reject(rejection)
+        self._forget_rejection()
+        with contextlib.ExitStack() as held:
+            held.callback(self._hold.leave)
+            self._compiled = self._keep_compiled(held)
+            return self._run_engine()
+
+    def _run_engine(self) -> int:
         taken = self._take_flags()
         supervisor = Supervisor(stop_seconds=self._settings.stop_seconds)
         ended = self._serve(supervisor, taken)
@@ -60,7 +78,45 @@ class Lifetime:
         return ended.code if ended.code is not None else SIGNALLED + signal.Signals[str(ended.signal)]
 
     def _begin_start(self) -> None:
-        self._record = replace(self._record, phase="WaitingForFlags", pid=None, starts=self._record.starts + 1)
+        self._record = replace(
+            self._record, phase="WaitingForFlags", pid=None, starts=self._record.starts + 1, plugin=None
+        )
+
+    def _forget_rejection(self) -> None:
+        """Only now: while a start looked again, the last word on the checkpoint was what the one before had found.
+
+        The exit goes with it. It is the launcher's, and would be told of as an engine's while the next one loads.
+        """
+        if self._record.rejection:
+            self._note(rejection=None, exit=None)
+
+    def _keep_compiled(self, held: contextlib.ExitStack) -> dict[str, str]:
+        """A place that cannot be had costs minutes of compiling, and no engine."""
+        if self._settings.jit_dir is None:
+            return {}
+        try:
+            folder = held.enter_context(jit_cache.slot(self._settings.jit_dir, jit_cache.key()))
+        except OSError as error:
+            say("compiled code is not kept", error=str(error), remedy="look at the volume behind FLASH_JIT_DIR")
+            return {}
+        say("compiled code is kept", folder=str(folder))
+        return jit_cache.environment(folder)
+
+    def _check_model(self) -> str | None:
+        """While the operator writes the flags: what this takes is no time that is lost."""
+        check, settings = self._settings.model_check, self._settings
+        return None if check == "off" else check_model(self._arguments, settings.run_dir, strict=check == "strict")
+
+    def _reject(self, rejection: str) -> int:
+        """The kubelet starts the container again later, and whoever mends the checkpoint need not restart anything."""
+        said = f"ModelRejected: {rejection}"
+        self._note(phase="Exited", rejection=rejection, exit=Exit(REJECTED, None, now(), (said,)))
+        say(
+            "checkpoint rejected",
+            error=rejection,
+            remedy="the engine is not started; flash-checkpoint inspect shows all",
+        )
+        return REJECTED
 
     def _take_flags(self) -> HandOver:
         incident, settings = self._record.incident, self._settings
@@ -73,8 +129,9 @@ class Lifetime:
         """Run the engine until it ends or has an incident. Raises OSError where the flags cannot be written down."""
         write_document(self._settings.run_dir / EFFECTIVE_FILE, taken.effective.to_json())
         _tell(taken)
-        command = (self._settings.command, *self._arguments, *taken.flags.args)
+        command = (self._settings.command, *self._arguments, *_of_the_server(self._arguments), *taken.flags.words)
         environment = {name: value for name, value in os.environ.items() if name not in taken.flags.unset}
+        environment.update(self._compiled)
         environment.update(taken.flags.env)
         say("starting the engine", command=list(command))
         try:
@@ -91,7 +148,15 @@ class Lifetime:
             self._gpus,
             hang_seconds=self._settings.hang_seconds,
         )
-        return supervisor.wait(_Judgement(watch, taken.flags, last_resort=self._is_last_resort(taken.flags)).incident)
+        judgement = _Judgement(watch, taken.flags, last_resort=self._is_last_resort(taken.flags))
+
+        def look() -> Incident | None:
+            self._hold.keep()
+            if supervisor.progress.plugin != self._record.plugin:
+                self._note(plugin=supervisor.progress.plugin)
+            return judgement.incident()
+
+        return supervisor.wait(look)
 
     def _is_last_resort(self, flags: Flags) -> bool:
         """There is nothing safer to start with: the user may have forced what is in force."""
@@ -174,6 +239,11 @@ def with_lost_exit(earlier: EngineRecord) -> EngineRecord:
         return earlier
     told = "the whole container was killed at once: out of memory, or its node went down"
     return replace(earlier, phase="Exited", exit=Exit(None, "SIGKILL", now(), (told,)))
+
+
+def _of_the_server(arguments: Sequence[str]) -> tuple[str, ...]:
+    """What goes with this image and not with the operator's version."""
+    return (connections.ARGUMENT,) if arguments[:1] == ["serve"] else ()
 
 
 def _tell(taken: HandOver) -> None:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable
 from enum import IntEnum
 
+from flash_engine.records import PLUGIN_LINE
+
 LAST_LINE_LIMIT = 200
 
 
@@ -56,10 +58,14 @@ class Progress:
         self.said_at = started
         """When it last said something that is no waiting."""
         self.last_line = ""
+        self.plugin: str | None = None
+        """What our vLLM plugin said of itself."""
 
     def hear(self, lines: Iterable[str], at: float) -> None:
         for line in lines:
             self.last_line = line[:LAST_LINE_LIMIT]
+            if PLUGIN_LINE in line:
+                self.plugin = self.last_line
             if WAITING.search(line):
                 continue
             self.said_at = at

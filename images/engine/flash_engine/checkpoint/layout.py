@@ -1,0 +1,169 @@
+"""Which layout a checkpoint has: the scheme of each role, by what most of its tensors show.
+
+By majority, so that a checkpoint of which something is missing or wrong is still known for what it should be.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from flash_engine.checkpoint.headers import Stored
+from flash_engine.checkpoint.model_config import ModelConfig
+from flash_engine.checkpoint.schemes import (
+    FP4,
+    FP8_CT,
+    FP8_SCALE,
+    INT4,
+    NVFP4_CT,
+    NVFP4_MODELOPT,
+    PLAIN,
+    SUFFIXES,
+    Part,
+    Scheme,
+    Shape,
+    scheme_of,
+)
+from flash_engine.checkpoint.tensors import Entry, Matrix, Role, Vector, drafter, main_model
+
+DEFAULT_GROUP = 128
+MTP_PREFIX = "mtp."
+
+_ROLES: tuple[tuple[str, Role], ...] = (
+    (r"ffn\.experts\.\d+\.w[123]$", "experts"),
+    (r"ffn\.shared_experts\.w[123]$", "shared experts"),
+    (r"compressor\.(?:wkv|wgate)$", "compressor"),
+    (r"attn\.(?:wq_a|wq_b|wkv|wo_a|wo_b)$", "attention"),
+    (r"indexer\.wq_b$", "indexer query"),
+    (r"indexer\.weights_proj$", "indexer weights"),
+    (r"\.(?:e_proj|h_proj|main_proj)$", "projection"),
+)
+_LATER_EXPERT = re.compile(r"\.experts\.\d\d")
+"""The first ten experts of each layer speak for all: of a hundred thousand tensors nearly all are an expert's."""
+
+_MODULE = re.compile("|".join(f"({pattern})" for pattern, _ in _ROLES))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One tensor that should be there."""
+
+    types: tuple[str, ...]
+    shape: Shape
+    source: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The scheme of each role, in the model and in its drafter."""
+
+    main: Mapping[Role, Scheme]
+    draft: Mapping[Role, Scheme] = field(default_factory=dict)
+    group: int = DEFAULT_GROUP
+    """Columns for each INT4 scale."""
+    has_drafter: bool = False
+    """Whether any tensor of one is there."""
+    is_dspark: bool = False
+
+    def scheme(self, name: str, role: Role) -> Scheme:
+        """Where nothing shows it, a drafter is like its model, and the rest is plain."""
+        side = self.draft if name.startswith(MTP_PREFIX) else self.main
+        return side.get(role) or self.main.get(role) or PLAIN
+
+    @property
+    def family(self) -> str:
+        """Of the routed experts: what the checkpoint is named for."""
+        experts = self.main.get("experts")
+        if experts is None:
+            return "unknown"
+        attention = self.main.get("attention", PLAIN)
+        names = {
+            (FP4, FP8_SCALE): "official FP4/FP8",
+            (FP8_SCALE, FP8_SCALE): "official FP8 (Base)",
+            (INT4, FP8_CT): "W4A16-FP8",
+            (INT4, PLAIN): "W4A16",
+            (NVFP4_CT, FP8_CT): "NVFP4-FP8 (compressed-tensors)",
+            (NVFP4_MODELOPT, FP8_SCALE): "NVFP4-FP8",
+            (PLAIN, PLAIN): "BF16",
+        }
+        return names.get((experts, attention), "unknown")
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}, {self._drafter_name}"
+
+    @property
+    def _drafter_name(self) -> str:
+        if not self.has_drafter:
+            return "MTP stripped"
+        kind = "DSpark drafter" if self.is_dspark else "MTP"
+        experts = self.draft.get("experts")
+        return f"{experts.name} {kind}" if experts else f"{kind} without experts"
+
+    def expected(self, entries: Iterable[Entry]) -> Iterator[tuple[str, Expected]]:
+        """Every tensor that `entries` are stored as."""
+        shapes: dict[tuple[int, int, str], list[tuple[str, Expected]]] = {}
+        for entry in entries:
+            if isinstance(entry, Vector):
+                yield entry.name, Expected(entry.types, entry.shape, entry.source, entry.optional)
+                continue
+            scheme = self.scheme(entry.name, entry.role)
+            key = (entry.rows, entry.columns, scheme.name)
+            if key not in shapes:
+                shapes[key] = [(part.suffix, self._stored(entry, scheme, part)) for part in scheme.parts]
+            for suffix, tensor in shapes[key]:
+                yield f"{entry.name}{suffix}", tensor
+
+    def _stored(self, matrix: Matrix, scheme: Scheme, part: Part) -> Expected:
+        shape = part.shape(matrix.rows, matrix.columns, scheme.group or self.group)
+        return Expected(part.types, shape, f"{matrix.source}; {scheme.source}")
+
+
+def expected_of(config: ModelConfig, layout: Layout) -> Iterator[tuple[str, Expected]]:
+    """The whole table for one checkpoint; its drafter where there is any of it."""
+    yield from layout.expected(main_model(config))
+    if layout.has_drafter:
+        yield from layout.expected(drafter(config))
+
+
+def identify(config: ModelConfig, tensors: Mapping[str, Stored]) -> Layout:
+    """`tensors` under their right names."""
+    companions: dict[str, set[str]] = {}
+    weights: dict[str, tuple[str, str]] = {}
+    for name, stored in tensors.items():
+        if _LATER_EXPERT.search(name):
+            continue
+        module, _, part = name.rpartition(".")
+        if part in ("weight", "weight_packed"):
+            weights[module] = (f".{part}", stored.type)
+        elif f".{part}" in SUFFIXES:
+            companions.setdefault(module, set()).add(f".{part}")
+    votes: dict[tuple[bool, Role], Counter[Scheme]] = {}
+    for module, (suffix, kind) in weights.items():
+        role = role_of(module)
+        scheme = role and scheme_of(suffix, kind, frozenset(companions.get(module, ())))
+        if role and scheme:
+            votes.setdefault((module.startswith(MTP_PREFIX), role), Counter())[scheme] += 1
+    decided = {key: counted.most_common(1)[0][0] for key, counted in votes.items()}
+    return Layout(
+        main={role: scheme for (is_draft, role), scheme in decided.items() if not is_draft},
+        draft={role: scheme for (is_draft, role), scheme in decided.items() if is_draft},
+        group=_group(config),
+        has_drafter=any(name.startswith(MTP_PREFIX) for name in tensors),
+        is_dspark=config.dspark_layers > 0,
+    )
+
+
+def role_of(module: str) -> Role | None:
+    match = _MODULE.search(module)
+    return _ROLES[(match.lastindex or 1) - 1][1] if match else None
+
+
+def _group(config: ModelConfig) -> int:
+    groups = config.quantisation.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
+        weights = group.get("weights") if isinstance(group, dict) else None
+        if isinstance(weights, dict) and weights.get("type") == "int" and isinstance(weights.get("group_size"), int):
+            return max(1, int(weights["group_size"]))
+    return DEFAULT_GROUP

@@ -1,0 +1,179 @@
+"""What a checkpoint takes of each of two GPUs, and how many tokens of KV cache are left at each profile.
+
+Weights are exact: the table says which matrix is divided. The KV cache is vLLM's own plan for DeepSeek-V4 (0.33.0,
+v1/core/kv_cache_planning.py and kv_cache_interface.py), which a test holds against vLLM itself. What else vLLM takes,
+for activations, graphs and NCCL, is an assumption, and named as one.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from flash_engine.checkpoint.headers import BITS
+from flash_engine.checkpoint.layout import Expected, Layout
+from flash_engine.checkpoint.model_config import ModelConfig
+from flash_engine.checkpoint.tensors import Entry, Matrix, drafter, main_model
+
+GIB = 1 << 30
+TENSOR_PARALLEL = 2
+
+GPU_BYTES = 97_887 << 20
+"""RTX PRO 6000 Blackwell, as NVML tells it."""
+
+OTHER_BYTES = 8 * GIB
+"""Activations, CUDA graphs, NCCL. Assumed: 7.6 GiB were left unaccounted for with the official checkpoint, without MTP,
+on vLLM of May 2026 (148.66 GiB of weights on two cards, 98.5 %, 12.2 GiB of KV cache). Not measured on 0.33.0."""
+
+ALIGNMENT = 576
+ENTRY_BYTES = 584
+"""448 e4m3 + 128 for rope in BF16 + 8 scales: `fp8_ds_mla`, whatever head_dim is (attention.py, get_kv_cache_spec)."""
+
+INDEX_ENTRY_EXTRA = 4
+"""A scale beside the e4m3 values of the indexer."""
+
+BLOCK_TOKENS = 256
+WINDOW_BLOCK_TOKENS = 64
+SHORT, LONG = 4, 128
+"""The two compression ratios. The state of the short one spans two blocks of it, that of the long one, one."""
+
+SHORT_STATE_BLOCK, LONG_STATE_BLOCK = 4, 8
+IN_FLIGHT = 2
+"""Steps that async scheduling has under way at once."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What of spec.engine's profiles matters for memory."""
+
+    name: str
+    context_tokens: int
+    sequences: int
+    memory_percent: int
+    batched_tokens: int = 2048
+
+
+PROFILES = (
+    Profile("LongContext", 524288, 2, 93),
+    Profile("Balanced", 262144, 4, 95),
+    Profile("Throughput", 131072, 8, 90),
+)
+"""As flash_operator.core.engine_args has them; a test holds them together."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Bytes on each GPU."""
+
+    model: int
+    drafter: int
+
+    @property
+    def total(self) -> int:
+        return self.model + self.drafter
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a profile leaves for the KV cache, on each GPU."""
+
+    profile: Profile
+    kv_bytes: int
+    tokens: int
+    """As vLLM logs it: requests of the whole context that fit, times the context."""
+    requests: float
+    """Of the whole context, at once."""
+
+    @property
+    def fits(self) -> bool:
+        return self.requests >= 1
+
+
+def weights(config: ModelConfig, layout: Layout) -> Weights:
+    """As loaded: what vLLM builds plain is there as BF16; a drafter shares embedding and output matrix."""
+    has_drafter = layout.has_drafter
+    return Weights(
+        model=_bytes(main_model(config), layout), drafter=_bytes(drafter(config), layout) if has_drafter else 0
+    )
+
+
+def _bytes(entries: Iterable[Entry], layout: Layout) -> int:
+    total = 0
+    sizes: dict[tuple[int, int, str], int] = {}
+    for entry in entries:
+        if not isinstance(entry, Matrix):
+            total += 0 if entry.optional else math.prod(entry.shape) * BITS[entry.types[0]] // 8
+            continue
+        scheme = layout.scheme(entry.name, entry.role)
+        key = (entry.rows, entry.columns, scheme.name)
+        if key not in sizes:
+            sizes[key] = sum(_size(one) for _, one in layout.expected((entry,)))
+        stored = sizes[key]
+        if entry.role in ("compressor", "indexer weights"):
+            stored = entry.rows * entry.columns * 2
+        total += stored // TENSOR_PARALLEL if entry.divided else stored
+    return total
+
+
+def _size(tensor: Expected) -> int:
+    return math.prod(tensor.shape) * BITS[tensor.types[0]] // 8
+
+
+def budget(
+    config: ModelConfig, layout: Layout, taken: Weights, profile: Profile, *, gpu_bytes: int = GPU_BYTES
+) -> Budget:
+    """Of one GPU with `gpu_bytes`, where `taken` is the `weights` of these; a negative rest is none."""
+    free = gpu_bytes * profile.memory_percent // 100 - taken.total - OTHER_BYTES
+    kv_bytes = max(0, free)
+    drafters = config.mtp_layers or config.dspark_layers if layout.has_drafter else 0
+    requests = kv_bytes // block_bytes(config, drafters) / blocks_of_request(config, profile, drafters)
+    return Budget(profile, kv_bytes, int(requests * profile.context_tokens), requests)
+
+
+def blocks_of_request(config: ModelConfig, profile: Profile, drafters: int) -> int:
+    """Blocks that one request of the whole context takes of the pool that all groups share."""
+    written = IN_FLIGHT * profile.batched_tokens
+    full = -(-profile.context_tokens // BLOCK_TOKENS)
+
+    def window(tokens: int, block: int) -> int:
+        return -(-min(tokens - 1 + written, profile.context_tokens) // block) + 1
+
+    sliding = len(_window_groups(config, drafters)) * window(128, WINDOW_BLOCK_TOKENS)
+    short = window(2 * SHORT, SHORT_STATE_BLOCK) if SHORT in config.compress_ratios else 0
+    long = window(LONG, LONG_STATE_BLOCK) if LONG in config.compress_ratios else 0
+    return full + sliding + short + long
+
+
+def block_bytes(config: ModelConfig, drafters: int) -> int:
+    """Of one block in the shared pool: as large as the largest group's."""
+    return max(_group_bytes(config, drafters).values())
+
+
+def _group_bytes(config: ModelConfig, drafters: int) -> Mapping[str, int]:
+    layers = Counter(config.ratio(layer) for layer in range(config.layers))
+    index = config.index_head_dim + INDEX_ENTRY_EXTRA
+    cached = {
+        SHORT: _page(BLOCK_TOKENS // SHORT * ENTRY_BYTES) + _page(BLOCK_TOKENS // SHORT * index),
+        LONG: _page(BLOCK_TOKENS // LONG * ENTRY_BYTES),
+    }
+    wide = max(_window_groups(config, drafters), default=0)
+    # Keys and scores of the state, twice where blocks overlap, in 32 bits.
+    short_state = _page(SHORT_STATE_BLOCK * 4 * config.head_dim * 4) + _page(
+        SHORT_STATE_BLOCK * 4 * config.index_head_dim * 4
+    )
+    return {
+        "full": sum(layers[ratio] * size for ratio, size in cached.items()),
+        "window": wide * _page(WINDOW_BLOCK_TOKENS * ENTRY_BYTES),
+        "short state": layers[SHORT] * short_state,
+        "long state": layers[LONG] * _page(LONG_STATE_BLOCK * 2 * config.head_dim * 4),
+    }
+
+
+def _window_groups(config: ModelConfig, drafters: int) -> list[int]:
+    """Layers of each group of sliding windows: every layer has one, and vLLM halves them."""
+    count = config.layers + drafters
+    return [count - count // 2, count // 2]
+
+
+def _page(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,187 @@
+"""What a compressed-tensors `quantization_config` makes vLLM build, beside what the files hold; and one that agrees.
+
+vLLM matches targets with the names of its own modules, not with those in the file (vLLM 0.33.0,
+model_executor/layers/quantization/compressed_tensors/{compressed_tensors,utils}.py): a regular expression from the
+name's start, a literal name after its weights mapper, or the class `Linear`. A layer that nothing matches is built
+plain, silently.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flash_engine.checkpoint.layout import MTP_PREFIX, Layout
+from flash_engine.checkpoint.model_config import ModelConfig
+from flash_engine.checkpoint.tensors import QUANTISED, Matrix, drafter, main_model
+
+NO_ORDER = (None, "static", "weight")
+"""Orders that leave no trace in the files. Another one needs `weight_g_idx` tensors, which no layout here has."""
+
+ASKED_AS = {
+    "wq_a": "fused_wqa_wkv", "wkv": "fused_wqa_wkv", "w1": "gate_proj", "w2": "down_proj", "w3": "up_proj",
+}  # fmt: skip
+"""Attention's and experts' matrices by the names under which vLLM 0.26 looks for their targets; later ones ask for each
+matrix by its own (or by both). A target that is made here matches either."""
+
+_REGEX = "re:"
+_TYPES = {("int", 4): "int4", ("float", 8): "fp8", ("float", 4): "nvfp4"}
+
+FP8_ACTIVATIONS = {
+    "num_bits": 8, "type": "float", "symmetric": True, "strategy": "group", "group_size": 128, "dynamic": True,
+}  # fmt: skip
+FP8_WEIGHTS = {
+    "num_bits": 8, "type": "float", "symmetric": True, "strategy": "block", "block_structure": [128, 128],
+    "dynamic": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A matrix for which vLLM would build another layer than the file holds."""
+
+    name: str
+    built: str
+    stored: str
+
+
+def module_of(name: str, config: ModelConfig) -> str:
+    """The name of vLLM's module for a matrix: the drafter's layers count on."""
+    if name.startswith(MTP_PREFIX):
+        _, number, rest = name.split(".", 2)
+        name = f"layers.{config.layers + int(number)}.{rest}"
+    return f"model.{name.replace('.shared_experts.w2', '.shared_experts.down_proj')}"
+
+
+class Matcher:
+    """The kind that a quantization_config gives to a module; `plain` where nothing matches."""
+
+    def __init__(self, quantisation: Mapping[str, Any]) -> None:
+        self._ignored = [_mapped(str(name)) for name in quantisation.get("ignore") or ()]
+        groups = quantisation.get("config_groups")
+        self._groups = [
+            (_mapped(str(target)), _kind(group.get("weights")))
+            for group in (groups.values() if isinstance(groups, dict) else ())
+            for target in group.get("targets") or ()
+        ]
+
+    def kind(self, module: str) -> str:
+        if any(_matches(name, module) for name in self._ignored):
+            return "plain"
+        matched = (kind for target, kind in self._groups if _matches(target, module))
+        by_class = (kind for target, kind in self._groups if target == "Linear")
+        return next(matched, None) or next(by_class, None) or "plain"
+
+
+def _matches(target: str | None, module: str) -> bool:
+    if target is None:
+        return False
+    if target.startswith(_REGEX):
+        try:
+            return re.match(target[len(_REGEX) :], module) is not None
+        except re.error:
+            return False
+    return target == module
+
+
+def _mapped(target: str) -> str | None:
+    """A literal name as vLLM's weights mapper leaves it: those of the drafter are lost."""
+    if target.startswith(_REGEX) or "." not in target:
+        return target
+    if MTP_PREFIX in target:
+        return None
+    return f"model.{target}" if target.startswith("layers.") else target
+
+
+def _kind(weights: object) -> str:
+    if not isinstance(weights, dict):
+        return "plain"
+    return _TYPES.get((weights.get("type", "int"), weights.get("num_bits", 8)), "unknown")
+
+
+def disagreements(config: ModelConfig, layout: Layout) -> Iterator[Disagreement]:
+    """Expert 0 stands for all experts of its layer, as it does in vLLM."""
+    matcher = Matcher(config.quantisation)
+    for matrix in _quantised(config, layout):
+        stored = layout.scheme(matrix.name, matrix.role).kind
+        built = matcher.kind(module_of(matrix.name, config))
+        if built != stored:
+            yield Disagreement(matrix.name, built, stored)
+
+
+def _quantised(config: ModelConfig, layout: Layout) -> Iterator[Matrix]:
+    first = replace(config, experts=1)
+    for entry in main_model(first):
+        if isinstance(entry, Matrix) and entry.role in QUANTISED:
+            yield entry
+    for entry in drafter(first) if layout.has_drafter else ():
+        if isinstance(entry, Matrix) and entry.role in QUANTISED:
+            yield entry
+
+
+def orders(quantisation: Mapping[str, Any]) -> list[str]:
+    """The activation orders that a config names."""
+    groups = quantisation.get("config_groups")
+    weights = [group.get("weights") for group in (groups.values() if isinstance(groups, dict) else ())]
+    return [str(one["actorder"]) for one in weights if isinstance(one, dict) and one.get("actorder") is not None]
+
+
+def without_order(quantisation: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with `actorder` null. Right for static order, which leaves nothing to undo when it is read."""
+    copied: dict[str, Any] = json.loads(json.dumps(quantisation))
+    for group in copied.get("config_groups", {}).values():
+        if isinstance(group.get("weights"), dict):
+            group["weights"]["actorder"] = None
+    return copied
+
+
+def agreeing(config: ModelConfig, layout: Layout) -> dict[str, Any]:
+    """A quantization_config that makes vLLM build what the files hold, for compressed-tensors layouts."""
+    kept = {key: value for key, value in config.quantisation.items() if key not in ("ignore", "config_groups")}
+    groups: dict[str, Any] = {}
+    matrices = list(_quantised(config, layout))
+    for kind, group in (("fp8", _fp8_group), ("int4", _int4_group), ("nvfp4", _nvfp4_group)):
+        targets = sorted({_target(m, config) for m in matrices if layout.scheme(m.name, m.role).kind == kind})
+        if targets:
+            groups[f"group_{len(groups)}"] = {"targets": targets, "output_activations": None, **group(config, layout)}
+    return {**kept, "ignore": ["lm_head"], "config_groups": groups}
+
+
+def _target(matrix: Matrix, config: ModelConfig) -> str:
+    """One expression for all like it on its side: the model's layers, or the drafter's, which count on."""
+    module = module_of(matrix.name, config)
+    found = re.match(r"model\.layers\.(\d+)\.(.+)$", module)
+    if found is None:
+        return f"{_REGEX}{re.escape(module)}$"
+    number, rest = int(found[1]), found[2].replace("experts.0.", "experts.EXPERT.")
+    layer = str(number) if number >= config.layers else _below(config.layers)
+    parent, _, last = rest.rpartition(".")
+    other = ASKED_AS.get(last) if parent == "attn" or parent.endswith(".EXPERT") else None
+    pattern = re.escape(parent).replace("EXPERT", r"\d+")
+    return rf"{_REGEX}model\.layers\.{layer}\.{pattern}\.{f'(?:{last}|{other})' if other else last}$"
+
+
+def _below(layers: int) -> str:
+    """Any number of a layer of the model, but none of its drafter."""
+    return rf"(?:{'|'.join(str(number) for number in range(layers))})"
+
+
+def _fp8_group(_config: ModelConfig, _layout: Layout) -> dict[str, Any]:
+    return {"format": "float-quantized", "weights": FP8_WEIGHTS, "input_activations": FP8_ACTIVATIONS}
+
+
+def _int4_group(_config: ModelConfig, layout: Layout) -> dict[str, Any]:
+    weights = {
+        "num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": layout.group,
+        "dynamic": False,
+    }  # fmt: skip
+    return {"format": "pack-quantized", "weights": weights, "input_activations": None}
+
+
+def _nvfp4_group(config: ModelConfig, _layout: Layout) -> dict[str, Any]:
+    """As the file has it: only its targets are made anew."""
+    for group in config.quantisation.get("config_groups", {}).values():
+        if _kind(group.get("weights")) == "nvfp4":
+            return {key: group.get(key) for key in ("format", "weights", "input_activations")}
+    return {"format": "nvfp4-pack-quantized", "weights": None, "input_activations": None}

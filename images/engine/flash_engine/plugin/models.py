@@ -1,0 +1,64 @@
+"""vLLM's DeepSeek-V4 classes with strict loading. Imported by vLLM when it builds the model, never before."""
+
+# mypy: disable-error-code="misc,no-any-return"
+# vLLM's classes are not there to be checked against; they are in the engine image alone.
+
+from typing import Any
+
+from vllm.models.deepseek_v4 import DeepseekV4ForCausalLM, DeepSeekV4MTP, DSparkDeepseekV4ForCausalLM
+
+from flash_engine.checkpoint.inspection import Speculation
+from flash_engine.plugin.checkpoint_of import checkpoint_of
+from flash_engine.plugin.strict_loading import StrictLoading, parameters_of
+from flash_engine.plugin.weight_stream import Weights
+
+
+class StrictDeepseekV4(DeepseekV4ForCausalLM):
+    """The model."""
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        self._flash_strict = strict_loading(vllm_config, vllm_config.model_config, "off")
+
+    def load_weights(self, weights: Weights) -> set[str]:
+        return self._flash_strict.load(weights, super().load_weights, parameters_of(self))
+
+
+class StrictMtp(DeepSeekV4MTP):
+    """Its MTP head."""
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        self._flash_strict = strict_loading(vllm_config, draft_model_config(vllm_config), "mtp")
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+
+    def is_unused_checkpoint_weight(self, name: str) -> bool:
+        """vLLM asks before it opens a file whose tensors are all of no use; the answer must be of the right names."""
+        return super().is_unused_checkpoint_weight(self._flash_strict.right_name(name))
+
+    def load_weights(self, weights: Weights) -> set[str]:
+        return self._flash_strict.load(weights, super().load_weights, parameters_of(self))
+
+
+class StrictDspark(DSparkDeepseekV4ForCausalLM):
+    """A DSpark drafter, which the 0731 checkpoint has in the MTP head's place."""
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        self._flash_strict = strict_loading(vllm_config, draft_model_config(vllm_config), "dspark")
+
+    def load_weights(self, weights: Weights) -> set[str]:
+        return self._flash_strict.load(weights, super().load_weights, parameters_of(self))
+
+
+def draft_model_config(vllm_config: Any) -> Any:
+    return vllm_config.speculative_config.draft_model_config
+
+
+def strict_loading(vllm_config: Any, model_config: Any, speculation: Speculation) -> StrictLoading:
+    """Raises ModelRejectedError."""
+    parallel = vllm_config.parallel_config
+    return StrictLoading(
+        checkpoint_of(model_config, speculation),
+        drafter=speculation != "off",
+        experts_are_divided=parallel.enable_expert_parallel and parallel.enable_ep_weight_filter,
+    )

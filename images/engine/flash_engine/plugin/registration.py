@@ -1,0 +1,29 @@
+"""Telling vLLM of the plugin."""
+
+import importlib.metadata
+import sys
+
+from flash_engine.plugin.versions import require_supported
+from flash_engine.records import PLUGIN_LINE
+
+MODELS = {
+    "DeepseekV4ForCausalLM": "StrictDeepseekV4",
+    "DeepSeekV4MTPModel": "StrictMtp",
+    "DSparkDraftModel": "StrictDspark",
+}
+"""vLLM's names of architectures, and the classes of `models` that take their places."""
+
+
+def register() -> None:
+    """Called by vLLM in each process, more than once maybe. An exception ends vLLM, as it should."""
+    version = importlib.metadata.version("vllm")
+    require_supported(version)
+    from vllm.model_executor.models.registry import ModelRegistry  # noqa: PLC0415 - vLLM's, see the package
+
+    from flash_engine.plugin.config_repair import hook_into  # noqa: PLC0415
+
+    for architecture, name in MODELS.items():
+        ModelRegistry.register_model(architecture, f"flash_engine.plugin.models:{name}")
+    hook_into()
+    # Not by vLLM's logger: it loads plugins before it has set up its log, and a user may have it say warnings only.
+    print(f"{PLUGIN_LINE}: vLLM {version}", file=sys.stderr, flush=True)  # noqa: T201 - a line of the engine's log

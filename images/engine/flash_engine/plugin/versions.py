@@ -1,0 +1,24 @@
+"""Which vLLM versions the plugin supports: those whose loaders were walked (tests/plugin)."""
+
+import re
+
+WALKED = ((0, 26), (0, 32), (0, 33))
+"""0.33 is in the CUDA image, 0.32 in the CPU image; 0.26 is the last for torch 2.11, and is there to be tried on a
+machine that has that (tests/gpu_trial). Those between were not walked."""
+
+*_BEFORE, _LAST = (f"{major}.{minor}" for major, minor in WALKED)
+RANGE = f"{', '.join(_BEFORE)} and {_LAST}"
+
+
+class UnsupportedVersionError(RuntimeError):
+    """Raised in vLLM's own start, which ends with it: a loader that nobody has walked may lose tensors silently."""
+
+
+def require_supported(version: str) -> None:
+    """`version` as vLLM's distribution has it, such as 0.32.0+cpu. Raises UnsupportedVersionError."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    if match is None or (int(match[1]), int(match[2])) not in WALKED:
+        raise UnsupportedVersionError(
+            f"this plugin supports vLLM {RANGE}, and this is {version}: take an engine image that has one of them, "
+            "or a newer plugin"
+        )

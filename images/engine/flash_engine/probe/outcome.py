@@ -1,0 +1,55 @@
+"""What came of an arm, and of the whole probe."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Outcome: TypeAlias = Literal["healthy", "hang", "corrupt", "notPossible", "inconclusive"]
+
+EXIT_CODES: Mapping[Outcome, int] = {"healthy": 0, "hang": 3, "corrupt": 4, "notPossible": 5, "inconclusive": 6}
+
+_NAME_LIMIT = 20
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm's part of the report."""
+
+    arm: str
+    outcome: Outcome
+    detail: str = ""
+    kernel: str = ""
+    """Whose kernel ran, of the peer arm."""
+    micros: Mapping[int, float] = field(default_factory=dict)
+    """Microseconds of one all-reduce, by its bytes."""
+    gpus: tuple[str, ...] = ()
+    """The UUIDs of the GPUs that the ranks were on, each once."""
+    nccl: str | None = None
+    stuck: tuple[int, ...] = ()
+    """Processes that SIGKILL did not end."""
+
+    def to_json(self, detail_limit: int) -> dict[str, Any]:
+        return {
+            "arm": self.arm,
+            **({"kernel": plain(self.kernel, _NAME_LIMIT)} if self.kernel else {}),
+            "outcome": self.outcome,
+            **({"detail": plain(self.detail, detail_limit)} if self.detail and detail_limit else {}),
+            **({"micros": {str(size): time for size, time in self.micros.items()}} if self.micros else {}),
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """With one sentence that ends in the remedy or in what to do next."""
+
+    outcome: Outcome
+    reason: str
+
+
+def shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: max(limit - 3, 0)]}..."
+
+
+def plain(text: str, limit: int) -> str:
+    """In ASCII that can be seen: JSON writes anything else in six or twelve bytes, and half an emoji is no JSON."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in shortened(text, limit))

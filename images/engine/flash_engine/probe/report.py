@@ -1,0 +1,75 @@
+"""The report: one small JSON document, for a termination message of at most 4096 bytes."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flash_engine.probe.arms import WORLD
+from flash_engine.probe.outcome import ArmResult, Verdict, plain
+
+VERSION = 1
+LIMIT = 4000
+"""Bytes. A kubelet cuts a termination message at 4096, and cut JSON is no JSON."""
+
+_DETAIL_LIMITS = (400, 200, 100, 40, 0)
+_REASON_LIMIT = 700
+_NAME_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the probe leaves behind."""
+
+    verdict: Verdict
+    driver: str | None
+    arms: Sequence[ArmResult] = ()
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """In the order of the ranks."""
+        return tuple(dict.fromkeys(gpu for arm in self.arms for gpu in arm.gpus))
+
+    @property
+    def text(self) -> str:
+        """JSON of at most LIMIT bytes; the arms' details give way."""
+        texts = [json.dumps(self.to_json(limit), separators=(",", ":")) for limit in _DETAIL_LIMITS]
+        return next((text for text in texts if len(text) <= LIMIT), texts[-1])
+
+    def to_json(self, detail_limit: int) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "verdict": self.verdict.outcome,
+            "reason": plain(self.verdict.reason, _REASON_LIMIT),
+            "schema": schema(),
+            "driver": _name(self.driver),
+            "nccl": _name(next((arm.nccl for arm in self.arms if arm.nccl), None)),
+            "gpus": [_name(gpu) for gpu in self.gpus[:WORLD]],
+            "arms": [arm.to_json(detail_limit) for arm in self.arms],
+        }
+
+
+def write_in_place(text: str, file: Path) -> None:
+    """Raises OSError. The file is a bind mount in a pod, so it cannot be replaced; a device cannot be cut either."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, 0o644)
+    with os.fdopen(descriptor, "wb", buffering=0) as opened:
+        content = text.encode()
+        opened.write(content)
+        with contextlib.suppress(OSError):
+            opened.truncate(len(content))
+
+
+def schema(folder: Path = Path(__file__).parent) -> str:
+    """Another version of the probe is another one, since what it proves may be something else."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return f"v1-{digest.hexdigest()[:6]}"
+
+
+def _name(text: str | None) -> str | None:
+    return None if text is None else plain(text, _NAME_LIMIT)

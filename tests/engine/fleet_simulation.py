@@ -1,0 +1,136 @@
+"""A few replicas behind a Service, on one virtual clock: real gates and engine stubs, and what lies between imitated.
+
+Imitated, with their delays: the kubelet's readiness probe (every 2 s, two misses), the endpoint that follows (1 s later
+for every client), and a pod's end (flash-drain's own wait, then the engine's death). Real are the gates, their files,
+the wait of flash-drain, and every request.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+from aiohttp.test_utils import TestServer
+
+from engine_stub.engine import EngineStub
+from engine_stub.scripts import loading, paced
+from flash_engine.drain.waiting import Waiting
+from flash_engine.gate.engine_client import EngineClient
+from flash_engine.gate.gate import Gate
+from flash_engine.records import DRAIN_FILE, ENGINE_FILE, QUARANTINE_FILE, EngineRecord, write_document
+from gate_matrix.run import CONFIG, merged
+
+PROBE_SECONDS = 2.0
+MISSES = 2
+PROPAGATION_SECONDS = 1.0
+DRAIN_SECONDS = 60.0
+
+
+@dataclass
+class Pod:
+    """One replica. `endpoint` is what clients see of its readiness."""
+
+    name: str
+    folder: Path
+    session: aiohttp.ClientSession
+    scripts: tuple[Any, ...] = ()
+    engine: EngineStub = field(init=False)
+    gate: Gate = field(init=False)
+    server: TestServer = field(init=False)
+    endpoint: bool = False
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        self.folder.mkdir()
+        self.engine = EngineStub(loading(1.0), paced(400, first_token=0.05), *self.scripts)
+        self.server = TestServer(self.engine.app())
+        await self.server.start_server()
+        self.url = str(self.server.make_url("/"))
+        (self.folder / "gate.json").write_text(json.dumps(merged(CONFIG, {"decode": {"minTokensPerSecond": 200}})))
+        record = EngineRecord("Starting", 7, "2026-11-24T12:00:00.000Z", 1)
+        write_document(self.folder / ENGINE_FILE, record.to_json())
+        self.start_gate()
+        self._tasks.append(asyncio.create_task(self._probe()))
+
+    def start_gate(self) -> None:
+        client = EngineClient(self.session, self.url)
+        self.gate = Gate(client, self.folder / "gate.json", self.folder, lambda _: None, node_dir=self.folder)
+        self._watching = asyncio.create_task(self.gate.watch())
+
+    async def restart_gate(self) -> None:
+        self._watching.cancel()
+        await asyncio.sleep(1.0)
+        self.start_gate()
+
+    async def _probe(self) -> None:
+        misses = 0
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            ready = self.gate.state.ready and not self._watching.cancelled()
+            misses = 0 if ready else misses + 1
+            if ready != self.endpoint and (ready or misses >= MISSES):
+                await asyncio.sleep(PROPAGATION_SECONDS)
+                self.endpoint = ready
+
+    async def delete(self) -> None:
+        """preStop, and then the end."""
+        write_document(self.folder / DRAIN_FILE, {"version": 1, "pid": 7, "startedAt": "2026-11-24T12:00:00.000Z"})
+        clock = asyncio.get_running_loop().time
+        client = EngineClient(self.session, self.url)
+        asyncio.get_running_loop().call_later(PROPAGATION_SECONDS, self._leave)
+        waiting = Waiting(began=clock(), timeout=DRAIN_SECONDS)
+        while not waiting.outcome(clock()):
+            waiting = waiting.after_look(await client.counters(), clock())
+            await asyncio.sleep(0.5)
+        await self.end()
+
+    def _leave(self) -> None:
+        """The endpoint of a pod that is deleted goes without its probe."""
+        self.endpoint = False
+
+    async def end(self) -> None:
+        for task in (*self._tasks, self._watching):
+            task.cancel()
+        await self.server.close()
+
+    def grant(self) -> None:
+        if self.gate.state.degraded:
+            (self.folder / QUARANTINE_FILE).write_text(self.gate.state.degraded.since)
+
+
+@dataclass
+class Service:
+    """Requests go to a ready pod; what fails is counted."""
+
+    session: aiohttp.ClientSession
+    pods: list[Pod] = field(default_factory=list)
+    answered: int = 0
+    failed: list[str] = field(default_factory=list)
+    _draw: Random = field(default_factory=lambda: Random(7))
+
+    async def use(self) -> None:
+        """One client, request after request."""
+        while True:
+            ready = [pod for pod in self.pods if pod.endpoint]
+            if not ready:
+                self.failed.append("no endpoint")
+                await asyncio.sleep(0.1)
+                continue
+            await self._ask(self._draw.choice(ready))
+
+    async def _ask(self, pod: Pod) -> None:
+        body = {"model": "m", "prompt": "p", "max_tokens": self._draw.randint(10, 200), "stream": True}
+        try:
+            async with self.session.post(f"{pod.url}v1/completions", json=body) as answer:
+                text = await answer.text()
+        except aiohttp.ClientError as error:
+            self.failed.append(f"{pod.name}: {type(error).__name__}")
+            await asyncio.sleep(0.05)
+            return
+        if answer.status == 200 and text.rstrip().endswith("[DONE]"):
+            self.answered += 1
+        else:
+            self.failed.append(f"{pod.name}: {answer.status}")

@@ -1,0 +1,203 @@
+"""The way out: what flash-drain waits for, and that it never fails a container that is to end."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestServer
+
+from engine_stub.engine import EngineStub
+from engine_stub.scripts import without_metrics
+from flash_engine.drain.connections import LOOK_SECONDS, CloseWhileLeaving
+from flash_engine.drain.request import ask
+from flash_engine.drain.waiting import SETTLE_SECONDS, STILL_SECONDS, Waiting
+from flash_engine.gate.engine_metrics import EngineCounters
+from flash_engine.records import DRAIN_FILE, ENGINE_FILE, QUARANTINE_FILE, EngineRecord, write_document
+
+STARTED = "2026-11-24T12:00:00.000Z"
+
+
+def counters(running: float = 0, generated: float = 0, waiting: float = 0) -> EngineCounters:
+    return EngineCounters(generated=generated, running=running, drafted=None, accepted=None, waiting=waiting)
+
+
+Looks = list[tuple[float, EngineCounters | None]]
+
+STORIES: dict[str, tuple[float, Looks, float, str | None]] = {
+    "nobody was on it: clients still get their time to learn of it": (
+        60, [(0, counters()), (4, counters())], 4, None),
+    "nobody was on it for as long": (60, [(0, counters()), (5, counters())], 5, "no request is left"),
+    "a request ends": (60, [(0, counters(1)), (10, counters(0, 50)), (15, counters(0, 50))], 15, "no request is left"),
+    "a request came late": (
+        60, [(0, counters()), (4, counters(1, 3)), (8, counters(0, 9)), (12, counters(0, 9))], 12, None),
+    "one waits in the engine's queue": (
+        60, [(0, counters(waiting=1)), (20, counters(waiting=1, generated=5))], 20, None),
+    "its time is over": (
+        30, [(0, counters(2)), (30, counters(2, 500))], 30, "2 requests are left after 30 s, which is drain.timeout"),
+    "the engine hangs": (
+        3600, [(0, counters(1, 5)), (60, counters(1, 5))], STILL_SECONDS, "1 requests are left, and the engine"),
+    "the engine does not answer, and may yet": (60, [(0, None), (30, None)], 30, None),
+    "the engine never answers": (60, [(0, None), (60, None)], 60, "the engine does not answer after 60 s"),
+    "no time at all": (0, [(0, counters(3))], 0, "3 requests are left after 0 s"),
+    "less time than it takes to settle": (2, [(0, counters()), (2, counters())], 2, "no request is left"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("timeout", "looks", "at", "outcome"), STORIES.values(), ids=STORIES.keys())
+def test_the_wait(timeout: float, looks: Looks, at: float, outcome: str | None) -> None:
+    waiting = Waiting(began=0, timeout=timeout)
+    for moment, seen in looks:
+        waiting = waiting.after_look(seen, moment)
+    told = waiting.outcome(at)
+    assert told is None if outcome is None else told is not None and told.startswith(outcome)
+
+
+async def drain(folder: Path, url: str, seconds: str = "60") -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "FLASH_RUN_DIR": str(folder),
+        "FLASH_DRAIN_SECONDS": seconds,
+        "FLASH_ENGINE_URL": url,
+    }
+    command = [sys.executable, "-m", "flash_engine.drain"]
+    return await asyncio.to_thread(
+        subprocess.run, command, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+async def test_it_waits_for_the_last_request_of_a_real_connection(tmp_path: Path) -> None:
+    engine = EngineStub()
+    engine.traits.running = 1
+    write_document(tmp_path / ENGINE_FILE, EngineRecord("Starting", 7, STARTED, 1).to_json())
+    async with TestServer(engine.app()) as server:
+        draining = asyncio.create_task(drain(tmp_path, str(server.make_url("")).rstrip("/")))
+        await asyncio.sleep(1)
+        while not (tmp_path / DRAIN_FILE).exists():
+            await asyncio.sleep(0.05)
+        assert not draining.done()
+        engine.traits.running = 0
+        done = await draining
+
+    assert done.returncode == 0
+    assert json.loads(done.stderr.splitlines()[-1])["outcome"] == "no request is left"
+    asked = json.loads((tmp_path / DRAIN_FILE).read_text())
+    assert (asked["pid"], asked["startedAt"]) == (7, STARTED)
+
+
+async def test_an_engine_that_does_not_listen_has_no_requests(tmp_path: Path) -> None:
+    """It loads, or has died: a pod that is deleted then need not wait for anything."""
+    done = await drain(tmp_path, "http://127.0.0.1:1", "3600")
+    assert done.returncode == 0
+    assert "no request is left" in done.stderr
+
+
+async def test_an_engine_that_does_not_answer_is_waited_for_no_longer_than_allowed(tmp_path: Path) -> None:
+    engine = EngineStub(without_metrics())
+    async with TestServer(engine.app()) as server:
+        done = await drain(tmp_path, str(server.make_url("")).rstrip("/"), "0.5")
+    assert done.returncode == 0
+    assert "the engine does not answer after 0.5 s" in done.stderr
+
+
+async def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    done = await drain(tmp_path / "nowhere", "http://127.0.0.1:1", "0")
+    assert done.returncode == 0
+    assert "drain.json not written" in done.stderr
+
+
+def test_a_bad_setting_is_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flash_engine.drain"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "FLASH_RUN_DIR" in done.stderr
+
+
+def test_the_time_to_settle_is_longer_than_a_probe_of_the_kubelet_takes() -> None:
+    """Readiness is probed every 2 s and lost at the second miss."""
+    assert SETTLE_SECONDS > 4
+
+
+LEFT_ALONE = [(b"content-type", b"text/plain"), (b"connection", b"keep-alive")]
+LET_GO = [(b"content-type", b"text/plain"), (b"connection", b"close")]
+
+
+class AServer:
+    """The middleware around an application that answers each request."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run_dir, self.node_dir = folder / "run", folder / "node"
+        for made in (self.run_dir, self.node_dir):
+            made.mkdir()
+        self._middleware = CloseWhileLeaving(self._answer)
+
+    async def _answer(self, _scope: object, _receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": list(LEFT_ALONE)})
+        await send({"type": "http.response.body", "body": b"all of it"})
+
+    async def headers(self, kind: str = "http") -> list[tuple[bytes, bytes]]:
+        sent: list[Any] = []
+
+        async def keep(message: Any) -> None:
+            sent.append(message)
+
+        async def receive() -> Any:
+            raise AssertionError("the application asks for nothing")
+
+        await self._middleware({"type": kind}, receive, keep)
+        assert sent[1]["body"] == b"all of it"
+        headers: list[tuple[bytes, bytes]] = sent[0]["headers"]
+        return headers
+
+    async def headers_later(self) -> list[tuple[bytes, bytes]]:
+        await asyncio.sleep(LOOK_SECONDS)
+        return await self.headers()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AServer:
+    monkeypatch.setenv("FLASH_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("FLASH_NODE_DIR", str(tmp_path / "node"))
+    return AServer(tmp_path)
+
+
+def a_run(pid: int) -> EngineRecord:
+    return EngineRecord("Starting", pid, STARTED, 1)
+
+
+async def test_clients_that_keep_connections_are_let_go_while_the_engine_drains(server: AServer) -> None:
+    write_document(server.run_dir / ENGINE_FILE, a_run(7).to_json())
+    assert await server.headers() == LEFT_ALONE
+    ask(server.run_dir, a_run(7))
+    assert await server.headers_later() == LET_GO
+    assert await server.headers("websocket") == LEFT_ALONE
+
+
+async def test_an_engine_that_came_after_the_drain_keeps_its_connections(server: AServer) -> None:
+    ask(server.run_dir, a_run(7))
+    write_document(server.run_dir / ENGINE_FILE, a_run(8).to_json())
+    assert await server.headers() == LEFT_ALONE
+
+
+async def test_they_are_let_go_while_it_is_in_quarantine_and_kept_again_after_it(server: AServer) -> None:
+    granted = server.node_dir / QUARANTINE_FILE
+    granted.write_text("2026-11-24T11:00:00.000Z")
+    assert await server.headers() == LET_GO
+    granted.write_text("")
+    assert await server.headers_later() == LEFT_ALONE
+
+
+async def test_a_server_outside_of_a_pod_keeps_its_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("FLASH_RUN_DIR", "FLASH_NODE_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    assert await AServer(tmp_path).headers() == LEFT_ALONE

@@ -1,0 +1,39 @@
+"""The confusion matrix in short: each engine a few times, by the virtual clock. `make bench-gate` is the long one."""
+
+import pytest
+
+from engine_stub.virtual_time import run_in_virtual_time
+from gate_matrix.run import run
+from gate_matrix.scenarios import AT_START, HEALTHY, SCENARIOS, WHILE_SERVING, Scenario
+
+RUNS = 2
+
+
+def ids(scenario: Scenario) -> str:
+    return scenario.name
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=ids)
+def test_an_engine_gets_its_right_verdict(scenario: Scenario) -> None:
+    for seed in range(100, 100 + RUNS):
+        outcome = run_in_virtual_time(run(scenario, seed))
+
+        assert outcome.reason in scenario.reasons, outcome.messages
+        assert not outcome.wrong_reason, f"accused on the way of what it did not do: {outcome.reasons}"
+        assert not outcome.false_ready, outcome.ready
+        assert not outcome.false_not_ready, outcome.ready
+
+
+def test_the_matrix_has_what_was_promised() -> None:
+    assert len(HEALTHY) >= 4
+    assert len(AT_START) + len(WHILE_SERVING) >= 16
+    assert all(scenario.healthy for scenario in HEALTHY)
+    assert not any(scenario.healthy for scenario in (*AT_START, *WHILE_SERVING))
+
+
+def test_a_healthy_engine_is_ready_within_ten_seconds_at_the_seeds_pace() -> None:
+    """By the virtual clock, which leaves out computing; docs/readiness.md has the figure by the real one."""
+    (scenario,) = [s for s in HEALTHY if s.name == "at the seed's pace"]
+    outcome = run_in_virtual_time(run(scenario, 1))
+    assert outcome.seconds_to_ready is not None
+    assert outcome.seconds_to_ready <= 10

@@ -1,0 +1,151 @@
+"""The launcher as a real process looks at the checkpoint before it starts anything."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.launcher_bench import FAST, TELL, Launcher
+from flash_engine.launcher.model_check import REJECTED, Asked
+from flash_engine.records import PLUGIN_LINE, EngineRecord
+from lookalike import Lookalike
+from spoilt import SPOILT, Spoilt
+
+MTP = '--speculative-config={"method":"mtp","num_speculative_tokens":1}'
+
+
+def run(
+    launcher: Launcher, model: Path, *arguments: str, check: str = "strict", program: str = TELL
+) -> tuple[int, str]:
+    """The launcher's exit code, and what the engine wrote."""
+    launcher.hand_over(json.dumps(FAST))
+    process = launcher.start(launcher.program(program), "serve", str(model), MTP, *arguments, FLASH_MODEL_CHECK=check)
+    out, _ = process.communicate()
+    return process.returncode, out
+
+
+def test_a_whole_checkpoint_is_told_of_and_the_engine_starts(launcher: Launcher, tmp_path: Path) -> None:
+    model = Lookalike.make("seed").save(tmp_path / "model")
+    code, out = run(launcher, model)
+
+    assert code == 0
+    assert json.loads(out)["args"][:2] == ["serve", str(model)]
+    told = launcher.document("checkpoint.json")
+    assert told["layout"] == "W4A16-FP8, INT4 MTP"
+    assert launcher.document("engine.json")["rejection"] is None
+
+
+REFUSED = [row for row in SPOILT if row.severity == "refused" and row.code]
+
+
+@pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.name)
+def test_a_bad_one_ends_the_start_with_a_sentence_and_no_engine(
+    launcher: Launcher, tmp_path: Path, row: Spoilt
+) -> None:
+    code, out = run(launcher, row.save(tmp_path / "model"))
+
+    assert code == REJECTED
+    assert out == "", "no engine was started"
+    record = EngineRecord.parse(launcher.document("engine.json"))
+    assert record.rejection is not None
+    assert row.names in record.rejection
+    assert record.exit is not None
+    assert record.exit.last_lines == (f"ModelRejected: {record.rejection}",)
+
+
+def test_a_model_that_is_not_there_is_rejected_at_once_and_not_after_the_flags(launcher: Launcher) -> None:
+    process = launcher.start(launcher.program(TELL), "serve", "/none", patience=600, FLASH_MODEL_CHECK="strict")
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == REJECTED
+    assert "there is no folder /none" in err
+
+
+def test_the_next_start_forgets_the_rejection_once_the_checkpoint_is_mended(launcher: Launcher, tmp_path: Path) -> None:
+    made = Lookalike.make("seed")
+    whole = dict(made.tensors)
+    made.drop("mtp.0.e_proj")
+    assert run(launcher, made.save(tmp_path / "model"))[0] == REJECTED
+    made.tensors = whole
+    made.save(tmp_path / "model")
+    code, _ = run(launcher, tmp_path / "model")
+
+    record = EngineRecord.parse(launcher.document("engine.json"))
+    assert (code, record.rejection, record.starts) == (0, None, 2)
+
+
+def test_what_the_plugin_would_mend_is_no_reason_not_to_start(launcher: Launcher, tmp_path: Path) -> None:
+    made = Lookalike.make("seed, FP8 compressor", topk_method=None)
+    code, _ = run(launcher, made.save(tmp_path / "model"))
+
+    assert code == 0
+    findings = launcher.document("checkpoint.json")["findings"]
+    assert [finding["code"] for finding in findings] == ["Fp8Compressor", "TopkMethod"]
+
+
+def test_a_drafter_is_only_asked_for_where_it_is_to_draft(launcher: Launcher, tmp_path: Path) -> None:
+    model = Lookalike.make("stripped").save(tmp_path / "model")
+    launcher.hand_over(json.dumps(FAST))
+    process = launcher.start(launcher.program(TELL), "serve", str(model), FLASH_MODEL_CHECK="strict")
+    process.communicate()
+
+    assert process.returncode == 0
+
+
+def test_of_another_model_only_the_files_are_looked_at(launcher: Launcher, tmp_path: Path) -> None:
+    made = Lookalike.make("seed")
+    made.config["architectures"] = ["LlamaForCausalLM"]
+    model = made.save(tmp_path / "model")
+
+    assert run(launcher, model, check="strict")[0] == REJECTED
+    assert run(launcher, model, check="files")[0] == 0
+
+
+def test_a_check_that_nobody_knows_is_a_bad_setting(launcher: Launcher, tmp_path: Path) -> None:
+    process = launcher.start(launcher.program(TELL), "serve", str(tmp_path), FLASH_MODEL_CHECK="maybe")
+    _, err = process.communicate()
+
+    assert process.returncode == 2
+    assert "FLASH_MODEL_CHECK" in err
+
+
+SAYS = f"""
+import sys, time
+print("{PLUGIN_LINE}: vLLM 0.33.0", file=sys.stderr, flush=True)
+time.sleep(2)
+"""
+
+
+def test_what_the_plugin_says_of_itself_is_written_down(launcher: Launcher, tmp_path: Path) -> None:
+    model = Lookalike.make("seed").save(tmp_path / "model")
+    run(launcher, model, program=SAYS)
+    assert launcher.document("engine.json")["plugin"] == f"{PLUGIN_LINE}: vLLM 0.33.0"
+
+    run(launcher, model, program="import time; time.sleep(1)")
+    assert launcher.document("engine.json")["plugin"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        pytest.param(["serve", "/models"], Asked("/models", None, "off"), id="no speculation"),
+        pytest.param(["serve", "/models", MTP], Asked("/models", None, "mtp"), id="MTP"),
+        pytest.param(
+            ["serve", "owner/name", "--speculative-config", '{"method":"dspark"}', "--revision=abc"],
+            Asked("owner/name", "abc", "dspark"),
+            id="DSpark of a revision",
+        ),
+        pytest.param(
+            ["serve", "/models", "--speculative-config={"], Asked("/models", None, "off"), id="what vLLM will refuse"
+        ),
+        pytest.param(
+            ["serve", "/models", '--speculative-config={"method":"eagle3","model":"x"}'],
+            Asked("/models", None, "off"),
+            id="a drafter of its own",
+        ),
+        pytest.param(["serve", "--help"], None, id="no model"),
+        pytest.param(["bench"], None, id="another command"),
+    ],
+)
+def test_what_the_arguments_say_of_the_checkpoint(arguments: list[str], asked: Asked | None) -> None:
+    assert Asked.of(arguments) == asked

@@ -1,0 +1,180 @@
+"""The launcher beside a cache that others use too: it holds its model, and keeps what its engine compiles."""
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.launcher_bench import TELL, Launcher, phase_is, wait_until
+from flash_engine.delivery.store import GRACE_SECONDS, USE, StoredModel, locked
+from flash_engine.launcher import jit_cache
+from flash_engine.launcher.jit_cache import VARIABLES, environment, key, slot
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SLEEP = "import time; time.sleep(600)"
+TELL_CACHES = f"""
+import json, os
+print(json.dumps({{name: os.environ.get(name) for name in {tuple(VARIABLES)!r}}}))
+"""
+
+
+@pytest.fixture
+def model(launcher: Launcher, tmp_path: Path) -> StoredModel:
+    """Whole, in a cache, and linked as flash-fetch does; last used long ago."""
+    made = StoredModel(tmp_path / "cache", "owner/name", COMMIT)
+    made.folder.mkdir(parents=True)
+    (made.folder / "config.json").write_text("{}")
+    made.write_manifest([{"name": "config.json", "size": 2}])
+    (launcher.run_dir / "model").symlink_to(made.folder)
+    grow_old(made)
+    return made
+
+
+def grow_old(model: StoredModel) -> None:
+    long_ago = time.time() - 2 * GRACE_SECONDS
+    for path in model.folder.parent.glob(f"{COMMIT}.*"):
+        os.utime(path, (long_ago, long_ago))
+
+
+def serve(launcher: Launcher, model: StoredModel, program: str, **settings: str) -> tuple[int, str, str]:
+    process = launcher.start(
+        launcher.program(program), "serve", str(launcher.run_dir / "model"), patience=0,
+        FLASH_MODEL_CACHE=str(model.root), **settings,
+    )  # fmt: skip
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+def test_a_model_is_held_while_its_engine_runs_and_for_a_while_after(launcher: Launcher, model: StoredModel) -> None:
+    assert model.is_removable()
+    process = launcher.start(
+        launcher.program(SLEEP), "serve", str(launcher.run_dir / "model"), patience=0,
+        FLASH_MODEL_CACHE=str(model.root),
+    )  # fmt: skip
+    wait_until(phase_is(launcher, "Starting"))
+    grow_old(model)
+    assert model.remove_unused() == 0, "its lock is held"
+    process.terminate()
+    process.wait(timeout=30)
+
+    assert not model.is_removable(), "the container may start anew"
+    grow_old(model)
+    assert model.remove_unused() == 2
+
+
+def test_the_lock_of_a_launcher_that_is_killed_is_gone_with_it(launcher: Launcher, model: StoredModel) -> None:
+    process = launcher.start(
+        launcher.program(SLEEP), "serve", str(launcher.run_dir / "model"), patience=0,
+        FLASH_MODEL_CACHE=str(model.root),
+    )  # fmt: skip
+    wait_until(phase_is(launcher, "Starting"))
+    pid = launcher.document("engine.json")["pid"]
+    process.kill()
+    process.wait(timeout=30)
+    try:
+        grow_old(model)
+        assert model.is_removable(), "the engine itself holds nothing"
+    finally:
+        os.killpg(pid, 9)
+
+
+def test_a_model_that_is_gone_ends_the_start_with_what_to_do(launcher: Launcher, model: StoredModel) -> None:
+    shutil.rmtree(model.folder)
+    code, out, _ = serve(launcher, model, TELL)
+
+    assert (code, out) == (3, "")
+    rejection = launcher.document("engine.json")["rejection"]
+    assert "owner/name at commit 0123456789ab is not whole" in rejection
+    assert "delete this pod" in rejection
+
+
+def test_a_rejection_stands_until_another_look_has_found_nothing(launcher: Launcher, model: StoredModel) -> None:
+    """The kubelet starts a rejected container again and again: the verdict must not change with every attempt."""
+    (model.folder / "config.json").rename(model.root / "aside")
+    assert serve(launcher, model, SLEEP)[0] == 3
+    rejection = launcher.document("engine.json")["rejection"]
+
+    with locked(model.beside(USE), fcntl.LOCK_EX):
+        launcher.start(
+            launcher.program(SLEEP), "serve", str(launcher.run_dir / "model"), patience=0,
+            FLASH_MODEL_CACHE=str(model.root),
+        )  # fmt: skip
+        wait_until(lambda: launcher.document("engine.json")["starts"] == 2)
+        assert launcher.document("engine.json")["rejection"] == rejection
+        (model.root / "aside").rename(model.folder / "config.json")
+
+    wait_until(phase_is(launcher, "Starting"))
+    loading = launcher.document("engine.json")
+    assert (loading["rejection"], loading["exit"]) == (None, None)
+
+
+def test_a_model_of_another_place_is_nobodys_to_hold(launcher: Launcher, tmp_path: Path) -> None:
+    (launcher.run_dir / "model").symlink_to(tmp_path)
+    process = launcher.start(
+        launcher.program(TELL), "serve", "/model", patience=0, FLASH_MODEL_CACHE=str(tmp_path / "cache")
+    )
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_what_is_compiled_is_found_by_the_next_start(launcher: Launcher, model: StoredModel) -> None:
+    jit = model.root / "jit"
+    _, first, _ = serve(launcher, model, TELL_CACHES, FLASH_JIT_DIR=str(jit))
+    _, second, _ = serve(launcher, model, TELL_CACHES, FLASH_JIT_DIR=str(jit))
+
+    told = json.loads(first)
+    assert told == json.loads(second)
+    assert told["VLLM_CACHE_ROOT"] == f"{jit}/{key()}/0/vllm"
+    assert all(path.startswith(f"{jit}/{key()}/0") for path in told.values())
+
+
+def test_a_place_that_cannot_be_had_costs_no_engine(launcher: Launcher, model: StoredModel) -> None:
+    (model.root / "jit").write_text("not a folder")
+    code, out, err = serve(launcher, model, TELL_CACHES, FLASH_JIT_DIR=str(model.root / "jit"))
+
+    assert code == 0
+    assert json.loads(out)["TRITON_CACHE_DIR"] is None
+    assert "compiled code is not kept" in err
+
+
+def test_two_engines_at_once_have_a_place_each(tmp_path: Path) -> None:
+    with slot(tmp_path, "key") as first, slot(tmp_path, "key") as second:
+        assert [first.name, second.name] == ["0", "1"]
+    with slot(tmp_path, "key") as third:
+        assert third == first, "what the first one compiled is there"
+
+
+def test_what_no_image_uses_any_more_goes(tmp_path: Path) -> None:
+    with slot(tmp_path, "old") as old, slot(tmp_path, "held") as held:
+        long_ago = time.time() - 2 * jit_cache.KEEP_SECONDS
+        for name in ("old", "held"):
+            os.utime(tmp_path / name / "0.lock", (long_ago, long_ago))
+        (old / "kernel").write_text("")
+        (held / "kernel").write_text("")
+        with slot(tmp_path, "new"):
+            assert (old / "kernel").exists(), "it is held"
+    with slot(tmp_path, "held"), slot(tmp_path, "new"):
+        assert not old.exists()
+
+
+def test_the_key_is_of_versions_and_of_the_gpu(tmp_path: Path) -> None:
+    assert key(tmp_path).endswith("_no-gpu")
+    (tmp_path / "0000:01:00.0").mkdir()
+    (tmp_path / "0000:01:00.0" / "information").write_text("Model: \t NVIDIA RTX PRO 6000 (96 GB)\nIRQ: 7\n")
+    assert key(tmp_path).endswith("_NVIDIA-RTX-PRO-6000-96-GB-")
+
+
+def test_every_variable_leads_into_the_slot(tmp_path: Path) -> None:
+    assert environment(tmp_path) == {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "VLLM_CACHE_ROOT": str(tmp_path / "vllm"),
+        "FLASHINFER_WORKSPACE_BASE": str(tmp_path),
+        "TRITON_CACHE_DIR": str(tmp_path / "triton"),
+        "TILELANG_CACHE_DIR": str(tmp_path / "tilelang"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"),
+        "DG_JIT_CACHE_DIR": str(tmp_path / "deep_gemm"),
+    }

@@ -1,0 +1,300 @@
+"""A stub of vLLM's HTTP side for what a real engine cannot be brought to do on demand.
+
+It speaks the OpenAI streaming protocol and vLLM's metrics, decodes in steps like an engine with an MTP head, and does
+what its traits say. Chance comes from a seed, time from the event loop's clock. The real vLLM is the engine of the
+end-to-end tests.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from engine_stub.counters import Counters
+from engine_stub.traits import Traits
+
+Script = Callable[[Traits], None]
+"""One misbehaviour: it changes the traits. Scripts compose by being played one after the other."""
+
+Death = Callable[[Traits], None]
+
+PROMPT_TOKENS = 12
+ANSWER_TOKENS = 4
+FOREVER = 1e9
+
+
+class EngineStub:
+    """One engine. `traits` may be changed before or while it runs; `play` changes several of them by name."""
+
+    def __init__(self, *scripts: Script, seed: int = 0, on_death: Death | None = None) -> None:
+        self.traits = Traits()
+        self.counters = Counters()
+        self.requests: list[str] = []
+        self.running = 0
+        """Requests of clients that it works on."""
+        self.on_death = on_death
+        self._random = random.Random(seed)
+        self._dead = False
+        self._began = 0.0
+        self._others = 0
+        self._page: str | None = None
+        self._stepped_seconds = self._late_seconds = 0.0
+        self._was_reset = False
+        self._hiccuped = False
+        self.play(*scripts)
+
+    def play(self, *scripts: Script) -> "EngineStub":
+        for script in scripts:
+            script(self.traits)
+        return self
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/health", self._health),
+                web.get("/metrics", self._metrics),
+                web.post("/v1/completions", self._completions),
+                web.post("/v1/chat/completions", self._chat),
+            ]
+        )
+        app.cleanup_ctx.append(self._life)
+        return app
+
+    def count(self, kind: str) -> int:
+        return self.requests.count(kind)
+
+    @property
+    def up_seconds(self) -> float:
+        return asyncio.get_running_loop().time() - self._began
+
+    async def _life(self, _app: web.Application) -> AsyncIterator[None]:
+        self._began = asyncio.get_running_loop().time()
+        others = asyncio.create_task(self._serve_others())
+        yield
+        others.cancel()
+
+    async def _serve_others(self) -> None:
+        """Requests that reach the engine past the Service, at random times and of random lengths."""
+        while True:
+            traits = self.traits
+            if traits.foreign_pause is None or self.up_seconds > (traits.foreign_until or FOREVER):
+                await asyncio.sleep(0.2)
+                continue
+            await asyncio.sleep(self._random.expovariate(1 / traits.foreign_pause))
+            until = self.up_seconds + self._random.expovariate(1 / traits.foreign_seconds)
+            self._others += 1
+            while self.up_seconds < until:
+                await self._step()
+                self._account(self._step_tokens())
+            self._others -= 1
+            self.counters.finished += 1
+
+    async def _health(self, request: web.Request) -> web.Response:
+        traits = self.traits
+        self._reset_at_random(request)
+        loading = traits.hangs_at_load or self.up_seconds < traits.load_seconds
+        if traits.dies_at_load and self.up_seconds >= traits.load_seconds:
+            self._die()
+        return web.Response(status=200 if traits.healthy and not loading and not self._dead else 503)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        traits = self.traits
+        self._reset_at_random(request)
+        if not traits.metrics:
+            return web.Response(status=404)
+        page = self.counters.page(traits, running=self.running + self._others + traits.running)
+        if traits.counters_freeze:
+            page = self._page = self._page or page
+        self.counters.generated += traits.tokens_while_stuck
+        return web.Response(text=page)
+
+    async def _chat(self, request: web.Request) -> web.Response:
+        await request.json()
+        self.requests.append("chat")
+        text = await self._answer(request)
+        return web.json_response({"choices": [{"message": {"content": text}}]}, status=self._status())
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if not body.get("stream"):
+            self.requests.append("completion")
+            text = await self._answer(request)
+            return web.json_response({"choices": [{"text": text}]}, status=self._status())
+        self.requests.append("stream")
+        status = self._status()
+        if status != 200:
+            return web.Response(status=status, text="engine trouble")
+        return await self._stream(request, int(body["max_tokens"]))
+
+    async def _answer(self, request: web.Request) -> str:
+        self._reset_at_random(request)
+        async with self._on_it():
+            while self.traits.stuck and request.transport is not None:
+                await asyncio.sleep(0.01)
+            await self._read_prompt()
+            await self._hang()
+            for _ in range(ANSWER_TOKENS - 1):
+                await self._step()
+            self._account(ANSWER_TOKENS, first=True)
+        answers = self.traits.answers
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    async def _stream(self, request: web.Request, wanted: int) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        sent = chunks = 0
+        resets_at = self._random.randint(1, wanted) if self._by_chance(self.traits.reset_share / 2) else None
+        async with self._on_it():
+            await self._read_prompt()
+            self.counters.first_token_seconds += self.traits.first_token_seconds
+            async for tokens in self._decode(wanted):
+                if self._dead:
+                    _abort(request)
+                if chunks == self.traits.cut_after_chunks:
+                    return response
+                chunks, sent = chunks + 1, sent + tokens
+                await _send(response, self._chunk(tokens, sent))
+                if resets_at is not None and sent >= resets_at:
+                    _abort(request)
+        await _send(response, {"choices": [], "usage": _usage(wanted)})
+        await response.write(b"data: [DONE]\n\n")
+        self.counters.generated += self.traits.foreign_tokens
+        return response
+
+    def _chunk(self, tokens: int, sent: int) -> dict[str, Any]:
+        event: dict[str, Any] = {"choices": [{"text": "word " * tokens}]}
+        return {**event, "usage": _usage(sent)} if self.traits.usage_in_chunks else event
+
+    async def _decode(self, wanted: int) -> AsyncIterator[int]:
+        """The tokens of each chunk. The first token comes by itself, the others with the drafts that are accepted."""
+        done = gathered = 0
+        while done < wanted:
+            if done:
+                await self._step()
+            await self._hang()
+            tokens = min(self._step_tokens() if done else 1, wanted - done)
+            self._account(tokens, first=not done)
+            done, gathered = done + tokens, gathered + tokens
+            if gathered >= self.traits.tokens_per_chunk or done == wanted:
+                yield gathered
+                gathered = 0
+
+    async def _read_prompt(self) -> None:
+        """Piece by piece, as chunked prefill does; until its end only the KV cache grows."""
+        pieces = max(1, round(self.traits.first_token_seconds))
+        for _ in range(pieces):
+            await self._hang()
+            await asyncio.sleep(self.traits.first_token_seconds / pieces)
+            self.counters.kv_cache += 1e-3
+
+    async def _step(self) -> None:
+        """One decode step of one stream, as long as the traits make it."""
+        seconds = self._step_seconds()
+        self.counters.kv_cache += 1e-6
+        self.counters.steps += 1
+        self.counters.intervals += 1
+        self.counters.decode_seconds += seconds
+        if seconds:
+            began = self.up_seconds
+            await asyncio.sleep(seconds)
+            self._stepped_seconds += seconds
+            self._late_seconds += self.up_seconds - began - seconds
+
+    @property
+    def late_share(self) -> float:
+        """How much longer its steps took than they were to take: this machine was too busy to play its part."""
+        return self._late_seconds / self._stepped_seconds if self._stepped_seconds else 0.0
+
+    def _step_seconds(self) -> float:
+        traits = self.traits
+        seconds = traits.step_seconds * (1 + traits.crowd_cost * max(0, self.running + self._others - 1))
+        if self.up_seconds >= traits.slow_down_after:
+            seconds *= traits.slow_down
+        if traits.jitter:
+            seconds *= self._random.lognormvariate(0, traits.jitter)
+        if not self._hiccuped and self.counters.generated >= (traits.hiccup_after_tokens or FOREVER):
+            self._hiccuped = True
+            seconds += traits.hiccup_seconds
+        return seconds + (traits.stall_seconds if self._by_chance(traits.stall_share) else 0)
+
+    def _step_tokens(self) -> int:
+        traits = self.traits
+        if not (traits.speculation and traits.drafting):
+            return 1
+        accepted = 0
+        while accepted < traits.draft_tokens and self._by_chance(traits.acceptance):
+            accepted += 1
+        self.counters.drafted += traits.draft_tokens
+        self.counters.accepted += accepted
+        return 1 + accepted
+
+    def _account(self, tokens: int, *, first: bool = False) -> None:
+        before = self.counters.generated
+        self.counters.generated += tokens
+        self.counters.processed += tokens + (PROMPT_TOKENS if first else 0)
+        if first:
+            self.counters.steps += 1
+            self.counters.first_tokens += 1
+            self.counters.prompts += PROMPT_TOKENS
+        self._wear(before)
+
+    def _wear(self, before: int) -> None:
+        """What happens once so many tokens were generated."""
+        traits, after = self.traits, self.counters.generated
+        leaked = traits.leaked_bytes_per_token * after
+        if after >= (traits.dies_after_tokens or FOREVER) or leaked > traits.memory_bytes:
+            self._die()
+        if not self._was_reset and before < (traits.reset_after_tokens or FOREVER) <= after:
+            self._was_reset = not traits.resets_every_time
+            self.counters.reset()
+
+    async def _hang(self) -> None:
+        while self.counters.generated >= (self.traits.hang_after_tokens or FOREVER):
+            await asyncio.sleep(0.05)
+
+    @asynccontextmanager
+    async def _on_it(self) -> AsyncIterator[None]:
+        self.running += 1
+        if self.running >= (self.traits.dies_of_streams or FOREVER):
+            self._die()
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self.counters.finished += 1
+
+    def _die(self) -> None:
+        if not self._dead:
+            self._dead = True
+            if self.on_death:
+                self.on_death(self.traits)
+
+    def _status(self) -> int:
+        return 500 if self._dead or self._by_chance(self.traits.error_share) else self.traits.status
+
+    def _reset_at_random(self, request: web.Request) -> None:
+        if self._by_chance(self.traits.reset_share / 2):
+            _abort(request)
+
+    def _by_chance(self, share: float) -> bool:
+        return share >= 1 or (share > 0 and self._random.random() < share)
+
+
+def _abort(request: web.Request) -> None:
+    """A reset, as of a proxy that died: no answer, and no end of one."""
+    if request.transport is not None:
+        request.transport.abort()
+    raise ConnectionResetError("reset by a script")
+
+
+def _usage(tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens, "total_tokens": PROMPT_TOKENS + tokens}
+
+
+async def _send(response: web.StreamResponse, event: dict[str, object]) -> None:
+    await response.write(f"data: {json.dumps(event)}\n\n".encode())

@@ -1,0 +1,187 @@
+"""Misbehaviours of an engine stub by name. Each makes a script; scripts compose, as in `EngineStub(paced(), slow())`.
+
+On the command line they read `--script paced --script slow_later:after=3,factor=4`.
+"""
+
+import re
+from collections.abc import Callable
+
+from engine_stub.engine import Script
+from engine_stub.traits import Traits
+
+SEED_TOKENS_PER_SECOND = 85.0
+"""What two RTX PRO 6000 decode with the MTP head."""
+
+SEED_ACCEPTANCE = 0.92
+SEED_FIRST_TOKEN_SECONDS = 0.16
+
+
+class UnknownScriptError(ValueError):
+    """No script of that name, or none with such a parameter; the message names those there are."""
+
+
+def having(**traits: object) -> Script:
+    """A script that sets traits."""
+
+    def play(played: Traits) -> None:
+        for name, value in traits.items():
+            if not hasattr(played, name):
+                raise UnknownScriptError(f"an engine stub has no trait {name!r}")
+            setattr(played, name, value)
+
+    return play
+
+
+def paced(
+    tokens_per_second: float = SEED_TOKENS_PER_SECOND,
+    acceptance: float = SEED_ACCEPTANCE,
+    first_token: float = SEED_FIRST_TOKEN_SECONDS,
+    jitter: float = 0.05,
+) -> Script:
+    """A healthy engine of this speed. Steps have the length that gives it with this acceptance."""
+    return having(
+        step_seconds=(1 + acceptance) / tokens_per_second,
+        acceptance=acceptance,
+        first_token_seconds=first_token,
+        jitter=jitter,
+        tokens_per_chunk=1,
+    )
+
+
+def noisy(share: float = 0.01, stall: float = 0.12, jitter: float = 0.3) -> Script:
+    """A machine whose cores are wanted by others: uneven steps, and a stall now and then."""
+    return having(stall_share=share, stall_seconds=stall, jitter=jitter)
+
+
+def slow(factor: float = 2.0) -> Script:
+    return having(slow_down=factor, slow_down_after=0.0)
+
+
+def slow_later(after: float = 5.0, factor: float = 4.0) -> Script:
+    return having(slow_down=factor, slow_down_after=after)
+
+
+def well_again() -> Script:
+    """What it did as it began, and no longer slow or stuck."""
+    return having(slow_down=1.0, stuck=False, hang_after_tokens=None)
+
+
+def slow_first_token(seconds: float = 3.0) -> Script:
+    return having(first_token_seconds=seconds)
+
+
+def chunky(tokens: float = 8) -> Script:
+    """Several tokens a chunk, as a proxy that gathers would send them."""
+    return having(tokens_per_chunk=int(tokens))
+
+
+def loading(seconds: float = 1.0) -> Script:
+    return having(load_seconds=seconds)
+
+
+def hangs_at_load() -> Script:
+    return having(hangs_at_load=True)
+
+
+def hangs_after(tokens: float = 40) -> Script:
+    return having(hang_after_tokens=int(tokens))
+
+
+def wrong_text(text: str = "the answer is 41") -> Script:
+    return having(answers=[text])
+
+
+def dead_draft() -> Script:
+    """The head's weights are zero: it drafts, and nothing is accepted, so that steps give one token each."""
+    return having(acceptance=0.0)
+
+
+def absent_draft() -> Script:
+    return having(speculation=False)
+
+
+def idle_draft() -> Script:
+    """Counters of drafts, and no drafts."""
+    return having(drafting=False)
+
+
+def poor_draft(acceptance: float = 0.2) -> Script:
+    return having(acceptance=acceptance)
+
+
+def dies_at_load() -> Script:
+    return having(dies_at_load=True, last_words=("ValueError: MTP speculative decoding layer 43 weights missing",))
+
+
+def dies_after(tokens: float = 40) -> Script:
+    return having(dies_after_tokens=int(tokens))
+
+
+def dies_of_streams(streams: float = 2) -> Script:
+    """As Marlin's kernel does on sm_120: one stream is fine, several end in an illegal memory access."""
+    return having(dies_of_streams=int(streams))
+
+
+def runs_out_of_gpu_memory() -> Script:
+    return having(dies_at_load=True, last_words=("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate",))
+
+
+def leaks(megabytes_per_token: float = 20) -> Script:
+    """Until the kernel kills it."""
+    per_token = int(megabytes_per_token * (1 << 20))
+    return having(leaked_bytes_per_token=per_token, exit_code=None, exit_signal="SIGKILL", last_words=())
+
+
+def server_errors(share: float = 1.0) -> Script:
+    return having(error_share=share)
+
+
+def connection_resets(share: float = 0.1) -> Script:
+    return having(reset_share=share)
+
+
+def without_metrics() -> Script:
+    return having(metrics=False)
+
+
+def renamed_metric(old: str = "vllm:generation_tokens_total", new: str = "vllm:output_tokens_total") -> Script:
+    return having(renamed_metric=(old, new))
+
+
+def counters_freeze() -> Script:
+    return having(counters_freeze=True)
+
+
+def counters_reset(after: float = 60, *, every: bool = False) -> Script:
+    return having(reset_after_tokens=int(after), resets_every_time=every)
+
+
+def foreign_traffic(pause: float = 0.2, seconds: float = 1.0, until: float | None = None) -> Script:
+    return having(foreign_pause=pause, foreign_seconds=seconds, foreign_until=until)
+
+
+SCRIPTS: dict[str, Callable[..., Script]] = {
+    make.__name__: make
+    for make in (
+        paced, noisy, slow, slow_later, well_again, slow_first_token, chunky, loading, hangs_at_load, hangs_after,
+        wrong_text, dead_draft, absent_draft, idle_draft, poor_draft, dies_at_load, dies_after, dies_of_streams,
+        runs_out_of_gpu_memory, leaks, server_errors, connection_resets, without_metrics, renamed_metric,
+        counters_freeze, counters_reset, foreign_traffic,
+    )
+}  # fmt: skip
+
+
+def read_script(text: str) -> Script:
+    """`name` or `name:parameter=value,...`. Raises UnknownScriptError."""
+    name, _, rest = text.partition(":")
+    if name not in SCRIPTS:
+        raise UnknownScriptError(f"no script {name!r}; there are {', '.join(SCRIPTS)}")
+    parameters = dict(part.split("=", 1) for part in rest.split(",") if "=" in part)
+    try:
+        return SCRIPTS[name](**{key: _value(value) for key, value in parameters.items()})
+    except TypeError as error:
+        raise UnknownScriptError(f"script {text!r}: {error}") from error
+
+
+def _value(text: str) -> float | str:
+    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else text

@@ -1,0 +1,248 @@
+"""One run of a scenario: a real gate beside an engine stub, users where there are some, and what came of it.
+
+Readiness is noted at each change, so that a moment of it counts: ready once is a false Ready for an engine that is bad
+from the start.
+"""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+from aiohttp.test_utils import BaseTestServer, TestServer
+
+from engine_stub.engine import EngineStub
+from engine_stub.traits import Traits
+from flash_engine.gate.engine_client import EngineClient
+from flash_engine.gate.gate import Gate, State
+from flash_engine.records import ENGINE_FILE, QUARANTINE_FILE, EngineRecord, Exit, now, write_document
+from gate_matrix.scenarios import Scenario
+
+CONFIG: dict[str, Any] = {
+    "version": 1,
+    "model": "m",
+    "speculation": {"expected": True, "tokens": 1},
+    "golden": {"kind": "chat", "prompt": "17 + 25?", "expect": "42", "maxTokens": 8},
+    "decode": {"minTokensPerSecond": 60, "prompt": "tell", "tokens": 128, "samples": 3},
+    "minAcceptancePercent": 40,
+    "maxFirstTokenMillis": 1000,
+    "startupTimeoutSeconds": 3600,
+    "requestTimeoutSeconds": 120,
+    "retrySeconds": 1,
+    "serving": {"watchSeconds": 1, "windows": 3, "stallSeconds": 6, "onDegraded": "Quarantine"},
+}
+"""The floors are the defaults of the API. Pauses are shorter, so that a run holds several trials."""
+
+LONGEST_SECONDS = 400.0
+SETTLED_TRIALS = 2
+"""A failure must outlive so many trials after it was found: what passes at a second try is no failure."""
+
+SERVED_SECONDS = 20.0
+EPOCH = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
+
+
+@dataclass
+class Outcome:
+    """What the gate said, in order, and when users could come (seconds from the start)."""
+
+    scenario: Scenario
+    reasons: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    ready: list[tuple[float, bool]] = field(default_factory=list)
+    healthy_at: float | None = None
+    failed_at: float | None = None
+    told_at: float | None = None
+    served: int = 0
+    """Requests of users that were answered."""
+    late_share: float = 0.0
+    """How far the engine stub fell behind its own pace."""
+
+    @property
+    def reason(self) -> str:
+        return self.reasons[-1] if self.reasons else "nothing"
+
+    @property
+    def was_ready(self) -> bool:
+        return any(ready for _, ready in self.ready)
+
+    @property
+    def is_ready(self) -> bool:
+        return bool(self.ready) and self.ready[-1][1]
+
+    @property
+    def false_ready(self) -> bool:
+        """Ready when it should not be: ever, or, where it failed while it served, still in the end."""
+        if self.scenario.healthy:
+            return False
+        return self.is_ready if self.scenario.fails_while_serving else self.was_ready
+
+    @property
+    def false_not_ready(self) -> bool:
+        """Not ready in the end, or not all the time after it was."""
+        return self.scenario.healthy and not (self.is_ready and len(self.ready) == 1)
+
+    @property
+    def wrong_reason(self) -> bool:
+        """Another verdict in the end, or on the way there one that accuses an engine of what it did not do."""
+        harmless = {"EngineStarting", "Inconclusive", *self.scenario.reasons}
+        if self.scenario.fails_while_serving:
+            harmless.add("Passed")
+        return self.reason not in self.scenario.reasons or not harmless.issuperset(self.reasons)
+
+    @property
+    def right(self) -> bool:
+        return not (self.false_ready or self.false_not_ready or self.wrong_reason)
+
+    @property
+    def seconds_to_ready(self) -> float | None:
+        if self.healthy_at is None or not self.was_ready:
+            return None
+        return self.ready[0][0] - self.healthy_at
+
+    @property
+    def seconds_to_tell(self) -> float | None:
+        """From the failure of an engine that serves to the verdict."""
+        return None if self.failed_at is None or self.told_at is None else self.told_at - self.failed_at
+
+
+async def run(scenario: Scenario, seed: int) -> Outcome:
+    """Play one scenario to its end."""
+    outcome = Outcome(scenario)
+    with tempfile.TemporaryDirectory() as folder:
+        async with _stage(scenario, Random(seed), Path(folder), outcome) as stage:
+            await stage.play()
+    return outcome
+
+
+@asynccontextmanager
+async def _stage(scenario: Scenario, draw: Random, folder: Path, outcome: Outcome) -> AsyncIterator["_Stage"]:
+    (folder / "gate.json").write_text(json.dumps(merged(CONFIG, scenario.config)))
+    engine = EngineStub(*scenario.scripts(draw), seed=draw.randint(0, 1 << 30))
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with TestServer(engine.app()) as server, aiohttp.ClientSession(connector=connector) as session:
+        stage = _Stage(scenario, draw, folder, outcome, engine, server, session)
+        engine.on_death = stage.bury
+        stage.record()
+        yield stage
+
+
+class _Stage:
+    """The parts of a run. It writes down the engine's end as the launcher would, and grants what the gate asks for."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        draw: Random,
+        folder: Path,
+        outcome: Outcome,
+        engine: EngineStub,
+        server: BaseTestServer,
+        session: aiohttp.ClientSession,
+    ) -> None:
+        self._scenario, self._draw, self._folder, self._outcome = scenario, draw, folder, outcome
+        self._engine, self._server, self._session = engine, server, session
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._url = str(server.make_url("/"))
+        client = EngineClient(session, self._url)
+        self._gate = Gate(client, folder / "gate.json", folder, self._note, node_dir=folder, clock=self._clock)
+        self._users: list[asyncio.Task[None]] = []
+
+    def record(self, **fields: Any) -> None:
+        started = EPOCH.isoformat()
+        record = EngineRecord(**{"phase": "Starting", "pid": 7, "started_at": started, "starts": 1, **fields})
+        write_document(self._folder / ENGINE_FILE, record.to_json())
+
+    def bury(self, traits: Traits) -> None:
+        ended = Exit(traits.exit_code, traits.exit_signal, now(), traits.last_words)
+        self.record(phase="Exited", pid=None, exit=ended)
+
+    async def play(self) -> None:
+        watching = asyncio.create_task(self._gate.watch())
+        try:
+            async with asyncio.timeout(LONGEST_SECONDS):
+                await self._play_out()
+        except TimeoutError:
+            self._outcome.reasons.append(f"{self._outcome.reason}, and nothing else in {LONGEST_SECONDS:g} s")
+        finally:
+            for task in (watching, *self._users):
+                task.cancel()
+            await asyncio.gather(watching, *self._users, return_exceptions=True)
+            self._outcome.late_share = self._engine.late_share
+
+    async def _play_out(self) -> None:
+        outcome = self._outcome
+        if not (self._scenario.healthy or self._scenario.fails_while_serving):
+            await self._until_told()
+            await self._until_trials(self._gate.state.attempts + SETTLED_TRIALS)
+            return
+        while not outcome.was_ready:
+            await asyncio.sleep(0.2)
+        self._users = [asyncio.create_task(self._use()) for _ in range(self._scenario.streams)]
+        while outcome.served < self._scenario.streams:
+            await asyncio.sleep(0.2)
+        await asyncio.sleep(self._draw.uniform(1, 4) if self._scenario.later else SERVED_SECONDS)
+        if self._scenario.later:
+            outcome.failed_at = self._at()
+            self._engine.play(*self._scenario.later(self._draw))
+            if self._scenario.healthy:
+                await asyncio.sleep(3 * SERVED_SECONDS)
+                return
+            await self._until_told()
+            while outcome.is_ready:
+                await asyncio.sleep(0.2)
+
+    async def _until_told(self) -> None:
+        while self._outcome.reason not in self._scenario.reasons:
+            await asyncio.sleep(0.1)
+        self._outcome.told_at = self._at()
+
+    async def _until_trials(self, wanted: int) -> None:
+        """Or some seconds, for an engine that is gone is not tried any more."""
+        deadline = self._at() + 5
+        while (self._gate.state.attempts < wanted and self._gate.state.evidence.healthy) or self._at() < deadline:
+            await asyncio.sleep(0.2)
+
+    async def _use(self) -> None:
+        """One user: request after request, as fast as they are answered."""
+        while True:
+            body = {"model": "m", "prompt": "p", "max_tokens": self._draw.randint(40, 400), "stream": True}
+            with suppress(aiohttp.ClientError):
+                async with self._session.post(f"{self._url}v1/completions", json=body) as answer:
+                    await answer.read()
+                    self._outcome.served += answer.status == HTTPStatus.OK
+            await asyncio.sleep(self._draw.uniform(0.01, 0.5))
+
+    def _note(self, state: State) -> None:
+        outcome = self._outcome
+        if state.verdict.reason != outcome.reason:
+            outcome.reasons.append(state.verdict.reason)
+            outcome.messages.append(state.verdict.message)
+        if state.evidence.healthy and outcome.healthy_at is None:
+            outcome.healthy_at = self._at()
+        if state.ready != outcome.is_ready:
+            outcome.ready.append((self._at(), state.ready))
+        if state.degraded:
+            (self._folder / QUARANTINE_FILE).write_text(state.degraded.since)
+
+    def _at(self) -> float:
+        return self._loop.time() - self._began
+
+    def _clock(self) -> datetime:
+        return EPOCH + timedelta(seconds=self._at())
+
+
+def merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Change a gate.json; a dict changes the keys inside."""
+    made = dict(config)
+    for key, value in changes.items():
+        made[key] = {**config[key], **value} if isinstance(value, dict) else value
+    return made

@@ -1,0 +1,143 @@
+"""What an engine may be like, and what the gate must make of it.
+
+Each scenario draws its own timing: when the engine is loaded, how uneven its steps are, when it fails.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from engine_stub import scripts as s
+from engine_stub.engine import Script
+
+Draw = Callable[[Random], tuple[Script, ...]]
+
+NO_EXPECTATION = {"golden": {"expect": None}}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One engine. `reasons` are all verdicts that are right for it in the end."""
+
+    name: str
+    scripts: Draw
+    reasons: tuple[str, ...]
+    config: dict[str, Any] = field(default_factory=dict)
+    streams: int = 0
+    """Requests of users at the same time, once it is ready."""
+    later: Draw | None = None
+    """Played while it serves."""
+
+    @property
+    def healthy(self) -> bool:
+        return self.reasons == ("Passed",)
+
+    @property
+    def fails_while_serving(self) -> bool:
+        return self.later is not None and not self.healthy
+
+
+def sound(draw: Random) -> tuple[Script, ...]:
+    """An engine at the seed's pace, give or take."""
+    return (
+        s.loading(draw.uniform(0.0, 2.0)),
+        s.paced(draw.uniform(80, 95), acceptance=draw.uniform(0.85, 0.97), jitter=draw.uniform(0.02, 0.15)),
+    )
+
+
+def with_(*more: Callable[[Random], Script]) -> Draw:
+    """A sound engine, and what else it does."""
+    return lambda draw: (*sound(draw), *(make(draw) for make in more))
+
+
+def of(script: Script) -> Callable[[Random], Script]:
+    return lambda _: script
+
+
+HEALTHY = (
+    Scenario("at the seed's pace", sound, ("Passed",)),
+    Scenario("on a machine whose cores are busy", with_(lambda d: s.noisy(d.uniform(0.005, 0.02))), ("Passed",)),
+    Scenario(
+        "with one long hiccup",
+        with_(lambda d: s.having(hiccup_after_tokens=d.randint(1, 90), hiccup_seconds=d.uniform(0.5, 3.0))),
+        ("Passed",),
+    ),
+    Scenario(
+        "a seventh above its floor",
+        lambda d: (s.paced(d.uniform(68, 72), jitter=0.15),),
+        ("Passed",),
+    ),
+    Scenario("eight tokens a chunk", with_(lambda d: s.chunky(d.randint(4, 12))), ("Passed",)),
+    Scenario("tokens told only at the end", with_(of(s.having(usage_in_chunks=False))), ("Passed",)),
+    Scenario("behind a network that resets", with_(lambda d: s.connection_resets(d.uniform(0.05, 0.15))), ("Passed",)),
+    Scenario(
+        "others on it, and gone after a while",
+        with_(lambda d: s.foreign_traffic(pause=d.uniform(0.1, 1.5), until=d.uniform(2, 8))),
+        ("Passed",),
+    ),
+    Scenario("counters begin again once", with_(lambda d: s.counters_reset(d.randint(10, 150))), ("Passed",)),
+    Scenario("no speculation, and none wanted",
+             lambda d: (s.paced(d.uniform(62, 70), acceptance=0.0), s.absent_draft()),
+             ("Passed",), {"speculation": {"expected": False}, "decode": {"minTokensPerSecond": 50}}),
+    Scenario("all its streams at once", sound, ("Passed",), {"decode": {"streams": 4}}),
+    Scenario("serving four users", sound, ("Passed",), streams=4),
+    Scenario("serving users whose prompts take half a minute", sound, ("Passed",), streams=2,
+             later=lambda d: (s.slow_first_token(d.uniform(20, 40)),)),
+    Scenario("serving, on a busy machine", with_(lambda d: s.noisy(d.uniform(0.005, 0.02))), ("Passed",), streams=2),
+)  # fmt: skip
+
+AT_START = (
+    Scenario("half as fast", with_(lambda d: s.slow(d.uniform(1.8, 2.5))), ("TooSlow",)),
+    Scenario("a tenth below its floor", lambda d: (s.paced(d.uniform(50, 54), jitter=0.15),), ("TooSlow",)),
+    Scenario("slow and uneven", with_(lambda d: s.slow(d.uniform(1.8, 2.2)), of(s.noisy(0.02, 0.2))), ("TooSlow",)),
+    Scenario("two tokens a second", lambda d: (s.paced(d.uniform(1.5, 3)),), ("TooSlow",)),
+    Scenario("stops every few tokens", with_(lambda d: s.noisy(d.uniform(0.08, 0.12), d.uniform(0.3, 0.6), 0.05)),
+             ("TooSlow",)),
+    Scenario("half as fast, eight tokens a chunk", with_(of(s.slow(2)), lambda d: s.chunky(d.randint(4, 12))),
+             ("TooSlow",)),
+    Scenario("half as fast, tokens told only at the end", with_(of(s.slow(2)), of(s.having(usage_in_chunks=False))),
+             ("TooSlow",)),
+    Scenario("half as fast, behind a network that resets", with_(of(s.slow(2)), of(s.connection_resets(0.1))),
+             ("TooSlow",)),
+    Scenario("a late first token", with_(lambda d: s.slow_first_token(d.uniform(1.2, 3))), ("FirstTokenTooSlow",)),
+    Scenario("a dead draft", with_(of(s.dead_draft())), ("DraftDead",)),
+    Scenario("a dead draft that is fast enough", lambda d: (s.paced(d.uniform(130, 150)), s.dead_draft()),
+             ("DraftDead",)),
+    Scenario("a draft of chance", with_(lambda d: s.poor_draft(d.uniform(0.0, 0.008))), ("DraftDead",)),
+    Scenario("a poor draft", lambda d: (s.paced(150), s.poor_draft(d.uniform(0.15, 0.25))), ("AcceptanceTooLow",)),
+    Scenario("no draft", with_(of(s.absent_draft())), ("SpeculationAbsent",)),
+    Scenario("counters of drafts, and no drafts", with_(of(s.idle_draft())), ("SpeculationAbsent",)),
+    Scenario("a wrong answer", with_(of(s.wrong_text())), ("WrongOutput",)),
+    Scenario("nonsense", with_(of(s.wrong_text("!!!!!!!!!!!!"))), ("WrongOutput",), NO_EXPECTATION),
+    Scenario("an empty answer", with_(of(s.wrong_text(""))), ("WrongOutput",)),
+    Scenario("hangs while it loads", with_(of(s.hangs_at_load())), ("StartupHang",), {"startupTimeoutSeconds": 4}),
+    Scenario("hangs at its first answers", with_(lambda d: s.hangs_after(d.randint(0, 7) + 1)), ("StartupHang",),
+             {"requestTimeoutSeconds": 5}),
+    Scenario("hangs while it is timed", with_(lambda d: s.hangs_after(d.randint(30, 120))), ("StartupHang",),
+             {"requestTimeoutSeconds": 6}),
+    Scenario("dies while it loads", with_(of(s.dies_at_load())), ("EngineExited",)),
+    Scenario("dies while it is timed", with_(lambda d: s.dies_after(d.randint(10, 120))), ("EngineExited",)),
+    Scenario("dies of several streams", with_(lambda d: s.dies_of_streams(d.randint(2, 4))), ("EngineExited",),
+             {"decode": {"streams": 4}}),
+    Scenario("runs out of GPU memory", with_(of(s.runs_out_of_gpu_memory())), ("OutOfMemory",)),
+    Scenario("leaks until it is killed", with_(lambda d: s.leaks(d.uniform(10, 60))), ("OutOfMemory",)),
+    Scenario("answers nothing but errors", with_(of(s.server_errors())), ("Inconclusive",)),
+    Scenario("without metrics", with_(of(s.without_metrics())), ("Inconclusive",)),
+    Scenario("a metric renamed", with_(of(s.renamed_metric())), ("Inconclusive",)),
+    Scenario("counters that stand still", with_(of(s.counters_freeze())), ("Inconclusive",)),
+    Scenario("counters that begin again and again", with_(lambda d: s.counters_reset(d.randint(30, 90), every=True)),
+             ("Inconclusive",)),
+    Scenario("others on it all the time", with_(lambda d: s.foreign_traffic(pause=d.uniform(0.1, 0.4))),
+             ("Inconclusive",)),
+)  # fmt: skip
+
+WHILE_SERVING = (
+    Scenario("gets slow while it serves one user", sound, ("Degraded",), streams=1, later=lambda _: (s.slow(3),)),
+    Scenario("gets slow while it serves four users", sound, ("Degraded",), streams=4, later=lambda _: (s.slow(4),)),
+    Scenario("its draft dies while it serves", sound, ("Degraded",), streams=2, later=lambda _: (s.dead_draft(),)),
+    Scenario("hangs while it serves", sound, ("Degraded",), streams=2, later=lambda _: (s.hangs_after(1),)),
+    Scenario("dies while it serves", sound, ("EngineExited",), streams=2, later=lambda _: (s.dies_after(1),)),
+)
+
+SCENARIOS = (*HEALTHY, *AT_START, *WHILE_SERVING)

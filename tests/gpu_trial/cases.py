@@ -1,0 +1,116 @@
+"""What is tried: checkpoints with the verdict that each must get, and ways to all-reduce."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builders import a_flash
+from flash_operator.api.v1alpha1 import FlashDeployment
+from flash_operator.core.flags import FlagSet, derive
+from flash_operator.core.nodes import NodeFacts
+from tiny_model import GOLDEN_PROMPT
+
+GOLDEN = {"kind": "Completion", "prompt": GOLDEN_PROMPT, "expect": "jumps over a lazy dog"}
+PROVED = NodeFacts("trial", link="nvlink", p2p="verified", gpus=2)
+"""What labeller and probe say of two GPUs of one HGX board; that they do is tests/probe/gpu_trial.py's to show."""
+
+ARMS: dict[str, dict[str, Any]] = {
+    "custom all-reduce": {},
+    "NCCL with peer-to-peer": {"customAllReduce": "Disabled"},
+    "NCCL without peer-to-peer": {"mode": "Safe"},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint, and what must come of it."""
+
+    name: str
+    variant: str
+    reason: str
+    check: str = "as the operator says"
+    acceptance: tuple[float, float] | None = None
+    """The least and the most percent of drafts accepted."""
+    told: str = ""
+    """What the verdict or the engine's last words must have in them."""
+
+    @property
+    def looks_first(self) -> bool:
+        return self.check != "off"
+
+
+ALL, NONE = (99.0, 100.0), (0.0, 2.0)
+
+ON_GPU = (
+    Case("good", "good", "Passed", acceptance=ALL),
+    Case("dead", "dead", "DraftDead", acceptance=NONE),
+    Case("lacking", "lacking", "ModelRejected", told="mtp.0.e_proj.weight"),
+    Case("lacking-unseen", "lacking", "EngineExited", check="off", told="mtp.0.e_proj.weight"),
+    Case("poisoned", "poisoned", "EngineExited", told="no numbers"),
+)
+ON_CPU = (
+    Case("good", "good", "Passed", acceptance=ALL),
+    Case("dead", "dead", "DraftDead", acceptance=NONE),
+    Case("lacking", "partial", "EngineExited", told="eh_proj"),
+)
+"""A tiny DeepSeek-V3, which is nothing to the plugin: it shows that the trial works, not what it is for."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large an engine is asked for."""
+
+    gpus: int
+    context: int = 8192
+    sequences: int = 4
+    memory_percent: int = 60
+    extra: Sequence[str] = ()
+    hang_seconds: int = 90
+
+
+def on_gpu(scale: Scale, **interconnect: Any) -> FlashDeployment:
+    """The profile as it is, with less context, for it is not the KV cache that is tried."""
+    engine = {
+        "contextTokens": scale.context,
+        "maxSequences": scale.sequences,
+        "memoryPercent": scale.memory_percent,
+        "extraArgs": [f"--tensor-parallel-size={scale.gpus}", *scale.extra],
+    }
+    return a_flash(
+        model={"source": "pvc://models", "servedNames": ["tiny"]},
+        engine=engine,
+        interconnect={"hangSeconds": scale.hang_seconds, **interconnect},
+        readiness={"golden": GOLDEN, "minDecodeTokensPerSecond": 5},
+    )
+
+
+def on_cpu(scale: Scale, **interconnect: Any) -> FlashDeployment:
+    """As examples/tiny.yaml."""
+    arguments = [f"--tensor-parallel-size={scale.gpus}", "--dtype=bfloat16", "--enforce-eager", *scale.extra]
+    return a_flash(
+        model={"source": "pvc://models", "servedNames": ["tiny"]},
+        engine={"profile": "Custom", "contextTokens": 1024, "maxSequences": 4, "extraArgs": arguments},
+        interconnect={"hangSeconds": scale.hang_seconds, **interconnect},
+        readiness={"golden": GOLDEN, "minDecodeTokensPerSecond": 2, "decodeTokens": 64},
+    )
+
+
+def flags_of(flash: FlashDeployment, facts: NodeFacts | None) -> FlagSet:
+    return derive(facts, flash.spec.interconnect, {})
+
+
+def fault(case: Case, result: dict[str, Any], said: str) -> str | None:
+    """What is not as it must be, or None."""
+    if result.get("reason") != case.reason:
+        return f"{case.reason} was expected, and the gate says {result.get('reason')}: {result.get('message')}"
+    accepted = (result.get("measurement") or {}).get("acceptancePercent")
+    if case.acceptance and (accepted is None or not case.acceptance[0] <= accepted <= case.acceptance[1]):
+        return f"{accepted} % of the drafts were accepted, and it must be {case.acceptance[0]} to {case.acceptance[1]}"
+    if case.told not in f"{result}{said}":
+        return f"nobody says {case.told!r}"
+    return None
+
+
+def model_of(folder: Path, case: Case) -> Path:
+    return folder / case.variant

@@ -1,0 +1,184 @@
+"""A model hub on this machine: the answers of one that huggingface_hub asks, for repositories in folders.
+
+The client is the real one; what it is told is written after the hub's own answers (huggingface_hub 2.4, hf_api.py and
+utils/_http.py: X-Error-Code tells one refusal from another). Large files are kept elsewhere, as on the real hub: their
+address redirects to another host, which takes no token.
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CHUNK = 64 << 10
+
+
+@lru_cache
+def _checksums(path: Path, size: int, _changed: int) -> tuple[str, str]:
+    """Git's SHA-1, and SHA-256. A hub knows them, and need not read a file for them."""
+    sha1, sha256 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False), hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            sha1.update(chunk)
+            sha256.update(chunk)
+    return sha1.hexdigest(), sha256.hexdigest()
+
+
+@dataclass
+class HubStub:
+    """`refuse` is a status and an error code that every request gets."""
+
+    folder: Path
+    repository: str = "owner/model"
+    commit: str = COMMIT
+    """Where the branch main is."""
+    refuse: tuple[int, str] | None = None
+    tokens: set[str | None] = field(default_factory=set)
+    storage_tokens: set[str | None] = field(default_factory=set)
+    """What the other host was sent in the header Authorization."""
+    served: list[tuple[str, int]] = field(default_factory=list)
+    """Files and the bytes that were sent of each, of ranges that were sent whole."""
+    sent: Counter[str] = field(default_factory=Counter)
+    """Bytes sent of each file, of broken transfers too."""
+    storage: str = ""
+    """Address of the other host; without one files come from the hub itself."""
+    cut_after: dict[str, list[int]] = field(default_factory=dict)
+    """For each file where its next transfers break off: after so many bytes of each."""
+    spoil: Counter[str] = field(default_factory=Counter)
+    """How many transfers of a file come with a wrong byte."""
+    bytes_per_second: int | None = None
+    """Of each transfer."""
+    ignores_ranges: bool = False
+    """As some proxies do: a whole file comes, whatever part was asked for."""
+    silent: set[str] = field(default_factory=set)
+    """Files of which no byte comes."""
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/api/models/{repository:.+?}", self.info)
+        app.router.add_get("/{repository:[^/]+/[^/]+}/resolve/{revision}/{file:.+}", self.file)
+        return app
+
+    def storage_app(self) -> web.Application:
+        """The other host."""
+        app = web.Application()
+        app.router.add_get("/stored/{file:.+}", self.stored)
+        return app
+
+    @asynccontextmanager
+    async def running(self, host: str = "127.0.0.1") -> AsyncIterator[str]:
+        """Both hosts; gives the address of the hub."""
+        async with TestServer(self.storage_app(), host=host) as storage, TestServer(self.app(), host=host) as hub:
+            self.storage = str(storage.make_url("")).rstrip("/")
+            yield str(hub.make_url("")).rstrip("/")
+
+    @property
+    def total(self) -> int:
+        return sum(path.stat().st_size for path in self.files())
+
+    async def info(self, request: web.Request) -> web.Response:
+        """`/api/models/OWNER/NAME[/revision/REVISION]`."""
+        self.tokens.add(request.headers.get("Authorization"))
+        if self.refuse:
+            status, code = self.refuse
+            return web.json_response({"error": "no"}, status=status, headers={"X-Error-Code": code} if code else {})
+        repository, _, revision = request.match_info["repository"].partition("/revision/")
+        if repository != self.repository:
+            return web.json_response({"error": "no"}, status=404, headers={"X-Error-Code": "RepoNotFound"})
+        if revision not in ("", "main", self.commit):
+            return web.json_response({"error": "no"}, status=404, headers={"X-Error-Code": "RevisionNotFound"})
+        files = [self.sibling(path) for path in self.files()]
+        return web.json_response({"id": repository, "sha": self.commit, "siblings": files})
+
+    def files(self) -> list[Path]:
+        return sorted(path for path in self.folder.rglob("*") if path.is_file())
+
+    def sibling(self, path: Path) -> dict[str, Any]:
+        """Of a large file the hub knows SHA-256, of a small one git's own checksum alone."""
+        stat = path.stat()
+        made: dict[str, Any] = {"rfilename": str(path.relative_to(self.folder)), "size": stat.st_size}
+        sha1, sha256 = _checksums(path, stat.st_size, stat.st_mtime_ns)
+        made["blobId"] = sha1
+        if path.suffix == ".safetensors":
+            made["lfs"] = {"sha256": sha256, "size": stat.st_size, "pointerSize": 135}
+        return made
+
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        self.tokens.add(request.headers.get("Authorization"))
+        if self.refuse:
+            status, code = self.refuse
+            return web.json_response({"error": "no"}, status=status, headers={"X-Error-Code": code} if code else {})
+        name = request.match_info["file"]
+        if request.match_info["revision"] != self.commit or not (self.folder / name).is_file():
+            return web.json_response({"error": "no"}, status=404, headers={"X-Error-Code": "EntryNotFound"})
+        if self.storage and name.endswith(".safetensors"):
+            return web.Response(status=302, headers={"Location": f"{self.storage}/stored/{name}"})
+        return await self._send(request, name)
+
+    async def stored(self, request: web.Request) -> web.StreamResponse:
+        self.storage_tokens.add(request.headers.get("Authorization"))
+        return await self._send(request, request.match_info["file"])
+
+    async def _send(self, request: web.Request, name: str) -> web.StreamResponse:
+        content = (self.folder / name).read_bytes()
+        asked = (
+            re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", "")) if not self.ignores_ranges else None
+        )
+        start = int(asked[1]) if asked else 0
+        end = int(asked[2]) + 1 if asked and asked[2] else len(content)
+        content = content[start:end]
+        if self.spoil[name] > 0 and content:
+            self.spoil[name] -= 1
+            content = bytes([content[0] ^ 1]) + content[1:]
+        response = web.StreamResponse(status=206 if asked else 200, headers={"Content-Length": str(len(content))})
+        await response.prepare(request)
+        if name in self.silent:
+            await asyncio.sleep(3600)
+        limit = self.cut_after[name].pop(0) if self.cut_after.get(name) else len(content)
+        await self._stream(response, name, content[:limit])
+        if limit < len(content):
+            assert request.transport is not None
+            request.transport.abort()
+            return response
+        self.served.append((name, len(content)))
+        return response
+
+    async def _stream(self, response: web.StreamResponse, name: str, content: bytes) -> None:
+        for begin in range(0, len(content), CHUNK):
+            chunk = content[begin : begin + CHUNK]
+            await response.write(chunk)
+            self.sent[name] += len(chunk)
+            if self.bytes_per_second:
+                await asyncio.sleep(len(chunk) / self.bytes_per_second)
+
+    def rewrite_config(self, key: str, value: object) -> None:
+        config = json.loads((self.folder / "config.json").read_text())
+        (self.folder / "config.json").write_text(json.dumps({**config, key: value}))
+
+
+@contextmanager
+def in_a_thread(hub: HubStub, host: str) -> Iterator[str]:
+    """For tests that wait for a cluster and not for a loop; gives the hub's address."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="hub-stub")
+    thread.start()
+    running = hub.running(host)
+    try:
+        yield asyncio.run_coroutine_threadsafe(running.__aenter__(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(running.__aexit__(None, None, None), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

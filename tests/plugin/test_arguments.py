@@ -1,0 +1,85 @@
+"""Every argument that the operator gives an engine, as the vLLM of the image itself takes it.
+
+Its parser, its registries of parsers, and its whole configuration, which checks the arguments against each other and
+against the checkpoint.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import a_flash, a_node
+from flash_engine.drain.connections import ARGUMENT
+from flash_engine.records import Flags
+from flash_operator.core.engine_args import vllm_arguments
+from flash_operator.core.flags import derive
+from flash_operator.core.nodes import NodeFacts
+from lookalike import Lookalike
+from vllm_walk.walk import Walker
+
+SPECS: dict[str, dict[str, Any]] = {
+    "the defaults": {},
+    "LongContext": {"engine": {"profile": "LongContext"}},
+    "Throughput": {"engine": {"profile": "Throughput"}},
+    "a profile with fields of its own": {
+        "engine": {"contextTokens": 1048576, "maxSequences": 1, "memoryPercent": 97, "batchedTokens": 512}
+    },
+    "as many streams as there may be": {"engine": {"maxSequences": 256}},
+    "two drafted tokens": {"speculation": {"tokens": 2}},
+    "no speculation": {"speculation": {"method": "Disabled"}},
+    "several names": {"model": {"source": "pvc://claim", "servedNames": ["a", "deepseek-ai/DeepSeek-V4-Flash"]}},
+    "a custom engine": {"engine": {"profile": "Custom", "contextTokens": 4096, "maxSequences": 4}},
+    "bound to no NUMA node": {"interconnect": {"numaBinding": "Disabled"}},
+    "extra arguments": {"engine": {"extraArgs": ["--seed=7", "--enable-expert-parallel", "--numa-bind"]}},
+}
+DSPARK: dict[str, dict[str, Any]] = {
+    "DSpark": {"speculation": {"method": "Dspark"}},
+    "DSpark with fewer tokens": {"speculation": {"method": "Dspark", "tokens": 3}},
+}
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "an argument that vLLM does not have": ({"engine": {"extraArgs": ["--no-such-flag=1"]}}, "--no-such-flag"),
+    "a value that it does not take": ({"engine": {"extraArgs": ["--kv-cache-dtype=fp9"]}}, "fp9"),
+    "a tool parser that nobody wrote": ({"engine": {"extraArgs": ["--tool-call-parser=deepseek_v9"]}}, "deepseek_v9"),
+    "a longer context than the model has": ({"engine": {"contextTokens": 1048576}}, "1048576"),
+}
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="session")
+def answers(walker: Walker, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
+    """What vLLM says to each; None is approval."""
+    models = tmp_path_factory.mktemp("models")
+    long = Lookalike.make("seed", max_position_embeddings=1048576).save_to_serve(models / "seed")
+    short = Lookalike.make("seed", max_position_embeddings=524288).save_to_serve(models / "short")
+    dspark = Lookalike.make("DSpark", max_position_embeddings=1048576).save_to_serve(models / "dspark")
+    asked = {
+        **{name: command(spec, long) for name, spec in SPECS.items()},
+        **{name: command(spec, dspark) for name, spec in DSPARK.items()},
+        **{name: command(spec, short) for name, (spec, _) in WRONG.items()},
+    }
+    return dict(zip(asked, walker.judge(list(asked.values())), strict=True))
+
+
+def command(spec: dict[str, Any], model: Path) -> list[str]:
+    """As the launcher puts it together on a node of whose links nothing is known; the model is where it is here."""
+    flash = a_flash(**spec)
+    arguments = vllm_arguments(flash.spec)
+    arguments[1] = str(model)
+    derived = derive(NodeFacts.from_node(a_node(gpu_numa_nodes="0-1")), flash.spec.interconnect, {})
+    return [*arguments, ARGUMENT, *Flags.parse(derived.to_annotation()).words]
+
+
+@pytest.mark.parametrize("name", [*SPECS, *DSPARK])
+def test_vllm_takes_what_the_operator_gives_it(answers: dict[str, str | None], name: str) -> None:
+    assert answers[name] is None
+
+
+@pytest.mark.parametrize(("name", "names"), [(name, names) for name, (_, names) in WRONG.items()])
+def test_what_it_would_not_take_is_not_waved_through_here_either(
+    answers: dict[str, str | None], name: str, names: str
+) -> None:
+    told = answers[name]
+    assert told is not None
+    assert names in told

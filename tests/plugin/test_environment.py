@@ -1,0 +1,37 @@
+"""The environment of the walks: what the locks pin, nothing that a test has no use for."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from vllm_walk.environment import CUDA_LOCK, FROM_CUDA, Environment, cuda_pins, key
+
+
+def test_what_is_taken_from_the_cuda_lock_is_its_own_entries_with_their_hashes() -> None:
+    pins = cuda_pins()
+    assert [name for name, _ in re.findall(r"^([a-z-]+)==(\S+)", pins, re.MULTILINE)] == list(FROM_CUDA)
+    assert pins.count("--hash=sha256:") >= len(FROM_CUDA)
+    assert all(line in CUDA_LOCK.read_text() for line in pins.splitlines())
+
+
+def test_its_name_is_that_of_its_content(environment: Environment) -> None:
+    assert environment.folder.name == f"vllm-walk-{key()}"
+
+
+def test_the_cuda_images_vllm_comes_first_and_without_kernels(environment: Environment) -> None:
+    asked = "import importlib.metadata as m, vllm; print(m.version('vllm'), vllm.__file__)"
+    for cuda, version in ((True, "0.33.0"), (False, "0.32.0+cpu")):
+        told = subprocess.run(
+            [environment.python, "-c", asked],
+            env=environment.variables(cuda=cuda), check=True, capture_output=True, text=True,
+        ).stdout.split()  # fmt: skip
+        assert told[0] == version
+        assert Path(told[1]).is_relative_to(environment.cuda_vllm if cuda else environment.folder / "venv")
+    assert list(environment.cuda_vllm.rglob("*.so")) == []
+
+
+def test_a_variable_of_the_caller_does_not_reach_it(environment: Environment, tmp_path: Path) -> None:
+    variables = environment.variables(tmp_path)
+    assert variables["PYTHONPATH"].split(":")[0] == str(tmp_path)
+    assert variables["HF_HUB_OFFLINE"] == "1"
+    assert "HF_TOKEN" not in variables

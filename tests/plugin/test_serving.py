@@ -1,0 +1,141 @@
+"""A real vLLM on a CPU, started by the real launcher, with the plugin in it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.launcher_bench import FAST, a_free_port
+from flash_engine.records import PLUGIN_LINE, EngineRecord
+from lookalike import Lookalike
+from tiny_model import GOLDEN_COMPLETION, GOLDEN_PROMPT, build
+from vllm_walk.environment import Environment
+from vllm_walk.walk import lay_out_entry_point
+
+LOADING_SECONDS = 150
+MTP = '--speculative-config={"method":"mtp","num_speculative_tokens":1}'
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class Engine:
+    """The launcher as it runs in a pod, and vLLM below it."""
+
+    def __init__(self, environment: Environment, folder: Path, model: Path, *, check: str) -> None:
+        self._folder, self.port = folder, a_free_port()
+        command = folder / "vllm"
+        command.write_text(f'#!/bin/sh\nexec {environment.python} -m vllm.entrypoints.cli.main "$@"\n')
+        command.chmod(0o755)
+        (folder / "node").mkdir()
+        (folder / "run").mkdir()
+        (folder / "node/engine-flags").write_text(json.dumps(FAST))
+        settings = {
+            "FLASH_RUN_DIR": str(folder / "run"), "FLASH_NODE_DIR": str(folder / "node"),
+            "FLASH_FALLBACK_FLAGS": json.dumps(FAST), "FLASH_ENGINE_COMMAND": str(command),
+            "FLASH_MODEL_CHECK": check, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "HOME": str(folder),
+        }  # fmt: skip
+        self._log = (folder / "log").open("w")
+        # The launcher runs in this Python, vLLM in the walk's, where what it imports of ours is beside it on the path.
+        launched = environment.variables(entry_point(folder), cuda=False) | settings
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "flash_engine.launcher", "serve", str(model), f"--port={self.port}",
+             "--host=127.0.0.1", "--served-model-name=tiny", "--max-model-len=1024", "--max-num-seqs=2",
+             "--dtype=bfloat16", "--enforce-eager", MTP],
+            env=launched, stdout=self._log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    @property
+    def record(self) -> EngineRecord:
+        return EngineRecord.read(self._folder / "run/engine.json")
+
+    @property
+    def log(self) -> str:
+        return (self._folder / "log").read_text()
+
+    def wait_until_healthy(self) -> None:
+        deadline = time.monotonic() + LOADING_SECONDS
+        while not self._answers():
+            assert self._process.poll() is None, self.log[-3000:]
+            assert time.monotonic() < deadline, self.log[-3000:]
+            time.sleep(0.5)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def complete(self, prompt: str, tokens: int) -> str:
+        body = {"model": "tiny", "prompt": prompt, "max_tokens": tokens, "temperature": 0}
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/v1/completions", json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )  # fmt: skip
+        with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310 - our own
+            return str(json.load(answer)["choices"][0]["text"])
+
+    def wait(self) -> int:
+        return self._process.wait(LOADING_SECONDS)
+
+    def end(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGTERM):
+            if self._process.poll() is None:
+                self._process.send_signal(number)
+                try:
+                    self._process.wait(20)
+                except subprocess.TimeoutExpired:
+                    continue
+        self._log.close()
+
+
+def entry_point(folder: Path) -> Path:
+    """Where vLLM finds out that there is a plugin."""
+    made = folder / "entry"
+    made.mkdir()
+    lay_out_entry_point(made)
+    return made
+
+
+@pytest.fixture
+def engines() -> Iterator[list[Engine]]:
+    """Those that a test started; none is left behind."""
+    started: list[Engine] = []
+    yield started
+    for one in started:
+        one.end()
+
+
+def test_a_tiny_model_is_served_and_the_plugin_is_known_to_be_there(
+    environment: Environment, engines: list[Engine], tmp_path: Path
+) -> None:
+    model = build(tmp_path / "models") / "good"
+    engine = Engine(environment, tmp_path, model, check="files")
+    engines.append(engine)
+    engine.wait_until_healthy()
+
+    assert engine.complete(GOLDEN_PROMPT, 16) == GOLDEN_COMPLETION
+    assert engine.record.plugin == f"{PLUGIN_LINE}: vLLM 0.32.0+cpu"
+    assert engine.record.rejection is None
+
+
+def test_where_nobody_looked_before_the_plugin_ends_vllm_itself(
+    environment: Environment, engines: list[Engine], tmp_path: Path
+) -> None:
+    made = Lookalike.make("seed")
+    made.drop("mtp.0.e_proj")
+    engine = Engine(environment, tmp_path, made.save_to_serve(tmp_path / "model"), check="off")
+    engines.append(engine)
+
+    assert engine.wait() == 1
+    record = engine.record
+    assert record.exit is not None
+    assert [line for line in record.exit.last_lines if "ModelRejected" in line and "mtp.0.e_proj.weight" in line]

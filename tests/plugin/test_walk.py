@@ -1,0 +1,162 @@
+"""Checkpoints walked through vLLM's real loader classes, with the plugin and without it.
+
+Nothing is computed, so what is shown is what is built, what is filled, and what is said. Without the plugin each row
+must fail as it is written down, or the plugin would be blamed or praised for something else.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bf16_safetensors import from_bf16
+from flash_engine.records import PLUGIN_LINE
+from lookalike import KINDS, Lookalike
+from spoilt import SPOILT, Outcome, Spoilt
+from vllm_walk.walk import DSPARK, MTP, Walk, Walker
+
+LEAST_SPOILT = 20
+
+COMPRESSOR = "model.layers.1.attn.compressor.fused_wkv_wgate.weight"
+EXPERTS = "model.layers.3.mtp_block.ffn.experts.routed_experts.w13_weight_scale"
+E_PROJ = "model.layers.3.e_proj.weight"
+SHOWN = (COMPRESSOR, EXPERTS, E_PROJ)
+
+pytestmark = pytest.mark.timeout(300)
+"""The first walk makes the environment where `python -m vllm_walk` did not."""
+
+
+def outcome(walk: Walk, row: Spoilt) -> Outcome:
+    """Without an error all went well only where nothing was wrong."""
+    if walk.told:
+        return "error"
+    return "silent" if row.severity == "refused" or not walk.whole else "loads"
+
+
+@pytest.mark.parametrize("row", SPOILT, ids=lambda row: row.name)
+def test_vllm_alone_does_what_is_written_of_it(walker: Walker, tmp_path: Path, row: Spoilt) -> None:
+    walk = walker.walk(row.save(tmp_path), plugin=False)
+
+    assert outcome(walk, row) == row.alone, walk
+    assert row.alone_says in walk.told
+
+
+@pytest.mark.parametrize("row", SPOILT, ids=lambda row: row.name)
+def test_with_the_plugin_it_is_loaded_whole_or_refused_by_name(walker: Walker, tmp_path: Path, row: Spoilt) -> None:
+    walk = walker.walk(row.save(tmp_path), plugin=True)
+
+    assert outcome(walk, row) != "silent", walk
+    assert walk.whole == row.served, walk
+    if row.served:
+        assert walk.told == ""
+    else:
+        assert row.names in walk.told
+    assert walk.said == ((row.code,) if row.severity == "repaired" else ()), "what is mended is said, once"
+
+
+def test_there_are_rows_enough() -> None:
+    """And one for each way in which vLLM is silent: a check that nothing exercises proves nothing."""
+    assert len([row for row in SPOILT if row.severity in ("refused", "repaired")]) >= LEAST_SPOILT
+    assert len([row for row in SPOILT if row.alone == "silent"]) >= LEAST_SPOILT // 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_known_layout_is_loaded_whole(walker: Walker, tmp_path: Path, kind: str) -> None:
+    drafter = {"DSpark": DSPARK, "stripped": None}.get(kind, MTP)
+    walk = walker.walk(Lookalike.make(kind).save(tmp_path), plugin=True, speculation=drafter)
+
+    assert walk.told == ""
+    assert walk.main.whole
+    assert walk.draft.whole or drafter is None
+
+
+def test_a_compressor_is_widened_to_the_numbers_that_it_stands_for(walker: Walker, tmp_path: Path) -> None:
+    made = Lookalike.make("seed, FP8 compressor")
+    weight, scale = (made.tensors[f"layers.1.attn.compressor.wkv.{part}"] for part in ("weight", "weight_scale"))
+    # 0x38 is 1.0 as e4m3, 0x3F40 is 0.75 as BF16.
+    weight.data = b"\x38" * (weight.shape[0] * weight.shape[1])
+    scale.data = b"\x40\x3f" * (scale.shape[0] * scale.shape[1])
+    walk = walker.walk(made.save(tmp_path), plugin=True, show=SHOWN)
+
+    assert set(walk.main.values[COMPRESSOR]) == {0.75}
+
+
+@pytest.mark.parametrize("name", [row.name for row in SPOILT if row.code == "MisnamedTensor" and not row.after])
+def test_what_is_renamed_holds_what_it_would_under_its_right_name(walker: Walker, tmp_path: Path, name: str) -> None:
+    row = next(row for row in SPOILT if row.name == name)
+    right = walker.walk(Lookalike.make("seed").save(tmp_path / "right"), plugin=True, show=SHOWN)
+    renamed = walker.walk(row.save(tmp_path / "renamed"), plugin=True, show=SHOWN)
+
+    assert right.draft.values.keys() == {EXPERTS, E_PROJ}
+    assert renamed.draft.values == right.draft.values
+
+
+def test_the_head_holds_what_is_in_the_file(walker: Walker, tmp_path: Path) -> None:
+    made = Lookalike.make("seed")
+    values = (np.arange(256 * 256) % 251 * 2.0**-8).astype(np.float32)
+    bits = (values.view(np.uint32) >> 16).astype(np.uint16)
+    made.tensors["mtp.0.e_proj.weight"].data = bits.tobytes()
+    walk = walker.walk(made.save(tmp_path), plugin=True, show=SHOWN)
+
+    assert walk.draft.values[E_PROJ] == from_bf16(bits)[:6].tolist()
+
+
+LOST = {
+    "a tensor of its own": "mtp.0.e_proj.weight",
+    "a scale of one matrix of one expert": "mtp.0.ffn.experts.1.w3.weight_scale",
+    "a half of what vLLM joins": "mtp.0.attn.wkv.weight",
+    "an expert of the model": "layers.2.ffn.experts.3.w2.weight_packed",
+}
+
+
+@pytest.mark.parametrize("name", LOST.values(), ids=LOST.keys())
+def test_what_gets_lost_between_files_and_model_ends_the_start(walker: Walker, tmp_path: Path, name: str) -> None:
+    """The files are whole, so no look at headers finds it."""
+    checkpoint = Lookalike.make("seed").save(tmp_path)
+
+    assert walker.walk(checkpoint, plugin=False, lose=(name,)).told == "", "vLLM alone says nothing"
+    told = walker.walk(checkpoint, plugin=True, lose=(name,)).told
+    assert told.startswith("IncompleteError: 1 tensors of")
+    assert name in told
+
+
+def test_experts_of_other_ranks_are_not_missed_where_vllm_does_not_read_them(walker: Walker, tmp_path: Path) -> None:
+    checkpoint = Lookalike.make("seed").save(tmp_path)
+    divided = {"enable_expert_parallel": True, "enable_ep_weight_filter": True}
+    lost = (LOST["an expert of the model"], LOST["a scale of one matrix of one expert"])
+
+    assert walker.walk(checkpoint, plugin=True, lose=lost, arguments=divided).whole
+    told = walker.walk(checkpoint, plugin=True, lose=(LOST["a tensor of its own"],), arguments=divided).told
+    assert LOST["a tensor of its own"] in told
+
+
+def test_each_process_says_once_that_the_plugin_is_there(walker: Walker, tmp_path: Path) -> None:
+    checkpoint = Lookalike.make("seed").save(tmp_path)
+    before = walker.log.count(PLUGIN_LINE)
+    walker.walk(checkpoint, plugin=True)
+    assert walker.log.count(f"{PLUGIN_LINE}: vLLM 0.33.0") == before + 1
+    walker.walk(checkpoint, plugin=False)
+    assert walker.log.count(PLUGIN_LINE) == before + 1
+
+
+def test_what_a_user_lays_over_the_config_counts_as_if_it_stood_there(walker: Walker, tmp_path: Path) -> None:
+    made = Lookalike.make("seed")
+    del made.config["topk_method"]
+    overrides = {"topk_method": "noaux_tc"}
+    walk = walker.walk(made.save(tmp_path), plugin=True, speculation=None, overrides=overrides)
+
+    assert walk.main.whole
+    assert walk.said == ()
+
+
+ON_CPU = ("whole", "MTP without one matrix of one expert", "experts of MTP under other names", "FP8 compressor")
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_the_older_vllm_of_the_range_is_treated_alike(cpu_walker: Walker, tmp_path: Path, name: str) -> None:
+    row = next(row for row in SPOILT if row.name == name)
+    walk = cpu_walker.walk(row.save(tmp_path), plugin=True)
+
+    assert walk.whole == row.served, walk
+    assert row.served or row.names in walk.told
+    assert f"{PLUGIN_LINE}: vLLM 0.32.0" in cpu_walker.log
