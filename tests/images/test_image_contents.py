@@ -1,35 +1,46 @@
 """What the Dockerfiles promise, read from their text: the CUDA image is built where its base can be had."""
 
 import re
+import tomllib
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from image_builder.dockerfile import Dockerfile
-from image_builder.layout import BASE_FILES, ROOT
+from image_builder.layout import BASE_FILES, BASE_STAGE, ROOT
+from lock_file import pins
 
 ENGINE = Dockerfile.parse((ROOT / "images/engine/Dockerfile").read_text())
 OPERATOR = Dockerfile.parse((ROOT / "images/operator/Dockerfile").read_text())
 NODE = Dockerfile.parse((ROOT / "images/node/Dockerfile").read_text())
-EACH = [pytest.param(ENGINE, id="engine"), pytest.param(OPERATOR, id="operator"), pytest.param(NODE, id="node")]
+QUANTISER = Dockerfile.parse((ROOT / "images/quantiser/Dockerfile").read_text())
+EACH = [
+    pytest.param(ENGINE, id="engine"),
+    pytest.param(OPERATOR, id="operator"),
+    pytest.param(NODE, id="node"),
+    pytest.param(QUANTISER, id="quantiser"),
+]
 FINAL = [
     pytest.param(ENGINE, "cuda", '["flash-launch"]', id="engine, cuda"),
     pytest.param(ENGINE, "cpu", '["flash-launch"]', id="engine, cpu"),
     pytest.param(OPERATOR, "operator", '["python", "-m", "flash_operator"]', id="operator"),
     pytest.param(NODE, "node", '["flash-labeller"]', id="node"),
+    pytest.param(QUANTISER, "quantiser", '["mtp-quantise"]', id="quantiser"),
+    pytest.param(QUANTISER, "quantiser-cpu", '["mtp-quantise"]', id="quantiser, cpu"),
 ]
 LOCKS = [
     "images/base/requirements-build.lock",
     "images/engine/requirements-cpu.lock",
     "images/engine/requirements-cuda.lock",
+    "images/quantiser/requirements-cpu.lock",
+    "images/quantiser/requirements-cpu-image.lock",
+    "images/quantiser/requirements-cuda.lock",
+    "images/sbom/requirements.lock",
     "requirements/operator.lock",
     "requirements/node.lock",
 ]
-PIN = re.compile(r"^([a-z0-9_.-]+)==(\S+) \\$", re.MULTILINE | re.IGNORECASE)
-
-
-def pins(lock: str) -> dict[str, str]:
-    return {name.lower(): version for name, version in PIN.findall((ROOT / lock).read_text())}
 
 
 def installed_packages(dockerfile: Dockerfile, stage: str) -> set[str]:
@@ -50,16 +61,28 @@ def test_an_image_runs_as_a_numbered_user_and_starts_our_program(
 def test_the_last_stage_adds_only_our_own_code(dockerfile: Dockerfile, stage: str, entry_point: str) -> None:
     """A change of ours is then one small layer; anything heavier belongs to the stage before."""
     del entry_point
-    kinds = [line.split()[0] for line in dockerfile.stage(stage).instructions]
-    assert kinds.count("COPY") == 1
-    assert "RUN" not in kinds
+    lines = dockerfile.stage(stage).instructions
+    bill = f"COPY --from={stage}-sbom /sbom /usr/share/sbom"
+    assert [line.split()[-1] for line in lines if line.startswith("COPY") and line != bill] == ["/opt/venv"]
+    assert "RUN" not in [line.split()[0] for line in lines]
 
 
 @pytest.mark.parametrize("dockerfile", EACH)
-def test_every_stage_starts_from_the_base_that_is_asked_for_or_from_a_stage(dockerfile: Dockerfile) -> None:
+def test_every_stage_starts_from_a_stage_but_the_base_which_has_a_digest(dockerfile: Dockerfile) -> None:
     names = {stage.name for stage in dockerfile.stages}
-    parents = {stage.parent for stage in dockerfile.resolved({"BASE": "the base"}).stages}
-    assert parents <= {*names, "the base"}
+    (foreign,) = [stage for stage in dockerfile.resolved({}).stages if stage.parent not in names]
+    assert foreign.name == BASE_STAGE
+    assert foreign.instructions == ()
+    assert re.fullmatch(r"[a-z]+(/[a-z]+)?:[a-z0-9.-]+@sha256:[0-9a-f]{64}", foreign.parent)
+
+
+@pytest.mark.parametrize("dockerfile", EACH)
+def test_a_base_without_a_digest_cannot_be_named(dockerfile: Dockerfile) -> None:
+    assert dockerfile.stage(BASE_STAGE).parent == "${BASE_NAME}@${BASE_DIGEST}"
+
+
+def test_the_engine_stands_on_cuda_13_with_its_compiler() -> None:
+    assert str(ENGINE.arguments["BASE_NAME"]).startswith("nvidia/cuda:13.0.1-devel-")
 
 
 @pytest.mark.parametrize("dockerfile", EACH)
@@ -127,12 +150,35 @@ def test_a_lock_has_a_hash_for_every_package_and_names_no_index(lock: str) -> No
 @pytest.mark.parametrize("lock", ["images/engine/requirements-cpu.lock", "images/engine/requirements-cuda.lock"])
 def test_the_launcher_finds_its_own_requirements_among_the_engines(lock: str) -> None:
     """It is installed with --no-deps."""
-    assert {"aiohttp", "pydantic", "prometheus-client"} <= pins(lock).keys()
+    project = tomllib.loads((ROOT / "images/engine/pyproject.toml").read_text())["project"]
+    required = [Requirement(text) for text in project["dependencies"]]
+    assert {"aiohttp", "huggingface-hub"} <= {one.name for one in required}
+    locked = pins(lock)
+    assert [str(one) for one in required if not one.specifier.contains(locked.get(one.name, "0"))] == []
 
 
-def test_the_only_override_of_vllms_requirements_is_the_one_that_is_explained() -> None:
-    lines = (ROOT / "images/engine/requirements-cuda.overrides").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == ["certifi>=2026.10.18"]
+def test_the_quantiser_finds_its_own_requirements_on_top_of_the_engines() -> None:
+    """It is installed with --no-deps, too."""
+    project = tomllib.loads((ROOT / "images/quantiser/pyproject.toml").read_text())["project"]
+    required = [Requirement(text) for text in project["dependencies"]]
+    there = pins("images/engine/requirements-cpu.lock") | pins("images/quantiser/requirements-cpu-image.lock")
+    assert {"torch", "matplotlib"} <= {one.name for one in required}
+    assert [str(one) for one in required if not one.specifier.contains(there.get(one.name, "0"))] == []
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("console_scripts", "flash-launch"),
+        ("console_scripts", "flash-gate"),
+        ("console_scripts", "flash-checkpoint"),
+        ("vllm.general_plugins", "flash_engine"),
+    ],
+)
+def test_what_the_engine_image_calls_by_name_is_there(group: str, name: str) -> None:
+    """vLLM goes on without a plugin that it cannot import, so a typing error here would be silent."""
+    (entry,) = entry_points(group=group, name=name)
+    assert callable(entry.load())
 
 
 def test_the_base_is_made_of_files_that_are_there() -> None:

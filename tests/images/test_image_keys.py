@@ -43,17 +43,23 @@ def keys(root: Path) -> dict[str, str]:
     return {f"{image.name} {step.stage}": step.key for image in IMAGES for step in steps_of(image, root)}
 
 
-EVERYTHING = {
+def reference_of(stage: str, image: str) -> str:
+    return next(step.reference for step in steps_of(image_named(image)) if step.stage == stage)
+
+
+LAST = {"engine-cpu cpu", "operator operator", "node node", "quantiser-cpu quantiser-cpu"}
+BILL = LAST | {f"{image.name} sbom-tools" for image in IMAGES}
+EVERYTHING = BILL | {
     "engine-cpu tools",
     "engine-cpu cpu-deps",
-    "engine-cpu cpu",
     "operator tools",
     "operator operator-deps",
-    "operator operator",
     "node tools",
     "node node-deps",
-    "node node",
+    "quantiser-cpu tools",
+    "quantiser-cpu cpu-deps",
 }
+CPU_DEPS = {"engine-cpu cpu-deps", "engine-cpu cpu", "quantiser-cpu cpu-deps", "quantiser-cpu quantiser-cpu"}
 
 
 @pytest.mark.parametrize(
@@ -69,11 +75,14 @@ EVERYTHING = {
         pytest.param(append("images/node/flash_node/new.py", "x = 1"), {"node node"}, id="a labeller module"),
         pytest.param(
             append("images/engine/requirements-cpu.lock", "\n# x"),
-            {"engine-cpu cpu-deps", "engine-cpu cpu"},
-            id="the engine's lock",
+            CPU_DEPS,
+            id="the engine's lock, which the quantiser's image for CPUs stands on",
         ),
+        pytest.param(append("images/engine/cpu/prune.py", "\n"), CPU_DEPS, id="a build step"),
         pytest.param(
-            append("images/engine/cpu/prune.py", "\n"), {"engine-cpu cpu-deps", "engine-cpu cpu"}, id="a build step"
+            append("images/quantiser/mtp_quantiser/new.py", "x = 1"),
+            {"quantiser-cpu quantiser-cpu"},
+            id="a module of the quantiser",
         ),
         pytest.param(
             append("requirements/operator.lock", "\n# x"),
@@ -81,6 +90,8 @@ EVERYTHING = {
             id="the operator's lock",
         ),
         pytest.param(append("requirements/node.lock", "\n# x"), {"node node-deps", "node node"}, id="the node's lock"),
+        pytest.param(append("images/sbom/bill_of_materials.py", "\n"), BILL, id="what writes the bill of materials"),
+        pytest.param(append("images/sbom/requirements.lock", "\n# x"), BILL, id="its lock"),
         pytest.param(append("images/base/requirements-build.lock", "\n# x"), EVERYTHING, id="the build tools"),
         pytest.param(append("images/base/rootfs.sh", "\n# x"), EVERYTHING, id="the base"),
         pytest.param(append("images/engine/Dockerfile", "\n# a comment\n"), set(), id="a comment in a Dockerfile"),
@@ -110,9 +121,20 @@ def test_bytecode_beside_the_sources_is_no_content(sources: Path) -> None:
     assert keys(sources) == before
 
 
-def test_all_images_share_one_image_of_tools() -> None:
-    references = {steps_of(image)[0].reference for image in IMAGES}
-    assert len(references) == 1
+@pytest.mark.parametrize("stage", ["tools", "sbom-tools"])
+def test_all_images_share_one_image_of_tools(stage: str) -> None:
+    assert len({reference_of(stage, image.name) for image in IMAGES}) == 1
+
+
+def test_engine_and_quantiser_for_cpus_share_the_image_with_torch() -> None:
+    """It is built for minutes, and held for a gigabyte."""
+    assert reference_of("cpu-deps", "engine-cpu") == reference_of("cpu-deps", "quantiser-cpu")
+
+
+def test_no_two_images_have_a_last_stage_of_the_same_name() -> None:
+    """Building the one would throw the other away."""
+    names = [image.kept[-1] for image in IMAGES]
+    assert len(set(names)) == len(names)
 
 
 def test_a_path_that_a_dockerfile_copies_must_be_there(sources: Path) -> None:

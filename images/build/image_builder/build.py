@@ -10,7 +10,7 @@ from typing import Final
 
 from image_builder import debian
 from image_builder.archive import write_oci_archive
-from image_builder.buildah import Buildah
+from image_builder.buildah import Base, Buildah
 from image_builder.layout import ROOT, Image, Step, archive_of, base_reference, files_below, steps_of
 from image_builder.progress import step
 
@@ -80,8 +80,15 @@ def ensure_step(buildah: Buildah, one: Step, root: Path) -> None:
             shutil.copy2(file, copy)
         dockerfile = context / "Dockerfile.cut"
         dockerfile.write_text(one.text)
-        buildah.build(context, dockerfile, one.reference)
+        buildah.build(context, dockerfile, one.reference, base_of(buildah, root))
     buildah.remove_others(one.reference)
+
+
+def base_of(buildah: Buildah, root: Path) -> Base:
+    """No part of a key: the base's own key is in every text that is built on it, and its digest differs wherever it was
+    made."""
+    reference = base_reference(root)
+    return Base(reference, buildah.digest(reference))
 
 
 def write_archive(buildah: Buildah, reference: str, tag: str, archive: Path) -> None:

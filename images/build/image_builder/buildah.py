@@ -21,6 +21,23 @@ class BuildError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Base:
+    """What an image says of the base that it stands on."""
+
+    name: str
+    digest: str
+
+    def options(self) -> list[str]:
+        """To the Dockerfile, for its labels; and to the manifest, where buildah would name the stage kept before."""
+        return [
+            f"--build-arg=BASE_NAME={self.name}",
+            f"--build-arg=BASE_DIGEST={self.digest}",
+            f"--annotation=org.opencontainers.image.base.name={self.name}",
+            f"--annotation=org.opencontainers.image.base.digest={self.digest}",
+        ]
+
+
+@dataclass(frozen=True)
 class Buildah:
     folder: Path
     driver: str
@@ -71,11 +88,16 @@ class Buildah:
         listed = self.run("images", "--format={{.Name}}:{{.Tag}}", "--noheading")
         return reference in listed.split()
 
-    def build(self, context: Path, dockerfile: Path, reference: str) -> None:
+    def digest(self, reference: str) -> str:
+        """Of the image's manifest: as in the archive that `export` makes one of."""
+        return self.run("inspect", "--type=image", "--format={{.FromImageDigest}}", reference).strip()
+
+    def build(self, context: Path, dockerfile: Path, reference: str, base: Base | None = None) -> None:
         self.run(
             "build",
             "--pull-never",
             *self.volumes(),
+            *(base.options() if base else ()),
             f"--file={dockerfile}",
             f"--tag={reference}",
             str(context),

@@ -12,6 +12,9 @@ from image_builder.dockerfile import Dockerfile
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 BASE_FILES: Final = ("images/base/Dockerfile", "images/base/rootfs.sh")
+BASE_STAGE: Final = "base"
+"""The stage that a Dockerfile takes from a registry; here the image of that name takes its place."""
+
 GENERATED: Final = ("__pycache__",)
 
 
@@ -44,20 +47,26 @@ IMAGES: Final = (
     Image(
         "engine-cpu",
         "images/engine/Dockerfile",
-        ("tools", "cpu-deps", "cpu"),
+        ("tools", "sbom-tools", "cpu-deps", "cpu"),
         "localhost/flash/engine:cpu",
     ),
     Image(
         "operator",
         "images/operator/Dockerfile",
-        ("tools", "operator-deps", "operator"),
+        ("tools", "sbom-tools", "operator-deps", "operator"),
         "localhost/flash/operator:dev",
     ),
     Image(
         "node",
         "images/node/Dockerfile",
-        ("tools", "node-deps", "node"),
+        ("tools", "sbom-tools", "node-deps", "node"),
         "localhost/flash/node:dev",
+    ),
+    Image(
+        "quantiser-cpu",
+        "images/quantiser/Dockerfile",
+        ("tools", "sbom-tools", "cpu-deps", "quantiser-cpu"),
+        "localhost/flash/quantiser:cpu",
     ),
 )
 
@@ -83,8 +92,8 @@ def base_reference(root: Path = ROOT) -> str:
 
 def steps_of(image: Image, root: Path = ROOT) -> list[Step]:
     """What has to be built for `image`, in order. Each key covers the keys before it, since the text names them."""
-    source = Dockerfile.parse((root / image.dockerfile).read_text()).resolved({"BASE": base_reference(root)})
-    built: dict[str, str] = {}
+    source = Dockerfile.parse((root / image.dockerfile).read_text()).resolved({})
+    built = {BASE_STAGE: base_reference(root)}
     steps = []
     for stage in image.kept:
         cut = source.cut_to(stage, built)
