@@ -7,12 +7,12 @@ PYTHON := .venv/bin/python
 export PYTHONPATH := tests:tests/cluster:tests/tiny_model:images/build
 CLUSTER ?= local
 
-.PHONY: help setup check lint test demo demo-down images generate bench cluster-up cluster-down clean-cache
+.PHONY: help setup check lint test demo demo-down images generate bench bench-gate cluster-up cluster-down clean-cache
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
-.venv/.complete: requirements/dev.lock pyproject.toml operator/pyproject.toml images/engine/pyproject.toml images/node/pyproject.toml
+.venv/.complete: requirements/dev.lock pyproject.toml operator/pyproject.toml images/engine/pyproject.toml images/node/pyproject.toml images/quantiser/pyproject.toml
 	./scripts/setup
 
 setup: .venv/.complete ## Make .venv from the lock
@@ -25,14 +25,18 @@ lint: setup ## Format, lint, types, layers
 
 # What is costly is built before pytest starts: there it can show its progress, and no test waits for it.
 check: lint ## Lint, and every test that needs no root: unit, runtime, engine, chart, API server
-	$(PYTHON) -m local_cluster build --only etcd,kube-apiserver,kubectl,helm,pause,web
-	$(PYTHON) -m pytest -m "not cluster"
+	$(PYTHON) -m local_cluster build --only etcd,kube-apiserver,kubectl,helm,pause,web,registry
+	$(PYTHON) -m vllm_walk
+	./scripts/quantiser-tests
+	$(PYTHON) -m pytest -m "not cluster and not images"
 
 test: lint ## Everything CI runs: all tests, on the real local cluster too (root)
 	$(PYTHON) -m local_cluster packages
 	$(PYTHON) -m local_cluster build
 	$(PYTHON) -m local_cluster free --wait 1800
 	$(PYTHON) -m image_builder all
+	$(PYTHON) -m vllm_walk
+	./scripts/quantiser-tests
 	$(PYTHON) -m pytest
 
 demo: setup ## Local cluster, images, chart, examples/tiny.yaml, one chat completion (CLUSTER=kind: on kind)
@@ -49,6 +53,9 @@ generate: setup ## Write what is generated: the CRD, its copy in the chart, the 
 
 bench: setup ## Make the figures of docs/performance.md (local cluster, root)
 	$(PYTHON) tests/e2e/bench.py
+
+bench-gate: setup ## Play every engine that the gate may meet 20 times, print its verdicts (5 min; CLOCK=real: hours)
+	$(PYTHON) tests/gate_matrix/bench.py --clock $(or $(CLOCK),virtual)
 
 cluster-up: setup ## Start the local cluster and leave it running
 	$(PYTHON) -m local_cluster up

@@ -13,7 +13,9 @@ from flash_operator.core.observed import Observed, PlanSettings, RawObject
 from flash_operator.core.plan import desired_children
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
-SETTINGS = PlanSettings(engine_image="registry.example/flash/engine:1")
+SETTINGS = PlanSettings(
+    engine_image="registry.example/flash/engine:1", quantiser_image="registry.example/flash/quantiser:1"
+)
 
 
 def a_flash_object(name: str = "flash", *, generation: int = 1, **spec: Any) -> RawObject:
@@ -86,6 +88,7 @@ def an_observed(
     gates: dict[str, GateResult] | None = None,
     children: tuple[RawObject, ...] = (),
     live_status: RawObject | None = None,
+    image_volumes: bool | None = None,
 ) -> Observed:
     """A snapshot at noon; `gates` are by the pod's name."""
     return Observed(
@@ -97,6 +100,7 @@ def an_observed(
         pods=pods,
         nodes={node["metadata"]["name"]: node for node in nodes},
         gates={f"uid-of-{name}": gate for name, gate in (gates or {}).items()},
+        image_volumes=image_volumes,
     )
 
 

@@ -20,6 +20,7 @@ RESOURCES = {
     f"/apis/{GROUP}/{VERSION}": [(PLURAL, KIND, True)],
     "/api/v1": [("pods", "Pod", True), ("nodes", "Node", False), ("namespaces", "Namespace", False)],
     "/apis/apps/v1": [("deployments", "Deployment", True)],
+    "/apis/batch/v1": [("jobs", "Job", True)],
 }
 
 

@@ -85,6 +85,23 @@ def install_operator(cluster: Cluster, image: Path, **more: str) -> None:
         raise RuntimeError(f"helm upgrade --install ended with {done.returncode}: {done.stderr.strip()}")
 
 
+def clear_node(cluster: Cluster) -> None:
+    """Nothing of ours is left on the nodes' labels and annotations."""
+    for node in get_json(cluster, "nodes")["items"]:
+        metadata = node["metadata"]
+        for verb, there in (("label", metadata["labels"]), ("annotate", metadata.get("annotations", {}))):
+            ours = [f"{name}-" for name in there if name.startswith("deepseekflash.dev/")]
+            if ours:
+                cluster.kubectl(verb, "node", metadata["name"], *ours)
+
+
+def operator_pods(cluster: Cluster) -> list[dict[str, Any]]:
+    """Those on their way out as well."""
+    selector = "app.kubernetes.io/name=deepseek-flash-operator"
+    pods: list[dict[str, Any]] = get_json(cluster, "pods", "-n", OPERATOR_NAMESPACE, "-l", selector)["items"]
+    return pods
+
+
 def a_restricted_namespace(name: str) -> dict[str, Any]:
     """Engine pods live under the strictest Pod Security level; the demo and the tests prove that they do."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -161,6 +178,11 @@ class Flash:
         slices = get_json(self.cluster, "endpointslices", "-n", self.namespace, "-l", selector)["items"]
         ready = [e for s in slices for e in s.get("endpoints") or [] if e["conditions"].get("ready")]
         return sorted(address for endpoint in ready for address in endpoint["addresses"])
+
+    def address(self) -> str:
+        """The Service's cluster address, which kube-proxy also serves to the host."""
+        service = get_json(self.cluster, "service", self.name, "-n", self.namespace)
+        return f"http://{service['spec']['clusterIP']}:8000"
 
     def wait_for(self, condition: str, status: str, *reasons: str, seconds: float = 300) -> dict[str, Any]:
         """Wait until a condition has this status (and one of these reasons), for the newest generation."""

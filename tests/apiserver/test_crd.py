@@ -10,15 +10,10 @@ import yaml
 
 from builders import a_flash_object
 from cluster_fixtures import ControlPlane
+from flash_operator.api.model_status import ModelStatus
 from flash_operator.api.names import API_VERSION, KIND, PLURAL, STATUS_FIELD_MANAGER
-from flash_operator.api.v1alpha1 import (
-    Condition,
-    FlashDeployment,
-    FlashSpec,
-    FlashStatus,
-    PodStatus,
-    StatusSummary,
-)
+from flash_operator.api.status import Condition, FlashStatus, PodStatus, StatusSummary
+from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec
 
 pytestmark = pytest.mark.apiserver
 
@@ -56,7 +51,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "interconnect": {},
         "readiness": {"golden": {}},
         "placement": {},
-        "rollout": {},
+        "drain": {},
     },
     "other people's objects": {
         "engine": {"resources": {"limits": {"cpu": 8, "memory": "64Gi"}}},
@@ -84,6 +79,14 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "quantities in every form": {
         "engine": {"resources": {"limits": {"cpu": 8, "memory": "64Gi"}, "requests": {"cpu": "500m", "memory": "1e9"}}}
     },
+    "an image with all that a hub's model may have": {
+        "model": {
+            "source": "oci://registry.example:5000/team/v4:1",
+            "ociDelivery": "Fetch",
+            "credentialsSecret": "pull",
+            "cache": {"type": "Node", "maxGibibytes": 400},
+        }
+    },
     "tolerations as Kubernetes has them": {
         "placement": {
             "tolerations": [
@@ -99,8 +102,38 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     },
     "an image by its digest": {"engine": {"image": f"registry.example:5000/a/b@sha256:{'0' * 64}"}},
     "an hf source with its commit": {"model": {"source": "hf://owner/name.v4", "revision": "0123abc"}},
+    "a cache on the node, a token and a mirror": {
+        "model": {
+            "source": "hf://owner/name",
+            "cache": {"type": "Node", "path": "/data/models-2", "maxGibibytes": 400},
+            "credentialsSecret": "hub.token",
+            "hubEndpoint": "https://mirror.example:8443/hub",
+        }
+    },
+    "a cache on a claim": {"model": {"source": "hf://owner/name", "cache": {"type": "Claim", "claimName": "models"}}},
+    "a cache in the pod": {"model": {"source": "hf://owner/name", "cache": {}}},
     "an oci source by its digest": {"model": {"source": f"oci://registry.example:5000/m@sha256:{'0' * 64}"}},
     "a claim alone": {"model": {"source": "pvc://models"}},
+    "a head restored from a claim, by a capture": {
+        "model": {
+            "source": "pvc://models/v4/w4a16",
+            "restoreMtp": {"source": "pvc://models/official", "capture": "pvc://captures/a.b/c-1", "image": "q:1"},
+        }
+    },
+    "a head restored from a hub": {
+        "model": {"source": "pvc://models/v4", "restoreMtp": {"source": "hf://owner/name.v4@0123abc"}}
+    },
+    "a head restored from a hub of one's own": {
+        "model": {
+            "source": "pvc://models/v4",
+            "restoreMtp": {"source": "hf://owner/name"},
+            "hubEndpoint": "https://mirror",
+            "credentialsSecret": "hub-token",
+        }
+    },
+    "a restoration that is switched off, of another source": {
+        "model": {"source": "hf://owner/v4", "restoreMtp": {"state": "Disabled", "source": "hf://owner/name"}}
+    },
     "an allocator that only an enabled custom all-reduce minds": {
         "engine": {"extraEnv": [{"name": "PYTORCH_CUDA_ALLOC_CONF", "value": "expandable_segments:True"}]}
     },
@@ -124,6 +157,16 @@ def test_the_source_cannot_be_changed(apply_spec: Any) -> None:
     assert done.returncode != 0
     assert "spec.model.source" in done.stderr
     assert "create one beside this" in done.stderr
+
+
+def test_what_a_head_is_restored_from_cannot_be_changed(apply_spec: Any) -> None:
+    model = {"source": "pvc://models/v4", "restoreMtp": {"source": "hf://a/official"}}
+    assert apply_spec(model=model).returncode == 0
+    done = apply_spec(model={**model, "restoreMtp": {"source": "hf://a/other"}})
+    assert done.returncode != 0
+    assert "spec.model.restoreMtp.source" in done.stderr
+    assert "cannot be changed" in done.stderr
+    assert apply_spec(model={**model, "restoreMtp": {"source": "hf://a/official", "state": "Disabled"}}).returncode == 0
 
 
 def test_everything_else_can_be_changed(apply_spec: Any) -> None:
@@ -223,6 +266,15 @@ STATUS = FlashStatus(
     selector="deepseekflash.dev/deployment=flash",
     endpoint="http://flash.default.svc:8000/v1",
     summary=StatusSummary(replicas="0/1", decode_tokens_per_second=41, acceptance_percent=93),
+    model=ModelStatus(
+        path="pvc://models/v4-with-mtp-97debff6",
+        mtp="Restored",
+        message="744 matrices by GPTQ",
+        matrices_gptq=744,
+        matrices_rounded=24,
+        worst_error_per_million=12300,
+        seconds=33,
+    ),
     pods=[
         PodStatus(
             name="flash-a",

@@ -9,6 +9,7 @@ from flash_operator.api.rules import OWNED_ARGUMENTS
 
 pytestmark = pytest.mark.apiserver
 
+HUB = {"source": "hf://owner/name"}
 REFUSED = {
     "no model": ({"model": None}, "spec.model", "must be of type object"),
     "a source without a scheme": ({"model": {"source": "/models/v4"}}, "spec.model.source", "should match"),
@@ -17,6 +18,124 @@ REFUSED = {
         {"model": {"source": "pvc://a/b", "revision": "main"}},
         "spec.model.revision",
         "belongs to an hf:// source",
+    ),
+    "a cache for a claim": (
+        {"model": {"source": "pvc://a/b", "cache": {"type": "Node"}}},
+        "spec.model.cache",
+        "on a volume already",
+    ),
+    "a cache for an image that is mounted": (
+        {"model": {"source": "oci://a/b", "ociDelivery": "ImageVolume", "cache": {"type": "Pod"}}},
+        "spec.model.cache",
+        "the kubelet keeps",
+    ),
+    "a way of delivery for a hub's model": (
+        {"model": {**HUB, "ociDelivery": "Fetch"}},
+        "spec.model.ociDelivery",
+        "for an oci:// source",
+    ),
+    "a way of delivery that is none": (
+        {"model": {"source": "oci://a/b", "ociDelivery": "Pull"}},
+        "spec.model.ociDelivery",
+        "supported values",
+    ),
+    "a token for a claim": (
+        {"model": {"source": "pvc://a/b", "credentialsSecret": "s"}},
+        "spec.model.credentialsSecret",
+        "remove it",
+    ),
+    "a hub for a claim": (
+        {"model": {"source": "pvc://a/b", "hubEndpoint": "https://h"}},
+        "spec.model.hubEndpoint",
+        "remove it",
+    ),
+    "a hub that is no address": ({"model": {**HUB, "hubEndpoint": "mirror"}}, "spec.model.hubEndpoint", "should match"),
+    "a password in a hub's address": (
+        {"model": {**HUB, "hubEndpoint": "https://me:secret@h"}},
+        "spec.model.hubEndpoint",
+        "should match",
+    ),
+    "a claim without its name": ({"model": {**HUB, "cache": {"type": "Claim"}}}, "cache.claimName", "belong together"),
+    "a claim's name without the type": (
+        {"model": {**HUB, "cache": {"type": "Node", "claimName": "c"}}},
+        "cache.claimName",
+        "belong together",
+    ),
+    "a folder without the type": ({"model": {**HUB, "cache": {"path": "/a"}}}, "cache.path", "set type to Node"),
+    "a folder that leads upwards": (
+        {"model": {**HUB, "cache": {"type": "Node", "path": "/a/../b"}}},
+        "cache.path",
+        "whole path",
+    ),
+    "a folder from nowhere": ({"model": {**HUB, "cache": {"type": "Node", "path": "a"}}}, "cache.path", "should match"),
+    "a cache of nothing": ({"model": {**HUB, "cache": {"maxGibibytes": 0}}}, "cache.maxGibibytes", "equal to 1"),
+    "a Secret that cannot be": (
+        {"model": {**HUB, "credentialsSecret": "My_Secret"}},
+        "spec.model.credentialsSecret",
+        "should match",
+    ),
+    "a hub for the engine": (
+        {"engine": {"extraEnv": [{"name": "HF_ENDPOINT", "value": "x"}]}},
+        "spec.engine.extraEnv",
+        "model.hubEndpoint",
+    ),
+    "a hub for a head restored from a claim": (
+        {"model": {"source": "pvc://a/b", "restoreMtp": {"source": "pvc://a/c"}, "hubEndpoint": "https://h"}},
+        "spec.model.hubEndpoint",
+        "remove it",
+    ),
+    "a head to be restored beside no folder": (
+        {"model": {"source": "hf://a/b", "restoreMtp": {"source": "hf://a/official"}}},
+        "spec.model.restoreMtp",
+        "bring the checkpoint to a claim",
+    ),
+    "a head to be restored at a claim's root": (
+        {"model": {"source": "pvc://models", "restoreMtp": {"source": "hf://a/official"}}},
+        "spec.model.restoreMtp",
+        "pvc://CLAIM/FOLDER as model.source",
+    ),
+    "a head to be restored from nothing": (
+        {"model": {"source": "pvc://a/b", "restoreMtp": {}}},
+        "spec.model.restoreMtp.source",
+        "Required value",
+    ),
+    "a head to be restored from an image": (
+        {"model": {"source": "pvc://a/b", "restoreMtp": {"source": "oci://a/official"}}},
+        "spec.model.restoreMtp.source",
+        "should match",
+    ),
+    "a head to be restored from a whole claim": (
+        {"model": {"source": "pvc://a/b", "restoreMtp": {"source": "pvc://official"}}},
+        "spec.model.restoreMtp.source",
+        "pvc://CLAIM/FOLDER",
+    ),
+    "a head to be restored from half a name": (
+        {"model": {"source": "pvc://a/b", "restoreMtp": {"source": "hf://official"}}},
+        "spec.model.restoreMtp.source",
+        "hf://OWNER/NAME@COMMIT",
+    ),
+    "a head to be restored from outside the claim": (
+        {"model": {"source": "pvc://a/b", "restoreMtp": {"source": "pvc://a/../c"}}},
+        "spec.model.restoreMtp.source",
+        "may not contain '..'",
+    ),
+    "a capture at a claim's root": (
+        {"model": {"source": "pvc://a/b", "restoreMtp": {"source": "hf://a/o", "capture": "pvc://a"}}},
+        "spec.model.restoreMtp.capture",
+        "a capture is pvc://CLAIM/FOLDER",
+    ),
+    "a capture outside the claim": (
+        {"model": {"source": "pvc://a/b", "restoreMtp": {"source": "hf://a/o", "capture": "pvc://a/../c"}}},
+        "spec.model.restoreMtp.capture",
+        "may not contain '..'",
+    ),
+    "a restored head that nobody uses": (
+        {
+            "model": {"source": "pvc://a/b", "restoreMtp": {"source": "hf://a/official"}},
+            "speculation": {"method": "Dspark"},
+        },
+        "spec.speculation.method",
+        "set it to Mtp, or remove restoreMtp",
     ),
     "no served name": ({"model": {"source": "pvc://a/b", "servedNames": []}}, "spec.model.servedNames", "at least 1"),
     "negative replicas": ({"replicas": -1}, "spec.replicas", "greater than or equal to 0"),
@@ -73,7 +192,8 @@ REFUSED = {
         "should match",
     ),
     "an unknown speculation": ({"speculation": {"method": "Eagle"}}, "spec.speculation.method", '"Mtp"'),
-    "too many drafts": ({"speculation": {"tokens": 3}}, "spec.speculation.tokens", "less than or equal to 2"),
+    "too many drafts": ({"speculation": {"tokens": 6}}, "spec.speculation.tokens", "less than or equal to 5"),
+    "more drafts than the MTP head makes": ({"speculation": {"tokens": 3}}, "spec.speculation.tokens", "1 or 2 tokens"),
     "safe and forced at once": (
         {"interconnect": {"mode": "Safe", "customAllReduce": "Enabled"}},
         "spec.interconnect.customAllReduce",
@@ -206,7 +326,7 @@ REFUSED = {
     "a token in plain sight": (
         {"engine": {"extraEnv": [{"name": "HF_TOKEN", "value": "x"}]}},
         "spec.engine.extraEnv",
-        "secretKeyRef",
+        "model.credentialsSecret",
     ),
     "a key that the gate does not have": (
         {"engine": {"extraEnv": [{"name": "VLLM_API_KEY", "value": "x"}]}},
@@ -258,6 +378,16 @@ REFUSED = {
         {"interconnect": {"env": [{"name": "NCCL_PROTO", "value": "ll128"}]}},
         "spec.interconnect.env",
         "use LL or Simple",
+    ),
+    "LL128 by leaving another protocol out": (
+        {"interconnect": {"env": [{"name": "NCCL_PROTO", "value": "^Simple"}]}},
+        "spec.interconnect.env",
+        "nor ^, which forces LL128 too",
+    ),
+    "no peer-to-peer in words that NCCL takes for yes": (
+        {"interconnect": {"env": [{"name": "NCCL_P2P_DISABLE", "value": "true"}]}},
+        "spec.interconnect.env",
+        "NCCL_P2P_DISABLE is 0 or 1",
     ),
     "NCCL without shared memory, in the engine's environment": (
         {"engine": {"extraEnv": [{"name": "NCCL_SHM_DISABLE", "value": "1"}]}},
@@ -328,7 +458,42 @@ REFUSED = {
         "spec.placement.tolerations[0]",
         "needs effect NoExecute",
     ),
-    "a drain of a day": ({"rollout": {"drainSeconds": 86400}}, "spec.rollout.drainSeconds", "equal to 3600"),
+    "a floor that no hardware reaches": (
+        {"readiness": {"minDecodeTokensPerSecond": 2001}},
+        "spec.readiness.minDecodeTokensPerSecond",
+        "equal to 2000",
+    ),
+    "a tolerance of a floor that is not learned": (
+        {"readiness": {"learnedTolerancePercent": 10}},
+        "spec.readiness.learnedTolerancePercent",
+        "set floor to Learned",
+    ),
+    "all streams of an engine that has one": (
+        {"readiness": {"streams": "Full"}, "engine": {"maxSequences": 1}},
+        "spec.readiness.streams",
+        "set streams to One",
+    ),
+    "a watch that looks away for longer than a stall may last": (
+        {"readiness": {"serving": {"watchSeconds": 60, "stallSeconds": 100}}},
+        "spec.readiness.serving.stallSeconds",
+        "at least twice watchSeconds",
+    ),
+    "a stall of no time": (
+        {"readiness": {"serving": {"stallSeconds": 0}}},
+        "spec.readiness.serving.stallSeconds",
+        "equal to 10",
+    ),
+    "a budget for what is never taken out": (
+        {"readiness": {"serving": {"onDegraded": "Report", "maxQuarantined": 1}}},
+        "spec.readiness.serving.maxQuarantined",
+        "no meaning with onDegraded Report",
+    ),
+    "a golden question that is longer than the context, with the figures": (
+        {"readiness": {"golden": {"prompt": "x" * 100}}, "engine": {"contextTokens": 131}},
+        "spec.readiness.golden.prompt",
+        "has 100 characters, each of which may be a token, and its answer needs 32: that may not fit into engine.c",
+    ),
+    "a drain of a day": ({"drain": {"timeoutSeconds": 86400}}, "spec.drain.timeoutSeconds", "equal to 3600"),
     "an unknown section": ({"autoscaling": {"min": 1}}, "spec.autoscaling", "field not declared"),
 }
 

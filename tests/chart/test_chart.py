@@ -10,7 +10,7 @@ import yaml
 from flash_operator.api.names import GROUP, PLURAL
 from flash_operator.runtime.cluster import RESOURCES
 from flash_operator.runtime.observer import CHILD_KINDS
-from flash_operator.runtime.settings import Settings
+from flash_operator.runtime.settings import DEFAULT_QUANTISER_IMAGE, Settings
 from local_cluster.binaries import binary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,11 +83,10 @@ def test_the_operator_runs_restricted() -> None:
 
 
 def test_the_operator_understands_the_arguments_it_is_given() -> None:
-    (container,) = only(render("engineImage=e:1", "watchNamespace=team"), "Deployment")["spec"]["template"]["spec"][
-        "containers"
-    ]
-    settings = Settings.parse(container["args"])
+    settings = operator_settings(render("engineImage=e:1", "quantiserImage=q:1", "watchNamespace=team"))
     assert (settings.engine_image, settings.namespace, settings.lease_namespace) == ("e:1", "team", "system")
+    assert settings.plan.quantiser_image == "q:1"
+    assert operator_settings(render()).plan.quantiser_image == DEFAULT_QUANTISER_IMAGE
 
 
 def granted(role: dict[str, Any]) -> set[tuple[str, str, str]]:
@@ -115,9 +114,10 @@ def needed() -> set[tuple[str, str, str]]:
         | of("DeepSeekFlashDeployment", "get", "list", "watch")
         | {(GROUP, f"{PLURAL}/status", "patch")}
         | of("Deployment", "watch")
+        | of("Job", "watch")
         | of("Pod", "list", "watch", "patch")
         | of("Node", "get", "list", "watch", "patch")
-        | of("Event", "create", "patch")
+        | of("Event", "get", "create", "patch")
     )
 
 
@@ -137,7 +137,7 @@ def test_the_own_namespace_holds_the_lease_and_the_tests_of_links_and_nothing_el
 def test_the_labeller_may_look_at_nodes_and_patch_them_and_tell_events() -> None:
     role = only(render(), "ClusterRole", "flash-labeller")
     nodes = {("", "nodes", verb) for verb in ("get", "patch")}
-    assert granted(role) == nodes | {("events.k8s.io", "events", verb) for verb in ("create", "patch")}
+    assert granted(role) == nodes | {("events.k8s.io", "events", "create")}
 
 
 def test_the_labeller_runs_restricted_and_mounts_nothing_of_its_host() -> None:

@@ -1,6 +1,8 @@
 """The figures of docs/performance.md: `make bench` starts the local cluster, measures, and prints them.
 
 apply to Deployment   50 CRs, one after the other, from the request's start until a GET finds the Deployment
+bind to flags         of one pod: from when a list first shows its node until one shows the flags of it, and
+                      until its launcher says that it has taken them
 gate                  from the engine's first healthy answer to the verdict, as the gate itself says
 API writes            the operator's own counter: from apply to Ready of one CR, and while nothing happens
 RSS                   of the operator's process, with those 50 CRs and one engine
@@ -22,7 +24,7 @@ from typing import Any
 import yaml
 
 import tiny_model
-from flash_operator.api.names import API_VERSION, KIND
+from flash_operator.api.names import API_VERSION, DEPLOYMENT_LABEL, ENGINE_FLAGS_ANNOTATION, KIND
 from flash_operator.runtime.cluster import Cluster
 from image_builder.build import ensure_image
 from image_builder.layout import cache_root, image_named
@@ -73,12 +75,15 @@ async def measure(cluster: LocalCluster, idle_seconds: int) -> list[str]:
     try:
         seen = [await _apply_to_deployment(api, namespace, f"many-{number}") for number in range(COUNT)]
         writes = _writes(cluster)
-        flash = _serve(cluster, namespace)
+        flash = _apply_tiny(cluster, namespace)
+        bound, handed_over = await _bind_to_flags(api, flash)
+        flash.wait_for("Ready", "True", seconds=600)
+        hand_over = (handed_over - bound, _taken_at(cluster, flash) - bound)
         to_ready = _writes(cluster) - writes
         writes = _writes(cluster)
         await asyncio.sleep(idle_seconds)
         idle = _writes(cluster) - writes
-        return _table(cluster, flash, seen, to_ready, idle, idle_seconds)
+        return _table(cluster, flash, seen, hand_over, to_ready, idle, idle_seconds)
     finally:
         await api.close()
         cluster.kubectl("delete", "namespace", namespace)
@@ -101,12 +106,30 @@ async def _apply_to_deployment(api: Cluster, namespace: str, name: str) -> float
     return time.monotonic() - began
 
 
-def _serve(cluster: LocalCluster, namespace: str) -> Flash:
+def _apply_tiny(cluster: LocalCluster, namespace: str) -> Flash:
     example: dict[str, Any] = yaml.safe_load((ROOT / "examples" / "tiny.yaml").read_text())
     apply(cluster, {**example, "metadata": {"name": "tiny", "namespace": namespace}})
-    flash = Flash(cluster, namespace, "tiny")
-    flash.wait_for("Ready", "True", seconds=600)
-    return flash
+    return Flash(cluster, namespace, "tiny")
+
+
+async def _bind_to_flags(api: Cluster, flash: Flash) -> tuple[float, float]:
+    """When its pod was bound, and when it had its flags, in seconds of the wall clock, to a few milliseconds."""
+    bound: float | None = None
+    while True:
+        for pod in await api.list("Pod", flash.namespace, selector={DEPLOYMENT_LABEL: flash.name}):
+            if bound is None and pod["spec"].get("nodeName"):
+                bound = time.time()
+            if bound and ENGINE_FLAGS_ANNOTATION in pod["metadata"].get("annotations", {}):
+                return bound, time.time()
+        await asyncio.sleep(0.002)
+
+
+def _taken_at(cluster: LocalCluster, flash: Flash) -> float:
+    """By the launcher's own log."""
+    log = cluster.kubectl("logs", "-n", flash.namespace, flash.pod()["metadata"]["name"], "-c", "engine").stdout
+    said = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    (taken,) = (line for line in said if line.get("event") == "flags taken")
+    return datetime.fromisoformat(taken["time"]).timestamp()
 
 
 def _metric(cluster: LocalCluster, path: str, name: str) -> float:
@@ -148,7 +171,13 @@ def _rss_mib(cluster: LocalCluster) -> float:
 
 
 def _table(
-    cluster: LocalCluster, flash: Flash, seen: list[float], to_ready: int, idle: int, idle_seconds: int
+    cluster: LocalCluster,
+    flash: Flash,
+    seen: list[float],
+    hand_over: tuple[float, float],
+    to_ready: int,
+    idle: int,
+    idle_seconds: int,
 ) -> list[str]:
     cuts = statistics.quantiles(seen, n=100)
     status = flash.status()["summary"]
@@ -156,6 +185,9 @@ def _table(
     rows = {
         f"`kubectl apply` to Deployment, p50 of {COUNT}": f"{cuts[49] * 1000:.0f} ms",
         f"`kubectl apply` to Deployment, p99 of {COUNT}": f"{cuts[98] * 1000:.0f} ms",
+        "bind of a pod to its flags on it, to its launcher having them": " and ".join(
+            f"{s * 1000:.0f} ms" for s in hand_over
+        ),
         "gate: engine healthy to verdict": f"{_gate_millis(cluster, flash):.0f} ms",
         "tiny model: decode, acceptance": f"{status['decodeTokensPerSecond']} tok/s, {status['acceptancePercent']} %",
         f"operator RSS, {COUNT + 1} CRs": f"{_rss_mib(cluster):.0f} MiB",

@@ -18,6 +18,7 @@ from stage import (
     Flash,
     a_restricted_namespace,
     apply,
+    clear_node,
     get_json,
     install_operator,
     model_claim,
@@ -59,13 +60,10 @@ def _gpus_are_free(cluster: LocalCluster) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def _no_labels_left(stage: LocalCluster) -> Iterator[None]:
-    """Node labels are set by hand here; none may leak from one test into the next."""
+def _nothing_left_on_the_node(stage: LocalCluster) -> Iterator[None]:
+    """Labels are set by hand here; none may leak from one test into the next, nor what a test of links has noted."""
     yield
-    labels = get_json(stage, "node", stage.node_name)["metadata"]["labels"]
-    ours = [f"{label}-" for label in labels if label.startswith("deepseekflash.dev/")]
-    if ours:
-        stage.kubectl("label", "node", stage.node_name, *ours)
+    clear_node(stage)
 
 
 @pytest.fixture

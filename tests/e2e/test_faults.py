@@ -4,36 +4,20 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from cluster_fixtures import LocalCluster
-from stage import OPERATOR_NAMESPACE, RELEASE, Flash, get_json, wait_until
+from e2e.processes import processes_of
+from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION
+from stage import OPERATOR_NAMESPACE, RELEASE, Flash, operator_pods, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 MakeFlash = Callable[..., Flash]
-
-
-def processes_of(pod_uid: str) -> list[int]:
-    """The processes of a pod, seen from its node, which is this machine."""
-    marks = (pod_uid, pod_uid.replace("-", "_"))
-    pids = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            cgroups = (process / "cgroup").read_text()
-        except OSError:
-            continue  # it ended while we looked
-        if any(mark in cgroups for mark in marks):
-            pids.append(int(process.name))
-    return pids
-
-
-def operator_pods(cluster: LocalCluster) -> list[str]:
-    selector = "app.kubernetes.io/name=deepseek-flash-operator"
-    pods = get_json(cluster, "pods", "-n", OPERATOR_NAMESPACE, "-l", selector)["items"]
-    return [pod["metadata"]["uid"] for pod in pods]
+LATE_SECONDS = 90
 
 
 def scale_operator(cluster: LocalCluster, replicas: int) -> None:
@@ -47,7 +31,7 @@ def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(stage: LocalCl
 
     (operator,) = operator_pods(stage)
     scale_operator(stage, 0)
-    for pid in processes_of(operator):
+    for pid in processes_of(operator["metadata"]["uid"]):
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not operator_pods(stage), "the operator is gone", seconds=60)
 
@@ -72,6 +56,40 @@ def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(stage: LocalCl
     assert after["metadata"]["uid"] == pod["metadata"]["uid"]
     assert restarts == [0, 0]
     assert flash.status()["summary"]["acceptancePercent"] >= 95
+
+
+def test_flags_that_come_after_the_engine_has_started_are_told_of_and_restart_nothing(
+    stage: LocalCluster, tiny: MakeFlash
+) -> None:
+    stage.kubectl(
+        "label", "node", stage.node_name, "deepseekflash.dev/gpu-link=node", "deepseekflash.dev/gpu-p2p=verified"
+    )
+    flash = tiny()
+    wait_until(lambda: flash.pods() and flash.pod()["spec"].get("nodeName"), "the pod is bound", seconds=60)
+    scale_operator(stage, 0)
+    wait_until(lambda: not operator_pods(stage), "the operator is gone", seconds=60)
+    stage.kubectl("delete", "pod", flash.pod()["metadata"]["name"], "-n", flash.namespace)
+    (pod,) = wait_until(flash.pods, "a pod that no operator sees", seconds=60)
+    late = pod["metadata"]
+    stage.kubectl("wait", "-n", flash.namespace, f"pod/{late['name']}", "--for=condition=Ready", "--timeout=400s")
+    assert ENGINE_FLAGS_ANNOTATION not in flash.pod()["metadata"].get("annotations", {})
+    wait_until(lambda: _age_seconds(flash.pod()) > LATE_SECONDS, "its flags are late", seconds=LATE_SECONDS)
+
+    scale_operator(stage, 1)
+
+    found = flash.wait_for("Degraded", "True", "FallbackFlags", seconds=120)
+    assert late["name"] in found["message"]
+    (status,) = flash.status()["pods"]
+    assert (status["flagsOrigin"], status["row"], status["flagsOutdated"]) == ("fallback", "T8", "Outdated")
+    assert flash.condition("Ready")["status"] == "True"
+    after = flash.pod()
+    assert after["metadata"]["uid"] == late["uid"]
+    assert json.loads(after["metadata"]["annotations"][ENGINE_FLAGS_ANNOTATION])["row"] == "T3"
+    assert [container["restartCount"] for container in after["status"]["containerStatuses"]] == [0]
+
+
+def _age_seconds(pod: dict[str, Any]) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])).total_seconds()
 
 
 def test_an_image_that_cannot_be_pulled_is_said_in_the_kubelets_words(tiny: MakeFlash) -> None:
@@ -99,8 +117,8 @@ def test_a_claim_that_does_not_exist_is_said_in_the_schedulers_words(tiny: MakeF
     assert 'persistentvolumeclaim "missing" not found' in found["message"]
 
 
-def test_a_missing_model_folder_is_said_in_the_engines_words(tiny: MakeFlash) -> None:
+def test_a_missing_model_folder_is_said_in_the_launchers_words(tiny: MakeFlash) -> None:
     flash = tiny(model="not-there")
 
-    found = flash.wait_for("Ready", "False", "EngineExited", seconds=300)
+    found = flash.wait_for("Ready", "False", "ModelRejected", seconds=120)
     assert "/models/not-there" in json.dumps(found)

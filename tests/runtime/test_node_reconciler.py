@@ -1,12 +1,16 @@
 """A node's test on a real API server. There is no scheduler here: pods are made and ended by hand."""
 
 import json
+import re
+import shlex
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from cluster_fixtures import ControlPlane
 from flash_operator.api.names import PROBE_LABEL
@@ -17,8 +21,14 @@ from flash_operator.runtime.node_reconciler import NodeReconciler
 
 pytestmark = pytest.mark.apiserver
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "topology.md"
 PREFIX = "deepseekflash.dev/"
-LABELS = {f"{PREFIX}gpu-link": "node", f"{PREFIX}gpu-p2p": "granted", f"{PREFIX}gpu-driver": "595.84"}
+LABELS = {
+    f"{PREFIX}gpu-link": "node",
+    f"{PREFIX}gpu-p2p": "granted",
+    f"{PREFIX}gpu-driver": "595.84",
+    f"{PREFIX}gpu-cards": "3fa9c21b07",
+}
 HEALTHY = json.dumps({"version": 1, "verdict": "healthy", "reason": "all arms agree", "schema": "v1-abcdef"})
 
 
@@ -114,12 +124,25 @@ async def test_from_a_granted_pair_to_a_verdict_with_one_job_at_most(site: Site)
 
     labels = site.labels()
     assert (labels["gpu-p2p"], labels["gpu-p2p-driver"], labels["gpu-p2p-probe"]) == ("verified", "595.84", "v1-abcdef")
+    assert labels["gpu-p2p-cards"] == "3fa9c21b07"
     assert labels["gpu-link"] == "node"
     assert site.jobs() == []
     assert site.events() == ["PeerToPeerVerified"]
     writes = site.cluster.writes
     assert await site.reconcile() is None
     assert site.cluster.writes == writes
+
+
+async def test_the_command_of_the_documentation_shows_the_report_behind_a_verdict(site: Site) -> None:
+    await site.reconcile()
+    (job,) = site.jobs()
+    site.make_pod("probe", of_job=job, node=site.node)
+    site.end_pod("probe", HEALTHY)
+    await site.reconcile()
+
+    (command,) = re.findall(r"`kubectl (get node NODE .*gpu-p2p-report.*?)`", PAGE.read_text())
+
+    assert site.kubectl(*shlex.split(command.replace("NODE", site.node))) == HEALTHY
 
 
 async def test_an_engine_that_waits_takes_the_gpus_from_the_test(site: Site) -> None:
@@ -154,7 +177,23 @@ async def test_a_node_deleted_during_its_test_takes_the_job_with_it(site: Site) 
     await site.reconcile()
     site.kubectl("delete", "node", site.node)
 
-    assert await site.reconcile() is None
+    with capture_logs() as told:
+        assert await site.reconcile() is None
+
+    assert site.jobs() == []
+    assert [(line["node"], line["why"]) for line in told] == [(site.node, "the node is gone")]
+
+
+async def test_a_probe_that_calls_itself_what_no_label_may_hold_ends_all_the_same(site: Site) -> None:
+    await site.reconcile()
+    (job,) = site.jobs()
+    site.make_pod("probe", of_job=job, node=site.node)
+    site.end_pod("probe", json.dumps({**json.loads(HEALTHY), "schema": "v" * 64}))
+
+    await site.reconcile()
+
+    labels = site.labels()
+    assert (labels["gpu-p2p"], labels["gpu-p2p-probe"]) == ("verified", "probe")
     assert site.jobs() == []
 
 

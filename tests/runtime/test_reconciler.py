@@ -8,10 +8,23 @@ from typing import Any
 import aiohttp
 import pytest
 
-from builders import SETTINGS, a_flash_object
+from builders import SETTINGS, a_flash_object, a_gate, a_pod
 from cluster_fixtures import ControlPlane
-from flash_operator.api.names import DEPLOYMENT_LABEL, ENGINE_FLAGS_ANNOTATION, KIND
+from flash_operator.api.names import (
+    DEPLOYMENT_LABEL,
+    ENGINE_FLAGS_ANNOTATION,
+    KIND,
+    QUARANTINE_ANNOTATION,
+    REVISION_ANNOTATION,
+)
+from flash_operator.api.v1alpha1 import FlashDeployment
+from flash_operator.core.applied import stamped
+from flash_operator.core.history import Entry, History, history_config
 from flash_operator.core.plan import PodAnnotation
+from flash_operator.core.replica import Replica
+from flash_operator.core.resources.deployment import pod_template
+from flash_operator.core.revision import revision_of
+from flash_operator.core.rollout import Proven, decide, proven_config
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
@@ -109,6 +122,34 @@ async def test_only_the_children_that_differ_are_written(site: Site) -> None:
     assert '"minTokensPerSecond": 70' in site.get("configmap", "flash-gate")["data"]["gate.json"]
 
 
+async def test_a_new_template_brings_one_first_where_another_node_has_two_free_gpus(site: Site) -> None:
+    node = f"free-{site.namespace}"
+    key = site.apply_flash(placement={"nodeSelector": {"site": node}})
+    await site.reconcile(key)
+    site.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node, "labels": {"site": node}}})
+    ready = {"allocatable": {"nvidia.com/gpu": "4"}, "conditions": [{"type": "Ready", "status": "True"}]}
+    # Nor is there a controller that makes an account for pods in a namespace that is new.
+    site.server.kubectl("create", "serviceaccount", "default", "-n", site.namespace)
+    # A node that is new has a taint until its controller has seen it; there is none here.
+    for patch, part in (({"spec": {"taints": []}}, ()), ({"status": ready}, ("--subresource=status",))):
+        site.server.kubectl("patch", "node", node, *part, "--type=merge", "-p", json.dumps(patch))
+    strategies = []
+    for context in (4096, 2048):
+        site.apply_flash(placement={"nodeSelector": {"site": node}}, engine={"contextTokens": context})
+        await site.reconcile(key)
+        strategies.append(site.get("deployment", "flash")["spec"]["strategy"]["rollingUpdate"])
+        site.apply(a_pod_with_gpus(f"other-{context}", site.namespace, node))
+    site.server.kubectl("delete", "node", node)
+
+    assert strategies == [{"maxSurge": 1, "maxUnavailable": 0}, {"maxSurge": 0, "maxUnavailable": 1}]
+
+
+def a_pod_with_gpus(name: str, namespace: str, node: str) -> dict[str, Any]:
+    container = {"name": "other", "image": "other", "resources": {"limits": {"nvidia.com/gpu": "4"}}}
+    spec = {"nodeName": node, "automountServiceAccountToken": False, "containers": [container]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
 async def test_an_edit_by_hand_is_put_right_and_an_addition_is_left(site: Site) -> None:
     key = site.apply_flash()
     await site.reconcile(key)
@@ -152,6 +193,80 @@ async def test_a_pod_on_a_node_is_handed_its_flags_once(site: Site) -> None:
     assert await site.reconcile(key) == 1, "the status tells of the flags"
     assert await site.reconcile(key) == 0
     site.server.kubectl("delete", "node", f"node-{site.namespace}")
+
+
+async def test_a_rollout_is_paused_and_resumed_by_its_field(site: Site) -> None:
+    key = site.apply_flash()
+    await site.reconcile(key)
+    site.apply_flash(rollout={"state": "Paused"})
+    await site.reconcile(key)
+    assert site.get("deployment", "flash")["spec"]["paused"] is True
+    assert site.get("dsf", "flash")["status"]["rollout"]["state"] == "Paused"
+    site.apply_flash(rollout={"state": "Active"})
+    await site.reconcile(key)
+    assert not site.get("deployment", "flash")["spec"].get("paused")
+    await site.reconcile(key)
+    assert await site.reconcile(key) == 0
+
+
+async def test_a_template_that_was_slower_is_taken_back_on_the_server(site: Site) -> None:
+    """The former one is applied whole: what the new one had added is gone."""
+    key = site.apply_flash()
+    await site.reconcile(key)
+    flash = FlashDeployment.from_object(site.get("dsf", "flash"))
+    former = pod_template(flash, SETTINGS)
+    await site.cluster.apply(stamped(proven_config(flash, Proven(revision_of(former), former, 85.0))))
+    site.apply_flash(placement={"nodeSelector": {"a": "b"}})
+    await site.reconcile(key)
+    live = site.get("deployment", "flash")["spec"]["template"]
+    assert live["spec"]["nodeSelector"] == {"a": "b"}
+    assert site.get("dsf", "flash")["status"]["rollout"]["state"] == "Rolling"
+
+    changed = FlashDeployment.from_object(site.get("dsf", "flash"))
+    wanted = pod_template(changed, SETTINGS)
+    slow = a_gate(measurement={"decodeTokensPerSecond": 40.0})
+    pod = a_pod(ready=True)
+    pod["metadata"]["annotations"][REVISION_ANNOTATION] = revision_of(wanted)
+    replica = Replica(pod=pod, node=None, derived=None, gate=slow)
+    decided = decide(changed, wanted, [replica], Proven(revision_of(former), former, 85.0), None)
+    status = {**site.get("dsf", "flash")["status"], "rollout": decided.to_status().model_dump(by_alias=True)}
+    await site.cluster.apply_status(site.namespace, "flash", status)
+    await site.reconcile(key)
+
+    live = site.get("deployment", "flash")["spec"]["template"]
+    assert "nodeSelector" not in live["spec"]
+    assert live["metadata"]["annotations"][REVISION_ANNOTATION] == revision_of(former)
+    told = site.get("dsf", "flash")["status"]
+    assert (told["rollout"]["state"], told["conditions"][0]["reason"]) == ("RolledBack", "RolledBack")
+    await site.reconcile(key)
+    assert await site.reconcile(key) == 0
+
+
+async def test_a_grant_and_its_end_reach_the_pods_annotations(site: Site) -> None:
+    """What quarantine is carried by: set, then taken away again, and nothing else of the pod is touched."""
+    site.server.kubectl("-n", site.namespace, "create", "serviceaccount", "default", check=False)
+    container = {"name": "engine", "image": "x"}
+    metadata = {"name": "slow", "namespace": site.namespace, "annotations": {"team": "a"}}
+    spec = {"containers": [container], "automountServiceAccountToken": False}
+    site.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    uid = site.get("pod", "slow")["metadata"]["uid"]
+
+    await site.cluster.annotate(PodAnnotation(site.namespace, "slow", uid, {QUARANTINE_ANNOTATION: "wish-1"}))
+    assert site.get("pod", "slow")["metadata"]["annotations"] == {"team": "a", QUARANTINE_ANNOTATION: "wish-1"}
+    await site.cluster.annotate(PodAnnotation(site.namespace, "slow", uid, {QUARANTINE_ANNOTATION: None}))
+    assert site.get("pod", "slow")["metadata"]["annotations"] == {"team": "a"}
+
+
+async def test_a_pass_is_kept_in_a_config_map_that_the_server_takes(site: Site) -> None:
+    key = site.apply_flash()
+    await site.reconcile(key)
+    flash = FlashDeployment.from_object(site.get("dsf", "flash"))
+    history = History({"link=phb | sha256:a": (Entry("uid", 85.5, "2026-11-24T12:00:00Z"),)})
+    await site.cluster.apply(stamped(history_config(flash, history)))
+
+    assert History.read(site.get("configmap", "flash-history")) == history
+    assert await site.reconcile(key) <= 1, "it is read, found right, and left alone; the status may be new"
+    assert History.read(site.get("configmap", "flash-history")) == history
 
 
 async def test_events_are_written_once_and_found_by_describe(site: Site) -> None:
@@ -217,3 +332,82 @@ async def test_a_server_that_does_not_answer_is_unreachable(
             await nowhere.list(KIND)
     finally:
         await nowhere.close()
+
+
+RESTORING = {"source": "pvc://models/v4", "restoreMtp": {"source": "hf://owner/official@0123abc"}}
+
+
+async def test_a_head_to_be_restored_gets_its_job_and_no_deployment_before_it_is_done(site: Site) -> None:
+    key = site.apply_flash(model=RESTORING)
+    await site.reconcile(key)
+
+    job = site.get("job", "flash-restore")
+    assert job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    assert site.get("deployments")["items"] == []
+    assert site.get("dsf", "flash")["status"]["model"]["mtp"] == "Restoring"
+    await site.reconcile(key)
+    assert await site.reconcile(key) == 0
+
+    end(site, "Complete")
+    await site.reconcile(key)
+    engine = site.get("deployment", "flash")["spec"]["template"]["spec"]["containers"][0]
+    assert engine["args"][1].startswith("/models/v4-with-mtp-")
+    assert site.get("dsf", "flash")["status"]["model"]["mtp"] == "Restored"
+
+
+async def test_a_failed_restoration_is_told_and_tried_again_when_its_job_is_deleted(site: Site) -> None:
+    key = site.apply_flash(model=RESTORING)
+    await site.reconcile(key)
+    end(site, "Failed")
+    await site.reconcile(key)
+    progressing = next(c for c in site.get("dsf", "flash")["status"]["conditions"] if c["type"] == "Progressing")
+    assert (progressing["status"], progressing["reason"]) == ("False", "MtpRestoreFailed")
+    assert "kubectl delete job" in progressing["message"]
+    first = site.get("job", "flash-restore")["metadata"]["uid"]
+
+    site.server.kubectl("delete", "job", "flash-restore", "-n", site.namespace)
+    await site.reconcile(key)
+    assert site.get("job", "flash-restore")["metadata"]["uid"] != first
+
+
+async def test_a_deployment_that_serves_is_left_alone_until_the_head_is_restored(site: Site) -> None:
+    key = site.apply_flash(speculation={"method": "Disabled"})
+    await site.reconcile(key)
+    await site.reconcile(key)
+    before = site.get("deployment", "flash")
+    gate = site.get("configmap", "flash-gate")
+
+    site.apply_flash(model=RESTORING, speculation={"method": "Mtp"})
+    await site.reconcile(key)
+    await site.reconcile(key)
+    assert await site.reconcile(key) == 0, "the server's defaults in the template that is held are no drift"
+    held = site.get("deployment", "flash")
+    assert held["spec"]["template"] == before["spec"]["template"]
+    assert held["spec"] == before["spec"]
+    assert site.get("configmap", "flash-gate")["data"] == gate["data"]
+
+    end(site, "Complete")
+    await site.reconcile(key)
+    rolled = site.get("deployment", "flash")["spec"]["template"]
+    assert "with-mtp" in rolled["spec"]["containers"][0]["args"][1]
+    await site.reconcile(key)
+    assert await site.reconcile(key) == 0
+
+    site.apply_flash(model={"source": "pvc://models/v4"})
+    await site.reconcile(key)
+    assert site.get("jobs")["items"] == []
+
+
+def end(site: Site, condition: str) -> None:
+    """What the Job's controller would write, which does not run here: the API server checks that it fits together."""
+    ended = {"type": condition, "status": "True", "lastProbeTime": NOW, "lastTransitionTime": NOW}
+    before = {**ended, "type": "SuccessCriteriaMet" if condition == "Complete" else "FailureTarget"}
+    done = {"succeeded": 1, "completionTime": NOW} if condition == "Complete" else {"failed": 1}
+    counted = {"uncountedTerminatedPods": {}, "ready": 0, "terminating": 0}
+    status = {"startTime": NOW, "conditions": [before, ended], **counted, **done}
+    patch = json.dumps({"status": status})
+    named = ("job", "flash-restore", "-n", site.namespace)
+    site.server.kubectl("patch", *named, "--subresource=status", "--type=merge", "-p", patch)
+
+
+NOW = "2026-11-24T12:00:00Z"

@@ -11,10 +11,11 @@ from typing import Any
 
 import kopf
 import pytest
+from structlog.testing import capture_logs
 
 import flash_operator
 from builders import a_flash_object, a_node, a_pod
-from flash_operator.api.names import DEPLOYMENT_LABEL, PLURAL
+from flash_operator.api.names import DEPLOYMENT_LABEL, PLURAL, RESTORE_LABEL
 from flash_operator.runtime.keys import FlashKey, Key, NodeKey
 from flash_operator.runtime.watches import Watches, kopf_settings
 from flash_operator.runtime.workqueue import WorkQueue
@@ -125,6 +126,16 @@ async def test_a_pods_event_enqueues_its_deployment(
         await until(lambda: informer.worked == [KEY])
 
 
+@pytest.mark.parametrize(("plural", "label"), [("jobs", DEPLOYMENT_LABEL), ("pods", RESTORE_LABEL)])
+async def test_a_restoring_job_and_its_pod_enqueue_their_deployment(
+    plural: str, label: str, stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watching(stub, tmp_path, monkeypatch) as informer:
+        await until(lambda: stub.asked[f"watch {plural}"] > 0)
+        stub.put(plural, {"metadata": {"name": "x", "namespace": "team", "labels": {label: "flash"}}})
+        await until(lambda: informer.worked == [KEY])
+
+
 async def test_a_pod_that_gives_its_gpus_back_enqueues_its_node(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +179,16 @@ async def test_a_kubelets_heartbeats_enqueue_nothing_and_a_label_enqueues_everyb
 
         stub.put("nodes", a_node(gpu_link="phb", gpu_p2p="verified"))
         await until(lambda: len(informer.worked) == before + 1)
+
+
+async def test_a_label_that_means_nothing_is_logged_once_with_its_node_and_its_value() -> None:
+    watches = Watches(WorkQueue())
+    mistyped: Any = a_node(gpu_link="pbh", gpu_p2p="x" * 63)
+    with capture_logs() as told:
+        for _ in range(2):
+            await watches.on_node({"type": "MODIFIED", "object": mistyped})
+    assert [(line["event"], line["node"]) for line in told] == [("label not understood", "node-1")] * 2
+    assert ["'pbh'" in told[0]["label"], "xxx" in told[1]["label"]] == [True, True]
 
 
 async def test_an_object_that_vanished_in_a_410_gap_is_never_decided_from_memory(

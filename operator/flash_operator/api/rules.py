@@ -4,26 +4,9 @@ Every rule holds for a spec whose defaults are filled in, for that is what the A
 can only be asked (`has`) of a field without a default.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
+from flash_operator.api.model_rules import MODEL_RULES
+from flash_operator.api.rule import Rule
 from flash_operator.api.v1alpha1 import DEFAULT_QUESTION
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One `x-kubernetes-validations` entry. `where` is the field below that the message belongs to."""
-
-    rule: str
-    message: str
-    where: str | None = None
-
-    def document(self) -> dict[str, Any]:
-        made = {"rule": self.rule, "message": self.message}
-        if self.where:
-            made["fieldPath"] = self.where
-        return made
-
 
 OWNED_ARGUMENTS = {
     "--host": "the pod decides it",
@@ -87,9 +70,30 @@ _SAFE_NCCL = (
         "NCCL_SHM_DISABLE may not be set: without shared memory NCCL falls to sockets; remove it",
     ),
     Rule(
-        "!self.exists(v, v.name == 'NCCL_PROTO' && v.value.upperAscii().contains('LL128'))",
-        "NCCL_PROTO may not contain LL128: over PCIe it corrupts data; leave it unset or use LL or Simple",
+        "!self.exists(v, v.name == 'NCCL_PROTO' && (v.value.upperAscii().contains('LL128') || v.value.contains('^')))",
+        "NCCL_PROTO may contain neither LL128 nor ^, which forces LL128 too: over PCIe it corrupts data; leave it "
+        "unset or use LL or Simple",
     ),
+)
+
+GOLDEN_ANSWER_TOKENS = 32
+"""Of one golden answer; both sides of the gate's document keep to it."""
+
+_GOLDEN_FITS = Rule(
+    "!has(self.engine.contextTokens) || "
+    f"size(self.readiness.golden.prompt) + {GOLDEN_ANSWER_TOKENS} <= self.engine.contextTokens",
+    "readiness.golden.prompt may not fit into engine.contextTokens: shorten it, or raise contextTokens",
+    ".readiness.golden.prompt",
+    f"'readiness.golden.prompt has %d characters, each of which may be a token, and its answer needs "
+    f"{GOLDEN_ANSWER_TOKENS}: that may not fit into engine.contextTokens %d; shorten it, or raise contextTokens'"
+    ".format([size(self.readiness.golden.prompt), self.engine.contextTokens])",
+)
+
+_NO_DSPARK = Rule(
+    "self.speculation.method != 'Dspark' || !has(self.model.restoreMtp) || self.model.restoreMtp.state != 'Enabled'",
+    "restoreMtp gives the checkpoint an MTP head, which speculation.method Dspark does not use: set it to Mtp, or "
+    "remove restoreMtp",
+    ".speculation.method",
 )
 
 _SPEC = (
@@ -99,41 +103,19 @@ _SPEC = (
         "lower decodeTokens",
         ".readiness.decodeTokens",
     ),
+    _GOLDEN_FITS,
+    _NO_DSPARK,
+    Rule(
+        "self.readiness.streams != 'Full' || !has(self.engine.maxSequences) || self.engine.maxSequences > 1",
+        "readiness.streams Full means engine.maxSequences requests at once, which is 1: set streams to One",
+        ".readiness.streams",
+    ),
     Rule(
         "self.interconnect.customAllReduce != 'Enabled' || !self.engine.extraEnv.exists(v, "
         "v.name == 'PYTORCH_CUDA_ALLOC_CONF' && v.value.contains('expandable_segments:True'))",
         "PYTORCH_CUDA_ALLOC_CONF with expandable_segments makes custom all-reduce crash: remove it, "
         "or set interconnect.customAllReduce to Auto",
         ".engine.extraEnv",
-    ),
-)
-
-_SOURCE = (
-    Rule(
-        "self == oldSelf",
-        "model.source cannot be changed: another checkpoint is another deployment; create one beside this",
-    ),
-    Rule(
-        "!self.startsWith('hf://') || self.matches('^hf://[^/:@]+/[^/:@]+$')",
-        "an hf:// source is hf://OWNER/NAME; a branch or commit goes into model.revision",
-    ),
-    Rule(
-        "!self.startsWith('pvc://') || self.matches('^pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[^/]+)*$')",
-        "a pvc:// source is pvc://CLAIM/FOLDER, with the claim's name in lower case and no slash at the end",
-    ),
-    Rule("!self.contains('/..')", "model.source may not contain '..': write the folder's path from the claim's root"),
-)
-
-_MODEL = (
-    Rule(
-        "!has(self.revision) || self.source.startsWith('hf://')",
-        "revision belongs to an hf:// source; an oci:// image is pinned by its digest, a pvc:// folder by its owner",
-        ".revision",
-    ),
-    Rule(
-        "self.servedNames.all(n, self.servedNames.exists_one(m, m == n))",
-        "servedNames holds a name twice: remove one of them",
-        ".servedNames",
     ),
 )
 
@@ -173,7 +155,12 @@ _EXTRA_ENV = (
     ),
     Rule(
         f"!self.exists(v, {_one_of(SECRETS)})",
-        "a token may not stand here, where everybody who may read pods reads it: use podTemplate with a secretKeyRef",
+        "a token may not stand here, where everybody who may read pods reads it: put it into a Secret, and name that "
+        "in model.credentialsSecret",
+    ),
+    Rule(
+        "!self.exists(v, v.name == 'HF_ENDPOINT')",
+        "the engine itself asks no hub: use model.hubEndpoint",
     ),
     Rule(
         "!self.exists(v, v.name == 'VLLM_API_KEY')",
@@ -181,10 +168,18 @@ _EXTRA_ENV = (
     ),
 )
 
-_SPECULATION = Rule(
-    "self.method != 'Disabled' || self.tokens == 1",
-    "tokens has no meaning with method Disabled: remove it, or set method to Mtp",
-    ".tokens",
+_SPECULATION = (
+    Rule(
+        "self.method != 'Disabled' || !has(self.tokens)",
+        "tokens has no meaning with method Disabled: remove it, or set method to Mtp",
+        ".tokens",
+    ),
+    Rule(
+        "self.method != 'Mtp' || !has(self.tokens) || self.tokens <= 2",
+        "the MTP head drafts 1 or 2 tokens, the second by feeding its one layer again: lower tokens, or set method to "
+        "Dspark for a checkpoint that has one",
+        ".tokens",
+    ),
 )
 
 _INTERCONNECT = (
@@ -212,6 +207,11 @@ _READINESS = (
         ".startupTimeoutSeconds",
     ),
     Rule(
+        "!has(self.learnedTolerancePercent) || self.floor == 'Learned'",
+        "learnedTolerancePercent has no meaning with floor Fixed: remove it, or set floor to Learned",
+        ".learnedTolerancePercent",
+    ),
+    Rule(
         "!has(self.maxFirstTokenMillis) || self.maxFirstTokenMillis <= self.requestTimeoutSeconds * 1000",
         "maxFirstTokenMillis is above requestTimeoutSeconds, so it could never be reached: lower it",
         ".maxFirstTokenMillis",
@@ -221,6 +221,21 @@ _READINESS = (
         "at the floor of minDecodeTokensPerSecond a sample of decodeTokens lasts longer than requestTimeoutSeconds: "
         "lower decodeTokens, or raise requestTimeoutSeconds",
         ".decodeTokens",
+    ),
+)
+
+_SERVING = (
+    Rule(
+        "self.stallSeconds >= 2 * self.watchSeconds",
+        "stallSeconds must be at least twice watchSeconds, for a stall is seen between two looks: raise stallSeconds, "
+        "or lower watchSeconds",
+        ".stallSeconds",
+    ),
+    Rule(
+        "!has(self.maxQuarantined) || self.onDegraded != 'Report'",
+        "maxQuarantined has no meaning with onDegraded Report, which takes no replica out: remove it, or set "
+        "onDegraded to Quarantine",
+        ".maxQuarantined",
     ),
 )
 
@@ -257,22 +272,27 @@ LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61
 
 SPEC_RULES: dict[str, tuple[Rule, ...]] = {
     "": _SPEC,
-    "model": _MODEL,
-    "model.source": _SOURCE,
+    **MODEL_RULES,
     "engine": _ENGINE,
     "engine.extraArgs": tuple(_owned(argument, instead) for argument, instead in OWNED_ARGUMENTS.items()),
     "engine.extraEnv": _EXTRA_ENV,
     "engine.resources": (_RESOURCES,),
-    "speculation": (_SPECULATION,),
+    "speculation": _SPECULATION,
     "interconnect": _INTERCONNECT,
     "interconnect.env": (
         Rule(
             "self.all(v, v.name.startsWith('NCCL_') || v.name.startsWith('VLLM_'))",
             "only NCCL_ and VLLM_ variables belong here; put others into engine.extraEnv",
         ),
+        Rule(
+            "!self.exists(v, v.name == 'NCCL_P2P_DISABLE' && !(v.value in ['0', '1']))",
+            "NCCL_P2P_DISABLE is 0 or 1: NCCL takes anything but a 1 for no, and vLLM's kernels would go by another "
+            "reading of it",
+        ),
         *_SAFE_NCCL,
     ),
     "readiness": _READINESS,
+    "readiness.serving": _SERVING,
     "readiness.golden": _GOLDEN,
     "readiness.golden.expect": (_EXPECT,),
     "placement.nodeSelector": (

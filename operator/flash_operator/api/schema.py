@@ -14,8 +14,10 @@ from typing import Any
 import yaml
 
 from flash_operator.api import names
-from flash_operator.api.rules import OBJECT_RULES, SPEC_RULES, Rule
-from flash_operator.api.v1alpha1 import FlashSpec, FlashStatus
+from flash_operator.api.rule import Rule
+from flash_operator.api.rules import OBJECT_RULES, SPEC_RULES
+from flash_operator.api.status import FlashStatus
+from flash_operator.api.v1alpha1 import FlashSpec
 
 Schema = dict[str, Any]
 Rules = Mapping[str, tuple[Rule, ...]]

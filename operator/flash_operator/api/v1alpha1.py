@@ -1,4 +1,4 @@
-"""The API, version v1alpha1: what a user may ask for, and what status tells.
+"""The API, version v1alpha1: what a user may ask for. What status tells is in `status`.
 
 The models are the source: `flash_operator.api.schema` makes the CRD of them. Field docstrings are what users read
 with `kubectl explain`. Reading is lenient (a newer CRD must not break an older operator); strictness is the API
@@ -7,29 +7,13 @@ server's.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
-from pydantic.alias_generators import to_camel
+from pydantic import Field, StringConstraints, WithJsonSchema
 
+from flash_operator.api.api_model import ApiModel
+from flash_operator.api.model_spec import ModelSpec
 
-class ApiModel(BaseModel):
-    """camelCase outside, snake_case inside, immutable."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        frozen=True,
-        extra="ignore",
-        use_attribute_docstrings=True,
-    )
-
-
-Name = Annotated[str, StringConstraints(max_length=253)]
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$")]
-# Begins with a letter or digit: a name that begins with a dash would be read as an argument of the engine.
-ServedName = Annotated[
-    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")
-]
 
 QUANTITY = {
     "x-kubernetes-int-or-string": True,
@@ -85,17 +69,6 @@ class EnvVar(ApiModel):
     """Its value."""
 
 
-class ModelSpec(ApiModel):
-    """The checkpoint, and the names under which it is served."""
-
-    source: Annotated[str, Field(max_length=512, pattern=r"^(hf|oci|pvc)://[A-Za-z0-9][A-Za-z0-9._:/@-]*$")]
-    """Where the weights are: pvc://CLAIM/FOLDER, oci://IMAGE, or hf://OWNER/NAME. Cannot be changed later."""
-    revision: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    """Commit of an hf:// source. Pin it: a branch can move between two replicas."""
-    served_names: Annotated[list[ServedName], Field(min_length=1, max_length=8)] = ["deepseek-v4-flash"]
-    """Names that clients may ask for; the first one is used by the gate."""
-
-
 class EngineSpec(ApiModel):
     """How vLLM is run."""
 
@@ -123,12 +96,18 @@ class EngineSpec(ApiModel):
 
 
 class SpeculationSpec(ApiModel):
-    """Speculative decoding with the checkpoint's own MTP head."""
+    """Speculative decoding with the drafter that the checkpoint carries."""
 
-    method: Literal["Mtp", "Disabled"] = "Mtp"
-    """Mtp drafts with the checkpoint's MTP head; a replica whose head is missing or dead never becomes ready."""
-    tokens: Annotated[int, Field(ge=1, le=2)] = 1
-    """Tokens drafted in each step."""
+    method: Literal["Mtp", "Dspark", "Disabled"] = "Mtp"
+    """Mtp drafts with the checkpoint's MTP head, Dspark with the DSpark drafter that the 0731 checkpoint has in its
+    place. A replica whose drafter is missing or dead never becomes ready."""
+    tokens: Annotated[int, Field(ge=1, le=5)] | None = None
+    """Tokens drafted in each step: 1 or 2 with Mtp, 1 to 5 with Dspark. Where absent 1 and 5."""
+
+    @property
+    def drafted_tokens(self) -> int:
+        """What `tokens` comes to."""
+        return self.tokens or (5 if self.method == "Dspark" else 1)
 
 
 class InterconnectSpec(ApiModel):
@@ -142,6 +121,10 @@ class InterconnectSpec(ApiModel):
     """PcieLowLatency sets NCCL_PROTO=LL, NCCL_ALGO=Ring, NCCL_MIN_NCHANNELS=8, NCCL_NTHREADS=512. Unproven."""
     env: Annotated[list[EnvVar], Field(max_length=16)] = []
     """NCCL_ and VLLM_ variables that win over the derived ones."""
+    numa_binding: Literal["Cpus", "CpusAndMemory", "Disabled"] = "Cpus"
+    """Cpus: the engine's processes run on the CPUs near their GPU, where the node's labels tell which those are.
+    CpusAndMemory: and their memory is there and nowhere else, which takes the capability SYS_NICE; namespaces that
+    enforce Pod Security baseline or restricted refuse it."""
     hang_seconds: Annotated[int, Field(ge=10, le=3600)] = 90
     """An engine that makes no progress for so long while it starts is started anew with the safe set, once."""
 
@@ -167,10 +150,32 @@ class GoldenSpec(ApiModel):
         return self.expect or (DEFAULT_ANSWER if self.prompt == DEFAULT_QUESTION else None)
 
 
+class ServingSpec(ApiModel):
+    """How a replica is watched that has passed: by the engine's own counters, so that no request of users waits."""
+
+    watch_seconds: Annotated[int, Field(ge=1, le=60)] = 5
+    """Pause between two looks. Three bad ones in a row are a suspicion, and twelve are believed unmeasured."""
+    tolerance_percent: Annotated[int, Field(ge=0, le=90)] = 10
+    """How far below its floor traffic may decode: users' prompts draft worse than the gate's."""
+    stall_seconds: Annotated[int, Field(ge=10, le=3600)] = 60
+    """An engine that has requests and makes no step for so long hangs: it is not ready, and is started anew."""
+    on_degraded: Literal["Report", "Quarantine", "Restart"] = "Quarantine"
+    """Report: only say so. Quarantine: not ready until it is fast again. Restart: also start the engine anew."""
+    max_quarantined: Annotated[int, Field(ge=1, le=63)] | None = None
+    """Most replicas taken out at once, 1 where absent. The last ready one is never taken out."""
+
+
+DEFAULT_TOLERANCE_PERCENT = 15
+
+
 class ReadinessSpec(ApiModel):
     """What a replica must prove before it is ready. Changes re-judge running replicas and restart none."""
 
-    min_decode_tokens_per_second: Annotated[int, Field(ge=1, le=100000)] = 60
+    floor: Literal["Fixed", "Learned"] = "Fixed"
+    """Learned: what replicas like it did before, less a tolerance, where that is more than the fixed floor."""
+    learned_tolerance_percent: Annotated[int, Field(ge=1, le=50)] | None = None
+    """How far below the median of those a replica may be; 15 where absent."""
+    min_decode_tokens_per_second: Annotated[int, Field(ge=1, le=2000)] = 60
     """Least decode speed of one stream. 60 lies between what two cards do without MTP (53) and with it (85)."""
     min_acceptance_percent: Annotated[int, Field(ge=1, le=100)] = 40
     """Least share of drafted tokens that the model accepts."""
@@ -179,15 +184,20 @@ class ReadinessSpec(ApiModel):
     decode_tokens: Annotated[int, Field(ge=16, le=4096)] = 128
     """Tokens decoded in each timed sample."""
     samples: Annotated[int, Field(ge=1, le=20)] = 3
-    """Timed samples; the median counts."""
+    """Most timed samples; the median counts, and fewer are taken where the figures are clear earlier."""
+    streams: Literal["One", "Full"] = "One"
+    """Full: as many requests at once as engine.maxSequences, after the timed ones. Some faults show only then."""
     golden: GoldenSpec = GoldenSpec()
     """The question that is asked first."""
     startup_timeout_seconds: Annotated[int, Field(ge=10, le=86400)] | None = None
-    """Longest time from engine start to healthy; 3582 (15 min and 18 s for each GiB of weights) where absent."""
+    """Longest time from engine start to healthy; 15 min and 18 s for each GiB of weights where absent. The time that
+    fetching takes does not count."""
     request_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
     """Longest time for one of the gate's own requests."""
     retry_seconds: Annotated[int, Field(ge=5, le=3600)] = 30
     """Pause after which a replica that failed is measured again."""
+    serving: ServingSpec = ServingSpec()
+    """The watch over replicas that serve."""
 
 
 class PlacementSpec(ApiModel):
@@ -200,10 +210,21 @@ class PlacementSpec(ApiModel):
 
 
 class RolloutSpec(ApiModel):
-    """How replicas are replaced: one at a time, and never with GPUs that are not free."""
+    """How replicas are replaced: one at a time, never with GPUs that are not free, and judged by their speed."""
 
-    drain_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
-    """Time that a replica on its way out has to finish its requests."""
+    state: Literal["Active", "Paused"] = "Active"
+    """Paused: replicas stay as they are until it is Active again."""
+    max_slowdown_percent: Annotated[int, Field(ge=1, le=99)] = 10
+    """A new replica that decodes by more than this slower than those before stops the rollout and takes it back."""
+    surge: Literal["Auto", "Disabled"] = "Auto"
+    """Auto: where two GPUs are free for one more replica, the new one comes before an old one goes."""
+
+
+class DrainSpec(ApiModel):
+    """How a replica leaves: it takes no new requests, and ends those it has."""
+
+    timeout_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
+    """Longest time for requests that are under way; then the engine ends without them."""
 
 
 class FlashSpec(ApiModel):
@@ -225,100 +246,10 @@ class FlashSpec(ApiModel):
     """Nodes."""
     rollout: RolloutSpec = RolloutSpec()
     """Replacement of replicas."""
+    drain: DrainSpec = DrainSpec()
+    """Replicas on their way out."""
     pod_template: dict[str, Any] | None = None
     """Laid over the engine's pod template as a strategic merge: the way out for what no field covers."""
-
-
-class Condition(ApiModel):
-    """One condition, as the Kubernetes API conventions have it."""
-
-    type: Annotated[str, Field(max_length=64)]
-    """Name of the condition."""
-    status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
-    observed_generation: int = 0
-    """Generation of the spec that this speaks of."""
-    last_transition_time: Annotated[str, Field(max_length=32)]
-    """When the status last changed."""
-    reason: Annotated[str, Field(min_length=1, max_length=128)]
-    """One word for programs."""
-    message: Annotated[str, Field(max_length=4096)] = ""
-    """A sentence for people: figures, and what to do."""
-
-
-class PodStatus(ApiModel):
-    """One replica: its flags and why, its figures, its verdict."""
-
-    name: Name
-    """Name of the pod."""
-    uid: Annotated[str, Field(max_length=64)]
-    """Uid of the pod."""
-    node: Name | None = None
-    """Node that it is bound to."""
-    link: Annotated[str, Field(max_length=63)] | None = None
-    """Link between the node's GPUs, from its label."""
-    # Named here, for the alias generator would make it p2P.
-    p2p: Annotated[str, Field(max_length=63)] | None = Field(default=None, alias="p2p")
-    """Peer-to-peer verdict of the node, from its label."""
-    row: Annotated[str, Field(max_length=16)] | None = None
-    """Row of the derivation table in docs/topology.md."""
-    flags: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=64)] | None = None
-    """Each flag in force, with its source and reason."""
-    flags_origin: Annotated[str, Field(max_length=32)] | None = None
-    """annotation: handed over by the operator. fallback: the launcher took the safe set, for nothing came in time.
-    recovery: it took the safe set after an incident."""
-    flags_outdated: Literal["Current", "Outdated"] | None = None
-    """Outdated where the node's labels call for other flags by now; delete the pod to take them."""
-    incident: Annotated[str, Field(max_length=4096)] | None = None
-    """What its launcher recovered from by taking the safe set: a hang, or wrong data, and what gave it away."""
-    incident_verdict: Literal["Pending", "Noted"] | None = None
-    """Noted once the replica answered right without peer-to-peer, and its node was labelled for it."""
-    reason: Annotated[str, Field(max_length=128)]
-    """The gate's verdict, or what keeps the pod from starting."""
-    message: Annotated[str, Field(max_length=4096)] = ""
-    """The verdict in a sentence."""
-    decode_tokens_per_second: int | None = None
-    """Measured decode speed of one stream."""
-    acceptance_percent: int | None = None
-    """Measured share of accepted draft tokens."""
-    first_token_millis: int | None = None
-    """Measured time to the first token."""
-    checked_time: Annotated[str, Field(max_length=40)] | None = None
-    """When it was measured."""
-    image_digest: Annotated[str, Field(max_length=512)] | None = None
-    """The engine image as the kubelet resolved it."""
-
-
-class StatusSummary(ApiModel):
-    """What the table of `kubectl get dsf` shows."""
-
-    replicas: Annotated[str, Field(max_length=16)]
-    """Ready of wanted."""
-    decode_tokens_per_second: int | None = None
-    """Decode speed of the slowest measured replica."""
-    acceptance_percent: int | None = None
-    """Acceptance of the worst measured replica."""
-
-
-class FlashStatus(ApiModel):
-    """What was observed."""
-
-    conditions: Annotated[list[Condition], Field(max_length=16)] = []
-    """Ready sums up; Available, Progressing, TopologyResolved, SpeculationActive, SmokeTestPassed, Degraded."""
-    observed_generation: int = 0
-    """Generation of the spec that this status speaks of."""
-    replicas: int = 0
-    """Replicas that exist."""
-    ready_replicas: int = 0
-    """Replicas that passed and serve."""
-    selector: Annotated[str, Field(max_length=256)] = ""
-    """Selector of the replicas' pods, for autoscalers."""
-    endpoint: Annotated[str, Field(max_length=512)] = ""
-    """Base address of the OpenAI-compatible API."""
-    summary: StatusSummary | None = None
-    """What the table shows."""
-    pods: Annotated[list[PodStatus], Field(max_length=128)] = []
-    """Each replica."""
 
 
 class FlashDeployment(ApiModel):

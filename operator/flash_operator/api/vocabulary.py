@@ -15,17 +15,21 @@ CONDITIONS = {
 
 VERDICTS = {
     "Passed": "The replica decodes as fast as it must, and answers right.",
-    "EngineStarting": "The engine waits for its flags, loads, or is being measured.",
+    "EngineStarting": "The model is being fetched, or the engine waits for its flags, loads, or is being measured.",
+    "ModelUnavailable": "The model could not be fetched: the message says what refused it, and what to do.",
+    "ModelRejected": "The checkpoint cannot be served as asked, by its headers: the message names tensors and remedy.",
+    "PluginAbsent": "The engine serves without the vLLM plugin that checks what is loaded: use an image that has it.",
     "EngineExited": "The engine ended; the message has its own last words.",
     "OutOfMemory": "The engine ended for want of memory: lower engine.memoryPercent, contextTokens or maxSequences.",
-    "StartupHang": "The engine did not become healthy within readiness.startupTimeoutSeconds; often the GPUs' link.",
+    "StartupHang": "The engine did not become healthy within readiness.startupTimeoutSeconds, or calls itself healthy "
+    "and gives no token; often the GPUs' link.",
     "WrongOutput": "The golden answer is wrong: wrong data over the GPUs' link, or a broken checkpoint.",
     "SpeculationAbsent": "Drafts are wanted and the engine makes none: the checkpoint has no MTP head.",
     "DraftDead": "Drafts are made and none is accepted: the MTP head's weights are missing, misnamed or zero.",
     "AcceptanceTooLow": "Fewer drafts are accepted than readiness.minAcceptancePercent.",
     "TooSlow": "It decodes slower than readiness.minDecodeTokensPerSecond.",
     "FirstTokenTooSlow": "The first token comes later than readiness.maxFirstTokenMillis.",
-    "Degraded": "It passed once and is slower now.",
+    "Degraded": "It passed, and is slow, has a dead draft or hangs while it serves (readiness.serving).",
     "Inconclusive": "Something disturbed the measurement; it is repeated.",
 }
 """Of one replica, from its gate. Conditions carry the reason of the worst replica."""
@@ -33,7 +37,12 @@ VERDICTS = {
 CONDITION_REASONS = {
     "ScaledToZero": "spec.replicas is 0.",
     "RollingOut": "A rollout is under way.",
+    "RolledBack": "New replicas were slower than those before, or failed: the former template is in force again.",
+    "Paused": "spec.rollout.state is Paused.",
+    "RestoringMtp": "A Job gives the checkpoint its MTP head back; replicas start, or change to it, once that is done.",
+    "MtpRestoreFailed": "The Job could not restore the MTP head; the message is its own, and says how to try again.",
     "ChildRefused": "The API server refused a child of this deployment; the message is its own.",
+    "ImageVolumesAbsent": "The cluster drops the image volume that model.ociDelivery asks for.",
     "PodsMissing": "The Deployment has not made all pods yet.",
     "Serving": "At least one replica serves.",
     "Settled": "Nothing is left to do.",
@@ -47,10 +56,15 @@ CONDITION_REASONS = {
     "DraftsAccepted": "Drafted tokens are accepted on every replica.",
     "NotMeasured": "No replica has been measured yet.",
     "FallbackFlags": "Replicas serve with the safe set because their flags came too late.",
+    "RevisionMoved": "Replicas serve different commits or images, for a branch or tag has moved: pin one of them.",
     "AsWanted": "Nothing serves below what it should.",
+    "NumaUnknown": "Memory is to be bound to NUMA nodes, and the node's labels do not say where its GPUs are.",
     "ImpossibleLink": "A label names a link that the card does not have.",
     "UnsafeNcclVariable": "A variable of spec.interconnect.env was left out because it loses or corrupts data.",
+    "LabelNotUnderstood": "A label of a node has a value that means nothing, and counts as unknown.",
     "CustomAllReduceForced": "spec.interconnect.customAllReduce is Enabled against a verdict of the node's test.",
+    "PeerToPeerForced": "spec.interconnect.env sets NCCL_P2P_DISABLE=0 where nothing proves peer-to-peer.",
+    "PeerKernelWithoutP2p": "A variable of spec.interconnect.env was left out, for peer-to-peer is off as a whole.",
     "CustomAllReduceWithoutP2p": "Custom all-reduce is wanted, and peer-to-peer is switched off.",
     "ExpandableSegments": "PYTORCH_CUDA_ALLOC_CONF was removed because custom all-reduce crashes with it.",
 }

@@ -51,6 +51,34 @@ def pods_refused(fleet: Fleet) -> Finding | None:
     return Finding("False", fleet.trouble.reason, fleet.trouble.message) if fleet.trouble else None
 
 
+def not_restored(fleet: Fleet) -> Finding | None:
+    """The checkpoint that is asked for is not there yet, however well the one before it serves."""
+    if fleet.restoration is None or fleet.restoration.done:
+        return None
+    return Finding("False", fleet.restoration.reason, f"{_counts(fleet)}; {fleet.restoration.status.message}")
+
+
+def restoring(fleet: Fleet) -> Finding | None:
+    """Of Progressing: the Job goes on by itself, or only a person can help."""
+    if fleet.restoration is None or fleet.restoration.done:
+        return None
+    status: Literal["True", "False"] = "True" if fleet.restoration.moving else "False"
+    return Finding(status, fleet.restoration.reason, fleet.restoration.status.message)
+
+
+def rolled_back(fleet: Fleet) -> Finding | None:
+    """What was asked for does not run, however well the former template serves."""
+    if fleet.rollout is None or fleet.rollout.state != "RolledBack":
+        return None
+    return Finding("False", "RolledBack", f"{_counts(fleet)} with the former template; {fleet.rollout.message}")
+
+
+def paused(fleet: Fleet) -> Finding | None:
+    if fleet.rollout is None or fleet.rollout.state != "Paused" or not fleet.rolling:
+        return None
+    return Finding("False", "Paused", f"{_counts(fleet)}; {fleet.rollout.message}")
+
+
 def worst_replica(fleet: Fleet) -> Finding | None:
     if fleet.worst is None:
         return None
@@ -108,6 +136,15 @@ def flags_conflict(fleet: Fleet) -> Finding | None:
     for replica in fleet.replicas:
         for conflict in replica.derived.conflicts if replica.derived else ():
             return Finding("False", conflict.reason, f"node {replica.node_name}: {conflict.message}")
+    return None
+
+
+def label_not_understood(fleet: Fleet) -> Finding | None:
+    """Before what follows from it: an engine that is started anew because of a typing error only gets slower."""
+    for replica in fleet.replicas:
+        for warning in replica.node.warnings if replica.node else ():
+            told = f"node {replica.node_name}: {warning}; it counts as unknown: correct it, or remove it"
+            return Finding("False", "LabelNotUnderstood", told)
     return None
 
 
@@ -190,6 +227,16 @@ def some_slower(fleet: Fleet) -> Finding | None:
     return Finding("True", fleet.worst.verdict[0], f"{_counts(fleet)}; {fleet.worst.name}: {fleet.worst.verdict[1]}")
 
 
+def degraded_serving(fleet: Fleet) -> Finding | None:
+    """It passed, and got slow or hung while it served; in service or not."""
+    for replica in fleet.replicas:
+        reason, message = replica.verdict
+        if reason == "Degraded":
+            told = "in service" if replica.ready else "taken out of service"
+            return Finding("True", "Degraded", f"{replica.name}: {message}; {told}")
+    return None
+
+
 def recovered_slower(fleet: Fleet) -> Finding | None:
     """It hung or read wrong data with fast flags, and without them it misses its floor."""
     for replica in fleet.replicas:
@@ -207,17 +254,39 @@ def running_on_fallback(fleet: Fleet) -> Finding | None:
     return Finding("True", "FallbackFlags", f"serving with the safe flags, handed over too late: {', '.join(names)}")
 
 
+def revision_moved(fleet: Fleet) -> Finding | None:
+    """A branch went on between two fetches, so the same question may get two answers."""
+    commits: dict[str, str] = {replica.commit: replica.name for replica in fleet.replicas if replica.commit}
+    if len(commits) < 2 or fleet.rolling:  # noqa: PLR2004 - one commit is as it should be
+        return None
+    told = ", ".join(f"{commit} on {name}" for commit, name in sorted(commits.items()))
+    if any(":" in commit for commit in commits):  # digests of images
+        remedy = "delete the pods of the older one, and use a digest in place of the tag"
+        return Finding("True", "RevisionMoved", f"replicas serve different images: {told}; {remedy}")
+    return Finding("True", "RevisionMoved", f"replicas serve different commits: {told}; set model.revision to one")
+
+
 def as_wanted(fleet: Fleet) -> Finding | None:
     return Finding("False", "AsWanted", "nothing serves below what it should")
 
 
 CHAINS: dict[str, tuple[Check, ...]] = {
-    "Ready": (pods_refused, scaled_to_zero, complete, worst_replica, still_rolling, pods_missing),
-    "Available": (scaled_to_zero, some_ready, pods_refused, worst_replica, pods_missing),
-    "Progressing": (pods_refused, stuck_replica, failed_replica, moving, settled),
+    "Ready": (
+        pods_refused,
+        scaled_to_zero,
+        not_restored,
+        rolled_back,
+        complete,
+        worst_replica,
+        still_rolling,
+        pods_missing,
+    ),
+    "Available": (scaled_to_zero, some_ready, pods_refused, not_restored, worst_replica, pods_missing),
+    "Progressing": (pods_refused, restoring, rolled_back, paused, stuck_replica, failed_replica, moving, settled),
     "TopologyResolved": (
         no_pod_bound,
         flags_conflict,
+        label_not_understood,
         flags_outdated,
         node_unlabelled,
         links_unproved,
@@ -225,7 +294,7 @@ CHAINS: dict[str, tuple[Check, ...]] = {
     ),
     "SpeculationActive": (speculation_disabled, speculation_failed, drafts_accepted, not_measured),
     "SmokeTestPassed": (all_passed, failed_replica, not_measured),
-    "Degraded": (recovered_slower, some_slower, running_on_fallback, as_wanted),
+    "Degraded": (degraded_serving, recovered_slower, some_slower, running_on_fallback, revision_moved, as_wanted),
 }
 
 

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from flash_operator.core.delivery_status import steadied
 from flash_operator.core.gate_result import GateResult
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.pod_trouble import PodTrouble, deployment_trouble
 from flash_operator.core.replica import Replica, replicas_of
+from flash_operator.core.restoration import Restoration
+from flash_operator.core.rollout import Rollout
 
 
 @dataclass(frozen=True)
@@ -17,20 +20,36 @@ class Fleet:
     replicas: tuple[Replica, ...]
     deployment: RawObject | None
     speculation_wanted: bool
+    rollout: Rollout | None = None
     refusal: str | None = None
     unapplied: bool = False
     """The Deployment is about to be written: what runs is of an older spec than the one that status speaks of."""
+    lasting_trouble: PodTrouble | None = None
+    """What the cluster lacks, however many pods there are."""
+    restoration: Restoration | None = None
+    """Of the checkpoint's MTP head, where one is asked for."""
 
     @classmethod
-    def of(cls, observed: Observed, *, unapplied: bool = False) -> "Fleet":
+    def of(
+        cls,
+        observed: Observed,
+        rollout: Rollout | None = None,
+        restoration: Restoration | None = None,
+        *,
+        unapplied: bool = False,
+        trouble: PodTrouble | None = None,
+    ) -> "Fleet":
         flash = observed.flash
         return cls(
             wanted=flash.spec.replicas,
-            replicas=replicas_of(observed),
+            replicas=tuple(steadied(replica, observed.live_status) for replica in replicas_of(observed)),
             deployment=observed.children.get(("Deployment", flash.name)),
             speculation_wanted=flash.spec.speculation.method != "Disabled",
+            rollout=rollout,
             refusal=observed.refusal,
             unapplied=unapplied,
+            lasting_trouble=trouble,
+            restoration=restoration,
         )
 
     @property
@@ -58,6 +77,8 @@ class Fleet:
         """Why pods are missing or old: the API server refused a child, or the Deployment could not make its pods."""
         if self.refusal:
             return PodTrouble("ChildRefused", self.refusal)
+        if self.lasting_trouble:
+            return self.lasting_trouble
         return deployment_trouble(self.deployment) if len(self.replicas) < self.wanted else None
 
     @cached_property

@@ -45,10 +45,51 @@ class Incident(_Document):
         return f"{self.kind} under row {self.row} at {self.at} ({self.signature}): {self.detail}"
 
 
+class Wanted(_Document):
+    """What the gate held the engine to."""
+
+    decode_tokens_per_second: float | None = None
+    floor_origin: Literal["Fixed", "Learned"] | None = None
+
+
+class Degraded(_Document):
+    """A replica that passed, and fails while it serves."""
+
+    message: str = ""
+    since: str
+    """Names its wish to be taken out of service."""
+    measured: bool = False
+
+
+class Serving(_Document):
+    """What became of a replica that passed."""
+
+    degraded: Degraded | None = None
+    quarantined: bool = False
+    hung: bool = False
+    draining: bool = False
+
+
 class EngineSeen(_Document):
     """What the gate knows of the engine's process."""
 
     incident: Incident | None = None
+    starts: int = 0
+
+
+class Delivery(_Document):
+    """How far flash-fetch has come with the model."""
+
+    phase: str
+    commit: str | None = None
+    bytes: int = 0
+    total_bytes: int = 0
+    bytes_per_second: float | None = None
+    eta_seconds: int | None = None
+    failure: str | None = None
+    warning: str | None = None
+    attempts: int = 0
+    at: str = ""
 
 
 class GateResult(_Document):
@@ -60,8 +101,11 @@ class GateResult(_Document):
     checked_at: str | None = None
     gate_millis: float | None = None
     measurement: Measurement | None = None
+    wanted: Wanted | None = None
+    serving: Serving = Serving()
     effective: EffectiveFlags | None = None
     engine: EngineSeen = EngineSeen()
+    delivery: Delivery | None = None
     reached: bool = True
     """False where the gate did not answer, so that the verdict is the operator's own guess."""
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from flash_operator.api.names import (
     P2P_ATTEMPT_ANNOTATION,
+    P2P_CARDS_LABEL,
     P2P_DRIVER_LABEL,
     P2P_LABEL,
     P2P_PROBE_LABEL,
     P2P_REPORT_ANNOTATION,
 )
 from flash_operator.core.gate_result import Incident
-from flash_operator.core.nodes import NodeFacts
+from flash_operator.core.nodes import LABEL_VALUE, UNKNOWN, NodeFacts
 from flash_operator.core.observed import RawObject
 from flash_operator.core.probe_report import ANNOTATION_LIMIT, ProbeReport
 
@@ -32,11 +33,12 @@ FOUND_BY_ENGINE = "engine"
 
 @dataclass(frozen=True)
 class NodeVerdict:
-    """What was found on a node, under which driver, and by what."""
+    """What was found on a node, under which driver, with which cards, and by what."""
 
     node: str
     p2p: str
     driver: str | None
+    cards: str | None
     found_by: str
     """The probe's schema, or `engine`."""
     report: str
@@ -45,7 +47,12 @@ class NodeVerdict:
 
     def patch(self) -> RawObject:
         """A merge patch. A driver that nobody knows is left out: the labeller would not let such a verdict stand."""
-        labels = {P2P_LABEL: self.p2p, P2P_DRIVER_LABEL: self.driver, P2P_PROBE_LABEL: self.found_by}
+        labels = {
+            P2P_LABEL: self.p2p,
+            P2P_DRIVER_LABEL: self.driver,
+            P2P_CARDS_LABEL: None if self.cards == UNKNOWN else self.cards,
+            P2P_PROBE_LABEL: self.found_by,
+        }
         annotations = {P2P_REPORT_ANNOTATION: self.report[:ANNOTATION_LIMIT], P2P_ATTEMPT_ANNOTATION: None}
         return {"metadata": {"labels": labels, "annotations": annotations}}
 
@@ -64,11 +71,17 @@ def from_probe(facts: NodeFacts, report: ProbeReport, text: str) -> NodeVerdict 
         node=facts.name,
         p2p=p2p,
         # What the node says now: the probe's own word would not be compared with anything.
-        driver=facts.driver or report.driver,
-        found_by=report.probe or "probe",
+        driver=facts.driver or _label(report.driver),
+        cards=facts.cards,
+        found_by=_label(report.probe) or "probe",
         report=text,
         told=f"{told}; {REMEDY}" if p2p != "verified" else told,
     )
+
+
+def _label(text: str | None) -> str | None:
+    """None for what no label may hold: the API server would refuse the verdict with it, again and again."""
+    return text if text and LABEL_VALUE.fullmatch(text) else None
 
 
 def from_incident(facts: NodeFacts, incident: Incident) -> NodeVerdict:
@@ -81,6 +94,7 @@ def from_incident(facts: NodeFacts, incident: Incident) -> NodeVerdict:
         node=facts.name,
         p2p=incident.kind,
         driver=facts.driver,
+        cards=facts.cards,
         found_by=FOUND_BY_ENGINE,
         report=incident.model_dump_json(by_alias=True),
         told=told,

@@ -5,17 +5,23 @@ concerns us.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from flash_operator.api.names import (
+    CARDS_LABEL,
     DRIVER_LABEL,
     LABEL_PREFIX,
     LABELS_MANAGED_LABEL,
+    P2P_CARDS_LABEL,
     P2P_DRIVER_LABEL,
     P2P_REPORT_ANNOTATION,
 )
 from flash_operator.core.observed import RawObject
 from flash_operator.core.probe_report import ArmTimes, ProbeReport
+
+T = TypeVar("T")
 
 UNKNOWN = "unknown"
 
@@ -37,14 +43,19 @@ VOCABULARY = {
 
 PCIE = re.compile(r"^gen(?P<generation>[1-7])-x(?P<lanes>1|2|4|8|16)$")
 
+NUMA_NODES = re.compile(r"\d{1,4}-\d{1,4}")
+
 LANE_GIGABYTES_PER_SECOND = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.97, 5: 3.94, 6: 7.56, 7: 15.1}
 """Usable rate of one PCIe lane by generation."""
+
+LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+"""What the API server takes for the value of a label, but for an empty one, which says nothing."""
 
 DRIVER_LABELS = (DRIVER_LABEL, "nvidia.com/cuda.driver-version.full", "nvidia.com/cuda.driver.full")
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 
 TESTED = ("verified", "hang", "corrupt")
-"""Verdicts that something tested, and that hold for the driver that they were found under."""
+"""Verdicts that something tested, and that hold for the driver and the cards that they were found with."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +68,14 @@ class NodeFacts:
     iommu: str = UNKNOWN
     acs: str = UNKNOWN
     pcie_gigabytes_per_second: float | None = None
+    numa_nodes: tuple[int, ...] = ()
+    """Of each GPU that an engine gets here, in the driver's order; empty where that is not known."""
     product: str | None = None
     driver: str | None = None
     probed_driver: str | None = None
+    cards: str | None = None
+    """Which cards are where, as a hash."""
+    probed_cards: str | None = None
     gpus: int = 0
     arm_times: ArmTimes | None = None
     """What the probe measured of each arm, while its verdict holds."""
@@ -74,10 +90,8 @@ class NodeFacts:
         """Read a raw Node. Never raises for what a label may contain."""
         labels: dict[str, str] = raw["metadata"].get("labels") or {}
         known, warnings = _vocabulary(labels)
-        pcie = labels.get(f"{LABEL_PREFIX}gpu-pcie")
-        speed = _pcie_speed(pcie)
-        if pcie not in (None, UNKNOWN) and speed is None:
-            warnings.append(f"{LABEL_PREFIX}gpu-pcie={pcie!r} is not of the form gen5-x16")
+        speed = _formed(labels, "gpu-pcie", _pcie_speed, "gen5-x16", warnings)
+        numa_nodes = _formed(labels, "gpu-numa-nodes", _numa_nodes, "0-1", warnings)
         return cls(
             name=raw["metadata"]["name"],
             link=known["gpu-link"],
@@ -85,9 +99,12 @@ class NodeFacts:
             iommu=known["gpu-iommu"],
             acs=known["gpu-acs"],
             pcie_gigabytes_per_second=speed,
+            numa_nodes=numa_nodes or (),
             product=labels.get(PRODUCT_LABEL),
             driver=next((labels[name] for name in DRIVER_LABELS if name in labels), None),
             probed_driver=labels.get(P2P_DRIVER_LABEL),
+            cards=labels.get(CARDS_LABEL),
+            probed_cards=labels.get(P2P_CARDS_LABEL),
             gpus=_gpus(raw),
             arm_times=_arm_times(raw),
             managed=labels.get(LABELS_MANAGED_LABEL) != "false",
@@ -96,9 +113,13 @@ class NodeFacts:
         )
 
     @property
-    def verdict_is_stale(self) -> bool:
-        """The probe ran under another driver than the node has now, so its verdict proves nothing."""
-        return bool(self.driver and self.probed_driver and self.driver != self.probed_driver)
+    def staleness(self) -> str | None:
+        """What has changed since the links were tested, so that their verdict proves nothing; None while it does."""
+        if self.driver and self.probed_driver and self.driver != self.probed_driver:
+            return f"verified under driver {self.probed_driver}, the node has {self.driver}"
+        if self.cards and self.probed_cards and self.cards != self.probed_cards:
+            return "verified with other cards, or in other slots"
+        return None
 
 
 def _vocabulary(labels: dict[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -116,11 +137,26 @@ def _arm_times(raw: RawObject) -> ArmTimes | None:
     return ProbeReport.parse(text).arm_times if text else None
 
 
-def _pcie_speed(label: str | None) -> float | None:
-    match = PCIE.match(label or "")
+def _formed(
+    labels: dict[str, str], name: str, read: Callable[[str], T | None], example: str, warnings: list[str]
+) -> T | None:
+    """What a label says by its form; None where it is missing, unknown, or of another one, which is warned of."""
+    value = labels.get(f"{LABEL_PREFIX}{name}", UNKNOWN)
+    found = read(value)
+    if found is None and value != UNKNOWN:
+        warnings.append(f"{LABEL_PREFIX}{name}={value!r} is not of the form {example}")
+    return found
+
+
+def _pcie_speed(label: str) -> float | None:
+    match = PCIE.match(label)
     if match is None:
         return None
     return LANE_GIGABYTES_PER_SECOND[int(match["generation"])] * int(match["lanes"])
+
+
+def _numa_nodes(label: str) -> tuple[int, ...] | None:
+    return tuple(int(node) for node in label.split("-")) if NUMA_NODES.fullmatch(label) else None
 
 
 def _gpus(raw: RawObject) -> int:

@@ -11,11 +11,28 @@ RawObject: TypeAlias = dict[str, Any]
 """A Kubernetes object as its JSON. Typed models of the client drop unknown fields and are four times slower."""
 
 
+def is_ready(raw: RawObject) -> bool:
+    """The condition Ready of a pod or a node, in the kubelet's words."""
+    conditions: list[RawObject] = raw.get("status", {}).get("conditions") or []
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
 @dataclass(frozen=True)
 class PlanSettings:
     """What the operator's administrator decides for every deployment."""
 
     engine_image: str
+    quantiser_image: str
+
+
+@dataclass(frozen=True)
+class GpuSupply:
+    """Who offers GPUs, and who holds them or waits for them, of all namespaces."""
+
+    nodes: tuple[RawObject, ...]
+    """Every node with GPUs."""
+    pods: tuple[RawObject, ...]
+    """Every pod that is bound to one of them, or waits for a node."""
 
 
 @dataclass(frozen=True)
@@ -33,5 +50,11 @@ class Observed:
     """Nodes that the pods are bound to, by name."""
     gates: dict[str, GateResult] = field(default_factory=dict)
     """What each pod's gate said of itself, by pod uid; a pod that has no address yet has no entry."""
+    gpu_supply: GpuSupply | None = None
+    """Looked at where the spec has changed, None else: it is a look at more than our own."""
+    restore_pods: tuple[RawObject, ...] = ()
+    """Of the Job that restores the MTP head."""
+    image_volumes: bool | None = None
+    """Whether the API server keeps them. Asked where an oci:// model's delivery depends on it, None else."""
     refusal: str | None = None
     """Why the API server refused a child, in its own words: a podTemplate that is no pod, a quota, a policy."""

@@ -5,34 +5,59 @@
     a new CR                                     | all   | -                | yes    | soon
     a pod was bound to a node                    | -     | the node's flags | -      | soon
     an engine is starting or being judged        | -     | -                | if new | soon
-    all replicas passed, nothing changed         | -     | -                | -      | never
+    all replicas passed, nothing changed         | -     | -                | -      | later: one may get slow
+    a replica passed for the first time          | its   | -                | yes    | later
+                                                 | history                 |        |
+    new replicas are slower than those before    | the    | -                | yes    | soon
+                                                 | former |                  |        |
+                                                 | template                  |        |
+    a replica got slow while it serves           | -     | quarantine       | yes    | later
     a child was edited by hand                   | it    | -                | -      | as above
     a node's labels changed under a running pod  | -     | -                | yes    | never
     an engine recovered without peer-to-peer     | -     | -                | yes    | as above; and a verdict
+    a new CR whose image cannot be mounted       | all   | -                | yes    | soon: it is fetched
+    the MTP head is to be restored               | a Job | -                | yes    | later; no Deployment, or
+                                                 |       |                  |        | the one before, until done
 
 "Never" still means the resync of every key (`runtime.resync`): a watch can lose an event.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
-from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION
+from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
+from flash_operator.api.status import RolloutStatus
 from flash_operator.core.applied import needs_apply, stamped
 from flash_operator.core.fleet import Fleet
 from flash_operator.core.happenings import EventDraft, happenings
+from flash_operator.core.history import History, class_of, history_config, history_name
+from flash_operator.core.image_volume import DROPPED, is_dropped, settled
 from flash_operator.core.node_verdict import NodeVerdict, from_incident
 from flash_operator.core.observed import Observed, RawObject
-from flash_operator.core.replica import Replica
-from flash_operator.core.resources.deployment import deployment
+from flash_operator.core.quarantine import quarantine_changes
+from flash_operator.core.replica import Replica, replicas_of
+from flash_operator.core.resources.deployment import deployment, pod_template
 from flash_operator.core.resources.disruption_budget import disruption_budget
 from flash_operator.core.resources.gate_config import gate_config
+from flash_operator.core.resources.restore_job import restore_name
 from flash_operator.core.resources.service import service
+from flash_operator.core.restoration import Restoration, restoration_of, unwanted_job
+from flash_operator.core.rollout import Proven, Rollout, decide, held, proven_config, proven_name
 from flash_operator.core.status import status_of
+from flash_operator.core.surge import surges
 
 WATCH_GATE_SECONDS = 2.0
 """While a replica is on its way, its gate's phase is worth knowing; pods do not change when only the phase does."""
 
+WATCH_SERVING_SECONDS = 30.0
+"""A replica that gets slow tells its gate alone, and stays in service until it is granted to leave. Reads only."""
+
 WATCH_FAILED_SECONDS = 10.0
 """A replica that failed measures again by itself every `retrySeconds`; it changes no faster than that."""
+
+
+WATCH_RESTORE_SECONDS = 30.0
+"""Job and pods tell by their watches."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +77,8 @@ class PodAnnotation:
     namespace: str
     name: str
     uid: str
-    annotations: dict[str, str]
+    annotations: dict[str, str | None]
+    """None removes one."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +97,63 @@ class Plan:
     """Seconds until the next look, None where only a watch event or the resync is worth one."""
 
 
+@dataclass(frozen=True)
+class _Decisions:
+    """What several parts of a plan rest on, each worked out once."""
+
+    observed: Observed
+
+    @cached_property
+    def replicas(self) -> tuple[Replica, ...]:
+        return replicas_of(self.observed)
+
+    @cached_property
+    def restoration(self) -> Restoration | None:
+        return restoration_of(self.observed)
+
+    @property
+    def held(self) -> bool:
+        """The checkpoint that the spec leads to is not there yet."""
+        return self.restoration is not None and not self.restoration.done
+
+    @property
+    def live_deployment(self) -> RawObject | None:
+        return self.observed.children.get(("Deployment", self.observed.flash.name))
+
+    @cached_property
+    def rollout(self) -> Rollout:
+        """Which template is in force."""
+        flash, live = self.observed.flash, self.observed.live_status.get("rollout")
+        proven = Proven.read(self.observed.children.get(("ConfigMap", proven_name(flash))))
+        if self.live_deployment and self.held:
+            return held(flash, self.live_deployment, proven)
+        wanted = pod_template(flash, self.observed.settings)
+        return decide(flash, wanted, self.replicas, proven, RolloutStatus.model_validate(live) if live else None)
+
+    @cached_property
+    def history(self) -> History:
+        flash = self.observed.flash
+        known = History.read(self.observed.children.get(("ConfigMap", history_name(flash))))
+        return known.with_passes(flash, self.replicas)
+
+
 def plan(observed: Observed) -> Plan:
     """What brings the cluster from `observed` to what its CR asks for."""
-    apply = tuple(child for child in desired_children(observed) if needs_apply(child, _live(observed, child)))
-    fleet = Fleet.of(observed, unapplied=any(child["kind"] == "Deployment" for child in apply))
+    observed = settled(observed)
+    decided = _Decisions(observed)
+    desired = _children(decided)
+    dropped = any(is_dropped(child, _live(observed, child)) for child in desired)
+    apply = tuple(child for child in desired if _is_due(observed, child))
+    unapplied = any(child["kind"] == "Deployment" for child in apply)
+    restoration = decided.restoration
+    trouble = DROPPED if dropped else None
+    fleet = Fleet.of(observed, decided.rollout, restoration, unapplied=unapplied, trouble=trouble)
     status = status_of(observed, fleet)
     changed = status != observed.live_status
     return Plan(
-        apply=apply,
-        annotate=tuple(_flags_annotation(replica) for replica in fleet.replicas if replica.needs_flags),
+        apply=(*apply, restoration.create) if restoration and restoration.create else apply,
+        delete=_deletions(observed, restoration),
+        annotate=_annotations(observed, fleet, decided.history),
         verdicts=tuple(filter(None, (_verdict(observed, replica) for replica in fleet.replicas))),
         status=status if changed else None,
         events=happenings(observed.live_status, status) if changed else (),
@@ -88,30 +162,77 @@ def plan(observed: Observed) -> Plan:
 
 
 def desired_children(observed: Observed) -> tuple[RawObject, ...]:
-    """All children, whole. The gate's configuration comes first: no pod may wait for it."""
-    flash = observed.flash
+    """All children, whole, but for the Job."""
+    return _children(_Decisions(settled(observed)))
+
+
+def _children(decided: _Decisions) -> tuple[RawObject, ...]:
+    """The gate's configuration comes first: no pod may wait for it."""
+    flash, proven = decided.observed.flash, decided.rollout.proven
+    # The gates of a held deployment go on by the one it was judged by: a new one may ask for the head that it lacks.
+    gates_go_on = decided.held and decided.live_deployment is not None
     children = (
-        gate_config(flash),
+        *(() if gates_go_on else (gate_config(flash),)),
         service(flash),
         disruption_budget(flash),
-        deployment(flash, observed.settings),
+        *_deployment(decided),
+        # An empty history tells nobody anything.
+        *((history_config(flash, decided.history),) if decided.history.classes else ()),
+        *((proven_config(flash, proven),) if proven else ()),
     )
     return tuple(stamped(child) for child in children)
+
+
+def _deployment(decided: _Decisions) -> tuple[RawObject, ...]:
+    """None before there is a checkpoint to load."""
+    if decided.held and decided.live_deployment is None:
+        return ()
+    template = decided.rollout.template
+    return (deployment(decided.observed.flash, template, surge=surges(decided.observed, template)),)
+
+
+def _deletions(observed: Observed, restoration: Restoration | None) -> tuple[ObjectRef, ...]:
+    if not (unwanted_job(observed, restoration) or (restoration and restoration.delete)):
+        return ()
+    return (ObjectRef("batch/v1", "Job", observed.flash.namespace, restore_name(observed.flash)),)
+
+
+def _is_due(observed: Observed, child: RawObject) -> bool:
+    """What the server dropped from it once it drops again."""
+    live = _live(observed, child)
+    return needs_apply(child, live) and not is_dropped(child, live)
 
 
 def _live(observed: Observed, desired: RawObject) -> RawObject | None:
     return observed.children.get((desired["kind"], desired["metadata"]["name"]))
 
 
-def _flags_annotation(replica: Replica) -> PodAnnotation:
-    if replica.derived is None:
-        raise ValueError(f"{replica.name} is bound to no node: no flags follow")
-    return PodAnnotation(
-        namespace=replica.pod["metadata"]["namespace"],
-        name=replica.name,
-        uid=replica.uid,
-        annotations={ENGINE_FLAGS_ANNOTATION: replica.derived.to_annotation()},
-    )
+def _annotations(observed: Observed, fleet: Fleet, history: History) -> tuple[PodAnnotation, ...]:
+    """What each pod is to be handed over, in one write a pod."""
+    quarantine = quarantine_changes(fleet.replicas, observed.flash.spec.readiness.serving)
+    made = []
+    for replica in fleet.replicas:
+        annotations: dict[str, str | None] = _flags(replica) | _floor(observed, replica, history)
+        if replica.uid in quarantine:
+            annotations[QUARANTINE_ANNOTATION] = quarantine[replica.uid]
+        if annotations:
+            namespace = replica.pod["metadata"]["namespace"]
+            made.append(PodAnnotation(namespace, replica.name, replica.uid, annotations))
+    return tuple(made)
+
+
+def _flags(replica: Replica) -> dict[str, str | None]:
+    if not replica.needs_flags or replica.derived is None:
+        return {}
+    return {ENGINE_FLAGS_ANNOTATION: replica.derived.to_annotation()}
+
+
+def _floor(observed: Observed, replica: Replica, history: History) -> dict[str, str | None]:
+    """Once the image is known, for its digest is part of what a replica is like."""
+    readiness, name = observed.flash.spec.readiness, class_of(observed.flash, replica)
+    if readiness.floor != "Learned" or name is None or replica.floor_given:
+        return {}
+    return {FLOOR_ANNOTATION: history.floor(name, readiness.learned_tolerance_percent).to_annotation()}
 
 
 def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | None:
@@ -130,7 +251,11 @@ def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | None:
 
 
 def _requeue_after(fleet: Fleet) -> float | None:
-    if fleet.complete or (fleet.wanted == 0 and not fleet.replicas):
+    if fleet.restoration and not fleet.restoration.done and not fleet.replicas:
+        return WATCH_RESTORE_SECONDS
+    if fleet.wanted == 0 and not fleet.replicas:
         return None
+    if fleet.complete:
+        return WATCH_SERVING_SECONDS
     starting = fleet.worst is None or fleet.worst.verdict[0] in ("EngineStarting", "Passed", "Inconclusive")
     return WATCH_GATE_SECONDS if starting else WATCH_FAILED_SECONDS

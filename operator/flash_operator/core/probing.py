@@ -7,7 +7,7 @@
     worth a test, and an earlier one found nothing out    | -      | -               | after its back-off
     worth a test                                          | start  | -               | soon
     the Job runs                                          | -      | -               | soon
-    the Job runs, and an engine waits for GPUs            | delete | -               | when a pod goes
+    the Job runs or found nothing out, an engine waits    | delete | -               | when a pod goes
     the Job ended, with a verdict                         | delete | labels          | never
     the Job ended, and found nothing out                  | delete | the attempt     | after its back-off
 
@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 
 from flash_operator.api.names import P2P_ATTEMPT_ANNOTATION
 from flash_operator.core.engine_args import TENSOR_PARALLEL_SIZE
+from flash_operator.core.gpu_demand import gpus_of, selects
 from flash_operator.core.happenings import EventDraft, draft
 from flash_operator.core.node_verdict import NodeVerdict, from_probe
 from flash_operator.core.nodes import TESTED, NodeFacts
@@ -34,7 +35,6 @@ WATCH_PROBE_SECONDS = 2.0
 BUSY_SECONDS = 60.0
 FIRST_BACKOFF = timedelta(minutes=10)
 LONGEST_BACKOFF = timedelta(hours=24)
-GPU = "nvidia.com/gpu"
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _host_forbids(facts: NodeFacts) -> str | None:
 
 
 def _up_to_date(facts: NodeFacts) -> str | None:
-    return f"gpu-p2p={facts.p2p}" if facts.p2p in TESTED and not facts.verdict_is_stale else None
+    return f"gpu-p2p={facts.p2p}" if facts.p2p in TESTED and not facts.staleness else None
 
 
 CHECKS: tuple[Callable[[NodeFacts], str | None], ...] = (
@@ -151,22 +151,12 @@ def gpus_wanted(observed: NodeObserved) -> bool:
     """Some pod holds GPUs of this node, or waits for GPUs and may land here. The test's own pod does not count."""
     own = {pod["metadata"]["uid"] for pod in observed.job_pods}
     others = [pod for pod in observed.pods if pod["metadata"]["uid"] not in own]
-    return any(_wants_gpus(pod) and _may_be_here(pod, observed) for pod in others)
-
-
-def _wants_gpus(pod: RawObject) -> bool:
-    if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
-        return False
-    containers = [*pod["spec"].get("containers", []), *pod["spec"].get("initContainers", [])]
-    return any(GPU in container.get("resources", {}).get("limits", {}) for container in containers)
+    return any(gpus_of(pod) and _may_be_here(pod, observed) for pod in others)
 
 
 def _may_be_here(pod: RawObject, observed: NodeObserved) -> bool:
     """A pod that waits for another kind of node must not keep this one from being tested for ever."""
-    if pod["spec"].get("nodeName"):
-        return True
-    labels = (observed.node or {}).get("metadata", {}).get("labels") or {}
-    return all(labels.get(key) == value for key, value in (pod["spec"].get("nodeSelector") or {}).items())
+    return bool(pod["spec"].get("nodeName")) or observed.node is None or selects(pod["spec"], observed.node)
 
 
 def _backoff_seconds(observed: NodeObserved) -> float:
@@ -183,11 +173,14 @@ def _with_job(observed: NodeObserved, job: RawObject) -> NodePlan:
     if said is not None:
         return _conclude(observed, job, said)
     if gpus_wanted(observed):
-        told = "an engine waits for GPUs: the test of the links was given up, and is made when they are free"
-        return NodePlan(
-            delete=job, events=(draft("Normal", "ProbeGivenUp", told, "Probe"),), requeue_after=BUSY_SECONDS
-        )
+        return _give_up(job)
     return NodePlan(requeue_after=WATCH_PROBE_SECONDS)
+
+
+def _give_up(job: RawObject) -> NodePlan:
+    """No failed attempt: it is made as soon as the GPUs are free again."""
+    told = "an engine wants the GPUs: the test of the links was given up, and is made when they are free"
+    return NodePlan(delete=job, events=(draft("Normal", "ProbeGivenUp", told, "Probe"),), requeue_after=BUSY_SECONDS)
 
 
 def _conclude(observed: NodeObserved, job: RawObject, said: str) -> NodePlan:
@@ -195,9 +188,13 @@ def _conclude(observed: NodeObserved, job: RawObject, said: str) -> NodePlan:
     facts, report = NodeFacts.from_node(node), ProbeReport.parse(said)
     verdict = from_probe(facts, report, said)
     if not facts.managed:
-        return NodePlan(delete=job)
+        told = f"not written, for this node's labels are kept by hand: {report.verdict}: {report.reason}"
+        return NodePlan(delete=job, events=(draft("Normal", "VerdictNotWritten", told, "Probe"),))
     if verdict:
         return NodePlan(patch=verdict.patch(), delete=job, events=(verdict_event(verdict),))
+    if gpus_wanted(observed):
+        # The scheduler was faster than this operator in taking the GPUs away from it.
+        return _give_up(job)
     attempt = Attempt.last_on(node)
     count = attempt.count + 1 if attempt and attempt.driver == facts.driver else 1
     noted = {"at": timestamp(observed.now), "driver": facts.driver, "count": count, "reason": report.reason[:500]}

@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
-from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION
-from flash_operator.api.v1alpha1 import PodStatus
+from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
+from flash_operator.api.status import PodStatus
 from flash_operator.core.flags import FlagSet, derive
 from flash_operator.core.gate_result import GateResult, Incident, Measurement
 from flash_operator.core.nodes import NodeFacts
-from flash_operator.core.observed import Observed, RawObject
-from flash_operator.core.pod_trouble import trouble_of
+from flash_operator.core.observed import Observed, RawObject, is_ready
+from flash_operator.core.pod_trouble import PodTrouble, trouble_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,8 @@ class Replica:
     derived: FlagSet | None
     """The flags that its node calls for today, None while it is bound to no node."""
     gate: GateResult | None
+    leaving: str | None = None
+    """A pod of the same deployment that is on its way out."""
     known: PodStatus | None = None
     """What status said of it last time, where the gate did not answer now and the kubelet still calls it ready."""
 
@@ -41,20 +42,29 @@ class Replica:
     @property
     def ready(self) -> bool:
         """What the endpoints go by: the kubelet's word, which is the gate's verdict as last probed."""
-        conditions: list[dict[str, Any]] = self.pod.get("status", {}).get("conditions", [])
-        return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+        return is_ready(self.pod)
 
     @property
     def stuck(self) -> bool:
         """Only a person can help: the scheduler or the kubelet has said why it goes no further."""
-        return trouble_of(self.pod) is not None
+        return self._trouble is not None
+
+    @property
+    def _trouble(self) -> PodTrouble | None:
+        return None if self._awaits_its_place else trouble_of(self.pod)
+
+    @property
+    def _awaits_its_place(self) -> bool:
+        """The scheduler finds no GPUs for it before the one that drains has let go of its own."""
+        return self.leaving is not None and self.node_name is None
 
     @cached_property
     def verdict(self) -> tuple[str, str]:
         """Reason and message, from whoever knows most: scheduler and kubelet, then the gate."""
-        trouble = trouble_of(self.pod)
-        if trouble:
-            return trouble.reason, trouble.message
+        if self._trouble:
+            return self._trouble.reason, self._trouble.message
+        if self._awaits_its_place:
+            return "EngineStarting", f"waits for the GPUs of {self.leaving}, which is on its way out"
         if self.gate:
             return self.gate.reason, self.gate.message
         return "EngineStarting", "the kubelet is starting the pod's containers"
@@ -92,6 +102,37 @@ class Replica:
         return self.gate.effective.origin if self.gate and self.gate.effective else None
 
     @property
+    def image_digest(self) -> str | None:
+        """What the kubelet resolved the engine's tag to."""
+        for container in self.pod.get("status", {}).get("containerStatuses", []):
+            if container.get("name") == "engine" and container.get("imageID"):
+                return str(container["imageID"])
+        return None
+
+    @property
+    def floor_given(self) -> bool:
+        """It was told what it is held to; that is never changed, for it was started under it."""
+        return FLOOR_ANNOTATION in self.pod["metadata"].get("annotations", {})
+
+    @property
+    def wish(self) -> str | None:
+        """Its gate's wish to be taken out of service, by name."""
+        degraded = self.gate.serving.degraded if self.gate else None
+        return degraded.since if degraded else None
+
+    @property
+    def granted(self) -> str | None:
+        """The wish that was granted."""
+        return self.pod["metadata"].get("annotations", {}).get(QUARANTINE_ANNOTATION) or None
+
+    @property
+    def commit(self) -> str | None:
+        """Of a model from a hub: the one that is served, whatever the revision is by now."""
+        if self.known:
+            return self.known.delivery.commit if self.known.delivery else None
+        return self.gate.delivery.commit if self.gate and self.gate.delivery else None
+
+    @property
     def incident(self) -> Incident | None:
         """What its launcher recovered from."""
         return self.gate.engine.incident if self.gate else None
@@ -127,6 +168,7 @@ def _replica(observed: Observed, pod: RawObject) -> Replica:
         node=node,
         derived=derive(node, observed.flash.spec.interconnect, engine_env) if node else None,
         gate=observed.gates.get(pod["metadata"]["uid"]),
+        leaving=next((p["metadata"]["name"] for p in observed.pods if p["metadata"].get("deletionTimestamp")), None),
     )
     return _remembered(replica, observed.live_status)
 
@@ -139,7 +181,7 @@ def _remembered(replica: Replica, live_status: RawObject) -> Replica:
     if not replica.ready or (replica.gate and replica.gate.reached):
         return replica
     for pod in live_status.get("pods", []):
-        if pod.get("uid") == replica.uid and pod.get("reason") == "Passed":
+        if pod.get("uid") == replica.uid and pod.get("reason") in ("Passed", "Degraded"):
             known = PodStatus.model_validate(pod)
             return replace(replica, known=known, gate=_gate_of(known))
     return replica
@@ -153,4 +195,6 @@ def _gate_of(known: PodStatus) -> GateResult:
             acceptance_percent=known.acceptance_percent,
             first_token_millis=known.first_token_millis,
         )
-    return GateResult(reason=known.reason, passed=True, message=known.message, measurement=figures, reached=False)
+    return GateResult(
+        reason=known.reason, passed=known.reason == "Passed", message=known.message, measurement=figures, reached=False
+    )

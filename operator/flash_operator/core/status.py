@@ -7,8 +7,9 @@ costs no request.
 from datetime import UTC, datetime
 from typing import Literal
 
-from flash_operator.api.v1alpha1 import Condition, FlashStatus, PodStatus, StatusSummary
+from flash_operator.api.status import Condition, FlashStatus, PodStatus, StatusSummary
 from flash_operator.core.conditions import Finding, findings
+from flash_operator.core.delivery_status import delivery_status
 from flash_operator.core.fleet import Fleet
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.replica import Replica
@@ -19,6 +20,7 @@ from flash_operator.core.resources.service import endpoint
 def status_of(observed: Observed, fleet: Fleet) -> RawObject:
     """The whole desired status, as JSON."""
     flash = observed.flash
+    takes_out = flash.spec.readiness.serving.on_degraded != "Report"
     status = FlashStatus(
         conditions=_conditions(observed, fleet),
         observed_generation=flash.generation,
@@ -27,7 +29,9 @@ def status_of(observed: Observed, fleet: Fleet) -> RawObject:
         selector=",".join(f"{key}={value}" for key, value in selector(flash).items()),
         endpoint=endpoint(flash),
         summary=_summary(fleet),
-        pods=[_pod(replica, observed.live_status) for replica in fleet.replicas],
+        rollout=fleet.rollout.to_status() if fleet.rollout else None,
+        model=fleet.restoration.status if fleet.restoration else None,
+        pods=[_pod(replica, observed.live_status, takes_out=takes_out) for replica in fleet.replicas],
     )
     return status.model_dump(by_alias=True, exclude_none=True, mode="json")
 
@@ -72,13 +76,14 @@ def _summary(fleet: Fleet) -> StatusSummary:
     )
 
 
-def _pod(replica: Replica, live: RawObject) -> PodStatus:
+def _pod(replica: Replica, live: RawObject, *, takes_out: bool) -> PodStatus:
     if replica.known:
         return replica.known
     reason, message = replica.verdict
     figures = replica.gate.measurement if replica.gate else None
     flags = replica.in_force
     incident = replica.incident
+    wanted = replica.gate.wanted if replica.gate else None
     return PodStatus(
         name=replica.name,
         uid=replica.uid,
@@ -93,11 +98,15 @@ def _pod(replica: Replica, live: RawObject) -> PodStatus:
         incident_verdict=_incident_verdict(replica, live) if incident else None,
         reason=reason,
         message=message[:MESSAGE_LIMIT],
+        delivery=delivery_status(replica.gate.delivery) if replica.gate else None,
         decode_tokens_per_second=int(figures.decode_tokens_per_second) if figures else None,
+        floor_tokens_per_second=_whole(wanted.decode_tokens_per_second) if wanted else None,
+        floor_origin=wanted.floor_origin if wanted else None,
+        quarantine=_quarantine(replica) if takes_out else None,
         acceptance_percent=_whole(figures.acceptance_percent) if figures else None,
         first_token_millis=_whole(figures.first_token_millis) if figures else None,
         checked_time=replica.gate.checked_at if replica.gate else None,
-        image_digest=_image_digest(replica.pod),
+        image_digest=replica.image_digest,
     )
 
 
@@ -108,13 +117,11 @@ def _incident_verdict(replica: Replica, live: RawObject) -> Literal["Pending", "
     return "Noted" if noted or replica.incident_is_proved else "Pending"
 
 
+def _quarantine(replica: Replica) -> Literal["Granted", "Waiting"] | None:
+    if replica.wish is None:
+        return None
+    return "Granted" if replica.granted == replica.wish else "Waiting"
+
+
 def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
-
-
-def _image_digest(pod: RawObject) -> str | None:
-    """What the kubelet resolved the engine's tag to."""
-    for container in pod.get("status", {}).get("containerStatuses", []):
-        if container.get("name") == "engine" and container.get("imageID"):
-            return str(container["imageID"])
-    return None

@@ -33,6 +33,10 @@ REQUEST_SECONDS = 30.0
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON = "application/json"
+FORCED = {"fieldManager": FIELD_MANAGER, "force": "true"}
+"""Of a server-side apply. Children are ours outright, so nobody else's claim to a field of theirs counts."""
+
+ALREADY_EXISTS = 409
 
 
 @dataclass(frozen=True)
@@ -131,10 +135,17 @@ class Cluster:
         return [{"apiVersion": found["apiVersion"], "kind": kind, **item} for item in found["items"]]
 
     async def apply(self, desired: RawObject) -> RawObject:
-        """Make the object as desired. Forced, because children are ours outright."""
-        metadata = desired["metadata"]
-        path = _path(desired["kind"], metadata["namespace"], metadata["name"])
-        return await self._write("PATCH", path, desired, APPLY, {"fieldManager": FIELD_MANAGER, "force": "true"})
+        """Make the object as desired."""
+        return await self._write("PATCH", _path_of(desired), desired, APPLY, FORCED)
+
+    async def dry_run(self, desired: RawObject) -> RawObject | None:
+        """The object as the API server would have it, None where it would refuse it. Nothing is written."""
+        try:
+            return await self._request("PATCH", _path_of(desired), {**FORCED, "dryRun": "All"}, desired, APPLY)
+        except ApiError as error:
+            if error.refused:
+                return None
+            raise
 
     async def apply_status(self, namespace: str, name: str, status: RawObject) -> RawObject:
         """Write the whole status of a DeepSeekFlashDeployment."""
@@ -163,10 +174,19 @@ class Cluster:
             if not error.not_found:
                 raise
 
-    async def apply_event(self, event: RawObject) -> RawObject:
-        """Write an event; one of the same name is brought up to date instead of repeated."""
-        path = _path("Event", event["metadata"]["namespace"], event["metadata"]["name"])
-        return await self._write("PATCH", path, event, APPLY, {"fieldManager": FIELD_MANAGER, "force": "true"})
+    async def record_event(self, event: RawObject) -> None:
+        """Write an event. A repeat of one that is there is counted on it, for all else of an event is immutable."""
+        namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
+        query = {"fieldManager": FIELD_MANAGER}
+        try:
+            await self._write("POST", _path("Event", namespace), event, JSON, query)
+        except ApiError as error:
+            if error.status != ALREADY_EXISTS:
+                raise
+            earlier = await self.get("Event", name, namespace) or {}
+            count = (earlier.get("series") or {}).get("count", 1) + 1
+            series = {"series": {"count": count, "lastObservedTime": event["eventTime"]}}
+            await self._write("PATCH", _path("Event", namespace, name), series, MERGE, query)
 
     async def create_lease(self, lease: RawObject) -> RawObject:
         """Raises ApiError with `conflict` where another candidate was first."""
@@ -207,6 +227,10 @@ class Cluster:
             raise ApiError(response.status, f"{method} {path}: {message}")
         found: RawObject = document
         return found
+
+
+def _path_of(desired: RawObject) -> str:
+    return _path(desired["kind"], desired["metadata"]["namespace"], desired["metadata"]["name"])
 
 
 def _path(kind: str, namespace: str | None = None, name: str | None = None) -> str:

@@ -3,13 +3,27 @@
 import hashlib
 from datetime import datetime
 
+import structlog
+
 from flash_operator.api.names import API_VERSION, FIELD_MANAGER, KIND
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.happenings import EventDraft
 from flash_operator.core.observed import RawObject
+from flash_operator.runtime.cluster import ApiError, Cluster
+
+log = structlog.get_logger("flash.events")
 
 CLUSTER_EVENTS_NAMESPACE = "default"
 """Where the API server wants events about objects that live in no namespace."""
+
+
+async def tell(cluster: Cluster, event: RawObject) -> None:
+    """An event that the API server will not take must not keep anything else from being done."""
+    log.info(event["reason"], about=event["regarding"]["name"], note=event["note"], type=event["type"])
+    try:
+        await cluster.record_event(event)
+    except ApiError as error:
+        log.warning("event not written", about=event["regarding"]["name"], reason=event["reason"], error=str(error))
 
 
 def flash_event(flash: FlashDeployment, draft: EventDraft, moment: datetime, instance: str) -> RawObject:

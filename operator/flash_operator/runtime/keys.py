@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, TypeAlias
 
-from flash_operator.api.names import DEPLOYMENT_LABEL
+from flash_operator.api.names import DEPLOYMENT_LABEL, RESTORE_LABEL
 from flash_operator.core.observed import RawObject
 
 
@@ -34,6 +34,7 @@ def key_of(raw: RawObject) -> FlashKey:
 
 
 def parent_key(raw: RawObject) -> FlashKey | None:
-    """The key that a child's label names; None for an object that is not ours."""
-    name = (raw["metadata"].get("labels") or {}).get(DEPLOYMENT_LABEL)
+    """The key that the label of a child, or of its Job's pod, names; None for an object that is not ours."""
+    labels = raw["metadata"].get("labels") or {}
+    name = labels.get(DEPLOYMENT_LABEL) or labels.get(RESTORE_LABEL)
     return FlashKey(raw["metadata"]["namespace"], name) if name else None

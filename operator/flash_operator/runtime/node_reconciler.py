@@ -12,7 +12,7 @@ from flash_operator.core.observed import RawObject
 from flash_operator.core.probing import NodeObserved, NodePlan, needless, plan_node
 from flash_operator.core.resources.probe_job import ProbeSettings, probe_name
 from flash_operator.runtime.cluster import ApiError, Cluster
-from flash_operator.runtime.events import node_event
+from flash_operator.runtime.events import node_event, tell
 from flash_operator.runtime.keys import NodeKey
 from flash_operator.runtime.observer import utc_now
 
@@ -47,6 +47,8 @@ class NodeReconciler:
         await self._mark(observed, wanted)
         if wanted.delete:
             metadata = wanted.delete["metadata"]
+            why = "it ended or gave way" if observed.node else "the node is gone"
+            log.info("the test's Job goes", node=key.node, job=metadata["name"], why=why)
             await self._cluster.delete("Job", metadata["namespace"], metadata["name"])
         return wanted.requeue_after
 
@@ -90,8 +92,7 @@ class NodeReconciler:
             log.info("node is gone", node=observed.name)
             return
         for draft in wanted.events:
-            log.info(draft.reason, node=observed.name, note=draft.message, type=draft.type)
-            await self._cluster.apply_event(node_event(observed.node, draft, observed.now, self._instance))
+            await tell(self._cluster, node_event(observed.node, draft, observed.now, self._instance))
 
 
 def _is_of(pod: RawObject, job: RawObject | None) -> bool:

@@ -6,16 +6,20 @@ decided from events or from an index.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from flash_operator.api.names import DEPLOYMENT_LABEL, KIND
+from flash_operator.api.names import DEPLOYMENT_LABEL, KIND, RESTORE_LABEL
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.observed import Observed, PlanSettings, RawObject
+from flash_operator.core.image_volume import keeps_image_volumes, to_be_asked
+from flash_operator.core.nodes import NodeFacts
+from flash_operator.core.observed import GpuSupply, Observed, PlanSettings, RawObject
+from flash_operator.core.plan import desired_children
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
 
-CHILD_KINDS = ("Deployment", "Service", "ConfigMap", "PodDisruptionBudget")
+CHILD_KINDS = ("Deployment", "Service", "ConfigMap", "PodDisruptionBudget", "Job")
 
 
 def utc_now() -> datetime:
@@ -43,8 +47,13 @@ class Observer:
         *children, pods = await asyncio.gather(
             *(self._cluster.list(kind, key.namespace, selector=labels) for kind in (*CHILD_KINDS, "Pod"))
         )
-        nodes, gates = await asyncio.gather(self._nodes(pods), self._gates.results(pods))
-        return Observed(
+        nodes, gates, supply, restore_pods = await asyncio.gather(
+            self._nodes(pods),
+            self._gates.results(pods),
+            self._gpu_supply(flash, raw.get("status", {})),
+            self._restore_pods(flash),
+        )
+        observed = Observed(
             flash=flash,
             live_status=raw.get("status", {}),
             settings=self._settings,
@@ -53,7 +62,34 @@ class Observer:
             pods=tuple(pods),
             nodes=nodes,
             gates=gates,
+            gpu_supply=supply,
+            restore_pods=tuple(restore_pods),
         )
+        return replace(observed, image_volumes=await self._image_volumes(observed))
+
+    async def _image_volumes(self, observed: Observed) -> bool | None:
+        """By a dry run of the very Deployment, so the same admission is met. What it refuses is the write's to tell."""
+        if not to_be_asked(observed.flash, observed.children.get(("Deployment", observed.flash.name))):
+            return None
+        wanted = next((child for child in desired_children(observed) if child["kind"] == "Deployment"), None)
+        answer = await self._cluster.dry_run(wanted) if wanted else None
+        return keeps_image_volumes(answer) if answer else None
+
+    async def _gpu_supply(self, flash: FlashDeployment, live_status: RawObject) -> GpuSupply | None:
+        """A spec that is new may roll the replicas; else nobody asks for more GPUs."""
+        if live_status.get("observedGeneration") in (None, flash.generation):
+            return None
+        nodes = [node for node in await self._cluster.list("Node") if NodeFacts.from_node(node).gpus]
+        places = [{"spec.nodeName": node["metadata"]["name"]} for node in nodes]
+        waiting = {"spec.nodeName": "", "status.phase": "Pending"}
+        pods = await asyncio.gather(*(self._cluster.list("Pod", fields=fields) for fields in (*places, waiting)))
+        return GpuSupply(nodes=tuple(nodes), pods=tuple(pod for found in pods for pod in found))
+
+    async def _restore_pods(self, flash: FlashDeployment) -> list[RawObject]:
+        """A list that is worth its cost only where a Job is asked for."""
+        if flash.spec.model.restore_mtp is None:
+            return []
+        return await self._cluster.list("Pod", flash.namespace, selector={RESTORE_LABEL: flash.name})
 
     async def _nodes(self, pods: list[RawObject]) -> dict[str, RawObject]:
         names = sorted({pod["spec"]["nodeName"] for pod in pods if pod["spec"].get("nodeName")})

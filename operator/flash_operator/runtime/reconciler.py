@@ -8,7 +8,7 @@ from flash_operator.core.observed import Observed
 from flash_operator.core.plan import Plan, plan
 from flash_operator.core.probing import verdict_event
 from flash_operator.runtime.cluster import ApiError, Cluster
-from flash_operator.runtime.events import flash_event, node_event
+from flash_operator.runtime.events import flash_event, node_event, tell
 from flash_operator.runtime.keys import FlashKey
 from flash_operator.runtime.observer import Observer
 
@@ -69,15 +69,11 @@ class Reconciler:
                 log.info("node is gone", node=verdict.node)
                 continue
             event = verdict_event(verdict)
-            log.info(event.reason, node=verdict.node, note=event.message, type=event.type)
-            await self._cluster.apply_event(
-                node_event(observed.nodes[verdict.node], event, observed.now, self._instance)
-            )
+            await tell(self._cluster, node_event(observed.nodes[verdict.node], event, observed.now, self._instance))
 
     async def _report(self, observed: Observed, wanted: Plan) -> None:
         flash = observed.flash
         if wanted.status is not None:
             await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
         for draft in wanted.events:
-            log.info(draft.reason, namespace=flash.namespace, name=flash.name, note=draft.message, type=draft.type)
-            await self._cluster.apply_event(flash_event(flash, draft, observed.now, self._instance))
+            await tell(self._cluster, flash_event(flash, draft, observed.now, self._instance))

@@ -10,6 +10,7 @@ from flash_operator.core.observed import PlanSettings
 from flash_operator.core.resources.probe_job import ProbeSettings
 
 DEFAULT_ENGINE_IMAGE = "deepseek-flash/engine:0.1.0-cuda"
+DEFAULT_QUANTISER_IMAGE = "deepseek-flash/quantiser:0.1.0"
 
 _DESCRIPTION = """\
 Reconciles DeepSeekFlashDeployments. Runs in a pod (service account) or outside a cluster (KUBECONFIG).
@@ -32,6 +33,7 @@ class Settings:
     health_port: int
     log_format: str
 
+    quantiser_image: str
     probe_image: str
     """Image of the links' test; the engine's where empty."""
     probe_priority_class: str
@@ -47,7 +49,7 @@ class Settings:
 
     @property
     def plan(self) -> PlanSettings:
-        return PlanSettings(engine_image=self.engine_image)
+        return PlanSettings(engine_image=self.engine_image, quantiser_image=self.quantiser_image)
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> "Settings":
@@ -61,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="flash-operator", description=_DESCRIPTION, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     _add(parser, "--engine-image", DEFAULT_ENGINE_IMAGE, "engine image for deployments that name none")
+    told = "image with mtp-quantise for deployments that ask for their MTP head to be restored"
+    _add(parser, "--quantiser-image", DEFAULT_QUANTISER_IMAGE, told)
     _add(parser, "--namespace", None, "watch this namespace only (default: all)")
     _add(parser, "--lease-namespace", "default", "namespace of the Lease that elects the leader")
     _add(parser, "--identity", socket.gethostname(), "name of this process in the Lease")

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import kopf
+import structlog
 
 from flash_operator.api.names import FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, PLURAL, VERSION
 from flash_operator.core.nodes import NodeFacts
 from flash_operator.core.observed import RawObject
 from flash_operator.runtime.keys import FlashKey, Key, NodeKey, key_of, parent_key
 from flash_operator.runtime.workqueue import WorkQueue
+
+log = structlog.get_logger("flash.watches")
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 OURS = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
@@ -45,6 +48,7 @@ class Watches:
         kopf.on.event(GROUP, VERSION, PLURAL, registry=self.registry)(self.on_flash)
         kopf.on.event("", "v1", "pods", registry=self.registry)(self.on_pod)
         kopf.on.event("apps", "v1", "deployments", registry=self.registry)(self.on_child)
+        kopf.on.event("batch", "v1", "jobs", registry=self.registry)(self.on_child)
         kopf.on.event("", "v1", "nodes", registry=self.registry)(self.on_node)
         kopf.on.login(registry=self.registry)(_login)
 
@@ -95,6 +99,9 @@ class Watches:
             return
         else:
             self._nodes[facts.name] = facts
+            for warning in facts.warnings:
+                # Status tells of it where a replica runs; elsewhere nobody else would.
+                log.warning("label not understood", node=facts.name, label=warning)
         if facts.gpus:
             self._queue.add(NodeKey(facts.name))
         for key in self._known:
@@ -138,6 +145,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     settings.watching.label_selectors["pods"] = OURS
     settings.watching.label_selectors["apps", "v1", "deployments"] = OURS
+    settings.watching.label_selectors["batch", "v1", "jobs"] = OURS
     # We end watches ourselves, so that a connection that died in silence is found within minutes.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330

@@ -70,8 +70,10 @@ BINARIES = {
     "web": Binary("web", "local-cluster/web", cgo=False),
     # The image that stands for the test of GPU links where there are no GPUs.
     "probe-stub": Binary("probe-stub", "local-cluster/probe-stub", cgo=False),
+    # Where tests of images as models push them.
+    "registry": Binary("registry", "github.com/distribution/distribution/v3/cmd/registry", cgo=False),
 }
-PROGRAMS = tuple(name for name in BINARIES if name not in ("web", "probe-stub"))
+PROGRAMS = tuple(name for name in BINARIES if name not in ("web", "probe-stub", "registry"))
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")
 
 

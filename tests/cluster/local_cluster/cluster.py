@@ -126,6 +126,10 @@ class LocalCluster:
         assignments = [f"{name}-" if value is None else f"{name}={value}" for name, value in labels.items()]
         self.kubectl("label", "node", self.node_name, "--overwrite", *assignments)
 
+    def set_gpus(self, count: int) -> None:
+        """How many GPUs the node offers from now on; a cluster starts with two."""
+        Node(self.plane, self.network).set_gpus(count)
+
     def node_labels(self) -> dict[str, str]:
         node = json.loads(self.kubectl("get", "node", self.node_name, "-o", "json").stdout)
         labels: dict[str, str] = node["metadata"]["labels"]

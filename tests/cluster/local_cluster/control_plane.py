@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from local_cluster.binaries import CONTROL_PLANE, build
@@ -30,9 +31,17 @@ class ControlPlane:
     """An API server with its store. RBAC and node authorisation are on, as in a real cluster."""
 
     def __init__(
-        self, run: Path, *, address: str = "127.0.0.1", port: int | None = None, services: str = Network.services
+        self,
+        run: Path,
+        *,
+        address: str = "127.0.0.1",
+        port: int | None = None,
+        services: str = Network.services,
+        flags: Sequence[str] = (),
     ) -> None:
+        """`flags` are further ones of kube-apiserver."""
         self.run = run
+        self.flags = tuple(flags)
         self.services = services
         self.address = address
         self.port = port or free_port()
@@ -153,17 +162,18 @@ class ControlPlane:
             "--kubelet-preferred-address-types=InternalIP",
             # A test cluster has one client; a minute of polite draining helps nobody.
             "--shutdown-delay-duration=0s",
+            *self.flags,
         )  # fmt: skip
 
     def _api_is_ready(self) -> bool:
         return self.kubectl("get", "--raw=/readyz", "--request-timeout=2s", check=False).returncode == 0
 
 
-def a_light_control_plane() -> ControlPlane:
-    """etcd and kube-apiserver on free ports, in a folder of their own."""
+def a_light_control_plane(*flags: str) -> ControlPlane:
+    """etcd and kube-apiserver on free ports, in a folder of their own; `flags` are further ones of the latter."""
     _stop_orphans()
     for _ in range(3):
-        plane = ControlPlane(_light_folder())
+        plane = ControlPlane(_light_folder(), flags=flags)
         try:
             plane.start()
         except NotReadyError as error:

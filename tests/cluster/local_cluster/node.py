@@ -37,7 +37,7 @@ class Node:
             log=self.processes.logs / "kubelet.log",
             alive=lambda: bool(self.processes.pids("kubelet")),
         )
-        self._add_gpus()
+        self.set_gpus()
 
     def _start_kubelet(self) -> None:
         config = {
@@ -102,8 +102,8 @@ class Node:
         done = self.plane.kubectl("get", "node", NODE_NAME, ready, "--request-timeout=2s", check=False)
         return done.stdout == "True"
 
-    def _add_gpus(self) -> None:
+    def set_gpus(self, count: int = GPUS) -> None:
         """The kubelet keeps extended resources that no device plugin owns: it reports only what it changed itself."""
-        gpus = {"nvidia.com/gpu": str(GPUS)}
+        gpus = {"nvidia.com/gpu": str(count)}
         patch = json.dumps({"status": {"capacity": gpus, "allocatable": gpus}})
         self.plane.kubectl("patch", "node", NODE_NAME, "--subresource=status", "--type=merge", f"--patch={patch}")

@@ -85,6 +85,7 @@ def test_only_metadata_name_and_the_spec_are_required_of_a_user() -> None:
         "": ["spec"],
         ".spec": ["model"],
         ".spec.model": ["source"],
+        ".spec.model.restoreMtp": ["source"],
         ".spec.engine.extraEnv[]": ["name"],
         ".spec.interconnect.env[]": ["name"],
     }
@@ -106,7 +107,7 @@ def test_every_condition_is_explained_in_the_order_of_the_tree() -> None:
     assert list(vocabulary.CONDITIONS) == list(conditions.CHAINS)
 
 
-REASON = r"""(?:Finding\(\s*"(?:True|False|Unknown)",|Verdict\(|conflict\()\s*"([A-Z]\w+)\""""
+REASON = r"""(?:Finding\(\s*"(?:True|False|Unknown)",|Verdict\(|conflict\(|contradict\(draft, facts,)\s*"([A-Z]\w+)\""""
 
 
 @pytest.mark.parametrize("module", [verdict, conditions, derivation], ids=lambda module: module.__name__)

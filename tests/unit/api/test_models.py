@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from builders import a_flash, a_flash_object
-from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec, GoldenSpec, PodStatus
+from flash_operator.api.status import PodStatus
+from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec, GoldenSpec
 
 
 def test_the_least_object_is_read_with_all_defaults() -> None:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, StringConstraints, WithJsonSchema, create_model
 
-from flash_operator.api.rules import Rule
+from flash_operator.api.api_model import ApiModel
+from flash_operator.api.rule import Rule
 from flash_operator.api.schema import UnsupportedSchemaError, structural
-from flash_operator.api.v1alpha1 import ApiModel
 
 Text = Annotated[str, StringConstraints(max_length=8)]
 

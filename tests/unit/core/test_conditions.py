@@ -66,6 +66,16 @@ CASES = {
         },
         "3 Insufficient nvidia.com/gpu",
     ),
+    "the scheduler waits for the GPUs of one that drains": Case(
+        an_observed(
+            pods=(
+                an_unschedulable_pod("flash-new"),
+                {**a_pod("flash-old"), "metadata": {**a_pod("flash-old")["metadata"], "deletionTimestamp": "now"}},
+            )
+        ),
+        {"Ready": ("False", "EngineStarting"), "Progressing": ("True", "RollingOut")},
+        "waits for the GPUs of flash-old",
+    ),
     "the image cannot be pulled: the kubelet's own words": Case(
         an_observed(pods=(a_waiting_pod("ImagePullBackOff", 'Back-off pulling image "nowhere/engine:1"'),)),
         {"Progressing": ("False", "ImagePullBackOff"), "Available": ("False", "ImagePullBackOff")},
@@ -113,6 +123,11 @@ CASES = {
         {"TopologyResolved": ("False", "NodeUnlabelled"), "Ready": ("True", "Passed")},
         "deepseekflash.dev/gpu-link",
     ),
+    "a label that somebody mistyped": Case(
+        one_pod(a_gate(), ready=True, node=a_node(gpu_link="pbh", gpu_p2p="verified")),
+        {"TopologyResolved": ("False", "LabelNotUnderstood")},
+        "node node-1: deepseekflash.dev/gpu-link='pbh' is none of nvlink, pix",
+    ),
     "one of two serves, the other is slow": Case(
         an_observed(
             a_flash(replicas=2),
@@ -133,6 +148,7 @@ CASES = {
                 {
                     "kind": "Deployment",
                     "metadata": {"name": "flash", "generation": 1},
+                    "spec": {"template": {"metadata": {}}},
                     "status": {
                         "observedGeneration": 1,
                         "conditions": [

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
-from flash_operator.api.names import P2P_DRIVER_LABEL, P2P_LABEL, P2P_PROBE_LABEL
+from flash_operator.api.names import P2P_CARDS_LABEL, P2P_DRIVER_LABEL, P2P_LABEL, P2P_PROBE_LABEL
 from flash_operator.core.observed import Observed
 from flash_operator.core.plan import plan
 
@@ -20,7 +20,7 @@ SAFE = {"origin": "recovery", "flags": {"row": "T8", "args": [], "env": []}}
 
 def recovered(reason: str = "Passed", incident: dict[str, str] | None = None, **labels: str) -> Observed:
     gate = a_gate(reason, "a sentence", engine={"incident": incident or INCIDENT}, effective=SAFE)
-    known = {"gpu_link": "phb", "gpu_p2p": "verified", "gpu_driver": "595.84", **labels}
+    known = {"gpu_link": "phb", "gpu_p2p": "verified", "gpu_driver": "595.84", "gpu_cards": "3fa9c21b07", **labels}
     flash = a_flash()
     return an_observed(
         flash,
@@ -43,6 +43,7 @@ def test_its_node_gets_the_verdict_once_the_engine_answers_right_without_peer_to
     assert verdict.patch()["metadata"]["labels"] == {
         P2P_LABEL: "hang",
         P2P_DRIVER_LABEL: "595.84",
+        P2P_CARDS_LABEL: "3fa9c21b07",
         P2P_PROBE_LABEL: "engine",
     }
     assert "no progress for 90 s" in verdict.told

@@ -16,7 +16,7 @@ from builders import (
 from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION
 from flash_operator.core.flags import FlagSet
 from flash_operator.core.observed import Observed, RawObject
-from flash_operator.core.plan import Plan, desired_children, plan
+from flash_operator.core.plan import WATCH_SERVING_SECONDS, Plan, desired_children, plan
 
 
 def carried_out(observed: Observed, wanted: Plan) -> Observed:
@@ -31,8 +31,9 @@ def carried_out(observed: Observed, wanted: Plan) -> Observed:
     return replace(observed, children=children, pods=pods, live_status=status)
 
 
-def _annotated(pod: RawObject, annotations: dict[str, str]) -> RawObject:
+def _annotated(pod: RawObject, annotations: dict[str, str | None]) -> RawObject:
     merged = {**pod["metadata"]["annotations"], **annotations}
+    merged = {name: value for name, value in merged.items() if value is not None}
     return {**pod, "metadata": {**pod["metadata"], "annotations": merged}}
 
 
@@ -93,15 +94,31 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(observed: Observed) ->
 
 def test_a_serving_deployment_is_not_looked_at_again_until_something_happens() -> None:
     observed = a_serving_deployment()
-    assert plan(carried_out(observed, plan(observed))).requeue_after is None
+    settled = carried_out(observed, plan(observed))
+    assert plan(carried_out(settled, plan(settled))).requeue_after == WATCH_SERVING_SECONDS, "one may get slow"
 
 
 def test_a_bound_pod_is_handed_the_flags_of_its_node() -> None:
     observed = an_observed(pods=(a_pod(),), nodes=(a_node(gpu_link="phb", gpu_p2p="verified"),))
     (annotation,) = plan(observed).annotate
 
-    flags = FlagSet.from_annotation(annotation.annotations[ENGINE_FLAGS_ANNOTATION])
+    flags = FlagSet.from_annotation(str(annotation.annotations[ENGINE_FLAGS_ANNOTATION]))
     assert (annotation.name, annotation.uid, flags.row) == ("flash-a", "uid-of-flash-a", "T3")
+
+
+def test_replicas_on_nodes_of_two_classes_are_handed_the_flags_of_their_own() -> None:
+    """A pod that comes back on another class of node is another pod, and takes nothing over from the one before."""
+    fast, broken = a_node(gpu_link="phb", gpu_p2p="verified"), a_node("node-2", gpu_link="node", gpu_p2p="hang")
+    before = an_observed(a_flash(replicas=2), pods=(a_pod("flash-a"),), nodes=(fast, broken))
+    running = carried_out(before, plan(before))
+    moved = replace(running, pods=(a_pod("flash-b", node="node-2"), a_pod("flash-c")))
+
+    handed = {
+        note.name: FlagSet.from_annotation(str(note.annotations[ENGINE_FLAGS_ANNOTATION])).row
+        for note in plan(moved).annotate
+    }
+
+    assert handed == {"flash-b": "T7", "flash-c": "T3"}
 
 
 def test_a_pod_that_is_bound_to_no_node_is_handed_nothing() -> None:

@@ -10,6 +10,7 @@ import pytest
 from builders import NOON, a_node
 from flash_operator.api.names import (
     P2P_ATTEMPT_ANNOTATION,
+    P2P_CARDS_LABEL,
     P2P_DRIVER_LABEL,
     P2P_LABEL,
     P2P_PROBE_LABEL,
@@ -21,7 +22,7 @@ from flash_operator.core.probing import Attempt, NodeObserved, NodePlan, needles
 from flash_operator.core.resources.probe_job import ProbeSettings, probe_job, probe_name
 
 SETTINGS = ProbeSettings(namespace="system", image="registry.example/flash/engine:1", priority_class="low")
-GRANTED = {"gpu_link": "node", "gpu_p2p": "granted", "gpu_driver": "595.84"}
+GRANTED = {"gpu_link": "node", "gpu_p2p": "granted", "gpu_driver": "595.84", "gpu_cards": "3fa9c21b07"}
 
 
 def a_gpu_pod(name: str = "engine", *, node: str | None = "node-1", phase: str = "Running", **spec: Any) -> RawObject:
@@ -97,6 +98,13 @@ def test_a_verdict_of_another_driver_is_tested_anew(verdict: str) -> None:
     assert plan_node(observed(node)).create
 
 
+@pytest.mark.parametrize("verdict", ["verified", "hang", "corrupt"])
+def test_a_verdict_of_other_cards_is_tested_anew(verdict: str) -> None:
+    tested = {**GRANTED, "gpu_p2p": verdict, "gpu_p2p_driver": "595.84", "gpu_p2p_cards": "3fa9c21b07"}
+    assert plan_node(observed(a_node(**tested))) == NodePlan()
+    assert plan_node(observed(a_node(**{**tested, "gpu_cards": "0000000000"}))).create
+
+
 WANTED = {
     "an engine runs here": (a_gpu_pod(), True),
     "an engine is on its way out here": (a_gpu_pod(deletionTimestamp="now"), True),
@@ -125,6 +133,20 @@ def test_a_running_test_gives_way_to_an_engine_that_waits() -> None:
     assert wanted.patch is None
 
 
+def test_a_test_that_the_scheduler_ended_for_an_engine_is_no_failed_attempt() -> None:
+    ended = a_probe_pod(a_report("inconclusive"))
+    wanted = plan_node(observed(job=a_job(), job_pods=(ended,), pods=(ended, a_gpu_pod())))
+
+    assert (wanted.patch, wanted.delete) == (None, a_job())
+    assert [event.reason for event in wanted.events] == ["ProbeGivenUp"]
+
+
+def test_a_verdict_counts_although_an_engine_waits_by_now() -> None:
+    ended = a_probe_pod(a_report("healthy"))
+    wanted = plan_node(observed(job=a_job(), job_pods=(ended,), pods=(ended, a_gpu_pod())))
+    assert wanted.patch is not None
+
+
 def test_a_running_test_is_not_in_its_own_way() -> None:
     wanted = plan_node(observed(job=a_job(), job_pods=(a_probe_pod(),), pods=(a_probe_pod(),)))
     assert wanted == NodePlan(requeue_after=2.0)
@@ -149,13 +171,32 @@ def test_a_verdict_becomes_labels_and_an_event_and_the_job_goes(verdict: str, ex
 
     assert wanted.patch == {
         "metadata": {
-            "labels": {P2P_LABEL: label, P2P_DRIVER_LABEL: "595.84", P2P_PROBE_LABEL: "v1-abcdef"},
+            "labels": {
+                P2P_LABEL: label,
+                P2P_DRIVER_LABEL: "595.84",
+                P2P_CARDS_LABEL: "3fa9c21b07",
+                P2P_PROBE_LABEL: "v1-abcdef",
+            },
             "annotations": {P2P_REPORT_ANNOTATION: report, P2P_ATTEMPT_ANNOTATION: None},
         }
     }
     assert [(event.reason, event.type) for event in wanted.events] == [(reason, kind)]
     assert ("mend the host" in wanted.events[0].message) is (kind == "Warning")
     assert wanted.delete
+
+
+@pytest.mark.parametrize("text", ["x" * 64, "v1 beta", "-1", "1\n", "", "\u00e9"])
+def test_what_a_probe_calls_itself_and_its_driver_cannot_make_a_label_that_is_refused(text: str) -> None:
+    report = a_report("hang", schema=text, driver=text)
+    node = a_node(gpu_link="node", gpu_p2p="granted", gpu_cards="unknown")
+    wanted = plan_node(observed(node, job=a_job(), job_pods=(a_probe_pod(report),)))
+    assert wanted.patch
+    assert wanted.patch["metadata"]["labels"] == {
+        P2P_LABEL: "hang",
+        P2P_DRIVER_LABEL: None,
+        P2P_CARDS_LABEL: None,
+        P2P_PROBE_LABEL: "probe",
+    }
 
 
 INCONCLUSIVE = {
@@ -223,7 +264,9 @@ def test_a_node_that_went_during_its_test_takes_the_job_with_it() -> None:
 def test_labels_that_an_administrator_took_over_meanwhile_are_left_alone() -> None:
     node = a_node(**GRANTED, labels_managed="false")
     wanted = plan_node(observed(node, job=a_job(), job_pods=(a_probe_pod(a_report("hang")),)))
-    assert wanted == NodePlan(delete=a_job())
+    assert replace(wanted, events=()) == NodePlan(delete=a_job())
+    (event,) = wanted.events
+    assert (event.reason, event.message.partition(": ")[2]) == ("VerdictNotWritten", "hang: as told")
 
 
 def test_the_job_asks_the_scheduler_for_both_gpus_and_gives_way_to_everybody() -> None:

@@ -1,6 +1,7 @@
 """The children, and above all what changes the pod template: each change of it costs 149 GiB of reading."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from builders import SETTINGS, a_flash
 from flash_operator.core.engine_args import vllm_arguments
 from flash_operator.core.flags import FlagSet
-from flash_operator.core.observed import PlanSettings, RawObject
+from flash_operator.core.observed import RawObject
 from flash_operator.core.pod_template import merge
 from flash_operator.core.resources.deployment import deployment, pod_template
 from flash_operator.core.resources.gate_config import gate_document
@@ -58,7 +59,7 @@ def test_the_same_cr_gives_the_same_template_byte_for_byte() -> None:
 
 def test_an_upgraded_operator_with_the_same_engine_image_restarts_nothing() -> None:
     flash = a_flash(engine={"image": "mine/engine:7"})
-    newer = PlanSettings(engine_image="registry.example/flash/engine:2")
+    newer = replace(SETTINGS, engine_image="registry.example/flash/engine:2")
     assert pod_template(flash, newer) == pod_template(flash, SETTINGS)
 
 
@@ -73,6 +74,12 @@ def test_engine_pods_are_restricted_and_hold_no_token() -> None:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
+
+
+def test_binding_memory_takes_a_capability_for_the_engine_and_for_nothing_else() -> None:
+    bound = template(interconnect={"numaBinding": "CpusAndMemory"})
+    assert engine(bound)["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_NICE"]}
+    assert gate(bound)["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
 def test_two_gpus_are_asked_for_whatever_else_the_user_asks_for() -> None:
@@ -98,15 +105,36 @@ def test_the_template_carries_the_safe_set_for_a_launcher_that_is_told_nothing()
     assert {variable.name: variable.value for variable in fallback.env}["NCCL_P2P_DISABLE"] == "1"
 
 
-@pytest.mark.parametrize(("drain", "stop"), [(60, "55"), (0, "1")])
-def test_the_launcher_stops_the_engine_before_the_kubelet_does(drain: int, stop: str) -> None:
-    made = template(rollout={"drainSeconds": drain})
-    assert made["spec"]["terminationGracePeriodSeconds"] == drain
-    assert {"name": "FLASH_STOP_SECONDS", "value": stop} in engine(made)["env"]
+@pytest.mark.parametrize("drain", [60, 0])
+def test_requests_have_their_time_and_the_engine_its_own_after_it(drain: int) -> None:
+    made = template(drain={"timeoutSeconds": drain})
+    variables = {variable["name"]: variable.get("value") for variable in engine(made)["env"]}
+    grace = made["spec"]["terminationGracePeriodSeconds"]
+    assert variables["FLASH_DRAIN_SECONDS"] == str(drain)
+    assert drain + int(str(variables["FLASH_STOP_SECONDS"])) < grace, "the exit must be written down before the end"
+    assert engine(made)["lifecycle"]["preStop"]["exec"]["command"] == ["flash-drain"]
+
+
+def test_the_engine_lives_by_its_progress_which_the_gate_knows() -> None:
+    probe = engine(template())["livenessProbe"]
+    assert probe["httpGet"]["path"] == "/livez"
+    assert probe["httpGet"]["port"] == 9400, "a name would be looked up among the engine's own ports"
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 60, "the gate may be started anew meanwhile"
+
+
+def test_the_gate_reads_what_its_pod_is_handed_over() -> None:
+    made = template()
+    (gate,) = made["spec"]["initContainers"]
+    (node,) = [volume for volume in made["spec"]["volumes"] if volume["name"] == "node"]
+    assert [item["path"] for item in node["downwardAPI"]["items"]] == ["engine-flags", "floor", "quarantine"]
+    assert {"name": "node", "mountPath": "/etc/flash/node", "readOnly": True} in gate["volumeMounts"]
+    assert {"name": "FLASH_NODE_DIR", "value": "/etc/flash/node"} in gate["env"]
 
 
 def test_a_rollout_takes_one_replica_before_it_asks_for_another_pair_of_gpus() -> None:
-    strategy = deployment(a_flash(), SETTINGS)["spec"]["strategy"]
+    made = deployment(a_flash(), template())["spec"]
+    assert made["minReadySeconds"] > 0, "the operator must see how fast the new one is before the next one goes"
+    strategy = made["strategy"]
     assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
 
 
@@ -136,8 +164,13 @@ def test_the_default_arguments_in_full() -> None:
         "--tensor-parallel-size=2",
         "--max-model-len=262144",
         "--max-num-seqs=4",
-        "--max-num-batched-tokens=8192",
+        "--max-num-batched-tokens=2048",
         "--gpu-memory-utilization=0.95",
+        "--cudagraph-capture-sizes",
+        "2",
+        "4",
+        "6",
+        "8",
         "--kv-cache-dtype=fp8",
         "--block-size=256",
         "--tokenizer-mode=deepseek_v4",
@@ -156,6 +189,28 @@ def test_a_custom_engine_gets_nothing_its_owner_did_not_write() -> None:
     custom = arguments(engine={"profile": "Custom", "contextTokens": 1024, "maxSequences": 4})
     assert not any(a.startswith(("--kv-cache-dtype", "--block-size", "--gpu-memory-utilization")) for a in custom)
     assert "--max-model-len=1024" in custom
+
+
+@pytest.mark.parametrize(
+    ("speculation", "config", "sizes"),
+    [
+        ({"tokens": 2}, '{"method":"mtp","num_speculative_tokens":2}', "3 6"),
+        ({"method": "Dspark"}, '{"method":"dspark","num_speculative_tokens":5}', "6 12"),
+        ({"method": "Dspark", "tokens": 3}, '{"method":"dspark","num_speculative_tokens":3}', "4 8"),
+    ],
+)
+def test_a_drafter_gets_its_tokens_and_a_graph_for_each_number_of_streams(
+    speculation: RawObject, config: str, sizes: str
+) -> None:
+    made = arguments(engine={"profile": "LongContext"}, speculation=speculation)
+    assert f"--speculative-config={config}" in made
+    assert f"--cudagraph-capture-sizes {sizes} --" in " ".join(made)
+
+
+@pytest.mark.parametrize(("profile", "check"), [("Balanced", "strict"), ("Custom", "files")])
+def test_the_launcher_looks_at_the_checkpoint_as_strictly_as_it_can(profile: str, check: str) -> None:
+    made = template(engine={"profile": profile, "contextTokens": 1024, "maxSequences": 4})
+    assert {"name": "FLASH_MODEL_CHECK", "value": check} in engine(made)["env"]
 
 
 def test_disabled_speculation_passes_no_speculative_config() -> None:
@@ -186,18 +241,12 @@ def test_a_mounted_model_is_loaded_from_its_volume(uri: str, expected: tuple[str
     assert {"name": "HF_HUB_OFFLINE", "value": "1"} in engine(made)["env"]
 
 
-def test_a_model_of_a_hub_is_pinned_by_its_revision_and_mounts_nothing() -> None:
-    made = template(model={"source": "hf://owner/name", "revision": "abc123"})
-    assert engine(made)["args"][1] == "owner/name"
-    assert "--revision=abc123" in engine(made)["args"]
-    assert not any(volume["name"] == "model" for volume in made["spec"]["volumes"])
-
-
 def test_the_gate_document_in_full() -> None:
     assert gate_document(a_flash().spec) == {
         "version": 1,
         "model": "deepseek-v4-flash",
         "speculation": {"expected": True, "tokens": 1},
+        "pluginRequired": True,
         "golden": {
             "kind": "chat",
             "prompt": "What is 17 + 25? Answer with the number only.",
@@ -209,10 +258,14 @@ def test_the_gate_document_in_full() -> None:
             "prompt": "Write a long story about a lighthouse keeper.",
             "tokens": 128,
             "samples": 3,
+            "streams": 1,
         },
+        "floorFrom": "Fixed",
+        "serving": {"watchSeconds": 5, "tolerancePercent": 10, "stallSeconds": 60, "onDegraded": "Quarantine"},
         "minAcceptancePercent": 40,
         "maxFirstTokenMillis": None,
         "startupTimeoutSeconds": 3582,
+        "startupBudget": {"baseSeconds": 900, "secondsPerGibibyte": 18},
         "requestTimeoutSeconds": 120,
         "retrySeconds": 30,
     }

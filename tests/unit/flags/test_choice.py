@@ -11,7 +11,8 @@ from flash_operator.api.names import P2P_REPORT_ANNOTATION
 from flash_operator.api.v1alpha1 import InterconnectSpec
 from flash_operator.core.flags import TABLE, derive
 from flash_operator.core.flags.choice import choose
-from flash_operator.core.flags.derivation import DISABLE_CUSTOM_ALL_REDUCE, P2P_DISABLE
+from flash_operator.core.flags.derivation import DISABLE_CUSTOM_ALL_REDUCE
+from flash_operator.core.flags.nccl_variables import P2P_DISABLE
 from flash_operator.core.nodes import NodeFacts
 from flash_operator.core.probe_report import DECODE_BYTES, ArmTimes, ProbeReport
 

@@ -1,6 +1,8 @@
 """Flags from facts: a test for each row, the user's overrides, and what must hold for every combination."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,11 +17,11 @@ from flash_operator.core.flags.derivation import (
     ALLOCATOR,
     DISABLE_CUSTOM_ALL_REDUCE,
     OTHER_PEER_KERNELS,
-    P2P_DISABLE,
     PCIE_LOW_LATENCY,
 )
 from flash_operator.core.flags.flag_set import Source
 from flash_operator.core.flags.markdown import table
+from flash_operator.core.flags.nccl_variables import P2P_DISABLE, p2p_is_off
 from flash_operator.core.nodes import LINKS, P2P_VERDICTS, VOCABULARY, NodeFacts
 from flash_operator.core.probe_report import ArmTimes
 
@@ -82,6 +84,11 @@ ROWS = {
     "T5: the driver grants it, nobody proved it": (facts(gpu_link="pix", gpu_p2p="granted"), "T5", SAFE),
     "T5: verified under another driver": (
         facts(driver="595.84", gpu_link="phb", gpu_p2p="verified", gpu_p2p_driver="595.71.05"),
+        "T5",
+        SAFE,
+    ),
+    "T5: verified with other cards": (
+        facts(gpu_link="phb", gpu_p2p="verified", gpu_cards="3fa9c21b07", gpu_p2p_cards="0000000000"),
         "T5",
         SAFE,
     ),
@@ -175,6 +182,49 @@ def test_switching_p2p_off_by_variable_switches_all_of_it_off() -> None:
     assert made == SAFE
 
 
+def with_variable(known: NodeFacts | None, name: str, value: str) -> FlagSet:
+    return derive(known, InterconnectSpec.model_validate({"env": [{"name": name, "value": value}]}), {})
+
+
+OFF = {"0x1": P2P_DISABLE, " 01": P2P_DISABLE, "LOC": "NCCL_P2P_LEVEL", "0": "NCCL_P2P_LEVEL", "00": "NCCL_P2P_LEVEL"}
+
+
+@pytest.mark.parametrize(("value", "name"), OFF.items())
+def test_p2p_that_is_off_by_another_spelling_is_off_as_a_whole(value: str, name: str) -> None:
+    seen = effect(with_variable(facts(gpu_link="pix", gpu_p2p="verified"), name, value))
+    assert SAFE.items() <= seen.items()
+
+
+@pytest.mark.parametrize("value", ["0", "", "true", "11", "-1"])
+@pytest.mark.parametrize("verdict", ["hang", "corrupt", "granted", "cns", "unknown"])
+def test_p2p_that_the_user_switches_on_is_contradicted_and_custom_all_reduce_stays_off(
+    value: str, verdict: str
+) -> None:
+    made = with_variable(facts(gpu_link="phb", gpu_p2p=verdict), P2P_DISABLE, value)
+    assert effect(made) == {**SAFE, P2P_DISABLE: value}
+    assert [conflict.reason for conflict in made.conflicts] == ["PeerToPeerForced"]
+    assert f"gpu-p2p={verdict}" in made.conflicts[0].message
+    assert "remove it, or mend the host" in made.conflicts[0].message
+
+
+def test_another_peer_kernel_cannot_be_had_without_p2p() -> None:
+    made = with_variable(facts(gpu_link="phb", gpu_p2p="hang"), "VLLM_ALLREDUCE_USE_FLASHINFER", "1")
+    assert effect(made) == SAFE
+    assert [conflict.reason for conflict in made.conflicts] == ["PeerKernelWithoutP2p"]
+    assert (
+        with_variable(facts(gpu_link="phb", gpu_p2p="verified"), "VLLM_ALLREDUCE_USE_FLASHINFER", "1").conflicts == ()
+    )
+
+
+@pytest.mark.parametrize("value", ["LL128", "ll128", "LL,LL128", "^LL", "^Simple", "allreduce:^LL"])
+def test_nccl_is_never_made_to_take_ll128(value: str) -> None:
+    """A list that begins with `^` forces what it does not name (NVIDIA/nccl v2.30.7, src/graph/tuning.cc)."""
+    made = with_variable(facts(gpu_link="phb", gpu_p2p="verified"), "NCCL_PROTO", value)
+    assert "NCCL_PROTO" not in effect(made)
+    assert [conflict.reason for conflict in made.conflicts] == ["UnsafeNcclVariable"]
+    assert value in made.conflicts[0].message
+
+
 def test_the_named_profile_adds_its_four_variables_and_calls_them_unproven() -> None:
     made = flags(facts(gpu_link="phb", gpu_p2p="verified"), ncclProfile="PcieLowLatency")
     assert PCIE_LOW_LATENCY.items() <= effect(made).items()
@@ -187,6 +237,31 @@ def test_expandable_segments_are_taken_away_from_custom_all_reduce() -> None:
     assert made.unset == (ALLOCATOR,)
     assert [conflict.reason for conflict in made.conflicts] == ["ExpandableSegments"]
     assert flags(facts(gpu_link="phb", gpu_p2p="hang"), env=env).unset == ()
+
+
+BOUND = {"--numa-bind": "", "--numa-bind-nodes 0 1": ""}
+
+
+def test_an_engine_is_bound_to_the_nodes_of_its_gpus_where_they_are_known() -> None:
+    near = facts(gpu_link="sys", gpu_p2p="granted", gpu_numa_nodes="0-1")
+    made = flags(near)
+
+    assert effect(made) == SAFE | BOUND
+    assert {one.source for one in made.args if "numa" in one.value} == {"label"}
+    assert effect(flags(near, numaBinding="CpusAndMemory")) == SAFE | BOUND
+    assert effect(flags(near, numaBinding="Disabled")) == SAFE
+    assert effect(flags(None)) == SAFE, "nothing is known of the node"
+
+
+@pytest.mark.parametrize("value", ["unknown", "0", "0-1-2", "-1-0", "0-1\n", "zero-one", "0-99999"])
+def test_a_label_that_does_not_say_where_gpus_are_binds_nothing_and_is_told_of(value: str) -> None:
+    known = facts(gpu_link="phb", gpu_p2p="hang", gpu_numa_nodes=value)
+    made = flags(known, numaBinding="CpusAndMemory")
+
+    assert effect(made) == SAFE
+    assert flags(known).conflicts == (), "where memory stays free, that is no loss worth a word"
+    assert [conflict.reason for conflict in made.conflicts] == ["NumaUnknown"]
+    assert any(repr(value) in warning for warning in known.warnings) == (value != "unknown")
 
 
 def test_an_impossible_link_is_a_conflict() -> None:
@@ -245,69 +320,124 @@ def test_the_same_effect_for_another_reason_is_the_same() -> None:
     assert not one.same_effect(flags(facts(gpu_link="phb", gpu_p2p="verified")))
 
 
-any_time = st.none() | st.sampled_from([10.0, 40.0, 90.0])
-any_facts = st.builds(
-    NodeFacts,
-    name=st.just("n"),
-    link=st.sampled_from(LINKS),
-    p2p=st.sampled_from(P2P_VERDICTS),
-    iommu=st.sampled_from(VOCABULARY["gpu-iommu"]),
-    acs=st.sampled_from(VOCABULARY["gpu-acs"]),
-    pcie_gigabytes_per_second=st.sampled_from([None, 3.9, 15.8, 31.5, 63.0]),
-    product=st.sampled_from([None, RTX, "NVIDIA-B200"]),
-    driver=st.sampled_from([None, "595.84"]),
-    probed_driver=st.sampled_from([None, "595.84", "595.71.05"]),
-    arm_times=st.none() | st.builds(ArmTimes, any_time, any_time, any_time),
+P2P_ON = {"name": P2P_DISABLE, "value": "0"}
+VARIABLES: tuple[tuple[dict[str, str], ...], ...] = (
+    (),
+    ({"name": P2P_DISABLE, "value": "1"},),
+    ({"name": P2P_DISABLE, "value": "0x1"},),
+    (P2P_ON,),
+    ({"name": "NCCL_P2P_LEVEL", "value": "LOC"},),
+    (P2P_ON, {"name": "NCCL_P2P_LEVEL", "value": "0"}),
+    ({"name": "NCCL_SHM_DISABLE", "value": "1"},),
+    ({"name": "NCCL_PROTO", "value": "LL,LL128"},),
+    ({"name": "NCCL_PROTO", "value": "ll128"},),
+    ({"name": "NCCL_PROTO", "value": "^Simple"},),
+    ({"name": "VLLM_ALLREDUCE_USE_FLASHINFER", "value": "1"},),
+    ({"name": "NCCL_DEBUG", "value": "INFO"},),
 )
-any_variable = st.sampled_from(
-    [
-        {"name": P2P_DISABLE, "value": "1"},
-        {"name": P2P_DISABLE, "value": "0"},
-        {"name": "NCCL_SHM_DISABLE", "value": "1"},
-        {"name": "NCCL_PROTO", "value": "LL,LL128"},
-        {"name": "VLLM_ALLREDUCE_USE_FLASHINFER", "value": "1"},
-        {"name": "NCCL_DEBUG", "value": "INFO"},
-    ]
+MODES, SWITCHES, PROFILES = ("Auto", "Safe", "Fast"), ("Auto", "Enabled", "Disabled"), ("None", "PcieLowLatency")
+BINDINGS = ("Cpus", "CpusAndMemory", "Disabled")
+"""Of which each wish has one, in turn: nothing else depends on it."""
+WISHES = [
+    InterconnectSpec.model_validate(
+        {
+            "mode": mode,
+            "customAllReduce": switch,
+            "ncclProfile": profile,
+            "env": env,
+            "numaBinding": BINDINGS[(number + number // len(VARIABLES)) % len(BINDINGS)],
+        }
+    )
+    for number, (mode, switch, profile, env) in enumerate(product(MODES, SWITCHES, PROFILES, VARIABLES))
+]
+ENGINE_ENVS: tuple[dict[str, str], ...] = (
+    {},
+    {ALLOCATOR: "expandable_segments:True"},
+    {ALLOCATOR: "max_split_size_mb:64"},
 )
-any_wish = st.builds(
-    lambda mode, custom, profile, env: InterconnectSpec.model_validate(
-        {"mode": mode, "customAllReduce": custom, "ncclProfile": profile, "env": env}
-    ),
-    st.sampled_from(["Auto", "Safe", "Fast"]),
-    st.sampled_from(["Auto", "Enabled", "Disabled"]),
-    st.sampled_from(["None", "PcieLowLatency"]),
-    st.lists(any_variable, max_size=3, unique_by=lambda v: v["name"]),
-)
-any_engine_env = st.sampled_from([{}, {ALLOCATOR: "expandable_segments:True"}, {ALLOCATOR: "max_split_size_mb:64"}])
+SLOW_PEER, SLOW_P2P = ArmTimes(peer=90, nccl=40, nccl_p2p_off=80), ArmTimes(peer=90, nccl=80, nccl_p2p_off=40)
 
 
-@given(st.none() | any_facts, any_wish, any_engine_env)
-def test_every_set_is_consistent(known: NodeFacts | None, wish: InterconnectSpec, env: dict[str, str]) -> None:
-    made = derive(known, wish, env)
+def every_node() -> Iterator[NodeFacts]:
+    """Each combination of what the labels may say. Of what only one row looks at: with that row's other values."""
+    for link, p2p, iommu, acs in product(LINKS, P2P_VERDICTS, VOCABULARY["gpu-iommu"], VOCABULARY["gpu-acs"]):
+        known = NodeFacts("n", link=link, p2p=p2p, iommu=iommu, acs=acs)
+        yield known
+        if p2p == "verified":
+            yield replace(known, driver="595.84", probed_driver="595.71.05")
+            yield replace(known, cards="3fa9c21b07", probed_cards="0000000000")
+            yield replace(known, pcie_gigabytes_per_second=3.9)
+            yield replace(known, arm_times=SLOW_PEER)
+            yield replace(known, arm_times=SLOW_P2P)
+        if link == "nvlink":
+            yield replace(known, product=RTX)
+        if link == "sys":
+            yield replace(known, numa_nodes=(0, 1))
+
+
+NODES = (None, *every_node())
+
+
+@pytest.mark.parametrize("mode", ["Auto", "Safe", "Fast"])
+def test_every_set_is_consistent(mode: str) -> None:
+    """Every node with every wish; of the engine's environments each wish has one, in turn."""
+    wishes = [wish for wish in WISHES if wish.mode == mode]
+    for known in NODES:
+        for number, wish in enumerate(wishes):
+            env = ENGINE_ENVS[number % len(ENGINE_ENVS)]
+            must_be_consistent(derive(known, wish, env), env)
+            must_be_safe_where_nothing_is_proved(known, wish)
+
+
+def must_be_consistent(made: FlagSet, env: dict[str, str]) -> None:
     seen = effect(made)
-
-    if seen.get(P2P_DISABLE) == "1":
+    if p2p_is_off(seen):
+        assert seen[P2P_DISABLE] == "1"
         assert DISABLE_CUSTOM_ALL_REDUCE in seen
         assert all(seen[name] == "0" for name in OTHER_PEER_KERNELS)
     assert "NCCL_SHM_DISABLE" not in seen
-    assert "LL128" not in seen.get("NCCL_PROTO", "")
+    assert seen.get("NCCL_PROTO", "LL") in ("LL", "Simple")
     if DISABLE_CUSTOM_ALL_REDUCE not in seen and "expandable_segments:True" in env.get(ALLOCATOR, ""):
         assert ALLOCATOR in made.unset
+    assert ("--numa-bind" in seen) == any(name.startswith("--numa-bind-nodes ") for name in seen)
+
+
+def must_be_safe_where_nothing_is_proved(known: NodeFacts | None, wish: InterconnectSpec) -> None:
+    """Unless the user wrote so in as many words: then it is contradicted."""
+    if known and is_proved(known, wish.mode):
+        return
+    made = derive(known, wish, {})
+    if p2p_is_off(effect(made)):
+        return
+    assert wish.custom_all_reduce == "Enabled" or P2P_ON in [v.model_dump() for v in wish.env]
+    if known:
+        assert {"CustomAllReduceForced", "PeerToPeerForced"} & {conflict.reason for conflict in made.conflicts}
+
+
+def is_proved(known: NodeFacts, mode: str) -> bool:
+    """In the words of docs/topology.md, not in those of the table."""
+    forbidden = known.iommu == "translated" or known.acs == "redirect" or (known.link == "nvlink" and known.product)
+    tested = known.p2p == "verified" and not known.staleness
+    believed = mode == "Fast" and known.p2p in ("verified", "granted")
+    return known.link != "unknown" and not forbidden and (tested or believed)
+
+
+any_time = st.none() | st.sampled_from([10.0, 40.0, 90.0])
+any_node = st.builds(
+    replace, st.sampled_from(NODES[1:]), arm_times=st.none() | st.builds(ArmTimes, any_time, any_time, any_time)
+)
+
+
+@given(any_node, st.sampled_from(WISHES), st.sampled_from(ENGINE_ENVS))
+def test_every_set_is_consistent_whatever_was_measured(
+    known: NodeFacts, wish: InterconnectSpec, env: dict[str, str]
+) -> None:
+    made = derive(known, wish, env)
+    must_be_consistent(made, env)
     assert FlagSet.from_annotation(made.to_annotation()) == replace(made, conflicts=())
 
 
-@given(any_facts, any_wish)
-def test_what_is_unknown_never_yields_a_set_that_could_hang(known: NodeFacts, wish: InterconnectSpec) -> None:
-    """Unless the user wrote so in as many words."""
-    insisted = wish.custom_all_reduce == "Enabled" or any(v.name == P2P_DISABLE for v in wish.env)
-    if insisted or (known.p2p in ("verified", "granted") and known.link != "unknown"):
-        return
-    seen = effect(derive(known, wish, {}))
-    assert seen[P2P_DISABLE] == "1"
-    assert DISABLE_CUSTOM_ALL_REDUCE in seen
-
-
-@given(st.none() | any_facts, any_wish)
+@given(st.sampled_from(NODES), st.sampled_from(WISHES))
 def test_flags_are_derived_the_same_way_every_time(known: NodeFacts | None, wish: InterconnectSpec) -> None:
     assert derive(known, wish, {}).to_annotation() == derive(known, wish, {}).to_annotation()
 

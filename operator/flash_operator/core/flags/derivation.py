@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from flash_operator.api.v1alpha1 import InterconnectSpec
 from flash_operator.core.flags.choice import Choice, choose
 from flash_operator.core.flags.flag_set import Conflict, FlagArg, FlagEnv, FlagSet, Source
+from flash_operator.core.flags.nccl_variables import P2P_DISABLE, P2P_LEVEL, p2p_is_off, why_unsafe
 from flash_operator.core.flags.table import Row, classify, impossible_link
 from flash_operator.core.nodes import NodeFacts
 
 DISABLE_CUSTOM_ALL_REDUCE = "--disable-custom-all-reduce"
-P2P_DISABLE = "NCCL_P2P_DISABLE"
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 
 OTHER_PEER_KERNELS = (
@@ -34,6 +34,7 @@ PCIE_LOW_LATENCY = {
 """The variables that the first published deployment of this model used. Nothing isolates what they do."""
 
 SAFE_MODE = "spec.interconnect.mode is Safe"
+STILL_USES_IT = "peer-to-peer is off; this kernel would still use it"
 
 
 @dataclass
@@ -57,7 +58,7 @@ class _Draft:
 
     @property
     def p2p_is_off(self) -> bool:
-        return P2P_DISABLE in self.env and self.env[P2P_DISABLE].value == "1"
+        return p2p_is_off({name: variable.value for name, variable in self.env.items()})
 
     def finished(self) -> FlagSet:
         env = tuple(self.env[name] for name in sorted(self.env))
@@ -80,6 +81,8 @@ def derive(facts: NodeFacts | None, interconnect: InterconnectSpec, engine_env: 
     else:
         _safe(draft, _source_of(facts, interconnect), f"{row.name}: {seen}; {row.why}")
     _overrides(draft, facts, interconnect)
+    if facts and interconnect.numa_binding != "Disabled":
+        _bind(draft, facts, interconnect.numa_binding)
     _close(draft, interconnect, engine_env)
     if facts and impossible_link(facts):
         draft.conflict(
@@ -103,6 +106,8 @@ def _safe(draft: _Draft, source: Source, reason: str) -> None:
     """Nothing peer-to-peer at all: costs 5 to 30 % against the best set, and never hangs on a lost peer write."""
     draft.arg(DISABLE_CUSTOM_ALL_REDUCE, source, reason)
     draft.var(P2P_DISABLE, "1", source, reason)
+    for name in OTHER_PEER_KERNELS:
+        draft.var(name, "0", source, STILL_USES_IT)
 
 
 def _peer_to_peer(draft: _Draft, choice: Choice, source: Source, reason: str) -> None:
@@ -113,7 +118,26 @@ def _peer_to_peer(draft: _Draft, choice: Choice, source: Source, reason: str) ->
     if not choice.custom_all_reduce:
         draft.arg(DISABLE_CUSTOM_ALL_REDUCE, source, told)
     if draft.row.p2p_level:
-        draft.var("NCCL_P2P_LEVEL", draft.row.p2p_level, source, f"{reason}; {draft.row.why}")
+        draft.var(P2P_LEVEL, draft.row.p2p_level, source, f"{reason}; {draft.row.why}")
+
+
+def _bind(draft: _Draft, facts: NodeFacts, binding: str) -> None:
+    """Named nodes, for vLLM's own look for them ends the start wherever it finds none (its utils/numa_utils.py).
+
+    It binds CPUs alone where the container may not bind memory, so that the arguments are the same for both.
+    """
+    if not facts.numa_nodes:
+        if binding == "CpusAndMemory":
+            draft.conflict(
+                "NumaUnknown",
+                "spec.interconnect.numaBinding is CpusAndMemory, and label gpu-numa-nodes does not say where the GPUs "
+                "are: nothing is bound; set the label to a NUMA node for each GPU, such as 0-1, or numaBinding to Cpus",
+            )
+        return
+    nodes = [str(node) for node in facts.numa_nodes]
+    reason = f"spec.interconnect.numaBinding is {binding}; gpu-numa-nodes={'-'.join(nodes)}"
+    draft.arg("--numa-bind", "label", reason)
+    draft.arg(f"--numa-bind-nodes {' '.join(nodes)}", "label", reason)
 
 
 def _overrides(draft: _Draft, facts: NodeFacts | None, interconnect: InterconnectSpec) -> None:
@@ -126,41 +150,40 @@ def _overrides(draft: _Draft, facts: NodeFacts | None, interconnect: Interconnec
     if interconnect.custom_all_reduce == "Enabled":
         _force_custom_all_reduce(draft, facts)
     for variable in interconnect.env:
-        if variable.name == "NCCL_SHM_DISABLE" or "LL128" in variable.value:
-            told = f"{variable.name}={variable.value} was left out: without shared memory NCCL falls to sockets, and "
-            draft.conflict("UnsafeNcclVariable", f"{told}LL128 corrupts data over PCIe; remove it from the spec")
+        unsafe = why_unsafe(variable.name, variable.value)
+        if unsafe:
+            draft.conflict("UnsafeNcclVariable", f"{variable.name}={variable.value} was left out: {unsafe}")
         else:
             draft.var(variable.name, variable.value, "user", "spec.interconnect.env")
+    if not draft.p2p_is_off and P2P_DISABLE in draft.env:
+        _contradict(
+            draft, facts, "PeerToPeerForced", f"env sets {P2P_DISABLE}={draft.env[P2P_DISABLE].value}", "remove it"
+        )
 
 
 def _force_custom_all_reduce(draft: _Draft, facts: NodeFacts | None) -> None:
     """Custom all-reduce without peer-to-peer is no set at all, so forcing the one brings the other with it."""
     draft.args.pop(DISABLE_CUSTOM_ALL_REDUCE, None)
-    draft.env.pop(P2P_DISABLE, None)
+    for name in (P2P_DISABLE, *OTHER_PEER_KERNELS):
+        draft.env.pop(name, None)
+    _contradict(draft, facts, "CustomAllReduceForced", "customAllReduce is Enabled", "set it to Auto")
+
+
+def _contradict(draft: _Draft, facts: NodeFacts | None, reason: str, wish: str, remedy: str) -> None:
+    """A wish for peer-to-peer where the table has none; of a node that nobody knows nothing speaks against it."""
     if facts is None or draft.row.p2p:
         return
     draft.conflict(
-        "CustomAllReduceForced",
-        f"spec.interconnect.customAllReduce is Enabled, but {draft.row.why} (row {draft.row.name}, "
-        f"gpu-p2p={facts.p2p}): the engine may hang or return wrong tokens; set it to Auto, or mend the host",
+        reason,
+        f"spec.interconnect.{wish}, but {draft.row.why} (row {draft.row.name}, gpu-p2p={facts.p2p}): "
+        f"the engine may hang or return wrong tokens; {remedy}, or mend the host",
     )
 
 
 def _close(draft: _Draft, interconnect: InterconnectSpec, engine_env: Mapping[str, str]) -> None:
     """Make the set whole: peer-to-peer off means off everywhere, and custom all-reduce on rules out what breaks it."""
     if draft.p2p_is_off:
-        source = draft.env[P2P_DISABLE].source
-        if interconnect.custom_all_reduce == "Enabled":
-            draft.conflict(
-                "CustomAllReduceWithoutP2p",
-                "spec.interconnect.env switches peer-to-peer off, so custom all-reduce stays off: remove one of them",
-            )
-        draft.args.setdefault(
-            DISABLE_CUSTOM_ALL_REDUCE,
-            FlagArg(DISABLE_CUSTOM_ALL_REDUCE, source, "peer-to-peer is off; this kernel would still use it"),
-        )
-        for name in OTHER_PEER_KERNELS:
-            draft.var(name, "0", source, "peer-to-peer is off; this kernel would still use it")
+        _close_without_p2p(draft, interconnect)
     elif DISABLE_CUSTOM_ALL_REDUCE not in draft.args and "expandable_segments:True" in engine_env.get(ALLOCATOR, ""):
         draft.unset.append(ALLOCATOR)
         draft.conflict(
@@ -168,3 +191,21 @@ def _close(draft: _Draft, interconnect: InterconnectSpec, engine_env: Mapping[st
             f"{ALLOCATOR} with expandable_segments was removed: custom all-reduce crashes with it "
             "(vllm-project/vllm#47751); drop it, or set spec.interconnect.customAllReduce to Disabled",
         )
+
+
+def _close_without_p2p(draft: _Draft, interconnect: InterconnectSpec) -> None:
+    """However the user has spelt it, or by which of NCCL's two variables."""
+    said = next(draft.env[name] for name in (P2P_DISABLE, P2P_LEVEL) if name in draft.env)
+    if interconnect.custom_all_reduce == "Enabled":
+        draft.conflict(
+            "CustomAllReduceWithoutP2p",
+            "spec.interconnect.env switches peer-to-peer off, so custom all-reduce stays off: remove one of them",
+        )
+    draft.var(P2P_DISABLE, "1", said.source, said.reason)
+    draft.args.setdefault(DISABLE_CUSTOM_ALL_REDUCE, FlagArg(DISABLE_CUSTOM_ALL_REDUCE, said.source, STILL_USES_IT))
+    for name in OTHER_PEER_KERNELS:
+        wanted = draft.env.get(name)
+        if wanted and wanted.value != "0":
+            told = f"{name}={wanted.value} was left out: {STILL_USES_IT}; remove it from spec.interconnect.env"
+            draft.conflict("PeerKernelWithoutP2p", told)
+        draft.var(name, "0", said.source, STILL_USES_IT)

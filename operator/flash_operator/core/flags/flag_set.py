@@ -15,6 +15,7 @@ class FlagArg:
     """One vLLM argument."""
 
     value: str
+    """With values of its own after blanks, where it takes several."""
     source: Source
     reason: str
 

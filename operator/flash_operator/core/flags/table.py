@@ -45,7 +45,7 @@ TABLE = {
         Row("T6", "any", "cns, gns, tns, dr, ns", False, False, None, "A, B",
             "the driver refuses peer-to-peer"),
         Row("T7", "any", "hang, corrupt, or IOMMU translated, or ACS redirect", False, False, None, "A",
-            "peer-to-peer hangs or returns wrong data on this host"),
+            "peer-to-peer hangs or returns wrong data here, or on hosts set up like this one"),
         Row("T8", "unknown", "unknown", False, False, None, "fail-safe",
             "nothing is known of the links"),
     )
@@ -81,8 +81,8 @@ def _unproven(facts: NodeFacts, *, trust_driver: bool) -> tuple[Row, str] | None
         return TABLE["T8"], f"{missing} unknown"
     if trust_driver:
         return None
-    if facts.p2p == "verified" and facts.verdict_is_stale:
-        return TABLE["T5"], f"verified under driver {facts.probed_driver}, the node has {facts.driver}"
+    if facts.p2p == "verified" and facts.staleness:
+        return TABLE["T5"], facts.staleness
     if facts.p2p == "granted":
         return TABLE["T5"], "gpu-p2p=granted"
     return None

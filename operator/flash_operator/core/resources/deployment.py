@@ -7,29 +7,59 @@ two-GPU pod, and a new node needs no label before it can be used.
 
 import json
 
-from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION, LABEL_PREFIX
+from flash_operator.api.names import (
+    ENGINE_FLAGS_ANNOTATION,
+    FLOOR_ANNOTATION,
+    LABEL_PREFIX,
+    QUARANTINE_ANNOTATION,
+)
 from flash_operator.api.v1alpha1 import FlashDeployment, InterconnectSpec
 from flash_operator.core.engine_args import PORT, TENSOR_PARALLEL_SIZE, vllm_arguments
 from flash_operator.core.flags import derive
-from flash_operator.core.model_source import ModelSource
+from flash_operator.core.model_source import RUN_DIR, ModelSource
 from flash_operator.core.observed import PlanSettings, RawObject
 from flash_operator.core.pod_template import merge
+from flash_operator.core.resources.fetch_container import credential_volumes, fetch_container
 from flash_operator.core.resources.gate_config import gate_config_name, startup_seconds
 from flash_operator.core.resources.identity import labels, metadata, selector
+from flash_operator.core.resources.registry_access import pull_secrets
+from flash_operator.core.resources.restricted import container_security, pod_security
+from flash_operator.core.revision import with_revision
 
 GATE_PORT = 9400
 HAND_OVER_SECONDS = 30
+JUDGE_SECONDS = 10
+
+ONE_BY_ONE = {"maxSurge": 0, "maxUnavailable": 1}
+SURGE = {"maxSurge": 1, "maxUnavailable": 0}
+
+END_SECONDS = 30
+"""For vLLM's own shutdown, once its requests have ended or their time is over."""
+
+FETCH_SECONDS = 24 * 3600
+
 NODE_DIR = "/etc/flash/node"
 GATE_DIR = "/etc/flash/gate"
-RUN_DIR = "/run/flash"
 CACHE_DIR = "/var/cache/flash"
-NON_ROOT = 65532
+
+HANDED_OVER = {
+    "engine-flags": ENGINE_FLAGS_ANNOTATION,
+    "floor": FLOOR_ANNOTATION,
+    "quarantine": QUARANTINE_ANNOTATION,
+}
+"""Files of the node folder, and the pod's annotations that they hold."""
+
+ENGINE_URL = f"http://127.0.0.1:{PORT}"
 
 INTERCONNECT_ANNOTATION = f"{LABEL_PREFIX}interconnect"
 """In the pod template, so that a changed `spec.interconnect` rolls the engines although flags are handed over late."""
 
 
-def deployment(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
+def deployment(flash: FlashDeployment, template: RawObject, *, surge: bool = False) -> RawObject:
+    """`template` is the one in force, which may be an older one than the spec leads to (`core.rollout`).
+
+    With `surge` the next replica comes before one goes (`core.surge`).
+    """
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -37,14 +67,21 @@ def deployment(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
         "spec": {
             "replicas": flash.spec.replicas,
             "selector": {"matchLabels": selector(flash)},
-            # Surge needs two GPUs that nobody uses. On a full cluster a surging rollout waits for ever for
-            # itself (defilantech/LLMKube#192), so one replica goes before the next one comes.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
-            "progressDeadlineSeconds": startup_seconds(flash.spec) + 300,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": SURGE if surge else ONE_BY_ONE},
+            # The next one goes only after the new one was ready for so long: time enough to compare their speeds.
+            "minReadySeconds": JUDGE_SECONDS,
+            # The server does not keep a false one, so that it would look like drift.
+            **({"paused": True} if flash.spec.rollout.state == "Paused" else {}),
+            "progressDeadlineSeconds": startup_seconds(flash.spec) + 300 + _delivery_seconds(flash),
             "revisionHistoryLimit": 3,
-            "template": pod_template(flash, settings),
+            "template": template,
         },
     }
+
+
+def _delivery_seconds(flash: FlashDeployment) -> int:
+    """A model that is fetched has no deadline but that it makes progress; the Deployment's has to be some figure."""
+    return FETCH_SECONDS if ModelSource(flash.spec.model).is_fetched else 0
 
 
 def pod_template(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
@@ -56,28 +93,31 @@ def pod_template(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": NON_ROOT,
-                "runAsGroup": NON_ROOT,
-                "fsGroup": NON_ROOT,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "terminationGracePeriodSeconds": flash.spec.rollout.drain_seconds,
+            "securityContext": pod_security(),
+            "terminationGracePeriodSeconds": flash.spec.drain.timeout_seconds + END_SECONDS,
             **(
                 {"nodeSelector": dict(flash.spec.placement.node_selector)} if flash.spec.placement.node_selector else {}
             ),
             **({"tolerations": list(flash.spec.placement.tolerations)} if flash.spec.placement.tolerations else {}),
-            "initContainers": [_gate_container(flash, settings)],
+            **_pull_secrets(flash),
+            "initContainers": [_gate_container(flash, settings), *_fetch_containers(flash, settings)],
             "containers": [_engine_container(flash, settings)],
             "volumes": _volumes(flash),
         },
     }
-    return merge(template, flash.spec.pod_template or {})
+    return with_revision(merge(template, flash.spec.pod_template or {}))
+
+
+def _pull_secrets(flash: FlashDeployment) -> RawObject:
+    """The kubelet pulls an image volume with the pod's own."""
+    secrets = pull_secrets(flash.spec) if ModelSource(flash.spec.model).is_mounted_image else []
+    return {"imagePullSecrets": secrets} if secrets else {}
 
 
 def _interconnect_text(interconnect: InterconnectSpec) -> str:
-    return json.dumps(interconnect.model_dump(by_alias=True, mode="json"), sort_keys=True, separators=(",", ":"))
+    """What differs from the defaults: a newer operator with one field more must not restart every engine."""
+    said = interconnect.model_dump(by_alias=True, mode="json", exclude_defaults=True)
+    return json.dumps(said, sort_keys=True, separators=(",", ":"))
 
 
 def _container(flash: FlashDeployment, settings: PlanSettings, name: str, command: str) -> RawObject:
@@ -86,18 +126,20 @@ def _container(flash: FlashDeployment, settings: PlanSettings, name: str, comman
         "image": flash.spec.engine.image or settings.engine_image,
         "imagePullPolicy": flash.spec.engine.image_pull_policy,
         "command": [command],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": container_security(),
         # An engine that dies leaves its reason on the pod as well, for those who look there first.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 
+def _fetch_containers(flash: FlashDeployment, settings: PlanSettings) -> list[RawObject]:
+    if not ModelSource(flash.spec.model).is_fetched:
+        return []
+    return [fetch_container(_container(flash, settings, "fetch", "flash-fetch"), flash.spec)]
+
+
 def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
-    source = ModelSource.parse(flash.spec.model.source)
+    source = ModelSource(flash.spec.model)
     env = {variable.name: variable.value for variable in flash.spec.engine.extra_env}
     fallback = derive(None, flash.spec.interconnect, env)
     resources = dict(flash.spec.engine.resources or {})
@@ -105,6 +147,7 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
     return {
         **_container(flash, settings, "engine", "flash-launch"),
         "args": vllm_arguments(flash.spec),
+        "securityContext": container_security(added=_capabilities(flash.spec.interconnect)),
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "env": [
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
@@ -112,27 +155,43 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
             {"name": "FLASH_NODE_DIR", "value": NODE_DIR},
             {"name": "FLASH_HAND_OVER_SECONDS", "value": str(HAND_OVER_SECONDS)},
             {"name": "FLASH_HANG_SECONDS", "value": str(flash.spec.interconnect.hang_seconds)},
-            {"name": "FLASH_STOP_SECONDS", "value": str(_stop_seconds(flash))},
+            {"name": "FLASH_STOP_SECONDS", "value": str(END_SECONDS - 5)},
+            {"name": "FLASH_DRAIN_SECONDS", "value": str(flash.spec.drain.timeout_seconds)},
+            {"name": "FLASH_ENGINE_URL", "value": ENGINE_URL},
+            # A Custom engine may serve any model.
+            {"name": "FLASH_MODEL_CHECK", "value": "files" if flash.spec.engine.profile == "Custom" else "strict"},
             {"name": "FLASH_FALLBACK_FLAGS", "value": fallback.to_annotation()},
             {"name": "XDG_CACHE_HOME", "value": CACHE_DIR},
             *source.environment,
             *[{"name": name, "value": value} for name, value in env.items()],
         ],
         "resources": resources,
+        # Before SIGTERM: the gate turns not ready, and the requests that are under way come to their end.
+        "lifecycle": {"preStop": {"exec": {"command": ["flash-drain"]}}},
+        # The gate knows whether the engine makes progress, which its latency does not tell: a busy one is not
+        # restarted. Asked by its number, for a name is looked up in this container alone.
+        "livenessProbe": {
+            "httpGet": {"path": "/livez", "port": GATE_PORT, "scheme": "HTTP"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 10,
+            # A gate that is itself started anew must not cost the engine 149 GiB of loading.
+            "failureThreshold": 6,
+            "successThreshold": 1,
+        },
         "volumeMounts": [
             {"name": "node", "mountPath": NODE_DIR, "readOnly": True},
             {"name": "run", "mountPath": RUN_DIR},
             {"name": "cache", "mountPath": CACHE_DIR},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
-            *source.mounts,
+            source.mount,
         ],
     }
 
 
-def _stop_seconds(flash: FlashDeployment) -> int:
-    """The launcher ends the engine a moment before the kubelet would, so that its exit is written down."""
-    return max(1, flash.spec.rollout.drain_seconds - 5)
+def _capabilities(interconnect: InterconnectSpec) -> tuple[str, ...]:
+    """The kernel lets anybody set a memory policy; it is the runtime's seccomp profile that asks for this one."""
+    return ("SYS_NICE",) if interconnect.numa_binding == "CpusAndMemory" else ()
 
 
 def _gate_container(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
@@ -146,7 +205,8 @@ def _gate_container(flash: FlashDeployment, settings: PlanSettings) -> RawObject
             {"name": "FLASH_RUN_DIR", "value": RUN_DIR},
             {"name": "FLASH_GATE_CONFIG", "value": f"{GATE_DIR}/gate.json"},
             {"name": "FLASH_GATE_PORT", "value": str(GATE_PORT)},
-            {"name": "FLASH_ENGINE_URL", "value": f"http://127.0.0.1:{PORT}"},
+            {"name": "FLASH_NODE_DIR", "value": NODE_DIR},
+            {"name": "FLASH_ENGINE_URL", "value": ENGINE_URL},
         ],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         "readinessProbe": {
@@ -158,6 +218,7 @@ def _gate_container(flash: FlashDeployment, settings: PlanSettings) -> RawObject
             "successThreshold": 1,
         },
         "volumeMounts": [
+            {"name": "node", "mountPath": NODE_DIR, "readOnly": True},
             {"name": "gate", "mountPath": GATE_DIR, "readOnly": True},
             {"name": "run", "mountPath": RUN_DIR},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
@@ -166,17 +227,18 @@ def _gate_container(flash: FlashDeployment, settings: PlanSettings) -> RawObject
 
 
 def _volumes(flash: FlashDeployment) -> list[RawObject]:
-    flags = {
-        "path": "engine-flags",
-        "fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{ENGINE_FLAGS_ANNOTATION}']"},
-    }
+    handed_over = [
+        {"path": path, "fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{annotation}']"}}
+        for path, annotation in HANDED_OVER.items()
+    ]
     return [
-        {"name": "node", "downwardAPI": {"items": [flags]}},
+        {"name": "node", "downwardAPI": {"items": handed_over}},
         {"name": "gate", "configMap": {"name": gate_config_name(flash)}},
         {"name": "run", "emptyDir": {}},
         {"name": "cache", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},
         # NCCL over shared memory and vLLM's message queues live here; 64 MiB is the runtime's default and too small.
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},
-        *ModelSource.parse(flash.spec.model.source).volumes,
+        ModelSource(flash.spec.model).volume,
+        *(credential_volumes(flash.spec) if ModelSource(flash.spec.model).is_fetched else []),
     ]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from flash_operator.api.names import FIELD_MANAGER, MANAGED_BY_LABEL, PROBE_LABEL
 from flash_operator.core.engine_args import TENSOR_PARALLEL_SIZE
 from flash_operator.core.observed import RawObject
+from flash_operator.core.resources.restricted import container_security, pod_security
 
-NON_ROOT = 65532
 DEADLINE_SECONDS = 300
 """For the probe itself, which ends its ranks by then and says what it saw."""
 
@@ -69,13 +69,7 @@ def _pod(node: str, settings: ProbeSettings) -> RawObject:
             "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [on_the_node]}}
         },
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": NON_ROOT,
-            "runAsGroup": NON_ROOT,
-            "fsGroup": NON_ROOT,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(),
         "containers": [_container(settings)],
         "volumes": [
             {"name": "tmp", "emptyDir": {}},
@@ -97,11 +91,7 @@ def _container(settings: ProbeSettings) -> RawObject:
             "requests": {"cpu": "500m", "memory": "1Gi"},
             "limits": {"nvidia.com/gpu": str(TENSOR_PARALLEL_SIZE)},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": container_security(),
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108

@@ -1,0 +1,63 @@
+"""The model's way into a pod, as status tells it."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from flash_operator.api.status import DeliveryStatus
+from flash_operator.core.gate_result import Delivery, GateResult
+from flash_operator.core.observed import RawObject
+from flash_operator.core.replica import Replica
+
+STEADY_SECONDS = 10.0
+"""Figures change with every look; written every time, 40 minutes of them would be a thousand writes of status."""
+
+
+def delivery_status(delivery: Delivery | None) -> DeliveryStatus | None:
+    if delivery is None:
+        return None
+    return DeliveryStatus(
+        phase=delivery.phase[:32],
+        commit=delivery.commit,
+        fetched_bytes=delivery.bytes,
+        total_bytes=delivery.total_bytes,
+        bytes_per_second=None if delivery.bytes_per_second is None else int(delivery.bytes_per_second),
+        eta_seconds=delivery.eta_seconds,
+        warning=delivery.warning,
+        attempts=delivery.attempts,
+        reported_time=delivery.at,
+    )
+
+
+def steadied(replica: Replica, live_status: RawObject) -> Replica:
+    """With the figures that status has already, where those are of a moment ago and nothing but figures changed."""
+    gate = replica.gate
+    if gate is None or gate.delivery is None or gate.reason != "EngineStarting":
+        return replica
+    for pod in live_status.get("pods", []):
+        known = pod.get("delivery") or {}
+        if pod.get("uid") == replica.uid and pod.get("reason") == gate.reason and _is_recent(known, gate.delivery):
+            return replace(replica, gate=_as_known(gate, gate.delivery, pod))
+    return replica
+
+
+def _is_recent(known: RawObject, delivery: Delivery) -> bool:
+    same = (known.get("phase"), known.get("commit")) == (delivery.phase, delivery.commit)
+    if not same or delivery.phase == "Complete":
+        return False
+    try:
+        passed = datetime.fromisoformat(delivery.at) - datetime.fromisoformat(known.get("reportedTime", ""))
+    except (TypeError, ValueError):
+        return False
+    return abs(passed.total_seconds()) < STEADY_SECONDS
+
+
+def _as_known(gate: GateResult, delivery: Delivery, pod: RawObject) -> GateResult:
+    known = DeliveryStatus.model_validate(pod["delivery"])
+    figures = {
+        "bytes": known.fetched_bytes,
+        "total_bytes": known.total_bytes,
+        "bytes_per_second": known.bytes_per_second,
+        "eta_seconds": known.eta_seconds,
+        "at": known.reported_time,
+    }
+    return gate.model_copy(update={"message": pod.get("message", ""), "delivery": delivery.model_copy(update=figures)})

@@ -1,0 +1,85 @@
+"""The init container that brings a model from its hub or registry into its cache.
+
+It runs after the gate has started, which tells of its progress, and is the only one that sees token or password.
+"""
+
+from flash_operator.api.v1alpha1 import FlashSpec
+from flash_operator.core.model_source import MODEL_PATH, RUN_DIR, ModelSource
+from flash_operator.core.observed import RawObject
+from flash_operator.core.resources.registry_access import registry_mounts, registry_settings, registry_volumes
+
+TOKEN_DIR = "/etc/flash/hub"  # noqa: S105 - where the Secret is mounted
+TOKEN_KEY = "token"  # noqa: S105 - the key in it
+
+NETWORK = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+"""Variables of `engine.extraEnv` that say how the world is reached; some tools read them in lower case."""
+
+
+def fetch_container(container: RawObject, spec: FlashSpec) -> RawObject:
+    """`container` is what all containers of the pod have in common."""
+    return {
+        **container,
+        "env": [
+            {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
+            {"name": "FLASH_RUN_DIR", "value": RUN_DIR},
+            {"name": "FLASH_MODEL_SOURCE", "value": spec.model.source},
+            {"name": "FLASH_MODEL_CACHE", "value": MODEL_PATH},
+            # The engine's image says 1 where it is made for tests.
+            {"name": "HF_HUB_OFFLINE", "value": "0"},
+            *({"name": name, "value": value} for name, value in _settings(spec).items()),
+        ],
+        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "4Gi"}},
+        "volumeMounts": [
+            {"name": "run", "mountPath": RUN_DIR},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+            {"name": "model", "mountPath": MODEL_PATH},
+            *_credential_mounts(spec),
+        ],
+    }
+
+
+def credential_volumes(spec: FlashSpec) -> list[RawObject]:
+    """What it has of the Secrets."""
+    return registry_volumes(spec) if ModelSource(spec.model).is_image else token_volumes(spec)
+
+
+def _credential_mounts(spec: FlashSpec) -> list[RawObject]:
+    if ModelSource(spec.model).is_image:
+        return registry_mounts(spec)
+    return [{"name": "hub", "mountPath": TOKEN_DIR, "readOnly": True}] if spec.model.credentials_secret else []
+
+
+def _settings(spec: FlashSpec) -> dict[str, str]:
+    """Those that depend on the spec; what it leaves open is left to flash-fetch."""
+    model, cache = spec.model, ModelSource(spec.model).cache
+    wanted = {
+        "FLASH_MODEL_REVISION": model.revision,
+        "FLASH_MODEL_CACHE_KIND": cache.type,
+        "FLASH_MODEL_CACHE_NAME": cache.name if cache.type != "Pod" else None,
+        "FLASH_MODEL_CACHE_GIBIBYTES": str(cache.max_gibibytes) if cache.max_gibibytes else None,
+        **(registry_settings(spec) if ModelSource(spec.model).is_image else _hub_settings(spec)),
+    }
+    return {name: value for name, value in wanted.items() if value is not None} | network_of(spec)
+
+
+def _hub_settings(spec: FlashSpec) -> dict[str, str | None]:
+    model = spec.model
+    return {
+        "FLASH_HUB_TOKEN_FILE": f"{TOKEN_DIR}/{TOKEN_KEY}" if model.credentials_secret else None,
+        "FLASH_HUB_SECRET": model.credentials_secret,
+        "HF_ENDPOINT": model.hub_endpoint,
+    }
+
+
+def network_of(spec: FlashSpec) -> dict[str, str]:
+    """How the user's engines reach the world, for whoever else in the deployment has to."""
+    return {variable.name: variable.value for variable in spec.engine.extra_env if variable.name.upper() in NETWORK}
+
+
+def token_volumes(spec: FlashSpec) -> list[RawObject]:
+    """Optional, for a pod that waits for a Secret says nothing, while flash-fetch says which one and how to make it."""
+    if spec.model.credentials_secret is None:
+        return []
+    items = [{"key": TOKEN_KEY, "path": TOKEN_KEY}]
+    secret = {"secretName": spec.model.credentials_secret, "items": items, "defaultMode": 0o440, "optional": True}
+    return [{"name": "hub", "secret": secret}]

@@ -1,0 +1,54 @@
+"""Events on a real API server: what is told again is counted, and a refusal keeps nothing else from being done."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from cluster_fixtures import ControlPlane
+from flash_operator.core.happenings import EventDraft
+from flash_operator.runtime.cluster import Cluster
+from flash_operator.runtime.events import node_event, tell
+
+pytestmark = pytest.mark.apiserver
+
+NODE = {"metadata": {"name": "node-a"}}
+READY = EventDraft("Normal", "PeerToPeerVerified", "gpu-p2p=verified", "Probe")
+
+
+@pytest.fixture
+async def cluster(api_server: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
+    monkeypatch.setenv("KUBECONFIG", str(api_server.kubeconfig))
+    connected = await Cluster.connect()
+    yield connected
+    for event in await connected.list("Event", "default"):
+        await connected.delete("Event", "default", event["metadata"]["name"])
+    await connected.close()
+
+
+def at(minute: int) -> datetime:
+    return datetime(2026, 11, 24, 12, minute, tzinfo=UTC)
+
+
+async def events(cluster: Cluster) -> list[dict[str, Any]]:
+    return [e for e in await cluster.list("Event", "default") if e["regarding"].get("name") == "node-a"]
+
+
+async def test_what_is_told_again_is_counted_whoever_tells_it(cluster: Cluster) -> None:
+    for minute, instance in ((0, "operator-a"), (1, "operator-a"), (2, "operator-b")):
+        await tell(cluster, node_event(NODE, READY, at(minute), instance))
+    (event,) = await events(cluster)
+    assert event["series"] == {"count": 3, "lastObservedTime": "2026-11-24T12:02:00.000000Z"}
+    assert event["eventTime"] == "2026-11-24T12:00:00.000000Z"
+
+
+async def test_something_else_is_another_event(cluster: Cluster) -> None:
+    for note in ("gpu-p2p=verified", "gpu-p2p=hang"):
+        await tell(cluster, node_event(NODE, EventDraft("Normal", "A", note, "Probe"), at(0), "operator-a"))
+    assert sorted(event["note"] for event in await events(cluster)) == ["gpu-p2p=hang", "gpu-p2p=verified"]
+
+
+async def test_an_event_that_is_refused_is_no_failure(cluster: Cluster) -> None:
+    await tell(cluster, node_event(NODE, EventDraft("Normal", "A", "x" * 2000, "Probe"), at(0), "operator-a"))
+    assert await events(cluster) == []

@@ -1,0 +1,50 @@
+"""What an API server does with the Deployment of an oci:// model: one of today, and one that has no image volumes."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from builders import a_flash, an_observed
+from cluster_fixtures import ControlPlane
+from flash_operator.core.applied import needs_apply
+from flash_operator.core.image_volume import is_dropped
+from flash_operator.core.observed import RawObject
+from flash_operator.core.plan import desired_children
+from local_cluster.control_plane import a_light_control_plane
+
+pytestmark = pytest.mark.apiserver
+
+
+@pytest.fixture(scope="module")
+def older_server() -> Iterator[ControlPlane]:
+    """Behaves as Kubernetes 1.34 does."""
+    plane = a_light_control_plane("--emulated-version=1.34")
+    yield plane
+    plane.stop()
+
+
+def applied(server: ControlPlane) -> tuple[RawObject, RawObject]:
+    """The Deployment as it was wanted, and as it lives."""
+    flash = a_flash(model={"source": "oci://images.example/v4:1", "ociDelivery": "ImageVolume"})
+    wanted = next(child for child in desired_children(an_observed(flash)) if child["kind"] == "Deployment")
+    metadata: dict[str, Any] = {**wanted["metadata"], "namespace": "default"}
+    del metadata["ownerReferences"]
+    wanted = {**wanted, "metadata": metadata}
+    server.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(wanted))
+    live: RawObject = json.loads(server.kubectl("get", "deployment", "flash", "-o", "json").stdout)
+    server.kubectl("delete", "deployment", "flash")
+    return wanted, live
+
+
+def test_one_that_has_them_keeps_the_volume(api_server: ControlPlane) -> None:
+    wanted, live = applied(api_server)
+    assert not needs_apply(wanted, live)
+    assert not is_dropped(wanted, live)
+
+
+def test_one_that_has_none_drops_it_in_silence_and_it_is_seen(older_server: ControlPlane) -> None:
+    wanted, live = applied(older_server)
+    assert needs_apply(wanted, live), "without more it would be written for ever"
+    assert is_dropped(wanted, live)

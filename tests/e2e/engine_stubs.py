@@ -1,0 +1,78 @@
+"""Engine stubs in real engine pods: for what a real engine cannot be brought to do when a test wants it.
+
+Everything else in the pod is the product's: launcher, gate, flash-drain, probes. The stub's program comes in by a
+ConfigMap, in place of the command `vllm`.
+"""
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from stage import Flash
+
+SOURCE = Path(__file__).resolve().parents[1] / "engine_stub"
+FOLDER = "/opt/stub"
+NAME = "engine-stub"
+
+PROGRAM = f"""#!/opt/venv/bin/python
+import runpy, sys
+sys.path.insert(0, "{FOLDER}")
+runpy.run_module("engine_stub", run_name="__main__")
+"""
+
+TOKENS_PER_SECOND = 400
+FLOOR = 150
+"""So that thousands of requests take minutes. Tokens come in large chunks, which costs this machine little."""
+
+
+def engine_stub_program(namespace: str) -> dict[str, Any]:
+    """The ConfigMap with the stub's program."""
+    files = {path.name: path.read_text() for path in sorted(SOURCE.glob("*.py"))}
+    data = {"vllm": PROGRAM, **files}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": NAME, "namespace": namespace},
+        "data": data,
+    }
+
+
+def stub_spec(*scripts: str, version: str = "1", **more: Any) -> dict[str, Any]:
+    """Fields of a spec whose engines are stubs that play these scripts; another `version` is another template."""
+    files = [{"key": path.name, "path": f"engine_stub/{path.name}"} for path in sorted(SOURCE.glob("*.py"))]
+    items = [{"key": "vllm", "path": "vllm", "mode": 0o555}, *files]
+    mount = {"name": "stub", "mountPath": FOLDER, "readOnly": True}
+    base = f"paced:tokens_per_second={TOKENS_PER_SECOND},first_token=0.05"
+    return {
+        "engine": {
+            "extraArgs": [f"--script={script}" for script in (base, "chunky:tokens=16", *scripts)],
+            "extraEnv": [
+                # The launcher starts what it finds under that name.
+                {"name": "PATH", "value": f"{FOLDER}:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin"},
+                {"name": "ENGINE_VERSION", "value": version},
+            ],
+        },
+        "podTemplate": {
+            "spec": {
+                "containers": [{"name": "engine", "volumeMounts": [mount]}],
+                "volumes": [{"name": "stub", "configMap": {"name": NAME, "items": items}}],
+            }
+        },
+        "readiness": {
+            "minDecodeTokensPerSecond": FLOOR,
+            "minAcceptancePercent": 40,
+            "retrySeconds": 5,
+            "golden": {"kind": "Chat", "prompt": "What is 17 + 25?", "expect": "42"},
+            "serving": {"watchSeconds": 1, "stallSeconds": 10},
+        },
+        **more,
+    }
+
+
+def play(flash: Flash, pod: str, *scripts: str) -> None:
+    """Make the stub in this pod play scripts from now on."""
+    (address,) = [p["status"]["podIP"] for p in flash.pods() if p["metadata"]["name"] == pod]
+    request = urllib.request.Request(f"http://{address}:8000/stub/play", data=json.dumps(scripts).encode())
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        assert answer.status == 200

@@ -1,0 +1,22 @@
+"""A bill of materials is read out of a pod that runs, as docs/images.md says."""
+
+import json
+import re
+import shlex
+
+import pytest
+
+from cluster_fixtures import LocalCluster
+from image_builder.layout import ROOT
+from stage import RELEASE
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+
+def test_what_is_to_be_typed_reads_the_operators_bill(stage: LocalCluster) -> None:
+    page = (ROOT / "docs/images.md").read_text()
+    (typed,) = re.findall(r"^kubectl (exec .+) > image\.cdx\.json$", page, re.MULTILINE)
+    here = typed.replace("deployment/flash ", f"deployment/{RELEASE} ")
+    bill = json.loads(stage.kubectl(*shlex.split(here)).stdout)
+    assert bill["metadata"]["component"]["name"] == "DeepSeek-Flash Operator"
+    assert {"deepseek-flash-operator", "kopf", "libc6"} <= {component["name"] for component in bill["components"]}

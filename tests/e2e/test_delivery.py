@@ -1,0 +1,120 @@
+"""A model from a hub, on a real cluster: fetched by its pod, told of, kept for the next one, refused with a sentence.
+
+The hub is a stub on the node, which is this machine; all else is real: the kubelet's init containers and Secret, the
+chart's operator, flash-fetch in the engine's image, the gate, vLLM. The cache is a claim over a folder of the node.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster_fixtures import LocalCluster
+from e2e.fetched_models import START_SECONDS, cache_claim, delivery, node_address, serve
+from hub_stub import COMMIT, HubStub, in_a_thread
+from stage import Flash, apply, wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+TOKEN = "hf_notarealtokenbutlongenough00000"  # noqa: S105 - of the stub
+
+MakeFetched = Callable[..., Flash]
+
+
+@pytest.fixture
+def hub(stage: LocalCluster, models: Path) -> Iterator[tuple[HubStub, str]]:
+    """Where pods reach it: at the node's own address."""
+    stub = HubStub(models / "good")
+    with in_a_thread(stub, node_address(stage)) as endpoint:
+        yield stub, endpoint
+
+
+@pytest.fixture
+def fetched(stage: LocalCluster, namespace: str, hub: tuple[HubStub, str], tmp_path: Path) -> Iterator[MakeFetched]:
+    """Serve a model from the hub, fetched into a claim that pods of user 65532 may write."""
+    _, endpoint = hub
+
+    def make(name: str = "fetched", **model: Any) -> Flash:
+        cache = {"type": "Claim", "claimName": "hub-cache"}
+        of_the_hub = {"source": "hf://owner/model", "revision": COMMIT, "hubEndpoint": endpoint, "cache": cache}
+        return serve(stage, namespace, name, {**of_the_hub, **model})
+
+    with cache_claim(stage, namespace, tmp_path / "cache", "hub-cache"):
+        yield make
+
+
+def test_a_model_is_fetched_with_progress_serves_and_is_kept_for_the_next_pod(
+    stage: LocalCluster, hub: tuple[HubStub, str], fetched: MakeFetched, namespace: str, tmp_path: Path
+) -> None:
+    stub, _ = hub
+    stub.bytes_per_second = max(stub.total // 15, 1)
+    secret = {"apiVersion": "v1", "kind": "Secret", "stringData": {"token": TOKEN}}
+    apply(stage, {**secret, "metadata": {"name": "hub-token", "namespace": namespace}})
+    flash = fetched(credentialsSecret="hub-token")
+
+    coming = wait_until(
+        lambda: delivery(flash) if delivery(flash).get("phase") == "Downloading" else None,
+        "status tells of the download", seconds=120, pause=0.2,
+    )  # fmt: skip
+    assert coming["totalBytes"] == stub.total
+    assert "fetching" in flash.condition("Ready")["message"]
+    flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
+
+    assert (delivery(flash)["phase"], delivery(flash)["commit"]) == ("Complete", COMMIT)
+    assert stub.tokens == {f"Bearer {TOKEN}"}
+    fetched_bytes = stub.sent.total()
+    assert fetched_bytes == stub.total
+    slots = list((tmp_path / "cache" / "jit").glob("*/0"))
+    assert len(slots) == 1, "what the engine compiles goes to the claim"
+
+    first = flash.pod()["metadata"]
+    stage.kubectl("delete", "pod", first["name"], "-n", namespace)
+    wait_until(
+        lambda: [pod for pod in flash.pods() if pod["metadata"]["uid"] != first["uid"]], "another pod", seconds=120
+    )
+    flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
+    assert stub.sent.total() == fetched_bytes, "the next pod found it in the cache"
+
+
+def test_a_hub_that_refuses_is_told_in_a_sentence_and_asked_again(
+    hub: tuple[HubStub, str], fetched: MakeFetched
+) -> None:
+    stub, _ = hub
+    stub.refuse = (403, "GatedRepo")
+    flash = fetched()
+
+    found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)
+    assert "terms that this token's owner has not accepted" in found["message"]
+    assert "model.credentialsSecret" in found["message"]
+    assert flash.condition("Progressing")["status"] == "False"
+
+    stub.refuse = None
+    flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
+
+
+def test_a_file_that_is_not_what_the_hub_lists_is_never_served(hub: tuple[HubStub, str], fetched: MakeFetched) -> None:
+    stub, _ = hub
+    (shard,) = [path.name for path in stub.folder.glob("*.safetensors")]
+    stub.spoil[shard] = 1000
+    flash = fetched()
+
+    found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)
+    assert shard in found["message"]
+    assert "expected SHA-256" in found["message"]
+
+
+def test_a_secret_that_is_not_there_is_named_with_how_to_make_it(fetched: MakeFetched) -> None:
+    flash = fetched(credentialsSecret="forgotten")
+
+    found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)
+    assert "kubectl create secret generic forgotten" in found["message"]
+
+
+def test_a_folder_that_the_pod_may_not_write_is_told_with_how_to_make_it(fetched: MakeFetched, tmp_path: Path) -> None:
+    os.chown(tmp_path / "cache", 0, 0)
+    flash = fetched()
+
+    found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)
+    assert "the claim hub-cache cannot be written by user 65532" in found["message"]

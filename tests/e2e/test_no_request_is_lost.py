@@ -1,0 +1,218 @@
+"""Users send requests through the Service all the time, and none of them is lost, whatever becomes of the replicas.
+
+Real are the Service, kube-proxy, kubelet, launcher, gate, flash-drain and the operator. The engines are stubs, for a
+real one gets neither slow nor well when a test wants it; the last test has real ones, and clients that keep their
+connections.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from cluster_fixtures import LocalCluster
+from e2e.engine_stubs import engine_stub_program, play, stub_spec
+from e2e.load import Client, Load
+from e2e.processes import command_of, processes_of
+from stage import Flash, apply, operator_pods, wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+
+MakeFlash = Callable[..., Flash]
+
+REPLICAS = 3
+LEAST_REQUESTS = 5000
+SHORT = tuple(Client(f"short {number}", (8, 40)) for number in range(12))
+LONG = tuple(Client(f"long {number}", (2000, 4000)) for number in range(2))
+"""5 to 10 s and more each: only who waits for requests that are under way does not lose them."""
+
+
+@pytest.fixture
+def gpus(stage: LocalCluster) -> Iterator[Callable[[int], None]]:
+    yield stage.set_gpus
+    stage.set_gpus(2)
+
+
+@pytest.fixture
+def fleet(stage: LocalCluster, namespace: str, tiny: MakeFlash, gpus: Callable[[int], None]) -> Flash:
+    """Three replicas that serve, and room for a fourth."""
+    gpus(2 * REPLICAS + 2)
+    apply(stage, engine_stub_program(namespace))
+    flash = tiny(replicas=REPLICAS, **stub_spec(rollout={"maxSlowdownPercent": 40}))
+    flash.wait_for("Ready", "True", "Passed", seconds=180)
+    return flash
+
+
+def names(flash: Flash) -> set[str]:
+    return {pod["metadata"]["name"] for pod in flash.pods()}
+
+
+def settled(flash: Flash) -> bool:
+    """As many replicas as wanted serve, and none is left over."""
+    return len(flash.endpoints()) == len(flash.pods()) == REPLICAS and flash.condition("Ready").get("status") == "True"
+
+
+@contextmanager
+def story(load: Load, flash: Flash, name: str) -> Iterator[None]:
+    """Something happens while users are at work; it is over when all replicas serve again."""
+    load.story, began = name, time.monotonic()
+    yield
+    wait_until(lambda: settled(flash), f"{name}: all replicas serve again", seconds=300)
+    time.sleep(3)
+    lost = sum(failure.startswith(f"{name}:") for failure in load.failed)
+    print(f"{name}: {time.monotonic() - began:.0f} s, {load.answered[name]} requests answered, {lost} lost")
+
+
+ONE_THREAD_EACH = [
+    {"name": "OMP_NUM_THREADS", "value": "1"},
+    {"name": "VLLM_CPU_OMP_THREADS_BIND", "value": "nobind"},
+]
+"""Two engines, each with a thread for every core that waits by spinning, leave two cores to nobody."""
+
+
+def roll_forward(flash: Flash, tiny: MakeFlash, gpus: Callable[[int], None]) -> None:
+    """There is room for one more: no moment with fewer than three endpoints."""
+    before, least = names(flash), REPLICAS
+    tiny(replicas=REPLICAS, **stub_spec(version="2", rollout={"maxSlowdownPercent": 40}))
+
+    def rolled() -> bool:
+        nonlocal least
+        least = min(least, len(flash.endpoints()))
+        return not names(flash) & before and settled(flash)
+
+    wait_until(rolled, "all replicas are of the new template", seconds=300)
+    assert least == REPLICAS, "the new one comes first where two GPUs are free"
+    gpus(2 * REPLICAS)
+
+
+def roll_back(flash: Flash, tiny: MakeFlash) -> None:
+    """A template that makes engines three times as slow; now one has to go before the next one comes."""
+    tiny(
+        replicas=REPLICAS,
+        **stub_spec("slow:factor=3", version="2", rollout={"maxSlowdownPercent": 40}, readiness=lenient()),
+    )
+    found = flash.wait_for("Ready", "False", "RolledBack", seconds=180)
+    assert "slower than the former one" in found["message"]
+    assert flash.status()["rollout"]["state"] == "RolledBack"
+    tiny(replicas=REPLICAS, **stub_spec(version="2", rollout={"maxSlowdownPercent": 40}))
+
+
+def lenient() -> dict[str, Any]:
+    """The floor lets it pass; what stops it is that those before were faster."""
+    readiness: dict[str, Any] = stub_spec()["readiness"]
+    return {**readiness, "minDecodeTokensPerSecond": 50}
+
+
+def quarantine_and_release(flash: Flash) -> None:
+    (slow, *_) = sorted(names(flash))
+    play(flash, slow, "slow:factor=6")
+    wait_until(lambda: quarantine_of(flash, slow) == "Granted", "it is taken out", seconds=120)
+    wait_until(lambda: len(flash.endpoints()) == REPLICAS - 1, "its endpoint goes", seconds=30)
+    play(flash, slow, "well_again")
+    wait_until(lambda: len(flash.endpoints()) == REPLICAS, "it serves again", seconds=120)
+
+
+def quarantine_of(flash: Flash, name: str) -> str | None:
+    (found,) = [pod for pod in flash.status()["pods"] if pod["name"] == name]
+    quarantine: str | None = found.get("quarantine")
+    return quarantine
+
+
+def evict(flash: Flash, name: str) -> str:
+    """As `kubectl drain` does; returns what the API server says where it refuses."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": flash.namespace}}
+    path = f"/api/v1/namespaces/{flash.namespace}/pods/{name}/eviction"
+    done = flash.cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body), check=False)
+    return done.stderr if done.returncode else ""
+
+
+def drain(flash: Flash) -> None:
+    """Two replicas are to leave at once, and the second one may not."""
+    first, second, *_ = sorted(names(flash))
+    assert evict(flash, first) == ""
+    refused = evict(flash, second)
+    assert "disruption budget" in refused
+    wait_until(lambda: first not in names(flash), "it is on its way out", seconds=30)
+    wait_until(lambda: evict(flash, second) == "", "its successor has passed, and the second one may go", seconds=180)
+
+
+def restart_gates(flash: Flash) -> None:
+    for count, pod in enumerate(flash.pods(), 1):
+        (gate,) = [pid for pid in processes_of(pod["metadata"]["uid"]) if "flash-gate" in command_of(pid)]
+        os.kill(gate, signal.SIGKILL)
+        wait_until(partial(gates_are_back, flash, count), "the kubelet starts it anew", seconds=60)
+        wait_until(lambda: settled(flash), "its replica serves again", seconds=60)
+
+
+def gates_are_back(flash: Flash, restarts: int) -> bool:
+    gates = [s for pod in flash.pods() for s in pod["status"]["initContainerStatuses"] if s["name"] == "gate"]
+    return bool(sum(gate["restartCount"] for gate in gates) == restarts)
+
+
+def kill_operator(flash: Flash) -> None:
+    (operator,) = operator_pods(flash.cluster)
+    for pid in processes_of(operator["metadata"]["uid"]):
+        os.kill(pid, signal.SIGKILL)
+
+    def came_back() -> bool:
+        (pod,) = operator_pods(flash.cluster)
+        (container,) = pod["status"]["containerStatuses"]
+        return bool(container["restartCount"] and container["ready"])
+
+    wait_until(came_back, "the kubelet starts the operator anew", seconds=120)
+
+
+def test_over_all_that_happens_to_a_fleet(fleet: Flash, tiny: MakeFlash, gpus: Callable[[int], None]) -> None:
+    with Load(fleet.address(), "tiny", (*SHORT, *LONG)) as load:
+        with story(load, fleet, "rolling update"):
+            roll_forward(fleet, tiny, gpus)
+        with story(load, fleet, "restart of every gate"):
+            restart_gates(fleet)
+        with story(load, fleet, "SIGKILL of the operator"):
+            kill_operator(fleet)
+        with story(load, fleet, "quarantine and release"):
+            quarantine_and_release(fleet)
+        with story(load, fleet, "eviction of two replicas"):
+            drain(fleet)
+        with story(load, fleet, "rollout that is rolled back"):
+            roll_back(fleet, tiny)
+        load.story = "after"
+        wait_until(lambda: load.total >= LEAST_REQUESTS, f"{LEAST_REQUESTS} requests", seconds=600)
+    print(f"{load.total} requests answered, {len(load.failed)} lost")
+    assert load.failed == []
+
+
+def test_with_real_engines_and_clients_that_keep_their_connections(
+    tiny: MakeFlash, gpus: Callable[[int], None]
+) -> None:
+    gpus(4)
+    spec = {"replicas": 2, "readiness": {"minDecodeTokensPerSecond": 1}, "engine": {"extraEnv": ONE_THREAD_EACH}}
+    flash = tiny(**spec)
+    flash.wait_for("Ready", "True", "Passed", seconds=600)
+    before = names(flash)
+    users = (Client("keeps its connection", (8, 16), keeps_connection=True, pause_seconds=0.2), Client("new", (8, 16)))
+    with Load(flash.address(), "tiny", users) as load:
+        load.story = "rolling update of real engines"
+        tiny(**spec, drain={"timeoutSeconds": 61})
+        wait_until(lambda: not names(flash) & before, "both were replaced", seconds=600)
+        flash.wait_for("Ready", "True", "Passed", seconds=600)
+    print(f"real engines: {load.total} requests answered, {len(load.failed)} lost")
+    assert load.failed == []
+    assert load.total > 100
+
+
+def test_without_a_drain_requests_are_lost(fleet: Flash, tiny: MakeFlash) -> None:
+    """What the tests above count can happen: this is the fleet of before, and nobody waits for its requests."""
+    tiny(replicas=REPLICAS, **stub_spec(version="no drain", drain={"timeoutSeconds": 0}))
+    wait_until(lambda: settled(fleet) and fleet.status()["rollout"]["state"] == "Settled", "it is rolled", seconds=300)
+    with Load(fleet.address(), "tiny", LONG * 3) as load:
+        time.sleep(5)
+        (first, *_) = sorted(names(fleet))
+        assert evict(fleet, first) == ""
+        wait_until(lambda: load.failed, "a request is lost", seconds=60)

@@ -1,0 +1,58 @@
+"""Every checkpoint that went wrong in a way that its headers show: its sentence is in status, in seconds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster_fixtures import LocalCluster
+from flash_operator.api.names import API_VERSION, KIND
+from image_builder.layout import image_named
+from spoilt import SPOILT, Spoilt
+from stage import apply, get_json, model_claim, wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+REFUSED = [row for row in SPOILT if row.severity == "refused" and row.code]
+CLAIM = "spoilt"
+
+
+@pytest.fixture
+def spoilt(stage: LocalCluster, namespace: str, tmp_path: Path) -> Iterator[dict[str, Spoilt]]:
+    """By the name of its deployment; all of them in one claim, and GPUs for all at once."""
+    rows = {f"spoilt-{number}": row for number, row in enumerate(REFUSED)}
+    tmp_path.chmod(0o755)
+    for name, row in rows.items():
+        row.save(tmp_path / name)
+    apply(stage, *model_claim(namespace, str(tmp_path), CLAIM))
+    stage.set_gpus(2 * len(rows))
+    yield rows
+    stage.set_gpus(2)
+
+
+def a_deployment(name: str, namespace: str) -> dict[str, Any]:
+    """Of no Custom engine: a DeepSeek-V4 is expected, and a whole one."""
+    engine = {"image": image_named("engine-cpu").tag, "imagePullPolicy": "Never"}
+    spec = {"model": {"source": f"pvc://{CLAIM}/{name}"}, "engine": engine}
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def test_each_says_in_status_what_is_wrong_with_it(
+    stage: LocalCluster, namespace: str, spoilt: dict[str, Spoilt]
+) -> None:
+    apply(stage, *(a_deployment(name, namespace) for name in spoilt))
+
+    def verdicts() -> dict[str, Any]:
+        found = get_json(stage, "dsf", "-n", namespace)["items"]
+        told = {flash["metadata"]["name"]: flash.get("status", {}).get("pods", []) for flash in found}
+        return {name: pods[0] for name, pods in told.items() if pods and pods[0]["reason"] != "EngineStarting"}
+
+    wait_until(lambda: len(verdicts()) == len(spoilt), "all have their verdict", seconds=400)
+    wrong = {
+        row.name: (pod["reason"], pod["message"])
+        for name, pod in verdicts().items()
+        if (row := spoilt[name]) and (pod["reason"] != "ModelRejected" or row.names not in pod["message"])
+    }
+    assert wrong == {}
+    assert len(spoilt) >= 20

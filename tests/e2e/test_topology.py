@@ -1,0 +1,296 @@
+"""Links, from the labeller's reading to the flags of an engine, and back when an engine finds out the hard way."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster_fixtures import LocalCluster
+from e2e.engine_stubs import engine_stub_program, stub_spec
+from image_builder.build import ensure_image
+from image_builder.layout import cache_root, image_named
+from local_cluster.binaries import binary
+from local_cluster.oci_archive import write_archive
+from node.readings import read_machine
+from stage import OPERATOR_NAMESPACE, Flash, apply, clear_node, get_json, install_operator, operator_pods, wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+MakeFlash = Callable[..., Flash]
+Probing = Callable[[str], None]
+
+PREFIX = "deepseekflash.dev/"
+ENFORCED = "pod-security.kubernetes.io/enforce"
+MACHINE = "max-q-pair-node"
+START_SECONDS = 400
+HANG_SECONDS = 20
+START_TO_SILENCE_SECONDS = 30
+"""Of a container with the stub: its flags are handed over, Python starts, and it says its last word."""
+
+
+@pytest.fixture(scope="module")
+def probing(stage: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probing]:
+    """The chart with a labeller that publishes a saved dump, and tests of links that end as told."""
+    folder = tmp_path_factory.mktemp("probe-stubs")
+    node, operator = (ensure_image(image_named(name), cache_root()) for name in ("node", "operator"))
+    stage.import_image(node)
+    dump = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "dump", "namespace": OPERATOR_NAMESPACE}}
+    apply(stage, {**dump, "data": {"dump.json": read_machine(MACHINE, folder).to_text()}})
+
+    def install(verdict: str) -> None:
+        image = f"localhost/flash/probe-stub:{verdict}"
+        archive = folder / f"{verdict}.tar"
+        write_archive(archive, image, binary("probe-stub"), called="flash-probe", environment={"PROBE_STUB": verdict})
+        stage.import_image(archive)
+        install_operator(
+            stage,
+            operator,
+            probe__enabled="true",
+            probe__image=image,
+            labeller__enabled="true",
+            labeller__image__repository="localhost/flash/node",
+            labeller__image__tag="dev",
+            labeller__image__pullPolicy="Never",
+            labeller__intervalSeconds="2",
+            labeller__dumpConfigMap="dump",
+        )
+        # The operator before this one may have tested the links meanwhile, with its own stub.
+        wait_until(lambda: len(operator_pods(stage)) == 1, "the operator before is gone", seconds=60)
+        stage.kubectl("delete", "jobs", "--all", "-n", OPERATOR_NAMESPACE)
+        stage.kubectl("label", "node", stage.node_name, f"{PREFIX}gpu-p2p-", f"{PREFIX}gpu-p2p-driver-")
+        stage.kubectl("annotate", "node", stage.node_name, f"{PREFIX}gpu-p2p-attempt-")
+
+    yield install
+    install_operator(stage, operator)
+    # The labeller has labelled the node anew after each test, until now.
+    wait_until(lambda: not labeller_pods(stage), "the labeller is gone", seconds=60)
+    clear_node(stage)
+
+
+def labeller_pods(cluster: LocalCluster) -> list[dict[str, Any]]:
+    pods = get_json(cluster, "pods", "-n", OPERATOR_NAMESPACE)["items"]
+    return [pod for pod in pods if any(o["kind"] == "DaemonSet" for o in pod["metadata"].get("ownerReferences", []))]
+
+
+def labels(cluster: LocalCluster) -> dict[str, str]:
+    """Ours, without their prefix."""
+    return {k.removeprefix(PREFIX): v for k, v in cluster.node_labels().items() if k.startswith(PREFIX)}
+
+
+def jobs(cluster: LocalCluster) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = get_json(cluster, "jobs", "-n", OPERATOR_NAMESPACE)["items"]
+    return found
+
+
+def node_events(cluster: LocalCluster) -> list[tuple[str, str]]:
+    events = get_json(cluster, "events.events.k8s.io", "-n", "default")["items"]
+    ours = [event for event in events if event["regarding"].get("name") == cluster.node_name]
+    return [(event["reason"], event.get("note", "")) for event in ours]
+
+
+def told(cluster: LocalCluster, reason: str) -> list[str]:
+    """What the node's events with this reason say; they come a moment after the label."""
+
+    def look() -> list[str]:
+        return [note for seen, note in node_events(cluster) if seen == reason]
+
+    return wait_until(look, f"an event {reason}", seconds=30)
+
+
+def engine_processes(flash: Flash) -> list[int]:
+    """Everything in the engine's container but its launcher."""
+    (engine,) = flash.pod()["status"]["containerStatuses"]
+    mark = engine["containerID"].rpartition("/")[2]
+    pids = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            inside = mark in (process / "cgroup").read_text()
+            launcher = b"flash-launch" in (process / "cmdline").read_bytes()
+        except OSError:
+            continue  # it ended while we looked
+        if inside and not launcher:
+            pids.append(int(process.name))
+    return pids
+
+
+def prove_links(cluster: LocalCluster, probing: Probing) -> None:
+    probing("healthy")
+    wait_until(lambda: labels(cluster).get("gpu-p2p") == "verified", "the links are verified", seconds=120)
+    wait_until(lambda: not jobs(cluster), "the test's Job is gone", seconds=60)
+
+
+def test_from_a_reading_and_a_test_to_flags_that_each_say_why(
+    stage: LocalCluster, probing: Probing, tiny: MakeFlash
+) -> None:
+    probing("healthy")
+
+    wait_until(lambda: labels(stage).get("gpu-p2p") == "verified", "the links are verified", seconds=120)
+    found = labels(stage)
+    assert (found["gpu-link"], found["gpu-p2p-probe"]) == ("node", "v1-stub")
+    assert (found["gpu-p2p-driver"], found["gpu-p2p-cards"]) == (found["gpu-driver"], found["gpu-cards"])
+    told(stage, "PeerToPeerVerified")
+    wait_until(lambda: not jobs(stage), "the test's Job is gone", seconds=60)
+
+    flash = tiny()
+    flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
+    (pod,) = flash.status()["pods"]
+    assert (pod["row"], pod["link"], pod["p2p"]) == ("T3", "node", "verified")
+    assert any("NCCL_P2P_LEVEL=PHB (probe: T3: gpu-link=node, gpu-p2p=verified" in flag for flag in pod["flags"])
+    described = stage.kubectl("describe", "dsf", flash.name, "-n", flash.namespace).stdout
+    assert "NCCL_P2P_LEVEL=PHB (probe:" in described
+    assert "FlagsTaken" in described
+
+
+def test_an_engine_is_bound_to_the_numa_node_of_its_cards_where_that_is_asked_for(
+    stage: LocalCluster, probing: Probing, tiny: MakeFlash
+) -> None:
+    """By a real numactl under the runtime's seccomp profile, as a user who is not root."""
+    probing("healthy")
+    wait_until(lambda: labels(stage).get("gpu-numa-nodes") == "0-0", "the node's label", seconds=60)
+
+    flash = tiny(interconnect={"numaBinding": "CpusAndMemory"})
+    assert "SYS_NICE" in flash.wait_for("Ready", "False", "FailedCreate")["message"], "the namespace is restricted"
+    stage.kubectl("label", "namespace", flash.namespace, f"{ENFORCED}=privileged", "--overwrite")
+    flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
+    (pod,) = flash.status()["pods"]
+    assert any(flag.startswith("--numa-bind-nodes 0 0 (label: ") for flag in pod["flags"])
+    assert any(is_bound_to(pid, 0) for pid in engine_processes(flash))
+
+
+def is_bound_to(pid: int, node: int) -> bool:
+    """By the kernel's own word (proc_pid_numa_maps(5)): all memory of the process has this policy."""
+    try:
+        return f" bind:{node} " in Path(f"/proc/{pid}/numa_maps").read_text()
+    except OSError:
+        return False  # it ended while we looked
+
+
+def test_a_test_of_links_gives_its_gpus_to_an_engine_at_once(
+    stage: LocalCluster, probing: Probing, tiny: MakeFlash
+) -> None:
+    probing("forever")
+    wait_until(lambda: any(job["status"].get("ready") for job in jobs(stage)), "the test runs", seconds=120)
+
+    flash = tiny()
+
+    wait_until(lambda: flash.pods() and flash.pod()["spec"].get("nodeName"), "the engine is bound", seconds=60)
+    wait_until(lambda: not jobs(stage), "the test is gone", seconds=60)
+    assert labels(stage)["gpu-p2p"] == "granted", "a test that was given up says nothing"
+
+
+def test_links_that_hang_make_the_next_engine_safe(stage: LocalCluster, probing: Probing, tiny: MakeFlash) -> None:
+    probing("hang")
+    wait_until(lambda: labels(stage).get("gpu-p2p") == "hang", "the links are known to hang", seconds=120)
+    assert all("iommu=pt" in note for note in told(stage, "PeerToPeerBroken"))
+
+    flash = tiny()
+
+    flash.wait_for("TopologyResolved", "True", seconds=120)
+    annotation = wait_until(
+        lambda: flash.pod()["metadata"]["annotations"].get(f"{PREFIX}engine-flags"), "flags", seconds=60
+    )
+    assert json.loads(annotation)["row"] == "T7"
+    assert "--disable-custom-all-reduce" in annotation
+
+
+def test_an_engine_that_hangs_with_fast_flags_recovers_with_the_safe_ones_and_its_node_is_labelled(
+    stage: LocalCluster, probing: Probing, tiny: MakeFlash
+) -> None:
+    prove_links(stage, probing)
+    flash = tiny(interconnect={"hangSeconds": HANG_SECONDS})
+    wait_until(lambda: _engine_loads(flash), "the engine is loading", seconds=120, pause=0.1)
+
+    for pid in engine_processes(flash):
+        os.kill(pid, signal.SIGSTOP)
+
+    flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
+    (pod,) = flash.status()["pods"]
+    assert pod["flagsOrigin"] == "recovery"
+    assert pod["incident"].startswith("hang under row T3")
+    (engine,) = flash.pod()["status"]["containerStatuses"]
+    assert engine["restartCount"] == 0, "in place"
+    wait_until(lambda: labels(stage)["gpu-p2p"] == "hang", "the node is labelled", seconds=60)
+    assert labels(stage)["gpu-p2p-probe"] == "engine"
+    assert any("recovered with the safe flags" in note for note in told(stage, "PeerToPeerBroken"))
+    flash.wait_for("TopologyResolved", "True", "FlagsDerived", seconds=60)
+
+
+def test_a_stub_that_stops_after_its_load_recovers_in_time_and_its_node_is_labelled(
+    stage: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
+) -> None:
+    prove_links(stage, probing)
+    apply(stage, engine_stub_program(namespace))
+    spec = stub_spec(interconnect={"hangSeconds": HANG_SECONDS})
+    spec["engine"]["extraArgs"].append("--hangs-with-peer-to-peer")
+    flash = tiny(**spec)
+
+    flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
+
+    (pod,) = flash.status()["pods"]
+    (engine,) = flash.pod()["status"]["containerStatuses"]
+    assert (pod["flagsOrigin"], engine["restartCount"]) == ("recovery", 0)
+    found = re.match(r"hang under row T3 at (\S+) \(S2\): after the weights were loaded", pod["incident"])
+    assert found, pod["incident"]
+    began = datetime.fromisoformat(engine["state"]["running"]["startedAt"])
+    assert (datetime.fromisoformat(found[1]) - began).total_seconds() < HANG_SECONDS + START_TO_SILENCE_SECONDS
+    wait_until(lambda: labels(stage)["gpu-p2p"] == "hang", "the node is labelled", seconds=60)
+
+
+def test_a_verdict_that_turns_restarts_nobody_and_makes_the_next_pod_safe(
+    stage: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
+) -> None:
+    prove_links(stage, probing)
+    apply(stage, engine_stub_program(namespace))
+    flash = tiny(**stub_spec())
+    flash.wait_for("Ready", "True", "Passed", seconds=120)
+    before = flash.pod()["metadata"]
+    assert flash.status()["pods"][0]["row"] == "T3"
+
+    stage.kubectl("label", "node", stage.node_name, f"{PREFIX}gpu-p2p=hang", "--overwrite")
+
+    found = flash.wait_for("TopologyResolved", "False", "FlagsOutdated", seconds=60)
+    assert before["name"] in found["message"]
+    assert flash.condition("Ready")["status"] == "True"
+    assert flash.pod()["metadata"]["uid"] == before["uid"]
+    stage.kubectl("delete", "pod", before["name"], "-n", flash.namespace)
+    wait_until(lambda: _row_of_another_than(flash, before["uid"]) == "T7", "the next pod is safe", seconds=120)
+    flash.wait_for("TopologyResolved", "True", "FlagsDerived", seconds=120)
+    assert "--disable-custom-all-reduce" in json.dumps(flash.status()["pods"])
+
+
+def test_a_label_that_somebody_mistyped_is_named_with_its_node_and_its_value(
+    stage: LocalCluster, tiny: MakeFlash, namespace: str
+) -> None:
+    mistyped = (f"{PREFIX}labels-managed=false", f"{PREFIX}gpu-link=pbh", f"{PREFIX}gpu-p2p=verified")
+    stage.kubectl("label", "node", stage.node_name, *mistyped, "--overwrite")
+    apply(stage, engine_stub_program(namespace))
+    flash = tiny(**stub_spec())
+
+    found = flash.wait_for("TopologyResolved", "False", "LabelNotUnderstood", seconds=120)
+
+    assert f"node {stage.node_name}: {PREFIX}gpu-link='pbh' is none of nvlink" in found["message"]
+    flash.wait_for("Ready", "True", "Passed", seconds=120)
+    assert flash.status()["pods"][0]["row"] == "T8"
+
+
+def _row_of_another_than(flash: Flash, uid: str) -> str | None:
+    """Of the flags that the pod after this one was handed over."""
+    texts = [
+        pod["metadata"].get("annotations", {}).get(f"{PREFIX}engine-flags")
+        for pod in flash.pods()
+        if pod["metadata"]["uid"] != uid
+    ]
+    return json.loads(texts[0])["row"] if texts and texts[0] else None
+
+
+def _engine_loads(flash: Flash) -> bool:
+    """Its processes are there, and it is not healthy yet: a moment in which real ones hang."""
+    pods = flash.pods()
+    running = bool(pods) and any("running" in c["state"] for c in pods[0]["status"].get("containerStatuses", []))
+    return running and len(engine_processes(flash)) > 1

@@ -1,0 +1,191 @@
+"""Rollouts judged by speed: what stops one, what takes it back, and what tries it again."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from builders import SETTINGS, a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
+from flash_operator.api.names import REVISION_ANNOTATION
+from flash_operator.api.v1alpha1 import FlashDeployment
+from flash_operator.core.gate_result import GateResult
+from flash_operator.core.observed import Observed, RawObject
+from flash_operator.core.plan import Plan, plan
+from flash_operator.core.replica import Replica
+from flash_operator.core.resources.deployment import pod_template
+from flash_operator.core.revision import revision_of
+from flash_operator.core.rollout import Proven, Rollout, decide, proven_config
+
+OLD = pod_template(a_flash(), SETTINGS)
+NEW_SPEC: dict[str, Any] = {"engine": {"contextTokens": 4096}, "replicas": 2}
+PROVEN = Proven(revision_of(OLD), OLD, 85.0)
+
+
+def a_fast(speed: float) -> GateResult:
+    return a_gate(measurement={"decodeTokensPerSecond": speed})
+
+
+def a_replica(template: RawObject, gate: GateResult | None, name: str = "flash-a", *, ready: bool = True) -> Replica:
+    pod = a_pod(name, ready=ready)
+    pod["metadata"]["annotations"][REVISION_ANNOTATION] = revision_of(template)
+    return Replica(pod=pod, node=None, derived=None, gate=gate)
+
+
+def rolled(*new: GateResult | None, proven: Proven | None = PROVEN, **rollout: Any) -> Rollout:
+    """A rollout under way: new replicas with these gates beside an old one that is fast."""
+    flash = a_flash(**NEW_SPEC, rollout=rollout)
+    wanted = pod_template(flash, SETTINGS)
+    replicas = [a_replica(wanted, gate, f"flash-n{n}", ready=gate is None or gate.passed) for n, gate in enumerate(new)]
+    return decide(flash, wanted, [a_replica(OLD, a_fast(85.0), "flash-old"), *replicas], proven, None)
+
+
+NEW = pod_template(a_flash(**NEW_SPEC), SETTINGS)
+DECISIONS: dict[str, tuple[Rollout, str, RawObject, str]] = {
+    "nothing new has come yet": (rolled(), "Rolling", NEW, "those before decoded 85.0 tok/s"),
+    "a new one is starting": (rolled(a_gate("EngineStarting")), "Rolling", NEW, "one by one"),
+    "a new one is as fast": (rolled(a_fast(84.0)), "Rolling", NEW, "one by one"),
+    "a new one is slower by as much as allowed": (rolled(a_fast(76.5)), "Rolling", NEW, "one by one"),
+    "a new one is slower than that": (
+        rolled(a_fast(76.0)), "RolledBack", OLD,
+        "flash-n0 decodes 76.0 tok/s with the new template, 11 % slower than the former one with 85.0, and rollout."),
+    "as slow, and more is allowed": (rolled(a_fast(60.0), maxSlowdownPercent=30), "Rolling", NEW, "one by one"),
+    "the second new one is slow": (rolled(a_fast(85.0), a_fast(50.0)), "RolledBack", OLD, "flash-n1 decodes 50.0"),
+    "a new one has a dead draft": (rolled(a_gate("DraftDead", "0 of 90")), "RolledBack", OLD, "DraftDead: 0 of 90"),
+    "a new one missed its floor": (rolled(a_gate("TooSlow", "41 tok/s")), "RolledBack", OLD, "TooSlow: 41 tok/s"),
+    "a new one cannot be measured": (rolled(a_gate("Inconclusive")), "Rolling", NEW, "one by one"),
+    "the engine of a new one ended once": (
+        rolled(a_gate("EngineExited", engine={"starts": 1})), "Rolling", NEW, "one by one"),
+    "the engine of a new one ends again and again": (
+        rolled(a_gate("EngineExited", "no weights", engine={"starts": 3})), "RolledBack", OLD, "no weights"),
+    "the checkpoint of a new one was rejected once, when its hub may have been away": (
+        rolled(a_gate("ModelRejected", engine={"starts": 1})), "Rolling", NEW, "one by one"),
+    "the checkpoint of a new one is rejected again and again": (
+        rolled(a_gate("ModelRejected", "3 tensors", engine={"starts": 3})), "RolledBack", OLD, "3 tensors"),
+    "the model of a new one could not be fetched once": (
+        rolled(a_gate("ModelUnavailable", delivery={"phase": "Failed", "attempts": 1})), "Rolling", NEW, "one by one"),
+    "the model of a new one cannot be fetched": (
+        rolled(a_gate("ModelUnavailable", "no revision", delivery={"phase": "Failed", "attempts": 3})),
+        "RolledBack", OLD, "no revision"),
+    "the image of a new one has no plugin": (
+        rolled(a_gate("PluginAbsent", "never said")), "RolledBack", OLD, "never said"),
+    "there is nothing to compare with": (rolled(a_fast(5.0), proven=None), "Settled", NEW, "no replica has proved"),
+    "nothing to go back to": (rolled(a_gate("DraftDead"), proven=None), "Settled", NEW, "no replica has proved"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rollout", "state", "template", "told"), DECISIONS.values(), ids=DECISIONS.keys())
+def test_a_rollout_where(rollout: Rollout, state: str, template: RawObject, told: str) -> None:
+    in_force = revision_of(rollout.template)
+    assert rollout.state == state
+    assert (in_force == revision_of(OLD)) is (template is OLD)
+    assert told in rollout.message
+
+
+def test_a_pause_stops_it_where_it_is() -> None:
+    paused = rolled(a_fast(84.0), state="Paused")
+    assert (paused.state, revision_of(paused.template) == revision_of(OLD)) == ("Paused", False)
+
+
+def taken_back(flash: FlashDeployment) -> tuple[RawObject, Rollout]:
+    wanted = pod_template(flash, SETTINGS)
+    return wanted, decide(flash, wanted, [a_replica(wanted, a_fast(40.0))], PROVEN, None)
+
+
+AGAIN: dict[str, tuple[dict[str, Any], bool]] = {
+    "nothing changed": ({}, False),
+    "another number of replicas, as an autoscaler sets it": ({"replicas": 5}, False),
+    "another template": ({"engine": {"contextTokens": 8192}}, True),
+    "a lower floor": ({"readiness": {"minDecodeTokensPerSecond": 30}}, True),
+    "more slowdown allowed": ({"rollout": {"maxSlowdownPercent": 60}}, True),
+}
+
+
+@pytest.mark.parametrize(("changes", "again"), AGAIN.values(), ids=AGAIN.keys())
+def test_what_was_taken_back_is_tried_again_after(changes: dict[str, Any], again: bool) -> None:  # noqa: FBT001
+    _, first = taken_back(a_flash(**NEW_SPEC))
+    flash = a_flash(**{**NEW_SPEC, **changes})
+    wanted = pod_template(flash, SETTINGS)
+
+    later = decide(flash, wanted, [a_replica(OLD, a_fast(85.0))], PROVEN, first.to_status())
+
+    assert (later.state == "Rolling") is again
+    if not again:
+        assert later.message == first.message, "it goes on telling why"
+
+
+def test_a_template_is_proven_once_all_replicas_passed_with_it_and_by_its_first_speed() -> None:
+    flash = a_flash(replicas=2)
+    one, other = a_replica(OLD, a_fast(84.0), "a"), a_replica(OLD, a_fast(88.0), "b")
+    assert decide(flash, OLD, [one], None, None).proven is None, "one is missing"
+    assert decide(flash, OLD, [one, a_replica(OLD, a_gate("TooSlow"), "b", ready=False)], None, None).proven is None
+
+    proven = decide(flash, OLD, [one, other], None, None).proven
+
+    assert proven == Proven(revision_of(OLD), OLD, 86.0)
+
+
+def test_a_slow_new_template_does_not_prove_itself_by_having_come_everywhere() -> None:
+    """The operator was away while the last replica was replaced: it is still slower than what was before."""
+    flash = a_flash(**{**NEW_SPEC, "replicas": 1})
+    wanted = pod_template(flash, SETTINGS)
+    assert decide(flash, wanted, [a_replica(wanted, a_fast(40.0))], PROVEN, None).state == "RolledBack"
+
+
+def test_it_is_read_as_it_was_written_and_nothing_else_is_believed() -> None:
+    assert Proven.read(proven_config(a_flash(), PROVEN)) == PROVEN
+    assert Proven.read(None) is None
+    for text in ("{", "[]", '{"revision": "a"}'):
+        assert Proven.read({"data": {"proven.json": text}}) is None
+
+
+def a_site(*gates: GateResult, live_status: RawObject | None = None) -> Observed:
+    flash = a_flash(**{**NEW_SPEC, "replicas": len(gates)})
+    pods = []
+    for number, gate in enumerate(gates):
+        pod = a_pod(f"flash-{number}", ready=gate.passed)
+        pod["metadata"]["annotations"][REVISION_ANNOTATION] = revision_of(pod_template(flash, SETTINGS))
+        pods.append(pod)
+    return an_observed(
+        flash,
+        pods=tuple(pods),
+        nodes=(a_node(),),
+        gates={f"flash-{number}": gate for number, gate in enumerate(gates)},
+        children=(a_live_deployment(flash), proven_config(flash, PROVEN)),
+        live_status=live_status,
+    )
+
+
+def the_deployment(wanted: Plan) -> RawObject:
+    (made,) = [child for child in wanted.apply if child["kind"] == "Deployment"]
+    return made
+
+
+def test_the_former_template_is_applied_and_status_says_with_which_figures() -> None:
+    wanted = plan(a_site(a_fast(40.0)))
+
+    assert the_deployment(wanted)["spec"]["template"] == OLD
+    for name in ("Ready", "Progressing"):
+        found = condition(wanted.status, name)
+        assert (found["status"], found["reason"]) == ("False", "RolledBack")
+        assert "40.0 tok/s" in found["message"]
+        assert "85.0" in found["message"]
+    assert [event.reason for event in wanted.events].count("RolledBack") == 1
+    assert wanted.status is not None
+    assert wanted.status["rollout"]["provenTokensPerSecond"] == 85
+
+
+def test_it_is_told_once_and_stays_taken_back() -> None:
+    observed = a_site(a_fast(40.0))
+    first = plan(observed)
+    again = plan(replace(observed, live_status=first.status or {}))
+    assert the_deployment(again)["spec"]["template"] == OLD
+    assert "RolledBack" not in [event.reason for event in again.events]
+
+
+def test_a_fast_one_becomes_the_one_to_compare_with() -> None:
+    wanted = plan(a_site(a_fast(84.0)))
+    (written,) = [child for child in wanted.apply if child["metadata"]["name"] == "flash-proven"]
+    proven = Proven.read(written)
+    assert proven is not None
+    assert (proven.revision != PROVEN.revision, proven.decode_tokens_per_second) == (True, 84.0)
+    assert condition(wanted.status, "Ready")["status"] == "True"

@@ -1,0 +1,115 @@
+"""When a rollout brings the next replica before it takes one away."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from builders import a_flash, a_live_deployment, a_node, a_pod, an_observed, an_unschedulable_pod
+from flash_operator.core.observed import GpuSupply, RawObject
+from flash_operator.core.plan import plan
+from flash_operator.core.resources.deployment import ONE_BY_ONE, SURGE
+
+NEWER: dict[str, Any] = {"engine": {"contextTokens": 4096}}
+TAINT = {"key": "nvidia.com/gpu", "effect": "NoSchedule"}
+
+
+def a_gpu_node(name: str, *, ready: bool = True, gpus: str = "2", **spec: Any) -> RawObject:
+    node = a_node(name)
+    node["spec"] = spec
+    status = "True" if ready else "Unknown"
+    node["status"] = {"allocatable": {"nvidia.com/gpu": gpus}, "conditions": [{"type": "Ready", "status": status}]}
+    return node
+
+
+def anothers_pod(node: str | None, gpus: str = "2", **status: Any) -> RawObject:
+    pod = a_pod(f"other-on-{node}", node=node, **status)
+    pod["spec"]["containers"] = [{"resources": {"limits": {"nvidia.com/gpu": gpus}}}]
+    return pod
+
+
+OWN = a_pod(ready=True)
+OWN["spec"]["containers"] = [{"resources": {"limits": {"nvidia.com/gpu": "2"}}}]
+TAKEN, FREE = a_gpu_node("node-1"), a_gpu_node("node-2")
+TOLERANT = {**OWN, "spec": {**OWN["spec"], "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]}}
+
+
+def strategy(
+    supply: GpuSupply | None,
+    *,
+    spec: RawObject | None = None,
+    pods: tuple[RawObject, ...] = (OWN,),
+    live_strategy: RawObject = ONE_BY_ONE,
+    live_status: RawObject | None = None,
+    live_spec: RawObject | None = None,
+) -> RawObject:
+    """What the plan gives the Deployment where one with `live_spec` is there, and the spec leads to `spec`."""
+    deployment = a_live_deployment(a_flash(**(live_spec or {})))
+    deployment["spec"] = {**deployment["spec"], "strategy": {"rollingUpdate": live_strategy}}
+    deployment["status"] = {**deployment["status"], **(live_status or {})}
+    flash = a_flash(generation=2, **(NEWER if spec is None else spec))
+    observed = replace(an_observed(flash, pods=pods, children=(deployment,)), gpu_supply=supply)
+    applied = [child for child in plan(observed).apply if child["kind"] == "Deployment"]
+    found: RawObject = (applied[0] if applied else deployment)["spec"]["strategy"]["rollingUpdate"]
+    return found
+
+
+def supply(*nodes: RawObject, pods: tuple[RawObject, ...] = (OWN,)) -> GpuSupply:
+    return GpuSupply(nodes=nodes, pods=pods)
+
+
+CHANGES: dict[str, tuple[GpuSupply | None, RawObject, RawObject]] = {
+    "a node is free": (supply(TAKEN, FREE), {}, SURGE),
+    "the only node holds the only replica": (supply(TAKEN), {}, ONE_BY_ONE),
+    "the only node has two more GPUs": (supply(a_gpu_node("node-1", gpus="4")), {}, SURGE),
+    "one GPU each is left on two nodes": (supply(TAKEN, a_gpu_node("node-2", gpus="1")), {}, ONE_BY_ONE),
+    "the other node is in use": (supply(TAKEN, FREE, pods=(OWN, anothers_pod("node-2"))), {}, ONE_BY_ONE),
+    "half of the other node is in use": (supply(TAKEN, FREE, pods=(OWN, anothers_pod("node-2", "1"))), {}, ONE_BY_ONE),
+    "what was on the other node has ended": (
+        supply(TAKEN, FREE, pods=(OWN, anothers_pod("node-2", phase="Succeeded"))), {}, SURGE),
+    "somebody waits for two GPUs": (supply(TAKEN, FREE, pods=(OWN, anothers_pod(None))), {}, ONE_BY_ONE),
+    "the other node is cordoned": (supply(TAKEN, a_gpu_node("node-2", unschedulable=True)), {}, ONE_BY_ONE),
+    "the other node does not answer": (supply(TAKEN, a_gpu_node("node-2", ready=False)), {}, ONE_BY_ONE),
+    "the other node has a taint": (supply(TAKEN, a_gpu_node("node-2", taints=[TAINT])), {}, ONE_BY_ONE),
+    "a taint that the spec tolerates": (
+        supply(TAKEN, a_gpu_node("node-2", taints=[TAINT])),
+        {"spec": {**NEWER, "placement": {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]}}}, SURGE),
+    "a taint that admission made the pods tolerate": (
+        supply(TAKEN, a_gpu_node("node-2", taints=[TAINT])), {"pods": (TOLERANT,)}, SURGE),
+    "a node of another kind is free": (
+        supply(TAKEN, FREE), {"spec": {**NEWER, "placement": {"nodeSelector": {"zone": "a"}}}}, ONE_BY_ONE),
+    "a replica more is wanted as well": (supply(TAKEN, FREE), {"spec": {**NEWER, "replicas": 2}}, ONE_BY_ONE),
+    "surge is disabled": (supply(TAKEN, FREE), {"spec": {**NEWER, "rollout": {"surge": "Disabled"}}}, ONE_BY_ONE),
+    "nobody looked, and the last one did not": (None, {}, ONE_BY_ONE),
+    "nobody looked, and the last one did": (None, {"live_strategy": SURGE}, SURGE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "more", "expected"), CHANGES.values(), ids=CHANGES.keys())
+def test_a_new_template_where(seen: GpuSupply | None, more: RawObject, expected: RawObject) -> None:
+    assert strategy(seen, **more) == expected
+
+
+LEAVING = {**OWN, "metadata": {**OWN["metadata"], "deletionTimestamp": "2026-11-24T12:00:00Z"}}
+UNDER_WAY: dict[str, tuple[RawObject, RawObject]] = {
+    "all goes well": ({}, SURGE),
+    "the new pod finds no place": ({"pods": (OWN, an_unschedulable_pod("flash-new"))}, ONE_BY_ONE),
+    "the new pod waits for the GPUs of one that drains": (
+        {"pods": (LEAVING, an_unschedulable_pod("flash-new"))}, SURGE),
+    "a quota forbids the new pod": (
+        {"live_status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}]}},
+        ONE_BY_ONE),
+    "its volume cannot be attached twice": (
+        {"live_status": {"conditions": [{"type": "Progressing", "status": "False",
+                                         "reason": "ProgressDeadlineExceeded"}]}}, ONE_BY_ONE),
+    "it is disabled meanwhile": ({"spec": {**NEWER, "rollout": {"surge": "Disabled"}}}, ONE_BY_ONE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "expected"), UNDER_WAY.values(), ids=UNDER_WAY.keys())
+def test_a_surge_under_way_where(seen: RawObject, expected: RawObject) -> None:
+    assert strategy(supply(TAKEN, FREE), live_spec=NEWER, live_strategy=SURGE, **seen) == expected
+
+
+def test_one_that_was_given_up_is_not_begun_again_when_the_gpus_come_back() -> None:
+    assert strategy(supply(TAKEN, FREE), live_spec=NEWER, live_strategy=ONE_BY_ONE) == ONE_BY_ONE
