@@ -1,10 +1,19 @@
 """A signal ends a command as an interruption, whatever a library between made of it."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from mtp_quantiser.interruption import interruptible
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_terminal() -> Iterator[None]:
+    """Tests that a shell started in the background would ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -39,9 +48,7 @@ def test_what_was_to_happen_at_a_signal_before_is_so_again() -> None:
 
 
 def test_what_a_shell_in_the_background_ignores_stays_ignored() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with interruptible():
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interruptible():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
