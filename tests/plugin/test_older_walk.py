@@ -47,3 +47,19 @@ def test_what_gets_lost_on_the_way_ends_the_start(older_walker: Walker, tmp_path
 def test_it_is_that_vllm(older_walker: Walker, tmp_path: Path) -> None:
     older_walker.walk(Lookalike.make("seed").save(tmp_path), plugin=True)
     assert f"{PLUGIN_LINE}: vLLM 0.26.0" in older_walker.log
+
+
+@pytest.mark.parametrize("kind", ["seed", "official"])
+def test_the_output_projections_scale_has_the_name_that_is_read(
+    older_walker: Walker, tmp_path: Path, kind: str
+) -> None:
+    """0.26 multiplies wo_a by itself, and knows no name but that of the official checkpoint: a GPU's first step ended
+    in an AttributeError, and loading cannot show that."""
+    names = {"main": "model.layers.1.attn.wo_a", "draft": "model.layers.3.mtp_block.attn.wo_a"}
+    show = tuple(f"{name}.{scale}" for name in names.values() for scale in ("weight_scale", "weight_scale_inv"))
+
+    walk = older_walker.walk(Lookalike.make(kind).save(tmp_path), plugin=True, show=show)
+
+    assert walk.whole
+    assert set(walk.main.values) == {f"{names['main']}.weight_scale_inv"}
+    assert set(walk.draft.values) == {f"{names['draft']}.weight_scale_inv"}

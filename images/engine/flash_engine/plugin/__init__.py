@@ -7,6 +7,7 @@ cannot be imported, and only logs that; so `register` says one line (records.PLU
     config_repair    topk_method and quantization_config, before vLLM decides what to build
     weight_stream    names, types and scales of the tensors, on their way from the files to vLLM's loader
     strict_loading   every tensor of the table, and every parameter of the model, or the start ends with their names
+    scale_names      a scale's name, where a supported vLLM reads another
     models           vLLM's three classes, with that around `load_weights`
 
 Nothing is imported at the top that is not in every engine image: vLLM's own modules are imported when it calls.

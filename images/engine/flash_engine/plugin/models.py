@@ -3,13 +3,15 @@
 # mypy: disable-error-code="misc,no-any-return"
 # vLLM's classes are not there to be checked against; they are in the engine image alone.
 
+import importlib.metadata
 from typing import Any
 
 from vllm.models.deepseek_v4 import DeepseekV4ForCausalLM, DeepSeekV4MTP, DSparkDeepseekV4ForCausalLM
 
 from flash_engine.checkpoint.inspection import Speculation
 from flash_engine.plugin.checkpoint_of import checkpoint_of
-from flash_engine.plugin.strict_loading import StrictLoading, parameters_of
+from flash_engine.plugin.scale_names import name_scales_as_read
+from flash_engine.plugin.strict_loading import Load, StrictLoading, parameters_of
 from flash_engine.plugin.weight_stream import Weights
 
 
@@ -21,7 +23,7 @@ class StrictDeepseekV4(DeepseekV4ForCausalLM):
         self._flash_strict = strict_loading(vllm_config, vllm_config.model_config, "off")
 
     def load_weights(self, weights: Weights) -> set[str]:
-        return self._flash_strict.load(weights, super().load_weights, parameters_of(self))
+        return load_strictly(self, weights, super().load_weights)
 
 
 class StrictMtp(DeepSeekV4MTP):
@@ -36,7 +38,7 @@ class StrictMtp(DeepSeekV4MTP):
         return super().is_unused_checkpoint_weight(self._flash_strict.right_name(name))
 
     def load_weights(self, weights: Weights) -> set[str]:
-        return self._flash_strict.load(weights, super().load_weights, parameters_of(self))
+        return load_strictly(self, weights, super().load_weights)
 
 
 class StrictDspark(DSparkDeepseekV4ForCausalLM):
@@ -47,7 +49,13 @@ class StrictDspark(DSparkDeepseekV4ForCausalLM):
         self._flash_strict = strict_loading(vllm_config, draft_model_config(vllm_config), "dspark")
 
     def load_weights(self, weights: Weights) -> set[str]:
-        return self._flash_strict.load(weights, super().load_weights, parameters_of(self))
+        return load_strictly(self, weights, super().load_weights)
+
+
+def load_strictly(model: Any, weights: Weights, load: Load) -> set[str]:
+    """Returns the names of all parameters that are filled. Raises what StrictLoading.load raises."""
+    loaded = model._flash_strict.load(weights, load, parameters_of(model))  # noqa: SLF001 - of the classes here
+    return loaded | name_scales_as_read(model, importlib.metadata.version("vllm"))
 
 
 def draft_model_config(vllm_config: Any) -> Any:

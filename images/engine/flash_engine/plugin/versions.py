@@ -16,9 +16,14 @@ class UnsupportedVersionError(RuntimeError):
 
 def require_supported(version: str) -> None:
     """`version` as vLLM's distribution has it, such as 0.32.0+cpu. Raises UnsupportedVersionError."""
-    match = re.match(r"(\d+)\.(\d+)", version)
-    if match is None or (int(match[1]), int(match[2])) not in WALKED:
+    if release_of(version) not in WALKED:
         raise UnsupportedVersionError(
             f"this plugin supports vLLM {RANGE}, and this is {version}: take an engine image that has one of them, "
             "or a newer plugin"
         )
+
+
+def release_of(version: str) -> tuple[int, int] | None:
+    """Major and minor; None where `version` does not begin with them."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else None
