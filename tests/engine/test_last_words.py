@@ -1,4 +1,4 @@
-"""Which line tells why an engine died. The lines are those of real vLLM 0.32 and 0.33."""
+"""Which line tells why an engine died. The lines are those of real vLLM 0.26 to 0.33."""
 
 import pytest
 
@@ -48,6 +48,29 @@ CASES = {
             "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",
         ],
         "Failed: Cuda error /workspace/csrc/custom_all_reduce.cuh:455 'invalid argument'",
+    ),
+    "what pydantic says below the line that only counts": (
+        [
+            "(APIServer pid=1) pydantic_core._pydantic_core.ValidationError: 1 validation error for SpeculativeConfig",
+            (
+                "(APIServer pid=1)   Value error, ModelRejected: 1 tensors of its drafter are missing: "
+                "mtp.0.e_proj.weight [type=value_error, input_value=ArgsKwargs((), {}), input_type=ArgsKwargs]"
+            ),
+            "(APIServer pid=1)     For further information visit https://errors.pydantic.dev/2.14/v/value_error",
+        ],
+        "SpeculativeConfig: ModelRejected: 1 tensors of its drafter are missing: mtp.0.e_proj.weight",
+    ),
+    "what pydantic says of a field": (
+        [
+            "pydantic_core._pydantic_core.ValidationError: 2 validation errors for CacheConfig",
+            "block_size",
+            "  Input should be 1, 8 or 16 [type=literal_error, input_value=7, input_type=int]",
+        ],
+        "CacheConfig: Input should be 1, 8 or 16",
+    ),
+    "pydantic counts, and the output ends there": (
+        ["pydantic_core._pydantic_core.ValidationError: 1 validation error for SpeculativeConfig"],
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for SpeculativeConfig",
     ),
     "no error at all: the last line": (["INFO loading", "killed by somebody", ""], "killed by somebody"),
     "silence": ([], ""),

@@ -81,7 +81,7 @@ def on_gpu(scale: Scale, **interconnect: Any) -> FlashDeployment:
         model={"source": "pvc://models", "servedNames": ["tiny"]},
         engine=engine,
         interconnect={"hangSeconds": scale.hang_seconds, **interconnect},
-        readiness={"golden": GOLDEN, "minDecodeTokensPerSecond": 5},
+        readiness={"golden": GOLDEN, "minDecodeTokensPerSecond": 5, "decodeTokens": 512},
     )
 
 

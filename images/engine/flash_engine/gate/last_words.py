@@ -28,17 +28,28 @@ _CONSEQUENCES = (
 _PREFIX = re.compile(r"^(?:\([^()\s]+ ?(?:pid=\d+)?\)\s*)?(?:(?:ERROR|INFO|WARNING|CRITICAL) \S+ \S+ \[[^\]]*\]\s*)?")
 
 
+_PYDANTIC_COUNTS = re.compile(r"\d+ validation errors? for (\w+)$")
+_PYDANTIC_TELLS = re.compile(r"^(?:Value error, |Assertion failed, )?(\S.*?) \[type=\w+")
+
+
 def telling_line(lines: Sequence[str]) -> str:
     """The error that began it; without any, the last line; empty for an engine that said nothing."""
     spoken = [_bare(line) for line in lines if _bare(line)]
     known = [line for line in spoken if UNSHARED_MEMORY.search(line)]
     if known:
         return known[0]
-    causes = [line for line in spoken if _NAMED.search(line) and not any(c in line for c in _CONSEQUENCES)]
+    causes = [at for at, line in enumerate(spoken) if _NAMED.search(line) and not any(c in line for c in _CONSEQUENCES)]
     if causes:
-        return causes[-1]
+        return _in_words(spoken[causes[-1]], spoken[causes[-1] + 1 :])
     errors = [line for line in spoken if _ERROR.search(line)]
     return (errors or spoken or [""])[-1]
+
+
+def _in_words(cause: str, following: Sequence[str]) -> str:
+    """Of pydantic's errors the first line only counts them and names the class; what is wrong stands below it."""
+    counted = _PYDANTIC_COUNTS.search(cause)
+    told = next((found[1] for line in following if (found := _PYDANTIC_TELLS.search(line))), None)
+    return f"{counted[1]}: {told}" if counted and told else cause
 
 
 def ran_out_of_memory(lines: Sequence[str]) -> bool:
