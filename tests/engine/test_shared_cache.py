@@ -177,4 +177,5 @@ def test_every_variable_leads_into_the_slot(tmp_path: Path) -> None:
         "TILELANG_CACHE_DIR": str(tmp_path / "tilelang"),
         "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"),
         "DG_JIT_CACHE_DIR": str(tmp_path / "deep_gemm"),
+        "CUDA_CACHE_PATH": str(tmp_path / "nv"),
     }

@@ -8,16 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flash_engine.launcher import jit_cache
 from image_builder.layout import ROOT
 from vllm_walk.environment import ensure
 
 ENGINE = ROOT / "images/engine"
-
-IMAGE = {
-    "VLLM_CACHE_ROOT": "vllm", "FLASHINFER_WORKSPACE_BASE": ".", "TRITON_CACHE_DIR": "triton",
-    "TILELANG_CACHE_DIR": "tilelang", "DG_JIT_CACHE_DIR": "deep_gemm", "TORCHINDUCTOR_CACHE_DIR": "inductor",
-}  # fmt: skip
-"""Variables of the CUDA image, by their folders below its cache."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +33,12 @@ class Engine:
 
 def cuda_engine(folder: Path, cache: Path) -> Engine:
     """The vLLM that this Python imports. What it compiles is kept for all starts of a trial."""
-    kept = {name: str(cache / below) for name, below in IMAGE.items()}
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
     return Engine(
         Path(sys.executable),
         {
             **os.environ,
-            **kept,
+            **jit_cache.environment(cache),
             "CUDA_HOME": os.environ.get("CUDA_HOME", str(Path(nvcc).resolve().parents[1])),
             "PYTHONPATH": os.pathsep.join([str(entry_point(folder)), str(ENGINE), os.environ.get("PYTHONPATH", "")]),
             "VLLM_NO_USAGE_STATS": "1",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from flash_engine.launcher.jit_cache import environment
 from image_builder.dockerfile import Dockerfile
 from image_builder.layout import BASE_FILES, BASE_STAGE, ROOT
 from lock_file import pins
@@ -79,6 +80,13 @@ def test_every_stage_starts_from_a_stage_but_the_base_which_has_a_digest(dockerf
 @pytest.mark.parametrize("dockerfile", EACH)
 def test_a_base_without_a_digest_cannot_be_named(dockerfile: Dockerfile) -> None:
     assert dockerfile.stage(BASE_STAGE).parent == "${BASE_NAME}@${BASE_DIGEST}"
+
+
+def test_what_a_gpu_engine_compiles_goes_where_the_launcher_would_keep_it() -> None:
+    """Without a cache of the node, a restart of the container finds it again in the folder that the pod mounts."""
+    said = str(ENGINE.stage("cuda").setting("ENV")).split()
+    for name, value in environment(Path("/var/cache/flash")).items():
+        assert f"{name}={value}" in said
 
 
 def test_the_engine_stands_on_cuda_13_with_its_compiler() -> None:
