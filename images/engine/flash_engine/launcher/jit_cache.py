@@ -35,8 +35,8 @@ VARIABLES = {
     "DG_JIT_CACHE_DIR": "deep_gemm",
     "CUDA_CACHE_PATH": "nv",
 }
-"""By the folder below the slot. As vLLM 0.33.0 and what it brings read them, and as the driver does, which compiles what
-a wheel has as PTX alone (Marlin's kernels for experts in INT4, on some cards)."""
+"""By the folder below the slot. As vLLM 0.33.0 and what it brings read them, and as the driver does, which compiles
+what a wheel has as PTX alone (Marlin's kernels for experts in INT4, on some cards)."""
 
 
 def key(gpu_files: Path = GPU_FILES) -> str:
