@@ -64,10 +64,10 @@ class Pod:
 
     def _start(self, container: Mapping[str, Any], own: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         said = {variable["name"]: self._local(variable["value"]) for variable in container["env"]}
+        # What the engine's environment says of its caches holds: they are one for the whole trial.
+        said.pop("XDG_CACHE_HOME", None)
         environment = {**self._engine.environment, **said, **own, "HOME": str(self.folder)}
         environment["PYTHONPATH"] = os.pathsep.join([str(ENGINE), environment.get("PYTHONPATH", "")])
-        # What the image says of its caches holds: they are one for the whole trial.
-        environment.pop("XDG_CACHE_HOME", None)
         arguments = [self._local(argument) for argument in container.get("args", [])]
         return subprocess.Popen(
             [sys.executable, "-m", PROGRAMS[container["command"][0]], *arguments],
