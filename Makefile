@@ -4,7 +4,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
-export PYTHONPATH := tests:tests/cluster:tests/tiny_model:images/build
 CLUSTER ?= local
 
 .PHONY: help setup check lint test demo demo-down images generate bench bench-gate cluster-up cluster-down clean-cache
@@ -52,10 +51,10 @@ generate: setup ## Write what is generated: the CRD, its copy in the chart, the 
 	./scripts/generate
 
 bench: setup ## Make the figures of docs/performance.md (local cluster, root)
-	$(PYTHON) tests/e2e/bench.py
+	$(PYTHON) benchmarks/operator_latency.py
 
 bench-gate: setup ## Play every engine that the gate may meet 20 times, print its verdicts (5 min; CLOCK=real: hours)
-	$(PYTHON) tests/gate_matrix/bench.py --clock $(or $(CLOCK),virtual)
+	$(PYTHON) benchmarks/gate_verdicts.py --clock $(or $(CLOCK),virtual)
 
 cluster-up: setup ## Start the local cluster and leave it running
 	$(PYTHON) -m local_cluster up

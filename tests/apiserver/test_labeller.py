@@ -11,11 +11,11 @@ import pytest
 from kubernetes import config
 
 from cluster_fixtures import ControlPlane
+from fake_node.readings import read_machine
 from flash_node.assessment import assess
 from flash_node.dump import NodeDump
 from flash_node.labeller.cluster import ConflictError, NodeClient
 from flash_node.labeller.rounds import Rounds
-from node.readings import read_machine
 
 pytestmark = pytest.mark.apiserver
 

@@ -16,8 +16,6 @@ from web_pods import eventually
 
 pytestmark = pytest.mark.apiserver
 
-HERE = Path(__file__).parent
-
 
 def test_the_administrators_certificate_opens_the_server(api_server: ControlPlane) -> None:
     context = ssl.create_default_context(cafile=str(api_server.certificate_authority))
@@ -75,7 +73,7 @@ def test_what_a_killed_starter_left_is_stopped_by_the_next_one() -> None:
         "import os, signal; from local_cluster.control_plane import a_light_control_plane; "
         "print(a_light_control_plane().run, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = dict(os.environ)
     killed = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
     )

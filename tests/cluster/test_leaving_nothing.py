@@ -19,9 +19,8 @@ from web_pods import a_web_pod, eventually, run_pod
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
-HERE = Path(__file__).parent
 COMMAND = [sys.executable, "-m", "local_cluster"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE)}
+ENVIRONMENT = dict(os.environ)
 
 
 @pytest.fixture

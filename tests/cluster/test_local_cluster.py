@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from local_cluster import binaries
 from local_cluster.binaries import BINARIES, content_key
 from local_cluster.machine import Holder
 from local_cluster.mounts import remove_folder
@@ -17,7 +18,7 @@ from local_cluster.oci_archive import images_in, write_archive
 from local_cluster.packages import install_command
 from local_cluster.processes import is_alive, start_of
 
-HERE = Path(__file__).parent
+PACKAGE = Path(binaries.__file__).parent
 
 
 @pytest.fixture
@@ -91,14 +92,14 @@ def test_the_one_command_that_needs_root_names_what_is_missing() -> None:
 
 def test_a_binary_that_does_not_exist_is_refused_with_those_that_do() -> None:
     command = [sys.executable, "-m", "local_cluster", "build", "--only", "etcd,kubecuttle"]
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = dict(os.environ)
     refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert "kubecuttle: not one of etcd, kube-apiserver" in refused.stderr
 
 
 def test_the_modules_pin_the_versions_that_the_readme_names() -> None:
-    readme = (HERE / "README.md").read_text()
+    readme = (PACKAGE / "README.md").read_text()
     for module, path in (
         ("kubernetes", "k8s.io/kubernetes"),
         ("etcd", "go.etcd.io/etcd/server/v3"),
@@ -106,5 +107,5 @@ def test_the_modules_pin_the_versions_that_the_readme_names() -> None:
         ("helm", "helm.sh/helm/v4"),
     ):
         go = ["go", "list", "-m", "-json", path]
-        listed = subprocess.run(go, cwd=HERE / "tools" / module, capture_output=True, text=True, check=True)
+        listed = subprocess.run(go, cwd=PACKAGE / "tools" / module, capture_output=True, text=True, check=True)
         assert json.loads(listed.stdout)["Version"].removeprefix("v") in readme

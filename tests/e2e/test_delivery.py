@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
-from e2e.fetched_models import START_SECONDS, cache_claim, delivery, node_address, serve
+from fetched_models import START_SECONDS, cache_claim, delivery, node_address, serve
 from hub_stub import COMMIT, HubStub, in_a_thread
 from stage import Flash, apply, wait_until
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
-from e2e.processes import processes_of
 from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION
+from pod_processes import processes_of
 from stage import OPERATOR_NAMESPACE, RELEASE, Flash, operator_pods, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
-from e2e.fetched_models import START_SECONDS, cache_claim, delivery, node_address, serve
+from fetched_models import START_SECONDS, cache_claim, delivery, node_address, serve
 from image_builder.archive import write_oci_archive
 from image_registry import MANIFEST, ImageRegistry, image_of, tar_of
 from stage import Flash, apply, wait_until

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
-from e2e.engine_stubs import engine_stub_program, play, stub_spec
-from e2e.load import Client, Load
-from e2e.processes import command_of, processes_of
+from engine_stubs import engine_stub_program, play, stub_spec
+from pod_processes import command_of, processes_of
+from service_load import Client, Load
 from stage import Flash, apply, operator_pods, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]

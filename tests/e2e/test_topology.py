@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
-from e2e.engine_stubs import engine_stub_program, stub_spec
+from engine_stubs import engine_stub_program, stub_spec
+from fake_node.readings import read_machine
 from image_builder.build import ensure_image
 from image_builder.layout import cache_root, image_named
 from local_cluster.binaries import binary
 from local_cluster.oci_archive import write_archive
-from node.readings import read_machine
 from stage import OPERATOR_NAMESPACE, Flash, apply, clear_node, get_json, install_operator, operator_pods, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cluster_fixtures import LocalCluster
-from e2e.engine_stubs import engine_stub_program, play, stub_spec
-from e2e.load import Client, Load
+from engine_stubs import engine_stub_program, play, stub_spec
+from service_load import Client, Load
 from stage import Flash, apply, get_json, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

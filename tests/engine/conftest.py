@@ -7,11 +7,11 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
-from engine.launcher_bench import Launcher
 from engine_stub.engine import EngineStub
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
 from gate_bench import Bench
+from launcher_bench import Launcher
 
 
 @pytest.fixture

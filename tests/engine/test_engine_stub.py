@@ -14,7 +14,6 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
-from engine.launcher_bench import FAST, Launcher, a_free_port
 from engine_stub import scripts
 from engine_stub.engine import EngineStub, Script
 from engine_stub.scripts import SCRIPTS, UnknownScriptError, hangs_after, having, read_script, slow, well_again
@@ -25,6 +24,7 @@ from flash_engine.gate.gate import Gate
 from flash_engine.gate.verdict import Verdict
 from flash_engine.records import EngineRecord
 from gate_bench import Bench
+from launcher_bench import FAST, Launcher, a_free_port
 
 BODY = {"model": "m", "prompt": "p", "max_tokens": 256, "stream": True}
 

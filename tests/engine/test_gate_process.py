@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
-from engine.launcher_bench import a_free_port, wait_until
 from engine_stub.engine import EngineStub
 from gate_bench import CONFIG
+from launcher_bench import a_free_port, wait_until
 
 
 class GateProcess:

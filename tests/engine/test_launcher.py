@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from engine.launcher_bench import FAST, TELL, Launcher, phase_is, wait_until
 from flash_engine.drain.connections import ARGUMENT
+from launcher_bench import FAST, TELL, Launcher, phase_is, wait_until
 
 
 def test_the_nodes_flags_reach_the_engine(launcher: Launcher) -> None:

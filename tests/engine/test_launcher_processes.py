@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from engine.launcher_bench import TELL, Launcher, is_alive, phase_is, wait_until
+from launcher_bench import TELL, Launcher, is_alive, phase_is, wait_until
 
 
 def test_an_exit_code_is_passed_on_and_written_down(launcher: Launcher) -> None:

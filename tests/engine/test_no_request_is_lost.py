@@ -10,9 +10,9 @@ from typing import Any
 
 import aiohttp
 
-from engine.fleet_simulation import Pod, Service
 from engine_stub.scripts import having, slow
 from engine_stub.virtual_time import run_in_virtual_time
+from fleet_simulation import Pod, Service
 
 Story = Callable[["Fleet"], Awaitable[None]]
 

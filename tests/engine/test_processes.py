@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from engine.launcher_bench import wait_until
 from flash_engine.launcher.gpu_watch import STALE_SECONDS, GpuWatch, load_pynvml, read_gpus
 from flash_engine.launcher.processes import Crew, Process, crew_of, members
 from flash_engine.launcher.signature import Gpu
+from launcher_bench import wait_until
 
 STAT = "4242 (VLLM::Worker (0) x) S 4200 4100 4100 0 -1 4194304 900 0 3 0 250 50 30 20 20 0 7 0 88 1 2"
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from engine import hanging_engines
-from engine.launcher_bench import FAST, SAFE, Launcher, is_alive, wait_until
+import hanging_engines
 from flash_engine.drain.connections import ARGUMENT
 from flash_engine.records import SUSPICION_FILE, EngineRecord, Suspicion, write_document
+from launcher_bench import FAST, SAFE, Launcher, is_alive, wait_until
 
 SOON = "0.5"
 

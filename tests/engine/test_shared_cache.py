@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.launcher_bench import TELL, Launcher, phase_is, wait_until
 from flash_engine.delivery.store import GRACE_SECONDS, USE, StoredModel, locked
 from flash_engine.launcher import jit_cache
 from flash_engine.launcher.jit_cache import VARIABLES, environment, key, slot
+from launcher_bench import TELL, Launcher, phase_is, wait_until
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SLEEP = "import time; time.sleep(600)"

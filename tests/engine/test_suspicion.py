@@ -9,7 +9,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from engine.launcher_bench import FAST, Launcher, a_free_port
 from flash_engine.gate import trial
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.engine_metrics import EngineCounters
@@ -18,6 +17,7 @@ from flash_engine.gate.gate import Gate
 from flash_engine.gate.result import result_document
 from flash_engine.records import SUSPICION_FILE, EngineRecord, Suspicion
 from gate_bench import Bench
+from launcher_bench import FAST, Launcher, a_free_port
 
 LATER = "2026-11-24T13:00:00.000Z"
 

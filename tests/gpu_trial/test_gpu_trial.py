@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stub() -> Engine:
-    path = os.pathsep.join([str(ROOT / "tests"), str(ENGINE)])
+    path = os.pathsep.join([str(ROOT / "tests/support"), str(ENGINE)])
     return Engine(Path(sys.executable), {**os.environ, "PYTHONPATH": path}, module="engine_stub")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from node.fake_sys import make_sys
-from node.machine import Machine
-from node.readings import read_machine
+from fake_node.fake_sys import make_sys
+from fake_node.machine import Machine
+from fake_node.readings import read_machine
 
 KUBECONFIG = {
     "apiVersion": "v1",

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from fake_node.readings import read_machine
 from flash_node.assessment import Assessment, assess, worst_link
 from flash_node.dump import Gpu, NodeDump, Pair
 from flash_node.labels import MATRIX_ANNOTATION, NodeState, patch_for
-from node.readings import read_machine
 
 P = "deepseekflash.dev/"
 REPORT = f"{P}gpu-p2p-report"

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from fake_node.machine import Machine, names
+from fake_node.readings import read_machine
 from flash_node.assessment import assess
 from flash_node.dump import NodeDump
 from flash_node.labels import NodeState, patch_for
@@ -15,8 +17,6 @@ from flash_operator.core.flags import FlagSet, derive
 from flash_operator.core.node_verdict import from_probe
 from flash_operator.core.nodes import NodeFacts
 from flash_operator.core.probe_report import ProbeReport
-from node.machine import Machine, names
-from node.readings import read_machine
 
 REPORTS = {"verified": "healthy", "hang": "hang"}
 

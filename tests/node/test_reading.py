@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
+from fake_node.fake_nvml import FakeNvml
+from fake_node.fake_sys import acs_space, make_sys
+from fake_node.machine import Machine
+from fake_node.readings import read_machine
 from flash_node.acs import redirects
 from flash_node.dump import BadDumpError, NodeDump
 from flash_node.nvml import Nvml, NvmlReader, pci_address
 from flash_node.reading import load_nvml, read_node
 from flash_node.sysfs import driver_module
-from node.fake_nvml import FakeNvml
-from node.fake_sys import acs_space, make_sys
-from node.machine import Machine
-from node.readings import read_machine
 
 DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND, UNKNOWN_ERROR = 9, 12, 999
 CALLS = [

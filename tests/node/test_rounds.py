@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from fake_node.readings import read_machine
 from flash_node.assessment import assess
 from flash_node.dump import Gpu, NodeDump
 from flash_node.labeller.cluster import ClusterError, ConflictError
 from flash_node.labeller.rounds import ATTEMPTS, Rounds
-from node.readings import read_machine
-from node.scripted_node_stub import ScriptedNode
+from scripted_node_stub import ScriptedNode
 
 P2P = "deepseekflash.dev/gpu-p2p"
 LINK = "deepseekflash.dev/gpu-link"

@@ -8,15 +8,15 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from fake_node.machine import names
+from fake_node.readings import read_machine
 from flash_node.dump import Gpu, NodeDump, Pair
 from flash_node.labels import NodeState
 from flash_node.topology.__main__ import with_node
 from flash_node.topology.drawing import BAD, DOUBTFUL, GOOD, svg_of
 from flash_node.topology.text import text_of
 from flash_node.topology.view import view_of
-from node.machine import names
-from node.pictures import pictures
-from node.readings import read_machine
+from topology_pictures import pictures
 
 SVG = "{http://www.w3.org/2000/svg}"
 P = "deepseekflash.dev/"

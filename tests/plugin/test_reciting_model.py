@@ -1,4 +1,4 @@
-"""The checkpoint of tests/gpu_trial, as small as a lookalike: vLLM takes it whole, or the plugin says what is wrong."""
+"""The checkpoint of benchmarks/gpu_trial, as small as a lookalike: vLLM takes it, or the plugin says what is wrong."""
 
 import json
 from pathlib import Path

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.launcher_bench import FAST, a_free_port
 from flash_engine.records import PLUGIN_LINE, EngineRecord
+from launcher_bench import FAST, a_free_port
 from lookalike import Lookalike
 from tiny_model import GOLDEN_COMPLETION, GOLDEN_PROMPT, build
 from vllm_walk.environment import Environment

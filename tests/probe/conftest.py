@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from probe.probe_bench import ProbeBench
+from probe_ranks.probe_bench import ProbeBench
 
 
 @pytest.fixture

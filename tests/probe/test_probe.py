@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from probe.probe_bench import PATIENCE, ProbeBench, state_of
+from probe_ranks.probe_bench import PATIENCE, ProbeBench, state_of
 
 Start = Callable[..., ProbeBench]
 ONE = "--arms=ncclP2pOff"

@@ -10,8 +10,8 @@ import pytest
 
 from flash_engine.probe.checks import EAGER_ROUNDS, REPLAYS, WrongDataError, examine
 from flash_engine.probe.payload import Difference, difference, number, total
-from probe import fake_sessions
-from probe.fake_sessions import FakeSession, Spoil
+from probe_ranks import fake_sessions
+from probe_ranks.fake_sessions import FakeSession, Spoil
 
 POSITIONS = range(8192)
 ROUNDS = (1, 2, 3, 32)
@@ -65,8 +65,8 @@ def test_data_that_goes_stale_in_the_last_replay_is_seen() -> None:
 def test_a_real_rank_tells_every_step_and_what_it_left_out(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "flash_engine.probe.rank", "--arm=peer", "--rank=1", "--rendezvous=none")
     ended = subprocess.run(
-        (*command, "--backend=probe.fake_sessions:FakeBackend"),
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        (*command, "--backend=probe_ranks.fake_sessions:FakeBackend"),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         cwd=tmp_path,
         capture_output=True,
         text=True,

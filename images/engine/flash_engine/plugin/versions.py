@@ -4,7 +4,7 @@ import re
 
 WALKED = ((0, 26), (0, 32), (0, 33))
 """0.33 is in the CUDA image, 0.32 in the CPU image; 0.26 is the last for torch 2.11, and is there to be tried on a
-machine that has that (tests/gpu_trial). Those between were not walked."""
+machine that has that (benchmarks/gpu_trial). Those between were not walked."""
 
 *_BEFORE, _LAST = (f"{major}.{minor}" for major, minor in WALKED)
 RANGE = f"{', '.join(_BEFORE)} and {_LAST}"

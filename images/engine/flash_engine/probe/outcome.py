@@ -47,7 +47,12 @@ class Verdict:
 
 
 def shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: max(limit - 3, 0)]}..."
+    """Cut in the middle: the beginning says where it happened, the end of a traceback what."""
+    if len(text) <= limit:
+        return text
+    kept = max(limit - 3, 0)
+    tail = kept * 2 // 3
+    return f"{text[: kept - tail]}...{text[len(text) - tail :]}"
 
 
 def plain(text: str, limit: int) -> str:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from fake_node.fake_nvml import FakeNvml
+from fake_node.fake_sys import make_sys
+from fake_node.machine import Machine
 from flash_node.dump import NodeDump
 from flash_node.reading import read_node
-from node.fake_nvml import FakeNvml
-from node.fake_sys import make_sys
-from node.machine import Machine
 
 AT = "2026-11-24T12:00:00Z"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from stage import Flash
 
-SOURCE = Path(__file__).resolve().parents[1] / "engine_stub"
+SOURCE = Path(__file__).with_name("engine_stub")
 FOLDER = "/opt/stub"
 NAME = "engine-stub"
 

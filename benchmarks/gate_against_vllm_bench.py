@@ -1,6 +1,6 @@
 """Is the gate's figure true? Its trial against `vllm bench serve`, in turn, on one real engine that nobody else uses.
 
-    python tests/gate_matrix/truth.py --engine http://127.0.0.1:8000 --model tiny [--pairs 10] [--vllm "vllm"]
+    benchmarks/gate_against_vllm_bench.py --engine http://127.0.0.1:8000 --model tiny [--pairs 10] [--vllm "vllm"]
 
 Both ask for one stream at a time, at temperature 0, with prompts of the same length and as many tokens. Compared are
 the decode speed (bench: 1000 / median TPOT) and the share of accepted drafts. Prints each pair and the medians.

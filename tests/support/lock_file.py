@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 PIN: Final = re.compile(r"^([a-z0-9_.-]+)==(\S+)(?: ; .+)? \\$", re.MULTILINE | re.IGNORECASE)
 
 

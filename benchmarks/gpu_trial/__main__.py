@@ -1,6 +1,6 @@
 """What CI cannot run: launcher, plugin and gate around a real vLLM on real GPUs.
 
-    PYTHONPATH=operator:images/engine:images/build:tests:tests/tiny_model python3 -m gpu_trial FOLDER
+    PYTHONPATH=operator:images/engine:images/build:hack:benchmarks:tests/support python3 -m gpu_trial FOLDER
 
 Needs a vLLM that the plugin supports, with its kernels, and what flash-gate needs. Makes a DeepSeek-V4 of real layers
 (17 GiB in memory, /dev/shm) that recites a text, serves it as the operator would, and shows that the gate tells a head

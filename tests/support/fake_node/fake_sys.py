@@ -3,8 +3,8 @@
 import struct
 from pathlib import Path
 
+from fake_node.machine import Machine
 from flash_node.nvml import pci_address
-from node.machine import Machine
 
 PLAIN = bytes(64)
 """What the kernel shows of a configuration space to any user."""

@@ -64,7 +64,7 @@ class Holder:
     def describe(self) -> str:
         """Who has the machine, and how to get it back."""
         starter = f"`{self.command}` (pid {self.pid}) in {self.folder} at {self.since}"
-        stop = f"FLASH_CACHE={Path(self.run).parents[1]} PYTHONPATH=tests/cluster python -m local_cluster down"
+        stop = f"FLASH_CACHE={Path(self.run).parents[1]} python -m local_cluster down"
         use = f", or use it for tests: FLASH_KUBECONFIG={self.run}/admin.conf" if self.kept else ""
         wait = "" if self.kept else "wait until it ends, or "
         return f"a local cluster already holds this machine, started by {starter}: {wait}stop it: {stop}{use}"

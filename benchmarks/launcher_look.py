@@ -1,6 +1,6 @@
 """What the launcher's look at a checkpoint of real size adds to the way to vLLM.
 
-    PYTHONPATH=tests:tests/tiny_model .venv/bin/python tests/checkpoint/look_speed.py [PAIRS]
+    .venv/bin/python benchmarks/launcher_look.py [PAIRS]
 
 Headers of real size in sparse files, 46 shards, no data. `flash-launch` with FLASH_MODEL_CHECK strict and off by
 turns, flags handed over beforehand, from its start to the first line of the program that stands where vLLM would.
@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from engine.launcher_bench import FAST, Launcher
+from launcher_bench import FAST, Launcher
 from lookalike import REAL, Lookalike
 
 SHARDS = 46

@@ -3,12 +3,12 @@
 import tempfile
 from pathlib import Path
 
+from fake_node.readings import read_machine
 from flash_node.topology.drawing import svg_of
 from flash_node.topology.text import text_of
 from flash_node.topology.view import view_of
-from node.readings import read_machine
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ROOT / "tests" / "node" / "pictures"
 DRAWINGS = ROOT / "docs" / "pictures"
 SHOWN = ("max-q-four-translated", "ws-pair-node")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from local_cluster.cache import cache_dir, exclusive
 
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
+TOOLS = Path(__file__).with_name("tools")
 KUBERNETES_VERSION = "1.36.3"
 PROGRESS_SECONDS = 10
 

@@ -13,7 +13,7 @@ from tiny_model import GOLDEN_PROMPT
 
 GOLDEN = {"kind": "Completion", "prompt": GOLDEN_PROMPT, "expect": "jumps over a lazy dog"}
 PROVED = NodeFacts("trial", link="nvlink", p2p="verified", gpus=2)
-"""What labeller and probe say of two GPUs of one HGX board; that they do is tests/probe/gpu_trial.py's to show."""
+"""What labeller and probe say of two GPUs of one HGX board; that they do is benchmarks/probe_on_gpus.py's to show."""
 
 ARMS: dict[str, dict[str, Any]] = {
     "custom all-reduce": {},

@@ -6,7 +6,7 @@ from typing import Any
 
 import pynvml
 
-from node.machine import STATUSES, WORDS, Machine
+from fake_node.machine import STATUSES, WORDS, Machine
 
 MIB = 1 << 20
 P2P_NVLINK = 2

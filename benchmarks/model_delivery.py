@@ -1,6 +1,6 @@
 """How fast flash-fetch is where the network is not the bound: its own process, and a server that only sends.
 
-    PYTHONPATH=tests .venv/bin/python tests/delivery/speed.py [GIBIBYTES]
+    .venv/bin/python benchmarks/model_delivery.py [GIBIBYTES]
 
 The server hands each file to the kernel (sendfile), on the same machine and cores. The first figure is the transfer
 with SHA-256 of every byte and fsync; the second is SHA-256 alone, of the same files, on as many threads.

@@ -5,7 +5,7 @@
     lacking   one tensor of the MTP head is missing, which its headers show
     poisoned  one scale of the MTP head is no number, which nobody sees before the tensors are loaded
 
-By construction, as tests/tiny_model has it: every block's last matrix is zero, so that all streams of the residual are
+By construction, as in hack/tiny_model.py: every block's last matrix is zero, so that all streams of the residual are
 the token's embedding, and the output matrix makes of that the token's successor. The head's projection hands on the
 embedding of the token just said, and its block adds nothing. All other weights are noise: what they cost is real.
 """

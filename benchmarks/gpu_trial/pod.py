@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from builders import SETTINGS
-from engine.launcher_bench import a_free_port
 from flash_engine.records import ENGINE_FILE, read_document
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.engine_args import PORT
@@ -25,6 +24,7 @@ from flash_operator.core.resources.deployment import CACHE_DIR, GATE_DIR, GATE_P
 from flash_operator.core.resources.gate_config import GATE_FILE, gate_document
 from gpu_trial.engine import ENGINE, Engine
 from gpu_trial.heard import Heard
+from launcher_bench import a_free_port
 
 NOT_YET = ("EngineStarting", "Inconclusive")
 EXIT_SECONDS = 20

@@ -1,4 +1,4 @@
-"""The confusion matrix of the gate: python tests/gate_matrix/bench.py [--runs 20] [--clock virtual|real] [--markdown]
+"""The confusion matrix of the gate: python benchmarks/gate_verdicts.py [--runs 20] [--clock virtual|real] [--markdown]
 
 Every scenario is played `runs` times with random timing, beside a real gate. By the virtual clock minutes pass in
 milliseconds, and no other process disturbs; by the real one several runs share this process and the machine. Exit code

@@ -1,6 +1,6 @@
 """What CI cannot run: the reading of a node, the probe, and its arms, on real GPUs.
 
-    PYTHONPATH=operator:images/engine:images/node:tests python3 tests/probe/gpu_trial.py FOLDER
+    PYTHONPATH=operator:images/engine:images/node:tests/support python3 benchmarks/probe_on_gpus.py FOLDER
 
 Needs torch with CUDA, triton, and what flash-node needs. Everything goes into FOLDER: a dump of the node and its
 picture, the probe's reports (all GPUs, one GPU, a rank that is stopped, a rank that gives wrong data), and the times
@@ -25,8 +25,8 @@ from flash_engine.probe.course import RANK_COMMAND
 from flash_operator.core.flags.derivation import PCIE_LOW_LATENCY
 
 PROBE = "import sys; from flash_engine.probe.__main__ import main; sys.exit(main(sys.argv[2:], eval(sys.argv[1])))"
-SPOILED = (*RANK_COMMAND, "--backend=probe.faulty_backends:SpoilingBackend")
-STOPPED = (*RANK_COMMAND, "--backend=probe.faulty_backends:StoppingBackend")
+SPOILED = (*RANK_COMMAND, "--backend=probe_ranks.faulty_backends:SpoilingBackend")
+STOPPED = (*RANK_COMMAND, "--backend=probe_ranks.faulty_backends:StoppingBackend")
 SIZES = (8 << 10, 64 << 10, 256 << 10, 1 << 20, 16 << 20)
 STEP_SECONDS = 8
 RANKS_SECONDS = 120
@@ -133,7 +133,7 @@ def timed(variant: Variant) -> dict[str, float]:
         environment = {**rank_environment(arm_named(variant.arm), os.environ, Path(folder)), **variant.environment}
         processes = [
             subprocess.Popen(
-                (sys.executable, "-m", "probe.timed_rank", f"--arm={variant.arm}", f"--rank={rank}",
+                (sys.executable, "-m", "probe_ranks.timed_rank", f"--arm={variant.arm}", f"--rank={rank}",
                  f"--rendezvous={folder}/rendezvous", f"--sizes={sizes}"),
                 env=environment, stdout=subprocess.PIPE, text=True,
             )

@@ -1,6 +1,6 @@
 """What the watch costs an engine that serves: its decode speed with the watch and without, in turn, in one run.
 
-    python tests/gate_matrix/cost.py --engine http://127.0.0.1:8000 --model tiny [--rounds 20] [--hurry 20]
+    python benchmarks/gate_cost.py --engine http://127.0.0.1:8000 --model tiny [--rounds 20] [--hurry 20]
 
 Each round decodes one stream without a watch, one beside a watch of the default pause, and one beside a watch that
 looks `hurry` times as often: what one look costs is too little to be seen at the default pause alone.
