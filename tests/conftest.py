@@ -2,7 +2,7 @@
 
 import hypothesis
 
-pytest_plugins = ["cluster_fixtures"]
+pytest_plugins = ["cluster_fixtures", "fixture_times"]
 
 # How long an example takes depends on the machine, and a timing decides no test.
 hypothesis.settings.register_profile("flash", deadline=None)
