@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,9 +22,10 @@ import yaml
 from demo_kind import KindCluster
 
 import tiny_model
-from image_builder.build import ensure_image
+from complaint import of_system
+from image_builder.build import ensure_images
 from image_builder.layout import cache_root, image_named
-from local_cluster.binaries import build
+from local_cluster.binaries import PROGRAMS
 from local_cluster.cluster import LocalCluster, NotRootError
 from local_cluster.packages import ensure_packages
 from stage import (
@@ -65,15 +66,16 @@ class Steps:
 class DemoCluster(LocalCluster):
     """The local cluster; its node is this machine, so the models need no mount."""
 
+    programs: tuple[str, ...] = PROGRAMS
+
     def prepare(self) -> None:
-        """Debian packages, and Kubernetes from its Go modules: ten minutes once, and nothing afterwards."""
+        """The Debian packages that it needs."""
         if os.geteuid() != 0:
             raise NotRootError(
                 "the local cluster runs a kubelet, containers and a network bridge, which needs root: "
                 "sudo -E make demo; or, where Docker runs: make demo CLUSTER=kind"
             )
         ensure_packages()
-        build()
 
     def start(self, _models: Path) -> None:
         self.up()
@@ -91,16 +93,20 @@ def main() -> int:
     except (RuntimeError, TimeoutError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if not (sentence := of_system(error)):
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return 1
     return 0
 
 
 def run(cluster: DemoCluster | KindCluster, kind: str) -> None:
     """Every step, each timed."""
     steps = Steps()
-    with steps.step(f"Prepare the cluster's programs ({kind})"):
-        cluster.prepare()
-    with steps.step("Build the operator's image and the CPU engine's image"):
-        images = [ensure_image(image_named(name), cache_root()) for name in ("operator", "engine-cpu")]
+    cluster.prepare()
+    with steps.step(f"Build the cluster's programs ({kind}), the operator's image and the CPU engine's image"):
+        images = _build(cluster.programs)
     with steps.step("Make the tiny DeepSeek-V3 model with an MTP layer"):
         models = tiny_model.build(cache_root() / "models")
         print(f"    {models}")
@@ -118,6 +124,20 @@ def run(cluster: DemoCluster | KindCluster, kind: str) -> None:
         _complete(cluster, flash)
     steps.report()
     print(f"\nIt is still running: export KUBECONFIG={cluster.kubeconfig}; make demo-down stops it.")
+
+
+def _build(programs: Sequence[str]) -> list[Path]:
+    """Beside each other: programs are compiled while images wait for the network and the disk."""
+    command = [sys.executable, "-m", "local_cluster", "build", "--only", ",".join(programs)]
+    with subprocess.Popen(command) as compiling:
+        try:
+            images = ensure_images([image_named(name) for name in ("operator", "engine-cpu")], cache_root())
+        except BaseException:
+            compiling.terminate()
+            raise
+    if compiling.returncode != 0:
+        raise RuntimeError("the cluster's programs could not be built: see above")
+    return images
 
 
 def _options() -> argparse.Namespace:

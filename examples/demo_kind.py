@@ -17,6 +17,9 @@ NODE = f"{NAME}-control-plane"
 class KindCluster:
     """A kind cluster with the same face as the local one."""
 
+    programs: tuple[str, ...] = ()
+    """kind brings its own."""
+
     def __init__(self) -> None:
         missing = [tool for tool in ("docker", "kind", "kubectl", "helm") if shutil.which(tool) is None]
         if missing:
@@ -26,7 +29,7 @@ class KindCluster:
         self.kubectl_path = Path("kubectl")
 
     def prepare(self) -> None:
-        """kind brings its own Kubernetes."""
+        """Docker is there already."""
 
     def start(self, models: Path) -> None:
         """Create the cluster with the models mounted, unless it is there; then give its node two GPUs."""

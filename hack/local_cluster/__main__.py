@@ -18,9 +18,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from complaint import of_system
 from local_cluster import machine
-from local_cluster.binaries import BINARIES, BuildError, MissingGoError, build
+from local_cluster.binaries import BINARIES, BuildError, build
 from local_cluster.cluster import LocalCluster, NotRootError
+from local_cluster.go_toolchain import MissingGoError
 from local_cluster.machine import OccupiedError
 from local_cluster.network import AddressesTakenError
 from local_cluster.packages import MissingPackagesError, ensure_packages
@@ -44,14 +46,18 @@ def main(arguments: Sequence[str]) -> int:
         return _run(options)
     except MENDABLE as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+    except OSError as error:
+        if not (sentence := of_system(error)):
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+    return 1
 
 
 def _run(options: argparse.Namespace) -> int:
     cluster = LocalCluster()
     match options.command:
         case "build":
-            build(options.only, progress=options.progress)
+            build(options.only)
         case "packages":
             ensure_packages()
         case "up":
@@ -117,7 +123,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     builder = commands.add_parser("build", help="build the binaries")
     builder.add_argument("--only", type=_names, default=list(BINARIES), metavar="NAME,NAME...", help="some of them")
-    builder.add_argument("--progress", action="store_true", help="tell every few seconds what is being built")
     commands.add_parser("packages", help="install the Debian packages that are missing")
     commands.add_parser("up", help="start the cluster")
     commands.add_parser("down", help="stop it and leave nothing behind")
@@ -133,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _names(text: str) -> list[str]:
-    names = text.split(",")
+    names = [name for name in text.split(",") if name]
     unknown = [name for name in names if name not in BINARIES]
     if unknown:
         raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(BINARIES)}")

@@ -1,80 +1,66 @@
 """Kubernetes, etcd, containerd and helm, built from their Go modules and kept by content.
 
-Each folder under `tools/` is a Go module that pins one project. They are apart because the projects pin versions of
-the same libraries that do not go together.
+`tools/` is one Go module that pins all of them. So all programs share one version of each library, what one has
+compiled serves the others, and one `go build` orders the work of all.
 """
 
-import hashlib
-import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
+from complaint import reason_in
 from local_cluster.cache import cache_dir, exclusive
+from local_cluster.go_toolchain import go, go_environment, go_version
 
 TOOLS = Path(__file__).with_name("tools")
 KUBERNETES_VERSION = "1.36.3"
 PROGRESS_SECONDS = 10
 
 
-class MissingGoError(RuntimeError):
-    """There is no Go toolchain that could build the cluster."""
-
-
 class BuildError(RuntimeError):
     """The Go toolchain refused; the message ends with its own words."""
 
 
-@dataclass(frozen=True)
-class Binary:
-    """One program: the module under `tools/` that pins it, and its import path."""
+_KUBERNETES = "k8s.io/kubernetes/cmd"
+_CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 
-    module: str
-    package: str
-    ldflags: str = "-s -w"
-    cgo: bool = True
+BINARIES = {
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "kube-apiserver": f"{_KUBERNETES}/kube-apiserver",
+    "kubectl": f"{_KUBERNETES}/kubectl",
+    "kube-controller-manager": f"{_KUBERNETES}/kube-controller-manager",
+    "kube-scheduler": f"{_KUBERNETES}/kube-scheduler",
+    "kubelet": f"{_KUBERNETES}/kubelet",
+    "kube-proxy": f"{_KUBERNETES}/kube-proxy",
+    "containerd": f"{_CONTAINERD}/containerd",
+    "containerd-shim-runc-v2": f"{_CONTAINERD}/containerd-shim-runc-v2",
+    "ctr": f"{_CONTAINERD}/ctr",
+    "helm": "helm.sh/helm/v4/cmd/helm",
+    # The only file of the pause image.
+    "pause": "./pause",
+    # The image that tests of the cluster itself run.
+    "web": "./web",
+    # The image that stands for the test of GPU links where there are no GPUs.
+    "probe-stub": "./probe-stub",
+    # Where tests of images as models push them.
+    "registry": "./registry",
+}
+"""Program -> its package."""
 
+PROGRAMS = tuple(name for name in BINARIES if name not in ("web", "probe-stub", "registry"))
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")
 
 _MAJOR, _MINOR, _ = KUBERNETES_VERSION.split(".")
 _VERSION = "k8s.io/component-base/version"
-# Without these the API server reports version 0.0 and clients refuse it.
-_KUBERNETES_LDFLAGS = (
+# Without the versions the API server reports 0.0 and clients refuse it. What is no part of a program is not set in it.
+LDFLAGS = (
     f"-s -w -X {_VERSION}.gitVersion=v{KUBERNETES_VERSION} "
     f"-X {_VERSION}.gitMajor={_MAJOR} -X {_VERSION}.gitMinor={_MINOR}"
 )
-
-
-def _kubernetes(name: str) -> Binary:
-    return Binary("kubernetes", f"k8s.io/kubernetes/cmd/{name}", _KUBERNETES_LDFLAGS)
-
-
-BINARIES = {
-    "etcd": Binary("etcd", "go.etcd.io/etcd/server/v3"),
-    "kube-apiserver": _kubernetes("kube-apiserver"),
-    "kubectl": _kubernetes("kubectl"),
-    "kube-controller-manager": _kubernetes("kube-controller-manager"),
-    "kube-scheduler": _kubernetes("kube-scheduler"),
-    "kubelet": _kubernetes("kubelet"),
-    "kube-proxy": _kubernetes("kube-proxy"),
-    "containerd": Binary("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
-    "containerd-shim-runc-v2": Binary("containerd", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
-    "ctr": Binary("containerd", "github.com/containerd/containerd/v2/cmd/ctr"),
-    "helm": Binary("helm", "helm.sh/helm/v4/cmd/helm"),
-    # Static: it is the only file of the pause image.
-    "pause": Binary("pause", "local-cluster/pause", cgo=False),
-    # The image that tests of the cluster itself run.
-    "web": Binary("web", "local-cluster/web", cgo=False),
-    # The image that stands for the test of GPU links where there are no GPUs.
-    "probe-stub": Binary("probe-stub", "local-cluster/probe-stub", cgo=False),
-    # Where tests of images as models push them.
-    "registry": Binary("registry", "github.com/distribution/distribution/v3/cmd/registry", cgo=False),
-}
-PROGRAMS = tuple(name for name in BINARIES if name not in ("web", "probe-stub", "registry"))
-CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")
 
 
 def binary(name: str) -> Path:
@@ -82,64 +68,69 @@ def binary(name: str) -> Path:
     return build([name])[name]
 
 
-def build(names: Iterable[str] = BINARIES, *, progress: bool = False) -> dict[str, Path]:
-    """Build what is missing, one after the other, telling the seconds of each. Returns all paths by name."""
-    paths = {name: _folder(BINARIES[name].module) / name for name in names}
-    if any(not path.exists() for path in paths.values()):
-        with exclusive(cache_dir("bin") / ".lock"):
-            for name, path in paths.items():
-                if not path.exists():
-                    _build(name, path, progress=progress)
+def build(names: Iterable[str] = BINARIES) -> dict[str, Path]:
+    """Build what is missing, telling every few seconds how far it is. Returns all paths by name."""
+    paths = {name: folder() / name for name in names}
+    if not all(path.exists() for path in paths.values()):
+        with exclusive(cache_dir("bin") / ".lock", "another run that builds programs"):
+            missing = [name for name, path in paths.items() if not path.exists()]
+            if missing:
+                _build(missing)
     return paths
 
 
-def content_key(module: Path, recipes: Mapping[str, Binary], go_version: str) -> str:
+def content_key(module: Path, flags: str, version: str) -> str:
     """Of everything that decides the result, so that a change of a pin never finds an old binary."""
-    digest = hashlib.sha256()
-    for file in sorted(module.glob("*")):
-        digest.update(file.name.encode() + file.read_bytes())
-    for name, recipe in recipes.items():
-        digest.update(f"{name} {recipe}".encode())
-    digest.update(go_version.encode())
+    digest = sha256(f"{flags} {version} {BINARIES}".encode())
+    for file in sorted(file for file in module.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(module)}\0".encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 
 
 @cache
-def _folder(module: str) -> Path:
-    recipes = {name: recipe for name, recipe in BINARIES.items() if recipe.module == module}
-    return cache_dir("bin", f"{module}-{content_key(TOOLS / module, recipes, _go_version())}")
+def folder() -> Path:
+    return cache_dir("bin", content_key(TOOLS, LDFLAGS, go_version()))
 
 
-@cache
-def _go_version() -> str:
-    go = shutil.which("go")
-    if go is None:
-        raise MissingGoError("the local cluster is built from Go modules: install Go 1.26 or newer, and put it on PATH")
-    return subprocess.run([go, "env", "GOVERSION"], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def _build(name: str, target: Path, *, progress: bool) -> None:
-    recipe = BINARIES[name]
-    print(f"    building {name} ...", flush=True)
+def _build(names: Sequence[str]) -> None:
+    """Go keeps what it has compiled, so a build that was killed goes on where it was."""
     began = time.monotonic()
-    unfinished = target.with_name(f".{name}.unfinished")
-    environment = {**os.environ, "CGO_ENABLED": "1" if recipe.cgo else "0", "GOFLAGS": "-mod=readonly"}
-    command = ["go", "build", "-ldflags", recipe.ldflags, "-o", str(unfinished), recipe.package]
+    print(f"    building {', '.join(names)}", flush=True)
+    packages = [BINARIES[name] for name in names]
+    needed = len(_go(["list", "-deps", *packages], "fetching modules: {lines}").split())
+    unfinished = folder().with_name(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    command = ["build", "-v", "-ldflags", LDFLAGS, "-o", f"{unfinished}/", *packages]
+    _go(command, f"compiled {{lines}} of at most {needed} packages")
+    for name in names:
+        (unfinished / _name_of_go(BINARIES[name])).rename(folder() / name)
+    unfinished.rmdir()
+    print(f"    built {', '.join(names)} in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _name_of_go(package: str) -> str:
+    """The last part of the path that is no version."""
+    parts = [part for part in package.split("/") if part != "v3"]
+    return parts[-1]
+
+
+def _go(arguments: Sequence[str], progress: str) -> str:
+    """Run Go, and tell of each few seconds how many lines it has written to stderr. Returns what it wrote to stdout.
+
+    It dies with us: one that outlived its killed starter would compile beside the next.
+    """
+    command = ["setpriv", "--pdeathsig=KILL", str(go()), *arguments]
+    began = time.monotonic()
     with subprocess.Popen(
-        command, cwd=TOOLS / recipe.module, env=environment, stderr=subprocess.PIPE, text=True
-    ) as compiler:
-        words = _last_words(compiler, name, began, progress=progress)
-    if compiler.returncode != 0:
-        raise BuildError(f"building {name} failed: {' '.join(command)}\n{words[-4000:]}")
-    unfinished.rename(target)
-    print(f"    built {name} in {time.monotonic() - began:.0f} s", flush=True)
-
-
-def _last_words(compiler: subprocess.Popen[str], name: str, began: float, *, progress: bool) -> str:
-    """Wait for the compiler. The larger programs take minutes from cold, and it says nothing meanwhile."""
-    while True:
-        try:
-            return compiler.communicate(timeout=PROGRESS_SECONDS)[1]
-        except subprocess.TimeoutExpired:
-            if progress:
-                print(f"    building {name}, {time.monotonic() - began:.0f} s so far", flush=True)
+        command, cwd=TOOLS, env=go_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        while True:
+            try:
+                out, words = process.communicate(timeout=PROGRESS_SECONDS)
+                break
+            except subprocess.TimeoutExpired as waiting:
+                lines = (waiting.stderr or b"").count(b"\n")
+                print(f"    {progress.format(lines=lines)}, {time.monotonic() - began:.0f} s so far", flush=True)
+    if process.returncode != 0:
+        raise BuildError(f"go {arguments[0]} failed: {reason_in(words.decode(errors='replace'))}")
+    return out.decode()

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from complaint import reason_in
+
 PROGRAMS = {
     "runc": "runc",
     "iptables": "iptables",
@@ -17,7 +19,7 @@ CNI_PACKAGE = "containernetworking-plugins"
 
 
 class MissingPackagesError(RuntimeError):
-    """Packages are missing, and only root can install them."""
+    """Packages are missing, and cannot be installed; the message says what can be done."""
 
 
 def missing_packages() -> list[str]:
@@ -46,5 +48,7 @@ def ensure_packages() -> None:
         raise MissingPackagesError(f"there is no apt-get here; install what Debian calls {' '.join(missing)}")
     print(f"    installing {' '.join(missing)}", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for step in ("apt-get update -qq", f"{command} -qq"):
-        subprocess.run(step.split(), check=True, env=environment, stdout=subprocess.DEVNULL)
+    for step in ("apt-get update -qq --error-on=any", f"{command} -qq"):
+        done = subprocess.run(step.split(), env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise MissingPackagesError(f"{' '.join(missing)} could not be installed: {reason_in(done.stderr)}")

@@ -1,7 +1,7 @@
 """Parts of the local cluster that need neither root nor a cluster."""
 
-import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from local_cluster import binaries
-from local_cluster.binaries import BINARIES, content_key
+from local_cluster.binaries import content_key
 from local_cluster.machine import Holder
 from local_cluster.mounts import remove_folder
 from local_cluster.network import Network
@@ -23,25 +23,27 @@ PACKAGE = Path(binaries.__file__).parent
 
 @pytest.fixture
 def module(tmp_path: Path) -> Path:
-    (tmp_path / "go.mod").write_text("module local-cluster/etcd\n")
+    (tmp_path / "go.mod").write_text("module local-cluster/programs\n")
     (tmp_path / "go.sum").write_text("go.etcd.io/etcd/server/v3 v3.6.16 h1:abc=\n")
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "main.go").write_text("package main\n")
     return tmp_path
 
 
-ETCD = {"etcd": BINARIES["etcd"]}
-
-
 def test_a_binary_is_kept_under_the_same_key_while_nothing_changes(module: Path) -> None:
-    assert content_key(module, ETCD, "go1.26.8") == content_key(module, ETCD, "go1.26.8")
+    assert content_key(module, "-s", "go1.26.8") == content_key(module, "-s", "go1.26.8")
 
 
-def test_a_change_of_pins_checksums_flags_or_compiler_makes_another_key(module: Path) -> None:
-    keys = [content_key(module, ETCD, "go1.26.8"), content_key(module, ETCD, "go1.26.9")]
-    keys.append(content_key(module, {"etcd": replace(BINARIES["etcd"], ldflags="-s")}, "go1.26.8"))
-    (module / "go.sum").write_text("go.etcd.io/etcd/server/v3 v3.6.16 h1:def=\n")
-    keys.append(content_key(module, ETCD, "go1.26.8"))
-    (module / "go.mod").write_text("module local-cluster/other\n")
-    keys.append(content_key(module, ETCD, "go1.26.8"))
+def test_a_change_of_pins_checksums_flags_sources_or_compiler_makes_another_key(module: Path) -> None:
+    keys = [content_key(module, "-s", "go1.26.8"), content_key(module, "-s", "go1.26.9")]
+    keys.append(content_key(module, "-s -w", "go1.26.8"))
+    for file, text in (
+        ("go.sum", "go.etcd.io/etcd/server/v3 v3.6.16 h1:def=\n"),
+        ("go.mod", "module local-cluster/other\n"),
+        ("web/main.go", "package main // changed\n"),
+    ):
+        (module / file).write_text(text)
+        keys.append(content_key(module, "-s", "go1.26.8"))
     assert len(set(keys)) == len(keys)
 
 
@@ -98,14 +100,15 @@ def test_a_binary_that_does_not_exist_is_refused_with_those_that_do() -> None:
     assert "kubecuttle: not one of etcd, kube-apiserver" in refused.stderr
 
 
-def test_the_modules_pin_the_versions_that_the_readme_names() -> None:
+def test_the_module_pins_the_versions_that_the_readme_names() -> None:
     readme = (PACKAGE / "README.md").read_text()
-    for module, path in (
-        ("kubernetes", "k8s.io/kubernetes"),
-        ("etcd", "go.etcd.io/etcd/server/v3"),
-        ("containerd", "github.com/containerd/containerd/v2"),
-        ("helm", "helm.sh/helm/v4"),
+    pins = dict(re.findall(r"^\t(\S+) v(\S+)$", (PACKAGE / "tools" / "go.mod").read_text(), re.MULTILINE))
+    for path in (
+        "k8s.io/kubernetes",
+        "go.etcd.io/etcd/server/v3",
+        "github.com/containerd/containerd/v2",
+        "helm.sh/helm/v4",
+        "github.com/distribution/distribution/v3",
     ):
-        go = ["go", "list", "-m", "-json", path]
-        listed = subprocess.run(go, cwd=PACKAGE / "tools" / module, capture_output=True, text=True, check=True)
-        assert json.loads(listed.stdout)["Version"].removeprefix("v") in readme
+        assert f" {pins[path]}" in readme, path
+    assert pins["k8s.io/kubernetes"] == binaries.KUBERNETES_VERSION

@@ -1,19 +1,29 @@
-"""The builder's own behaviour, as far as it goes without building: archives, mounts, what it says."""
+"""The builder's own behaviour, as far as it goes without building: archives, mounts, order, what it says."""
 
+import fcntl
 import hashlib
 import json
 import os
 import tarfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from image_builder.__main__ import main
 from image_builder.archive import write_oci_archive
-from image_builder.build import ensure_image, remove_old_archives
-from image_builder.buildah import mounts_below
-from image_builder.debian import install_command, missing_packages
-from image_builder.layout import archive_of, image_named, steps_of
+from image_builder.build import (
+    beside_each_other,
+    ensure_image,
+    locked,
+    refuse_without_room,
+    remove_old_archives,
+    waves,
+)
+from image_builder.buildah import Buildah, BuildError, mounts_below
+from image_builder.debian import SetupError, install_command, missing_packages, run
+from image_builder.layout import IMAGES, archive_of, image_named, steps_of
 
 
 def finished_archive(name: str, cache: Path) -> Path:
@@ -89,3 +99,77 @@ def test_mounts_are_found_below_a_folder_deepest_first() -> None:
 def test_a_missing_program_is_named_by_its_package_in_one_command() -> None:
     assert missing_packages({"sh": "dash", "no-such-program": "a-package"}) == ["a-package"]
     assert install_command(["a", "b"]) == "sudo apt-get install --yes --no-install-recommends a b"
+
+
+def test_a_stage_that_images_share_is_built_once_and_the_rest_beside_each_other() -> None:
+    order = [[step.stage for step in wave] for wave in waves(steps_of(image) for image in IMAGES)]
+    assert order == [
+        ["tools"],
+        ["sbom-tools"],
+        ["cpu-deps", "operator-deps", "node-deps"],
+        ["cpu", "operator", "node", "quantiser-cpu"],
+    ]
+
+
+@pytest.fixture
+def endless_buildah(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Buildah:
+    """Says that it runs, in a file named by its last argument, and ends when it is ended."""
+    program = tmp_path / "buildah"
+    program.write_text('#!/bin/sh\nfor last; do :; done\ntouch "$last"\nexec sleep 1000\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return Buildah(tmp_path, "overlay")
+
+
+def test_a_step_that_fails_ends_those_beside_it(endless_buildah: Buildah, tmp_path: Path) -> None:
+    ended: list[BuildError] = []
+
+    def works() -> None:
+        try:
+            endless_buildah.run("build", str(tmp_path / "works"))
+        except BuildError as error:
+            ended.append(error)
+            raise
+
+    def fails() -> None:
+        while not (tmp_path / "works").exists():
+            time.sleep(0.01)
+        raise BuildError("no network")
+
+    with pytest.raises(BuildError, match="no network"):
+        beside_each_other(endless_buildah, [works, fails, works, works])
+    assert ended
+    assert not endless_buildah.running
+
+
+def test_a_second_builder_says_that_it_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def enter() -> None:
+        with locked(tmp_path):
+            pass
+
+    second = threading.Thread(target=enter)
+    with (tmp_path / ".images.lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second.start()
+        said = ""
+        while not said.endswith("\n"):
+            said += capsys.readouterr().err
+        assert second.is_alive()
+    second.join(timeout=30)
+    assert not second.is_alive()
+    assert said == f"  waiting for another run that builds images (it holds {tmp_path}/.images.lock)\n"
+
+
+def test_a_program_that_fails_is_quoted_in_one_sentence() -> None:
+    words = "echo Reading package lists; echo 'E: Temporary failure resolving mirror'; exit 100"
+    with pytest.raises(SetupError) as refused:
+        run(["sh", "-c", words], "buildah could not be installed")
+    assert str(refused.value) == (
+        "buildah could not be installed: nothing could be downloaded (E: Temporary failure resolving mirror)"
+    )
+
+
+def test_a_disk_without_room_is_named_before_anything_is_made() -> None:
+    refuse_without_room(2.5e9, Path("/cache"))
+    with pytest.raises(SetupError, match=r"images need 2 GB at least .* /cache has 0\.1 left; FLASH_CACHE moves"):
+        refuse_without_room(5e7, Path("/cache"))

@@ -4,10 +4,12 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Never
 
-from image_builder.build import ensure_base, ensure_image
+from complaint import of_system
+from image_builder.build import ensure_base, ensure_images
 from image_builder.buildah import BuildError
 from image_builder.debian import SetupError
 from image_builder.layout import IMAGES, cache_root, image_named
@@ -32,15 +34,23 @@ def end(number: int, _frame: FrameType | None) -> Never:
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = arguments_of(sys.argv[1:] if argv is None else argv)
     names = [image.name for image in IMAGES] if "all" in arguments.image else arguments.image
-    cache = cache_root()
     signal.signal(signal.SIGTERM, end)
     try:
-        for name in names:
-            archive = ensure_base(cache) if name == "base" else ensure_image(image_named(name), cache)
+        for name, archive in archives(names, cache_root()).items():
             line = f"{name}: {archive.stat().st_size / 1e6:.0f} MB"
             print(archive if arguments.print_path else f"{line} in {archive}")
     except (SetupError, BuildError) as problem:
-        sys.exit(str(problem))
+        sys.exit(f"error: {problem}")
+    except OSError as problem:
+        if not (sentence := of_system(problem)):
+            raise
+        sys.exit(f"error: {sentence}")
+
+
+def archives(names: Sequence[str], cache: Path) -> dict[str, Path]:
+    images = [image_named(name) for name in names if name != "base"]
+    made = dict(zip((image.name for image in images), ensure_images(images, cache), strict=True))
+    return {name: made[name] if name in made else ensure_base(cache) for name in names}
 
 
 if __name__ == "__main__":

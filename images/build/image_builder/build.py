@@ -3,8 +3,12 @@
 import fcntl
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -12,24 +16,73 @@ from image_builder import debian
 from image_builder.archive import write_oci_archive
 from image_builder.buildah import Base, Buildah
 from image_builder.layout import ROOT, Image, Step, archive_of, base_reference, files_below, steps_of
-from image_builder.progress import step
+from image_builder.progress import say, step
+
+AT_ONCE: Final = 2
+"""Steps. What they wait for is the network and the disk; what they compute would not be done sooner by more of them."""
+
+LEAST_ROOM: Final = 2e9
+"""What the base and one small image take while they are made."""
 
 ARCHIVES_KEPT: Final = 2
 """Per image: of this content and of the one before, so that going back and forth between two branches costs nothing."""
 
 
 def ensure_image(image: Image, cache: Path, root: Path = ROOT) -> Path:
-    """The image's archive; at once when there is one of the same content, without buildah or root."""
-    steps = steps_of(image, root)
-    archive = archive_of(image.name, steps[-1].key, cache)
-    if not archive.exists():
+    return ensure_images([image], cache, root)[0]
+
+
+def ensure_images(images: Sequence[Image], cache: Path, root: Path = ROOT) -> list[Path]:
+    """Each image's archive; at once when there are some of the same content, without buildah or root."""
+    archives = [archive_of(image.name, steps_of(image, root)[-1].key, cache) for image in images]
+    if not all(archive.exists() for archive in archives):
         with locked(cache), ready(cache) as buildah:
             ensure_base_image(buildah, root)
-            for one in steps:
-                ensure_step(buildah, one, root)
-            write_archive(buildah, steps[-1].reference, image.tag, archive)
-            remove_old_archives(image.name, archive)
-    return archive
+            missing = [
+                (image, archive) for image, archive in zip(images, archives, strict=True) if not archive.exists()
+            ]
+            make(buildah, missing, root)
+    return archives
+
+
+def make(buildah: Buildah, missing: Sequence[tuple[Image, Path]], root: Path) -> None:
+    """In waves: the first stage of every image, then the second of every image, and so on.
+
+    So a stage that several share is built once, and those that none waits for are built beside each other: one unpacks
+    while the other waits for the network.
+    """
+    for wave in waves([steps_of(image, root) for image, _ in missing]):
+        beside_each_other(buildah, [partial(ensure_step, buildah, one, root) for one in wave])
+    for image, _ in missing:
+        for one in steps_of(image, root):
+            buildah.remove_others(one.reference)
+    writing = [
+        partial(write_archive, buildah, steps_of(image, root)[-1].reference, image.tag, archive)
+        for image, archive in missing
+    ]
+    beside_each_other(buildah, writing)
+    for image, archive in missing:
+        remove_old_archives(image.name, archive)
+
+
+def waves(chains: Iterable[Sequence[Step]]) -> list[list[Step]]:
+    """The steps that come first, second, and so on; each once."""
+    return [list(dict.fromkeys(step for step in wave if step)) for wave in zip_longest(*chains)]
+
+
+def beside_each_other(buildah: Buildah, tasks: Sequence[Callable[[], None]]) -> None:
+    """Some at a time. When one fails, or we are told to end, the others are not waited for."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = [pool.submit(task) for task in tasks]
+        try:
+            for one in as_completed(running):
+                one.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(one.done() for one in running):
+                buildah.stop()
+                time.sleep(0.1)
+            raise
 
 
 def ensure_base(cache: Path, root: Path = ROOT) -> Path:
@@ -47,8 +100,18 @@ def ensure_base(cache: Path, root: Path = ROOT) -> Path:
 def ready(cache: Path) -> Iterator[Buildah]:
     debian.ensure_tools()
     (cache / "images").mkdir(parents=True, exist_ok=True)
+    refuse_without_room(shutil.disk_usage(cache).free, cache)
     with Buildah.below(cache).session() as buildah:
         yield buildah
+
+
+def refuse_without_room(free: float, cache: Path) -> None:
+    """debootstrap calls a full disk a failed download, and has cleared it by the time that anybody looks."""
+    if free < LEAST_ROOM:
+        raise debian.SetupError(
+            f"images need {LEAST_ROOM / 1e9:.0f} GB at least (all of them: 12), and {cache} has {free / 1e9:.1f} left; "
+            "FLASH_CACHE moves the cache to another disk"
+        )
 
 
 @contextmanager
@@ -56,7 +119,11 @@ def locked(cache: Path) -> Iterator[None]:
     """Two builds at once would share buildah's storage, and the second would do the first one's work again."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".images.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another run that builds images (it holds {lock.name})")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -81,7 +148,6 @@ def ensure_step(buildah: Buildah, one: Step, root: Path) -> None:
         dockerfile = context / "Dockerfile.cut"
         dockerfile.write_text(one.text)
         buildah.build(context, dockerfile, one.reference, base_of(buildah, root))
-    buildah.remove_others(one.reference)
 
 
 def base_of(buildah: Buildah, root: Path) -> Base:

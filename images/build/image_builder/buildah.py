@@ -5,9 +5,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from complaint import reason_in
 
 HOST_CERTIFICATES: Final = Path("/etc/ssl/certs")
 """Where packages come through a proxy that speaks TLS for them, only the host knows its certificate. Mounted while a
@@ -41,6 +43,7 @@ class Base:
 class Buildah:
     folder: Path
     driver: str
+    running: set["subprocess.Popen[str]"] = field(default_factory=set, compare=False)
 
     @classmethod
     def below(cls, cache: Path) -> "Buildah":
@@ -71,18 +74,29 @@ class Buildah:
 
     def run(self, *arguments: str) -> str:
         """Run to the end; the output is returned, and shown only when it fails."""
-        done = subprocess.run(
+        with subprocess.Popen(
             self.command(*arguments),
             env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            last = "\n".join(done.stdout.splitlines()[-40:])
-            raise BuildError(f"buildah {arguments[0]} ended with {done.returncode}:\n{last}")
-        return done.stdout
+        ) as process:
+            self.running.add(process)
+            try:
+                said, _ = process.communicate()
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                self.running.discard(process)
+        if process.returncode != 0:
+            raise BuildError(f"buildah {arguments[0]} ended with {process.returncode}: {reason_in(said)}")
+        return said
+
+    def stop(self) -> None:
+        """End what other threads have started; each of them gets a BuildError."""
+        for process in list(self.running):
+            process.kill()
 
     def has(self, reference: str) -> bool:
         listed = self.run("images", "--format={{.Name}}:{{.Tag}}", "--noheading")
@@ -96,6 +110,7 @@ class Buildah:
         self.run(
             "build",
             "--pull-never",
+            "--jobs=2",  # stages that do not wait for each other: one downloads while the other unpacks
             *self.volumes(),
             *(base.options() if base else ()),
             f"--file={dockerfile}",

@@ -3,9 +3,11 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+from complaint import reason_in
 
 PROGRAMS: Final = {"buildah": "buildah", "debootstrap": "debootstrap"}
 """Program -> Debian package."""
@@ -36,8 +38,7 @@ def ensure_tools() -> None:
     if os.geteuid() != 0:
         raise SetupError(
             "Building images needs root (debootstrap and overlay mounts): "
-            "sudo --preserve-env=FLASH_CACHE,XDG_CACHE_HOME,HOME env PYTHONPATH=images/build "
-            "python3 -m image_builder all"
+            "sudo --preserve-env=FLASH_CACHE,XDG_CACHE_HOME,HOME .venv/bin/python -m image_builder all"
         )
 
 
@@ -46,10 +47,21 @@ def install_command(packages: Iterable[str]) -> str:
 
 
 def install(packages: Iterable[str]) -> None:
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet)
-    subprocess.run(["apt-get", "install", "-qq", "--yes", "--no-install-recommends", *packages], check=True, env=quiet)
+    names = list(packages)
+    refused = f"{' and '.join(names)} could not be installed"
+    run(["apt-get", "update", "-qq", "--error-on=any"], refused)
+    run(["apt-get", "install", "-qq", "--yes", "--no-install-recommends", *names], refused)
 
 
 def make_root_file_system(script: Path, archive: Path) -> None:
-    subprocess.run([script, archive], check=True, env={**os.environ, "PATH": search_path()}, stdout=subprocess.DEVNULL)
+    run([str(script), str(archive)], "no base image could be made")
+
+
+def run(command: Sequence[str], refused: str) -> None:
+    """Its words are shown only when it fails, and then the line among them that says why."""
+    environment = {**os.environ, "PATH": search_path(), "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise SetupError(f"{refused}: {reason_in(done.stdout)}")

@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def say(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    print(f"  {name} ...", file=sys.stderr, flush=True)
+    say(f"{name} ...")
     started = time.monotonic()
     try:
         yield
     except BaseException:
-        print(f"  {name}: failed after {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+        say(f"{name}: failed after {time.monotonic() - started:.1f} s")
         raise
-    print(f"  {name}: {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+    say(f"{name}: {time.monotonic() - started:.1f} s")

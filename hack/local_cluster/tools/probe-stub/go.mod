@@ -1,3 +1,0 @@
-module local-cluster/probe-stub
-
-go 1.26.0

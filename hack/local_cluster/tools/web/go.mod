@@ -1,3 +1,0 @@
-module local-cluster/web
-
-go 1.26.0
