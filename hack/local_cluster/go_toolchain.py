@@ -37,13 +37,16 @@ def go_version() -> str:
 
 
 def go_environment() -> dict[str, str]:
-    """For every run of Go. It fetches no toolchain, changes no pin, and needs no C compiler."""
+    """For every run of Go. It fetches no toolchain, changes no pin, and needs no C compiler.
+
+    The compiler collects its garbage less often than it would: a tenth less work, for half as much memory again.
+    """
     fixed = {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false", "CGO_ENABLED": "0"}
     if not go().is_relative_to(cache_dir("go")):
-        return {**_inherited(), **fixed}
+        return {"GOGC": "400", **_inherited(), **fixed}
     # What we brought is not to leave gigabytes in folders of which nobody who removes our cache would think.
     own = {"GOPATH": str(cache_dir("go", "path")), "GOCACHE": str(cache_dir("go", "build"))}
-    return {**own, **_inherited(), **fixed, "GOFLAGS": f"{fixed['GOFLAGS']} -modcacherw"}
+    return {"GOGC": "400", **own, **_inherited(), **fixed, "GOFLAGS": f"{fixed['GOFLAGS']} -modcacherw"}
 
 
 def version_in(text: str) -> Version:
