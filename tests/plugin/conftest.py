@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vllm_walk import older
-from vllm_walk.environment import Environment, ensure
+from vllm_walk.environment import Environment, ensure, ensure_older
 from vllm_walk.walk import Walker
 
 
@@ -32,6 +31,6 @@ def cpu_walker(environment: Environment, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def older_walker(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walker]:
     """With the oldest vLLM that the plugin supports."""
-    made = Walker(environment, tmp_path_factory.mktemp("walker"), older=older.ensure())
+    made = Walker(environment, tmp_path_factory.mktemp("walker"), older=ensure_older())
     yield made
     made.close()

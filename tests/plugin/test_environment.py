@@ -4,7 +4,9 @@ import re
 import subprocess
 from pathlib import Path
 
-from vllm_walk.environment import CUDA_LOCK, FROM_CUDA, Environment, cuda_pins, key
+from image_builder.layout import cache_root
+from torch_environments.recipes import CUDA_LOCK, FROM_CUDA, cuda_pins, cuda_vllm, engine
+from vllm_walk.environment import Environment
 
 
 def test_what_is_taken_from_the_cuda_lock_is_its_own_entries_with_their_hashes() -> None:
@@ -15,7 +17,8 @@ def test_what_is_taken_from_the_cuda_lock_is_its_own_entries_with_their_hashes()
 
 
 def test_its_name_is_that_of_its_content(environment: Environment) -> None:
-    assert environment.folder.name == f"vllm-walk-{key()}"
+    assert environment.folder.name == f"torch-engine-{engine(cache_root()).key}"
+    assert environment.cuda_vllm.name == f"torch-cuda-vllm-{cuda_vllm(cache_root()).key}"
 
 
 def test_the_cuda_images_vllm_comes_first_and_without_kernels(environment: Environment) -> None:
@@ -26,7 +29,7 @@ def test_the_cuda_images_vllm_comes_first_and_without_kernels(environment: Envir
             env=environment.variables(cuda=cuda), check=True, capture_output=True, text=True,
         ).stdout.split()  # fmt: skip
         assert told[0] == version
-        assert Path(told[1]).is_relative_to(environment.cuda_vllm if cuda else environment.folder / "venv")
+        assert Path(told[1]).is_relative_to(environment.cuda_vllm if cuda else environment.folder)
     assert list(environment.cuda_vllm.rglob("*.so")) == []
 
 

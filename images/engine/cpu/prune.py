@@ -38,7 +38,14 @@ def prune(site_packages: Path) -> None:
                 path.unlink(missing_ok=True)
     for pattern in STRIPPED:
         for library in site_packages.glob(pattern):
-            subprocess.run(["strip", "--strip-unneeded", library], check=True)
+            strip(library)
+
+
+def strip(library: Path) -> None:
+    """Into a file of its own: the installer may have hard-linked this one to its cache."""
+    stripped = library.with_name(f"{library.name}.stripped")
+    subprocess.run(["strip", "--strip-unneeded", "-o", stripped, library], check=True)
+    stripped.replace(library)
 
 
 def name_it_vllm(site_packages: Path) -> None:
