@@ -1,28 +1,39 @@
-"""Serve a checkpoint with a real vLLM and its drafts, and print what became of them: run by path, one process each.
+"""Serve checkpoints with a real vLLM and its drafts, and tell what became of them: run by path, one process for all.
 
-python acceptance.py MODEL [CAPTURE]    with CAPTURE, what enters the layer's experts is recorded there
+A line of JSON on standard input names a `model`, and where there is a `capture`, the folder in which what enters the
+layer's experts is recorded; a line on standard output is what came of it. Each is served in a fork of a process that has
+imported vLLM, which takes many seconds: nothing is left behind for the next. The engine runs in that fork itself;
+vLLM's own processes are `test_vllm_captures`'.
 """
 
 import json
 import os
 import sys
+import traceback
+from typing import Any
 
 SETTINGS = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 PROMPTS, TOKENS, VOCABULARY = 6, 300, 512
 """Few and long: a draft that is under way when a request ends is counted or not, as it happens."""
 
+RESULTS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+# vLLM prints, too; standard output is for results.
 
-def main(model: str, capture: str | None = None) -> None:
-    os.environ.update(SETTINGS)
+os.environ.update(SETTINGS)
+
+from vllm import LLM, SamplingParams  # noqa: E402 - it reads the environment when it is imported
+
+
+def serve(model: str, capture: str | None = None) -> dict[str, Any]:
     if capture:
         os.environ |= {"FLASH_CAPTURE_DIR": capture, "FLASH_CAPTURE_TOKENS": "100000", "FLASH_CAPTURE_MODULE": "mlp"}
-    from vllm import LLM, SamplingParams  # noqa: PLC0415 - it reads the environment when it is imported
-
     engine = LLM(
         model=model,
         enforce_eager=True,
@@ -36,13 +47,30 @@ def main(model: str, capture: str | None = None) -> None:
     if capture:
         engine.collective_rpc("flush_capture")
     counted = {metric.name.removeprefix("vllm:spec_decode_num_"): metric for metric in engine.get_metrics()}
-    figures = {
+    return {
         "drafted": counted["draft_tokens"].value,
         "accepted": counted["accepted_tokens"].value,
         "said": [list(answer.outputs[0].token_ids) for answer in answers],
     }
-    print(json.dumps(figures))
+
+
+def in_a_fork(asked: dict[str, Any]) -> None:
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            print(json.dumps(serve(**asked)), file=RESULTS, flush=True)
+            code = 0
+        except BaseException:  # noqa: BLE001 - of a fork, no exception may come back to its parent's loop
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if status:
+        print(json.dumps({"died": os.waitstatus_to_exitcode(status)}), file=RESULTS, flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for line in sys.stdin:
+        in_a_fork(json.loads(line))

@@ -1,9 +1,11 @@
-"""Kernels run in Triton's interpreter here, and nothing is fetched. Both are asked for before the imports that look."""
+"""Kernels run in Triton's interpreter here, nothing is fetched, and a process computes in one thread: two of them run at once,
+and threads that wait for each other's core compute nothing. All three are asked for before the imports that look."""
 
 import os
 
 os.environ["TRITON_INTERPRET"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import interpreted_bf16
 import tiny_checkpoints
 
 interpreted_bf16.mend()
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

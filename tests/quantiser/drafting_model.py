@@ -109,7 +109,7 @@ def normal(x: Tensor) -> Tensor:
 
 
 def trained(layer: Layer) -> Experts:
-    """The same every time: one seed, two threads, no data but the vocabulary."""
+    """The same every time: one seed, one thread, no data but the vocabulary."""
     random = torch.Generator().manual_seed(6)
     sizes = {"w1": (SHAPE.expert, SHAPE.hidden), "w3": (SHAPE.expert, SHAPE.hidden), "w2": (SHAPE.hidden, SHAPE.expert)}
     weights = {

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -53,47 +53,68 @@ class Served:
         return 100 * self.accepted / self.drafted
 
 
+class Server:
+    """One process that serves one checkpoint after another."""
+
+    def __init__(self, folder: Path) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(installed(folder / "site")), str(PACKAGE)])
+        self._log = (folder / "vllm.log").open("w")
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("acceptance.py"))],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+        )  # fmt: skip
+
+    def serve(self, model: Path, capture: Path | None = None) -> Served:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        asked = {"model": str(model), "capture": str(capture) if capture else None}
+        self._process.stdin.write(f"{json.dumps(asked)}\n")
+        self._process.stdin.flush()
+        told = json.loads(self._process.stdout.readline() or '{"died": "before it answered"}')
+        assert "died" not in told, (told, Path(self._log.name).read_text()[-5000:])
+        return Served(**told)
+
+    def close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process.kill()  # one that still serves after a failed test is not waited for
+        self._process.wait()
+        self._log.close()
+
+
 @dataclass(frozen=True)
 class Way:
     """One checkpoint before it was stripped, and what the tool made of it."""
 
     folder: Path
     layer: drafting_model.Layer
+    server: Server
     before: Served
     restored: dict[str, Tensor]
     result: Mapping[str, Any]
 
     def serve(self, name: str, experts: Mapping[str, Tensor]) -> Served:
-        return serve(drafting_model.write(self.folder / name, self.layer, experts))
-
-
-def serve(model: Path, capture: Path | None = None) -> Served:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    site = installed(model.with_name(f"{model.name}-site"))
-    environment["PYTHONPATH"] = os.pathsep.join([str(site), str(PACKAGE)])
-    command = [sys.executable, str(Path(__file__).with_name("acceptance.py")), str(model)]
-    done = subprocess.run(
-        [*command, *([str(capture)] if capture else [])],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    figures = next(line for line in done.stdout.splitlines() if line.startswith('{"drafted"'))
-    return Served(**json.loads(figures))
+        return self.server.serve(drafting_model.write(self.folder / name, self.layer, experts))
 
 
 @pytest.fixture(scope="module")
-def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("server"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def way(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Way:
     folder = tmp_path_factory.mktemp("acceptance")
     layer = drafting_model.Layer.make()
     experts = drafting_model.trained(layer)
     whole = drafting_model.write(folder / "before", layer, {stem: m.decoded() for stem, m in experts.items()})
-    before = serve(whole, folder / "capture")
+    before = server.serve(whole, folder / "capture")
     out = restore(folder, layer, experts)
-    return Way(folder, layer, before, decoded(out), json.loads((folder / "result").read_text()))
+    return Way(folder, layer, server, before, decoded(out), json.loads((folder / "result").read_text()))
 
 
 def restore(folder: Path, layer: drafting_model.Layer, experts: drafting_model.Experts) -> Path:
