@@ -12,7 +12,7 @@ from fake_node.machine import names
 from fake_node.readings import read_machine
 from flash_node.dump import Gpu, NodeDump, Pair
 from flash_node.labels import NodeState
-from flash_node.topology.__main__ import with_node
+from flash_node.topology.__main__ import main, with_node
 from flash_node.topology.drawing import BAD, DOUBTFUL, GOOD, svg_of
 from flash_node.topology.text import text_of
 from flash_node.topology.view import view_of
@@ -25,7 +25,25 @@ Topology = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def topology(tmp_path: Path) -> Topology:
+def topology(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Topology:
+    """The command in this process; whatever it lets escape fails the test."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        try:
+            code = main(arguments)
+        except SystemExit as ended:  # argparse's own
+            code = int(ended.code or 0)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Topology:
+    """The command as a person starts it."""
+
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = (sys.executable, "-m", "flash_node.topology", *arguments)
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
@@ -159,8 +177,8 @@ def test_a_saved_dump_is_shown_drawn_and_saved_again(topology: Topology, tmp_pat
     assert ET.parse(tmp_path / "node.svg").getroot().tag == f"{SVG}svg"  # noqa: S314 - our own
 
 
-def test_a_machine_without_a_gpu_is_told_and_has_a_code_of_its_own(topology: Topology) -> None:
-    shown = topology("--sys-root=/nowhere")
+def test_a_machine_without_a_gpu_is_told_and_has_a_code_of_its_own(started: Topology) -> None:
+    shown = started("--sys-root=/nowhere")
     if "GPU 0" in shown.stdout:
         pytest.skip("this machine has a GPU; the test is about machines without one")
     assert shown.returncode == 1
@@ -213,7 +231,8 @@ def test_bad_usage_is_told_with_the_file_or_the_value(
     assert "Traceback" not in shown.stderr
 
 
-def test_help_teaches(topology: Topology) -> None:
-    shown = topology("--help")
+def test_help_teaches(started: Topology) -> None:
+    shown = started("--help")
+    assert shown.returncode == 0
     for words in ("examples:", "--assume verified", "exit codes: 0 shown"):
         assert words in shown.stdout
