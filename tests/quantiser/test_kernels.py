@@ -18,7 +18,7 @@ from mtp_quantiser.batch import (
     quantise_experts,
 )
 from mtp_quantiser.evaluation import decoded
-from mtp_quantiser.stages import ScaleGrid, Stages, fused
+from mtp_quantiser.stages import Factor, ScaleGrid, Stages, fused
 from mtp_quantiser.stages.fused import FusedStages
 from mtp_quantiser.stages.plain import PlainStages
 
@@ -69,6 +69,12 @@ def damping(h: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
+def factors(h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor) -> dict[Stages, Factor]:
+    """By who made them. The kernel takes seconds in the interpreter."""
+    return {stages: stages.factorise(h, order, damping) for stages in BOTH}
+
+
+@pytest.fixture(scope="module")
 def weights(random: torch.Generator) -> torch.Tensor:
     return (0.05 * torch.randn(BATCH, COLUMNS, ROWS, generator=random)).bfloat16()
 
@@ -114,34 +120,32 @@ def test_the_gated_activation_clamps_weighs_and_rounds_as_the_model_does(random:
         assert (out.double() - wanted).abs().max() < 0.3  # half a step of BF16 at 100
 
 
-def test_the_factor_multiplies_back(h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor) -> None:
+def test_the_factor_multiplies_back(
+    h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor, factors: dict[Stages, Factor]
+) -> None:
     index = order.long()
     for b in range(BATCH):
         wanted = h[b].double()[index[b]][:, index[b]]
         wanted.diagonal().copy_(torch.where(wanted.diagonal() == 0, 1.0, wanted.diagonal()) + damping[b])
         for stages, bound in ((PLAIN, 1e-6), (FUSED, 4e-3)):  # the kernel gives L in BF16
-            lower = stages.factorise(h, order, damping).lower[b].double().tril()
+            lower = factors[stages].lower[b].double().tril()
             assert relative(lower @ lower.T, wanted) < bound
 
 
-def test_the_kernels_diagonal_blocks_are_as_good_as_fp32(
-    h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor
-) -> None:
-    plain, fused = (stages.factorise(h, order, damping) for stages in BOTH)
-    assert relative(fused.blocks, plain.blocks) < 2e-5
+def test_the_kernels_diagonal_blocks_are_as_good_as_fp32(factors: dict[Stages, Factor]) -> None:
+    assert relative(factors[FUSED].blocks, factors[PLAIN].blocks) < 2e-5
 
 
 @pytest.mark.parametrize("stages", [PLAIN, FUSED])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # it overflows, and nobody reads what comes of it
 def test_one_bad_hessian_is_named_and_spoils_no_other(
-    stages: Stages, h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor
+    stages: Stages, h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor, factors: dict[Stages, Factor]
 ) -> None:
     bad = h.clone()
     bad[0] -= 2 * torch.diag(bad[0].diagonal())
-    good = stages.factorise(h, order, damping)
     found = stages.factorise(bad, order, damping)
     assert found.failed.tolist() == [1, 0]
-    assert torch.equal(found.blocks[1], good.blocks[1])
+    assert torch.equal(found.blocks[1], factors[stages].blocks[1])
 
 
 def test_scales_are_those_of_the_least_weighted_error(weights: torch.Tensor, h: torch.Tensor) -> None:
@@ -171,11 +175,12 @@ def test_codes_are_those_of_gptq_in_float64(
     h: torch.Tensor,
     order: torch.Tensor,
     damping: torch.Tensor,
+    factors: dict[Stages, Factor],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scales = PLAIN.search_scales(weights, h.diagonal(dim1=1, dim2=2).contiguous(), ScaleGrid())
     monkeypatch.setattr(fused, "STRIP", strip)
-    swept = stages.sweep(weights, scales, PLAIN.factorise(h, order, damping), order)
+    swept = stages.sweep(weights, scales, factors[PLAIN], order)
     for b in range(BATCH):
         wanted = reference.gptq(weights[b].T, h[b], scales[b].T, damping[b].item(), order[b])
         assert (wanted.codes != swept.codes[b].T).float().mean() <= unlike
@@ -183,10 +188,10 @@ def test_codes_are_those_of_gptq_in_float64(
 
 
 def test_the_loss_of_the_sweep_is_the_damped_error(
-    weights: torch.Tensor, h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor
+    weights: torch.Tensor, h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor, factors: dict[Stages, Factor]
 ) -> None:
     scales = PLAIN.search_scales(weights, h.diagonal(dim1=1, dim2=2).contiguous(), ScaleGrid())
-    swept = PLAIN.sweep(weights, scales, PLAIN.factorise(h, order, damping), order)
+    swept = PLAIN.sweep(weights, scales, factors[PLAIN], order)
     for b in range(BATCH):
         damped = h[b].double()
         damped.diagonal().copy_(torch.where(damped.diagonal() == 0, 1.0, damped.diagonal()) + damping[b])
