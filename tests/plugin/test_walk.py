@@ -23,7 +23,7 @@ E_PROJ = "model.layers.3.e_proj.weight"
 SHOWN = (COMPRESSOR, EXPERTS, E_PROJ)
 
 pytestmark = pytest.mark.timeout(300)
-"""The first walk makes the environment where `python -m vllm_walk` did not."""
+"""The first walk makes the environment where `python -m torch_environments` did not."""
 
 
 def outcome(walk: Walk, row: Spoilt) -> Outcome:

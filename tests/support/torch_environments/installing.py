@@ -64,7 +64,7 @@ def _failure(cache: Path, command: str, said: str, code: int) -> SetupError:
     if FULL.search(said):
         return full_disk(cache)
     if UNREACHABLE.search(said):
-        cause = last.removeprefix("Caused by: ")
+        cause = re.sub(r"^caused? ?(by)?: ", "", last, flags=re.IGNORECASE)
         return SetupError(f"The package registry cannot be reached ({cause}): mend that, and run the same again")
     shown = "\n".join(said.splitlines()[-20:])
     return SetupError(f"{shown}\n`{command}` ended with {code}: {last}")
