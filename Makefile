@@ -25,8 +25,8 @@ lint: setup ## Format, lint, types, layers
 # What is costly is built before pytest starts: there it can show its progress, and no test waits for it.
 check: lint ## Lint, and every test that needs no root: unit, runtime, engine, chart, API server
 	$(PYTHON) -m local_cluster build --only etcd,kube-apiserver,kubectl,helm,pause,web,registry
-	$(PYTHON) -m vllm_walk
-	./scripts/quantiser-tests
+	$(PYTHON) -m torch_environments
+	./scripts/quantiser-tests -n 2 -m "not long"
 	$(PYTHON) -m pytest -m "not cluster and not images"
 
 test: lint ## Everything CI runs: all tests, on the real local cluster too (root)
@@ -34,8 +34,8 @@ test: lint ## Everything CI runs: all tests, on the real local cluster too (root
 	$(PYTHON) -m local_cluster build
 	$(PYTHON) -m local_cluster free --wait 1800
 	$(PYTHON) -m image_builder all
-	$(PYTHON) -m vllm_walk
-	./scripts/quantiser-tests
+	$(PYTHON) -m torch_environments
+	./scripts/quantiser-tests -n 2 -m "not long"
 	$(PYTHON) -m pytest
 
 demo: setup ## Local cluster, images, chart, examples/tiny.yaml, one chat completion (CLUSTER=kind: on kind)

@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 
 from image_builder.layout import cache_root
-from torch_environments.recipes import CUDA_LOCK, FROM_CUDA, cuda_pins, cuda_vllm, engine
+from torch_environments.recipes import engine
+from torch_environments.vllm_sources import CUDA_LOCK, FROM_CUDA, cuda_pins, cuda_vllm
 from vllm_walk.environment import Environment
 
 
@@ -19,6 +20,19 @@ def test_what_is_taken_from_the_cuda_lock_is_its_own_entries_with_their_hashes()
 def test_its_name_is_that_of_its_content(environment: Environment) -> None:
     assert environment.folder.name == f"torch-engine-{engine(cache_root()).key}"
     assert environment.cuda_vllm.name == f"torch-cuda-vllm-{cuda_vllm(cache_root()).key}"
+
+
+def test_what_a_build_step_changed_is_no_link_into_the_installers_cache(environment: Environment) -> None:
+    """All else is: a step that wrote through a link would spoil what the next image is made of."""
+    (packages,) = environment.folder.glob("lib/*/site-packages")
+    changed = [
+        *packages.glob("vllm/*.so"),
+        *packages.glob("torch/lib/libtorch_*.so"),
+        packages / "vllm/platforms/cpu.py",
+    ]
+    assert len(changed) > 5
+    assert [file.name for file in changed if file.stat().st_nlink != 1] == []
+    assert "setdefault(" in (packages / "vllm/platforms/cpu.py").read_text()
 
 
 def test_the_cuda_images_vllm_comes_first_and_without_kernels(environment: Environment) -> None:

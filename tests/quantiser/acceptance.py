@@ -1,9 +1,9 @@
 """Serve checkpoints with a real vLLM and its drafts, and tell what became of them: run by path, one process for all.
 
 A line of JSON on standard input names a `model`, and where there is a `capture`, the folder in which what enters the
-layer's experts is recorded; a line on standard output is what came of it. Each is served in a fork of a process that has
-imported vLLM, which takes many seconds: nothing is left behind for the next. The engine runs in that fork itself;
-vLLM's own processes are `test_vllm_captures`'.
+layer's experts is recorded; a line on standard output is what came of it. Each is served in a fork of a process that
+has imported vLLM, which takes many seconds: nothing is left behind for the next. The engine runs in that fork itself;
+how it works in vLLM's own processes is for `test_vllm_captures`.
 """
 
 import json

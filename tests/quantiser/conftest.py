@@ -1,5 +1,5 @@
-"""Kernels run in Triton's interpreter here, nothing is fetched, and a process computes in one thread: two of them run at once,
-and threads that wait for each other's core compute nothing. All three are asked for before the imports that look."""
+"""Kernels run in Triton's interpreter here, nothing is fetched, and a process computes in one thread: two of them run
+at once, and threads that wait for each other's core compute nothing. All is asked for before the imports that look."""
 
 import os
 

@@ -22,6 +22,7 @@ def main() -> None:
     text = module.read_text()
     if text.count(INSISTS) != 1:
         raise SystemExit(f"{module} does not have the line {INSISTS} once: this vLLM chooses in another way")
+    module.unlink()  # the installer may have hard-linked the file to its cache
     module.write_text(text.replace(INSISTS, PREFERS))
     # Bytecode is never compared with its source (see the Dockerfile), so it is made anew here.
     py_compile.compile(str(module), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)

@@ -5,34 +5,25 @@ libraries (0.9 GB and not 5). `quantiser` stands on it and adds what its tests n
 judge of the format. `cuda-vllm` and `older-vllm` are sources alone, for a walk to put before the engine's own.
 """
 
-import re
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from image_builder.debian import SetupError
 from image_builder.layout import ROOT, cache_root
 from image_builder.progress import step
 from torch_environments import kept
 from torch_environments.installing import packages, require_compiler, run
 from torch_environments.kept import Kept, key_of
+from torch_environments.vllm_sources import cuda_vllm, older_vllm
 
 ENGINE: Final = ROOT / "images/engine"
 CPU_LOCK: Final = ENGINE / "requirements-cpu.lock"
-CUDA_LOCK: Final = ENGINE / "requirements-cuda.lock"
-OLDER_LOCK: Final = Path(__file__).with_name("older.lock")
 QUANTISER_LOCK: Final = ROOT / "images/quantiser/requirements-cpu.lock"
 
-BUILD_STEPS: Final = ("cuda_stubs.py", "prune.py", "check.py")
+BUILD_STEPS: Final = ("cuda_stubs.py", "prune.py", "start_by_fork.py", "check.py")
 STEP_FILES: Final = (*(ENGINE / "cpu" / name for name in (*BUILD_STEPS, "needed_at_import.cpp")), Path(__file__))
-FROM_CUDA: Final = ("vllm", "mistral-common", "pycountry")
-"""vLLM itself, and what the CPU image does without: to check a configuration, vLLM imports its parsers of tools, and
-with them Mistral's."""
-
-KERNELS: Final = ("*.so", "vllm-rs")
 PYTHON: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
 
@@ -70,42 +61,6 @@ def _make_quantiser(cache: Path, below: Path, folder: Path) -> None:
     (folder / "lib" / PYTHON / "site-packages/engine.pth").write_text(f"{below / 'lib' / PYTHON / 'site-packages'}\n")
     with step("torch: what the quantiser's tests need beside"):
         packages(cache, QUANTISER_LOCK, "--python", str(python))
-
-
-def cuda_vllm(cache: Path) -> Kept:
-    key = key_of([Path(__file__)], cuda_pins(), PYTHON)
-    return Kept("torch-cuda-vllm", key, partial(_make_sources, cache, "sources of the CUDA image's vLLM", cuda_pins()))
-
-
-def older_vllm(cache: Path) -> Kept:
-    """The oldest vLLM that the plugin supports."""
-    pins = OLDER_LOCK.read_text()
-    key = key_of([Path(__file__)], pins, PYTHON)
-    return Kept("torch-older-vllm", key, partial(_make_sources, cache, "sources of the older vLLM", pins))
-
-
-def _make_sources(cache: Path, told: str, pins: str, folder: Path) -> None:
-    """The wheels are not kept: they hold 0.7 GB of kernels, and nobody else installs them."""
-    lock = folder / "pins.lock"
-    lock.write_text(pins)
-    with step(f"torch: {told}"):
-        packages(cache, lock, "--python", sys.executable, "--target", str(folder), downloads=folder / ".downloads")
-    shutil.rmtree(folder / ".downloads")
-    for kernel in [file for pattern in KERNELS for file in folder.rglob(pattern)]:
-        kernel.unlink()
-
-
-def cuda_pins() -> str:
-    """The entries of FROM_CUDA in the CUDA lock, with their hashes."""
-    lock = f"{CUDA_LOCK.read_text()}\n#"
-    return "".join(_pin(lock, name) for name in FROM_CUDA)
-
-
-def _pin(lock: str, name: str) -> str:
-    found = re.search(rf"^{name}==.*?(?=^\S)", lock, re.MULTILINE | re.DOTALL)
-    if found is None:
-        raise SetupError(f"{CUDA_LOCK} pins no {name}: make the lock anew, as its .in file says")
-    return found[0]
 
 
 def _new_venv(cache: Path, folder: Path) -> Path:
