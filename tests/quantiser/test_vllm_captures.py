@@ -43,7 +43,6 @@ def test_what_enters_the_drafts_experts_is_recorded(tmp_path: Path) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_WORKER_MULTIPROC_METHOD": "fork",
     }
     given = ["--model", str(tmp_path / "model"), "--prompts", str(prompts), "--out", str(tmp_path / "capture")]
     sizes = ["--max-tokens", str(TOKENS), "--max-model-len", "512", "--module", "mlp"]

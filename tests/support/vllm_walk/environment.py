@@ -31,9 +31,7 @@ class Environment:
             "PYTHONPATH": os.pathsep.join(map(str, sources)),
             "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1",
-            # As in the image: see images/engine/cpu/start_by_fork.py.
             "OMP_NUM_THREADS": "1",
-            "VLLM_WORKER_MULTIPROC_METHOD": "fork",
         }
 
 
