@@ -5,7 +5,7 @@ import sys
 
 import hypothesis
 
-pytest_plugins = ["cluster_fixtures", "fixture_times", "levels"]
+pytest_plugins = ["cluster_fixtures", "fixture_times", "levels", "worker_groups"]
 
 # Tests start hundreds of programs of ours. Where a shell forbids bytecode, each start would compile all it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

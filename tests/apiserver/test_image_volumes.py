@@ -1,7 +1,6 @@
 """What an API server does with the Deployment of an oci:// model: one of today, and one that has no image volumes."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,17 +11,8 @@ from flash_operator.core.applied import needs_apply
 from flash_operator.core.image_volume import is_dropped
 from flash_operator.core.observed import RawObject
 from flash_operator.core.plan import desired_children
-from local_cluster.control_plane import a_light_control_plane
 
 pytestmark = pytest.mark.apiserver
-
-
-@pytest.fixture(scope="module")
-def older_server() -> Iterator[ControlPlane]:
-    """Behaves as Kubernetes 1.34 does."""
-    plane = a_light_control_plane("--emulated-version=1.34")
-    yield plane
-    plane.stop()
 
 
 def applied(server: ControlPlane) -> tuple[RawObject, RawObject]:
@@ -44,7 +34,7 @@ def test_one_that_has_them_keeps_the_volume(api_server: ControlPlane) -> None:
     assert not is_dropped(wanted, live)
 
 
-def test_one_that_has_none_drops_it_in_silence_and_it_is_seen(older_server: ControlPlane) -> None:
-    wanted, live = applied(older_server)
+def test_one_that_has_none_drops_it_in_silence_and_it_is_seen(older_api_server: ControlPlane) -> None:
+    wanted, live = applied(older_api_server)
     assert needs_apply(wanted, live), "without more it would be written for ever"
     assert is_dropped(wanted, live)

@@ -62,8 +62,8 @@ def test_bad_usage_is_told_with_its_value(
 def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A labeller that has read once; the kernel's driver is a file in SYS."""
     make_sys(Machine.load("ws-pair-node"), tmp_path / "sys")
-    command = (sys.executable, "-m", "flash_node.labeller", "--node=n", "--interval-seconds=1")
-    command = (*command, f"--sys-root={tmp_path / 'sys'}")
+    options = ("--node=n", "--interval-seconds=1", f"--sys-root={tmp_path / 'sys'}")
+    command = (sys.executable, "-m", "flash_node.labeller", *options)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout
     assert any('"labels not published"' in line or "nothing was read" in line for line in process.stdout)

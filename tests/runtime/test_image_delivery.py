@@ -1,7 +1,7 @@
 """The whole reconcile of an oci:// model on API servers of today and of before image volumes."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
 from flash_operator.runtime.observer import Observer
 from flash_operator.runtime.reconciler import Reconciler
-from local_cluster.control_plane import a_light_control_plane
 
 pytestmark = pytest.mark.apiserver
 
@@ -25,13 +24,11 @@ KEY = FlashKey("default", "flash")
 
 
 @pytest.fixture(scope="module")
-def older_server() -> Iterator[ControlPlane]:
-    """Behaves as Kubernetes 1.34 does, with our CRD established."""
-    plane = a_light_control_plane("--emulated-version=1.34")
-    plane.kubectl("apply", "--server-side", "-f", str(CRD))
-    plane.kubectl("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=30s")
-    yield plane
-    plane.stop()
+def older_server(older_api_server: ControlPlane) -> ControlPlane:
+    """With our CRD established."""
+    older_api_server.kubectl("apply", "--server-side", "-f", str(CRD))
+    older_api_server.kubectl("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=30s")
+    return older_api_server
 
 
 @asynccontextmanager

@@ -23,6 +23,14 @@ def api_server() -> Iterator[ControlPlane]:
 
 
 @pytest.fixture(scope="session")
+def older_api_server() -> Iterator[ControlPlane]:
+    """It behaves as Kubernetes 1.34 does: no image volumes yet."""
+    plane = a_light_control_plane("--emulated-version=1.34")
+    yield plane
+    plane.stop()
+
+
+@pytest.fixture(scope="session")
 def cluster(pytestconfig: pytest.Config) -> Iterator[LocalCluster]:
     """The whole cluster of this run. FLASH_KUBECONFIG names one that runs already; that is used and left running."""
     kubeconfig = os.environ.get("FLASH_KUBECONFIG")

@@ -217,30 +217,35 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], *, with_data: bool) -
             file.truncate(8 + len(text) + end)
             return
         for number, (name, tensor) in enumerate(tensors.items()):
-            file.write(tensor.data if tensor.data is not None else noise(number, name, tensor))
+            file.write(tensor.data if tensor.data is not None else noise_at(number, name, tensor))
 
 
-def noise(number: int, name: str, tensor: Tensor) -> bytes:
-    """For the tensor in this place of the file, whatever it is called there: one that was renamed keeps its own."""
+def noise_at(number: int, name: str, tensor: Tensor) -> bytes:
+    """For the tensor in this place of a file, whatever it is called there: one that was renamed keeps its own."""
     kinds = ("scale", "norm", ".weight_shape", ".tid2eid")
     kind = next((kind for kind in kinds if kind in name), "")
-    return _noise(number, kind, tensor.type, math.prod(tensor.shape))
+    return _kept_noise(number, kind, tensor.type, math.prod(tensor.shape))
 
 
 @lru_cache(maxsize=2048)
-def _noise(seed: int, kind: str, type_: str, count: int) -> bytes:
-    """Finite, and of a size that keeps sums small. Kept: a run saves hundreds of checkpoints that hardly differ."""
-    random = np.random.default_rng(seed)
-    if type_ in ("BF16", "F32"):
+def _kept_noise(number: int, kind: str, type_: str, count: int) -> bytes:
+    """A run saves hundreds of small checkpoints that hardly differ."""
+    return noise(kind, Tensor(type_, (count,)), np.random.default_rng(number))
+
+
+def noise(name: str, tensor: Tensor, random: np.random.Generator) -> bytes:
+    """Finite, and of a size that keeps sums small."""
+    count = math.prod(tensor.shape)
+    if tensor.type in ("BF16", "F32"):
         values = (random.standard_normal(count) * 0.05).astype(np.float32)
-        values = np.abs(values) + np.float32(0.001) if kind in ("scale", "norm") else values
-        return to_bf16(values).tobytes() if type_ == "BF16" else values.tobytes()
-    if type_ == "F8_E4M3":  # 0x7f and 0xff are NaN
+        values = np.abs(values) + np.float32(0.001) if "scale" in name or "norm" in name else values
+        return to_bf16(values).tobytes() if tensor.type == "BF16" else values.tobytes()
+    if tensor.type == "F8_E4M3":  # 0x7f and 0xff are NaN
         return ((random.integers(0, 0x70, count) | (random.integers(0, 2, count) << 7)).astype(np.uint8)).tobytes()
-    if type_ == "F8_E8M0":  # 2^(byte - 127)
+    if tensor.type == "F8_E8M0":  # 2^(byte - 127)
         return random.integers(118, 124, count).astype(np.uint8).tobytes()
-    if kind == ".weight_shape":
+    if name.endswith(".weight_shape"):
         return np.ones(count, np.int64).tobytes()
-    if kind == ".tid2eid":
-        return random.integers(0, 4, count).astype(np.int32 if type_ == "I32" else np.int64).tobytes()
-    return random.bytes(count * BITS[type_] // 8)
+    if name.endswith(".tid2eid"):
+        return random.integers(0, 4, count).astype(np.int32 if tensor.type == "I32" else np.int64).tobytes()
+    return random.bytes(count * BITS[tensor.type] // 8)
