@@ -5,13 +5,13 @@ Works on anything that has a kubeconfig and can be given an image archive; the l
 
 import json
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from flash_operator.api.names import GROUP, PLURAL
+from waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "charts" / "deepseek-flash-operator"
@@ -19,7 +19,10 @@ RELEASE = "deepseek-flash-operator"
 OPERATOR_NAMESPACE = "deepseek-flash-system"
 RESOURCE = f"{PLURAL}.{GROUP}"
 
-T = TypeVar("T")
+LOOK_SECONDS = 0.5
+"""Between looks by kubectl, which cost more than one at a file."""
+
+wait_until = partial(eventually, pause=LOOK_SECONDS)
 
 
 class Cluster(Protocol):
@@ -47,18 +50,6 @@ def apply(cluster: Cluster, *objects: dict[str, Any]) -> None:
     """Apply objects server-side with strict field validation, as a careful user would."""
     bundle = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
     cluster.kubectl("apply", "--server-side", "--validate=strict", "-f", "-", stdin=json.dumps(bundle))
-
-
-def wait_until(look: Callable[[], T | None], what: str, *, seconds: float, pause: float = 0.5) -> T:
-    """Look until something is there. The error says what was waited for, and what was seen last."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = look()
-        if seen:
-            return seen
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
-        time.sleep(pause)
 
 
 def install_operator(cluster: Cluster, image: Path, **more: str) -> None:
@@ -193,7 +184,7 @@ class Flash:
             current = found.get("observedGeneration") == self.object()["metadata"]["generation"]
             return found if right and current else None
 
-        try:
-            return wait_until(look, f"{self.name}: {condition} {status} {reasons}", seconds=seconds)
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}; last seen: {json.dumps(self.status(), indent=1)}") from error
+        what = f"{self.name}: {condition} {status} {reasons}"
+        return eventually(
+            look, what, seconds=seconds, pause=LOOK_SECONDS, seen=lambda: json.dumps(self.status(), indent=1)
+        )

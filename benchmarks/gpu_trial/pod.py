@@ -24,7 +24,7 @@ from flash_operator.core.resources.deployment import CACHE_DIR, GATE_DIR, GATE_P
 from flash_operator.core.resources.gate_config import GATE_FILE, gate_document
 from gpu_trial.engine import ENGINE, Engine
 from gpu_trial.heard import Heard
-from launcher_bench import a_free_port
+from ports import a_free_port
 
 NOT_YET = ("EngineStarting", "Inconclusive")
 EXIT_SECONDS = 20

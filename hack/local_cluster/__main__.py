@@ -26,7 +26,7 @@ from local_cluster.go_toolchain import MissingGoError
 from local_cluster.machine import OccupiedError
 from local_cluster.network import AddressesTakenError
 from local_cluster.packages import MissingPackagesError, ensure_packages
-from local_cluster.waiting import NotReadyError
+from waiting import NotReadyError
 
 MENDABLE = (
     AddressesTakenError,

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from local_cluster.processes import send
-from local_cluster.waiting import wait_until
+from waiting import eventually
 
 ROOT = Path("/sys/fs/cgroup")
 NAME = "flash-local-cluster"
@@ -41,8 +41,8 @@ def folders() -> list[Path]:
 
 def remove_cgroup() -> None:
     """Kill what is left in pods, also what it forks meanwhile, and remove the cgroup."""
-    wait_until(_nobody_is_left, "processes in pods are gone", seconds=20)
-    wait_until(_is_removed, f"the cgroup {NAME} is gone", seconds=10)
+    eventually(_nobody_is_left, "processes in pods are gone", seconds=20)
+    eventually(_is_removed, f"the cgroup {NAME} is gone", seconds=10)
 
 
 def _nobody_is_left() -> bool:

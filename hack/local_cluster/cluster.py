@@ -17,7 +17,7 @@ from local_cluster.node import NODE_NAME, Node
 from local_cluster.packages import ensure_packages
 from local_cluster.packet_filter import kubernetes_rules
 from local_cluster.processes import ProcessGroup
-from local_cluster.waiting import NotReadyError, wait_until
+from waiting import NotReadyError, eventually
 
 COMPONENTS = (
     "etcd",
@@ -173,7 +173,7 @@ class LocalCluster:
         self._grant_kubelet_access()
         self._start_controllers()
         Node(self.plane, self.network).start()
-        wait_until(self._admits_pods, "the default service account", seconds=30)
+        eventually(self._admits_pods, "the default service account", seconds=30)
         if self.dead():
             raise NotReadyError(f"ended while the cluster booted: {', '.join(self.dead())}")
 

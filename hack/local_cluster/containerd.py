@@ -13,7 +13,7 @@ from local_cluster.cache import cache_dir
 from local_cluster.oci_archive import images_in, write_archive
 from local_cluster.processes import ProcessGroup
 from local_cluster.traces import SHIM_SOCKETS
-from local_cluster.waiting import wait_until
+from waiting import eventually
 
 PAUSE_IMAGE = "localhost/pause:1"
 
@@ -121,7 +121,7 @@ class Containerd:
     def _launch(self, config: Path) -> None:
         shims = str(binary("containerd-shim-runc-v2").parent)
         self.processes.start("containerd", str(binary("containerd")), "-c", str(config), path=shims)
-        wait_until(self._answers, "containerd", seconds=30, log=self.processes.logs / "containerd.log")
+        eventually(self._answers, "containerd", seconds=30, log=self.processes.logs / "containerd.log")
 
     def _answers(self) -> bool:
         return self.socket.exists() and bool(self.ctr("version", check=False))

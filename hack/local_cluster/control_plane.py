@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -15,16 +14,10 @@ from local_cluster.cache import cache_dir
 from local_cluster.network import Network, first_address
 from local_cluster.pki import Authority
 from local_cluster.processes import ProcessGroup, is_alive, start_of
-from local_cluster.waiting import NotReadyError, wait_until
+from ports import a_free_port
+from waiting import NotReadyError, eventually
 
 KUBELET_CLIENT = "kube-apiserver-kubelet-client"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class ControlPlane:
@@ -44,7 +37,7 @@ class ControlPlane:
         self.flags = tuple(flags)
         self.services = services
         self.address = address
-        self.port = port or free_port()
+        self.port = port or a_free_port()
         self.url = f"https://{address}:{self.port}"
         self.processes = ProcessGroup(run)
         self.binaries: dict[str, Path] = {}
@@ -84,7 +77,7 @@ class ControlPlane:
         self.identity("admin", "admin", groups=["system:masters"])
         self._start_etcd()
         self._start_api_server()
-        wait_until(
+        eventually(
             self._api_is_ready,
             "kube-apiserver /readyz",
             seconds=60,
@@ -128,7 +121,7 @@ class ControlPlane:
         return done
 
     def _start_etcd(self) -> None:
-        client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        client, peer = (f"http://127.0.0.1:{a_free_port()}" for _ in range(2))
         self._etcd_url = client
         self.processes.start(
             "etcd", str(self.binaries["etcd"]), f"--data-dir={self.run / 'etcd'}",

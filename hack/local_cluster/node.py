@@ -7,7 +7,7 @@ from local_cluster.binaries import binary
 from local_cluster.containerd import Containerd
 from local_cluster.control_plane import ControlPlane
 from local_cluster.network import Network
-from local_cluster.waiting import wait_until
+from waiting import eventually
 
 NODE_NAME = "gpu-node-1"
 GPUS = 2
@@ -30,7 +30,7 @@ class Node:
         self.containerd.start()
         self._start_kubelet()
         self._start_kube_proxy()
-        wait_until(
+        eventually(
             self._is_ready,
             f"node {NODE_NAME} Ready",
             seconds=60,

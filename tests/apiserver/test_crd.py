@@ -1,7 +1,6 @@
 """The CRD as a real API server sees it: accepted, defaulting as the models do, keeping what is written."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from flash_operator.api.model_status import ModelStatus
 from flash_operator.api.names import API_VERSION, KIND, PLURAL, STATUS_FIELD_MANAGER
 from flash_operator.api.status import Condition, FlashStatus, PodStatus, StatusSummary
 from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec
+from waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 
@@ -311,6 +311,4 @@ def report(server: ControlPlane) -> None:
 
 def wait_until_known(server: ControlPlane, field: str) -> None:
     """The API server publishes a changed schema a moment after it took it."""
-    deadline = time.monotonic() + 30
-    while server.kubectl("explain", field, check=False).returncode != 0:
-        assert time.monotonic() < deadline, f"the API server does not know {field}"
+    eventually(lambda: server.kubectl("explain", field, check=False).returncode == 0, f"the API server knows {field}")

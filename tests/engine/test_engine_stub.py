@@ -24,7 +24,8 @@ from flash_engine.gate.gate import Gate
 from flash_engine.gate.verdict import Verdict
 from flash_engine.records import EngineRecord
 from gate_bench import Bench
-from launcher_bench import FAST, Launcher, a_free_port
+from launcher_bench import FAST, Launcher
+from ports import a_free_port
 
 BODY = {"model": "m", "prompt": "p", "max_tokens": 256, "stream": True}
 

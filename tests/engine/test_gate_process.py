@@ -14,7 +14,8 @@ from aiohttp.test_utils import TestServer
 
 from engine_stub.engine import EngineStub
 from gate_bench import CONFIG
-from launcher_bench import a_free_port, wait_until
+from ports import a_free_port
+from waiting import eventually
 
 
 class GateProcess:
@@ -54,7 +55,7 @@ async def gate(engine: EngineStub, tmp_path: Path) -> AsyncIterator[GateProcess]
 
 async def until(gate: GateProcess, reason: str) -> None:
     """In a thread, for the engine stub answers from this loop."""
-    await asyncio.to_thread(wait_until, lambda: gate.reasons()[-1:] == [reason])
+    await asyncio.to_thread(eventually, lambda: gate.reasons()[-1:] == [reason], f"verdict {reason}", seen=gate.reasons)
 
 
 async def test_it_turns_ready_by_itself_and_tells_each_step_as_a_line_of_json(gate: GateProcess) -> None:

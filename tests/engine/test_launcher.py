@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from flash_engine.drain.connections import ARGUMENT
-from launcher_bench import FAST, TELL, Launcher, phase_is, wait_until
+from launcher_bench import FAST, TELL, Launcher, wait_for_phase
 
 
 def test_the_nodes_flags_reach_the_engine(launcher: Launcher) -> None:
@@ -34,7 +34,7 @@ def test_an_argument_with_several_values_reaches_the_engine_as_words(launcher: L
 def test_flags_that_come_late_are_waited_for(launcher: Launcher) -> None:
     launcher.hand_over("")
     process = launcher.start(launcher.program(TELL), "serve", "/model")
-    wait_until(phase_is(launcher, "WaitingForFlags"))
+    wait_for_phase(launcher, "WaitingForFlags")
     launcher.hand_over(json.dumps(FAST))
     out, _ = process.communicate()
 
@@ -57,7 +57,7 @@ def test_without_flags_the_safe_set_is_taken_and_it_is_said(launcher: Launcher) 
 
 def test_flags_that_come_after_the_engine_was_started_change_nothing(launcher: Launcher) -> None:
     process = launcher.start(launcher.program("import time; time.sleep(1)"), "serve", "/model", patience=0.1)
-    wait_until(phase_is(launcher, "Starting"))
+    wait_for_phase(launcher, "Starting")
     launcher.hand_over(json.dumps(FAST))
     process.communicate()
 
@@ -95,7 +95,7 @@ def test_malformed_flags_are_never_half_obeyed(launcher: Launcher, text: str) ->
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_waiting_for_flags_ends_at_once(launcher: Launcher, number: signal.Signals) -> None:
     process = launcher.start(launcher.program(TELL), "serve", patience=600)
-    wait_until(phase_is(launcher, "WaitingForFlags"))
+    wait_for_phase(launcher, "WaitingForFlags")
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 128 + number

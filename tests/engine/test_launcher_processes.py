@@ -2,10 +2,10 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
-from launcher_bench import TELL, Launcher, is_alive, phase_is, wait_until
+from launcher_bench import TELL, Launcher, is_alive, wait_for_phase
+from waiting import eventually
 
 
 def test_an_exit_code_is_passed_on_and_written_down(launcher: Launcher) -> None:
@@ -45,7 +45,7 @@ def test_starts_are_counted_and_the_last_exit_stays_visible(launcher: Launcher) 
     program = launcher.program("import sys, time\nprint('Error: first')\nsys.exit(1)")
     launcher.start(program, "serve", patience=0).communicate()
     process = launcher.start(launcher.program("import time\ntime.sleep(60)"), "serve", patience=0)
-    wait_until(phase_is(launcher, "Starting"))
+    wait_for_phase(launcher, "Starting")
 
     record = launcher.document("engine.json")
     assert (record["starts"], record["exit"]["code"]) == (2, 1)
@@ -111,12 +111,13 @@ def test_a_second_signal_kills_an_engine_that_is_deaf_to_the_first(launcher: Lau
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     process.terminate()
+
     # Two that come at once are one to the kernel, so the second goes out until it has been seen.
-    deadline = time.monotonic() + 20
-    while process.poll() is None:
-        assert time.monotonic() < deadline, "it did not end"
+    def has_ended() -> bool:
         process.terminate()
-        time.sleep(0.02)
+        return process.poll() is not None
+
+    eventually(has_ended, "the launcher's end")
     assert process.returncode == 128 + signal.SIGKILL
     assert launcher.document("engine.json")["exit"]["signal"] == "SIGKILL"
 
@@ -147,7 +148,7 @@ def test_a_worker_that_outlives_the_engine_is_ended_with_its_group(launcher: Lau
 
     worker = int((launcher.run_dir / "worker.pid").read_text())
     assert process.returncode == 5
-    wait_until(lambda: not is_alive(worker))
+    eventually(lambda: not is_alive(worker), "the worker has ended")
 
 
 ORPHAN = """
@@ -164,7 +165,7 @@ def test_orphans_are_not_left_as_zombies_while_the_engine_runs(launcher: Launche
     assert process.stdout is not None
     orphan = int(process.stdout.readline())
 
-    wait_until(lambda: not Path(f"/proc/{orphan}").exists())
+    eventually(lambda: not Path(f"/proc/{orphan}").exists(), "the orphan's exit was taken")
 
     assert process.poll() is None, "and the engine runs on"
     process.terminate()
@@ -212,14 +213,14 @@ def test_the_engines_two_outputs_stay_two_and_unchanged(launcher: Launcher) -> N
 def test_a_launcher_that_was_killed_with_its_engine_is_told_of_by_the_next_one(launcher: Launcher) -> None:
     """As the kernel does when the container's memory is up: nobody is left to write the exit down."""
     process = launcher.start(launcher.program("import time\ntime.sleep(600)"), "serve", patience=0)
-    wait_until(phase_is(launcher, "Starting"))
+    wait_for_phase(launcher, "Starting")
     engine = launcher.document("engine.json")["pid"]
     process.kill()
     os.killpg(engine, signal.SIGKILL)
     process.communicate()
 
     process = launcher.start(launcher.program(TELL), "serve", patience=600)
-    wait_until(phase_is(launcher, "WaitingForFlags"))
+    wait_for_phase(launcher, "WaitingForFlags")
 
     record = launcher.document("engine.json")
     assert (record["starts"], record["exit"]["signal"]) == (2, "SIGKILL")

@@ -13,6 +13,7 @@ import aiohttp
 from engine_stub.scripts import having, slow
 from engine_stub.virtual_time import run_in_virtual_time
 from fleet_simulation import Pod, Service
+from waiting import eventually_async
 
 Story = Callable[["Fleet"], Awaitable[None]]
 
@@ -34,9 +35,7 @@ class Fleet:
         return pod
 
     async def until(self, what: Callable[[], bool], seconds: float = 200) -> None:
-        async with asyncio.timeout(seconds):
-            while not what():
-                await asyncio.sleep(0.2)
+        await eventually_async(what, "what the story waits for", seconds=seconds, pause=0.2)
 
     async def ready(self, *pods: Pod) -> None:
         await self.until(lambda: all(pod.endpoint for pod in pods))

@@ -14,7 +14,7 @@ import pytest
 from flash_engine.launcher.gpu_watch import STALE_SECONDS, GpuWatch, load_pynvml, read_gpus
 from flash_engine.launcher.processes import Crew, Process, crew_of, members
 from flash_engine.launcher.signature import Gpu
-from launcher_bench import wait_until
+from waiting import eventually
 
 STAT = "4242 (VLLM::Worker (0) x) S 4200 4100 4100 0 -1 4194304 900 0 3 0 250 50 30 20 20 0 7 0 88 1 2"
 
@@ -165,7 +165,7 @@ def test_a_gpu_that_does_not_tell_of_pcie_is_read_all_the_same() -> None:
 def test_a_reading_is_there_after_it_was_asked_for_and_gets_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flash_engine.launcher.gpu_watch.READ_SECONDS", 0.01)
     watch = GpuWatch(NvmlStub)
-    wait_until(lambda: watch.latest(time.monotonic()) is not None)
+    eventually(lambda: watch.latest(time.monotonic()) is not None, "a reading")
     assert watch.latest(time.monotonic() + 2 * STALE_SECONDS) is None
 
 
@@ -180,7 +180,7 @@ def test_gpus_without_nvml_are_unknown_and_it_is_said_once(capsys: pytest.Captur
         said.append(capsys.readouterr().err)
         return "Driver Not Loaded" in "".join(said)
 
-    wait_until(is_said)
+    eventually(is_said, "it is said that the driver is not loaded", seen=lambda: said)
     assert watch.latest(0.0) is None
     assert "".join(said).count("GPUs are not watched") == 1
 

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +15,8 @@ import pytest
 import hanging_engines
 from flash_engine.drain.connections import ARGUMENT
 from flash_engine.records import SUSPICION_FILE, EngineRecord, Suspicion, write_document
-from launcher_bench import FAST, SAFE, Launcher, is_alive, wait_until
+from launcher_bench import FAST, SAFE, Launcher, is_alive
+from waiting import eventually
 
 SOON = "0.5"
 
@@ -28,16 +28,20 @@ def fast(launcher: Launcher) -> Launcher:
     return launcher
 
 
-def has(launcher: Launcher, name: str) -> Callable[[], bool]:
-    return (launcher.run_dir / name).exists
-
-
 def record_of(launcher: Launcher) -> EngineRecord:
     return EngineRecord.read(launcher.run_dir / "engine.json")
 
 
+def wait_for_start(launcher: Launcher, *, number: int = 1) -> None:
+    def seen() -> tuple[str, int]:
+        record = record_of(launcher)
+        return record.phase, record.starts
+
+    eventually(lambda: seen() == ("Starting", number), f"the engine's start {number}", seen=seen)
+
+
 def note_of(launcher: Launcher, name: str) -> Any:
-    wait_until(has(launcher, name))
+    eventually((launcher.run_dir / name).exists, f"a file {name}")
     return json.loads((launcher.run_dir / name).read_text())
 
 
@@ -76,7 +80,7 @@ def test_an_engine_whose_start_hangs_is_started_again_with_the_safe_set(fast: La
     assert serving["args"] == ["serve", "/model", ARGUMENT, "--disable-custom-all-reduce"]
     assert serving["env"] == {"NCCL_P2P_DISABLE": "1", "NCCL_P2P_LEVEL": None}
     assert not any(is_alive(pid) for pid in hung), "nothing of it keeps a GPU's memory"
-    wait_until(lambda: record_of(fast).phase == "Starting")
+    wait_for_start(fast)
     record = record_of(fast)
     assert (record.starts, record.exit) == (2, None), "an end that the launcher made is no exit of the engine"
     assert record.incident is not None
@@ -152,7 +156,7 @@ def test_a_second_hang_restarts_nothing(fast: Launcher) -> None:
 def test_a_container_that_starts_after_the_incident_takes_the_safe_set_at_once(fast: Launcher) -> None:
     process = fast.start(fast.program(hanging_engines.STILL), "serve", FLASH_HANG_SECONDS=SOON)
     note_of(fast, "serving")
-    wait_until(lambda: record_of(fast).phase == "Starting")
+    wait_for_start(fast)
     before = record_of(fast)
     process.kill()
     os.killpg(before.pid or 0, signal.SIGKILL)
@@ -163,7 +167,7 @@ def test_a_container_that_starts_after_the_incident_takes_the_safe_set_at_once(f
     fast.start(fast.program(hanging_engines.STILL), "serve", patience=600, FLASH_HANG_SECONDS=SOON)
 
     assert "--disable-custom-all-reduce" in note_of(fast, "serving")["args"]
-    wait_until(lambda: record_of(fast).phase == "Starting")
+    wait_for_start(fast)
     record = record_of(fast)
     assert (record.starts, record.incident) == (3, before.incident)
     assert fast.document("effective.json")["origin"] == "recovery"
@@ -175,7 +179,7 @@ def test_a_signal_during_the_recovery_ends_the_container_and_starts_nothing(fast
     )
     (engine,), _ = note_of(fast, "pids"), note_of(fast, "holder")
     said(process, "recovering")
-    wait_until(lambda: not is_alive(engine))
+    eventually(lambda: not is_alive(engine), "the engine has ended")
     process.terminate()
     # It is still in the midst of it: the worker's end is held back until now.
     assert record_of(fast).incident is not None
@@ -185,7 +189,7 @@ def test_a_signal_during_the_recovery_ends_the_container_and_starts_nothing(fast
     assert process.returncode == 128 + signal.SIGTERM
     record = record_of(fast)
     assert (record.phase, record.starts, record.exit and record.exit.signal) == ("Exited", 1, "SIGTERM")
-    assert not has(fast, "serving")()
+    assert not (fast.run_dir / "serving").exists()
 
 
 def test_a_signal_to_the_engine_that_was_started_again_ends_it(fast: Launcher) -> None:
@@ -223,24 +227,24 @@ def test_an_engine_that_cannot_be_killed_ends_its_container(fast: Launcher) -> N
     assert record.exit is not None
     assert "cannot be killed" in record.exit.last_lines[0]
     assert "engine not killed" in err
-    assert not has(fast, "serving")()
+    assert not (fast.run_dir / "serving").exists()
 
 
 def test_an_engine_that_the_gate_suspects_is_started_again_though_it_serves(fast: Launcher) -> None:
     process = fast.start(fast.program(hanging_engines.SERVING), "serve")
     note_of(fast, "serving")
-    wait_until(lambda: record_of(fast).phase == "Starting")
+    wait_for_start(fast)
     first = record_of(fast)
     suspect(fast)
     said(process, "recovering")
-    wait_until(lambda: record_of(fast).phase == "Starting" and record_of(fast).starts == 2)
+    wait_for_start(fast, number=2)
 
     record = record_of(fast)
     assert record.run != first.run
     assert record.incident is not None
     assert (record.incident.kind, record.incident.signature) == ("corrupt", "S4")
     assert record.incident.detail == "the golden answer '!!!!'"
-    wait_until(lambda: "--disable-custom-all-reduce" in note_of(fast, "serving")["args"])
+    eventually(lambda: "--disable-custom-all-reduce" in note_of(fast, "serving")["args"], "the safe set serves")
 
 
 IGNORED: dict[str, dict[str, Any]] = {
@@ -256,7 +260,7 @@ IGNORED: dict[str, dict[str, Any]] = {
 def test_a_suspicion_that_is_ignored_is_told_and_the_next_one_counts(fast: Launcher, changes: dict[str, Any]) -> None:
     process = fast.start(fast.program(hanging_engines.SERVING), "serve")
     note_of(fast, "serving")
-    wait_until(lambda: record_of(fast).phase == "Starting")
+    wait_for_start(fast)
     suspect(fast, **changes)
     said(process, "suspicion ignored")
     assert record_of(fast).incident is None
@@ -280,7 +284,7 @@ def test_a_suspected_hang_is_put_off_while_kernels_are_compiled(fast: Launcher) 
     )
     compiler = note_of(fast, "compiler")
     note_of(fast, "serving")
-    wait_until(lambda: record_of(fast).phase == "Starting")
+    wait_for_start(fast)
     suspect(fast, "hang")
     said(process, "suspicion put off: kernels are compiled")
     assert record_of(fast).incident is None

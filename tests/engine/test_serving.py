@@ -31,6 +31,7 @@ from flash_engine.records import (
 )
 from flash_operator.core.gate_result import GateResult
 from gate_matrix.run import CONFIG, merged
+from waiting import eventually_async
 
 STARTED = "2026-11-24T12:00:00.000Z"
 WELL = having(slow_down=1.0, acceptance=0.92, hang_after_tokens=None)
@@ -92,9 +93,9 @@ class Site:
         """How long it took."""
         clock = asyncio.get_running_loop().time
         began = clock()
-        async with asyncio.timeout(seconds):
-            while not what(self.state):
-                await asyncio.sleep(0.1)
+        await eventually_async(
+            lambda: what(self.state), "the gate's state", seconds=seconds, pause=0.1, seen=lambda: self.state
+        )
         return clock() - began
 
 

@@ -12,7 +12,8 @@ import pytest
 from flash_engine.delivery.store import GRACE_SECONDS, USE, StoredModel, locked
 from flash_engine.launcher import jit_cache
 from flash_engine.launcher.jit_cache import VARIABLES, environment, key, slot
-from launcher_bench import TELL, Launcher, phase_is, wait_until
+from launcher_bench import TELL, Launcher, wait_for_phase
+from waiting import eventually
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SLEEP = "import time; time.sleep(600)"
@@ -55,7 +56,7 @@ def test_a_model_is_held_while_its_engine_runs_and_for_a_while_after(launcher: L
         launcher.program(SLEEP), "serve", str(launcher.run_dir / "model"), patience=0,
         FLASH_MODEL_CACHE=str(model.root),
     )  # fmt: skip
-    wait_until(phase_is(launcher, "Starting"))
+    wait_for_phase(launcher, "Starting")
     grow_old(model)
     assert model.remove_unused() == 0, "its lock is held"
     process.terminate()
@@ -71,7 +72,7 @@ def test_the_lock_of_a_launcher_that_is_killed_is_gone_with_it(launcher: Launche
         launcher.program(SLEEP), "serve", str(launcher.run_dir / "model"), patience=0,
         FLASH_MODEL_CACHE=str(model.root),
     )  # fmt: skip
-    wait_until(phase_is(launcher, "Starting"))
+    wait_for_phase(launcher, "Starting")
     pid = launcher.document("engine.json")["pid"]
     process.kill()
     process.wait(timeout=30)
@@ -103,11 +104,11 @@ def test_a_rejection_stands_until_another_look_has_found_nothing(launcher: Launc
             launcher.program(SLEEP), "serve", str(launcher.run_dir / "model"), patience=0,
             FLASH_MODEL_CACHE=str(model.root),
         )  # fmt: skip
-        wait_until(lambda: launcher.document("engine.json")["starts"] == 2)
+        eventually(lambda: launcher.document("engine.json")["starts"] == 2, "a second start")
         assert launcher.document("engine.json")["rejection"] == rejection
         (model.root / "aside").rename(model.folder / "config.json")
 
-    wait_until(phase_is(launcher, "Starting"))
+    wait_for_phase(launcher, "Starting")
     loading = launcher.document("engine.json")
     assert (loading["rejection"], loading["exit"]) == (None, None)
 

@@ -17,7 +17,8 @@ from flash_engine.gate.gate import Gate
 from flash_engine.gate.result import result_document
 from flash_engine.records import SUSPICION_FILE, EngineRecord, Suspicion
 from gate_bench import Bench
-from launcher_bench import FAST, Launcher, a_free_port
+from launcher_bench import FAST, Launcher
+from ports import a_free_port
 
 LATER = "2026-11-24T13:00:00.000Z"
 

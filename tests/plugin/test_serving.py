@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from flash_engine.records import PLUGIN_LINE, EngineRecord
-from launcher_bench import FAST, a_free_port
+from launcher_bench import FAST
 from lookalike import Lookalike
+from ports import a_free_port
 from tiny_model import GOLDEN_COMPLETION, GOLDEN_PROMPT, build
 from vllm_walk.environment import Environment
 from vllm_walk.walk import lay_out_entry_point
+from waiting import eventually
 
 LOADING_SECONDS = 150
 MTP = '--speculative-config={"method":"mtp","num_speculative_tokens":1}'
@@ -61,11 +62,13 @@ class Engine:
         return (self._folder / "log").read_text()
 
     def wait_until_healthy(self) -> None:
-        deadline = time.monotonic() + LOADING_SECONDS
-        while not self._answers():
-            assert self._process.poll() is None, self.log[-3000:]
-            assert time.monotonic() < deadline, self.log[-3000:]
-            time.sleep(0.5)
+        eventually(
+            self._answers, "vLLM is healthy", seconds=LOADING_SECONDS, pause=0.5,
+            alive=self._runs, seen=lambda: self.log[-3000:],
+        )  # fmt: skip
+
+    def _runs(self) -> bool:
+        return self._process.poll() is None
 
     def _answers(self) -> bool:
         try:

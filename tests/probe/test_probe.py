@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from probe_ranks.probe_bench import PATIENCE, ProbeBench, state_of
+from waiting import eventually
 
 Start = Callable[..., ProbeBench]
 ONE = "--arms=ncclP2pOff"
@@ -164,7 +165,5 @@ def test_a_rank_does_not_outlive_a_probe_that_is_killed() -> None:
         process.kill()
         # The pipe ends once nobody holds it any more, which is a moment before the kernel calls its holder dead.
         assert process.stdout.read() == ""
-    deadline = time.monotonic() + PATIENCE
-    while (state := state_of(pid)) not in {None, "Z", "X"}:
-        assert time.monotonic() < deadline, f"the rank lives on in state {state}"
-        time.sleep(0.01)
+    ended = {None, "Z", "X"}
+    eventually(lambda: state_of(pid) in ended, "the rank has ended", seconds=PATIENCE, seen=lambda: state_of(pid))

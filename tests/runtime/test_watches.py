@@ -20,6 +20,7 @@ from flash_operator.runtime.keys import FlashKey, Key, NodeKey
 from flash_operator.runtime.watches import Watches, kopf_settings
 from flash_operator.runtime.workqueue import WorkQueue
 from scripted_api_stub import ScriptedApiStub
+from waiting import eventually_async
 
 KEY = FlashKey("team", "flash")
 
@@ -106,9 +107,7 @@ def _kubeconfig(address: str) -> dict[str, Any]:
 
 
 async def until(look: Callable[[], bool], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not look():
-            await asyncio.sleep(0.02)
+    await eventually_async(look, "what the test waits for", seconds=seconds, pause=0.01)
 
 
 def an_engine_pod(name: str = "flash-a") -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The workers on a scripted API server: a failure is retried and forgotten, a resync finds what watches lost."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from flash_operator.runtime.reconciler import Reconciler
 from flash_operator.runtime.workers import Workers
 from flash_operator.runtime.workqueue import WorkQueue
 from scripted_api_stub import ScriptedApiStub
+from waiting import eventually_async
 
 GONE = FlashKey("team", "gone")
 
@@ -42,9 +42,7 @@ class Crew:
 
 
 async def until(look: Callable[[], bool], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not look():
-            await asyncio.sleep(0.01)
+    await eventually_async(look, "what the test waits for", seconds=seconds, pause=0.01)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 
 from hub_stub import HubStub
 from image_registry import Document, ImageRegistry
+from waiting import eventually_async
 
 SHARDS = 3
 SHARD_BYTES = 4 << 20
@@ -61,10 +62,10 @@ class Fetch:
         return self.process.returncode
 
     async def until(self, holds: Callable[[dict[str, Any]], bool], *, seconds: float = 60) -> dict[str, Any]:
-        async with asyncio.timeout(seconds):
-            while not holds(self.record):
-                assert self.process.returncode is None, f"it ended with {self.process.returncode}: {self.record}"
-                await asyncio.sleep(0.02)
+        await eventually_async(
+            lambda: holds(self.record), "the delivery's record as it should be", seconds=seconds, pause=0.02,
+            alive=lambda: self.process.returncode is None, seen=lambda: self.record,
+        )  # fmt: skip
         return self.record
 
 

@@ -7,7 +7,6 @@ import json
 import platform
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +17,9 @@ import httpx
 import yaml
 
 from local_cluster.binaries import binary
-from local_cluster.control_plane import free_port
 from local_cluster.oci_archive import ARCHITECTURES
+from ports import a_free_port
+from waiting import eventually
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -72,7 +72,7 @@ class ImageRegistry:
     root: Path
     settings: Document = field(default_factory=dict)
     address: str = "127.0.0.1"
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=a_free_port)
 
     @property
     def host(self) -> str:
@@ -98,17 +98,17 @@ class ImageRegistry:
                 process.terminate()
 
     def _wait(self, process: "subprocess.Popen[str]") -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise RuntimeError(f"the registry ended: {process.stderr and process.stderr.read()}")
+        def answers() -> bool:
             try:
                 httpx.get(f"http://{self.host}/v2/", timeout=2)
             except httpx.HTTPError:
-                time.sleep(0.05)
-                continue
-            return
-        raise RuntimeError("the registry does not answer")
+                return False
+            return True
+
+        def last_words() -> str:
+            return process.stderr.read() if process.stderr and process.poll() is not None else "it runs, in silence"
+
+        eventually(answers, "the registry answers", seen=last_words, alive=lambda: process.poll() is None)
 
     def push_blob(self, repository: str, content: bytes) -> None:
         digest = digest_of(content)

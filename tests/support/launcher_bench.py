@@ -4,13 +4,13 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from waiting import eventually
 
 SAFE = {
     "version": 1,
@@ -120,13 +120,6 @@ class Launcher:
             process.wait()
 
 
-def a_free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
-
-
 def is_alive(pid: int) -> bool:
     """Alive, and not a zombie that waits for the init process of this machine."""
     try:
@@ -135,16 +128,9 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_until(look: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def phase_is(launcher: Launcher, phase: str) -> Callable[[], bool]:
-    def look() -> bool:
+def wait_for_phase(launcher: Launcher, phase: str) -> None:
+    def seen() -> Any:
         path = launcher.run_dir / "engine.json"
-        return path.exists() and json.loads(path.read_text())["phase"] == phase
+        return json.loads(path.read_text())["phase"] if path.exists() else None
 
-    return look
+    eventually(lambda: seen() == phase, f"the launcher's phase {phase}", seen=seen)

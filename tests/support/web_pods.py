@@ -1,13 +1,12 @@
 """Pods of the web image, as tests of the cluster run them."""
 
 import json
-import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from local_cluster.cluster import LocalCluster
+from waiting import eventually
 
-T = TypeVar("T")
+__all__ = ["a_web_pod", "eventually", "run_pod"]
 
 
 def a_web_pod(name: str, *, gpus: int = 0, command: list[str] | None = None) -> dict[str, Any]:
@@ -42,15 +41,3 @@ def run_pod(cluster: LocalCluster, pod: dict[str, Any], namespace: str = "defaul
     cluster.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(pod))
     name = pod["metadata"]["name"]
     cluster.kubectl("wait", "-n", namespace, f"pod/{name}", "--for=condition=Ready", "--timeout=30s")
-
-
-def eventually(look: Callable[[], T | None], what: str, *, seconds: float = 30) -> T:
-    """Look until something is there."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = look()
-        if seen:
-            return seen
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.1)

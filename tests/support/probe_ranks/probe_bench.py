@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flash_operator.core.probe_report import ProbeReport
+from waiting import eventually
 
 FAKE_RANKS = Path(__file__).with_name("fake_ranks.py")
 PATIENCE = 20.0
@@ -57,10 +57,7 @@ class ProbeBench:
         return self.process.returncode, json.loads(said), ProbeReport.parse(said)
 
     def wait_for_ranks(self, count: int) -> None:
-        end = time.monotonic() + PATIENCE
-        while len(self.pids) < count:
-            assert time.monotonic() < end, "the ranks were not started"
-            time.sleep(0.02)
+        eventually(lambda: len(self.pids) >= count, f"{count} ranks", seconds=PATIENCE, seen=lambda: self.pids)
 
     def alive(self) -> list[int]:
         """What the ranks have left; a zombie has ended, and waits for whoever should have waited for it."""

@@ -1,0 +1,82 @@
+"""Waiting, and ports, that all other tests rest on."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine_stub.virtual_time import run_in_virtual_time
+from ports import COUNT, FIRST, a_free_port
+from waiting import NotReadyError, eventually, eventually_async
+
+
+def test_what_was_found_is_returned() -> None:
+    finds = iter([None, [], "", "it"])
+    assert eventually(lambda: next(finds), "something", pause=0) == "it"
+
+
+def test_the_error_says_what_was_waited_for_and_what_was_seen_last() -> None:
+    with pytest.raises(NotReadyError, match=r"^three: not within 0 s; seen last: \[1, 2\]$"):
+        eventually(lambda: None, "three", seconds=0, seen=lambda: [1, 2])
+    with pytest.raises(TimeoutError, match=r"^three: not within 0 s; seen last: 0$"):
+        eventually(lambda: 0, "three", seconds=0)
+    with pytest.raises(NotReadyError, match=r"^three: not within 0 s$"):
+        eventually(lambda: False, "three", seconds=0)
+
+
+def test_what_has_ended_is_not_waited_for_and_its_last_lines_are_told(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("\n".join(f"line {number}" for number in range(40)))
+    with pytest.raises(NotReadyError, match="the server: its process ended") as told:
+        eventually(lambda: None, "the server", seconds=3600, alive=lambda: False, log=log)
+    assert str(told.value).splitlines()[1:] == [f"line {number}" for number in range(25, 40)]
+
+
+def test_what_ends_after_it_has_done_its_part_is_no_failure() -> None:
+    steps: list[str] = []
+
+    def look() -> bool:
+        steps.append("done, and ended")
+        return len(steps) > 1
+
+    assert eventually(look, "its work", pause=0, alive=lambda: not steps[1:])
+
+
+def test_a_loops_own_clock_counts_where_one_runs() -> None:
+    async def wait() -> float:
+        clock = asyncio.get_running_loop().time
+        await eventually_async(lambda: clock() > 3000, "an hour", seconds=3600)
+        with pytest.raises(NotReadyError, match="never: not within 60 s"):
+            await eventually_async(lambda: None, "never", seconds=60)
+        return clock()
+
+    assert run_in_virtual_time(wait()) == pytest.approx(3060, abs=1)
+
+
+def test_a_port_is_told_once_and_can_be_listened_on() -> None:
+    ports = [a_free_port() for _ in range(50)]
+    assert len(set(ports)) == 50
+    assert all(FIRST <= port < FIRST + COUNT for port in ports)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", ports[0]))
+
+
+def test_what_one_process_was_told_no_other_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nobody listens there yet: the other one begins to look where this one did."""
+    told = a_free_port()
+    script = f"import os; os.getpid = lambda: {os.getpid()}; from ports import a_free_port; print(a_free_port())"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert int(other) != told
+
+
+def test_a_port_that_somebody_listens_on_is_not_told() -> None:
+    told = a_free_port()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", told + 1))
+        listener.listen()
+        assert a_free_port() != told + 1
