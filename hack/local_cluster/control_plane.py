@@ -114,7 +114,9 @@ class ControlPlane:
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run kubectl as the administrator. A failure carries kubectl's own words."""
-        command = [str(self.kubectl_path), f"--kubeconfig={self.kubeconfig}", *args]
+        # What kubectl keeps of an API server goes by its port, and that may have been another server's an hour ago.
+        kept = f"--cache-dir={self.run / 'kubectl'}"
+        command = [str(self.kubectl_path), f"--kubeconfig={self.kubeconfig}", kept, *args]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         if check and done.returncode != 0:
             raise RuntimeError(f"kubectl {' '.join(args)} ended with {done.returncode}: {done.stderr.strip()}")

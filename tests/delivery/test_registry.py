@@ -83,7 +83,9 @@ async def test_a_digest_that_is_whole_in_the_cache_needs_no_registry(registries:
     assert fetch.record["warning"] is None
 
 
-async def test_an_artifact_of_files_comes_under_their_names(registries: Registries, tmp_path: Path) -> None:
+async def test_an_artifact_of_files_comes_under_their_names(
+    registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pushed by the real ORAS client, a folder of it packed."""
     folder = tmp_path / "weights"
     (folder / "encoding").mkdir(parents=True)
@@ -91,7 +93,7 @@ async def test_an_artifact_of_files_comes_under_their_names(registries: Registri
         (folder / name).write_text(content)
     client = oras.client.OrasClient(insecure=True)
     pushed = [str(folder / "config.json"), str(folder / "a.safetensors"), str(folder / "encoding")]
-    os.chdir(folder)
+    monkeypatch.chdir(folder)
     client.push(f"{registries.open.host}/team/artifact:1", files=pushed, disable_path_validation=True)
 
     code, fetch = await registries.bench.fetch(**source(registries.open, "team/artifact:1"))

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from waiting import NotReadyError, eventually, eventually_async
 
 
 def test_what_was_found_is_returned() -> None:
-    finds = iter([None, [], "", "it"])
+    finds: Iterator[str | None] = iter([None, "", "it"])
     assert eventually(lambda: next(finds), "something", pause=0) == "it"
 
 
