@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import namedtuple
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from mtp_quantiser.checkpoint import Checkpoint
 from mtp_quantiser.restoration import RECORD
 from mtp_quantiser.shard import MANIFEST, SHARD
 from mtp_quantiser.splice import ALIAS_SHARD
+from waiting import eventually
 
 PACKAGE = Path(__file__).resolve().parents[2] / "images" / "quantiser"
 MANY = {**tiny.CONFIG, "n_routed_experts": 24}
@@ -201,11 +201,13 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, capsys:
 
 
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < deadline, f"no {path}"
-        time.sleep(0.002)
+    def last_words() -> str:
+        return process.stderr.read() if process.stderr and process.poll() is not None else "its process runs"
+
+    def runs() -> bool:
+        return process.poll() is None
+
+    eventually(path.exists, str(path), seconds=120, pause=0.002, alive=runs, seen=last_words)
 
 
 def test_a_source_that_was_brought_anew_begins_anew(claim: Claim, capsys: pytest.CaptureFixture[str]) -> None:
