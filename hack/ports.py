@@ -13,7 +13,7 @@ import socket
 FIRST, COUNT = 15_000, 14_000
 """Below node ports (30000) and the kernel's own (32768)."""
 
-_held: dict[int, socket.socket] = {}
+_told: set[int] = set()
 
 
 def a_free_port() -> int:
@@ -21,7 +21,7 @@ def a_free_port() -> int:
     start = os.getpid() * 97  # workers that begin together look in different places
     for step in itertools.islice(itertools.count(start), COUNT):
         port = FIRST + step % COUNT
-        if port not in _held and _is_free(port) and _hold(port):
+        if port not in _told and _is_free(port) and _hold(port):
             return port
     raise OSError(f"no port is free from {FIRST} to {FIRST + COUNT - 1}")
 
@@ -44,5 +44,6 @@ def _hold(port: int) -> bool:
     except OSError:
         holder.close()
         return False
-    _held[port] = holder
+    holder.detach()  # open until the process ends, and no object that somebody would have to close
+    _told.add(port)
     return True
