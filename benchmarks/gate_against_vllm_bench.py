@@ -26,7 +26,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from flash_engine.gate.config import GateConfig
+from flash_contracts.gate_config import GateConfig
 from flash_engine.gate.engine_client import EngineClient, Reading
 from flash_engine.gate.measurement import Stream
 from flash_engine.gate.trial import try_engine

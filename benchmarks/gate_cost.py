@@ -16,7 +16,7 @@ from statistics import median
 
 import aiohttp
 
-from flash_engine.gate.config import GateConfig
+from flash_contracts.gate_config import GateConfig
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.serving import ServingWatch
 

@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 import tiny_model
-from flash_operator.api.names import API_VERSION, DEPLOYMENT_LABEL, ENGINE_FLAGS_ANNOTATION, KIND
+from flash_contracts.names import API_VERSION, DEPLOYMENT_LABEL, ENGINE_FLAGS_ANNOTATION, KIND
 from flash_operator.runtime.cluster import Cluster
 from image_builder.build import ensure_image
 from image_builder.layout import cache_root, image_named

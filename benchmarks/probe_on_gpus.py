@@ -1,6 +1,6 @@
 """What CI cannot run: the reading of a node, the probe, and its arms, on real GPUs.
 
-    PYTHONPATH=operator:images/engine:images/node:tests/support python3 benchmarks/probe_on_gpus.py FOLDER
+    PYTHONPATH=contracts:operator:images/engine:images/node:tests/support python3 benchmarks/probe_on_gpus.py FOLDER
 
 Needs torch with CUDA, triton, and what flash-node needs. Everything goes into FOLDER: a dump of the node and its
 picture, the probe's reports (all GPUs, one GPU, a rank that is stopped, a rank that gives wrong data), and the times
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flash_contracts.flags.derivation import PCIE_LOW_LATENCY
 from flash_engine.probe.arms import WORLD, arm_named, rank_environment
 from flash_engine.probe.course import RANK_COMMAND
-from flash_operator.core.flags.derivation import PCIE_LOW_LATENCY
 
 PROBE = "import sys; from flash_engine.probe.__main__ import main; sys.exit(main(sys.argv[2:], eval(sys.argv[1])))"
 SPOILED = (*RANK_COMMAND, "--backend=probe_ranks.faulty_backends:SpoilingBackend")

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from flash_operator.api.names import GROUP, PLURAL
+from flash_contracts.names import GROUP, PLURAL
 from waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,6 +1,6 @@
 """What CI cannot run: launcher, plugin and gate around a real vLLM on real GPUs.
 
-    PYTHONPATH=operator:images/engine:images/build:hack:benchmarks:tests/support python3 -m gpu_trial FOLDER
+    PYTHONPATH=contracts:operator:images/engine:images/build:hack:benchmarks:tests/support python3 -m gpu_trial FOLDER
 
 Needs a vLLM that the plugin supports, with its kernels, and what flash-gate needs. Makes a DeepSeek-V4 of real layers
 (17 GiB in memory, /dev/shm) that recites a text, serves it as the operator would, and shows that the gate tells a head
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import tiny_model
+from flash_contracts.flags import FlagSet
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.flags import FlagSet
 from gpu_trial import reciting_model
 from gpu_trial.cases import ARMS, ON_CPU, ON_GPU, PROVED, Case, Scale, fault, flags_of, model_of, on_cpu, on_gpu
 from gpu_trial.engine import Engine, cpu_engine, cuda_engine

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from builders import a_flash
+from flash_contracts.flags import FlagSet, derive
+from flash_contracts.node_facts import NodeFacts
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.flags import FlagSet, derive
-from flash_operator.core.nodes import NodeFacts
 from tiny_model import GOLDEN_PROMPT
 
 GOLDEN = {"kind": "Completion", "prompt": GOLDEN_PROMPT, "expect": "jumps over a lazy dog"}

@@ -15,13 +15,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from builders import SETTINGS
-from flash_engine.records import ENGINE_FILE, read_document
+from flash_contracts import gate_config
+from flash_contracts.document import read_json
+from flash_contracts.engine_record import EngineRecord
+from flash_contracts.flags import FlagSet
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.engine_args import PORT
-from flash_operator.core.flags import FlagSet
 from flash_operator.core.model_source import MODEL_PATH, RUN_DIR
 from flash_operator.core.resources.deployment import CACHE_DIR, GATE_DIR, GATE_PORT, NODE_DIR, pod_template
-from flash_operator.core.resources.gate_config import GATE_FILE, gate_document
+from flash_operator.core.resources.gate_config import gate_settings
 from gpu_trial.engine import ENGINE, Engine
 from gpu_trial.heard import Heard
 from ports import a_free_port
@@ -52,8 +54,8 @@ class Pod:
         self._engine = engine
         spec = pod_template(flash, SETTINGS)["spec"]
         own = {"FLASH_ENGINE_COMMAND": str(engine.command(folder)), "FLASH_GATE_PORT": str(ports[GATE_PORT]), **more}
-        (folder / "node/engine-flags").write_text(flags.to_annotation())
-        (folder / "gate" / GATE_FILE).write_text(json.dumps(gate_document(flash.spec)))
+        (folder / "node/engine-flags").write_text(flags.to_text())
+        (folder / "gate" / gate_config.FILE).write_text(json.dumps(gate_settings(flash.spec).to_json()))
         (gate,), (launcher,) = spec["initContainers"], spec["containers"]
         self._processes = {name: self._start(one, own) for name, one in (("gate", gate), ("engine", launcher))}
         self.heard = {name: Heard(one, folder / f"{name}.log") for name, one in self._processes.items()}
@@ -105,7 +107,7 @@ class Pod:
 
     def record(self) -> dict[str, Any]:
         """engine.json."""
-        return read_document(self.folder / "run" / ENGINE_FILE) or {}
+        return read_json(self.folder / "run" / EngineRecord.FILE) or {}
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ import aiohttp
 import kopf
 import structlog
 
-from flash_operator.api.names import KIND
+from flash_contracts.names import KIND
 from flash_operator.runtime import logs
 from flash_operator.runtime.cluster import ApiError, Cluster
 from flash_operator.runtime.gates import Gates

@@ -9,8 +9,8 @@ import yaml
 
 from builders import a_flash_object
 from cluster_fixtures import ControlPlane
+from flash_contracts.names import API_VERSION, KIND, PLURAL, STATUS_FIELD_MANAGER
 from flash_operator.api.model_status import ModelStatus
-from flash_operator.api.names import API_VERSION, KIND, PLURAL, STATUS_FIELD_MANAGER
 from flash_operator.api.status import Condition, FlashStatus, PodStatus, StatusSummary
 from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec
 from waiting import eventually

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flash_operator.api.names import GROUP, PLURAL
+from flash_contracts.names import GROUP, PLURAL
 from flash_operator.runtime.cluster import RESOURCES
 from flash_operator.runtime.observer import CHILD_KINDS
 from flash_operator.runtime.settings import DEFAULT_QUANTISER_IMAGE, Settings

@@ -10,7 +10,7 @@ import yaml
 
 import tiny_model
 from cluster_fixtures import LocalCluster
-from flash_operator.api.names import API_VERSION, KIND
+from flash_contracts.names import API_VERSION, KIND
 from image_builder.build import ensure_image
 from image_builder.layout import cache_root, image_named
 from stage import (

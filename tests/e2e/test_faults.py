@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
-from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION
+from flash_contracts.names import ENGINE_FLAGS_ANNOTATION
 from pod_processes import processes_of
 from stage import OPERATOR_NAMESPACE, RELEASE, Flash, operator_pods, wait_until
 

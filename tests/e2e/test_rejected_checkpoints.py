@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
-from flash_operator.api.names import API_VERSION, KIND
+from flash_contracts.names import API_VERSION, KIND
 from image_builder.layout import image_named
 from spoilt import SPOILT, Spoilt
 from stage import apply, get_json, model_claim, wait_until

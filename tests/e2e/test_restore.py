@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from cluster_fixtures import LocalCluster
-from flash_operator.api.names import API_VERSION, KIND
+from flash_contracts.names import API_VERSION, KIND
 from image_builder.build import ensure_image
 from image_builder.layout import cache_root, image_named
 from lookalike import Lookalike

@@ -13,11 +13,11 @@ from aiohttp.test_utils import TestServer
 
 from engine_stub.engine import EngineStub
 from engine_stub.scripts import without_metrics
+from flash_contracts.engine_pod import QUARANTINE_FILE, DrainRequest
+from flash_contracts.engine_record import EngineRecord
 from flash_engine.drain.connections import LOOK_SECONDS, CloseWhileLeaving
-from flash_engine.drain.request import ask
 from flash_engine.drain.waiting import SETTLE_SECONDS, STILL_SECONDS, Waiting
 from flash_engine.gate.engine_metrics import EngineCounters
-from flash_engine.records import DRAIN_FILE, ENGINE_FILE, QUARANTINE_FILE, EngineRecord, write_document
 
 STARTED = "2026-11-24T12:00:00.000Z"
 
@@ -74,11 +74,11 @@ async def drain(folder: Path, url: str, seconds: str = "60") -> subprocess.Compl
 async def test_it_waits_for_the_last_request_of_a_real_connection(tmp_path: Path) -> None:
     engine = EngineStub()
     engine.traits.running = 1
-    write_document(tmp_path / ENGINE_FILE, EngineRecord("Starting", 7, STARTED, 1).to_json())
+    EngineRecord("Starting", 7, STARTED, 1).write(tmp_path / EngineRecord.FILE)
     async with TestServer(engine.app()) as server:
         draining = asyncio.create_task(drain(tmp_path, str(server.make_url("")).rstrip("/")))
         await asyncio.sleep(1)
-        while not (tmp_path / DRAIN_FILE).exists():
+        while not (tmp_path / DrainRequest.FILE).exists():
             await asyncio.sleep(0.05)
         assert not draining.done()
         engine.traits.running = 0
@@ -86,7 +86,7 @@ async def test_it_waits_for_the_last_request_of_a_real_connection(tmp_path: Path
 
     assert done.returncode == 0
     assert json.loads(done.stderr.splitlines()[-1])["outcome"] == "no request is left"
-    asked = json.loads((tmp_path / DRAIN_FILE).read_text())
+    asked = json.loads((tmp_path / DrainRequest.FILE).read_text())
     assert (asked["pid"], asked["startedAt"]) == (7, STARTED)
 
 
@@ -176,16 +176,16 @@ def a_run(pid: int) -> EngineRecord:
 
 
 async def test_clients_that_keep_connections_are_let_go_while_the_engine_drains(server: AServer) -> None:
-    write_document(server.run_dir / ENGINE_FILE, a_run(7).to_json())
+    a_run(7).write(server.run_dir / EngineRecord.FILE)
     assert await server.headers() == LEFT_ALONE
-    ask(server.run_dir, a_run(7))
+    DrainRequest.of(a_run(7)).write(server.run_dir / DrainRequest.FILE)
     assert await server.headers_later() == LET_GO
     assert await server.headers("websocket") == LEFT_ALONE
 
 
 async def test_an_engine_that_came_after_the_drain_keeps_its_connections(server: AServer) -> None:
-    ask(server.run_dir, a_run(7))
-    write_document(server.run_dir / ENGINE_FILE, a_run(8).to_json())
+    DrainRequest.of(a_run(7)).write(server.run_dir / DrainRequest.FILE)
+    a_run(8).write(server.run_dir / EngineRecord.FILE)
     assert await server.headers() == LEFT_ALONE
 
 

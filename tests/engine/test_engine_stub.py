@@ -18,11 +18,11 @@ from engine_stub import scripts
 from engine_stub.engine import EngineStub, Script
 from engine_stub.scripts import SCRIPTS, UnknownScriptError, hangs_after, having, read_script, slow, well_again
 from engine_stub.virtual_time import run_in_virtual_time
+from flash_contracts.engine_record import EngineRecord
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.engine_metrics import EngineCounters
 from flash_engine.gate.gate import Gate
 from flash_engine.gate.verdict import Verdict
-from flash_engine.records import EngineRecord
 from gate_bench import Bench
 from launcher_bench import FAST, Launcher
 from ports import a_free_port
@@ -155,7 +155,7 @@ async def test_an_engine_process_that_stops_after_its_load_passes_with_the_safe_
 ) -> None:
     script = "--script paced --hangs-with-peer-to-peer"
     await until_judged(bench, launcher, script, "Passed", FLASH_HANG_SECONDS="1")
-    record = EngineRecord.read(launcher.run_dir / "engine.json")
+    record = EngineRecord.read_or_new(launcher.run_dir / "engine.json")
     assert record.incident
     assert (record.starts, record.incident.kind, record.incident.signature) == (2, "hang", "S2")
     assert record.incident.evidence["lastLine"].endswith("Loading weights took 31.20 seconds")

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from flash_contracts.engine_record import EngineRecord, Exit
 from flash_engine.gate.evidence import Evidence, Health, Trial
-from flash_engine.records import EngineRecord, Exit
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 RUN = EngineRecord(phase="Starting", pid=7, started_at="2026-11-24T11:58:20Z", starts=1)

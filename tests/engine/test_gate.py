@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from flash_engine.delivery.record import DELIVERY_FILE, DeliveryRecord
-from flash_engine.gate.result import result_document
+from flash_contracts.delivery_record import DeliveryRecord
+from flash_contracts.document import write_json
+from flash_contracts.engine_record import Exit
+from flash_contracts.verdict_reason import Reason
+from flash_engine.gate.result import result_of
 from flash_engine.gate.verdict import Verdict
-from flash_engine.records import Exit, write_document
 from gate_bench import Bench
 
 DIED = Exit(code=1, signal=None, at="2026-11-24T12:01:00.000Z", last_lines=("ValueError: no MTP weights",))
@@ -247,23 +249,23 @@ async def test_what_fetches_the_model_is_told_of_until_the_engine_starts(bench: 
     bench.record(phase="WaitingForFlags", pid=None, started_at=None, starts=0)
     bench.engine.traits.healthy = False
     fetching = DeliveryRecord(phase="Downloading", commit="c0ffee", bytes=1 << 30, total_bytes=4 << 30)
-    write_document(tmp_path / DELIVERY_FILE, fetching.to_json())
+    fetching.write(tmp_path / DeliveryRecord.FILE)
     state = await bench.look()
     assert (state.verdict.reason, state.verdict.message) == ("EngineStarting", "fetching 1.0 of 4.0 GiB")
 
     failed = replace(fetching, phase="Failed", failure="the hub refuses owner/model to this token (403)")
-    write_document(tmp_path / DELIVERY_FILE, failed.to_json())
-    assert (await bench.look()).verdict == Verdict("ModelUnavailable", failed.failure or "")
+    failed.write(tmp_path / DeliveryRecord.FILE)
+    assert (await bench.look()).verdict == Verdict(Reason.MODEL_UNAVAILABLE, failed.failure or "")
 
-    write_document(tmp_path / DELIVERY_FILE, replace(fetching, phase="Complete", bytes=4 << 30).to_json())
+    write_json(tmp_path / DeliveryRecord.FILE, replace(fetching, phase="Complete", bytes=4 << 30).to_json())
     bench.engine.traits.healthy = True
     bench.record()
     state = await bench.look()
     assert state.verdict.passed
     assert state.evidence.checkpoint_bytes == 4 << 30
-    assert result_document(state, bench.gate.config, None)["delivery"]["commit"] == "c0ffee"
+    assert result_of(state, bench.gate.config, None).to_json()["delivery"]["commit"] == "c0ffee"
 
 
 async def test_a_delivery_record_of_nonsense_is_none(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / DELIVERY_FILE).write_text('{"phase": "Flying", "bytes": "many"}')
+    (tmp_path / DeliveryRecord.FILE).write_text('{"phase": "Flying", "bytes": "many"}')
     assert (await bench.look()).verdict.passed

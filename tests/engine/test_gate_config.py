@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flash_engine.gate.config import BadConfigError, GateConfig
+from flash_contracts.gate_config import BadConfigError, GateConfig
 from gate_bench import Bench
 
 

@@ -12,10 +12,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from engine_stub.engine import EngineStub
+from flash_contracts.engine_record import EngineRecord, Exit
 from flash_engine.gate import trial
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
-from flash_engine.records import ENGINE_FILE, Exit
 from gate_bench import Bench
 
 DIED = Exit(code=1, signal=None, at="2026-11-24T12:01:00.000Z", last_lines=("ValueError: illegal instruction",))
@@ -112,7 +112,7 @@ async def test_an_engine_that_dies_of_its_first_request_has_ended_and_is_not_in_
     bench: Bench, engine: BrokenEngineStub
 ) -> None:
     """As vLLM does where a kernel lacks an instruction: healthy until it is asked for something."""
-    engine.dies_with = bench.run_dir / ENGINE_FILE
+    engine.dies_with = bench.run_dir / EngineRecord.FILE
     state = await bench.look()
     assert state.verdict.reason == "EngineExited"
     assert "ValueError: illegal instruction" in state.verdict.message

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from flash_contracts.engine_record import PLUGIN_LINE, EngineRecord
 from flash_engine.launcher.model_check import REJECTED, Asked
-from flash_engine.records import PLUGIN_LINE, EngineRecord
 from launcher_bench import FAST, TELL, Launcher
 from lookalike import Lookalike
 from spoilt import SPOILT, Spoilt

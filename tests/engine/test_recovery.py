@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 import hanging_engines
+from flash_contracts.document import write_json
+from flash_contracts.engine_pod import Suspicion
+from flash_contracts.engine_record import EngineRecord, FaultKind
 from flash_engine.drain.connections import ARGUMENT
-from flash_engine.records import SUSPICION_FILE, EngineRecord, Suspicion, write_document
 from launcher_bench import FAST, SAFE, Launcher, is_alive
 from waiting import eventually
 
@@ -29,7 +31,7 @@ def fast(launcher: Launcher) -> Launcher:
 
 
 def record_of(launcher: Launcher) -> EngineRecord:
-    return EngineRecord.read(launcher.run_dir / "engine.json")
+    return EngineRecord.read_or_new(launcher.run_dir / "engine.json")
 
 
 def wait_for_start(launcher: Launcher, *, number: int = 1) -> None:
@@ -55,11 +57,11 @@ def said(process: subprocess.Popen[str], event: str) -> dict[str, Any]:
     raise AssertionError(f"it ended and did not say {event!r}")
 
 
-def suspect(launcher: Launcher, kind: str = "corrupt", **changes: Any) -> None:
+def suspect(launcher: Launcher, kind: FaultKind = "corrupt", **changes: Any) -> None:
     """As the gate does, of the run that is in engine.json."""
     run = record_of(launcher)
     told = Suspicion(kind, "S3" if kind == "hang" else "S4", "the golden answer '!!!!'", run.pid, run.started_at, "now")
-    write_document(launcher.run_dir / SUSPICION_FILE, {**told.to_json(), **changes})
+    write_json(launcher.run_dir / Suspicion.FILE, {**told.to_json(), **changes})
 
 
 HANGS = {
@@ -273,8 +275,8 @@ def test_a_suspicion_that_is_ignored_is_told_and_the_next_one_counts(fast: Launc
 def test_a_suspicion_that_cannot_be_read_is_ignored(fast: Launcher, text: str) -> None:
     process = fast.start(fast.program(hanging_engines.SERVING), "serve")
     note_of(fast, "serving")
-    (fast.run_dir / SUSPICION_FILE).write_text(text)
-    assert SUSPICION_FILE in said(process, "suspicion ignored")["file"]
+    (fast.run_dir / Suspicion.FILE).write_text(text)
+    assert Suspicion.FILE in said(process, "suspicion ignored")["file"]
     assert (record_of(fast).starts, record_of(fast).incident) == (1, None)
 
 

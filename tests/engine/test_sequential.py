@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flash_engine.gate.config import GateConfig
+from flash_contracts.gate_config import GateConfig
 from flash_engine.gate.engine_metrics import EngineCounters
 from flash_engine.gate.measurement import Arrival, Sample, Stream
 from flash_engine.gate.sequential import (

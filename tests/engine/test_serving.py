@@ -16,20 +16,14 @@ from aiohttp.test_utils import TestServer
 from engine_stub.engine import EngineStub, Script
 from engine_stub.scripts import dead_draft, hangs_after, having, paced, slow, wrong_text
 from engine_stub.virtual_time import run_in_virtual_time
+from flash_contracts.document import write_json
+from flash_contracts.engine_pod import QUARANTINE_FILE, TRIAL_FILE, DrainRequest, Suspicion
+from flash_contracts.engine_record import EngineRecord
+from flash_contracts.gate_result import GateResult
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate, State
 from flash_engine.gate.hand_over import FLOOR_FILE
-from flash_engine.gate.result import result_document
-from flash_engine.records import (
-    DRAIN_FILE,
-    ENGINE_FILE,
-    QUARANTINE_FILE,
-    SUSPICION_FILE,
-    TRIAL_FILE,
-    EngineRecord,
-    write_document,
-)
-from flash_operator.core.gate_result import GateResult
+from flash_engine.gate.result import result_of
 from gate_matrix.run import CONFIG, merged
 from waiting import eventually_async
 
@@ -56,14 +50,14 @@ class Site:
 
     def result(self) -> GateResult:
         """As the operator reads it."""
-        return GateResult.parse(json.loads(json.dumps(result_document(self.gate.state, self.gate.config, None))))
+        return GateResult.of(json.loads(json.dumps(result_of(self.gate.state, self.gate.config, None).to_json())))
 
     def configure(self, **changes: Any) -> None:
         (self.folder / "gate.json").write_text(json.dumps(merged(CONFIG, changes)))
 
     def record(self, **fields: Any) -> None:
         record = EngineRecord(**{"phase": "Starting", "pid": 7, "started_at": STARTED, "starts": 1, **fields})
-        write_document(self.folder / ENGINE_FILE, record.to_json())
+        record.write(self.folder / EngineRecord.FILE)
 
     def note(self, state: State) -> None:
         change = (state.verdict.reason, state.ready)
@@ -262,7 +256,7 @@ def test_a_hang_takes_readiness_at_once_and_asks_for_another_start(tmp_path: Pat
         assert site.state.hung
         assert site.state.restart
         assert "it hangs" in site.state.verdict.message
-        told = json.loads((site.folder / SUSPICION_FILE).read_text())
+        told = json.loads((site.folder / Suspicion.FILE).read_text())
         assert (told["kind"], told["signature"], told["pid"]) == ("hang", "S3", 7)
         await site.go()
         site.record(pid=8, started_at="2026-11-24T13:00:00.000Z")
@@ -317,7 +311,7 @@ def test_wrong_answers_found_while_measuring_again_take_readiness_at_once(tmp_pa
 def test_a_drain_takes_readiness_and_the_next_run_has_it_again(tmp_path: Path) -> None:
     async def story(site: Site) -> None:
         await site.until(passed)
-        write_document(site.folder / DRAIN_FILE, {"version": 1, "pid": 7, "startedAt": STARTED})
+        write_json(site.folder / DrainRequest.FILE, {"version": 1, "pid": 7, "startedAt": STARTED})
         await site.until(not_ready, seconds=3)
         assert site.state.verdict.passed, "it leaves, and is none the worse"
         assert site.result().serving.draining

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flash_engine.gate.config import GateConfig
+from flash_contracts.gate_config import GateConfig
 from flash_engine.gate.engine_metrics import EngineCounters
 from flash_engine.gate.standing import BUSY_FACTOR, Look, Standing, Window
 

@@ -9,13 +9,14 @@ from typing import Any
 import aiohttp
 import pytest
 
+from flash_contracts.engine_pod import EffectiveFlags, Suspicion
+from flash_contracts.engine_record import EngineRecord
 from flash_engine.gate import trial
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.engine_metrics import EngineCounters
 from flash_engine.gate.evidence import Health
 from flash_engine.gate.gate import Gate
-from flash_engine.gate.result import result_document
-from flash_engine.records import SUSPICION_FILE, EngineRecord, Suspicion
+from flash_engine.gate.result import result_of
 from gate_bench import Bench
 from launcher_bench import FAST, Launcher
 from ports import a_free_port
@@ -30,8 +31,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def suspicion_of(bench: Bench) -> Suspicion | None:
-    file = bench.run_dir / SUSPICION_FILE
-    return Suspicion.parse(file.read_bytes()) if file.exists() else None
+    file = bench.run_dir / Suspicion.FILE
+    return Suspicion.parse_text(file.read_bytes()) if file.exists() else None
 
 
 def let_it_be_stuck(bench: Bench, **attributes: Any) -> None:
@@ -178,7 +179,7 @@ async def test_without_a_launcher_there_is_no_run_to_suspect(bench: Bench) -> No
 
 async def test_a_folder_that_cannot_be_written_stops_nothing(bench: Bench) -> None:
     bench.engine.traits.answers = ["41"]
-    (bench.run_dir / SUSPICION_FILE).mkdir()
+    (bench.run_dir / Suspicion.FILE).mkdir()
     assert (await bench.look()).verdict.reason == "WrongOutput"
 
 
@@ -207,7 +208,7 @@ async def test_launcher_and_gate_together_bring_an_engine_with_wrong_output_to_r
         client = EngineClient(session, f"http://127.0.0.1:{port}")
         gate = Gate(client, bench.run_dir / "gate.json", launcher.run_dir, lambda _state: None)
         reasons = await looks_until_passed(gate)
-    shown = result_document(gate.state, gate.config, launcher.document("effective.json"))
+    shown = result_of(gate.state, gate.config, EffectiveFlags.read(launcher.run_dir / EffectiveFlags.FILE)).to_json()
     process.terminate()
     process.communicate()
 
@@ -232,9 +233,9 @@ async def looks_until_passed(gate: Gate) -> list[str]:
 
 def test_a_suspicion_is_read_as_it_was_written(tmp_path: Path) -> None:
     told = Suspicion("hang", "S3", "no token", 7, LATER, LATER)
-    file = tmp_path / SUSPICION_FILE
+    file = tmp_path / Suspicion.FILE
     file.write_text(json.dumps(told.to_json()))
-    assert Suspicion.parse(file.read_bytes()) == told
+    assert Suspicion.parse_text(file.read_bytes()) == told
 
 
 def test_an_incident_outlives_a_restart_of_the_container(tmp_path: Path) -> None:
@@ -244,4 +245,4 @@ def test_an_incident_outlives_a_restart_of_the_container(tmp_path: Path) -> None
     }  # fmt: skip
     file = tmp_path / "engine.json"
     file.write_text(json.dumps({"version": 1, "incident": raw}))
-    assert EngineRecord.read(file).to_json()["incident"] == raw
+    assert EngineRecord.read_or_new(file).to_json()["incident"] == raw

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from flash_engine.delivery.record import GIB, DeliveryRecord
-from flash_engine.gate.config import GateConfig
+from flash_contracts.delivery_record import GIB, DeliveryRecord
+from flash_contracts.engine_record import EngineRecord, Exit
+from flash_contracts.gate_config import GateConfig
+from flash_contracts.verdict_reason import MEANINGS, Reason
 from flash_engine.gate.evidence import Crowd, Evidence, GoldenAnswers, Trial
 from flash_engine.gate.measurement import Measurement
-from flash_engine.gate.verdict import REASONS, judge
-from flash_engine.records import EngineRecord, Exit
-from flash_operator.api.vocabulary import VERDICTS
+from flash_engine.gate.verdict import judge
 
 DECODE = {"minTokensPerSecond": 60, "prompt": "tell"}
 CONFIG = GateConfig.model_validate(
@@ -211,8 +211,8 @@ def test_the_verdict(evidence: Evidence, changes: dict[str, Any], reason: str, t
 
 
 def test_every_reason_is_reached_but_the_one_for_engines_that_serve() -> None:
-    assert {reason for _, _, reason, _ in CASES.values()} == set(REASONS) - {"Degraded"}
+    assert {reason for _, _, reason, _ in CASES.values()} == set(Reason) - {"Degraded"}
 
 
 def test_the_operator_explains_every_reason_that_the_gate_has() -> None:
-    assert set(REASONS) == set(VERDICTS)
+    assert set(Reason) == set(MEANINGS)

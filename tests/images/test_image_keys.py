@@ -67,10 +67,11 @@ CPU_DEPS = {"engine-cpu cpu-deps", "engine-cpu cpu", "quantiser-cpu cpu-deps", "
     [
         pytest.param(append("images/engine/flash_engine/new.py", "x = 1"), {"engine-cpu cpu"}, id="a launcher module"),
         pytest.param(append("operator/flash_operator/new.py", "x = 1"), {"operator operator"}, id="an operator module"),
+        pytest.param(append("operator/flash_operator/core/new.py", "x = 1"), {"operator operator"}, id="a decision"),
         pytest.param(
-            append("operator/flash_operator/core/new.py", "x = 1"),
-            {"operator operator", "node node"},
-            id="a decision, which flash-topology shows too",
+            append("contracts/flash_contracts/new.py", "x = 1"),
+            {"engine-cpu cpu", "node node", "operator operator", "quantiser-cpu quantiser-cpu"},
+            id="what all parts agree on",
         ),
         pytest.param(append("images/node/flash_node/new.py", "x = 1"), {"node node"}, id="a labeller module"),
         pytest.param(

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from builders import a_flash, a_node
+from flash_contracts.flags import derive
+from flash_contracts.flags.flag_set import FlagSet
+from flash_contracts.node_facts import NodeFacts
 from flash_engine.drain.connections import ARGUMENT
-from flash_engine.records import Flags
 from flash_operator.core.engine_args import vllm_arguments
-from flash_operator.core.flags import derive
-from flash_operator.core.nodes import NodeFacts
 from lookalike import Lookalike
 from vllm_walk.walk import Walker
 
@@ -68,7 +68,7 @@ def command(spec: dict[str, Any], model: Path) -> list[str]:
     arguments = vllm_arguments(flash.spec)
     arguments[1] = str(model)
     derived = derive(NodeFacts.from_node(a_node(gpu_numa_nodes="0-1")), flash.spec.interconnect, {})
-    return [*arguments, ARGUMENT, *Flags.parse(derived.to_annotation()).words]
+    return [*arguments, ARGUMENT, *FlagSet.parse_text(derived.to_text()).words]
 
 
 @pytest.mark.parametrize("name", [*SPECS, *DSPARK])

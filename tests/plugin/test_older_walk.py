@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flash_engine.records import PLUGIN_LINE
+from flash_contracts.engine_record import PLUGIN_LINE
 from lookalike import KINDS, Lookalike
 from spoilt import SPOILT, Spoilt
 from vllm_walk.walk import MTP, Walker

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flash_engine.records import PLUGIN_LINE, EngineRecord
+from flash_contracts.engine_record import PLUGIN_LINE, EngineRecord
 from launcher_bench import FAST
 from lookalike import Lookalike
 from ports import a_free_port
@@ -55,7 +55,7 @@ class Engine:
 
     @property
     def record(self) -> EngineRecord:
-        return EngineRecord.read(self._folder / "run/engine.json")
+        return EngineRecord.read_or_new(self._folder / "run/engine.json")
 
     @property
     def log(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bf16_safetensors import from_bf16
-from flash_engine.records import PLUGIN_LINE
+from flash_contracts.engine_record import PLUGIN_LINE
 from lookalike import KINDS, Lookalike
 from spoilt import SPOILT, Outcome, Spoilt
 from vllm_walk.walk import DSPARK, MTP, Walk, Walker

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from flash_contracts.p2p_report import P2pReport
 from flash_engine.probe.account import Account
 from flash_engine.probe.arms import ARMS, arm_named, rank_environment
 from flash_engine.probe.host import parse_driver
 from flash_engine.probe.outcome import ArmResult, Verdict
 from flash_engine.probe.report import LIMIT, Report, schema, write_in_place
-from flash_operator.core.probe_report import ProbeReport
 
 
 @pytest.mark.parametrize("letter", ["x", '"', "\\", "é", "\0", "\ud800", "🙂"])
@@ -23,7 +23,7 @@ def test_a_report_is_small_and_whole_whatever_was_said(letter: str, length: int)
     ]
     text = Report(Verdict("hang", said), "595.71.05", arms).text
     assert len(text.encode()) <= LIMIT
-    assert json.loads(text)["verdict"] == ProbeReport.parse(text).verdict == "hang"
+    assert json.loads(text)["verdict"] == P2pReport.of_text(text).verdict == "hang"
 
 
 def test_details_give_way_before_times_do() -> None:
@@ -37,7 +37,7 @@ def test_the_operator_reads_whose_kernel_was_timed() -> None:
     micros = {8192: 1.0, 16384: 2.0, 65536: 3.0, 262144: 4.0}
     for kernel, expected in (("vllm", 10.0), ("triton", None)):
         text = Report(Verdict("healthy", "well"), "1.2", [ArmResult("peer", "healthy", "", kernel, micros)]).text
-        assert ProbeReport.parse(text).arm_times.peer == expected
+        assert P2pReport.of_text(text).arm_times.peer == expected
 
 
 def test_a_shorter_report_replaces_a_longer_one_in_place(tmp_path: Path) -> None:

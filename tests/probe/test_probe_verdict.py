@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from flash_contracts.p2p_report import Outcome
 from flash_engine.probe.account import Account
 from flash_engine.probe.judgement import LAST_WORDS_SECONDS, Cut, Patience, Rank, cut, judge
-from flash_engine.probe.outcome import ArmResult, Outcome
+from flash_engine.probe.outcome import ArmResult
 from flash_engine.probe.verdict import verdict
 
 ARMS = ("ncclP2pOff", "nccl", "ncclP2p", "peer")

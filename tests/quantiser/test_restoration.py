@@ -22,7 +22,8 @@ from mtp_quantiser.shard import MANIFEST, SHARD
 from mtp_quantiser.splice import ALIAS_SHARD
 from waiting import eventually
 
-PACKAGE = Path(__file__).resolve().parents[2] / "images" / "quantiser"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE, CONTRACTS = ROOT / "images" / "quantiser", ROOT / "contracts"
 MANY = {**tiny.CONFIG, "n_routed_experts": 24}
 """Experts enough to be killed in their midst."""
 
@@ -75,7 +76,7 @@ def run(claim: Claim, capsys: pytest.CaptureFixture[str], *more: str, code: int 
 
 def start(claim: Claim) -> "subprocess.Popen[str]":
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = str(PACKAGE)
+    environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE), str(CONTRACTS)])
     command = [sys.executable, "-m", "mtp_quantiser", *claim.arguments, "--batch", "1"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -94,7 +95,7 @@ def test_a_stripped_checkpoint_is_made_whole(
     figures = result["figures"]
     assert figures["gptq"] + figures["rtn"] == 12
     assert figures["gptq"] > 0
-    assert 0 < figures["worst_error"] < 0.1
+    assert 0 < figures["worstError"] < 0.1
     assert f"{figures['gptq']} matrices by GPTQ" in result["message"]
     assert main(["verify", str(claim.out), "--source", str(official)]) == 0
     assert claim.names() == {"v4", "v4-with-mtp", ".v4-with-mtp.lock"}, "nothing unfinished is left"
@@ -106,7 +107,7 @@ def test_without_a_capture_everything_is_rounded(
     tmp_path: Path, official: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = run(a_claim(tmp_path / "claim", official), capsys)["figures"]
-    assert (figures["gptq"], figures["rtn"], figures["worst_error"]) == (0, 12, None)
+    assert (figures["gptq"], figures["rtn"], figures["worstError"]) == (0, 12, None)
 
 
 def test_what_is_whole_is_found_without_its_source_and_not_written(

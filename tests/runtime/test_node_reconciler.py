@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cluster_fixtures import ControlPlane
-from flash_operator.api.names import PROBE_LABEL
+from flash_contracts.names import PROBE_LABEL
 from flash_operator.core.resources.probe_job import ProbeSettings, probe_name
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.keys import NodeKey

@@ -10,7 +10,7 @@ import pytest
 
 from builders import SETTINGS, a_flash_object, a_gate, a_pod
 from cluster_fixtures import ControlPlane
-from flash_operator.api.names import (
+from flash_contracts.names import (
     DEPLOYMENT_LABEL,
     ENGINE_FLAGS_ANNOTATION,
     KIND,

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 import flash_operator
 from builders import a_flash_object, a_node, a_pod
-from flash_operator.api.names import DEPLOYMENT_LABEL, PLURAL, RESTORE_LABEL
+from flash_contracts.names import DEPLOYMENT_LABEL, PLURAL, RESTORE_LABEL
 from flash_operator.runtime.keys import FlashKey, Key, NodeKey
 from flash_operator.runtime.watches import Watches, kopf_settings
 from flash_operator.runtime.workqueue import WorkQueue

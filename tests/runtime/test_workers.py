@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from builders import SETTINGS, a_flash_object
-from flash_operator.api.names import PLURAL
+from flash_contracts.names import PLURAL
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey, Key

@@ -6,9 +6,9 @@ They make raw objects as the API server returns them, so that tests go through t
 from datetime import UTC, datetime
 from typing import Any
 
-from flash_operator.api.names import API_VERSION, KIND
+from flash_contracts.gate_result import GateResult
+from flash_contracts.names import API_VERSION, KIND
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.gate_result import GateResult
 from flash_operator.core.observed import Observed, PlanSettings, RawObject
 from flash_operator.core.plan import desired_children
 
@@ -65,7 +65,7 @@ def a_waiting_pod(reason: str, message: str, *, container: str = "engine", name:
 def a_gate(reason: str = "Passed", message: str = "as fast as it should be", **extra: Any) -> GateResult:
     figures = {"decodeTokensPerSecond": 85.5, "acceptancePercent": 92.4, "firstTokenMillis": 155.2}
     measured = figures if reason not in ("EngineStarting", "EngineExited") else None
-    return GateResult.parse(
+    return GateResult.of(
         {"reason": reason, "passed": reason == "Passed", "message": message, "measurement": measured, **extra}
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from cluster_fixtures import LocalCluster
-from flash_operator.api.names import API_VERSION, KIND
+from flash_contracts.names import API_VERSION, KIND
 from stage import ROOT, Flash, apply, get_json, model_claim, wait_until
 
 START_SECONDS = 400

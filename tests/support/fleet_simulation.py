@@ -17,10 +17,12 @@ from aiohttp.test_utils import TestServer
 
 from engine_stub.engine import EngineStub
 from engine_stub.scripts import loading, paced
+from flash_contracts.document import write_json
+from flash_contracts.engine_pod import QUARANTINE_FILE, DrainRequest
+from flash_contracts.engine_record import EngineRecord
 from flash_engine.drain.waiting import Waiting
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
-from flash_engine.records import DRAIN_FILE, ENGINE_FILE, QUARANTINE_FILE, EngineRecord, write_document
 from gate_matrix.run import CONFIG, merged
 
 PROBE_SECONDS = 2.0
@@ -51,7 +53,7 @@ class Pod:
         self.url = str(self.server.make_url("/"))
         (self.folder / "gate.json").write_text(json.dumps(merged(CONFIG, {"decode": {"minTokensPerSecond": 200}})))
         record = EngineRecord("Starting", 7, "2026-11-24T12:00:00.000Z", 1)
-        write_document(self.folder / ENGINE_FILE, record.to_json())
+        record.write(self.folder / EngineRecord.FILE)
         self.start_gate()
         self._tasks.append(asyncio.create_task(self._probe()))
 
@@ -77,7 +79,7 @@ class Pod:
 
     async def delete(self) -> None:
         """preStop, and then the end."""
-        write_document(self.folder / DRAIN_FILE, {"version": 1, "pid": 7, "startedAt": "2026-11-24T12:00:00.000Z"})
+        write_json(self.folder / DrainRequest.FILE, {"version": 1, "pid": 7, "startedAt": "2026-11-24T12:00:00.000Z"})
         clock = asyncio.get_running_loop().time
         client = EngineClient(self.session, self.url)
         asyncio.get_running_loop().call_later(PROPAGATION_SECONDS, self._leave)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from engine_stub.engine import EngineStub
+from flash_contracts.engine_record import EngineRecord
 from flash_engine.gate.gate import Gate, State
-from flash_engine.records import ENGINE_FILE, EngineRecord, write_document
 
 CONFIG: dict[str, Any] = {
     "version": 1,
@@ -43,7 +43,7 @@ class Bench:
     def record(self, **fields: Any) -> None:
         """Write engine.json as the launcher would."""
         record = EngineRecord(**{"phase": "Starting", "pid": 7, "started_at": "2026-11-24T12:00:00.000Z", **fields})
-        write_document(self.run_dir / ENGINE_FILE, record.to_json())
+        record.write(self.run_dir / EngineRecord.FILE)
 
     async def look(self) -> State:
         await self.gate.look()

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from flash_operator.api.names import GROUP, KIND, PLURAL, VERSION
+from flash_contracts.names import GROUP, KIND, PLURAL, VERSION
 
 RESOURCES = {
     f"/apis/{GROUP}/{VERSION}": [(PLURAL, KIND, True)],

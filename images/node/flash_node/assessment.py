@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from flash_contracts.node_facts import DRIVER_REFUSED, LABEL_VALUE, LANE_GIGABYTES_PER_SECOND, LINKS, UNKNOWN
 from flash_node.dump import PAIR, Gpu, NodeDump, Pair
-from flash_operator.core.nodes import DRIVER_REFUSED, LABEL_VALUE, LANE_GIGABYTES_PER_SECOND, LINKS, UNKNOWN
 
 ANCESTORS = {0: "pix", 10: "pix", 20: "pxb", 30: "phb", 40: "node", 50: "sys"}
 """nvmlGpuTopologyLevel_t in nvidia-smi's words; 0 is two GPUs of one board."""

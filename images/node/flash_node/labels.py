@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flash_node.assessment import Assessment
-from flash_operator.api.names import (
+from flash_contracts.names import (
     CARDS_LABEL,
     DRIVER_LABEL,
     LABEL_PREFIX,
@@ -23,7 +22,8 @@ from flash_operator.api.names import (
     P2P_PROBE_LABEL,
     P2P_REPORT_ANNOTATION,
 )
-from flash_operator.core.nodes import TESTED
+from flash_contracts.node_facts import TESTED
+from flash_node.assessment import Assessment
 
 MATRIX_ANNOTATION = f"{LABEL_PREFIX}gpu-matrix"
 

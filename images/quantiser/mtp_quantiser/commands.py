@@ -7,13 +7,13 @@ from typing import Final
 
 import torch
 
+from flash_contracts.restore_result import RestoreResult
 from mtp_quantiser import report
 from mtp_quantiser.console import say, step
 from mtp_quantiser.errors import QuantiserError, UnavailableError
 from mtp_quantiser.interruption import interruptible
 from mtp_quantiser.quantisation import Quantisation
 from mtp_quantiser.restoration import Restoration
-from mtp_quantiser.restore_result import RestoreResult
 from mtp_quantiser.sources import folder_of
 from mtp_quantiser.splice import splice as put_together
 from mtp_quantiser.verify import problems
@@ -69,9 +69,9 @@ def restore(arguments: argparse.Namespace) -> int:
         batch=arguments.batch,
     )
     code, result = _ended(wanted)
-    print(result.to_json(), flush=True)
+    print(result.to_termination_message(), flush=True)
     if arguments.result:
-        arguments.result.write_text(result.to_json())
+        arguments.result.write_text(result.to_termination_message())
     return code
 
 

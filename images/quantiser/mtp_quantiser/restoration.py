@@ -13,13 +13,14 @@ Everything unfinished lies in a hidden folder beside OUT, so that a run that was
 
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any, Final
 
+from flash_contracts.restore_result import RestoreFigures, RestoreResult
 from mtp_quantiser.checkpoint import CONFIG, INDEX, Checkpoint, read_json
 from mtp_quantiser.console import step
 from mtp_quantiser.errors import OtherInputsError, QuantiserError
@@ -28,7 +29,6 @@ from mtp_quantiser.folder_lock import alone
 from mtp_quantiser.layout import Expected, MtpShape
 from mtp_quantiser.quantisation import WORK, Quantisation
 from mtp_quantiser.report import HTML, JSON
-from mtp_quantiser.restore_result import Figures, RestoreResult
 from mtp_quantiser.sources import folder_of
 from mtp_quantiser.splice import OTHER_NAMES, bring_base, splice
 from mtp_quantiser.verify import problems
@@ -92,8 +92,8 @@ class Restoration:
             refuse_damaged(self.out, record)
         if record["state"] == "NotNeeded":
             return RestoreResult("NotNeeded", record["message"], str(self.out))
-        figures = Figures(**record["figures"])
-        return RestoreResult("AlreadyRestored", f"restored before: {figures.told()}", str(self.out), figures)
+        figures = RestoreFigures.parse(record["figures"])
+        return RestoreResult("AlreadyRestored", f"restored before: {figures}", str(self.out), figures)
 
     def _made(self, inputs: dict[str, str]) -> RestoreResult:
         base = Checkpoint.open(self.base)
@@ -140,8 +140,8 @@ class Restoration:
         with step("reading everything back"):
             for problem in problems(self.whole, source):
                 raise QuantiserError(f"what was restored is not what was written: {problem}; check the disk, run again")
-        figures = Figures.of(report, time.monotonic() - began)
-        return RestoreResult("Restored", f"restored: {figures.told()}", str(self.out), figures)
+        figures = figures_of(report, time.monotonic() - began)
+        return RestoreResult("Restored", f"restored: {figures}", str(self.out), figures)
 
 
 def fingerprint(base: Path) -> str:
@@ -167,13 +167,19 @@ def record_of(out: Path) -> dict[str, Any]:
     return record
 
 
+def figures_of(report: Mapping[str, Any], seconds: float) -> RestoreFigures:
+    worst = [matrix["worstKept"] for matrix in report["matrices"].values()]
+    method = report["method"]
+    return RestoreFigures(method["gptq"], method["rtn"], round(seconds, 1), max(worst, default=None), report["device"])
+
+
 def document_of(result: RestoreResult, inputs: dict[str, str], whole: Path) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "state": result.state,
         "message": result.message,
         "inputs": inputs,
-        "figures": asdict(result.figures) if result.figures else None,
+        "figures": result.figures.to_json() if result.figures else None,
         "files": stamps(whole),
     }
 

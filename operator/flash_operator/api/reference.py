@@ -4,7 +4,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from flash_operator.api import names, vocabulary
+from flash_contracts import names
+from flash_contracts.verdict_reason import MEANINGS
+from flash_operator.api import vocabulary
 from flash_operator.api.schema import crd
 
 HEAD = f"""\
@@ -32,7 +34,7 @@ def reference() -> str:
     sections.append(f"## Conditions\n\n{_words('condition', vocabulary.CONDITIONS)}\n")
     sections.append(
         "## Reasons\n\nOf a replica, from its gate; conditions carry that of the worst replica.\n\n"
-        f"{_words('reason', vocabulary.VERDICTS)}\n\n"
+        f"{_words('reason', MEANINGS)}\n\n"
         "Of the deployment as a whole. Beside these, the scheduler's and the kubelet's own reasons are copied.\n\n"
         f"{_words('reason', vocabulary.CONDITION_REASONS)}\n"
     )

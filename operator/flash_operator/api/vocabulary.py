@@ -1,6 +1,7 @@
 """The words that status speaks in: condition types and reasons, each with what it means.
 
-The reference is made from them. Tests hold that the operator and the gate say nothing that is not explained here.
+The reference is made from them and from the reasons of verdicts (`flash_contracts.verdict_reason`). Tests hold that
+the operator says nothing that is not explained in either.
 """
 
 CONDITIONS = {
@@ -12,27 +13,6 @@ CONDITIONS = {
     "SmokeTestPassed": "Every replica was judged and passed.",
     "Degraded": "It serves, but with fewer or slower replicas than it should.",
 }
-
-VERDICTS = {
-    "Passed": "The replica decodes as fast as it must, and answers right.",
-    "EngineStarting": "The model is being fetched, or the engine waits for its flags, loads, or is being measured.",
-    "ModelUnavailable": "The model could not be fetched: the message says what refused it, and what to do.",
-    "ModelRejected": "The checkpoint cannot be served as asked, by its headers: the message names tensors and remedy.",
-    "PluginAbsent": "The engine serves without the vLLM plugin that checks what is loaded: use an image that has it.",
-    "EngineExited": "The engine ended; the message has its own last words.",
-    "OutOfMemory": "The engine ended for want of memory: lower engine.memoryPercent, contextTokens or maxSequences.",
-    "StartupHang": "The engine did not become healthy within readiness.startupTimeoutSeconds, or calls itself healthy "
-    "and gives no token; often the GPUs' link.",
-    "WrongOutput": "The golden answer is wrong: wrong data over the GPUs' link, or a broken checkpoint.",
-    "SpeculationAbsent": "Drafts are wanted and the engine makes none: the checkpoint has no MTP head.",
-    "DraftDead": "Drafts are made and none is accepted: the MTP head's weights are missing, misnamed or zero.",
-    "AcceptanceTooLow": "Fewer drafts are accepted than readiness.minAcceptancePercent.",
-    "TooSlow": "It decodes slower than readiness.minDecodeTokensPerSecond.",
-    "FirstTokenTooSlow": "The first token comes later than readiness.maxFirstTokenMillis.",
-    "Degraded": "It passed, and is slow, has a dead draft or hangs while it serves (readiness.serving).",
-    "Inconclusive": "Something disturbed the measurement; it is repeated.",
-}
-"""Of one replica, from its gate. Conditions carry the reason of the worst replica."""
 
 CONDITION_REASONS = {
     "ScaledToZero": "spec.replicas is 0.",

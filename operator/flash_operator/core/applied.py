@@ -12,7 +12,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from flash_operator.api.names import APPLIED_HASH_ANNOTATION
+from flash_contracts.names import APPLIED_HASH_ANNOTATION
 from flash_operator.core.observed import RawObject
 
 SUFFIXES = {

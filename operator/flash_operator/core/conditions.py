@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from flash_contracts.verdict_reason import Reason
 from flash_operator.core.fleet import Fleet
 from flash_operator.core.replica import Replica
 
@@ -31,8 +32,9 @@ class Finding:
 
 Check = Callable[[Fleet], Finding | None]
 
-SLOW = frozenset({"TooSlow", "FirstTokenTooSlow"})
-SPECULATION_FAILURES = frozenset({"SpeculationAbsent", "DraftDead", "AcceptanceTooLow"})
+SLOW = frozenset({Reason.TOO_SLOW, Reason.FIRST_TOKEN_TOO_SLOW})
+STARTED_OR_PASSED = frozenset({Reason.ENGINE_STARTING, Reason.PASSED})
+SPECULATION_FAILURES = frozenset({Reason.SPECULATION_ABSENT, Reason.DRAFT_DEAD, Reason.ACCEPTANCE_TOO_LOW})
 
 
 def scaled_to_zero(fleet: Fleet) -> Finding | None:
@@ -105,7 +107,7 @@ def stuck_replica(fleet: Fleet) -> Finding | None:
 
 def failed_replica(fleet: Fleet) -> Finding | None:
     """The gate's verdict is a failure. It measures again, but a broken head or a slow link does not heal itself."""
-    if fleet.worst is None or fleet.worst.verdict[0] in ("EngineStarting", "Passed", "Inconclusive"):
+    if fleet.worst is None or not fleet.worst.verdict.is_failure:
         return None
     return worst_replica(fleet)
 
@@ -115,7 +117,7 @@ def moving(fleet: Fleet) -> Finding | None:
         return Finding("True", "RollingOut", f"{_counts(fleet)}; the rollout is under way")
     if fleet.worst:
         return Finding(
-            "True", fleet.worst.verdict[0], f"{_counts(fleet)}; {fleet.worst.name}: {fleet.worst.verdict[1]}"
+            "True", fleet.worst.verdict.reason, f"{_counts(fleet)}; {fleet.worst.name}: {fleet.worst.verdict.message}"
         )
     return Finding("True", "PodsMissing", _counts(fleet)) if len(fleet.replicas) != fleet.wanted else None
 
@@ -198,8 +200,8 @@ def speculation_disabled(fleet: Fleet) -> Finding | None:
 
 def speculation_failed(fleet: Fleet) -> Finding | None:
     for replica in fleet.replicas:
-        if replica.verdict[0] in SPECULATION_FAILURES:
-            return Finding("False", replica.verdict[0], f"{replica.name}: {replica.verdict[1]}")
+        if replica.verdict.reason in SPECULATION_FAILURES:
+            return Finding("False", replica.verdict.reason, f"{replica.name}: {replica.verdict.message}")
     return None
 
 
@@ -222,16 +224,18 @@ def all_passed(fleet: Fleet) -> Finding | None:
 
 
 def some_slower(fleet: Fleet) -> Finding | None:
-    if not fleet.ready or not (fleet.worst and fleet.worst.verdict[0] not in ("EngineStarting", "Passed")):
+    if not fleet.ready or not (fleet.worst and fleet.worst.verdict.reason not in STARTED_OR_PASSED):
         return None
-    return Finding("True", fleet.worst.verdict[0], f"{_counts(fleet)}; {fleet.worst.name}: {fleet.worst.verdict[1]}")
+    return Finding(
+        "True", fleet.worst.verdict.reason, f"{_counts(fleet)}; {fleet.worst.name}: {fleet.worst.verdict.message}"
+    )
 
 
 def degraded_serving(fleet: Fleet) -> Finding | None:
     """It passed, and got slow or hung while it served; in service or not."""
     for replica in fleet.replicas:
         reason, message = replica.verdict
-        if reason == "Degraded":
+        if reason == Reason.DEGRADED:
             told = "in service" if replica.ready else "taken out of service"
             return Finding("True", "Degraded", f"{replica.name}: {message}; {told}")
     return None
@@ -240,8 +244,8 @@ def degraded_serving(fleet: Fleet) -> Finding | None:
 def recovered_slower(fleet: Fleet) -> Finding | None:
     """It hung or read wrong data with fast flags, and without them it misses its floor."""
     for replica in fleet.replicas:
-        if replica.incident and replica.origin == "recovery" and replica.verdict[0] in SLOW:
-            told = f"{replica.name} took the safe flags after {replica.incident}; with them: {replica.verdict[1]}"
+        if replica.incident and replica.origin == "recovery" and replica.verdict.reason in SLOW:
+            told = f"{replica.name} took the safe flags after {replica.incident}; with them: {replica.verdict.message}"
             return Finding("True", "RecoveredSlower", f"{told}; mend the host (docs/topology.md), or lower the floor")
     return None
 

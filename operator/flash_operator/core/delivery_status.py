@@ -3,8 +3,10 @@
 from dataclasses import replace
 from datetime import datetime
 
+from flash_contracts.delivery_record import DeliveryRecord
+from flash_contracts.gate_result import GateResult
+from flash_contracts.verdict_reason import Reason
 from flash_operator.api.status import DeliveryStatus
-from flash_operator.core.gate_result import Delivery, GateResult
 from flash_operator.core.observed import RawObject
 from flash_operator.core.replica import Replica
 
@@ -12,7 +14,7 @@ STEADY_SECONDS = 10.0
 """Figures change with every look; written every time, 40 minutes of them would be a thousand writes of status."""
 
 
-def delivery_status(delivery: Delivery | None) -> DeliveryStatus | None:
+def delivery_status(delivery: DeliveryRecord | None) -> DeliveryStatus | None:
     if delivery is None:
         return None
     return DeliveryStatus(
@@ -31,7 +33,7 @@ def delivery_status(delivery: Delivery | None) -> DeliveryStatus | None:
 def steadied(replica: Replica, live_status: RawObject) -> Replica:
     """With the figures that status has already, where those are of a moment ago and nothing but figures changed."""
     gate = replica.gate
-    if gate is None or gate.delivery is None or gate.reason != "EngineStarting":
+    if gate is None or gate.delivery is None or gate.reason != Reason.ENGINE_STARTING:
         return replica
     for pod in live_status.get("pods", []):
         known = pod.get("delivery") or {}
@@ -40,7 +42,7 @@ def steadied(replica: Replica, live_status: RawObject) -> Replica:
     return replica
 
 
-def _is_recent(known: RawObject, delivery: Delivery) -> bool:
+def _is_recent(known: RawObject, delivery: DeliveryRecord) -> bool:
     same = (known.get("phase"), known.get("commit")) == (delivery.phase, delivery.commit)
     if not same or delivery.phase == "Complete":
         return False
@@ -51,13 +53,13 @@ def _is_recent(known: RawObject, delivery: Delivery) -> bool:
     return abs(passed.total_seconds()) < STEADY_SECONDS
 
 
-def _as_known(gate: GateResult, delivery: Delivery, pod: RawObject) -> GateResult:
+def _as_known(gate: GateResult, delivery: DeliveryRecord, pod: RawObject) -> GateResult:
     known = DeliveryStatus.model_validate(pod["delivery"])
-    figures = {
-        "bytes": known.fetched_bytes,
-        "total_bytes": known.total_bytes,
-        "bytes_per_second": known.bytes_per_second,
-        "eta_seconds": known.eta_seconds,
-        "at": known.reported_time,
-    }
-    return gate.model_copy(update={"message": pod.get("message", ""), "delivery": delivery.model_copy(update=figures)})
+    steady = replace(
+        delivery,
+        bytes=known.fetched_bytes,
+        total_bytes=known.total_bytes,
+        bytes_per_second=known.bytes_per_second,
+        at=known.reported_time,
+    )
+    return replace(gate, message=pod.get("message", ""), delivery=steady)

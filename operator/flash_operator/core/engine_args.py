@@ -1,7 +1,7 @@
 """The CR's engine fields as vLLM arguments.
 
-These are the arguments that are the same on every node; what depends on the node's links is `core.flags`, handed
-over after the pod is bound.
+These are the arguments that are the same on every node. What depends on the node's links is `flash_contracts.flags`,
+handed over after the pod is bound.
 """
 
 import json

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from flash_contracts.gate_result import GateResult
 from flash_operator.core.delivery_status import steadied
-from flash_operator.core.gate_result import GateResult
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.pod_trouble import PodTrouble, deployment_trouble
 from flash_operator.core.replica import Replica, replicas_of
@@ -95,6 +95,5 @@ class Fleet:
 
 
 def _urgency(replica: Replica) -> tuple[int, str]:
-    reason, _ = replica.verdict
-    rank = 0 if replica.stuck else 2 if reason in ("EngineStarting", "Passed", "Inconclusive") else 1
+    rank = 0 if replica.stuck else 1 if replica.verdict.is_failure else 2
     return rank, replica.name

@@ -6,15 +6,13 @@ An event is for a change, never for a state: a pod that stays slow is told of on
 from dataclasses import dataclass
 from typing import Literal
 
+from flash_contracts.verdict_reason import Reason, is_failure
 from flash_operator.core.observed import RawObject
 
 NOTE_LIMIT = 1000
 """events.k8s.io/v1 allows 1024 characters in a note."""
 
 GIB = 1 << 30
-
-TELLING = {"Passed", "EngineStarting", "Inconclusive"}
-"""Verdicts that are not failures."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ def _restoration(before: RawObject, after: RawObject) -> list[EventDraft]:
 def _pod_happenings(before: RawObject, after: RawObject) -> list[EventDraft]:
     drafts = []
     name = after["name"]
-    if after["reason"] != before.get("reason") and after["reason"] != "EngineStarting":
-        kind: Literal["Normal", "Warning"] = "Normal" if after["reason"] in TELLING else "Warning"
+    if after["reason"] != before.get("reason") and after["reason"] != Reason.ENGINE_STARTING:
+        kind: Literal["Normal", "Warning"] = "Warning" if is_failure(after["reason"]) else "Normal"
         drafts.append(draft(kind, after["reason"], f"{name}: {after.get('message', '')}", "Judge"))
     if after.get("flagsOrigin") and after.get("flagsOrigin") != before.get("flagsOrigin"):
         told = f"{name} on {after.get('node')}: row {after.get('row')}, from {after['flagsOrigin']}: "

@@ -18,7 +18,7 @@ start beside an empty folder, and the operator would write the volume again and 
 from dataclasses import replace
 from typing import Literal
 
-from flash_operator.api.names import APPLIED_HASH_ANNOTATION
+from flash_contracts.names import APPLIED_HASH_ANNOTATION
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.model_source import ModelSource
 from flash_operator.core.observed import Observed, RawObject

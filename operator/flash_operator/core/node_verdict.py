@@ -1,12 +1,13 @@
 """A tested verdict on the links of a node, and the patch that writes it on the node.
 
 Two things test links: the probe, before an engine runs there, and an engine that hung or read wrong data with
-peer-to-peer on and is well without. Both end in the same labels, from which flags follow (core.flags).
+peer-to-peer on and is well without. Both end in the same labels, from which flags follow (flash_contracts.flags).
 """
 
 from dataclasses import dataclass
 
-from flash_operator.api.names import (
+from flash_contracts.engine_record import Incident
+from flash_contracts.names import (
     P2P_ATTEMPT_ANNOTATION,
     P2P_CARDS_LABEL,
     P2P_DRIVER_LABEL,
@@ -14,10 +15,9 @@ from flash_operator.api.names import (
     P2P_PROBE_LABEL,
     P2P_REPORT_ANNOTATION,
 )
-from flash_operator.core.gate_result import Incident
-from flash_operator.core.nodes import LABEL_VALUE, UNKNOWN, NodeFacts
+from flash_contracts.node_facts import LABEL_VALUE, UNKNOWN, NodeFacts
+from flash_contracts.p2p_report import ANNOTATION_LIMIT, P2pReport
 from flash_operator.core.observed import RawObject
-from flash_operator.core.probe_report import ANNOTATION_LIMIT, ProbeReport
 
 REMEDY = (
     "mend the host: iommu=off or iommu=pt on the kernel's command line, ACS off on the bridges above the cards, a "
@@ -61,7 +61,7 @@ class NodeVerdict:
         return self.p2p != "verified"
 
 
-def from_probe(facts: NodeFacts, report: ProbeReport, text: str) -> NodeVerdict | None:
+def from_probe(facts: NodeFacts, report: P2pReport, text: str) -> NodeVerdict | None:
     """None where the probe found nothing out."""
     p2p = LABELS.get(report.verdict)
     if p2p is None:
@@ -73,7 +73,7 @@ def from_probe(facts: NodeFacts, report: ProbeReport, text: str) -> NodeVerdict 
         # What the node says now: the probe's own word would not be compared with anything.
         driver=facts.driver or _label(report.driver),
         cards=facts.cards,
-        found_by=_label(report.probe) or "probe",
+        found_by=_label(report.schema) or "probe",
         report=text,
         told=f"{told}; {REMEDY}" if p2p != "verified" else told,
     )
@@ -96,6 +96,6 @@ def from_incident(facts: NodeFacts, incident: Incident) -> NodeVerdict:
         driver=facts.driver,
         cards=facts.cards,
         found_by=FOUND_BY_ENGINE,
-        report=incident.model_dump_json(by_alias=True),
+        report=incident.to_text(),
         told=told,
     )

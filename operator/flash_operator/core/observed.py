@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from flash_contracts.gate_result import GateResult
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.gate_result import GateResult
 
 RawObject: TypeAlias = dict[str, Any]
 """A Kubernetes object as its JSON. Typed models of the client drop unknown fields and are four times slower."""

@@ -25,7 +25,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
+from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
 from flash_operator.api.status import RolloutStatus
 from flash_operator.core.applied import needs_apply, stamped
 from flash_operator.core.fleet import Fleet
@@ -224,7 +224,7 @@ def _annotations(observed: Observed, fleet: Fleet, history: History) -> tuple[Po
 def _flags(replica: Replica) -> dict[str, str | None]:
     if not replica.needs_flags or replica.derived is None:
         return {}
-    return {ENGINE_FLAGS_ANNOTATION: replica.derived.to_annotation()}
+    return {ENGINE_FLAGS_ANNOTATION: replica.derived.to_text()}
 
 
 def _floor(observed: Observed, replica: Replica, history: History) -> dict[str, str | None]:
@@ -257,5 +257,5 @@ def _requeue_after(fleet: Fleet) -> float | None:
         return None
     if fleet.complete:
         return WATCH_SERVING_SECONDS
-    starting = fleet.worst is None or fleet.worst.verdict[0] in ("EngineStarting", "Passed", "Inconclusive")
+    starting = fleet.worst is None or not fleet.worst.verdict.is_failure
     return WATCH_GATE_SECONDS if starting else WATCH_FAILED_SECONDS

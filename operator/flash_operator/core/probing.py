@@ -19,15 +19,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from flash_operator.api.names import P2P_ATTEMPT_ANNOTATION
+from flash_contracts.names import P2P_ATTEMPT_ANNOTATION
+from flash_contracts.node_facts import TESTED, NodeFacts
+from flash_contracts.p2p_report import P2pReport
 from flash_operator.core.engine_args import TENSOR_PARALLEL_SIZE
 from flash_operator.core.gpu_demand import gpus_of, selects
 from flash_operator.core.happenings import EventDraft, draft
 from flash_operator.core.node_verdict import NodeVerdict, from_probe
-from flash_operator.core.nodes import TESTED, NodeFacts
 from flash_operator.core.observed import RawObject
 from flash_operator.core.pod_trouble import trouble_of
-from flash_operator.core.probe_report import ProbeReport
 from flash_operator.core.resources.probe_job import ProbeSettings, probe_job
 from flash_operator.core.status import timestamp
 
@@ -185,7 +185,7 @@ def _give_up(job: RawObject) -> NodePlan:
 
 def _conclude(observed: NodeObserved, job: RawObject, said: str) -> NodePlan:
     node = observed.node or {}
-    facts, report = NodeFacts.from_node(node), ProbeReport.parse(said)
+    facts, report = NodeFacts.from_node(node), P2pReport.of_text(said)
     verdict = from_probe(facts, report, said)
     if not facts.managed:
         told = f"not written, for this node's labels are kept by hand: {report.verdict}: {report.reason}"

@@ -2,14 +2,39 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
-from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
+from flash_contracts.engine_record import Incident
+from flash_contracts.flags import FlagSet, derive
+from flash_contracts.gate_result import DecodeFigures, GateResult
+from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
+from flash_contracts.node_facts import NodeFacts
+from flash_contracts.verdict_reason import Reason, is_failure, verdict_reason
 from flash_operator.api.status import PodStatus
-from flash_operator.core.flags import FlagSet, derive
-from flash_operator.core.gate_result import GateResult, Incident, Measurement
-from flash_operator.core.nodes import NodeFacts
 from flash_operator.core.observed import Observed, RawObject, is_ready
 from flash_operator.core.pod_trouble import PodTrouble, trouble_of
+
+
+class ReplicaVerdict(NamedTuple):
+    """What is to be said of a replica, in the words of whoever knows most."""
+
+    reason: str
+    """A Reason, or the scheduler's or the kubelet's own."""
+    message: str
+
+    @property
+    def is_failure(self) -> bool:
+        return is_failure(self.reason)
+
+    @property
+    def is_lasting(self) -> bool:
+        known = verdict_reason(self.reason)
+        return known is not None and known.is_lasting
+
+    @property
+    def is_of_a_start(self) -> bool:
+        known = verdict_reason(self.reason)
+        return known is not None and known.is_of_a_start
 
 
 @dataclass(frozen=True)
@@ -59,15 +84,16 @@ class Replica:
         return self.leaving is not None and self.node_name is None
 
     @cached_property
-    def verdict(self) -> tuple[str, str]:
+    def verdict(self) -> ReplicaVerdict:
         """Reason and message, from whoever knows most: scheduler and kubelet, then the gate."""
         if self._trouble:
-            return self._trouble.reason, self._trouble.message
+            return ReplicaVerdict(self._trouble.reason, self._trouble.message)
         if self._awaits_its_place:
-            return "EngineStarting", f"waits for the GPUs of {self.leaving}, which is on its way out"
+            told = f"waits for the GPUs of {self.leaving}, which is on its way out"
+            return ReplicaVerdict(Reason.ENGINE_STARTING, told)
         if self.gate:
-            return self.gate.reason, self.gate.message
-        return "EngineStarting", "the kubelet is starting the pod's containers"
+            return ReplicaVerdict(self.gate.reason, self.gate.message)
+        return ReplicaVerdict(Reason.ENGINE_STARTING, "the kubelet is starting the pod's containers")
 
     @cached_property
     def handed_over(self) -> FlagSet | None:
@@ -76,7 +102,7 @@ class Replica:
         if not text:
             return None
         try:
-            return FlagSet.from_annotation(text)
+            return FlagSet.parse_text(text)
         except ValueError:
             return None
 
@@ -90,10 +116,7 @@ class Replica:
     def in_force(self) -> FlagSet | None:
         """What the engine really runs with, as its launcher wrote it down; else what was handed over."""
         if self.gate and self.gate.effective:
-            try:
-                return FlagSet.from_document(self.gate.effective.flags)
-            except ValueError:
-                return None
+            return self.gate.effective.flags
         return self.handed_over
 
     @property
@@ -181,7 +204,7 @@ def _remembered(replica: Replica, live_status: RawObject) -> Replica:
     if not replica.ready or (replica.gate and replica.gate.reached):
         return replica
     for pod in live_status.get("pods", []):
-        if pod.get("uid") == replica.uid and pod.get("reason") in ("Passed", "Degraded"):
+        if pod.get("uid") == replica.uid and pod.get("reason") in (Reason.PASSED, Reason.DEGRADED):
             known = PodStatus.model_validate(pod)
             return replace(replica, known=known, gate=_gate_of(known))
     return replica
@@ -190,11 +213,15 @@ def _remembered(replica: Replica, live_status: RawObject) -> Replica:
 def _gate_of(known: PodStatus) -> GateResult:
     figures = None
     if known.decode_tokens_per_second is not None:
-        figures = Measurement(
+        figures = DecodeFigures(
             decode_tokens_per_second=known.decode_tokens_per_second,
             acceptance_percent=known.acceptance_percent,
             first_token_millis=known.first_token_millis,
         )
     return GateResult(
-        reason=known.reason, passed=known.reason == "Passed", message=known.message, measurement=figures, reached=False
+        reason=known.reason,
+        passed=known.reason == Reason.PASSED,
+        message=known.message,
+        measurement=figures,
+        reached=False,
     )

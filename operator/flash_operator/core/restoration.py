@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from flash_contracts.restore_result import RestoreResult
 from flash_operator.api.model_spec import RestoreMtpSpec
 from flash_operator.api.model_status import ModelStatus
 from flash_operator.api.v1alpha1 import FlashDeployment
@@ -25,7 +26,7 @@ from flash_operator.core.model_source import ModelSource
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.pod_trouble import PodTrouble, trouble_of
 from flash_operator.core.resources.restore_job import key_of, restore_job, restore_name
-from flash_operator.core.restore_result import RestoreResult, last_result
+from flash_operator.core.restore_outcome import last_result
 
 ONE_MILLION = 1_000_000
 MESSAGE_LIMIT = 4096

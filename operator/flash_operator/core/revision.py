@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from flash_operator.api.names import REVISION_ANNOTATION
+from flash_contracts.names import REVISION_ANNOTATION
 from flash_operator.core.observed import RawObject
 
 

@@ -32,24 +32,6 @@ from flash_operator.core.revision import revision_of, revision_of_pod, with_revi
 
 PROVEN_FILE = "proven.json"
 
-LASTING_FAILURES = frozenset(
-    {
-        "PluginAbsent",
-        "OutOfMemory",
-        "StartupHang",
-        "WrongOutput",
-        "SpeculationAbsent",
-        "DraftDead",
-        "AcceptanceTooLow",
-        "TooSlow",
-        "FirstTokenTooSlow",
-    }
-)
-"""Verdicts that another look does not change."""
-
-OF_A_START = frozenset({"EngineExited", "ModelUnavailable", "ModelRejected"})
-"""Verdicts that the next start may change: an engine may do better, and a hub that was away may be back."""
-
 LASTING_STARTS = 3
 """What came of so many starts is what comes of all."""
 
@@ -177,9 +159,10 @@ def _proven_by(wanted: RawObject, replicas: Sequence[Replica], count: int) -> Pr
 
 def _objection(flash: FlashDeployment, new: Sequence[Replica], proven: Proven) -> str | None:
     for replica in new:
-        reason, message = replica.verdict
-        if reason in LASTING_FAILURES or (reason in OF_A_START and _starts(replica) >= LASTING_STARTS):
-            return f"{replica.name} failed with the new template: {reason}: {message}; the former one is back"
+        verdict = replica.verdict
+        if verdict.is_lasting or (verdict.is_of_a_start and _starts(replica) >= LASTING_STARTS):
+            failed = f"{replica.name} failed with the new template: {verdict.reason}: {verdict.message}"
+            return f"{failed}; the former one is back"
         speed, most = _speed(replica), flash.spec.rollout.max_slowdown_percent
         least = proven.decode_tokens_per_second * (1 - most / 100)
         if speed is not None and speed < least:

@@ -18,9 +18,9 @@ that it takes back.
 
 from collections.abc import Iterable, Sequence
 
+from flash_contracts.node_facts import NodeFacts
 from flash_operator.core.engine_args import TENSOR_PARALLEL_SIZE
 from flash_operator.core.gpu_demand import gpus_of, selects, tolerates
-from flash_operator.core.nodes import NodeFacts
 from flash_operator.core.observed import GpuSupply, Observed, RawObject, is_ready
 from flash_operator.core.pod_trouble import deployment_trouble, trouble_of
 from flash_operator.core.revision import revision_of, revision_of_pod

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
-from flash_operator.api.names import (
+from flash_contracts.names import (
     API_VERSION,
     FIELD_MANAGER,
     GROUP,

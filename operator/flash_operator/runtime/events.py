@@ -5,7 +5,7 @@ from datetime import datetime
 
 import structlog
 
-from flash_operator.api.names import API_VERSION, FIELD_MANAGER, KIND
+from flash_contracts.names import API_VERSION, FIELD_MANAGER, KIND
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.happenings import EventDraft
 from flash_operator.core.observed import RawObject

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import aiohttp
 
-from flash_operator.core.gate_result import GateResult
+from flash_contracts.gate_result import GateResult
 from flash_operator.core.observed import RawObject
 from flash_operator.core.resources.deployment import GATE_PORT
 
@@ -32,7 +32,7 @@ class Gates:
         host = f"[{address}]" if ":" in address else address
         try:
             async with self._session.get(f"http://{host}:{self._port}/result", timeout=PATIENCE) as answer:
-                return GateResult.parse(await answer.json())
+                return GateResult.of(await answer.json())
         except TimeoutError:
             return GateResult.unreachable("no answer in time")
         except (aiohttp.ClientError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, TypeAlias
 
-from flash_operator.api.names import DEPLOYMENT_LABEL, RESTORE_LABEL
+from flash_contracts.names import DEPLOYMENT_LABEL, RESTORE_LABEL
 from flash_operator.core.observed import RawObject
 
 

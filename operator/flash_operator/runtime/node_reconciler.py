@@ -6,8 +6,8 @@ from datetime import datetime
 
 import structlog
 
-from flash_operator.api.names import PROBE_LABEL
-from flash_operator.core.nodes import NodeFacts
+from flash_contracts.names import PROBE_LABEL
+from flash_contracts.node_facts import NodeFacts
 from flash_operator.core.observed import RawObject
 from flash_operator.core.probing import NodeObserved, NodePlan, needless, plan_node
 from flash_operator.core.resources.probe_job import ProbeSettings, probe_name

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from flash_operator.api.names import DEPLOYMENT_LABEL, KIND, RESTORE_LABEL
+from flash_contracts.names import DEPLOYMENT_LABEL, KIND, RESTORE_LABEL
+from flash_contracts.node_facts import NodeFacts
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.image_volume import keeps_image_volumes, to_be_asked
-from flash_operator.core.nodes import NodeFacts
 from flash_operator.core.observed import GpuSupply, Observed, PlanSettings, RawObject
 from flash_operator.core.plan import desired_children
 from flash_operator.runtime.cluster import Cluster

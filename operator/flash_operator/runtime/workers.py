@@ -6,8 +6,8 @@ import time
 
 import structlog
 
-from flash_operator.api.names import KIND
-from flash_operator.core.nodes import NodeFacts
+from flash_contracts.names import KIND
+from flash_contracts.node_facts import NodeFacts
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.keys import FlashKey, Key, NodeKey, key_of
 from flash_operator.runtime.metrics import Metrics

@@ -21,9 +21,11 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 
 from engine_stub.engine import EngineStub
 from engine_stub.traits import Traits
+from flash_contracts.document import now
+from flash_contracts.engine_pod import QUARANTINE_FILE
+from flash_contracts.engine_record import EngineRecord, Exit
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate, State
-from flash_engine.records import ENGINE_FILE, QUARANTINE_FILE, EngineRecord, Exit, now, write_document
 from gate_matrix.scenarios import Scenario
 
 CONFIG: dict[str, Any] = {
@@ -159,7 +161,7 @@ class _Stage:
     def record(self, **fields: Any) -> None:
         started = EPOCH.isoformat()
         record = EngineRecord(**{"phase": "Starting", "pid": 7, "started_at": started, "starts": 1, **fields})
-        write_document(self._folder / ENGINE_FILE, record.to_json())
+        record.write(self._folder / EngineRecord.FILE)
 
     def bury(self, traits: Traits) -> None:
         ended = Exit(traits.exit_code, traits.exit_signal, now(), traits.last_words)

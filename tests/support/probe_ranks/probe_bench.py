@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flash_operator.core.probe_report import ProbeReport
+from flash_contracts.p2p_report import P2pReport
 from waiting import eventually
 
 FAKE_RANKS = Path(__file__).with_name("fake_ranks.py")
@@ -50,11 +50,11 @@ class ProbeBench:
     def pids(self) -> list[int]:
         return [int(file.name) for file in self.pids_folder.iterdir()]
 
-    def ended(self) -> tuple[int, dict[str, Any], ProbeReport]:
+    def ended(self) -> tuple[int, dict[str, Any], P2pReport]:
         """Its exit code, its report as it is, and as the operator reads it."""
         said, table = self.process.communicate(timeout=PATIENCE)
         assert said.strip() == self.report_file.read_text(), table
-        return self.process.returncode, json.loads(said), ProbeReport.parse(said)
+        return self.process.returncode, json.loads(said), P2pReport.of_text(said)
 
     def wait_for_ranks(self, count: int) -> None:
         eventually(lambda: len(self.pids) >= count, f"{count} ranks", seconds=PATIENCE, seen=lambda: self.pids)

@@ -24,7 +24,8 @@ class Environment:
 
     def variables(self, *path: Path, cuda: bool = True) -> dict[str, str]:
         """The environment of a program that runs in it, with our own code and `path` to import from."""
-        sources = [*path, *([self.cuda_vllm] if cuda else []), ENGINE, ROOT / "tests/support", ROOT / "hack"]
+        ours = (ENGINE, *(ROOT / folder for folder in ("contracts", "tests/support", "hack")))
+        sources = [*path, *([self.cuda_vllm] if cuda else []), *ours]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("VLLM_", "HF_", "PYTHON"))}
         return {
             **kept,

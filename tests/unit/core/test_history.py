@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import a_flash, a_gate, a_node, a_pod, an_observed
-from flash_operator.api.names import FLOOR_ANNOTATION
+from flash_contracts.names import FLOOR_ANNOTATION
+from flash_contracts.node_facts import NodeFacts
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.history import (
     LEAST_ENTRIES,
@@ -20,7 +21,6 @@ from flash_operator.core.history import (
     class_of,
     history_config,
 )
-from flash_operator.core.nodes import NodeFacts
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.plan import plan
 from flash_operator.core.replica import Replica, replicas_of
@@ -98,7 +98,7 @@ def test_what_did_not_pass_teaches_nothing(reason: str) -> None:
 
 
 def test_a_remembered_answer_is_no_pass() -> None:
-    silent = a_gate().model_copy(update={"reached": False})
+    silent = replace(a_gate(), reached=False)
     assert History().with_passes(a_flash(), [replace(a_replica(), gate=silent)]).classes == {}
 
 

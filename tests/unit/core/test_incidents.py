@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
-from flash_operator.api.names import P2P_CARDS_LABEL, P2P_DRIVER_LABEL, P2P_LABEL, P2P_PROBE_LABEL
+from flash_contracts.names import P2P_CARDS_LABEL, P2P_DRIVER_LABEL, P2P_LABEL, P2P_PROBE_LABEL
 from flash_operator.core.observed import Observed
 from flash_operator.core.plan import plan
 

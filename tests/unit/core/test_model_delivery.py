@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from builders import SETTINGS, a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
-from flash_operator.core.gate_result import GateResult
+from flash_contracts.gate_result import GateResult
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.plan import plan
 from flash_operator.core.resources.deployment import deployment, pod_template
-from flash_operator.core.resources.gate_config import gate_document
+from flash_operator.core.resources.gate_config import gate_settings
 
 COMMIT, OTHER = "0123456789abcdef0123456789abcdef01234567", "f" * 40
 
@@ -155,7 +155,7 @@ def test_the_deployment_does_not_give_up_a_model_that_is_still_coming() -> None:
 
 
 def test_a_time_that_the_user_gave_is_not_scaled() -> None:
-    given = gate_document(a_flash(readiness={"startupTimeoutSeconds": 60}).spec)
+    given = gate_settings(a_flash(readiness={"startupTimeoutSeconds": 60}).spec).to_json()
     assert (given["startupTimeoutSeconds"], given["startupBudget"]) == (60, None)
 
 

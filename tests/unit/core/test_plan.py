@@ -13,8 +13,8 @@ from builders import (
     an_observed,
     an_unschedulable_pod,
 )
-from flash_operator.api.names import ENGINE_FLAGS_ANNOTATION
-from flash_operator.core.flags import FlagSet
+from flash_contracts.flags import FlagSet
+from flash_contracts.names import ENGINE_FLAGS_ANNOTATION
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.plan import WATCH_SERVING_SECONDS, Plan, desired_children, plan
 
@@ -102,7 +102,7 @@ def test_a_bound_pod_is_handed_the_flags_of_its_node() -> None:
     observed = an_observed(pods=(a_pod(),), nodes=(a_node(gpu_link="phb", gpu_p2p="verified"),))
     (annotation,) = plan(observed).annotate
 
-    flags = FlagSet.from_annotation(str(annotation.annotations[ENGINE_FLAGS_ANNOTATION]))
+    flags = FlagSet.parse_text(str(annotation.annotations[ENGINE_FLAGS_ANNOTATION]))
     assert (annotation.name, annotation.uid, flags.row) == ("flash-a", "uid-of-flash-a", "T3")
 
 
@@ -114,7 +114,7 @@ def test_replicas_on_nodes_of_two_classes_are_handed_the_flags_of_their_own() ->
     moved = replace(running, pods=(a_pod("flash-b", node="node-2"), a_pod("flash-c")))
 
     handed = {
-        note.name: FlagSet.from_annotation(str(note.annotations[ENGINE_FLAGS_ANNOTATION])).row
+        note.name: FlagSet.parse_text(str(note.annotations[ENGINE_FLAGS_ANNOTATION])).row
         for note in plan(moved).annotate
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from builders import NOON, a_node
-from flash_operator.api.names import (
+from flash_contracts.names import (
     P2P_ATTEMPT_ANNOTATION,
     P2P_CARDS_LABEL,
     P2P_DRIVER_LABEL,
@@ -16,7 +16,7 @@ from flash_operator.api.names import (
     P2P_PROBE_LABEL,
     P2P_REPORT_ANNOTATION,
 )
-from flash_operator.core.nodes import NodeFacts
+from flash_contracts.node_facts import NodeFacts
 from flash_operator.core.observed import RawObject
 from flash_operator.core.probing import Attempt, NodeObserved, NodePlan, needless, plan_node
 from flash_operator.core.resources.probe_job import ProbeSettings, probe_job, probe_name

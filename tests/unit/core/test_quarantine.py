@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
-from flash_operator.api.names import QUARANTINE_ANNOTATION
+from flash_contracts.gate_result import GateResult
+from flash_contracts.names import QUARANTINE_ANNOTATION
 from flash_operator.api.v1alpha1 import ServingSpec
-from flash_operator.core.gate_result import GateResult
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.plan import plan
 from flash_operator.core.quarantine import quarantine_changes

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from builders import SETTINGS, a_flash
+from flash_contracts.flags import FlagSet
 from flash_operator.core.engine_args import vllm_arguments
-from flash_operator.core.flags import FlagSet
 from flash_operator.core.observed import RawObject
 from flash_operator.core.pod_template import merge
 from flash_operator.core.resources.deployment import deployment, pod_template
-from flash_operator.core.resources.gate_config import gate_document
+from flash_operator.core.resources.gate_config import gate_settings
 from flash_operator.core.resources.service import service
 
 
@@ -98,7 +98,7 @@ def test_the_gate_is_a_native_sidecar_whose_probe_is_the_verdict() -> None:
 
 def test_the_template_carries_the_safe_set_for_a_launcher_that_is_told_nothing() -> None:
     env = {variable["name"]: variable.get("value") for variable in engine(template())["env"]}
-    fallback = FlagSet.from_annotation(str(env["FLASH_FALLBACK_FLAGS"]))
+    fallback = FlagSet.parse_text(str(env["FLASH_FALLBACK_FLAGS"]))
 
     assert fallback.row == "T8"
     assert [argument.value for argument in fallback.args] == ["--disable-custom-all-reduce"]
@@ -242,7 +242,7 @@ def test_a_mounted_model_is_loaded_from_its_volume(uri: str, expected: tuple[str
 
 
 def test_the_gate_document_in_full() -> None:
-    assert gate_document(a_flash().spec) == {
+    assert gate_settings(a_flash().spec).to_json() == {
         "version": 1,
         "model": "deepseek-v4-flash",
         "speculation": {"expected": True, "tokens": 1},

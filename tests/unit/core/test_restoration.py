@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from builders import SETTINGS, a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
+from flash_contracts.restore_result import RestoreResult
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.plan import WATCH_RESTORE_SECONDS, Plan, desired_children, plan
 from flash_operator.core.resources.restore_job import restore_job
-from flash_operator.core.restore_result import RestoreResult
 
 RESTORE = {"source": "hf://deepseek-ai/DeepSeek-V4-Flash@0123abc"}
 PATH = "pvc://models/v4-with-mtp-97debff6"
@@ -19,7 +19,7 @@ COMPLETE: RawObject = {"conditions": [{"type": "Complete", "status": "True"}]}
 FAILED: RawObject = {
     "conditions": [{"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": "exit code 1"}]
 }
-FIGURES = {"gptq": 744, "rtn": 24, "seconds": 32.6, "worst_error": 0.0123, "device": "NVIDIA H100"}
+FIGURES = {"gptq": 744, "rtn": 24, "seconds": 32.6, "worstError": 0.0123, "device": "NVIDIA H100"}
 
 
 def asking(**spec: Any) -> FlashDeployment:
@@ -312,6 +312,6 @@ def test_begin_end_and_failure_are_told_once() -> None:
 
 @pytest.mark.parametrize("said", ["", "Traceback: nothing", "{}", '{"state": "Tomorrow"}', '{"state": "Restored"'])
 def test_what_is_no_result_is_a_failure_in_the_words_that_were_there(said: str) -> None:
-    found = RestoreResult.parse(said)
+    found = RestoreResult.of_text(said)
     assert found.state == "Failed"
     assert (said or "none") in found.message

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from builders import SETTINGS, a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
-from flash_operator.api.names import REVISION_ANNOTATION
+from flash_contracts.gate_result import GateResult
+from flash_contracts.names import REVISION_ANNOTATION
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.gate_result import GateResult
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.plan import Plan, plan
 from flash_operator.core.replica import Replica

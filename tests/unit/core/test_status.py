@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed
-from flash_operator.core.gate_result import GateResult
+from flash_contracts.gate_result import GateResult
 from flash_operator.core.observed import Observed, RawObject
 from flash_operator.core.plan import plan
 
@@ -75,7 +75,7 @@ def test_a_ready_replica_whose_gate_missed_one_question_keeps_its_figures() -> N
 
 
 def test_an_unreadable_gate_is_inconclusive_and_says_which_field() -> None:
-    result = GateResult.parse({"reason": "Passed"})
+    result = GateResult.of({"reason": "Passed"})
     assert (result.reason, result.passed) == ("Inconclusive", False)
     assert "passed" in result.message
 

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import a_node
-from flash_operator.api.names import P2P_REPORT_ANNOTATION
+from flash_contracts.flags import TABLE, derive
+from flash_contracts.flags.choice import choose
+from flash_contracts.flags.derivation import DISABLE_CUSTOM_ALL_REDUCE
+from flash_contracts.flags.nccl_variables import P2P_DISABLE
+from flash_contracts.names import P2P_REPORT_ANNOTATION
+from flash_contracts.node_facts import NodeFacts
+from flash_contracts.p2p_report import DECODE_BYTES, ArmTimes, P2pReport
 from flash_operator.api.v1alpha1 import InterconnectSpec
-from flash_operator.core.flags import TABLE, derive
-from flash_operator.core.flags.choice import choose
-from flash_operator.core.flags.derivation import DISABLE_CUSTOM_ALL_REDUCE
-from flash_operator.core.flags.nccl_variables import P2P_DISABLE
-from flash_operator.core.nodes import NodeFacts
-from flash_operator.core.probe_report import DECODE_BYTES, ArmTimes, ProbeReport
 
 ON, NCCL, SHARED_MEMORY = (True, True), (False, True), (False, False)
 
@@ -84,4 +84,4 @@ def test_times_of_a_verdict_that_does_not_stand_decide_nothing() -> None:
 
 def test_a_report_with_a_size_missing_compares_nothing() -> None:
     arm = {"arm": "nccl", "outcome": "healthy", "micros": {"8192": 9.0}}
-    assert ProbeReport.parse(json.dumps({"verdict": "healthy", "arms": [arm]})).arm_times == ArmTimes(None, None, None)
+    assert P2pReport.of_text(json.dumps({"verdict": "healthy", "arms": [arm]})).arm_times == ArmTimes(None, None, None)

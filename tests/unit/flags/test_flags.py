@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import a_node
-from flash_operator.api.v1alpha1 import InterconnectSpec
-from flash_operator.core.flags import TABLE, FlagSet, derive
-from flash_operator.core.flags.derivation import (
+from flash_contracts.flags import TABLE, FlagSet, derive
+from flash_contracts.flags.derivation import (
     ALLOCATOR,
     DISABLE_CUSTOM_ALL_REDUCE,
     OTHER_PEER_KERNELS,
     PCIE_LOW_LATENCY,
 )
-from flash_operator.core.flags.flag_set import Source
-from flash_operator.core.flags.markdown import table
-from flash_operator.core.flags.nccl_variables import P2P_DISABLE, p2p_is_off
-from flash_operator.core.nodes import LINKS, P2P_VERDICTS, VOCABULARY, NodeFacts
-from flash_operator.core.probe_report import ArmTimes
+from flash_contracts.flags.flag_set import Source
+from flash_contracts.flags.markdown import table
+from flash_contracts.flags.nccl_variables import P2P_DISABLE, p2p_is_off
+from flash_contracts.node_facts import LINKS, P2P_VERDICTS, VOCABULARY, NodeFacts
+from flash_contracts.p2p_report import ArmTimes
+from flash_operator.api.v1alpha1 import InterconnectSpec
 
 RTX = "NVIDIA-RTX-PRO-6000-Blackwell-Max-Q-Workstation-Edition"
 
@@ -294,7 +294,7 @@ def test_a_kubelets_heartbeat_changes_no_fact() -> None:
 
 def test_an_annotation_is_read_back_as_it_was() -> None:
     made = flags(facts(gpu_link="phb", gpu_p2p="hang"))
-    assert FlagSet.from_annotation(made.to_annotation()) == made
+    assert FlagSet.parse_text(made.to_text()) == made
 
 
 BAD_ANNOTATIONS = {
@@ -303,14 +303,18 @@ BAD_ANNOTATIONS = {
     "a number": "1",
     "no row": '{"args": [], "env": []}',
     "an argument without a value": '{"row": "T1", "args": [{}], "env": []}',
-    "an unknown source": '{"row": "T1", "args": [{"value": "-x", "source": "magic", "reason": ""}], "env": []}',
 }
 
 
 @pytest.mark.parametrize("text", BAD_ANNOTATIONS.values(), ids=BAD_ANNOTATIONS.keys())
 def test_a_bad_annotation_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        FlagSet.from_annotation(text)
+        FlagSet.parse_text(text)
+
+
+def test_a_source_that_a_newer_operator_knows_is_kept_and_no_reason_to_do_without_its_flags() -> None:
+    text = '{"row": "T1", "args": [{"value": "-x", "source": "magic", "reason": ""}], "env": []}'
+    assert FlagSet.parse_text(text).args[0].source == "magic"
 
 
 def test_the_same_effect_for_another_reason_is_the_same() -> None:
@@ -434,12 +438,12 @@ def test_every_set_is_consistent_whatever_was_measured(
 ) -> None:
     made = derive(known, wish, env)
     must_be_consistent(made, env)
-    assert FlagSet.from_annotation(made.to_annotation()) == replace(made, conflicts=())
+    assert FlagSet.parse_text(made.to_text()) == replace(made, conflicts=())
 
 
 @given(st.sampled_from(NODES), st.sampled_from(WISHES))
 def test_flags_are_derived_the_same_way_every_time(known: NodeFacts | None, wish: InterconnectSpec) -> None:
-    assert derive(known, wish, {}).to_annotation() == derive(known, wish, {}).to_annotation()
+    assert derive(known, wish, {}).to_text() == derive(known, wish, {}).to_text()
 
 
 def test_the_documentation_shows_the_table_as_it_is() -> None:

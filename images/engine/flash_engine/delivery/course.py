@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flash_contracts.delivery_record import DeliveryRecord, size_told
 from flash_engine.delivery.docker_config import credentials_in
 from flash_engine.delivery.failure import DeliveryError
 from flash_engine.delivery.hub import HubSource
 from flash_engine.delivery.image_reference import ImageReference
 from flash_engine.delivery.log import say
-from flash_engine.delivery.record import DeliveryRecord, size_told
 from flash_engine.delivery.registry import RegistrySource
 from flash_engine.delivery.reporter import Reporter
 from flash_engine.delivery.room import make_room, room_left

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flash_engine.delivery.record import DELIVERY_FILE, DeliveryRecord, Phase
+from flash_contracts.delivery_record import DeliveryRecord, Phase
+from flash_contracts.document import now
 from flash_engine.delivery.store import PROGRESS, StoredModel
-from flash_engine.records import now, write_document
 
 PUBLISH_SECONDS = 1.0
 RATE_SECONDS = 30.0
@@ -36,7 +36,7 @@ class Reporter:
     """Owns the record. `publish` says something new; within `counting` the figures follow the disk by themselves."""
 
     def __init__(self, run_dir: Path, source: str) -> None:
-        self._file = run_dir / DELIVERY_FILE
+        self._file = run_dir / DeliveryRecord.FILE
         earlier = DeliveryRecord.read(self._file) or DeliveryRecord()
         self.record = DeliveryRecord(source=source, failure=earlier.failure, attempts=earlier.attempts + 1)
         """A failure stays in sight while another attempt only begins: else it would be seen for a second in minutes."""
@@ -48,11 +48,11 @@ class Reporter:
         """Raises OSError where the record cannot be written."""
         with self._lock:
             self.record = replace(self.record, phase=phase or self.record.phase, at=now(), **changes)
-            write_document(self._file, self.record.to_json())
+            self.record.write(self._file)
             if self._shared is not None:
                 # What others are shown is a favour: a volume that is full must not keep us from saying so.
                 with suppress(OSError):
-                    write_document(self._shared.beside(PROGRESS), self.record.to_json())
+                    self.record.write(self._shared.beside(PROGRESS))
 
     def share(self, model: StoredModel) -> None:
         """From here on others who wait for the same model see this record too."""

@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flash_contracts.delivery_record import DeliveryRecord, size_told
 from flash_engine.delivery.failure import DeliveryError
-from flash_engine.delivery.record import DeliveryRecord, size_told
 from flash_engine.delivery.settings import Settings
 from flash_engine.delivery.source import Listing
 from flash_engine.delivery.store import PROGRESS, StoredModel, locked, models_in

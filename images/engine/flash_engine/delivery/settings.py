@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from flash_contracts.delivery_record import GIB
 from flash_engine.delivery.image_reference import ImageReference
-from flash_engine.delivery.record import GIB
 from flash_engine.delivery.source import is_commit
 
 CacheKind = Literal["Pod", "Node", "Claim"]

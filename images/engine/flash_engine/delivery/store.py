@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from flash_engine.records import VERSION, read_document
+from flash_contracts.document import VERSION, read_json
 
 GRACE_SECONDS = 900.0
 PART = ".flash-part"
@@ -53,7 +53,7 @@ class StoredModel:
 
     def is_whole(self) -> bool:
         """Its manifest is there, and every file has the size that the manifest says."""
-        manifest = read_document(self.beside(MANIFEST)) or {}
+        manifest = read_json(self.beside(MANIFEST)) or {}
         files = manifest.get("files") or []
         return bool(files) and all(_size(self.folder / file["name"]) == file["size"] for file in files)
 

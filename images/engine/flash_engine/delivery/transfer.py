@@ -19,9 +19,9 @@ import httpx2
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 
+from flash_contracts.delivery_record import size_told
 from flash_engine.delivery.failure import DeliveryError
 from flash_engine.delivery.log import say
-from flash_engine.delivery.record import size_told
 from flash_engine.delivery.source import Listing, RemoteFile, Source
 from flash_engine.delivery.store import PART, StoredModel
 

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 
+from flash_contracts.delivery_record import size_told
+from flash_contracts.document import VERSION, read_json
 from flash_engine.delivery.failure import DeliveryError
 from flash_engine.delivery.image_content import LAYERS
 from flash_engine.delivery.log import say
-from flash_engine.delivery.record import size_told
 from flash_engine.delivery.source import Layer, RemoteFile
 from flash_engine.delivery.store import StoredModel, sync_folder
-from flash_engine.records import VERSION, read_document
 
 CHUNK = 8 << 20
 WHITEOUT, OPAQUE, META = ".wh.", ".wh..wh..opq", ".wh..wh."
@@ -43,7 +43,7 @@ class Unpacking:
         return [layer for layer in self._layers if layer.file.sha256 not in done]
 
     def _done(self) -> list[str | None]:
-        return (read_document(self._ledger) or {}).get("layers") or []
+        return (read_json(self._ledger) or {}).get("layers") or []
 
     def begin(self) -> None:
         """What an image left whose ledger is gone is no beginning of anything."""

@@ -14,11 +14,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from flash_engine.drain.request import ask
+from flash_contracts.engine_pod import DrainRequest
+from flash_contracts.engine_record import EngineRecord
 from flash_engine.drain.waiting import Waiting
 from flash_engine.gate.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.launcher.log import say
-from flash_engine.records import ENGINE_FILE, EngineRecord
 
 LOOK_SECONDS = 0.5
 PATIENCE_SECONDS = 5.0
@@ -44,7 +44,8 @@ def main() -> int:
 def tell(run_dir: Path) -> None:
     """The gate turns not ready, and the engine's server lets go of the connections that it keeps."""
     try:
-        ask(run_dir, EngineRecord.read(run_dir / ENGINE_FILE))
+        record = EngineRecord.read_or_new(run_dir / EngineRecord.FILE)
+        DrainRequest.of(record).write(run_dir / DrainRequest.FILE)
     except OSError as error:
         # The endpoint of a pod that is deleted goes all the same.
         say("drain.json not written", error=str(error))

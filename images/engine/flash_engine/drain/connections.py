@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
-from flash_engine.drain.request import is_asked
-from flash_engine.records import ENGINE_FILE, QUARANTINE_FILE, EngineRecord
+from flash_contracts.engine_pod import QUARANTINE_FILE, DrainRequest
+from flash_contracts.engine_record import EngineRecord
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -54,7 +54,9 @@ class CloseWhileLeaving:
         return self._leaving
 
     def _drains(self) -> bool:
-        return self._run_dir is not None and is_asked(self._run_dir, EngineRecord.read(self._run_dir / ENGINE_FILE))
+        return self._run_dir is not None and DrainRequest.is_made(
+            self._run_dir, EngineRecord.read_or_new(self._run_dir / EngineRecord.FILE)
+        )
 
     def _is_quarantined(self) -> bool:
         """Granted for this wish or for an earlier one: to reconnect costs little, and the operator takes it back."""

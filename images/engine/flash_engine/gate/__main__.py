@@ -23,11 +23,11 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from flash_contracts.document import now
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
 from flash_engine.gate.gate_metrics import GateMetrics
 from flash_engine.gate.server import make_app
-from flash_engine.records import now
 
 log = logging.getLogger("flash.gate")
 

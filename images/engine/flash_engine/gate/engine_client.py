@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from flash_engine.gate.config import GateConfig, Golden
+from flash_contracts.gate_config import GateConfig, GoldenQuestion
 from flash_engine.gate.engine_metrics import EngineCounters
 from flash_engine.gate.evidence import Health
 from flash_engine.gate.measurement import Arrival, Stream
@@ -122,7 +122,7 @@ class EngineClient:
             raise EngineRequestError(f"{path}: {_what(error)}") from error
 
 
-def _question(golden: Golden) -> tuple[str, dict[str, Any]]:
+def _question(golden: GoldenQuestion) -> tuple[str, dict[str, Any]]:
     if golden.kind == "chat":
         return "/v1/chat/completions", {"messages": [{"role": "user", "content": golden.prompt}]}
     return "/v1/completions", {"prompt": golden.prompt}

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
-from flash_engine.delivery.record import DeliveryRecord
+from flash_contracts.delivery_record import DeliveryRecord
+from flash_contracts.engine_record import EngineRecord, Exit
 from flash_engine.gate.measurement import Measurement
-from flash_engine.records import EngineRecord, Exit
 
 
 class Health(Enum):

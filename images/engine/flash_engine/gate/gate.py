@@ -14,9 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flash_engine.delivery.record import DELIVERY_FILE, DeliveryRecord
-from flash_engine.drain.request import is_asked
-from flash_engine.gate.config import BadConfigError, GateConfig
+from flash_contracts.delivery_record import DeliveryRecord
+from flash_contracts.document import now, read_json
+from flash_contracts.engine_pod import CHECKPOINT_FILE, TRIAL_FILE, DrainRequest, Suspicion
+from flash_contracts.engine_record import EngineRecord
+from flash_contracts.gate_config import BadConfigError, GateConfig
+from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.evidence import Degradation, Evidence, Trial
 from flash_engine.gate.hand_over import granted_quarantine, learned_floor
@@ -26,15 +29,6 @@ from flash_engine.gate.standing import Standing
 from flash_engine.gate.suspicion import Suspicions
 from flash_engine.gate.trial import try_engine
 from flash_engine.gate.verdict import Verdict, judge
-from flash_engine.records import (
-    CHECKPOINT_FILE,
-    ENGINE_FILE,
-    SUSPICION_FILE,
-    TRIAL_FILE,
-    EngineRecord,
-    now,
-    read_document,
-)
 
 log = logging.getLogger("flash.gate")
 
@@ -43,7 +37,7 @@ WATCH_SECONDS = 1.0
 FLOOR_SECONDS = 20.0
 """How long a healthy engine waits for its learned floor; without an operator the fixed one must do."""
 
-SERIOUS = frozenset({"WrongOutput", "StartupHang"})
+SERIOUS = frozenset({Reason.WRONG_OUTPUT, Reason.STARTUP_HANG})
 """What an engine that serves must not go on with: it is worse than no answer."""
 
 
@@ -55,7 +49,7 @@ def utc_now() -> datetime:
 class State:
     """What the gate shows: the latest verdict, and on what it rests."""
 
-    verdict: Verdict = Verdict("EngineStarting", "the gate has just started")  # noqa: RUF009 - frozen
+    verdict: Verdict = Verdict(Reason.ENGINE_STARTING, "the gate has just started")  # noqa: RUF009 - frozen
     evidence: Evidence = Evidence(EngineRecord(), healthy=False)  # noqa: RUF009 - frozen
     attempts: int = 0
     checked_at: str | None = None
@@ -77,7 +71,7 @@ class State:
         """Whether users' requests may come."""
         if self.draining or self.hung:
             return False
-        return self.verdict.passed or (self.verdict.reason == "Degraded" and not self.quarantined)
+        return self.verdict.passed or (self.verdict.reason == Reason.DEGRADED and not self.quarantined)
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,7 @@ class Gate:
         self._config_file = config_file
         self._run_dir = run_dir
         self._on_change = on_change
-        self._suspicions = Suspicions(run_dir / SUSPICION_FILE)
+        self._suspicions = Suspicions(run_dir / Suspicion.FILE)
         self._written: GateConfig | None = None
         """The last configuration that could be read."""
         self._config_fault: str | None = None
@@ -182,7 +176,9 @@ class Gate:
         except BadConfigError as error:
             # The kubelet replaces the file in one step, so this is no half-written one; the last good one stands.
             if self._written is None:
-                self._show(replace(self.state, verdict=Verdict("Inconclusive", f"the gate's configuration: {error}")))
+                self._show(
+                    replace(self.state, verdict=Verdict(Reason.INCONCLUSIVE, f"the gate's configuration: {error}"))
+                )
             if str(error) != self._config_fault:
                 log.warning("bad configuration", extra={"fields": {"error": str(error)}})
             self._config_fault = str(error)
@@ -193,9 +189,9 @@ class Gate:
         before = self.state.evidence
         health = await self._client.health()
         # The record is read after the answer: an exit that is written down meanwhile must not be missed.
-        record = EngineRecord.read(self._run_dir / ENGINE_FILE)
+        record = EngineRecord.read_or_new(self._run_dir / EngineRecord.FILE)
         evidence = replace(before.after_look(record, health, self._clock()), **self._look_at_model())
-        self.state = replace(self.state, evidence=evidence, draining=is_asked(self._run_dir, record))
+        self.state = replace(self.state, evidence=evidence, draining=DrainRequest.is_made(self._run_dir, record))
         if evidence.trial is None:
             self._trial_under = None
         if not evidence.healthy or evidence.engine.run != before.engine.run:
@@ -208,8 +204,8 @@ class Gate:
 
     def _look_at_model(self) -> dict[str, Any]:
         """What was fetched, and what is to be loaded."""
-        checkpoint = read_document(self._run_dir / CHECKPOINT_FILE) or {}
-        delivery = DeliveryRecord.read(self._run_dir / DELIVERY_FILE)
+        checkpoint = read_json(self._run_dir / CHECKPOINT_FILE) or {}
+        delivery = DeliveryRecord.read(self._run_dir / DeliveryRecord.FILE)
         stored = checkpoint.get("storedBytes") or (delivery.total_bytes if delivery else None)
         return {"delivery": delivery, "checkpoint_bytes": stored if isinstance(stored, int) else None}
 
@@ -232,7 +228,7 @@ class Gate:
             return False
         if self._attempt is None or not config.measures_like(self._attempt.under):
             return True
-        if self.state.verdict.reason == "EngineStarting":
+        if self.state.verdict.reason == Reason.ENGINE_STARTING:
             return True
         rests_on_it = self._trial_under is not None and config.measures_like(self._trial_under)
         return self._paused(config) and not (self._proved and rests_on_it)
@@ -274,7 +270,7 @@ class Gate:
             self.state = replace(self.state, evidence=found, degraded=None)
             self._trial_under = config
             await self._judge_anew(config)
-        elif verdict.reason != "Inconclusive":
+        elif verdict.reason != Reason.INCONCLUSIVE:
             self._degrade(f"{verdict.reason}: {verdict.message}", measured=True)
 
     def _degrade(self, message: str, *, measured: bool) -> None:
@@ -289,7 +285,7 @@ class Gate:
         millis = self.state.gate_millis or round((tried_at - self._healthy_since) * 1000)
         self.state = replace(self.state, attempts=self.state.attempts + 1, checked_at=now(), gate_millis=millis)
         found = replace(self.state.evidence, trial=trial)
-        unsure = judge(found, config).reason == "Inconclusive"
+        unsure = judge(found, config).reason == Reason.INCONCLUSIVE
         kept = unsure and (self._proved or self._hung_before())
         self._tell_trial(trial, kept=kept)
         if not kept:
@@ -325,9 +321,9 @@ class Gate:
         quarantined = degraded is not None and granted_quarantine(self._node_dir) == degraded.since
         quarantined = quarantined and config.serving.on_degraded != "Report"
         if hung:
-            verdict = Verdict("Degraded", standing.hang_told)
+            verdict = Verdict(Reason.DEGRADED, standing.hang_told)
         elif self._proved and degraded:
-            verdict = Verdict("Degraded", degraded.message)
+            verdict = Verdict(Reason.DEGRADED, degraded.message)
         restart = hung or (
             quarantined and config.serving.on_degraded == "Restart" and bool(degraded and degraded.measured)
         )

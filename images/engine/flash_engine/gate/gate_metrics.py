@@ -4,8 +4,8 @@ import math
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.gate import State
-from flash_engine.gate.verdict import REASONS
 
 
 class GateMetrics:
@@ -45,7 +45,7 @@ class GateMetrics:
 
     def show(self, state: State) -> None:
         self._ready.set(state.ready)
-        for reason in REASONS:
+        for reason in Reason:
             self._verdict.labels(reason).set(reason == state.verdict.reason)
         self._checks.inc(state.attempts - self._counted)
         self._counted = state.attempts

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from flash_engine.gate.config import LearnedFloor
-from flash_engine.records import QUARANTINE_FILE
+from flash_contracts.engine_pod import QUARANTINE_FILE
+from flash_contracts.gate_config import LearnedFloor
 
 FLOOR_FILE = "floor"
 

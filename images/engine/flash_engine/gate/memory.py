@@ -10,10 +10,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from flash_engine.gate.config import GateConfig
+from flash_contracts.document import VERSION, read_json, write_json
+from flash_contracts.engine_record import EngineRecord
+from flash_contracts.gate_config import GateConfig
 from flash_engine.gate.evidence import Degradation, GoldenAnswers, Trial
 from flash_engine.gate.measurement import Measurement
-from flash_engine.records import VERSION, EngineRecord, read_document, write_document
 
 log = logging.getLogger("flash.gate")
 
@@ -44,13 +45,13 @@ class Memory:
             "figures": {name: getattr(figures, name) for name in FIGURES},
         }
         try:
-            write_document(self._file, document)
+            write_json(self._file, document)
         except OSError as error:
             log.warning("trial not kept", extra={"fields": {"error": str(error)}})
 
     def recall(self, engine: EngineRecord, config: GateConfig) -> tuple[Trial, Degradation | None] | None:
         """What was kept of this run of the engine, where it was asked the same as `config` asks."""
-        document = read_document(self._file) or {}
+        document = read_json(self._file) or {}
         run = (document.get("pid"), document.get("startedAt"))
         if engine.pid is None or run != engine.run or document.get("asked") != _asked(config):
             return None

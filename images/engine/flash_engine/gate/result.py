@@ -1,103 +1,105 @@
-"""`/result`: the verdict with everything it rests on, as the operator reads it (docs/architecture.md)."""
+"""The gate's state as the document that the operator reads: `flash_contracts.gate_result`."""
 
 import math
-from typing import Any
 
-from flash_engine.gate.config import GateConfig
+from flash_contracts.engine_pod import EffectiveFlags
+from flash_contracts.gate_config import GateConfig
+from flash_contracts.gate_result import (
+    ConcurrentRoundReport,
+    DecodeFigures,
+    DegradedReport,
+    GateResult,
+    SampleReport,
+    ServingReport,
+    TrialReport,
+    WantedFigures,
+)
 from flash_engine.gate.evidence import Trial
 from flash_engine.gate.gate import State
 from flash_engine.gate.measurement import Measurement, Sample
 
 
-def result_document(state: State, config: GateConfig | None, effective: dict[str, Any] | None) -> dict[str, Any]:
-    figures = state.evidence.measurement
-    return {
-        "version": 1,
-        "reason": state.verdict.reason,
-        "passed": state.verdict.passed,
-        "ready": state.ready,
-        "message": state.verdict.message,
-        "checkedAt": state.checked_at,
-        "attempts": state.attempts,
-        "measurement": _measurement(figures) if figures else None,
-        "trial": _trial(state.evidence.trial) if state.evidence.trial else None,
-        "wanted": _wanted(config) if config else None,
-        "serving": _serving(state),
-        "engineHealthyAt": state.healthy_at,
-        "gateMillis": state.gate_millis,
-        "effective": effective,
-        "engine": state.evidence.engine.to_json(),
-        "delivery": state.evidence.delivery.to_json() if state.evidence.delivery else None,
-    }
+def result_of(state: State, config: GateConfig | None, effective: EffectiveFlags | None) -> GateResult:
+    evidence = state.evidence
+    return GateResult(
+        reason=state.verdict.reason,
+        passed=state.verdict.passed,
+        ready=state.ready,
+        message=state.verdict.message,
+        checked_at=state.checked_at,
+        attempts=state.attempts,
+        measurement=_figures(evidence.measurement) if evidence.measurement else None,
+        trial=_trial(evidence.trial) if evidence.trial else None,
+        wanted=_wanted(config) if config else None,
+        serving=_serving(state),
+        engine_healthy_at=state.healthy_at,
+        gate_millis=state.gate_millis,
+        effective=effective,
+        engine=evidence.engine,
+        delivery=evidence.delivery,
+    )
 
 
-def _measurement(figures: Measurement) -> dict[str, Any]:
-    return {
-        "decodeTokensPerSecond": round(figures.decode_tokens_per_second, 2),
-        "acceptancePercent": None if figures.acceptance_percent is None else round(figures.acceptance_percent, 2),
-        "firstTokenMillis": round(figures.first_token_millis, 1),
-        "tokens": figures.tokens,
-        "drafted": figures.drafted,
-        "accepted": figures.accepted,
-        "durationMillis": round(figures.duration_millis),
-    }
+def _figures(measured: Measurement) -> DecodeFigures:
+    acceptance = measured.acceptance_percent
+    return DecodeFigures(
+        decode_tokens_per_second=round(measured.decode_tokens_per_second, 2),
+        acceptance_percent=None if acceptance is None else round(acceptance, 2),
+        first_token_millis=round(measured.first_token_millis, 1),
+        tokens=measured.tokens,
+        drafted=measured.drafted,
+        accepted=measured.accepted,
+        duration_millis=round(measured.duration_millis),
+    )
 
 
-def _trial(trial: Trial) -> dict[str, Any]:
-    """What the figures rest on: a person must be able to judge again by hand."""
+def _trial(trial: Trial) -> TrialReport:
     crowd, figures = trial.crowd, trial.measurement
-    return {
-        "goldenAnswers": list(trial.golden.texts) if trial.golden else None,
-        "doubt": trial.doubt,
-        "stalled": trial.stalled,
-        "samples": [_sample(sample) for sample in figures.samples] if figures else [],
-        "crowd": {
-            "streams": crowd.streams,
-            "tokensPerSecond": round(crowd.tokens_per_second, 2),
-            "goldenAnswers": list(crowd.texts),
-        }
+    return TrialReport(
+        golden_answers=tuple(trial.golden.texts) if trial.golden else None,
+        doubt=trial.doubt,
+        stalled=trial.stalled,
+        samples=tuple(_sample(sample) for sample in figures.samples) if figures else (),
+        crowd=ConcurrentRoundReport(crowd.streams, round(crowd.tokens_per_second, 2), tuple(crowd.texts))
         if crowd
         else None,
-    }
+    )
 
 
-def _sample(sample: Sample) -> dict[str, Any]:
+def _sample(sample: Sample) -> SampleReport:
     stream = sample.stream
-    return {
-        "tokens": stream.tokens,
-        "decodeTokensPerSecond": round(stream.decode_tokens_per_second, 2),
-        "firstTokenMillis": round(stream.first_token_millis, 1),
-        "blocks": [round(rate, 1) if math.isfinite(rate) else None for rate in stream.block_rates],
-        "cut": stream.cut,
-        "countedTokens": sample.counted_tokens,
-        "foreignRequests": sample.foreign_requests,
-        "drafted": sample.drafted,
-        "accepted": sample.accepted,
-    }
+    return SampleReport(
+        tokens=stream.tokens,
+        decode_tokens_per_second=round(stream.decode_tokens_per_second, 2),
+        first_token_millis=round(stream.first_token_millis, 1),
+        blocks=tuple(round(rate, 1) if math.isfinite(rate) else None for rate in stream.block_rates),
+        cut=stream.cut,
+        counted_tokens=sample.counted_tokens,
+        foreign_requests=sample.foreign_requests,
+        drafted=sample.drafted,
+        accepted=sample.accepted,
+    )
 
 
-def _serving(state: State) -> dict[str, Any]:
-    """What became of an engine that passed."""
+def _serving(state: State) -> ServingReport:
     standing, degraded = state.standing, state.degraded
     rate = standing.decode_tokens_per_second
-    return {
-        "degraded": {"message": degraded.message, "since": degraded.since, "measured": degraded.measured}
-        if degraded
-        else None,
-        "quarantined": state.quarantined,
-        "hung": state.hung,
-        "draining": state.draining,
-        "decodeTokensPerSecond": None if rate is None else round(rate, 1),
-        "badWindows": standing.bad,
-        "stillSeconds": round(standing.still_seconds, 1),
-        "blind": state.blind,
-    }
+    return ServingReport(
+        degraded=DegradedReport(degraded.since, degraded.message, degraded.measured) if degraded else None,
+        quarantined=state.quarantined,
+        hung=state.hung,
+        draining=state.draining,
+        decode_tokens_per_second=None if rate is None else round(rate, 1),
+        bad_windows=standing.bad,
+        still_seconds=round(standing.still_seconds, 1),
+        blind=state.blind,
+    )
 
 
-def _wanted(config: GateConfig) -> dict[str, Any]:
-    return {
-        "decodeTokensPerSecond": config.floor,
-        "floorOrigin": config.floor_origin,
-        "acceptancePercent": config.min_acceptance_percent if config.speculation.expected else None,
-        "firstTokenMillis": config.max_first_token_millis,
-    }
+def _wanted(config: GateConfig) -> WantedFigures:
+    return WantedFigures(
+        decode_tokens_per_second=config.floor,
+        floor_origin=config.floor_origin,
+        acceptance_percent=config.min_acceptance_percent if config.speculation.expected else None,
+        first_token_millis=config.max_first_token_millis,
+    )

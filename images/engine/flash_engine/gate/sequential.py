@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from math import sqrt
 
-from flash_engine.gate.config import GateConfig
+from flash_contracts.gate_config import GateConfig
 from flash_engine.gate.measurement import Arrival, Sample, block_rates, measure
 
 LEAD = 7

@@ -5,10 +5,10 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import generate_latest
 
+from flash_contracts.engine_pod import EffectiveFlags
 from flash_engine.gate.gate import Gate
 from flash_engine.gate.gate_metrics import GateMetrics
-from flash_engine.gate.result import result_document
-from flash_engine.records import EFFECTIVE_FILE, read_document
+from flash_engine.gate.result import result_of
 
 GATE = web.AppKey("gate", Gate)
 METRICS = web.AppKey("metrics", GateMetrics)
@@ -54,8 +54,8 @@ async def healthz(_request: web.Request) -> web.Response:
 
 async def result(request: web.Request) -> web.Response:
     gate = request.app[GATE]
-    effective = read_document(request.app[RUN_DIR] / EFFECTIVE_FILE)
-    return web.json_response(result_document(gate.state, gate.config, effective))
+    effective = EffectiveFlags.read(request.app[RUN_DIR] / EffectiveFlags.FILE)
+    return web.json_response(result_of(gate.state, gate.config, effective).to_json())
 
 
 async def show_metrics(request: web.Request) -> web.Response:

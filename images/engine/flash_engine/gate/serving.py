@@ -6,7 +6,7 @@ A look costs the engine one page of metrics. What the looks mean is `standing`.
 import asyncio
 from dataclasses import dataclass
 
-from flash_engine.gate.config import GateConfig
+from flash_contracts.gate_config import GateConfig
 from flash_engine.gate.engine_client import EngineClient, EngineRequestError
 from flash_engine.gate.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.standing import Look, Standing, Window

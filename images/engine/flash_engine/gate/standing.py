@@ -15,7 +15,7 @@ favour of the engine, for a suspicion costs users a replica, and one that is mis
 
 from dataclasses import dataclass, replace
 
-from flash_engine.gate.config import GateConfig
+from flash_contracts.gate_config import GateConfig
 from flash_engine.gate.engine_metrics import EngineCounters
 from flash_engine.gate.verdict import DEAD_DRAFT_PERCENT
 

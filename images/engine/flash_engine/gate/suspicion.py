@@ -10,10 +10,12 @@ The launcher acts on it at once, so it is written only where the verdict is sure
 import logging
 from pathlib import Path
 
-from flash_engine.gate.config import GateConfig, Golden
+from flash_contracts.document import now
+from flash_contracts.engine_pod import Suspicion
+from flash_contracts.gate_config import GateConfig, GoldenQuestion
+from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.evidence import Evidence
 from flash_engine.gate.verdict import Verdict, golden_fault
-from flash_engine.records import Suspicion, now, write_document
 
 log = logging.getLogger("flash.gate")
 
@@ -25,7 +27,7 @@ class Suspicions:
         self._file = file
         self._run: tuple[int | None, str | None] | None = None
         self._told = False
-        self._right_under: Golden | None = None
+        self._right_under: GoldenQuestion | None = None
         """The question that this run has answered rightly, and what was expected then."""
 
     def weigh(self, evidence: Evidence, verdict: Verdict, config: GateConfig) -> None:
@@ -54,7 +56,7 @@ class Suspicions:
 
     def _write(self, suspicion: Suspicion) -> None:
         try:
-            write_document(self._file, suspicion.to_json())
+            suspicion.write(self._file)
         except OSError as error:
             log.warning("suspicion not written", extra={"fields": {"error": str(error)}})
             return
@@ -80,6 +82,6 @@ def suspicion_of(evidence: Evidence, verdict: Verdict) -> Suspicion | None:
         return None
     if trial.stalled:
         return Suspicion("hang", "S3", trial.doubt or "", engine.pid, engine.started_at, now())
-    if verdict.reason == "WrongOutput":
+    if verdict.reason == Reason.WRONG_OUTPUT:
         return Suspicion("corrupt", "S4", verdict.message, engine.pid, engine.started_at, now())
     return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from flash_engine.gate.config import GateConfig
+from flash_contracts.gate_config import GateConfig
 from flash_engine.gate.engine_client import EngineClient, EngineRequestError, NoAnswerError
 from flash_engine.gate.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.evidence import Crowd, GoldenAnswers, Health, Trial

@@ -20,32 +20,12 @@ engine that passed and fails while it serves: `standing` finds that out.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-from flash_engine.gate.config import GateConfig
+from flash_contracts.engine_record import Exit
+from flash_contracts.gate_config import GateConfig
+from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
 from flash_engine.gate.last_words import met_expandable_segments, ran_out_of_memory, telling_line
-from flash_engine.records import Exit
-
-Reason = Literal[
-    "Passed",
-    "EngineStarting",
-    "ModelUnavailable",
-    "ModelRejected",
-    "PluginAbsent",
-    "EngineExited",
-    "OutOfMemory",
-    "StartupHang",
-    "WrongOutput",
-    "SpeculationAbsent",
-    "DraftDead",
-    "AcceptanceTooLow",
-    "TooSlow",
-    "FirstTokenTooSlow",
-    "Degraded",
-    "Inconclusive",
-]
-REASONS: tuple[Reason, ...] = get_args(Reason)
 
 DEAD_DRAFT_PERCENT = 2.0
 """A head of random weights had 6 of 382 drafts accepted, 1.6 %: below this it is chance."""
@@ -66,7 +46,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        return self.reason == "Passed"
+        return self.reason == Reason.PASSED
 
 
 Check = Callable[[Evidence, GateConfig], Verdict | None]
@@ -94,7 +74,7 @@ def startup_hang(evidence: Evidence, config: GateConfig) -> Verdict | None:
         "interconnect.mode Safe"
     )
     return Verdict(
-        "StartupHang",
+        Reason.STARTUP_HANG,
         f"the engine has not become healthy within {patience:.0f} s, it was started "
         f"{evidence.starting_seconds:.0f} s ago: its log tells where it stands; {remedy}",
     )
@@ -105,19 +85,19 @@ def model_unavailable(evidence: Evidence, config: GateConfig) -> Verdict | None:
     delivery = evidence.delivery
     if delivery is None or not evidence.is_being_delivered or delivery.failure is None:
         return None
-    return Verdict("ModelUnavailable", delivery.failure)
+    return Verdict(Reason.MODEL_UNAVAILABLE, delivery.failure)
 
 
 def being_delivered(evidence: Evidence, config: GateConfig) -> Verdict | None:
     """Time that counts against nothing: the fetch itself ends where no byte comes."""
     delivery = evidence.delivery
-    return Verdict("EngineStarting", delivery.told) if delivery and evidence.is_being_delivered else None
+    return Verdict(Reason.ENGINE_STARTING, delivery.told) if delivery and evidence.is_being_delivered else None
 
 
 def model_rejected(evidence: Evidence, config: GateConfig) -> Verdict | None:
     """The launcher looked at the checkpoint and started nothing; its sentences name tensors and remedy."""
     rejection = evidence.engine.rejection
-    return Verdict("ModelRejected", rejection) if rejection else None
+    return Verdict(Reason.MODEL_REJECTED, rejection) if rejection else None
 
 
 def plugin_absent(evidence: Evidence, config: GateConfig) -> Verdict | None:
@@ -125,7 +105,7 @@ def plugin_absent(evidence: Evidence, config: GateConfig) -> Verdict | None:
     if not config.plugin_required or not evidence.healthy or evidence.engine.plugin:
         return None
     return Verdict(
-        "PluginAbsent",
+        Reason.PLUGIN_ABSENT,
         "the engine serves, and its vLLM plugin never said that it is active, so nothing has checked what was loaded: "
         "use an engine image with the plugin, and look for its name in the engine's log",
     )
@@ -143,28 +123,30 @@ def engine_ended(evidence: Evidence, config: GateConfig) -> Verdict | None:
     )
     if ran_out_of_memory(ended.last_lines) or ended.signal == "SIGKILL" or ended.code == KILLED_BY_HOST:
         remedy = "lower engine.memoryPercent, contextTokens or maxSequences, or raise the container's memory limit"
-        return Verdict("OutOfMemory", f"{told}; {remedy}")
+        return Verdict(Reason.OUT_OF_MEMORY, f"{told}; {remedy}")
     if met_expandable_segments(ended.last_lines):
         remedy = (
             "custom all-reduce cannot share such memory, so take expandable_segments out of PYTORCH_CUDA_ALLOC_CONF"
         )
-        return Verdict("EngineExited", f"{told}; {remedy}")
-    return Verdict("EngineExited", f"{told}; the log of the container engine has the rest (kubectl logs --previous)")
+        return Verdict(Reason.ENGINE_EXITED, f"{told}; {remedy}")
+    return Verdict(
+        Reason.ENGINE_EXITED, f"{told}; the log of the container engine has the rest (kubectl logs --previous)"
+    )
 
 
 def still_starting(evidence: Evidence, config: GateConfig) -> Verdict | None:
     if evidence.healthy:
         return None
     if evidence.was_healthy:
-        return Verdict("EngineStarting", "the engine was healthy and is so no more: it either recovers or ends")
+        return Verdict(Reason.ENGINE_STARTING, "the engine was healthy and is so no more: it either recovers or ends")
     if evidence.engine.starts == 0:
-        return Verdict("EngineStarting", "the engine's launcher has not started yet")
+        return Verdict(Reason.ENGINE_STARTING, "the engine's launcher has not started yet")
     incident = evidence.engine.incident
     if incident:
         told = f"{incident.kind} ({incident.signature}): {incident.detail}"
-        return Verdict("EngineStarting", f"the engine is starting again with the safe set, after {told}")
+        return Verdict(Reason.ENGINE_STARTING, f"the engine is starting again with the safe set, after {told}")
     phases = {"WaitingForFlags": "waiting for its node's flags", "Starting": "loading"}
-    return Verdict("EngineStarting", f"the engine is {phases.get(evidence.engine.phase, 'about to start')}")
+    return Verdict(Reason.ENGINE_STARTING, f"the engine is {phases.get(evidence.engine.phase, 'about to start')}")
 
 
 def stalled(evidence: Evidence, config: GateConfig) -> Verdict | None:
@@ -172,7 +154,7 @@ def stalled(evidence: Evidence, config: GateConfig) -> Verdict | None:
     trial = evidence.trial
     if trial is None or not trial.stalled:
         return None
-    return Verdict("StartupHang", f"{trial.doubt}; try interconnect.mode Safe, or delete the pod")
+    return Verdict(Reason.STARTUP_HANG, f"{trial.doubt}; try interconnect.mode Safe, or delete the pod")
 
 
 def in_doubt(evidence: Evidence, config: GateConfig) -> Verdict | None:
@@ -189,7 +171,7 @@ def wrong_output(evidence: Evidence, config: GateConfig) -> Verdict | None:
     if fault is None:
         return None
     remedy = "wrong data over the GPUs' link or a broken checkpoint; try interconnect.mode Safe"
-    return Verdict("WrongOutput", f"{fault}: {remedy}")
+    return Verdict(Reason.WRONG_OUTPUT, f"{fault}: {remedy}")
 
 
 def golden_fault(golden: GoldenAnswers, config: GateConfig) -> str | None:
@@ -218,7 +200,7 @@ def crowd_fault(trial: Trial, config: GateConfig) -> str | None:
 
 
 def not_measured(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    return None if evidence.measurement else Verdict("EngineStarting", "the engine is healthy and being measured")
+    return None if evidence.measurement else Verdict(Reason.ENGINE_STARTING, "the engine is healthy and being measured")
 
 
 def foreign_traffic(evidence: Evidence, config: GateConfig) -> Verdict | None:
@@ -250,7 +232,7 @@ def speculation_absent(evidence: Evidence, config: GateConfig) -> Verdict | None
         return None
     told = "exports no draft counters" if figures.drafted is None else "drafted no token"
     return Verdict(
-        "SpeculationAbsent",
+        Reason.SPECULATION_ABSENT,
         f"the engine {told} over {figures.tokens} tokens: speculation is off; "
         "the checkpoint has no MTP head, or an extra argument switches it off",
     )
@@ -263,7 +245,7 @@ def draft_dead(evidence: Evidence, config: GateConfig) -> Verdict | None:
     if figures.acceptance_percent >= DEAD_DRAFT_PERCENT:
         return None
     return Verdict(
-        "DraftDead",
+        Reason.DRAFT_DEAD,
         f"{figures.accepted} of {figures.drafted} drafted tokens accepted while answers are right: the MTP head's "
         "weights are missing, misnamed or zero, so serve a checkpoint that has them, or set speculation.method "
         f"Disabled; decode {figures.decode_tokens_per_second:.1f} tok/s",
@@ -277,7 +259,7 @@ def acceptance_too_low(evidence: Evidence, config: GateConfig) -> Verdict | None
     if figures.acceptance_percent >= config.min_acceptance_percent:
         return None
     return Verdict(
-        "AcceptanceTooLow",
+        Reason.ACCEPTANCE_TOO_LOW,
         f"{figures.acceptance_percent:.1f} % of {figures.drafted} drafted tokens accepted, wanted at least "
         f"{config.min_acceptance_percent:g} %: the head drafts badly, or readiness.minAcceptancePercent is too high",
     )
@@ -288,7 +270,7 @@ def too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
     if figures is None or figures.decode_tokens_per_second >= config.floor:
         return None
     return Verdict(
-        "TooSlow",
+        Reason.TOO_SLOW,
         f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least {_floor(config)}: look at the node's "
         "link, clocks and flags, or lower readiness.minDecodeTokensPerSecond",
     )
@@ -299,7 +281,7 @@ def first_token_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | No
     if figures is None or ceiling is None or figures.first_token_millis <= ceiling:
         return None
     return Verdict(
-        "FirstTokenTooSlow",
+        Reason.FIRST_TOKEN_TOO_SLOW,
         f"first token after {figures.first_token_millis:.0f} ms, wanted at most {ceiling:g} ms: "
         "lower engine.batchedTokens, or raise readiness.maxFirstTokenMillis",
     )
@@ -335,7 +317,7 @@ def _passed(evidence: Evidence, config: GateConfig) -> Verdict:
         f", {figures.acceptance_percent:.0f} % of drafts accepted" if figures.acceptance_percent is not None else ""
     )
     return Verdict(
-        "Passed",
+        Reason.PASSED,
         f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least {_floor(config)}{drafts}, "
         f"first token after {figures.first_token_millis:.0f} ms",
     )
@@ -370,7 +352,7 @@ def _repeats(text: str, length: int) -> bool:
 
 
 def _inconclusive(told: str, config: GateConfig) -> Verdict:
-    return Verdict("Inconclusive", f"{told}; measuring again in {config.retry_seconds:g} s")
+    return Verdict(Reason.INCONCLUSIVE, f"{told}; measuring again in {config.retry_seconds:g} s")
 
 
 def _how(ended: Exit) -> str:

@@ -25,10 +25,10 @@ import os
 import signal
 import sys
 
+from flash_contracts.document import BadDocumentError
 from flash_engine.launcher.lifetime import SIGNALLED, Lifetime
 from flash_engine.launcher.log import say
 from flash_engine.launcher.settings import Settings
-from flash_engine.records import BadDocumentError
 
 BAD_SETTINGS = 2
 
@@ -50,7 +50,7 @@ def main() -> int:
     except (ValueError, BadDocumentError) as error:
         say("bad setting", error=str(error), remedy="see flash-launch --help")
     except OSError as error:
-        # Flags that nobody can look up afterwards are a silent guess: no engine without effective.json.
+        # FlagSet that nobody can look up afterwards are a silent guess: no engine without effective.json.
         say("documents cannot be written", error=str(error), remedy="look at the volume behind FLASH_RUN_DIR")
     return BAD_SETTINGS
 

@@ -11,7 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flash_engine.records import BadDocumentError, Effective, Flags, Incident
+from flash_contracts.document import BadDocumentError
+from flash_contracts.engine_pod import EffectiveFlags
+from flash_contracts.engine_record import Incident
+from flash_contracts.flags.flag_set import FlagSet
 
 FLAGS_FILE = "engine-flags"
 POLL_SECONDS = 0.1
@@ -21,8 +24,8 @@ POLL_SECONDS = 0.1
 class HandOver:
     """The flags to use, and the document that tells of them."""
 
-    flags: Flags
-    effective: Effective
+    flags: FlagSet
+    effective: EffectiveFlags
 
 
 def take_flags(
@@ -30,7 +33,7 @@ def take_flags(
 ) -> HandOver:
     """Wait for the node's flags up to `patience` seconds. Raises BadDocumentError for an unusable fallback."""
     began = time.monotonic()
-    fallback = Flags.parse(fallback_text)
+    fallback = FlagSet.parse_text(fallback_text)
     while True:
         raw, trouble = _read(node_dir / FLAGS_FILE)
         waited = time.monotonic() - began
@@ -46,7 +49,7 @@ def take_flags(
 def safe_flags(fallback_text: str, incident: Incident) -> HandOver:
     """The safe set, for the rest of a pod's life, after its incident. Raises BadDocumentError."""
     detail = f"{incident.kind} ({incident.signature}) under row {incident.row} at {incident.at}: {incident.detail}"
-    return _hand_over(Flags.parse(fallback_text), "recovery", detail, 0.0)
+    return _hand_over(FlagSet.parse_text(fallback_text), "recovery", detail, 0.0)
 
 
 def _read(path: Path) -> tuple[bytes, str | None]:
@@ -59,14 +62,14 @@ def _read(path: Path) -> tuple[bytes, str | None]:
         return b"", f"{path}: {error.strerror}"
 
 
-def _from_annotation(raw: bytes, fallback: Flags, waited: float) -> HandOver:
+def _from_annotation(raw: bytes, fallback: FlagSet, waited: float) -> HandOver:
     """A malformed annotation is never half obeyed, nor waited on: the safe set, and the reason."""
     try:
-        flags = Flags.parse(raw.decode())
-    except (BadDocumentError, UnicodeDecodeError) as error:
+        flags = FlagSet.parse_text(raw)
+    except BadDocumentError as error:
         return _hand_over(fallback, "fallback", f"the annotation could not be read: {error}", waited)
     return _hand_over(flags, "annotation", "handed over by the operator", waited)
 
 
-def _hand_over(flags: Flags, origin: str, detail: str, waited: float) -> HandOver:
-    return HandOver(flags, Effective(origin, detail, round(waited * 1000), flags.document))
+def _hand_over(flags: FlagSet, origin: str, detail: str, waited: float) -> HandOver:
+    return HandOver(flags, EffectiveFlags(origin, flags, detail, round(waited * 1000)))

@@ -15,6 +15,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from flash_contracts.document import now
+from flash_contracts.engine_pod import EffectiveFlags, Suspicion
+from flash_contracts.engine_record import EngineRecord, Exit, Incident
+from flash_contracts.flags.flag_set import FlagSet
 from flash_engine.drain import connections
 from flash_engine.launcher import jit_cache
 from flash_engine.launcher.gpu_watch import GpuWatch
@@ -25,17 +29,6 @@ from flash_engine.launcher.model_hold import ModelHold
 from flash_engine.launcher.settings import Settings
 from flash_engine.launcher.supervisor import COMMAND_NOT_FOUND, Supervisor
 from flash_engine.launcher.watch import Fault, Watch
-from flash_engine.records import (
-    EFFECTIVE_FILE,
-    ENGINE_FILE,
-    SUSPICION_FILE,
-    EngineRecord,
-    Exit,
-    Flags,
-    Incident,
-    now,
-    write_document,
-)
 
 SIGNALLED = 128
 STUCK = 1
@@ -47,7 +40,7 @@ class Lifetime:
     def __init__(self, settings: Settings, arguments: Sequence[str]) -> None:
         self._settings = settings
         self._arguments = arguments
-        self._record = with_lost_exit(EngineRecord.read(settings.run_dir / ENGINE_FILE))
+        self._record = with_lost_exit(EngineRecord.read_or_new(settings.run_dir / EngineRecord.FILE))
         self._gpus = GpuWatch()
         self._hold = ModelHold(settings.run_dir, settings.model_cache)
         self._compiled: dict[str, str] = {}
@@ -56,7 +49,7 @@ class Lifetime:
     def run(self) -> int:
         """Raises OSError where nothing can be written, and BadDocumentError for an unusable safe set."""
         self._begin_start()
-        write_document(self._settings.run_dir / ENGINE_FILE, self._record.to_json())
+        self._record.write(self._settings.run_dir / EngineRecord.FILE)
         rejection = self._hold.take() or self._check_model()
         if rejection:
             return self._reject(rejection)
@@ -127,12 +120,12 @@ class Lifetime:
 
     def _serve(self, supervisor: Supervisor, taken: HandOver) -> Exit | Incident:
         """Run the engine until it ends or has an incident. Raises OSError where the flags cannot be written down."""
-        write_document(self._settings.run_dir / EFFECTIVE_FILE, taken.effective.to_json())
+        taken.effective.write(self._settings.run_dir / EffectiveFlags.FILE)
         _tell(taken)
         command = (self._settings.command, *self._arguments, *_of_the_server(self._arguments), *taken.flags.words)
         environment = {name: value for name, value in os.environ.items() if name not in taken.flags.unset}
         environment.update(self._compiled)
-        environment.update(taken.flags.env)
+        environment.update(taken.flags.variables)
         say("starting the engine", command=list(command))
         try:
             pid = supervisor.start(command, environment)
@@ -144,7 +137,7 @@ class Lifetime:
         watch = Watch(
             self._record.run,
             supervisor.progress,
-            self._settings.run_dir / SUSPICION_FILE,
+            self._settings.run_dir / Suspicion.FILE,
             self._gpus,
             hang_seconds=self._settings.hang_seconds,
         )
@@ -158,9 +151,9 @@ class Lifetime:
 
         return supervisor.wait(look)
 
-    def _is_last_resort(self, flags: Flags) -> bool:
+    def _is_last_resort(self, flags: FlagSet) -> bool:
         """There is nothing safer to start with: the user may have forced what is in force."""
-        return self._record.incident is not None or flags.same_effect(Flags.parse(self._settings.fallback))
+        return self._record.incident is not None or flags.same_effect(FlagSet.parse_text(self._settings.fallback))
 
     def _recover(self, supervisor: Supervisor, incident: Incident) -> Exit:
         """Written down before anything is done, so that whatever comes between, the next start takes the safe set."""
@@ -186,7 +179,7 @@ class Lifetime:
         """A record that cannot be written is no reason to leave an engine that runs without its first process."""
         self._record = replace(self._record, **changes)
         try:
-            write_document(self._settings.run_dir / ENGINE_FILE, self._record.to_json())
+            self._record.write(self._settings.run_dir / EngineRecord.FILE)
         except OSError as error:
             say("engine.json not written", error=str(error), remedy="look at the volume behind FLASH_RUN_DIR")
 
@@ -194,7 +187,7 @@ class Lifetime:
 class _Judgement:
     """What a fault of one run leads to: an incident, or, where its flags are safe already, a line in the log."""
 
-    def __init__(self, watch: Watch, flags: Flags, *, last_resort: bool) -> None:
+    def __init__(self, watch: Watch, flags: FlagSet, *, last_resort: bool) -> None:
         self._watch = watch
         self._flags = flags
         self._last_resort = last_resort
@@ -212,8 +205,8 @@ class _Judgement:
             fault.signature,
             fault.detail,
             now(),
-            row=str(self._flags.document.get("row") or ""),
-            flags=self._flags.spoken,
+            row=self._flags.row,
+            flags=self._flags.spelled,
             evidence=fault.evidence,
         )
 
@@ -248,9 +241,9 @@ def _of_the_server(arguments: Sequence[str]) -> tuple[str, ...]:
 
 def _tell(taken: HandOver) -> None:
     """The flags in force belong in the log, with their reasons: it is the first place people look."""
-    say(
-        "flags taken", origin=taken.effective.origin, detail=taken.effective.detail, row=taken.flags.document.get("row")
-    )
-    for item in [*taken.flags.document["args"], *taken.flags.document["env"]]:
-        flag = item.get("value") if "name" not in item else f"{item['name']}={item['value']}"
-        say("flag", flag=flag, source=item.get("source"), reason=item.get("reason"))
+    effective, flags = taken.effective, taken.flags
+    say("flags taken", origin=effective.origin, detail=effective.detail, row=flags.row)
+    for argument in flags.args:
+        say("flag", flag=argument.value, source=argument.source, reason=argument.reason)
+    for variable in flags.env:
+        say("flag", flag=f"{variable.name}={variable.value}", source=variable.source, reason=variable.reason)

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from flash_engine.records import now
+from flash_contracts.document import now
 
 
 def say(event: str, **fields: object) -> None:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from flash_contracts.document import read_json, write_json
+from flash_contracts.engine_pod import CHECKPOINT_FILE
 from flash_engine.checkpoint.document import to_json
 from flash_engine.checkpoint.finding import Finding
 from flash_engine.checkpoint.inspection import Inspection, Speculation, inspect
 from flash_engine.checkpoint.source import open_model
 from flash_engine.launcher.log import say
-from flash_engine.records import CHECKPOINT_FILE, read_document, write_document
 
 REJECTED = 3
 """Exit code of a start that ended here."""
@@ -65,9 +66,9 @@ def check_model(arguments: Sequence[str], run_dir: Path, *, strict: bool) -> str
     found = inspect(
         lambda: open_model(asked.model, asked.revision), speculation=asked.speculation, any_model=not strict
     )
-    earlier = read_document(run_dir / CHECKPOINT_FILE) or {}
+    earlier = read_json(run_dir / CHECKPOINT_FILE) or {}
     found = replace(found, findings=(*found.findings, *_moved(found, earlier)))
-    write_document(run_dir / CHECKPOINT_FILE, to_json(found))
+    write_json(run_dir / CHECKPOINT_FILE, to_json(found))
     _tell(found)
     return "; ".join(finding.sentence for finding in found.refusals) or None
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from enum import IntEnum
 
-from flash_engine.records import PLUGIN_LINE
+from flash_contracts.engine_record import PLUGIN_LINE
 
 LAST_LINE_LIMIT = 200
 

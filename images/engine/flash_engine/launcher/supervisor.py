@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
+from flash_contracts.document import now
+from flash_contracts.engine_record import Exit, Incident
 from flash_engine.launcher.engine_run import EngineRun
 from flash_engine.launcher.progress import Progress
-from flash_engine.records import Exit, Incident, now
 
 COMMAND_NOT_FOUND = 127
 IDLE_SECONDS = 0.5

@@ -10,22 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flash_contracts.document import BadDocumentError
+from flash_contracts.engine_pod import Suspicion
+from flash_contracts.engine_record import FaultKind, Run
 from flash_engine.launcher.gpu_watch import GpuWatch
 from flash_engine.launcher.log import say
 from flash_engine.launcher.processes import crew_of
 from flash_engine.launcher.progress import Milestone, Progress
 from flash_engine.launcher.signature import Stillness, Vitals, evidence, signature
-from flash_engine.records import BadDocumentError, Suspicion
-
-Run = tuple[int | None, str | None]
 
 
 @dataclass(frozen=True)
 class Fault:
     """What is wrong with a run of the engine, and mended by a start with other flags if by anything."""
 
-    kind: str
-    """hang or corrupt."""
+    kind: FaultKind
     signature: str
     detail: str
     evidence: dict[str, Any]
@@ -51,7 +50,7 @@ class SuspicionFile:
 
     def _parse(self, text: bytes) -> Suspicion | None:
         try:
-            suspicion = Suspicion.parse(text)
+            suspicion = Suspicion.parse_text(text)
         except BadDocumentError as error:
             say("suspicion ignored", file=str(self._file), error=str(error))
             return None

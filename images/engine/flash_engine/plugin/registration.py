@@ -3,8 +3,8 @@
 import importlib.metadata
 import sys
 
+from flash_contracts.engine_record import PLUGIN_LINE
 from flash_engine.plugin.versions import require_supported
-from flash_engine.records import PLUGIN_LINE
 
 MODELS = {
     "DeepseekV4ForCausalLM": "StrictDeepseekV4",

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from flash_contracts.p2p_report import Outcome
 from flash_engine.probe.account import Account
-from flash_engine.probe.outcome import ArmResult, Outcome
+from flash_engine.probe.outcome import ArmResult
 
 LAST_WORDS_SECONDS = 2.0
 """A rank whose peer fails often says why only a moment later; and one that is done needs a moment to end."""

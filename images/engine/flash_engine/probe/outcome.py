@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
 
-Outcome: TypeAlias = Literal["healthy", "hang", "corrupt", "notPossible", "inconclusive"]
+from flash_contracts.p2p_report import ArmReport, Outcome
 
 EXIT_CODES: Mapping[Outcome, int] = {"healthy": 0, "hang": 3, "corrupt": 4, "notPossible": 5, "inconclusive": 6}
 
@@ -28,14 +27,14 @@ class ArmResult:
     stuck: tuple[int, ...] = ()
     """Processes that SIGKILL did not end."""
 
-    def to_json(self, detail_limit: int) -> dict[str, Any]:
-        return {
-            "arm": self.arm,
-            **({"kernel": plain(self.kernel, _NAME_LIMIT)} if self.kernel else {}),
-            "outcome": self.outcome,
-            **({"detail": plain(self.detail, detail_limit)} if self.detail and detail_limit else {}),
-            **({"micros": {str(size): time for size, time in self.micros.items()}} if self.micros else {}),
-        }
+    def reported(self, detail_limit: int) -> ArmReport:
+        return ArmReport(
+            arm=self.arm,
+            outcome=self.outcome,
+            detail=plain(self.detail, detail_limit) if detail_limit else "",
+            kernel=plain(self.kernel, _NAME_LIMIT),
+            micros=dict(self.micros),
+        )
 
 
 @dataclass(frozen=True)

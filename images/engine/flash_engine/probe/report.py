@@ -2,17 +2,15 @@
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from flash_contracts.p2p_report import P2pReport
 from flash_engine.probe.arms import WORLD
 from flash_engine.probe.outcome import ArmResult, Verdict, plain
 
-VERSION = 1
 LIMIT = 4000
 """Bytes. A kubelet cuts a termination message at 4096, and cut JSON is no JSON."""
 
@@ -37,20 +35,20 @@ class Report:
     @property
     def text(self) -> str:
         """JSON of at most LIMIT bytes; the arms' details give way."""
-        texts = [json.dumps(self.to_json(limit), separators=(",", ":")) for limit in _DETAIL_LIMITS]
+        texts = [self.document(limit).to_text() for limit in _DETAIL_LIMITS]
         return next((text for text in texts if len(text) <= LIMIT), texts[-1])
 
-    def to_json(self, detail_limit: int) -> dict[str, Any]:
-        return {
-            "version": VERSION,
-            "verdict": self.verdict.outcome,
-            "reason": plain(self.verdict.reason, _REASON_LIMIT),
-            "schema": schema(),
-            "driver": _name(self.driver),
-            "nccl": _name(next((arm.nccl for arm in self.arms if arm.nccl), None)),
-            "gpus": [_name(gpu) for gpu in self.gpus[:WORLD]],
-            "arms": [arm.to_json(detail_limit) for arm in self.arms],
-        }
+    def document(self, detail_limit: int) -> P2pReport:
+        nccl = next((arm.nccl for arm in self.arms if arm.nccl), None)
+        return P2pReport(
+            verdict=self.verdict.outcome,
+            reason=plain(self.verdict.reason, _REASON_LIMIT),
+            schema=schema(),
+            driver=_name(self.driver) if self.driver is not None else None,
+            nccl=_name(nccl) if nccl is not None else None,
+            gpus=tuple(_name(gpu) for gpu in self.gpus[:WORLD]),
+            arms=tuple(arm.reported(detail_limit) for arm in self.arms),
+        )
 
 
 def write_in_place(text: str, file: Path) -> None:
@@ -71,5 +69,5 @@ def schema(folder: Path = Path(__file__).parent) -> str:
     return f"v1-{digest.hexdigest()[:6]}"
 
 
-def _name(text: str | None) -> str | None:
-    return None if text is None else plain(text, _NAME_LIMIT)
+def _name(text: str) -> str:
+    return plain(text, _NAME_LIMIT)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from flash_contracts.p2p_report import Outcome
 from flash_engine.probe.arms import ARMS, WITHOUT_PEER_TO_PEER, WORLD
-from flash_engine.probe.outcome import ArmResult, Outcome, Verdict, shortened
+from flash_engine.probe.outcome import ArmResult, Verdict, shortened
 
 DETAIL_LIMIT = 240
 """Characters of an arm's detail that fit into the reason."""

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from flash_contracts.names import LABEL_PREFIX, P2P_REPORT_ANNOTATION
+from flash_contracts.node_facts import DRIVER_LABELS, P2P_VERDICTS, PRODUCT_LABEL
 from flash_node.dump import BadDumpError, NodeDump
 from flash_node.labeller.cluster import ClusterError, connect, node_name
 from flash_node.labels import NodeState
@@ -15,8 +17,6 @@ from flash_node.sysfs import SYS
 from flash_node.topology.drawing import svg_of
 from flash_node.topology.text import WIDTH, text_of
 from flash_node.topology.view import view_of
-from flash_operator.api.names import LABEL_PREFIX, P2P_REPORT_ANNOTATION
-from flash_operator.core.nodes import DRIVER_LABELS, P2P_VERDICTS, PRODUCT_LABEL
 
 NOTHING_READ, BAD_USAGE = 1, 2
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
+from flash_contracts.names import LABEL_PREFIX, P2P_LABEL
 from flash_node.dump import Pair
 from flash_node.topology.boxes import Box, boxes_of
 from flash_node.topology.text import headline, row_words
 from flash_node.topology.view import View, flag_lines
-from flash_operator.api.names import LABEL_PREFIX, P2P_LABEL
 
 MARGIN = 24.0
 LINE = 17.0

@@ -6,15 +6,15 @@ Labels and flags come from the code that the labeller and the operator run, so t
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from flash_contracts.flags.derivation import derive
+from flash_contracts.flags.flag_set import FlagSet
+from flash_contracts.flags.interconnect import DefaultInterconnect
+from flash_contracts.flags.table import TABLE, Row
+from flash_contracts.names import LABEL_PREFIX, P2P_LABEL, P2P_REPORT_ANNOTATION
+from flash_contracts.node_facts import TESTED, UNKNOWN, NodeFacts
 from flash_node.assessment import Assessment, assess, iommu_of, link_of, p2p_of
 from flash_node.dump import Gpu, NodeDump, Pair
 from flash_node.labels import NodeState, verdict_stands, wanted_labels
-from flash_operator.api.names import LABEL_PREFIX, P2P_LABEL, P2P_REPORT_ANNOTATION
-from flash_operator.api.v1alpha1 import InterconnectSpec
-from flash_operator.core.flags.derivation import derive
-from flash_operator.core.flags.flag_set import FlagSet
-from flash_operator.core.flags.table import TABLE, Row
-from flash_operator.core.nodes import TESTED, UNKNOWN, NodeFacts
 
 Tree = dict[str, dict[str, list[Gpu]]]
 """NUMA node, then root complex, then cards."""
@@ -62,7 +62,7 @@ def view_of(dump: NodeDump, assumed: str | None = None) -> View:
     report = dump.probe_report if not state.managed or verdict_stands(state, found) else None
     annotations = {P2P_REPORT_ANNOTATION: report} if report else {}
     facts = NodeFacts.from_node({"metadata": {"name": dump.node, "labels": labels, "annotations": annotations}})
-    flags = derive(facts, InterconnectSpec(), {})
+    flags = derive(facts, DefaultInterconnect(), {})
     ours = {n.removeprefix(LABEL_PREFIX): value for n, value in sorted(labels.items()) if n.startswith(LABEL_PREFIX)}
     return View(dump, found, ours, flags, TABLE[flags.row], (*found.warnings, *facts.warnings), assumed)
 

@@ -7,7 +7,8 @@ two-GPU pod, and a new node needs no label before it can be used.
 
 import json
 
-from flash_operator.api.names import (
+from flash_contracts.flags import derive
+from flash_contracts.names import (
     ENGINE_FLAGS_ANNOTATION,
     FLOOR_ANNOTATION,
     LABEL_PREFIX,
@@ -15,7 +16,6 @@ from flash_operator.api.names import (
 )
 from flash_operator.api.v1alpha1 import FlashDeployment, InterconnectSpec
 from flash_operator.core.engine_args import PORT, TENSOR_PARALLEL_SIZE, vllm_arguments
-from flash_operator.core.flags import derive
 from flash_operator.core.model_source import RUN_DIR, ModelSource
 from flash_operator.core.observed import PlanSettings, RawObject
 from flash_operator.core.pod_template import merge
@@ -160,7 +160,7 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
             {"name": "FLASH_ENGINE_URL", "value": ENGINE_URL},
             # A Custom engine may serve any model.
             {"name": "FLASH_MODEL_CHECK", "value": "files" if flash.spec.engine.profile == "Custom" else "strict"},
-            {"name": "FLASH_FALLBACK_FLAGS", "value": fallback.to_annotation()},
+            {"name": "FLASH_FALLBACK_FLAGS", "value": fallback.to_text()},
             {"name": "XDG_CACHE_HOME", "value": CACHE_DIR},
             *source.environment,
             *[{"name": name, "value": value} for name, value in env.items()],

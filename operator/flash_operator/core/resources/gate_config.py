@@ -6,13 +6,20 @@ they already measured, instead of restarting 149 GiB of weights.
 
 import json
 
+from flash_contracts.gate_config import (
+    FILE,
+    DecodeTest,
+    ExpectedSpeculation,
+    GateConfig,
+    GoldenQuestion,
+    ServingWatch,
+    StartupBudget,
+)
 from flash_operator.api.rules import GOLDEN_ANSWER_TOKENS
-from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec
+from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec, GoldenSpec, ServingSpec
 from flash_operator.core.engine_args import max_sequences
 from flash_operator.core.observed import RawObject
 from flash_operator.core.resources.identity import metadata
-
-GATE_FILE = "gate.json"
 
 CHECKPOINT_GIB = 149
 """DeepSeek-V4-Flash: 46 shards, 148.66 GiB."""
@@ -36,7 +43,7 @@ def gate_config(flash: FlashDeployment) -> RawObject:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(flash, gate_config_name(flash)),
-        "data": {GATE_FILE: json.dumps(gate_document(flash.spec), indent=2, sort_keys=True)},
+        "data": {FILE: json.dumps(gate_settings(flash.spec).to_json(), indent=2, sort_keys=True)},
     }
 
 
@@ -44,11 +51,11 @@ def startup_seconds(spec: FlashSpec) -> int:
     return spec.readiness.startup_timeout_seconds or STARTUP_SECONDS
 
 
-def _startup_budget(spec: FlashSpec) -> RawObject | None:
+def _startup_budget(spec: FlashSpec) -> StartupBudget | None:
     """None where the user said how long it may take."""
     if spec.readiness.startup_timeout_seconds is not None:
         return None
-    return {"baseSeconds": STARTUP_BASE_SECONDS, "secondsPerGibibyte": STARTUP_SECONDS_PER_GIB}
+    return StartupBudget(base_seconds=STARTUP_BASE_SECONDS, seconds_per_gibibyte=STARTUP_SECONDS_PER_GIB)
 
 
 def _plugin_required(spec: FlashSpec) -> bool:
@@ -57,38 +64,50 @@ def _plugin_required(spec: FlashSpec) -> bool:
     return spec.engine.profile != "Custom" and not chosen
 
 
-def gate_document(spec: FlashSpec) -> RawObject:
-    """What `flash_engine.gate` reads; both sides keep to the same document (docs/architecture.md)."""
+def gate_settings(spec: FlashSpec) -> GateConfig:
+    return GateConfig(
+        model=spec.model.served_names[0],
+        speculation=ExpectedSpeculation(
+            expected=spec.speculation.method != "Disabled", tokens=spec.speculation.drafted_tokens
+        ),
+        plugin_required=_plugin_required(spec),
+        golden=_question(spec.readiness.golden),
+        decode=_decode_test(spec),
+        floor_from=spec.readiness.floor,
+        serving=_serving_watch(spec.readiness.serving),
+        min_acceptance_percent=spec.readiness.min_acceptance_percent,
+        max_first_token_millis=spec.readiness.max_first_token_millis,
+        startup_timeout_seconds=startup_seconds(spec),
+        startup_budget=_startup_budget(spec),
+        request_timeout_seconds=spec.readiness.request_timeout_seconds,
+        retry_seconds=spec.readiness.retry_seconds,
+    )
+
+
+def _question(golden: GoldenSpec) -> GoldenQuestion:
+    return GoldenQuestion(
+        kind="chat" if golden.kind == "Chat" else "completion",
+        prompt=golden.prompt,
+        expect=golden.expected,
+        max_tokens=GOLDEN_ANSWER_TOKENS,
+    )
+
+
+def _decode_test(spec: FlashSpec) -> DecodeTest:
     readiness = spec.readiness
-    return {
-        "version": 1,
-        "model": spec.model.served_names[0],
-        "speculation": {"expected": spec.speculation.method != "Disabled", "tokens": spec.speculation.drafted_tokens},
-        "pluginRequired": _plugin_required(spec),
-        "golden": {
-            "kind": readiness.golden.kind.lower(),
-            "prompt": readiness.golden.prompt,
-            "expect": readiness.golden.expected,
-            "maxTokens": GOLDEN_ANSWER_TOKENS,
-        },
-        "decode": {
-            "minTokensPerSecond": readiness.min_decode_tokens_per_second,
-            "prompt": DECODE_PROMPT,
-            "tokens": readiness.decode_tokens,
-            "samples": readiness.samples,
-            "streams": max_sequences(spec.engine) if readiness.streams == "Full" else 1,
-        },
-        "floorFrom": readiness.floor,
-        "serving": {
-            "watchSeconds": readiness.serving.watch_seconds,
-            "tolerancePercent": readiness.serving.tolerance_percent,
-            "stallSeconds": readiness.serving.stall_seconds,
-            "onDegraded": readiness.serving.on_degraded,
-        },
-        "minAcceptancePercent": readiness.min_acceptance_percent,
-        "maxFirstTokenMillis": readiness.max_first_token_millis,
-        "startupTimeoutSeconds": startup_seconds(spec),
-        "startupBudget": _startup_budget(spec),
-        "requestTimeoutSeconds": readiness.request_timeout_seconds,
-        "retrySeconds": readiness.retry_seconds,
-    }
+    return DecodeTest(
+        min_tokens_per_second=readiness.min_decode_tokens_per_second,
+        prompt=DECODE_PROMPT,
+        tokens=readiness.decode_tokens,
+        samples=readiness.samples,
+        streams=max_sequences(spec.engine) if readiness.streams == "Full" else 1,
+    )
+
+
+def _serving_watch(serving: ServingSpec) -> ServingWatch:
+    return ServingWatch(
+        watch_seconds=serving.watch_seconds,
+        tolerance_percent=serving.tolerance_percent,
+        stall_seconds=serving.stall_seconds,
+        on_degraded=serving.on_degraded,
+    )

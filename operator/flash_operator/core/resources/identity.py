@@ -1,6 +1,6 @@
 """Names, labels and ownership that all children share."""
 
-from flash_operator.api.names import API_VERSION, DEPLOYMENT_LABEL, FIELD_MANAGER, KIND
+from flash_contracts.names import API_VERSION, DEPLOYMENT_LABEL, FIELD_MANAGER, KIND
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed import RawObject
 

@@ -8,7 +8,7 @@ and the kernels that will run.
 import hashlib
 from dataclasses import dataclass
 
-from flash_operator.api.names import FIELD_MANAGER, MANAGED_BY_LABEL, PROBE_LABEL
+from flash_contracts.names import FIELD_MANAGER, MANAGED_BY_LABEL, PROBE_LABEL
 from flash_operator.core.engine_args import TENSOR_PARALLEL_SIZE
 from flash_operator.core.observed import RawObject
 from flash_operator.core.resources.restricted import container_security, pod_security

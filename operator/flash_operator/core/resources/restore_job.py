@@ -7,8 +7,8 @@ Job may be made again at any time; a user's mistake (exit code 1) ends it at onc
 import hashlib
 import json
 
+from flash_contracts.names import FIELD_MANAGER, MANAGED_BY_LABEL, RESTORE_KEY_ANNOTATION, RESTORE_LABEL
 from flash_operator.api.model_spec import RestoreMtpSpec
-from flash_operator.api.names import FIELD_MANAGER, MANAGED_BY_LABEL, RESTORE_KEY_ANNOTATION, RESTORE_LABEL
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.model_source import MODEL_PATH, ClaimFolder, ModelSource
 from flash_operator.core.observed import PlanSettings, RawObject

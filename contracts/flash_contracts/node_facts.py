@@ -5,11 +5,11 @@ concerns us.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from flash_operator.api.names import (
+from flash_contracts.names import (
     CARDS_LABEL,
     DRIVER_LABEL,
     LABEL_PREFIX,
@@ -18,8 +18,7 @@ from flash_operator.api.names import (
     P2P_DRIVER_LABEL,
     P2P_REPORT_ANNOTATION,
 )
-from flash_operator.core.observed import RawObject
-from flash_operator.core.probe_report import ArmTimes, ProbeReport
+from flash_contracts.p2p_report import ArmTimes, P2pReport
 
 T = TypeVar("T")
 
@@ -86,7 +85,7 @@ class NodeFacts:
     """Label values that were not understood, in words."""
 
     @classmethod
-    def from_node(cls, raw: RawObject) -> "NodeFacts":
+    def from_node(cls, raw: Mapping[str, Any]) -> "NodeFacts":
         """Read a raw Node. Never raises for what a label may contain."""
         labels: dict[str, str] = raw["metadata"].get("labels") or {}
         known, warnings = _vocabulary(labels)
@@ -132,9 +131,9 @@ def _vocabulary(labels: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     return known, warnings
 
 
-def _arm_times(raw: RawObject) -> ArmTimes | None:
+def _arm_times(raw: Mapping[str, Any]) -> ArmTimes | None:
     text = (raw["metadata"].get("annotations") or {}).get(P2P_REPORT_ANNOTATION)
-    return ProbeReport.parse(text).arm_times if text else None
+    return P2pReport.of_text(text).arm_times if text else None
 
 
 def _formed(
@@ -159,6 +158,6 @@ def _numa_nodes(label: str) -> tuple[int, ...] | None:
     return tuple(int(node) for node in label.split("-")) if NUMA_NODES.fullmatch(label) else None
 
 
-def _gpus(raw: RawObject) -> int:
+def _gpus(raw: Mapping[str, Any]) -> int:
     amount = str(raw.get("status", {}).get("allocatable", {}).get("nvidia.com/gpu", "0"))
     return int(amount) if amount.isdigit() else 0

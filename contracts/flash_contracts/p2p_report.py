@@ -1,13 +1,14 @@
-"""What `flash-probe` found on a node, as it stands in its termination message and in an annotation of the node.
+"""What the test of a node's links found: the termination message of its Job, and an annotation of the node.
 
-The probe (images/engine/flash_engine/probe) is of the engine's image and may be older or newer than this operator, so
-reading it never fails: a report that makes no sense is an inconclusive one.
+Of one engine image, so that it may be older or newer than the operator that reads it.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from flash_contracts.document import BadDocumentError, Document
+
+Outcome: TypeAlias = Literal["healthy", "hang", "corrupt", "notPossible", "inconclusive"]
 
 DECODE_BYTES = (8192, 16384, 65536, 262144)
 """Sizes that decoding all-reduces: one to 32 tokens of 4096 hidden values in bf16."""
@@ -25,21 +26,24 @@ class ArmTimes:
     nccl_p2p_off: float | None
 
 
-class Arm(BaseModel):
+@dataclass(frozen=True)
+class ArmReport(Document):
     """One way to all-reduce.
 
     `ncclP2pOff`, `nccl` as it is, `ncclP2p` (at every level: what NCCL does by itself depends on the CPU's vendor), and
     `peer` (writes and polls, as custom all-reduce does).
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    OMITS_DEFAULTS: ClassVar[bool] = True
 
     arm: str
     outcome: str
+    """An `Outcome`."""
     detail: str = ""
     kernel: str = ""
     """Of the peer arm: whose kernel ran. Times of another kernel than vLLM's say nothing about vLLM's."""
-    micros: dict[int, float] = {}
+    micros: dict[int, float] = field(default_factory=dict)
+    """Microseconds of one all-reduce, by its bytes."""
 
     @property
     def decode_micros(self) -> float | None:
@@ -49,27 +53,32 @@ class Arm(BaseModel):
         return round(sum(self.micros[size] for size in DECODE_BYTES), 1)
 
 
-class ProbeReport(BaseModel):
-    """One run of the probe."""
+@dataclass(frozen=True)
+class P2pReport(Document):
+    """One run of the test."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    IS_VERSIONED: ClassVar[bool] = True
+    WRITER: ClassVar[str] = "flash-probe"
+    READERS: ClassVar[tuple[str, ...]] = ("operator",)
 
-    verdict: Literal["healthy", "hang", "corrupt", "notPossible", "inconclusive"]
+    verdict: Outcome
     reason: str = ""
-    # Named here, for a model has a method of that name.
-    probe: str = Field(default="", alias="schema")
+    schema: str = ""
+    """Names the test itself: another one may find something else."""
     driver: str | None = None
     nccl: str | None = None
-    arms: tuple[Arm, ...] = ()
+    gpus: tuple[str, ...] = ()
+    """The UUIDs of the GPUs that were tested, in the order of the ranks."""
+    arms: tuple[ArmReport, ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> "ProbeReport":
-        """Read a report; anything else is told as inconclusive, with the words that were there instead."""
+    def of_text(cls, text: str) -> "P2pReport":
+        """Read a report; anything else is an inconclusive one, with what was there instead."""
         try:
-            return cls.model_validate_json(text)
-        except ValidationError:
-            said = " ".join(text.split())[:200]
-            return cls(verdict="inconclusive", reason=f"the probe left no report; its last words: {said or 'none'}")
+            return cls.parse_text(text)
+        except BadDocumentError:
+            found = " ".join(text.split())[:200]
+            return cls("inconclusive", f"the probe left no report; its last words: {found or 'none'}")
 
     @property
     def arm_times(self) -> ArmTimes:

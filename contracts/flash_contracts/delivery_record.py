@@ -1,12 +1,10 @@
 """`delivery.json`: how far the model's way into the pod has come."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, ClassVar, Literal
 
-from flash_engine.records import VERSION, now, read_document
+from flash_contracts.document import Document, now
 
-DELIVERY_FILE = "delivery.json"
 GIB = 1 << 30
 
 Phase = Literal["Resolving", "Waiting", "Downloading", "Verifying", "Unpacking", "Complete", "Failed"]
@@ -15,8 +13,16 @@ what it is."""
 
 
 @dataclass(frozen=True)
-class DeliveryRecord:
-    """Sizes in bytes. `message` is for people, the figures are for programs."""
+class DeliveryRecord(Document):
+    """Sizes in bytes. `message` is for people, the figures are for programs.
+
+    flash-fetch writes it; the gate reads it, and hands it on in its result.
+    """
+
+    FILE: ClassVar[str] = "delivery.json"
+    IS_VERSIONED: ClassVar[bool] = True
+    WRITER: ClassVar[str] = "flash-fetch"
+    READERS: ClassVar[tuple[str, ...]] = ("flash-fetch", "gate", "operator")
 
     phase: Phase = "Resolving"
     source: str = ""
@@ -63,57 +69,8 @@ class DeliveryRecord:
         return f" at {size_told(self.bytes_per_second)}/s, {time_told(self.eta_seconds)} left"
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "version": VERSION,
-            "phase": self.phase,
-            "source": self.source,
-            "commit": self.commit,
-            "bytes": self.bytes,
-            "totalBytes": self.total_bytes,
-            "neededBytes": self.needed_bytes,
-            "bytesPerSecond": None if self.bytes_per_second is None else round(self.bytes_per_second),
-            "etaSeconds": self.eta_seconds,
-            "message": self.told,
-            "failure": self.failure,
-            "warning": self.warning,
-            "attempts": self.attempts,
-            "at": self.at,
-        }
-
-    @classmethod
-    def read(cls, path: Path) -> "DeliveryRecord | None":
-        """None where there is none, or none that makes sense."""
-        raw = read_document(path)
-        try:
-            return cls.parse(raw) if raw else None
-        except (KeyError, TypeError, ValueError):
-            return None
-
-    @classmethod
-    def parse(cls, raw: dict[str, Any]) -> "DeliveryRecord":
-        """Raises ValueError, TypeError or KeyError for what is no record."""
-        phase = raw["phase"]
-        if phase not in get_args(Phase):
-            raise ValueError(f"{phase!r} is no phase of a delivery")
-        rate = raw.get("bytesPerSecond")
-        return cls(
-            phase=cast("Phase", phase),
-            source=str(raw.get("source") or ""),
-            commit=_text_or_none(raw.get("commit")),
-            bytes=int(raw.get("bytes", 0)),
-            total_bytes=int(raw.get("totalBytes", 0)),
-            needed_bytes=int(raw.get("neededBytes", 0)),
-            bytes_per_second=None if rate is None else float(rate),
-            message=str(raw.get("message") or ""),
-            failure=_text_or_none(raw.get("failure")),
-            warning=_text_or_none(raw.get("warning")),
-            attempts=int(raw.get("attempts", 0)),
-            at=str(raw.get("at") or ""),
-        )
-
-
-def _text_or_none(value: object) -> str | None:
-    return None if value is None else str(value)
+        """With the sentence and the time left as they follow from the figures."""
+        return {**super().to_json(), "message": self.told, "etaSeconds": self.eta_seconds}
 
 
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": GIB}

@@ -7,7 +7,7 @@ only, G a guess that the smoke test must confirm. Where a row's evidence comes f
 from dataclasses import dataclass
 from typing import Literal
 
-from flash_operator.core.nodes import DRIVER_REFUSED, UNKNOWN, NodeFacts
+from flash_contracts.node_facts import DRIVER_REFUSED, UNKNOWN, NodeFacts
 
 SEARCHED_GIGABYTES_PER_SECOND = 18.0
 """NCCL on sm_100 and later does not search for paths slower than this and falls back to a simple order

@@ -1,8 +1,8 @@
-"""The derivation table as docs/topology.md shows it: `python -m flash_operator.core.flags.markdown`."""
+"""The derivation table as docs/topology.md shows it: `python -m flash_contracts.flags.markdown`."""
 
 import sys
 
-from flash_operator.core.flags.table import TABLE, Row
+from flash_contracts.flags.table import TABLE, Row
 
 HEAD = (
     "| row | link | verdict | custom all-reduce | NCCL | evidence | why |",

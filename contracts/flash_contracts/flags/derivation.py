@@ -8,12 +8,12 @@ sets of them are safe: NCCL_P2P_DISABLE=1 alone boots and then hangs in vLLM's o
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flash_operator.api.v1alpha1 import InterconnectSpec
-from flash_operator.core.flags.choice import Choice, choose
-from flash_operator.core.flags.flag_set import Conflict, FlagArg, FlagEnv, FlagSet, Source
-from flash_operator.core.flags.nccl_variables import P2P_DISABLE, P2P_LEVEL, p2p_is_off, why_unsafe
-from flash_operator.core.flags.table import Row, classify, impossible_link
-from flash_operator.core.nodes import NodeFacts
+from flash_contracts.flags.choice import Choice, choose
+from flash_contracts.flags.flag_set import Conflict, FlagArg, FlagEnv, FlagSet, Source
+from flash_contracts.flags.interconnect import Interconnect
+from flash_contracts.flags.nccl_variables import P2P_DISABLE, P2P_LEVEL, p2p_is_off, why_unsafe
+from flash_contracts.flags.table import Row, classify, impossible_link
+from flash_contracts.node_facts import NodeFacts
 
 DISABLE_CUSTOM_ALL_REDUCE = "--disable-custom-all-reduce"
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
@@ -50,7 +50,7 @@ class _Draft:
     def arg(self, value: str, source: Source, reason: str) -> None:
         self.args[value] = FlagArg(value, source, reason)
 
-    def var(self, name: str, value: str, source: Source, reason: str) -> None:
+    def var(self, name: str, value: str, source: str, reason: str) -> None:
         self.env[name] = FlagEnv(name, value, source, reason)
 
     def conflict(self, reason: str, message: str) -> None:
@@ -65,7 +65,7 @@ class _Draft:
         return FlagSet(self.row.name, tuple(self.args.values()), env, tuple(self.unset), tuple(self.conflicts))
 
 
-def derive(facts: NodeFacts | None, interconnect: InterconnectSpec, engine_env: Mapping[str, str]) -> FlagSet:
+def derive(facts: NodeFacts | None, interconnect: Interconnect, engine_env: Mapping[str, str]) -> FlagSet:
     """The flags for an engine on this node; `None` stands for a node of which nothing is known (the safe set).
 
     `engine_env` is the environment that the user gives the engine; it is looked at, and never copied.
@@ -92,7 +92,7 @@ def derive(facts: NodeFacts | None, interconnect: InterconnectSpec, engine_env: 
     return draft.finished()
 
 
-def _source_of(facts: NodeFacts | None, interconnect: InterconnectSpec) -> Source:
+def _source_of(facts: NodeFacts | None, interconnect: Interconnect) -> Source:
     if facts is None:
         return "fallback"
     if facts.p2p in ("verified", "hang", "corrupt"):
@@ -140,7 +140,7 @@ def _bind(draft: _Draft, facts: NodeFacts, binding: str) -> None:
     draft.arg(f"--numa-bind-nodes {' '.join(nodes)}", "label", reason)
 
 
-def _overrides(draft: _Draft, facts: NodeFacts | None, interconnect: InterconnectSpec) -> None:
+def _overrides(draft: _Draft, facts: NodeFacts | None, interconnect: Interconnect) -> None:
     """What the user says wins, and is contradicted aloud where a verdict speaks against it."""
     if interconnect.nccl_profile == "PcieLowLatency":
         for name, value in PCIE_LOW_LATENCY.items():
@@ -180,7 +180,7 @@ def _contradict(draft: _Draft, facts: NodeFacts | None, reason: str, wish: str, 
     )
 
 
-def _close(draft: _Draft, interconnect: InterconnectSpec, engine_env: Mapping[str, str]) -> None:
+def _close(draft: _Draft, interconnect: Interconnect, engine_env: Mapping[str, str]) -> None:
     """Make the set whole: peer-to-peer off means off everywhere, and custom all-reduce on rules out what breaks it."""
     if draft.p2p_is_off:
         _close_without_p2p(draft, interconnect)
@@ -193,7 +193,7 @@ def _close(draft: _Draft, interconnect: InterconnectSpec, engine_env: Mapping[st
         )
 
 
-def _close_without_p2p(draft: _Draft, interconnect: InterconnectSpec) -> None:
+def _close_without_p2p(draft: _Draft, interconnect: Interconnect) -> None:
     """However the user has spelt it, or by which of NCCL's two variables."""
     said = next(draft.env[name] for name in (P2P_DISABLE, P2P_LEVEL) if name in draft.env)
     if interconnect.custom_all_reduce == "Enabled":

@@ -6,8 +6,8 @@ Measured times overrule the table only by more than `MARGIN`, since two runs of 
 
 from dataclasses import dataclass
 
-from flash_operator.core.flags.table import Row
-from flash_operator.core.probe_report import ArmTimes
+from flash_contracts.flags.table import Row
+from flash_contracts.p2p_report import ArmTimes
 
 MARGIN = 0.10
 """Three runs of the probe on one pair differed by 3 % in the arms with peer-to-peer, and once by 20 % in the one

@@ -1,16 +1,22 @@
-"""What the gate must hold the engine to: `gate.json`, written by the operator into a ConfigMap."""
+"""What the gate must hold the engine to: `gate.json`, which the operator writes into a ConfigMap.
+
+The only module of this package that needs pydantic. The launcher does not import it.
+"""
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
+from flash_contracts.document import VERSION
+
+FILE = "gate.json"
 GIB = 1 << 30
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bound = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class BadConfigError(ValueError):
@@ -21,14 +27,14 @@ class _Document(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
 
-class Speculation(_Document):
+class ExpectedSpeculation(_Document):
     """Whether drafts are expected."""
 
     expected: bool = True
     tokens: int = 1
 
 
-class Golden(_Document):
+class GoldenQuestion(_Document):
     """The question that must be answered right."""
 
     kind: Literal["chat", "completion"] = "chat"
@@ -47,7 +53,7 @@ class Golden(_Document):
         return expect
 
 
-class Decode(_Document):
+class DecodeTest(_Document):
     """What is timed, and the floor in tokens per second of one stream."""
 
     min_tokens_per_second: Bound
@@ -59,13 +65,13 @@ class Decode(_Document):
     """Requests at once in a last round that nothing is timed in: faults of kernels show under load first."""
 
 
-class Serving(_Document):
+class ServingWatch(_Document):
     """How an engine is watched that has passed."""
 
     watch_seconds: Seconds = 5
     windows: Annotated[int, Field(ge=1)] = 3
     """Bad looks in a row before anything is believed."""
-    tolerance_percent: Annotated[float, Field(ge=0, lt=100)] = 10
+    tolerance_percent: Annotated[int, Field(ge=0, lt=100)] | Annotated[float, Field(ge=0, lt=100)] = 10
     """How far below the floor traffic may be: users' prompts draft worse than the gate's."""
     stall_seconds: Seconds = 60
     """An engine with requests that makes no step for so long hangs."""
@@ -89,12 +95,15 @@ class LearnedFloor(_Document):
 class GateConfig(_Document):
     """The whole of gate.json. Floors may change while the pod runs; they re-judge and never re-measure."""
 
+    WRITER: ClassVar[str] = "operator"
+    READERS: ClassVar[tuple[str, ...]] = ("gate",)
+
     model: str
-    speculation: Speculation = Speculation()
+    speculation: ExpectedSpeculation = ExpectedSpeculation()
     plugin_required: bool = False
     """Whether the engine must have said that its vLLM plugin is active."""
-    golden: Golden
-    decode: Decode
+    golden: GoldenQuestion
+    decode: DecodeTest
     min_acceptance_percent: Bound = 40
     max_first_token_millis: Bound | None = None
     startup_timeout_seconds: Seconds = 3600
@@ -103,7 +112,7 @@ class GateConfig(_Document):
     request_timeout_seconds: Seconds = 120
     retry_seconds: Bound = 30
     floor_from: Literal["Fixed", "Learned"] = "Fixed"
-    serving: Serving = Serving()
+    serving: ServingWatch = ServingWatch()
     learned: LearnedFloor | None = None
     """Not in the file: it is the pod's own, and comes with its annotations."""
 
@@ -123,6 +132,10 @@ class GateConfig(_Document):
     @property
     def floor_origin(self) -> Literal["Fixed", "Learned"]:
         return "Learned" if self.floor > self.decode.min_tokens_per_second else "Fixed"
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of gate.json. What was left to its default is left out."""
+        return {"version": VERSION, **self.model_dump(by_alias=True, exclude_unset=True, exclude={"learned"})}
 
     @classmethod
     def read(cls, path: Path) -> "GateConfig":

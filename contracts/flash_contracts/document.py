@@ -1,0 +1,236 @@
+"""JSON documents as frozen dataclasses: the same class writes a document and reads it back.
+
+    @dataclass(frozen=True)
+    class Exit(Document):
+        code: int | None = None
+        last_lines: tuple[str, ...] = ()
+
+    Exit(1, ("out of memory",)).to_json()               {"code": 1, "lastLines": ["out of memory"]}
+    Exit.parse({"code": 1, "addedLater": True})         Exit(code=1, last_lines=())
+
+Keys are camelCase. Keys that the class does not know are ignored, so that a part may be older than the one that wrote;
+a missing key takes the field's default. A value of another type is refused with the key's path.
+"""
+
+import dataclasses
+import enum
+import json
+import os
+import types
+import typing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
+
+VERSION = 1
+
+KEY = "key"
+"""In a field's metadata: its key where that is not the field's name in camelCase."""
+FORMER_KEY = "former_key"
+"""In a field's metadata: the key that earlier releases wrote, read where the present one is missing."""
+LOCAL = "local"
+"""In a field's metadata: True for what stays where the document is made, and is neither written nor read."""
+
+
+class BadDocumentError(ValueError):
+    """A document that is not what it should be; the message says where and how."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """The base of every document and of its parts."""
+
+    IS_VERSIONED: ClassVar[bool] = False
+    """Whether it is written with `"version": 1`. One of another version is refused."""
+    WRITER: ClassVar[str] = ""
+    READERS: ClassVar[tuple[str, ...]] = ()
+    """The parts that write and read it, where it is a whole document. `hack/documents.py` lists them."""
+    OMITS_DEFAULTS: ClassVar[bool] = False
+    """Whether fields that have their default are left out, for documents that must be small."""
+
+    def to_json(self) -> dict[str, Any]:
+        version = {"version": VERSION} if self.IS_VERSIONED else {}
+        return {**version, **{_key(field): _written(getattr(self, field.name)) for field in self._written_fields()}}
+
+    def _written_fields(self) -> "list[dataclasses.Field[Any]]":
+        fields = _shared_fields(type(self))
+        return [field for field in fields if not (self.OMITS_DEFAULTS and getattr(self, field.name) == _default(field))]
+
+    def to_text(self) -> str:
+        """Compact JSON, the same bytes for the same document."""
+        return json.dumps(self.to_json(), separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def parse(cls, raw: object) -> Self:
+        """Read the parsed JSON. Raises BadDocumentError."""
+        return _read_document(cls, raw, "")
+
+    @classmethod
+    def parse_text(cls, text: str | bytes) -> Self:
+        """Raises BadDocumentError."""
+        try:
+            return cls.parse(json.loads(text))
+        except BadDocumentError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise BadDocumentError(f"not JSON: {error}") from error
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """None while there is no such file, or none that makes sense."""
+        try:
+            return cls.parse_text(path.read_bytes())
+        except (OSError, BadDocumentError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """As `write_json`. Raises OSError."""
+        write_json(path, self.to_json())
+
+
+def _shared_fields(cls: "type[Document]") -> "tuple[dataclasses.Field[Any], ...]":
+    return tuple(field for field in dataclasses.fields(cls) if not field.metadata.get(LOCAL))
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    """MISSING, which equals nothing, where it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _key(field: "dataclasses.Field[Any]") -> str:
+    head, *rest = field.name.split("_")
+    return field.metadata.get(KEY) or head + "".join(word.capitalize() for word in rest)
+
+
+def _written(value: Any) -> Any:
+    match value:
+        case Document():
+            return value.to_json()
+        case enum.Enum():
+            return value.value
+        case tuple() | list():
+            return [_written(item) for item in value]
+        case dict():
+            return {str(key): _written(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def now() -> str:
+    """The time as RFC 3339, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a file in one step: a reader sees the old content or the new, never half of one. Raises OSError."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(content, indent=1))
+    unfinished.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What is in the file, or None while it has no object that can be read."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+T = TypeVar("T", bound=Document)
+
+
+_TYPES: dict[type, dict[str, Any]] = {}
+
+
+def _types_of(cls: type) -> dict[str, Any]:
+    """The types of a class's fields; resolving them takes longer than reading a document."""
+    if cls not in _TYPES:
+        _TYPES[cls] = typing.get_type_hints(cls)
+    return _TYPES[cls]
+
+
+def _read_document(cls: type[T], raw: object, path: str) -> T:
+    if not isinstance(raw, dict):
+        raise BadDocumentError(f"{path or cls.__name__}: not an object")
+    version = raw.get("version", VERSION)
+    if cls.IS_VERSIONED and version != VERSION:
+        raise BadDocumentError(f"{path or cls.__name__}: version {version!r}, and this release reads {VERSION}")
+    known: dict[str, Any] = {}
+    for field in _shared_fields(cls):
+        key = _present_key(field, raw)
+        if key in raw:
+            known[field.name] = _read(_types_of(cls)[field.name], raw[key], f"{path}.{key}" if path else key)
+        elif _default(field) is dataclasses.MISSING:
+            raise BadDocumentError(f"{path}.{key} is missing" if path else f"{key} is missing")
+    try:
+        return cls(**known)
+    except BadDocumentError as error:
+        raise BadDocumentError(f"{path}: {error}" if path else str(error)) from error
+
+
+def _present_key(field: "dataclasses.Field[Any]", raw: dict[str, Any]) -> str:
+    key, former = _key(field), field.metadata.get(FORMER_KEY)
+    return str(former) if former in raw and key not in raw else key
+
+
+def _read(kind: Any, value: object, path: str) -> Any:  # noqa: PLR0911 - a return for each kind of field
+    """`value` as `kind`. Raises BadDocumentError."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (types.UnionType, typing.Union):
+        return _read_optional(arguments, value, path)
+    if origin is Literal:
+        return _one_of(arguments, value, path)
+    if origin is tuple:
+        return tuple(_read(arguments[0], item, f"{path}[{at}]") for at, item in enumerate(_a_list(value, path)))
+    if origin is dict:
+        return _read_dict(arguments, value, path)
+    if isinstance(kind, type) and issubclass(kind, Document):
+        return _read_document(kind, value, path)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return kind(_one_of([member.value for member in kind], value, path))
+    return _read_scalar(kind, value, path)
+
+
+def _read_optional(kinds: tuple[Any, ...], value: object, path: str) -> Any:
+    """The only unions that documents have are of a type and None."""
+    (kind,) = (kind for kind in kinds if kind is not types.NoneType)
+    return None if value is None else _read(kind, value, path)
+
+
+def _one_of(values: typing.Sequence[Any], value: object, path: str) -> Any:
+    if value not in values:
+        raise BadDocumentError(f"{path}: {value!r} is none of {', '.join(map(str, values))}")
+    return value
+
+
+def _a_list(value: object, path: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise BadDocumentError(f"{path}: {value!r} is not a list")
+    return value
+
+
+def _read_dict(kinds: tuple[Any, ...], value: object, path: str) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise BadDocumentError(f"{path}: {value!r} is not an object")
+    key_kind, item_kind = kinds
+    try:
+        keys = [key_kind(key) for key in value]
+    except ValueError as error:
+        raise BadDocumentError(f"{path}: {error}") from error
+    return {key: _read(item_kind, item, f"{path}.{key}") for key, item in zip(keys, value.values(), strict=True)}
+
+
+def _read_scalar(kind: type, value: object, path: str) -> Any:
+    """JSON has one kind of number, and Python counts True as one."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise BadDocumentError(f"{path}: {value!r} is not {_NAMES.get(kind, kind.__name__)}")
+    return cast("Any", value)
+
+
+_NAMES: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}

@@ -1,0 +1,136 @@
+"""`GET :9400/result`: one verdict of the gate, with everything it rests on. The operator repeats it in status.
+
+The gate is the judge: it latches its verdict without the operator. So what reads this tolerates a gate that is newer,
+older, or not there.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from flash_contracts.delivery_record import DeliveryRecord
+from flash_contracts.document import LOCAL, BadDocumentError, Document
+from flash_contracts.engine_pod import EffectiveFlags
+from flash_contracts.engine_record import EngineRecord
+
+
+@dataclass(frozen=True)
+class DecodeFigures(Document):
+    """What the gate measured: rates in tokens per second, times in milliseconds, shares in percent."""
+
+    decode_tokens_per_second: float
+    acceptance_percent: float | None = None
+    first_token_millis: float | None = None
+    tokens: int = 0
+    drafted: int | None = None
+    accepted: int | None = None
+    duration_millis: int = 0
+
+
+@dataclass(frozen=True)
+class SampleReport(Document):
+    """One timed stream."""
+
+    tokens: int
+    decode_tokens_per_second: float
+    first_token_millis: float
+    blocks: tuple[float | None, ...] = ()
+    """Tokens per second of its parts; None for a part that took no time that can be told."""
+    cut: bool = False
+    counted_tokens: int | None = None
+    foreign_requests: int | None = None
+    drafted: int | None = None
+    accepted: int | None = None
+
+
+@dataclass(frozen=True)
+class ConcurrentRoundReport(Document):
+    """The last round of a trial, with requests at once."""
+
+    streams: int
+    tokens_per_second: float
+    golden_answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrialReport(Document):
+    """What the figures rest on: a person must be able to judge again by hand."""
+
+    golden_answers: tuple[str, ...] | None = None
+    doubt: str | None = None
+    stalled: bool = False
+    samples: tuple[SampleReport, ...] = ()
+    crowd: ConcurrentRoundReport | None = None
+
+
+@dataclass(frozen=True)
+class WantedFigures(Document):
+    """What the gate held the engine to."""
+
+    decode_tokens_per_second: float | None = None
+    floor_origin: Literal["Fixed", "Learned"] | None = None
+    acceptance_percent: float | None = None
+    first_token_millis: float | None = None
+
+
+@dataclass(frozen=True)
+class DegradedReport(Document):
+    """A replica that passed, and fails while it serves."""
+
+    since: str
+    """Names its wish to be taken out of service."""
+    message: str = ""
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class ServingReport(Document):
+    """What became of a replica that passed."""
+
+    degraded: DegradedReport | None = None
+    quarantined: bool = False
+    hung: bool = False
+    draining: bool = False
+    decode_tokens_per_second: float | None = None
+    bad_windows: int = 0
+    still_seconds: float = 0.0
+    blind: str | None = None
+    """Why nothing is known of it: its counters cannot be read."""
+
+
+@dataclass(frozen=True)
+class GateResult(Document):
+    """One verdict. `passed` is what the pod's readiness probe answers."""
+
+    IS_VERSIONED: ClassVar[bool] = True
+    WRITER: ClassVar[str] = "gate"
+    READERS: ClassVar[tuple[str, ...]] = ("operator",)
+
+    reason: str
+    passed: bool
+    ready: bool = False
+    message: str = ""
+    checked_at: str | None = None
+    attempts: int = 0
+    measurement: DecodeFigures | None = None
+    trial: TrialReport | None = None
+    wanted: WantedFigures | None = None
+    serving: ServingReport = field(default_factory=ServingReport)
+    engine_healthy_at: str | None = None
+    gate_millis: float | None = None
+    effective: EffectiveFlags | None = None
+    engine: EngineRecord = field(default_factory=EngineRecord)
+    delivery: DeliveryRecord | None = None
+    reached: bool = field(default=True, metadata={LOCAL: True})
+    """False where the gate did not answer, so that the verdict is the operator's own guess."""
+
+    @classmethod
+    def of(cls, raw: object) -> "GateResult":
+        """Read a `/result` document; one that cannot be read is a verdict too, and never an exception."""
+        try:
+            return cls.parse(raw)
+        except BadDocumentError as error:
+            return cls("Inconclusive", passed=False, message=f"the gate's result could not be read: {error}")
+
+    @classmethod
+    def unreachable(cls, message: str) -> "GateResult":
+        return cls("EngineStarting", passed=False, message=f"the gate does not answer: {message}", reached=False)
