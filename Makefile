@@ -4,9 +4,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
+REPORTS := build/reports
+PYTEST = $(PYTHON) -m pytest --fixture-times=$(REPORTS)/fixtures.jsonl
 CLUSTER ?= local
 
-.PHONY: help setup check lint test demo demo-down images generate bench bench-gate cluster-up cluster-down clean-cache
+.PHONY: help setup check lint test test-long test-builds demo demo-down images generate bench bench-gate cluster-up cluster-down clean-cache
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -23,20 +25,35 @@ lint: setup ## Format, lint, types, layers
 	.venv/bin/lint-imports
 
 # What is costly is built before pytest starts: there it can show its progress, and no test waits for it.
-check: lint ## Lint, and every test that needs no root: unit, runtime, engine, chart, API server
-	$(PYTHON) -m local_cluster build --only etcd,kube-apiserver,kubectl,helm,pause,web,registry
-	$(PYTHON) -m torch_environments
-	./scripts/quantiser-tests -n 2 -m "not long"
-	$(PYTHON) -m pytest -m "not cluster and not images"
+check: lint ## Lint, types, layers, and the tests that need nothing built but helm (3 minutes)
+	$(PYTHON) -m local_cluster build --only helm
+	$(PYTEST) -n 3 --dist loadgroup -m check
 
-test: lint ## Everything CI runs: all tests, on the real local cluster too (root)
+test: lint test-builds ## Everything CI runs: all but the long tests, on the real local cluster too (root, 25 minutes)
+	mkdir -p $(REPORTS) && rm -f $(REPORTS)/*
+	$(PYTEST) -n 3 --dist loadgroup -m "not cluster and not images and not long" --junitxml=$(REPORTS)/processes.xml
+	./scripts/quantiser-tests -n 2 -m "not long" --junitxml=$(REPORTS)/quantiser.xml
+	$(PYTEST) -m "images and not cluster and not long" --junitxml=$(REPORTS)/images.xml
+	$(PYTEST) -n 6 --maxschedchunk=1 -m "cluster and not alone and not long" --junitxml=$(REPORTS)/cluster.xml
+	$(PYTEST) -m "cluster and alone and not long" --junitxml=$(REPORTS)/alone.xml
+
+test-long: lint test-builds ## Everything, every scenario with a real engine too; its result is kept in docs/testing.md
+	mkdir -p $(REPORTS) && rm -f $(REPORTS)/*
+	date +%s > $(REPORTS)/began
+	$(PYTEST) -n 3 --dist loadgroup -m "not cluster and not images" --junitxml=$(REPORTS)/processes.xml
+	./scripts/quantiser-tests -n 2 --junitxml=$(REPORTS)/quantiser.xml
+	$(PYTEST) -m "images and not cluster" --junitxml=$(REPORTS)/images.xml
+	$(PYTEST) -n 6 --maxschedchunk=1 -m "cluster and not alone" --junitxml=$(REPORTS)/cluster.xml
+	$(PYTEST) -m "cluster and alone" --junitxml=$(REPORTS)/alone.xml
+	$(PYTHON) hack/report_test_run.py $(REPORTS)/*.xml --record "make test-long" \
+	    --seconds $$(( $$(date +%s) - $$(cat $(REPORTS)/began) ))
+
+test-builds: setup ## Build what the tests need: programs, images, environments with torch (once; root)
 	$(PYTHON) -m local_cluster packages
 	$(PYTHON) -m local_cluster build
 	$(PYTHON) -m local_cluster free --wait 1800
 	$(PYTHON) -m image_builder all
 	$(PYTHON) -m torch_environments
-	./scripts/quantiser-tests -n 2 -m "not long"
-	$(PYTHON) -m pytest
 
 demo: setup ## Local cluster, images, chart, examples/tiny.yaml, one chat completion (CLUSTER=kind: on kind)
 	$(PYTHON) examples/demo.py --cluster $(CLUSTER)

@@ -29,6 +29,7 @@ class FixtureTimes:
     """Times every fixture's set-up, and its teardown by a finalizer on either side of its own."""
 
     def __init__(self, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
         self._target = target
         self._ends_began: dict[int, float] = {}
 

@@ -13,6 +13,8 @@ LEVELS = ("check", "test", "long")
 
 CHECKED = (
     "tests/unit",
+    "tests/contracts",
+    "tests/hack",
     "tests/node",
     "tests/probe",
     "tests/checkpoint",
