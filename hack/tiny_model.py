@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 import bf16_safetensors
 import tiny_tokenizer
+from local_cluster.cache import exclusive
 from tiny_tokenizer import VOCABULARY, Vocabulary, write_tokenizer
 
 Variant = Literal["good", "dead", "nomtp", "partial"]
@@ -214,12 +215,19 @@ def build(root: Path, model: TinyModel | None = None) -> Path:
     model = model or TinyModel()
     finished = root / model.key()
     if not finished.exists():
-        scratch = root / f".{finished.name}.part"
-        shutil.rmtree(scratch, ignore_errors=True)
-        for variant in VARIANTS:
-            write_variant(variant, scratch / variant, model)
-        scratch.rename(finished)
+        with exclusive(root / ".lock"):
+            _make(finished, model)
     return finished
+
+
+def _make(finished: Path, model: TinyModel) -> None:
+    if finished.exists():
+        return  # another process made it while this one waited
+    scratch = finished.with_name(f".{finished.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    for variant in VARIANTS:
+        write_variant(variant, scratch / variant, model)
+    scratch.rename(finished)
 
 
 def main() -> None:

@@ -80,21 +80,23 @@ class LocalCluster:
         """Components that should run and do not."""
         return [program for program in COMPONENTS if not self.plane.processes.pids(program)]
 
-    def up(self, *, kept: bool = True) -> float:
+    def up(self, *, kept: bool = True, starter: int | None = None) -> float:
         """Start the cluster. Returns the seconds of the boot alone, without builds.
 
-        Kept, it runs until `down`, and a second `up` finds it. Otherwise it belongs to this process, and whoever
-        comes after this process ended takes it down first.
+        Kept, it runs until `down`. Otherwise it belongs to a process, to this one where no `starter` is named, and
+        whoever comes after that process ended takes it down first. A second `up` of the same kind finds it: of the
+        workers of one test run, the first one starts the cluster and the others use it.
         """
         ensure_packages()
         self._require_root()
         build(PROGRAMS)
+        starter = starter or os.getpid()
         with machine.held():
             holder = machine.holder()
-            if kept and holder and holder.kept and holder.run == str(self.run) and _in_use(holder):
+            if holder and holder.run == str(self.run) and holder.is_for(starter, kept=kept) and _in_use(holder):
                 return 0.0
             self._take_over(holder)
-            return self._boot(kept=kept)
+            return self._boot(starter, kept=kept)
 
     def free(self) -> None:
         """Take down what a killed starter left behind; raises OccupiedError where somebody still uses the machine."""
@@ -111,7 +113,7 @@ class LocalCluster:
                 raise machine.OccupiedError(holder.describe())
             if holder is None and self.plane.processes.pids("kubelet"):
                 # The record was lost. A kubelet with our mark still proves whose bridge, rules and cgroup these are.
-                holder = machine.Holder.myself(self.run, self.network, kept=False)
+                holder = machine.Holder.process(os.getpid(), self.run, self.network, kept=False)
             self._clean(holder)
 
     def leftovers(self) -> dict[str, list[str]]:
@@ -154,10 +156,10 @@ class LocalCluster:
                 "to run on this machine. If it is gone, `kube-proxy --cleanup` removes them"
             )
 
-    def _boot(self, *, kept: bool) -> float:
+    def _boot(self, starter: int, *, kept: bool) -> float:
         began = time.monotonic()
         self.network.refuse_strangers()
-        machine.record(machine.Holder.myself(self.run, self.network, kept=kept))
+        machine.record(machine.Holder.process(starter, self.run, self.network, kept=kept))
         try:
             self._start_components()
         except BaseException:

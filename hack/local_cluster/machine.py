@@ -7,8 +7,6 @@ dead cluster changed. It is written before anything is changed.
 import datetime as dt
 import fcntl
 import json
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +14,7 @@ from pathlib import Path
 
 from local_cluster import sysctls, traces
 from local_cluster.network import Network
-from local_cluster.processes import is_alive, start_of
+from local_cluster.processes import command_of, folder_of, is_alive, start_of
 
 LOCK = Path("/run/lock/flash-local-cluster")
 RECORD = LOCK.with_suffix(".json")
@@ -43,20 +41,25 @@ class Holder:
     absent_folders: list[str]
 
     @classmethod
-    def myself(cls, run: Path, network: Network, *, kept: bool) -> "Holder":
+    def process(cls, pid: int, run: Path, network: Network, *, kept: bool) -> "Holder":
+        """A process that runs: this one, or the one that started it to do its work."""
         return cls(
             run=str(run),
             network=network,
-            pid=os.getpid(),
-            pid_start=start_of(os.getpid()) or 0,
-            command=" ".join(sys.orig_argv),
-            folder=str(Path.cwd()),
+            pid=pid,
+            pid_start=start_of(pid) or 0,
+            command=command_of(pid),
+            folder=folder_of(pid),
             since=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             kept=kept,
             booted=False,
             sysctls=sysctls.current(),
             absent_folders=traces.absent_folders(),
         )
+
+    def is_for(self, starter: int, *, kept: bool) -> bool:
+        """A kept one is for everybody who wants a kept one, another for what its starter started."""
+        return self.kept == kept and (kept or self.pid == starter)
 
     def has_its_starter(self) -> bool:
         return is_alive(self.pid, self.pid_start)

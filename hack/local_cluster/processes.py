@@ -90,6 +90,14 @@ def start_of(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+
+
+def folder_of(pid: int) -> str:
+    return str(Path(f"/proc/{pid}/cwd").readlink())
+
+
 def is_alive(pid: int, start: int) -> bool:
     return start_of(pid) == start
 

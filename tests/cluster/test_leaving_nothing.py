@@ -17,7 +17,7 @@ from local_cluster.processes import MARK
 from local_cluster.traces import FOLDERS
 from web_pods import a_web_pod, eventually, run_pod
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(240)]
 
 COMMAND = [sys.executable, "-m", "local_cluster"]
 ENVIRONMENT = dict(os.environ)
@@ -85,6 +85,7 @@ def test_down_leaves_nothing_of_pods_services_and_volumes(alone: LocalCluster, w
     assert differences(before) == {}
 
 
+@pytest.mark.long
 def test_a_starter_killed_in_the_middle_of_the_boot_leaves_nothing_after_down(alone: LocalCluster) -> None:
     before = machine_state()
     starter = subprocess.Popen([*COMMAND, "up"], env=ENVIRONMENT, stdout=subprocess.DEVNULL)
@@ -101,6 +102,7 @@ def test_a_starter_killed_in_the_middle_of_the_boot_leaves_nothing_after_down(al
     assert differences(before) == {}
 
 
+@pytest.mark.long
 def test_the_next_up_replaces_a_cluster_whose_components_were_all_killed(
     alone: LocalCluster, web_archive: Path
 ) -> None:
@@ -126,6 +128,7 @@ def test_the_next_up_replaces_a_cluster_whose_components_were_all_killed(
     assert differences(before) == {}
 
 
+@pytest.mark.long
 def test_what_a_test_run_left_that_ended_without_down_is_replaced(alone: LocalCluster) -> None:
     script = "from local_cluster.cluster import LocalCluster; LocalCluster().up(kept=False)"
     subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, check=True)
@@ -157,6 +160,7 @@ def test_a_machine_is_freed_of_what_a_killed_test_run_left_and_of_nothing_that_s
     assert alone.plane.processes.pids() == running
 
 
+@pytest.mark.long
 def test_a_second_starter_is_told_who_holds_the_machine_and_how_to_stop_it(alone: LocalCluster, tmp_path: Path) -> None:
     alone.up(kept=False)
     running = alone.plane.processes.pids()
@@ -175,6 +179,20 @@ def test_a_second_starter_is_told_who_holds_the_machine_and_how_to_stop_it(alone
     assert alone.running()
 
 
+@pytest.mark.long
+def test_the_workers_of_a_test_run_share_one_cluster_which_ends_with_the_run(alone: LocalCluster) -> None:
+    script = f"from local_cluster.cluster import LocalCluster; LocalCluster().up(kept=False, starter={os.getpid()})"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, check=True)
+    running = alone.plane.processes.pids()
+
+    assert alone.up(kept=False) == 0.0, "they started it in this process's name"
+    refused = subprocess.run([*COMMAND, "free"], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert f"pid {os.getpid()}" in refused.stderr
+    assert alone.plane.processes.pids() == running
+
+
+@pytest.mark.long
 def test_a_kept_cluster_is_found_by_the_next_up_and_refused_to_a_test_run(alone: LocalCluster) -> None:
     subprocess.run([*COMMAND, "up"], env=ENVIRONMENT, check=True)
     running = alone.plane.processes.pids()
@@ -186,6 +204,7 @@ def test_a_kept_cluster_is_found_by_the_next_up_and_refused_to_a_test_run(alone:
     assert alone.plane.processes.pids() == running
 
 
+@pytest.mark.long
 def test_up_never_ends_processes_that_nobody_recorded(alone: LocalCluster) -> None:
     with subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: str(alone.run)}) as stranger:
         eventually(lambda: alone.plane.processes.pids("sleep"), "the process is seen")
@@ -197,6 +216,7 @@ def test_up_never_ends_processes_that_nobody_recorded(alone: LocalCluster) -> No
         stranger.kill()
 
 
+@pytest.mark.long
 def test_down_by_hand_works_without_the_record_too(alone: LocalCluster) -> None:
     alone.up()
     machine.forget()
@@ -206,6 +226,7 @@ def test_down_by_hand_works_without_the_record_too(alone: LocalCluster) -> None:
     assert nothing_left(alone)
 
 
+@pytest.mark.long
 def test_a_boot_that_fails_says_why_keeps_its_logs_and_leaves_nothing(alone: LocalCluster) -> None:
     before = machine_state()
     alone.run.mkdir(parents=True)
@@ -221,6 +242,7 @@ def test_a_boot_that_fails_says_why_keeps_its_logs_and_leaves_nothing(alone: Loc
     assert differences(before) == {}
 
 
+@pytest.mark.long
 def test_a_bridge_of_somebody_else_is_refused_and_left_alone(alone: LocalCluster) -> None:
     subprocess.run(["/usr/sbin/ip", "link", "add", "flash0", "type", "bridge"], check=True)
     try:

@@ -64,11 +64,21 @@ def test_names_and_addresses_can_be_moved_by_the_environment() -> None:
 
 
 def test_the_message_to_a_second_starter_says_who_and_how_to_stop_it(tmp_path: Path) -> None:
-    holder = Holder.myself(tmp_path / "run" / "cluster", Network(), kept=False)
+    holder = Holder.process(os.getpid(), tmp_path / "run" / "cluster", Network(), kept=False)
     assert f"(pid {os.getpid()})" in holder.describe()
     assert f"FLASH_CACHE={tmp_path} " in holder.describe()
     assert "FLASH_KUBECONFIG" not in holder.describe()
     assert f"FLASH_KUBECONFIG={tmp_path}/run/cluster/admin.conf" in replace(holder, kept=True).describe()
+
+
+def test_a_cluster_is_for_its_test_run_or_for_all_who_want_a_kept_one(tmp_path: Path) -> None:
+    of_a_run = Holder.process(os.getpid(), tmp_path, Network(), kept=False)
+    kept = replace(of_a_run, kept=True)
+    assert of_a_run.is_for(os.getpid(), kept=False)
+    assert not of_a_run.is_for(os.getppid(), kept=False)
+    assert not of_a_run.is_for(os.getpid(), kept=True)
+    assert kept.is_for(os.getppid(), kept=True)
+    assert not kept.is_for(os.getpid(), kept=False)
 
 
 def test_a_process_is_known_by_its_start_too_because_pids_come_round() -> None:

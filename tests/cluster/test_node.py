@@ -20,15 +20,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 @pytest.fixture
 def namespace(cluster: LocalCluster, web_archive: Path) -> Iterator[str]:
-    """A namespace under the strictest Pod Security level; gone afterwards, with its pods."""
+    """A namespace under the strictest Pod Security level. It goes afterwards, with its pods; nobody waits for it."""
     cluster.import_image(web_archive)
     name = f"node-{uuid.uuid4().hex[:6]}"
     cluster.kubectl("create", "namespace", name)
     cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
     yield name
-    # Pods first: a namespace that finds them still ending looks again only after ten seconds.
-    cluster.kubectl("delete", "pods", "--all", "-n", name, "--timeout=60s")
-    cluster.kubectl("delete", "namespace", name, "--timeout=60s")
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    cluster.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false")
 
 
 def as_user(cluster: LocalCluster, file: str, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -57,6 +56,7 @@ def test_every_component_is_a_user_of_its_own_and_no_administrator(cluster: Loca
     assert as_user(cluster, file, "auth", "can-i", "*", "*", "-A").stdout.strip() == "no"
 
 
+@pytest.mark.alone
 def test_the_node_can_neither_list_secrets_nor_touch_another_node(cluster: LocalCluster) -> None:
     other = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "other"}}
     cluster.kubectl("create", "-f", "-", stdin=json.dumps(other))
@@ -93,6 +93,8 @@ def test_the_kubelet_answers_only_who_is_known_and_allowed(
     assert httpx.get(f"https://{cluster.network.gateway}:10250/pods", verify=context).status_code == answer
 
 
+@pytest.mark.alone
+@pytest.mark.usefixtures("pair")
 def test_two_gpus_go_to_one_pod_and_the_second_stays_pending(cluster: LocalCluster, namespace: str) -> None:
     run_pod(cluster, a_web_pod("first", gpus=2), namespace)
     cluster.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(a_web_pod("second", gpus=2)))
@@ -107,6 +109,8 @@ def test_two_gpus_go_to_one_pod_and_the_second_stays_pending(cluster: LocalClust
     cluster.kubectl("wait", "pod/second", "-n", namespace, "--for=condition=Ready", "--timeout=30s")
 
 
+@pytest.mark.alone
+@pytest.mark.usefixtures("pair")
 def test_the_kubelet_keeps_the_gpus_when_it_reports_the_node_anew(cluster: LocalCluster) -> None:
     wrong = json.dumps({"status": {"capacity": {"pods": "7"}}})
     cluster.kubectl("patch", "node", cluster.node_name, "--subresource=status", "--type=merge", f"--patch={wrong}")
