@@ -1,14 +1,16 @@
 """Users send requests through the Service all the time, and none of them is lost, whatever becomes of the replicas.
 
 Real are the Service, kube-proxy, kubelet, launcher, gate, flash-drain and the operator. The engines are stubs, for a
-real one gets neither slow nor well when a test wants it; the last test has real ones, and clients that keep their
+real one gets neither slow nor well when a test wants it; one test has real ones, and clients that keep their
 connections.
 """
 
 import json
 import os
+import re
 import signal
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
-from engine_stubs import engine_stub_program, play, stub_spec
+from engine_stubs import TOO_SLOW, engine_stub_program, play, stub_spec
 from pod_processes import command_of, processes_of
 from service_load import Client, Load
 from stage import Flash, apply, operator_pods, wait_until
@@ -32,17 +34,21 @@ SHORT = tuple(Client(f"short {number}", (8, 40)) for number in range(12))
 LONG = tuple(Client(f"long {number}", (2000, 4000)) for number in range(2))
 """5 to 10 s and more each: only who waits for requests that are under way does not lose them."""
 
-
-@pytest.fixture
-def gpus(stage: LocalCluster) -> Iterator[Callable[[int], None]]:
-    yield stage.set_gpus
-    stage.set_gpus(2)
+ENDLESS = tuple(Client(f"endless {number}", (8000, 8000)) for number in range(3))
+"""20 s and more each: one that has just begun is under way for longer than it takes to evict its replica."""
 
 
 @pytest.fixture
-def fleet(stage: LocalCluster, namespace: str, tiny: MakeFlash, gpus: Callable[[int], None]) -> Flash:
-    """Three replicas that serve, and room for a fourth."""
-    gpus(2 * REPLICAS + 2)
+def gpus(stage: LocalCluster, own_node: None) -> Callable[[int], None]:
+    """How many the node has from now on. To begin with, room for a fourth replica."""
+    del own_node
+    stage.set_gpus(2 * REPLICAS + 2)
+    return stage.set_gpus
+
+
+@pytest.fixture
+def fleet(stage: LocalCluster, namespace: str, tiny: MakeFlash) -> Flash:
+    """Three replicas that serve."""
     apply(stage, engine_stub_program(namespace))
     flash = tiny(replicas=REPLICAS, **stub_spec(rollout={"maxSlowdownPercent": 40}))
     flash.wait_for("Ready", "True", "Passed", seconds=180)
@@ -69,17 +75,10 @@ def story(load: Load, flash: Flash, name: str) -> Iterator[None]:
     print(f"{name}: {time.monotonic() - began:.0f} s, {load.answered[name]} requests answered, {lost} lost")
 
 
-ONE_THREAD_EACH = [
-    {"name": "OMP_NUM_THREADS", "value": "1"},
-    {"name": "VLLM_CPU_OMP_THREADS_BIND", "value": "nobind"},
-]
-"""Two engines, each with a thread for every core that waits by spinning, leave two cores to nobody."""
-
-
-def roll_forward(flash: Flash, tiny: MakeFlash, gpus: Callable[[int], None]) -> None:
+def roll_forward(flash: Flash, tiny: MakeFlash, *, most_slowdown: int) -> None:
     """There is room for one more: no moment with fewer than three endpoints."""
     before, least = names(flash), REPLICAS
-    tiny(replicas=REPLICAS, **stub_spec(version="2", rollout={"maxSlowdownPercent": 40}))
+    tiny(replicas=REPLICAS, **stub_spec(version="2", rollout={"maxSlowdownPercent": most_slowdown}))
 
     def rolled() -> bool:
         nonlocal least
@@ -88,7 +87,6 @@ def roll_forward(flash: Flash, tiny: MakeFlash, gpus: Callable[[int], None]) -> 
 
     wait_until(rolled, "all replicas are of the new template", seconds=300)
     assert least == REPLICAS, "the new one comes first where two GPUs are free"
-    gpus(2 * REPLICAS)
 
 
 def roll_back(flash: Flash, tiny: MakeFlash) -> None:
@@ -111,7 +109,7 @@ def lenient() -> dict[str, Any]:
 
 def quarantine_and_release(flash: Flash) -> None:
     (slow, *_) = sorted(names(flash))
-    play(flash, slow, "slow:factor=6")
+    play(flash, slow, TOO_SLOW)
     wait_until(lambda: quarantine_of(flash, slow) == "Granted", "it is taken out", seconds=120)
     wait_until(lambda: len(flash.endpoints()) == REPLICAS - 1, "its endpoint goes", seconds=30)
     play(flash, slow, "well_again")
@@ -168,10 +166,25 @@ def kill_operator(flash: Flash) -> None:
     wait_until(came_back, "the kubelet starts the operator anew", seconds=120)
 
 
-def test_over_all_that_happens_to_a_fleet(fleet: Flash, tiny: MakeFlash, gpus: Callable[[int], None]) -> None:
+def test_over_a_rolling_update_and_an_eviction(fleet: Flash, tiny: MakeFlash) -> None:
+    """What happens to every fleet. Engines beside it make some replicas slower than others, which stops no rollout."""
+    with Load(fleet.address(), "tiny", (*SHORT[:4], *LONG)) as load:
+        with story(load, fleet, "rolling update"):
+            roll_forward(fleet, tiny, most_slowdown=95)
+        with story(load, fleet, "eviction of two replicas"):
+            drain(fleet)
+    print(f"{load.total} requests answered, {len(load.failed)} lost")
+    assert load.failed == []
+    assert min(load.answered["rolling update"], load.answered["eviction of two replicas"]) > 100
+
+
+@pytest.mark.long
+@pytest.mark.alone
+def test_over_all_that_happens_to_a_fleet(gpus: Callable[[int], None], fleet: Flash, tiny: MakeFlash) -> None:
     with Load(fleet.address(), "tiny", (*SHORT, *LONG)) as load:
         with story(load, fleet, "rolling update"):
-            roll_forward(fleet, tiny, gpus)
+            roll_forward(fleet, tiny, most_slowdown=40)
+            gpus(2 * REPLICAS)
         with story(load, fleet, "restart of every gate"):
             restart_gates(fleet)
         with story(load, fleet, "SIGKILL of the operator"):
@@ -188,11 +201,13 @@ def test_over_all_that_happens_to_a_fleet(fleet: Flash, tiny: MakeFlash, gpus: C
     assert load.failed == []
 
 
-def test_with_real_engines_and_clients_that_keep_their_connections(
-    tiny: MakeFlash, gpus: Callable[[int], None]
-) -> None:
-    gpus(4)
-    spec = {"replicas": 2, "readiness": {"minDecodeTokensPerSecond": 1}, "engine": {"extraEnv": ONE_THREAD_EACH}}
+@pytest.mark.long
+def test_with_real_engines_and_clients_that_keep_their_connections(tiny: MakeFlash) -> None:
+    spec = {
+        "replicas": 2,
+        "readiness": {"minDecodeTokensPerSecond": 1},
+        "rollout": {"surge": "Disabled", "maxSlowdownPercent": 90},
+    }
     flash = tiny(**spec)
     flash.wait_for("Ready", "True", "Passed", seconds=600)
     before = names(flash)
@@ -207,12 +222,23 @@ def test_with_real_engines_and_clients_that_keep_their_connections(
     assert load.total > 100
 
 
-def test_without_a_drain_requests_are_lost(fleet: Flash, tiny: MakeFlash) -> None:
-    """What the tests above count can happen: this is the fleet of before, and nobody waits for its requests."""
-    tiny(replicas=REPLICAS, **stub_spec(version="no drain", drain={"timeoutSeconds": 0}))
-    wait_until(lambda: settled(fleet) and fleet.status()["rollout"]["state"] == "Settled", "it is rolled", seconds=300)
-    with Load(fleet.address(), "tiny", LONG * 3) as load:
-        time.sleep(5)
-        (first, *_) = sorted(names(fleet))
-        assert evict(fleet, first) == ""
+def test_without_a_drain_requests_are_lost(stage: LocalCluster, namespace: str, tiny: MakeFlash) -> None:
+    """What the tests above count can happen: where nobody waits for a replica's requests, they are lost."""
+    apply(stage, engine_stub_program(namespace))
+    flash = tiny(replicas=2, **stub_spec(drain={"timeoutSeconds": 0}))
+    flash.wait_for("Ready", "True", "Passed", seconds=180)
+    with Load(flash.address(), "tiny", ENDLESS) as load:
+        busy = wait_until(lambda: next(filter(requests_on, flash.pods()), None), "a replica has requests", seconds=60)
+        name = busy["metadata"]["name"]
+        wait_until(lambda: evict(flash, name) == "", "it may go", seconds=30)
         wait_until(lambda: load.failed, "a request is lost", seconds=60)
+        # Nobody waits for the others' answers either.
+        stage.kubectl("delete", "dsf", flash.name, "-n", namespace)
+
+
+def requests_on(pod: dict[str, Any]) -> float:
+    """Requests of clients that this replica's engine works on, by its own count."""
+    with urllib.request.urlopen(f"http://{pod['status']['podIP']}:8000/metrics", timeout=10) as answer:
+        page = answer.read().decode()
+    (running,) = re.findall(r"^vllm:num_requests_running\{.*\} (\S+)$", page, re.MULTILINE)
+    return float(running)
