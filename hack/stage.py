@@ -130,6 +130,12 @@ def model_claim(namespace: str, folder: str, name: str = "tiny-model") -> tuple[
     return volume, claim
 
 
+def condition_of(flash: dict[str, Any], name: str) -> dict[str, Any]:
+    """Of a DeepSeekFlashDeployment; an empty one where it has none of that name."""
+    conditions: list[dict[str, Any]] = flash.get("status", {}).get("conditions", [])
+    return next((condition for condition in conditions if condition["type"] == name), {})
+
+
 @dataclass(frozen=True)
 class Flash:
     """One DeepSeekFlashDeployment on the stage, as its owner sees it."""
@@ -147,10 +153,7 @@ class Flash:
 
     def condition(self, name: str) -> dict[str, Any]:
         """One condition, or an empty one while the operator has not written any."""
-        for condition in self.status().get("conditions", []):
-            if condition["type"] == name:
-                return dict(condition)
-        return {}
+        return condition_of(self.object(), name)
 
     def pods(self) -> list[dict[str, Any]]:
         """The pods that are not on their way out."""
@@ -179,9 +182,10 @@ class Flash:
         """Wait until a condition has this status (and one of these reasons), for the newest generation."""
 
         def look() -> dict[str, Any] | None:
-            found = self.condition(condition)
+            flash = self.object()
+            found = condition_of(flash, condition)
             right = found.get("status") == status and (not reasons or found.get("reason") in reasons)
-            current = found.get("observedGeneration") == self.object()["metadata"]["generation"]
+            current = found.get("observedGeneration") == flash["metadata"]["generation"]
             return found if right and current else None
 
         what = f"{self.name}: {condition} {status} {reasons}"

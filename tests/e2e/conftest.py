@@ -1,7 +1,9 @@
 """The whole product on the real local cluster, started once: images, chart by helm, tiny models."""
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from cluster_fixtures import LocalCluster
 from flash_contracts.names import API_VERSION, KIND
 from image_builder.build import ensure_image
 from image_builder.layout import cache_root, image_named
+from local_cluster.cache import exclusive
 from stage import (
     ROOT,
     Flash,
@@ -25,6 +28,31 @@ from stage import (
     wait_until,
 )
 
+TAKES_LONGEST = (
+    "test_a_slow_one_is_taken_out_and_started_anew_and_the_last_one_stays_however_slow",
+    "test_with_real_engines_and_clients_that_keep_their_connections",
+    "test_one_that_hangs_is_taken_out_at_once_and_started_anew_by_the_kubelet",
+    "test_over_a_rolling_update_and_an_eviction",
+    "test_a_slow_one_is_taken_out_and_the_last_one_stays_however_slow",
+    "test_a_model_is_fetched_with_progress_serves_and_is_kept_for_the_next_pod",
+    "test_an_image_is_pulled_by_its_pod_serves_and_is_kept_for_the_next_one",
+    "test_each_says_in_status_what_is_wrong_with_it",
+    "test_without_a_drain_requests_are_lost",
+    "test_a_head_is_restored_once_and_found_by_the_next_deployment",
+    "test_too_slow_is_said_with_both_figures_and_a_lower_floor_passes_without_a_restart",
+)
+"""The longest first; they wait for most of their time."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several workers each begins with a long test and has a short one next, so that all end at about one time."""
+    if hasattr(config, "workerinput") and all(item.get_closest_marker("cluster") for item in items):
+        ranks = {name: rank for rank, name in enumerate(TAKES_LONGEST)}
+        items.sort(key=lambda item: ranks.get(item.name, len(ranks)))
+        half = (len(items) + 1) // 2
+        items[:] = [item for pair in zip_longest(items[:half], items[half:]) for item in pair if item]
+
 
 @pytest.fixture(scope="session")
 def models() -> Path:
@@ -34,36 +62,47 @@ def models() -> Path:
 
 @pytest.fixture(scope="session")
 def stage(cluster: LocalCluster) -> LocalCluster:
-    """The cluster with both images imported and the operator installed by helm."""
+    """The cluster with both images imported and the operator installed by helm, by the first of the run's workers."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    installed = cluster.run / f"stage-of-{run}"
+    with exclusive(cluster.run / "stage.lock"):
+        if not run or not installed.exists():
+            _set_up(cluster)
+            installed.touch()
+    return cluster
+
+
+def _set_up(cluster: LocalCluster) -> None:
     engine, operator = (ensure_image(image_named(name), cache_root()) for name in ("engine-cpu", "operator"))
     for image in (engine, operator):
         cluster.import_image(image)
     install_operator(cluster, operator)
-    return cluster
 
 
 @pytest.fixture
 def namespace(stage: LocalCluster, models: Path) -> Iterator[str]:
-    """A namespace of its own, restricted, with a claim over the tiny models; gone with all it held afterwards."""
+    """A namespace of its own, restricted, with a claim over the tiny models. It goes afterwards, and nobody waits."""
     name = f"e2e-{uuid.uuid4().hex[:6]}"
     apply(stage, a_restricted_namespace(name))
     apply(stage, *model_claim(name, str(models)))
     yield name
     stage.kubectl("delete", "namespace", name, "--wait=false")
     stage.kubectl("delete", "persistentvolume", "-l", f"flash-stage={name}", "--wait=false")
+    # A namespace that goes lets no new pod come. These need no drain, for nobody is left who asks them anything.
+    stage.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false")
+
+
+@pytest.fixture
+def own_node(stage: LocalCluster, pair: None) -> Iterator[None]:
+    """For tests marked `alone`: a node as its owner has it, with two free GPUs and without labels of ours."""
+    del pair
     wait_until(lambda: _gpus_are_free(stage), "pods that hold GPUs are gone", seconds=120)
+    yield
+    clear_node(stage)
 
 
 def _gpus_are_free(cluster: LocalCluster) -> bool:
-    """The next test needs both GPUs of the only node."""
     return not get_json(cluster, "pods", "-A", "-l", "app.kubernetes.io/name=deepseek-flash")["items"]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_on_the_node(stage: LocalCluster) -> Iterator[None]:
-    """Labels are set by hand here; none may leak from one test into the next, nor what a test of links has noted."""
-    yield
-    clear_node(stage)
 
 
 @pytest.fixture

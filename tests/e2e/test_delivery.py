@@ -1,7 +1,8 @@
 """A model from a hub, on a real cluster: fetched by its pod, told of, kept for the next one, refused with a sentence.
 
 The hub is a stub on the node, which is this machine; all else is real: the kubelet's init containers and Secret, the
-chart's operator, flash-fetch in the engine's image, the gate, vLLM. The cache is a claim over a folder of the node.
+chart's operator, flash-fetch in the engine's image, the gate, and in the first test vLLM. The cache is a claim over a
+folder of the node.
 """
 
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
+from engine_stubs import engine_stub_program, stub_spec
 from fetched_models import START_SECONDS, cache_claim, delivery, node_address, serve
 from hub_stub import COMMIT, HubStub, in_a_thread
 from stage import Flash, apply, wait_until
@@ -32,17 +34,17 @@ def hub(stage: LocalCluster, models: Path) -> Iterator[tuple[HubStub, str]]:
 
 
 @pytest.fixture
-def fetched(stage: LocalCluster, namespace: str, hub: tuple[HubStub, str], tmp_path: Path) -> Iterator[MakeFetched]:
+def fetched(stage: LocalCluster, namespace: str, hub: tuple[HubStub, str], tmp_path: Path) -> MakeFetched:
     """Serve a model from the hub, fetched into a claim that pods of user 65532 may write."""
     _, endpoint = hub
 
-    def make(name: str = "fetched", **model: Any) -> Flash:
+    def make(name: str = "fetched", spec: dict[str, Any] | None = None, **model: Any) -> Flash:
         cache = {"type": "Claim", "claimName": "hub-cache"}
         of_the_hub = {"source": "hf://owner/model", "revision": COMMIT, "hubEndpoint": endpoint, "cache": cache}
-        return serve(stage, namespace, name, {**of_the_hub, **model})
+        return serve(stage, namespace, name, {**of_the_hub, **model}, **(spec or {}))
 
-    with cache_claim(stage, namespace, tmp_path / "cache", "hub-cache"):
-        yield make
+    cache_claim(stage, namespace, tmp_path / "cache", "hub-cache")
+    return make
 
 
 def test_a_model_is_fetched_with_progress_serves_and_is_kept_for_the_next_pod(
@@ -79,11 +81,12 @@ def test_a_model_is_fetched_with_progress_serves_and_is_kept_for_the_next_pod(
 
 
 def test_a_hub_that_refuses_is_told_in_a_sentence_and_asked_again(
-    hub: tuple[HubStub, str], fetched: MakeFetched
+    stage: LocalCluster, hub: tuple[HubStub, str], fetched: MakeFetched, namespace: str
 ) -> None:
     stub, _ = hub
     stub.refuse = (403, "GatedRepo")
-    flash = fetched()
+    apply(stage, engine_stub_program(namespace))
+    flash = fetched(spec=stub_spec())
 
     found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)
     assert "terms that this token's owner has not accepted" in found["message"]

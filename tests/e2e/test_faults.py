@@ -3,16 +3,17 @@
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from cluster_fixtures import LocalCluster
+from engine_stubs import engine_stub_program, stub_spec
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION
 from pod_processes import processes_of
-from stage import OPERATOR_NAMESPACE, RELEASE, Flash, operator_pods, wait_until
+from stage import OPERATOR_NAMESPACE, RELEASE, Flash, apply, operator_pods, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -25,8 +26,19 @@ def scale_operator(cluster: LocalCluster, replicas: int) -> None:
     cluster.kubectl("scale", "-n", OPERATOR_NAMESPACE, deployment, f"--replicas={replicas}")
 
 
-def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(stage: LocalCluster, tiny: MakeFlash) -> None:
-    flash = tiny()
+@pytest.fixture
+def scripted(stage: LocalCluster, own_node: None, namespace: str, tiny: MakeFlash) -> Iterator[MakeFlash]:
+    """Engines that are stubs. The operator, which these tests take away, is back afterwards, whatever happens."""
+    del own_node
+    apply(stage, engine_stub_program(namespace))
+    yield lambda *scripts: tiny(**stub_spec(*scripts))
+    scale_operator(stage, 1)
+
+
+@pytest.mark.alone
+def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(stage: LocalCluster, scripted: MakeFlash) -> None:
+    # It loads for longer than it takes to kill the operator, and every draft is right.
+    flash = scripted("loading:seconds=20", "poor_draft:acceptance=1")
     wait_until(lambda: flash.pods() and flash.pod()["spec"].get("nodeName"), "the pod is bound", seconds=60)
 
     (operator,) = operator_pods(stage)
@@ -58,13 +70,15 @@ def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(stage: LocalCl
     assert flash.status()["summary"]["acceptancePercent"] >= 95
 
 
+@pytest.mark.long
+@pytest.mark.alone
 def test_flags_that_come_after_the_engine_has_started_are_told_of_and_restart_nothing(
-    stage: LocalCluster, tiny: MakeFlash
+    stage: LocalCluster, scripted: MakeFlash
 ) -> None:
     stage.kubectl(
         "label", "node", stage.node_name, "deepseekflash.dev/gpu-link=node", "deepseekflash.dev/gpu-p2p=verified"
     )
-    flash = tiny()
+    flash = scripted()
     wait_until(lambda: flash.pods() and flash.pod()["spec"].get("nodeName"), "the pod is bound", seconds=60)
     scale_operator(stage, 0)
     wait_until(lambda: not operator_pods(stage), "the operator is gone", seconds=60)

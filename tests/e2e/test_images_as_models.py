@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
+from engine_stubs import engine_stub_program, stub_spec
 from fetched_models import START_SECONDS, cache_claim, delivery, node_address, serve
 from image_builder.archive import write_oci_archive
 from image_registry import MANIFEST, ImageRegistry, image_of, tar_of
@@ -47,16 +48,17 @@ def registry(stage: LocalCluster, layers: list[bytes], tmp_path: Path) -> Iterat
 
 
 @pytest.fixture
-def deploy(stage: LocalCluster, namespace: str, tmp_path: Path) -> Iterator[MakeDeployment]:
+def deploy(stage: LocalCluster, namespace: str, tmp_path: Path) -> MakeDeployment:
     """Serve another model than examples/tiny.yaml does; the claim model-cache is there for it."""
 
-    def make(name: str = "image", plain: str = "", **model: Any) -> Flash:
+    def make(name: str = "image", plain: str = "", spec: dict[str, Any] | None = None, **model: Any) -> Flash:
         variable = {"name": "FLASH_REGISTRY_PLAIN_HTTP", "value": plain}
-        template = {"podTemplate": {"spec": {"initContainers": [{"name": "fetch", "env": [variable]}]}}}
-        return serve(stage, namespace, name, model, **(template if plain else {}))
+        of_pods = (spec or {}).get("podTemplate", {}).get("spec", {})
+        pods = {**of_pods, "initContainers": [{"name": "fetch", "env": [variable]}]} if plain else of_pods
+        return serve(stage, namespace, name, model, **{**(spec or {}), "podTemplate": {"spec": pods}})
 
-    with cache_claim(stage, namespace, tmp_path / "cache", "model-cache"):
-        yield make
+    cache_claim(stage, namespace, tmp_path / "cache", "model-cache")
+    return make
 
 
 def a_pull_secret(namespace: str, host: str, password: str) -> dict[str, Any]:
@@ -102,10 +104,9 @@ def test_a_password_that_is_refused_is_told_in_a_sentence_and_mended_by_another(
     stage: LocalCluster, registry: tuple[ImageRegistry, str], deploy: MakeDeployment, namespace: str
 ) -> None:
     served, _ = registry
-    apply(stage, a_pull_secret(namespace, served.host, "wrong"))
-    flash = deploy(
-        source=f"oci://{served.host}/team/tiny:1", ociDelivery="Fetch", credentialsSecret="pull", plain=served.host
-    )
+    apply(stage, a_pull_secret(namespace, served.host, "wrong"), engine_stub_program(namespace))
+    source = f"oci://{served.host}/team/tiny:1"
+    flash = deploy(source=source, ociDelivery="Fetch", credentialsSecret="pull", plain=served.host, spec=stub_spec())
     found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)
     assert f"refuses {served.host}/team/tiny to {USER}" in found["message"]
     assert PASSWORD not in found["message"]

@@ -1,6 +1,5 @@
 """Every checkpoint that went wrong in a way that its headers show: its sentence is in status, in seconds."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,21 @@ from image_builder.layout import image_named
 from spoilt import SPOILT, Spoilt
 from stage import apply, get_json, model_claim, wait_until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
 
 REFUSED = [row for row in SPOILT if row.severity == "refused" and row.code]
 CLAIM = "spoilt"
 
 
 @pytest.fixture
-def spoilt(stage: LocalCluster, namespace: str, tmp_path: Path) -> Iterator[dict[str, Spoilt]]:
-    """By the name of its deployment; all of them in one claim, and GPUs for all at once."""
+def spoilt(stage: LocalCluster, namespace: str, tmp_path: Path) -> dict[str, Spoilt]:
+    """By the name of its deployment; all of them in one claim."""
     rows = {f"spoilt-{number}": row for number, row in enumerate(REFUSED)}
     tmp_path.chmod(0o755)
     for name, row in rows.items():
         row.save(tmp_path / name)
     apply(stage, *model_claim(namespace, str(tmp_path), CLAIM))
-    stage.set_gpus(2 * len(rows))
-    yield rows
-    stage.set_gpus(2)
+    return rows
 
 
 def a_deployment(name: str, namespace: str) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def volume(stage: LocalCluster, namespace: str, _quantiser: None, tmp_path: Path
 
 @pytest.fixture
 def restoring(stage: LocalCluster, namespace: str, volume: Path) -> MakeFlash:
-    """examples/tiny.yaml with a checkpoint to be restored, and without replicas: the node has no GPU for both."""
+    """examples/tiny.yaml with a checkpoint to be restored, and without replicas: no vLLM runs it on a CPU."""
     del volume
 
     def make(name: str, source: str, base: str = "stripped", *, replicas: int = 0) -> Flash:
@@ -126,6 +126,7 @@ def test_a_head_is_restored_once_and_found_by_the_next_deployment(restoring: Mak
     assert pod["spec"]["containers"][0]["args"][1] == f"/models/{folder.name}"
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_has_its_head_is_taken_as_it_is(restoring: MakeFlash, volume: Path) -> None:
     whole = Lookalike.make("seed").save_to_serve(volume / "whole")
     for path in (whole, *whole.iterdir()):
@@ -134,6 +135,7 @@ def test_a_checkpoint_that_has_its_head_is_taken_as_it_is(restoring: MakeFlash, 
     assert "has an MTP head already" in model["message"]
 
 
+@pytest.mark.long
 def test_a_source_without_the_head_is_refused_in_the_tools_own_words(restoring: MakeFlash) -> None:
     flash = restoring("wrong", "stripped")
     model = until(flash, "Failed")
@@ -145,6 +147,7 @@ def test_a_source_without_the_head_is_refused_in_the_tools_own_words(restoring: 
     assert pod["status"]["phase"] == "Failed", "a user's mistake is not tried again and again"
 
 
+@pytest.mark.long
 def test_what_was_mended_is_tried_again_when_the_job_is_deleted(restoring: MakeFlash, volume: Path) -> None:
     flash = restoring("late", "brought-later")
     assert "brought-later is no folder" in until(flash, "Failed")["message"]

@@ -44,6 +44,8 @@ def events_of(flash: Flash) -> list[tuple[str, str]]:
     return [(event["reason"], event["note"]) for event in ours]
 
 
+@pytest.mark.alone
+@pytest.mark.usefixtures("own_node")
 def test_a_good_model_becomes_ready_serves_and_rolls_only_for_what_the_engine_runs_with(
     stage: LocalCluster, tiny: MakeFlash
 ) -> None:

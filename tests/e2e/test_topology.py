@@ -20,7 +20,12 @@ from local_cluster.binaries import binary
 from local_cluster.oci_archive import write_archive
 from stage import OPERATOR_NAMESPACE, Flash, apply, clear_node, get_json, install_operator, operator_pods, wait_until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.alone,
+    pytest.mark.usefixtures("own_node"),
+    pytest.mark.timeout(900),
+]
 
 MakeFlash = Callable[..., Flash]
 Probing = Callable[[str], None]
@@ -126,7 +131,7 @@ def prove_links(cluster: LocalCluster, probing: Probing) -> None:
 
 
 def test_from_a_reading_and_a_test_to_flags_that_each_say_why(
-    stage: LocalCluster, probing: Probing, tiny: MakeFlash
+    stage: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
 ) -> None:
     probing("healthy")
 
@@ -137,7 +142,8 @@ def test_from_a_reading_and_a_test_to_flags_that_each_say_why(
     told(stage, "PeerToPeerVerified")
     wait_until(lambda: not jobs(stage), "the test's Job is gone", seconds=60)
 
-    flash = tiny()
+    apply(stage, engine_stub_program(namespace))
+    flash = tiny(**stub_spec())
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
     (pod,) = flash.status()["pods"]
     assert (pod["row"], pod["link"], pod["p2p"]) == ("T3", "node", "verified")
@@ -147,6 +153,7 @@ def test_from_a_reading_and_a_test_to_flags_that_each_say_why(
     assert "FlagsTaken" in described
 
 
+@pytest.mark.long
 def test_an_engine_is_bound_to_the_numa_node_of_its_cards_where_that_is_asked_for(
     stage: LocalCluster, probing: Probing, tiny: MakeFlash
 ) -> None:
@@ -171,6 +178,7 @@ def is_bound_to(pid: int, node: int) -> bool:
         return False  # it ended while we looked
 
 
+@pytest.mark.long
 def test_a_test_of_links_gives_its_gpus_to_an_engine_at_once(
     stage: LocalCluster, probing: Probing, tiny: MakeFlash
 ) -> None:
@@ -184,6 +192,7 @@ def test_a_test_of_links_gives_its_gpus_to_an_engine_at_once(
     assert labels(stage)["gpu-p2p"] == "granted", "a test that was given up says nothing"
 
 
+@pytest.mark.long
 def test_links_that_hang_make_the_next_engine_safe(stage: LocalCluster, probing: Probing, tiny: MakeFlash) -> None:
     probing("hang")
     wait_until(lambda: labels(stage).get("gpu-p2p") == "hang", "the links are known to hang", seconds=120)
@@ -199,6 +208,7 @@ def test_links_that_hang_make_the_next_engine_safe(stage: LocalCluster, probing:
     assert "--disable-custom-all-reduce" in annotation
 
 
+@pytest.mark.long
 def test_an_engine_that_hangs_with_fast_flags_recovers_with_the_safe_ones_and_its_node_is_labelled(
     stage: LocalCluster, probing: Probing, tiny: MakeFlash
 ) -> None:
@@ -242,6 +252,7 @@ def test_a_stub_that_stops_after_its_load_recovers_in_time_and_its_node_is_label
     wait_until(lambda: labels(stage)["gpu-p2p"] == "hang", "the node is labelled", seconds=60)
 
 
+@pytest.mark.long
 def test_a_verdict_that_turns_restarts_nobody_and_makes_the_next_pod_safe(
     stage: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
 ) -> None:
@@ -264,6 +275,7 @@ def test_a_verdict_that_turns_restarts_nobody_and_makes_the_next_pod_safe(
     assert "--disable-custom-all-reduce" in json.dumps(flash.status()["pods"])
 
 
+@pytest.mark.long
 def test_a_label_that_somebody_mistyped_is_named_with_its_node_and_its_value(
     stage: LocalCluster, tiny: MakeFlash, namespace: str
 ) -> None:
