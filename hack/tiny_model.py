@@ -215,7 +215,7 @@ def build(root: Path, model: TinyModel | None = None) -> Path:
     model = model or TinyModel()
     finished = root / model.key()
     if not finished.exists():
-        with exclusive(root / ".lock"):
+        with exclusive(root / ".lock", "another run that makes the tiny models"):
             _make(finished, model)
     return finished
 

@@ -65,7 +65,7 @@ def stage(cluster: LocalCluster) -> LocalCluster:
     """The cluster with both images imported and the operator installed by helm, by the first of the run's workers."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     installed = cluster.run / f"stage-of-{run}"
-    with exclusive(cluster.run / "stage.lock"):
+    with exclusive(cluster.run / "stage.lock", "the worker that installs the operator"):
         if not run or not installed.exists():
             _set_up(cluster)
             installed.touch()
