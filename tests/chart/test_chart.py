@@ -16,6 +16,12 @@ from local_cluster.binaries import binary
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "deepseek-flash-operator"
 
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
 
 def helm(*args: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([str(binary("helm")), *args], capture_output=True, text=True, check=False)
@@ -74,11 +80,7 @@ def test_the_operator_runs_restricted() -> None:
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
+    assert container["securityContext"] == RESTRICTED
     assert "cpu" not in container["resources"]["limits"], "a throttled leader loses its lease"
 
 
@@ -144,7 +146,8 @@ def test_the_labeller_runs_restricted_and_mounts_nothing_of_its_host() -> None:
     pod = only(render(), "DaemonSet", "flash-labeller")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] is True
-    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == RESTRICTED
     assert [set(volume) - {"name"} for volume in pod["volumes"]] == [{"emptyDir"}]
 
 

@@ -121,8 +121,8 @@ def test_what_the_plugin_says_of_itself_is_written_down(launcher: Launcher, tmp_
     run(launcher, model, program=SAYS)
     assert launcher.document("engine.json")["plugin"] == f"{PLUGIN_LINE}: vLLM 0.33.0"
 
-    run(launcher, model, program="import time; time.sleep(1)")
-    assert launcher.document("engine.json")["plugin"] is None
+    run(launcher, model, program="import time; print('INFO loading', flush=True); time.sleep(1)")
+    assert launcher.document("engine.json")["plugin"] is None, "whatever else it says"
 
 
 @pytest.mark.parametrize(

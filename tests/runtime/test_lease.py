@@ -111,11 +111,14 @@ async def test_a_holder_whose_lease_was_taken_stops_at_once(cluster: Cluster, na
 async def test_a_holder_that_cannot_renew_gives_up_before_another_may_take_over(
     api_server: ControlPlane, cluster: Cluster, namespace: str
 ) -> None:
-    lonely = LeaderLease(cluster, namespace, "lonely", QUICK, TickingClock())
+    clock = TickingClock()
+    lonely = LeaderLease(cluster, namespace, "lonely", QUICK, clock)
     await lonely.acquire()
     # Nothing can be made in a namespace that is on its way out, so renewing fails from here on.
     api_server.kubectl("delete", "namespace", namespace, "--wait=false")
     api_server.kubectl("delete", "lease", NAME, "-n", namespace)
 
+    held_at = clock.now
     with pytest.raises(LeaseLostError, match="could not be renewed for 10 s"):
         await lonely.hold()
+    assert clock.now - held_at < QUICK.duration

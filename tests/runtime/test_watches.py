@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +18,7 @@ from flash_contracts.names import DEPLOYMENT_LABEL, PLURAL, RESTORE_LABEL
 from flash_operator.runtime.keys import FlashKey, Key, NodeKey
 from flash_operator.runtime.watches import Watches, kopf_settings
 from flash_operator.runtime.workqueue import WorkQueue
-from scripted_api_stub import ScriptedApiStub
+from scripted_api_stub import ScriptedApiStub, kubeconfig
 from waiting import eventually_async
 
 KEY = FlashKey("team", "flash")
@@ -66,9 +65,9 @@ async def watching(
     settings: kopf.OperatorSettings | None = None,
 ) -> AsyncIterator[Informer]:
     async with stub.serve() as address:
-        kubeconfig = tmp_path / "kubeconfig"
-        kubeconfig.write_text(json.dumps(_kubeconfig(address)))
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        file = tmp_path / "kubeconfig"
+        file.write_text(kubeconfig(address))
+        monkeypatch.setenv("KUBECONFIG", str(file))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         queue: WorkQueue[Key] = WorkQueue()
         watches = Watches(queue)
@@ -93,17 +92,6 @@ async def watching(
             stub.end_watches()
             await asyncio.gather(running, working, return_exceptions=True)
             queue.close()
-
-
-def _kubeconfig(address: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": address.rstrip("/")}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    }
 
 
 async def until(look: Callable[[], bool], seconds: float = 20) -> None:

@@ -1,6 +1,5 @@
 """The workers on a scripted API server: a failure is retried and forgotten, a resync finds what watches lost."""
 
-import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from flash_operator.runtime.observer import Observer
 from flash_operator.runtime.reconciler import Reconciler
 from flash_operator.runtime.workers import Workers
 from flash_operator.runtime.workqueue import WorkQueue
-from scripted_api_stub import ScriptedApiStub
+from scripted_api_stub import ScriptedApiStub, kubeconfig
 from waiting import eventually_async
 
 GONE = FlashKey("team", "gone")
@@ -49,12 +48,9 @@ async def until(look: Callable[[], bool], seconds: float = 20) -> None:
 async def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Crew]:
     stub = ScriptedApiStub()
     async with stub.serve() as address, aiohttp.ClientSession() as session:
-        config = tmp_path / "kubeconfig"
-        cluster = {"name": "c", "cluster": {"server": address.rstrip("/")}}
-        user, context = {"name": "u", "user": {"token": "t"}}, {"name": "x", "context": {"cluster": "c", "user": "u"}}
-        parts = {"clusters": [cluster], "users": [user], "contexts": [context], "current-context": "x"}
-        config.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **parts}))
-        monkeypatch.setenv("KUBECONFIG", str(config))
+        file = tmp_path / "kubeconfig"
+        file.write_text(kubeconfig(address))
+        monkeypatch.setenv("KUBECONFIG", str(file))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         api = await Cluster.connect()
         made = Crew(stub, api, session)

@@ -142,6 +142,19 @@ class ScriptedApiStub:
         return f"{raw['metadata'].get('namespace', '')}/{raw['metadata']['name']}"
 
 
+def kubeconfig(address: str) -> str:
+    """What leads a client to the stub at this address."""
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": address.rstrip("/")}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    return json.dumps(document)
+
+
 def _discovery(path: str) -> dict[str, Any] | None:
     """What kopf asks before it watches."""
     if path == "/api":

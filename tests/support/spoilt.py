@@ -193,6 +193,10 @@ SPOILT = (
         "repaired", "error", names="weight_scale_inv", alone_says="KeyError",
     ),
     Spoilt(
+        "scales under DeepSeek's own name", rename(".weight_scale", ".scale", within="attn."), "MisnamedTensor",
+        "repaired", "error", names=".scale for", alone_says="KeyError",
+    ),
+    Spoilt(
         "experts of MTP in BF16 under broad targets", nothing, "QuantisationTargets", "repaired", "error",
         names="mtp.0.ffn.experts", alone_says="w13_weight", kind="BF16 experts in MTP",
     ),

@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 
 from builders import SETTINGS, a_flash
+from flash_contracts.engine_pod import QUARANTINE_FILE
 from flash_contracts.flags import FlagSet
+from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
+from flash_engine.gate.hand_over import FLOOR_FILE
+from flash_engine.launcher.hand_over import FLAGS_FILE
 from flash_operator.core.engine_args import vllm_arguments
 from flash_operator.core.observed import RawObject
 from flash_operator.core.pod_template import merge
 from flash_operator.core.resources.deployment import deployment, pod_template
-from flash_operator.core.resources.gate_config import gate_settings
+from flash_operator.core.resources.disruption_budget import disruption_budget
+from flash_operator.core.resources.gate_config import gate_config, gate_settings
 from flash_operator.core.resources.service import service
 
 
@@ -131,6 +136,22 @@ def test_the_gate_reads_what_its_pod_is_handed_over() -> None:
     assert {"name": "FLASH_NODE_DIR", "value": "/etc/flash/node"} in gate["env"]
 
 
+def test_each_file_of_the_node_folder_is_the_annotation_that_is_handed_over_under_the_name_that_is_read() -> None:
+    (node,) = [volume for volume in template()["spec"]["volumes"] if volume["name"] == "node"]
+    assert {item["path"]: item["fieldRef"]["fieldPath"] for item in node["downwardAPI"]["items"]} == {
+        FLAGS_FILE: f"metadata.annotations['{ENGINE_FLAGS_ANNOTATION}']",
+        FLOOR_FILE: f"metadata.annotations['{FLOOR_ANNOTATION}']",
+        QUARANTINE_FILE: f"metadata.annotations['{QUARANTINE_ANNOTATION}']",
+    }
+
+
+def test_an_engine_has_shared_memory_enough_for_nccl() -> None:
+    """The runtime's own 64 MiB end an engine without peer-to-peer at its start."""
+    (shared,) = [mount["name"] for mount in engine(template())["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
+    (volume,) = [volume for volume in template()["spec"]["volumes"] if volume["name"] == shared]
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+
+
 def test_a_rollout_takes_one_replica_before_it_asks_for_another_pair_of_gpus() -> None:
     made = deployment(a_flash(), template())["spec"]
     assert made["minReadySeconds"] > 0, "the operator must see how fast the new one is before the next one goes"
@@ -140,6 +161,18 @@ def test_a_rollout_takes_one_replica_before_it_asks_for_another_pair_of_gpus() -
 
 def test_the_service_finds_the_pods() -> None:
     assert service(a_flash())["spec"]["selector"].items() <= template()["metadata"]["labels"].items()
+
+
+def test_the_service_leads_to_the_engine() -> None:
+    (port,) = service(a_flash())["spec"]["ports"]
+    assert {port["targetPort"]: port["port"]} == {p["name"]: p["containerPort"] for p in engine(template())["ports"]}
+
+
+def test_a_replica_that_serves_nobody_does_not_keep_its_node_from_being_drained() -> None:
+    budget = disruption_budget(a_flash())["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    assert budget["selector"]["matchLabels"].items() <= template()["metadata"]["labels"].items()
 
 
 PROFILES = {
@@ -269,6 +302,14 @@ def test_the_gate_document_in_full() -> None:
         "requestTimeoutSeconds": 120,
         "retrySeconds": 30,
     }
+
+
+def test_the_gate_finds_its_configuration() -> None:
+    made = template()
+    (volume,) = [volume["name"] for volume in made["spec"]["volumes"] if "configMap" in volume]
+    (folder,) = [mount["mountPath"] for mount in gate(made)["volumeMounts"] if mount["name"] == volume]
+    (file,) = gate_config(a_flash())["data"]
+    assert {"name": "FLASH_GATE_CONFIG", "value": f"{folder}/{file}"} in gate(made)["env"]
 
 
 MERGES = {

@@ -1,0 +1,95 @@
+"""The gates of pods, asked for their results: whom the operator asks, and what it makes of no answer."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from builders import a_pod
+from flash_operator.runtime.gates import Gates
+
+RUNNING = [{"name": "gate", "state": {"running": {}}}]
+WAITING = [{"name": "gate", "state": {"waiting": {}}}]
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as made:
+        yield made
+
+
+def a_gates_pod(name: str = "flash-a", **status: Any) -> dict[str, Any]:
+    return a_pod(name, **{"podIP": "127.0.0.1", "initContainerStatuses": RUNNING, **status})
+
+
+def leaving(pod: dict[str, Any]) -> dict[str, Any]:
+    pod["metadata"]["deletionTimestamp"] = "2026-11-24T12:00:00Z"
+    return pod
+
+
+def a_gate(answer: Any) -> TestServer:
+    async def result(_request: web.Request) -> web.Response:
+        return web.json_response(answer)
+
+    app = web.Application()
+    app.router.add_get("/result", result)
+    return TestServer(app)
+
+
+async def test_a_gate_is_believed(session: aiohttp.ClientSession) -> None:
+    async with a_gate({"reason": "TooSlow", "passed": False, "message": "41 tok/s"}) as gate:
+        results = await Gates(session, gate.port or 0).results([a_gates_pod()])
+    assert {uid: (result.reason, result.message, result.reached) for uid, result in results.items()} == {
+        "uid-of-flash-a": ("TooSlow", "41 tok/s", True)
+    }
+
+
+async def test_one_that_gives_no_answer_keeps_nobody_else_from_being_heard(session: aiohttp.ClientSession) -> None:
+    async with a_gate({"reason": "Passed", "passed": True}) as gate:
+        silent = a_gates_pod("flash-b", podIP="127.0.0.2")  # where nobody listens
+        results = await Gates(session, gate.port or 0).results([silent, a_gates_pod()])
+    told = {uid: (result.reason, result.passed, result.reached) for uid, result in results.items()}
+    assert told == {
+        "uid-of-flash-b": ("EngineStarting", False, False),
+        "uid-of-flash-a": ("Passed", True, True),
+    }
+
+
+async def test_what_is_no_json_is_no_answer(session: aiohttp.ClientSession) -> None:
+    async def page(_request: web.Request) -> web.Response:
+        return web.Response(text="<html>")
+
+    app = web.Application()
+    app.router.add_get("/result", page)
+    async with TestServer(app) as server:
+        results = await Gates(session, server.port or 0).results([a_gates_pod()])
+    assert [(result.passed, result.reached) for result in results.values()] == [(False, False)]
+
+
+NOT_ASKED = {
+    "its gate has not started": a_gates_pod(initContainerStatuses=WAITING),
+    "nothing is known of its containers": a_gates_pod(initContainerStatuses=[]),
+    "it has no address": a_gates_pod(podIP=""),
+    "it is on its way out": leaving(a_gates_pod()),
+}
+
+
+@pytest.mark.parametrize("pod", NOT_ASKED.values(), ids=NOT_ASKED.keys())
+async def test_a_pod_is_not_asked_where(pod: dict[str, Any], session: aiohttp.ClientSession) -> None:
+    assert await Gates(session, port=1).results([pod]) == {}
+
+
+async def test_an_address_of_ipv6_is_one() -> None:
+    asked: list[str] = []
+
+    async def note(_session: object, _context: object, parameters: aiohttp.TraceRequestStartParams) -> None:
+        asked.append(str(parameters.url))
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_start.append(note)
+    async with aiohttp.ClientSession(trace_configs=[tracing]) as session:
+        await Gates(session, port=1).results([a_gates_pod(podIP="::1")])
+    assert asked == ["http://[::1]:1/result"]

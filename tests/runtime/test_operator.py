@@ -1,0 +1,38 @@
+"""The whole operator in one process, on a scripted API server: what it does before it leads."""
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from flash_operator.__main__ import OK, Operator
+from flash_operator.runtime.cluster import Cluster
+from flash_operator.runtime.settings import Settings
+from scripted_api_stub import ScriptedApiStub, kubeconfig
+
+SETTINGS = Settings.parse(["--identity=one", "--lease-namespace=system", "--health-port=0"])
+
+
+async def test_one_that_does_not_lead_watches_nothing_and_writes_nothing_but_its_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stub gives nobody a lease."""
+    stub = ScriptedApiStub()
+    async with stub.serve() as address, aiohttp.ClientSession() as session:
+        (tmp_path / "kubeconfig").write_text(kubeconfig(address))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        cluster = await Cluster.connect()
+        operator, stop = Operator(SETTINGS, cluster, session), asyncio.Event()
+        running = asyncio.create_task(operator.run(stop))
+        async with asyncio.timeout(20):
+            while not stub.writes:
+                await asyncio.sleep(0.02)
+
+        assert [asked for asked in stub.asked if asked.startswith("watch")] == []
+        assert not operator.health.leading
+        assert {write.rpartition("/")[2] for write in stub.writes} == {"leases"}
+        stop.set()
+        assert await running == OK
+        await cluster.close()
