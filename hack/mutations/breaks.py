@@ -1,0 +1,108 @@
+"""The list of breaks: TOML files beside this one, a part of the project each."""
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+LISTS = "hack/mutations"
+
+
+class ListError(ValueError):
+    """The list cannot be used as it is; the message says what to mend."""
+
+
+class Break(BaseModel):
+    """One line that is changed, and the harm that it does."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[a-z0-9]+/[a-z0-9-]+$")
+    """PART/NAME."""
+    harm: str = Field(min_length=20)
+    """In the words of a user."""
+    file: str
+    before: str = Field(min_length=1)
+    """The whole line, without its indentation. It must be in the file once."""
+    after: str
+    """What stands in its place, with the same indentation."""
+    tests: tuple[str, ...] = Field(min_length=1)
+    """pytest's ids of tests that turn red: few, and cheap. Those of tests/quantiser are run by their script."""
+
+    def applied(self, text: str) -> str:
+        """The file's text with the break in it. Raises ListError where the line is not there, or more than once."""
+        lines = text.splitlines(keepends=True)
+        places = [number for number, line in enumerate(lines) if line.strip() == self.before]
+        if len(places) != 1:
+            seen = "is not there" if not places else f"is there {len(places)} times"
+            raise ListError(f"{self.id}: the list is out of date: in {self.file} this line {seen}: {self.before}")
+        (place,) = places
+        line = lines[place]
+        indent, end = line[: len(line) - len(line.lstrip())], line[len(line.rstrip("\r\n")) :]
+        lines[place] = f"{indent}{self.after}{end}"
+        return "".join(lines)
+
+    def with_tests_of(self, root: Path) -> "Break":
+        """With those that are in the files below `root`: in an older commit some are not there yet."""
+        return self.model_copy(update={"tests": tuple(test for test in self.tests if _is_there(test, root))})
+
+
+def read_lists(root: Path) -> tuple[Break, ...]:
+    """All breaks, part by part. Raises ListError."""
+    found = tuple(one for file in sorted((root / LISTS).glob("*.toml")) for one in _read(file))
+    if not found:
+        raise ListError(f"no break is listed in {root / LISTS}")
+    ids = [one.id for one in found]
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    if twice:
+        raise ListError(f"these are listed twice: {', '.join(twice)}")
+    return found
+
+
+def chosen(breaks: Iterable[Break], names: Sequence[str]) -> tuple[Break, ...]:
+    """Those of these ids, or of these parts; all where nothing is named. Raises ListError for a name of neither."""
+    breaks = tuple(breaks)
+    known = {one.id for one in breaks} | {one.id.partition("/")[0] for one in breaks}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ListError(f"no break is called {', '.join(unknown)}: see --list")
+    return tuple(one for one in breaks if not names or one.id in names or one.id.partition("/")[0] in names)
+
+
+def out_of_date(breaks: Iterable[Break], root: Path) -> list[str]:
+    """A sentence for each break that does not fit the files below `root`."""
+    told = []
+    for one in breaks:
+        told += [
+            f"{one.id}: the list is out of date: there is no test {test}"
+            for test in one.tests
+            if not _is_there(test, root)
+        ]
+        try:
+            if one.applied((root / one.file).read_text()) == (root / one.file).read_text():
+                told.append(f"{one.id}: it changes nothing")
+        except OSError as error:
+            told.append(f"{one.id}: the list is out of date: {one.file}: {error.strerror}")
+        except ListError as error:
+            told.append(str(error))
+    return told
+
+
+def _is_there(test: str, root: Path) -> bool:
+    file, _, name = test.partition("::")
+    return (root / file).is_file() and f"def {name.partition('[')[0]}(" in (root / file).read_text()
+
+
+def _read(file: Path) -> list[Break]:
+    try:
+        raw = tomllib.loads(file.read_text())
+        breaks = [Break.model_validate(one) for one in raw.pop("break", [])]
+    except tomllib.TOMLDecodeError as error:
+        raise ListError(f"{file.name}: {error}") from error
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ListError(f"{file.name}: break {error.errors()[0]['input']!r}: {told}") from error
+    if raw:
+        raise ListError(f"{file.name}: only [[break]] is known, and there is {', '.join(raw)}")
+    return breaks
