@@ -1,8 +1,8 @@
 """Let vLLM look at the classes of a model and of its drafter in its own process.
 
-It starts a process for each look, so that looking does not initialise CUDA in its own, and each of them imports torch and
-vLLM anew: 6 CPU-seconds, twice in every start of an engine with an MTP head. This image has no CUDA, and vLLM imports the
-same classes a moment later.
+It starts a process for each look, so that looking does not initialise CUDA in its own, and each of them imports torch
+and vLLM anew: 6 CPU-seconds, twice in every start of an engine with an MTP head. This image has no CUDA, and vLLM
+imports the same classes a moment later.
 """
 
 # ruff: noqa: INP001  # a build step, run by path inside the image; never imported as a package
