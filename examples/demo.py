@@ -22,7 +22,7 @@ import yaml
 from demo_kind import KindCluster
 
 import tiny_model
-from complaint import of_system
+from failure_reason import of_system
 from image_builder.build import ensure_images
 from image_builder.layout import cache_root, image_named
 from local_cluster.binaries import PROGRAMS

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from complaint import of_system
+from failure_reason import of_system
 from local_cluster import machine
 from local_cluster.binaries import BINARIES, BuildError, build
 from local_cluster.cluster import LocalCluster, NotRootError

@@ -12,7 +12,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from complaint import reason_in
+from failure_reason import reason_in
 from local_cluster.cache import cache_dir, exclusive
 from local_cluster.go_toolchain import go, go_environment, go_version
 

@@ -8,7 +8,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from complaint import reason_in
+from failure_reason import reason_in
 from local_cluster.cache import cache_dir, exclusive
 
 LOCK = Path(__file__).parents[2] / "requirements" / "go.lock"

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from complaint import reason_in
+from failure_reason import reason_in
 
 PROGRAMS = {
     "runc": "runc",

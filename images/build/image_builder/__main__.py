@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Never
 
-from complaint import of_system
+from failure_reason import of_system
 from image_builder.build import ensure_base, ensure_images
 from image_builder.buildah import BuildError
 from image_builder.debian import SetupError

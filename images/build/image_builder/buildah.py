@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from complaint import reason_in
+from failure_reason import reason_in
 
 HOST_CERTIFICATES: Final = Path("/etc/ssl/certs")
 """Where packages come through a proxy that speaks TLS for them, only the host knows its certificate. Mounted while a

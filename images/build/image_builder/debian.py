@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from complaint import reason_in
+from failure_reason import reason_in
 
 PROGRAMS: Final = {"buildah": "buildah", "debootstrap": "debootstrap"}
 """Program -> Debian package."""

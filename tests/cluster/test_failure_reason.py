@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from complaint import of_system, reason_in
+from failure_reason import of_system, reason_in
 
 
 @pytest.mark.parametrize(
