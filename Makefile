@@ -8,7 +8,7 @@ REPORTS := build/reports
 PYTEST = $(PYTHON) -m pytest --fixture-times=$(REPORTS)/fixtures.jsonl
 CLUSTER ?= local
 
-.PHONY: help setup check lint test test-long test-builds demo demo-down images generate bench bench-gate cluster-up cluster-down clean-cache
+.PHONY: help setup check lint test test-long test-builds programs demo demo-down images generate bench bench-gate cluster-up cluster-down clean-cache
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -50,10 +50,12 @@ test-long: lint test-builds ## Everything, every scenario with a real engine too
 
 test-builds: setup ## Build what the tests need: programs, images, environments with torch (once; root)
 	$(PYTHON) -m local_cluster packages
-	$(PYTHON) -m local_cluster build
+	$(MAKE) -j2 --output-sync=line programs images
 	$(PYTHON) -m local_cluster free --wait 1800
-	$(PYTHON) -m image_builder all
 	$(PYTHON) -m torch_environments
+
+programs: setup ## Build the local cluster's programs into the cache
+	$(PYTHON) -m local_cluster build
 
 demo: setup ## Local cluster, images, chart, examples/tiny.yaml, one chat completion (CLUSTER=kind: on kind)
 	$(PYTHON) examples/demo.py --cluster $(CLUSTER)

@@ -34,12 +34,18 @@ def record_of(launcher: Launcher) -> EngineRecord:
     return EngineRecord.read_or_new(launcher.run_dir / "engine.json")
 
 
-def wait_for_start(launcher: Launcher, *, number: int = 1) -> None:
+def wait_for_start(launcher: Launcher, *, number: int | None = None) -> None:
+    """The engine's start with that number, or any."""
+
     def seen() -> tuple[str, int]:
         record = record_of(launcher)
         return record.phase, record.starts
 
-    eventually(lambda: seen() == ("Starting", number), f"the engine's start {number}", seen=seen)
+    def started() -> bool:
+        phase, starts = seen()
+        return phase == "Starting" and number in (None, starts)
+
+    eventually(started, f"the engine's start {number or ''}", seen=seen)
 
 
 def note_of(launcher: Launcher, name: str) -> Any:

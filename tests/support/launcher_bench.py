@@ -124,8 +124,8 @@ def is_alive(pid: int) -> bool:
     """Alive, and not a zombie that waits for the init process of this machine."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # the second where it ends between the opening of the file and its reading
 
 
 def wait_for_phase(launcher: Launcher, phase: str) -> None:
