@@ -3,16 +3,13 @@
 import json
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from builders import a_flash_object
 from cluster_fixtures import ControlPlane
-
-ROOT = Path(__file__).resolve().parents[2]
-CRD = ROOT / "crds" / "deepseekflashdeployments.yaml"
+from custom_resource import install_crd
 
 Apply = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -20,8 +17,7 @@ Apply = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def crd_server(api_server: ControlPlane) -> ControlPlane:
     """The API server with our CRD established."""
-    api_server.kubectl("apply", "--server-side", "-f", str(CRD))
-    api_server.kubectl("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=30s")
+    install_crd(api_server)
     return api_server
 
 

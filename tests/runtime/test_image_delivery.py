@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -11,6 +10,7 @@ import pytest
 
 from builders import SETTINGS, a_flash_object
 from cluster_fixtures import ControlPlane
+from custom_resource import install_crd
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
@@ -19,15 +19,13 @@ from flash_operator.runtime.reconciler import Reconciler
 
 pytestmark = pytest.mark.apiserver
 
-CRD = Path(__file__).resolve().parents[2] / "crds" / "deepseekflashdeployments.yaml"
 KEY = FlashKey("default", "flash")
 
 
 @pytest.fixture(scope="module")
 def older_server(older_api_server: ControlPlane) -> ControlPlane:
     """With our CRD established."""
-    older_api_server.kubectl("apply", "--server-side", "-f", str(CRD))
-    older_api_server.kubectl("wait", "--for=condition=Established", "-f", str(CRD), "--timeout=30s")
+    install_crd(older_api_server)
     return older_api_server
 
 
