@@ -82,7 +82,7 @@ class ControlPlane:
             "kube-apiserver /readyz",
             seconds=60,
             log=self.processes.logs / "kube-apiserver.log",
-            alive=lambda: bool(self.processes.pids("kube-apiserver")),
+            alive=lambda: self.processes.is_running("kube-apiserver"),
         )
 
     def stop(self) -> None:

@@ -35,7 +35,7 @@ class Node:
             f"node {NODE_NAME} Ready",
             seconds=60,
             log=self.processes.logs / "kubelet.log",
-            alive=lambda: bool(self.processes.pids("kubelet")),
+            alive=lambda: self.processes.is_running("kubelet"),
         )
         self.set_gpus()
 

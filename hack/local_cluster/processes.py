@@ -9,8 +9,9 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 MARK = "LOCAL_CLUSTER_RUN"
 
@@ -50,6 +51,11 @@ class ProcessGroup:
             if ours and int(process.name) != os.getpid() and program in (None, name):
                 found.append(int(process.name))
         return found
+
+    def is_running(self, program: str) -> bool:
+        """Whether one of that program is there. One that was started a moment ago has no environment to be read yet."""
+        ours = (child for child in self._children if Path(cast("Sequence[str]", child.args)[0]).name == program)
+        return any(child.poll() is None for child in ours) or bool(self.pids(program))
 
     def stop(self, program: str | None = None, *, patience: float = 5.0) -> None:
         """End one program, or all: politely first, then for good."""
