@@ -88,7 +88,7 @@ def test_an_engine_whose_start_hangs_is_started_again_with_the_safe_set(fast: La
     assert serving["args"] == ["serve", "/model", ARGUMENT, "--disable-custom-all-reduce"]
     assert serving["env"] == {"NCCL_P2P_DISABLE": "1", "NCCL_P2P_LEVEL": None}
     assert not any(is_alive(pid) for pid in hung), "nothing of it keeps a GPU's memory"
-    wait_for_start(fast)
+    wait_for_start(fast, number=2)
     record = record_of(fast)
     assert (record.starts, record.exit) == (2, None), "an end that the launcher made is no exit of the engine"
     assert record.incident is not None
@@ -164,7 +164,7 @@ def test_a_second_hang_restarts_nothing(fast: Launcher) -> None:
 def test_a_container_that_starts_after_the_incident_takes_the_safe_set_at_once(fast: Launcher) -> None:
     process = fast.start(fast.program(hanging_engines.STILL), "serve", FLASH_HANG_SECONDS=SOON)
     note_of(fast, "serving")
-    wait_for_start(fast)
+    wait_for_start(fast, number=2)
     before = record_of(fast)
     process.kill()
     os.killpg(before.pid or 0, signal.SIGKILL)
@@ -175,7 +175,7 @@ def test_a_container_that_starts_after_the_incident_takes_the_safe_set_at_once(f
     fast.start(fast.program(hanging_engines.STILL), "serve", patience=600, FLASH_HANG_SECONDS=SOON)
 
     assert "--disable-custom-all-reduce" in note_of(fast, "serving")["args"]
-    wait_for_start(fast)
+    wait_for_start(fast, number=3)
     record = record_of(fast)
     assert (record.starts, record.incident) == (3, before.incident)
     assert fast.document("effective.json")["origin"] == "recovery"
