@@ -16,7 +16,7 @@ import flash_operator
 from builders import a_flash_object, a_node, a_pod
 from flash_contracts.names import DEPLOYMENT_LABEL, PLURAL, RESTORE_LABEL
 from flash_operator.runtime.keys import FlashKey, Key, NodeKey
-from flash_operator.runtime.watches import Watches, kopf_settings
+from flash_operator.runtime.watches import OURS, Watches, kopf_settings
 from flash_operator.runtime.workqueue import WorkQueue
 from scripted_api_stub import ScriptedApiStub, kubeconfig
 from waiting import eventually_async
@@ -211,6 +211,16 @@ async def test_a_deleted_deployment_is_forgotten(
         stub.put("nodes", a_node(gpu_link="sys"))
         await informer.settle()
     assert informer.worked == [KEY]
+
+
+async def test_of_pods_deployments_and_jobs_only_our_own_are_watched(
+    stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster has thousands of others, and each would be sent here at every change."""
+    watched = ("pods", "deployments", "jobs")
+    async with watching(stub, tmp_path, monkeypatch):
+        await until(lambda: all(stub.asked[f"watch {plural}"] for plural in watched))
+    assert {plural: stub.selectors[plural] for plural in watched} == {key: {OURS} for key in watched}
 
 
 async def test_watching_writes_nothing(stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

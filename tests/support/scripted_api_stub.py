@@ -32,6 +32,8 @@ class ScriptedApiStub:
             plural: {} for resources in RESOURCES.values() for plural, _, _ in resources
         }
         self.asked: Counter[str] = Counter()
+        self.selectors: dict[str, set[str]] = {}
+        """Of labels, by plural: what was listed or watched with them."""
         self.writes: list[str] = []
         self.status = 200
         """What objects are answered with; discovery always works."""
@@ -95,6 +97,7 @@ class ScriptedApiStub:
         plural = path.rpartition("/")[2]
         if plural not in self.objects:
             return await self._get(path)
+        self.selectors.setdefault(plural, set()).add(request.query.get("labelSelector", ""))
         if request.query.get("watch"):
             return await self._watch(request, plural)
         return self._list(plural)
