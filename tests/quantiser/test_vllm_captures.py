@@ -14,7 +14,8 @@ from safetensors import safe_open
 import tiny_model
 from mtp_quantiser.captures import FORMAT, INPUT
 
-PACKAGE = Path(__file__).resolve().parents[2] / "images" / "quantiser"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE, CONTRACTS = ROOT / "images" / "quantiser", ROOT / "contracts"
 PROMPTS = 4
 TOKENS = 32
 
@@ -38,7 +39,7 @@ def test_what_enters_the_drafts_experts_is_recorded(tmp_path: Path) -> None:
     prompts.write_text((json.dumps({"prompt": tiny_model.GOLDEN_PROMPT}) + "\n") * PROMPTS)
     environment = {
         **{name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"},
-        "PYTHONPATH": os.pathsep.join([str(installed(tmp_path / "site")), str(PACKAGE)]),
+        "PYTHONPATH": os.pathsep.join([str(installed(tmp_path / "site")), str(PACKAGE), str(CONTRACTS)]),
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
