@@ -32,7 +32,7 @@ check: lint ## Lint, types, layers, and the tests that need nothing built but he
 test: lint test-builds ## Everything CI runs: all but the long tests, on the real local cluster too (root, 25 minutes)
 	mkdir -p $(REPORTS) && rm -f $(REPORTS)/*
 	$(PYTEST) -n 3 --dist loadgroup -m "not cluster and not images and not long" --junitxml=$(REPORTS)/processes.xml
-	./scripts/quantiser-tests -n 2 -m "not long" --junitxml=$(REPORTS)/quantiser.xml
+	./scripts/quantiser-tests -n 2 -m "not long" --junitxml=$(CURDIR)/$(REPORTS)/quantiser.xml
 	$(PYTEST) -m "images and not cluster and not long" --junitxml=$(REPORTS)/images.xml
 	$(PYTEST) -n 6 --maxschedchunk=1 -m "cluster and not alone and not long" --junitxml=$(REPORTS)/cluster.xml
 	$(PYTEST) -m "cluster and alone and not long" --junitxml=$(REPORTS)/alone.xml
@@ -41,7 +41,7 @@ test-long: lint test-builds ## Everything, every scenario with a real engine too
 	mkdir -p $(REPORTS) && rm -f $(REPORTS)/*
 	date +%s > $(REPORTS)/began
 	$(PYTEST) -n 3 --dist loadgroup -m "not cluster and not images" --junitxml=$(REPORTS)/processes.xml
-	./scripts/quantiser-tests -n 2 --junitxml=$(REPORTS)/quantiser.xml
+	./scripts/quantiser-tests -n 2 --junitxml=$(CURDIR)/$(REPORTS)/quantiser.xml
 	$(PYTEST) -m "images and not cluster" --junitxml=$(REPORTS)/images.xml
 	$(PYTEST) -n 6 --maxschedchunk=1 -m "cluster and not alone" --junitxml=$(REPORTS)/cluster.xml
 	$(PYTEST) -m "cluster and alone" --junitxml=$(REPORTS)/alone.xml
