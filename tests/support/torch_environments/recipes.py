@@ -22,7 +22,7 @@ ENGINE: Final = ROOT / "images/engine"
 CPU_LOCK: Final = ENGINE / "requirements-cpu.lock"
 QUANTISER_LOCK: Final = ROOT / "images/quantiser/requirements-cpu.lock"
 
-BUILD_STEPS: Final = ("cuda_stubs.py", "prune.py", "start_by_fork.py", "check.py")
+BUILD_STEPS: Final = ("cuda_stubs.py", "prune.py", "patch_vllm.py", "check.py")
 STEP_FILES: Final = (*(ENGINE / "cpu" / name for name in (*BUILD_STEPS, "needed_at_import.cpp")), Path(__file__))
 PYTHON: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 

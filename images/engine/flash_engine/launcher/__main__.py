@@ -50,7 +50,7 @@ def main() -> int:
     except (ValueError, BadDocumentError) as error:
         say("bad setting", error=str(error), remedy="see flash-launch --help")
     except OSError as error:
-        # FlagSet that nobody can look up afterwards are a silent guess: no engine without effective.json.
+        # Flags that nobody can look up afterwards are a silent guess: no engine without effective.json.
         say("documents cannot be written", error=str(error), remedy="look at the volume behind FLASH_RUN_DIR")
     return BAD_SETTINGS
 
