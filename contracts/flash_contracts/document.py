@@ -12,10 +12,13 @@ Keys are camelCase. Keys that the class does not know are ignored, so that a par
 a missing key takes the field's default. A value of another type is refused with the key's path.
 """
 
+import contextlib
 import dataclasses
 import enum
 import json
+import math
 import os
+import reprlib
 import types
 import typing
 from dataclasses import dataclass
@@ -29,6 +32,8 @@ KEY = "key"
 """In a field's metadata: its key where that is not the field's name in camelCase."""
 FORMER_KEY = "former_key"
 """In a field's metadata: the key that earlier releases wrote, read where the present one is missing."""
+OPTIONAL = "optional"
+"""In a field's metadata: True for a part that readers can do without. One that cannot be read takes its default."""
 LOCAL = "local"
 """In a field's metadata: True for what stays where the document is made, and is neither written nor read."""
 
@@ -87,6 +92,15 @@ class Document:
     def write(self, path: Path) -> None:
         """As `write_json`. Raises OSError."""
         write_json(path, self.to_json())
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 80
+
+
+def _shown(value: object) -> str:
+    """For an error: whoever wrote the document chose how long and how deep it is."""
+    return _SHORT.repr(value)
 
 
 def _shared_fields(cls: "type[Document]") -> "tuple[dataclasses.Field[Any], ...]":
@@ -156,12 +170,13 @@ def _read_document(cls: type[T], raw: object, path: str) -> T:
         raise BadDocumentError(f"{path or cls.__name__}: not an object")
     version = raw.get("version", VERSION)
     if cls.IS_VERSIONED and version != VERSION:
-        raise BadDocumentError(f"{path or cls.__name__}: version {version!r}, and this release reads {VERSION}")
+        raise BadDocumentError(f"{path or cls.__name__}: version {_shown(version)}, and this release reads {VERSION}")
     known: dict[str, Any] = {}
     for field in _shared_fields(cls):
         key = _present_key(field, raw)
         if key in raw:
-            known[field.name] = _read(_types_of(cls)[field.name], raw[key], f"{path}.{key}" if path else key)
+            with contextlib.suppress(*((BadDocumentError,) if field.metadata.get(OPTIONAL) else ())):
+                known[field.name] = _read(_types_of(cls)[field.name], raw[key], f"{path}.{key}" if path else key)
         elif _default(field) is dataclasses.MISSING:
             raise BadDocumentError(f"{path}.{key} is missing" if path else f"{key} is missing")
     try:
@@ -203,19 +218,19 @@ def _read_optional(kinds: tuple[Any, ...], value: object, path: str) -> Any:
 
 def _one_of(values: typing.Sequence[Any], value: object, path: str) -> Any:
     if value not in values:
-        raise BadDocumentError(f"{path}: {value!r} is none of {', '.join(map(str, values))}")
+        raise BadDocumentError(f"{path}: {_shown(value)} is none of {', '.join(map(str, values))}")
     return value
 
 
 def _a_list(value: object, path: str) -> list[Any]:
     if not isinstance(value, list):
-        raise BadDocumentError(f"{path}: {value!r} is not a list")
+        raise BadDocumentError(f"{path}: {_shown(value)} is not a list")
     return value
 
 
 def _read_dict(kinds: tuple[Any, ...], value: object, path: str) -> dict[Any, Any]:
     if not isinstance(value, dict):
-        raise BadDocumentError(f"{path}: {value!r} is not an object")
+        raise BadDocumentError(f"{path}: {_shown(value)} is not an object")
     key_kind, item_kind = kinds
     try:
         keys = [key_kind(key) for key in value]
@@ -226,11 +241,20 @@ def _read_dict(kinds: tuple[Any, ...], value: object, path: str) -> dict[Any, An
 
 def _read_scalar(kind: type, value: object, path: str) -> Any:
     """JSON has one kind of number, and Python counts True as one."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise BadDocumentError(f"{path}: {value!r} is not {_NAMES.get(kind, kind.__name__)}")
-    return cast("Any", value)
+    wanted = int | float if kind is float else kind
+    if not isinstance(value, wanted) or (kind is not bool and isinstance(value, bool)) or not _is_portable(value):
+        raise BadDocumentError(f"{path}: {_shown(value)} is not {_NAMES.get(kind, kind.__name__)}")
+    return float(cast("float", value)) if kind is float else value
+
+
+def _is_portable(value: object) -> bool:
+    """Python's JSON also reads numbers that no float holds and halves of characters; other parsers refuse them."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+        return isinstance(value, str) or math.isfinite(cast("float", value))
+    except (OverflowError, UnicodeEncodeError):
+        return False
 
 
 _NAMES: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}

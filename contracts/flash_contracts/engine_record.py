@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from flash_contracts.document import BadDocumentError, Document
+from flash_contracts.document import Document
 
 FaultKind: TypeAlias = Literal["hang", "corrupt"]
 
@@ -72,12 +72,6 @@ class EngineRecord(Document):
     plugin: str | None = None
     """What the vLLM plugin said of itself in this run; None while it has said nothing."""
 
-    def __post_init__(self) -> None:
-        try:
-            datetime.fromisoformat(self.started_at or "2026-01-01")
-        except ValueError as error:
-            raise BadDocumentError(f"startedAt: {error}") from error
-
     @property
     def run(self) -> Run:
         return self.pid, self.started_at
@@ -85,4 +79,9 @@ class EngineRecord(Document):
     @classmethod
     def read_or_new(cls, path: Path) -> "EngineRecord":
         """The record on disk; an empty one where there is none, or none that makes sense."""
-        return cls.read(path) or cls()
+        record = cls.read(path) or cls()
+        try:
+            datetime.fromisoformat(record.started_at or "2026-01-01")
+        except ValueError:
+            return cls()
+        return record

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from flash_contracts.delivery_record import DeliveryRecord
-from flash_contracts.document import LOCAL, BadDocumentError, Document
+from flash_contracts.document import LOCAL, OPTIONAL, BadDocumentError, Document
 from flash_contracts.engine_pod import EffectiveFlags
 from flash_contracts.engine_record import EngineRecord
 
@@ -112,12 +112,12 @@ class GateResult(Document):
     checked_at: str | None = None
     attempts: int = 0
     measurement: DecodeFigures | None = None
-    trial: TrialReport | None = None
+    trial: TrialReport | None = field(default=None, metadata={OPTIONAL: True})
     wanted: WantedFigures | None = None
     serving: ServingReport = field(default_factory=ServingReport)
     engine_healthy_at: str | None = None
     gate_millis: float | None = None
-    effective: EffectiveFlags | None = None
+    effective: EffectiveFlags | None = field(default=None, metadata={OPTIONAL: True})
     engine: EngineRecord = field(default_factory=EngineRecord)
     delivery: DeliveryRecord | None = None
     reached: bool = field(default=True, metadata={LOCAL: True})

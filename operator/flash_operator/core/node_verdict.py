@@ -4,7 +4,7 @@ Two things test links: the probe, before an engine runs there, and an engine tha
 peer-to-peer on and is well without. Both end in the same labels, from which flags follow (flash_contracts.flags).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flash_contracts.engine_record import Incident
 from flash_contracts.names import (
@@ -96,6 +96,7 @@ def from_incident(facts: NodeFacts, incident: Incident) -> NodeVerdict:
         driver=facts.driver,
         cards=facts.cards,
         found_by=FOUND_BY_ENGINE,
-        report=incident.to_text(),
+        # What a tenant's engine says beside is not for the node, and may be of any size and depth.
+        report=replace(incident, flags=(), evidence={}).to_text(),
         told=told,
     )

@@ -1,0 +1,64 @@
+"""A gate is a tenant's: whatever it answers is a verdict, and never an exception in the operator that all share."""
+
+import json
+from typing import Any
+
+import pytest
+
+from flash_contracts.engine_record import Incident
+from flash_contracts.gate_result import GateResult
+from flash_contracts.node_facts import NodeFacts
+from flash_contracts.p2p_report import P2pReport
+from flash_contracts.restore_result import RestoreResult
+from flash_operator.core.node_verdict import from_incident
+
+
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+HOSTILE = {
+    "a number that no float holds": {"gateMillis": 10**400},
+    "a count that no float holds": {"attempts": 10**400},
+    "no number": {"gateMillis": float("nan")},
+    "an endless one": {"measurement": {"decodeTokensPerSecond": float("inf")}},
+    "half of a character": {"message": "\ud800"},
+    "a list in a list in a list": {"reason": nested(900)},
+    "an endless word": {"passed": "x" * 10_000_000},
+}
+
+
+@pytest.mark.parametrize("lie", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_gate_that_lies_is_inconclusive_in_a_short_sentence(lie: dict[str, Any]) -> None:
+    found = GateResult.of({"reason": "Passed", "passed": True, **lie})
+    assert (found.reason, found.passed) == ("Inconclusive", False)
+    assert len(found.message) < 300
+
+
+@pytest.mark.parametrize("part", ["trial", "effective"])
+def test_a_part_of_another_release_costs_that_part_alone(part: str) -> None:
+    found = GateResult.of({"reason": "Passed", "passed": True, part: {"version": 2, "samples": "of another kind"}})
+    assert (found.reason, getattr(found, part)) == ("Passed", None)
+
+
+def test_what_an_engine_says_of_its_incident_does_not_go_to_its_node() -> None:
+    raw = {"kind": "hang", "row": "T3", "flags": ["x" * 5000], "evidence": {"deep": nested(900)}}
+    verdict = from_incident(NodeFacts("node-1"), Incident.parse(raw))
+    assert json.loads(verdict.report)["row"] == "T3"
+
+
+ENDLESS = '{"verdict": "healthy", "arms": [{"arm": "nccl", "outcome": "healthy", "micros": {"8192": 1e999}}]}'
+
+
+@pytest.mark.parametrize("text", [ENDLESS, '{"verdict": "healthy", "arms": null}', "[]", ""])
+def test_a_report_that_makes_no_sense_is_inconclusive(text: str) -> None:
+    assert P2pReport.of_text(text).verdict == "inconclusive"
+
+
+def test_a_result_with_an_impossible_figure_is_a_failure() -> None:
+    seconds = "1" + "0" * 400
+    text = f'{{"state":"Restored","figures":{{"gptq":1,"rtn":1,"seconds":{seconds}}}}}'
+    assert RestoreResult.of_text(text).state == "Failed"
