@@ -4,11 +4,14 @@ import errno
 import re
 import sys
 
-NO_ROOM = re.compile(r"no space left on device|(not|have) enough free space|disk quota exceeded", re.IGNORECASE)
+NO_ROOM = re.compile(
+    r"no space left on device|os error 28\b|(not|have) enough free space|disk quota exceeded", re.IGNORECASE
+)
 NO_NETWORK = re.compile(
     r"dial tcp|no such host|network is unreachable|connection (was )?(refused|reset)|temporary failure"
     r"|could(n't| not) resolve|dns error|failed (to (lookup|fetch)|getting)|unable to (connect|fetch)|couldn't download"
-    r"|i/o timeout|tls handshake|newconnectionerror",
+    r"|i/o timeout|tls handshake|newconnectionerror|error sending request|tcp connect error|error trying to connect"
+    r"|operation timed out|failed to download",
     re.IGNORECASE,
 )
 LONGEST = 300

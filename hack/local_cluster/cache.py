@@ -1,11 +1,12 @@
 """Where everything costly is kept between runs and between clones."""
 
-import fcntl
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from file_lock import held
 
 
 def cache_dir(*parts: str) -> Path:
@@ -22,11 +23,5 @@ def cache_dir(*parts: str) -> Path:
 @contextmanager
 def exclusive(lock: Path, holder: str) -> Iterator[None]:
     """Hold a lock file; a second process says for what `holder` it waits, instead of building the same thing again."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"    waiting for {holder} (it holds {lock})", file=sys.stderr, flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with held(lock, lambda: print(f"    waiting for {holder} (it holds {lock})", file=sys.stderr, flush=True)):
         yield

@@ -12,7 +12,7 @@ import pytest
 from cluster_fixtures import ControlPlane
 from local_cluster.control_plane import a_light_control_plane
 from local_cluster.processes import ProcessGroup
-from web_pods import eventually
+from waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 

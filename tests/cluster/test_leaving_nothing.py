@@ -15,7 +15,8 @@ from local_cluster.cluster import COMPONENTS, LocalCluster
 from local_cluster.machine import OccupiedError
 from local_cluster.processes import MARK
 from local_cluster.traces import FOLDERS
-from web_pods import a_web_pod, eventually, run_pod
+from waiting import eventually
+from web_pods import a_web_pod, run_pod
 
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(240)]
 

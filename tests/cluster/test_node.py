@@ -13,7 +13,8 @@ import pytest
 from cluster_fixtures import LocalCluster
 from local_cluster.binaries import binary
 from local_cluster.oci_archive import write_archive
-from web_pods import a_web_pod, eventually, run_pod
+from waiting import eventually
+from web_pods import a_web_pod, run_pod
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 

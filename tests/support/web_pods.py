@@ -4,9 +4,6 @@ import json
 from typing import Any
 
 from local_cluster.cluster import LocalCluster
-from waiting import eventually
-
-__all__ = ["a_web_pod", "eventually", "run_pod"]
 
 
 def a_web_pod(name: str, *, gpus: int = 0, command: list[str] | None = None) -> dict[str, Any]:

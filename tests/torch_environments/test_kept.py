@@ -14,7 +14,7 @@ import pytest
 from image_builder.debian import SetupError
 from torch_environments.installing import run
 from torch_environments.kept import IN_USE, Kept, ensure
-from web_pods import eventually
+from waiting import eventually
 
 KEY = "0123456789abcdef"
 

@@ -1,6 +1,5 @@
 """Make what is missing: base, then the kept stages of each image, then its archive."""
 
-import fcntl
 import shutil
 import tempfile
 import time
@@ -12,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
+from file_lock import held
 from image_builder import debian
 from image_builder.archive import write_oci_archive
 from image_builder.buildah import Base, Buildah
@@ -117,13 +117,8 @@ def refuse_without_room(free: float, cache: Path) -> None:
 @contextmanager
 def locked(cache: Path) -> Iterator[None]:
     """Two builds at once would share buildah's storage, and the second would do the first one's work again."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / ".images.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another run that builds images (it holds {lock.name})")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = cache / ".images.lock"
+    with held(lock, lambda: say(f"waiting for another run that builds images (it holds {lock})")):
         yield
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from failure_reason import NO_NETWORK, NO_ROOM
 from image_builder import debian
 from image_builder.debian import SetupError
 from torch_environments.kept import full_disk
@@ -19,13 +20,6 @@ COMPILING: Final = {"g++": "g++", "readelf": "binutils"}
 
 DIES_WITH_US: Final = ("setpriv", "--pdeathsig=KILL") if shutil.which("setpriv") else ()
 """A program that outlived a killed run would still be writing where the next run tidies."""
-
-FULL: Final = re.compile(r"No space left on device|os error 28\b|Disk quota exceeded")
-UNREACHABLE: Final = re.compile(
-    r"error sending request|dns error|tcp connect error|error trying to connect|operation timed out|"
-    r"Failed to (fetch|download)|Temporary failure in name resolution|Network is unreachable",
-    re.IGNORECASE,
-)
 
 
 def packages(cache: Path, lock: Path, *where: str, downloads: Path | None = None) -> None:
@@ -61,9 +55,9 @@ def run(cache: Path, command: Iterable[str], environment: Mapping[str, str] | No
 
 def _failure(cache: Path, command: str, said: str, code: int) -> SetupError:
     last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "without a word")
-    if FULL.search(said):
+    if NO_ROOM.search(said):
         return full_disk(cache)
-    if UNREACHABLE.search(said):
+    if NO_NETWORK.search(said):
         cause = re.sub(r"^caused? ?(by)?: ", "", last, flags=re.IGNORECASE)
         return SetupError(f"The package registry cannot be reached ({cause}): mend that, and run the same again")
     shown = "\n".join(said.splitlines()[-20:])

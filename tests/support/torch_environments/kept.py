@@ -1,7 +1,6 @@
 """Folders in the project's cache, each made once for its content: whole or not there, whoever is killed on the way."""
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from file_lock import held
 from image_builder.debian import SetupError
 
 KEPT: Final = 2
@@ -75,13 +75,8 @@ def _remove_old(cache: Path, kind: str) -> None:
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
     """Two runs at once would make the same folder twice. What a killed one left half made is swept here."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / ".torch.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"  another run is making environments in {cache}; waiting for it ...", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    told = f"  another run is making environments in {cache}; waiting for it ..."
+    with held(cache / ".torch.lock", lambda: print(told, file=sys.stderr, flush=True)):
         try:
             _sweep(cache)
             yield

@@ -1,0 +1,19 @@
+"""A lock file that one process holds: whoever comes second says so, and waits. The kernel drops it with its process."""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def held(lock: Path, tell: Callable[[], None]) -> Iterator[None]:
+    """`tell` is called before waiting, where another process holds it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
