@@ -50,7 +50,7 @@ test-long: lint test-builds ## Everything, every scenario with a real engine too
 
 test-builds: setup ## Build what the tests need: programs, images, environments with torch (once; root)
 	$(PYTHON) -m local_cluster packages
-	$(MAKE) -j2 --output-sync=line programs images
+	$(MAKE) -j2 programs images
 	$(PYTHON) -m local_cluster free --wait 1800
 	$(PYTHON) -m torch_environments
 

@@ -18,7 +18,7 @@ import aiohttp
 
 from flash_contracts.gate_config import GateConfig
 from flash_engine.gate.engine_client import EngineClient
-from flash_engine.gate.serving import ServingWatch
+from flash_engine.gate.serving_monitor import ServingWatch
 
 PROMPT = "the quick brown fox jumps over a lazy dog"
 

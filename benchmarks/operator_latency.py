@@ -24,12 +24,7 @@ from typing import Any
 import yaml
 
 import tiny_model
-from flash_contracts.names import API_VERSION, DEPLOYMENT_LABEL, ENGINE_FLAGS_ANNOTATION, KIND
-from flash_operator.runtime.cluster import Cluster
-from image_builder.build import ensure_image
-from image_builder.layout import cache_root, image_named
-from local_cluster.cluster import LocalCluster
-from stage import (
+from e2e_env import (
     OPERATOR_NAMESPACE,
     RELEASE,
     ROOT,
@@ -40,6 +35,11 @@ from stage import (
     install_operator,
     model_claim,
 )
+from flash_contracts.names import API_VERSION, DEPLOYMENT_LABEL, ENGINE_FLAGS_ANNOTATION, KIND
+from flash_operator.runtime.cluster import Cluster
+from image_builder.build import ensure_image
+from image_builder.layout import cache_root, image_named
+from local_cluster.cluster import LocalCluster
 
 COUNT = 50
 

@@ -22,13 +22,7 @@ import yaml
 from demo_kind import KindCluster
 
 import tiny_model
-from failure_reason import of_system
-from image_builder.build import ensure_images
-from image_builder.layout import cache_root, image_named
-from local_cluster.binaries import PROGRAMS
-from local_cluster.cluster import LocalCluster, NotRootError
-from local_cluster.packages import ensure_packages
-from stage import (
+from e2e_env import (
     ROOT,
     Cluster,
     Flash,
@@ -38,6 +32,12 @@ from stage import (
     model_claim,
     wait_until,
 )
+from failure_reason import of_system
+from image_builder.build import ensure_images
+from image_builder.layout import cache_root, image_named
+from local_cluster.binaries import PROGRAMS
+from local_cluster.cluster import LocalCluster, NotRootError
+from local_cluster.packages import ensure_packages
 
 NAMESPACE = "demo"
 START_SECONDS = 600

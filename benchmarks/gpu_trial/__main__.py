@@ -25,10 +25,10 @@ import tiny_model
 from flash_contracts.flags import FlagSet
 from flash_operator.api.v1alpha1 import FlashDeployment
 from gpu_trial import reciting_model
-from gpu_trial.cases import ARMS, ON_CPU, ON_GPU, PROVED, Case, Scale, fault, flags_of, model_of, on_cpu, on_gpu
+from gpu_trial.cases import ON_CPU, ON_GPU, PROVED, VARIANTS, Case, Scale, fault, flags_of, model_of, on_cpu, on_gpu
 from gpu_trial.engine import Engine, cpu_engine, cuda_engine
-from gpu_trial.heard import phases
 from gpu_trial.pod import Pod
+from gpu_trial.process_log import phases
 
 SHARED_MEMORY = Path("/dev/shm")
 """Where 17 GiB are written and read fastest."""
@@ -120,15 +120,15 @@ class Trial:
     def _arms(self) -> None:
         """Each way to all-reduce once a round, with the flags that the operator derives for it."""
         case = next(one for one in self._cases if one.name == "good")
-        rates: dict[str, list[float]] = {name: [] for name in ARMS}
+        rates: dict[str, list[float]] = {name: [] for name in VARIANTS}
         for number in range(self.options.rounds):
-            for name, interconnect in ARMS.items():
+            for name, interconnect in VARIANTS.items():
                 flash = self._flash(**interconnect)
                 told = self._run(case, f"arm {name} {number + 1}", flash, flags_of(flash, PROVED))
                 self._show(case, told)
                 rates[name] += [told["decodeTokensPerSecond"]] if told["fault"] is None else []
         chosen = flags_of(self._flash(), PROVED)
-        same = [name for name, one in ARMS.items() if flags_of(self._flash(**one), PROVED).same_effect(chosen)]
+        same = [name for name, one in VARIANTS.items() if flags_of(self._flash(**one), PROVED).same_effect(chosen)]
         ranked = sorted((name for name in rates if rates[name]), key=lambda name: -max(rates[name]))
         told = {"rates": rates, "chosen": same, "fastest": ranked[:1]}
         print(json.dumps(told, indent=1), flush=True)

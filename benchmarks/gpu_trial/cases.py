@@ -13,9 +13,9 @@ from tiny_model import GOLDEN_PROMPT
 
 GOLDEN = {"kind": "Completion", "prompt": GOLDEN_PROMPT, "expect": "jumps over a lazy dog"}
 PROVED = NodeFacts("trial", link="nvlink", p2p="verified", gpus=2)
-"""What labeller and probe say of two GPUs of one HGX board; that they do is benchmarks/probe_on_gpus.py's to show."""
+"""What the labeller and the p2p test say of two GPUs on one HGX board (shown by benchmarks/p2p_test_on_gpus.py)."""
 
-ARMS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "custom all-reduce": {},
     "NCCL with peer-to-peer": {"customAllReduce": "Disabled"},
     "NCCL without peer-to-peer": {"mode": "Safe"},

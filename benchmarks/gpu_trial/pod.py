@@ -20,12 +20,12 @@ from flash_contracts.document import read_json
 from flash_contracts.engine_record import EngineRecord
 from flash_contracts.flags import FlagSet
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.engine_args import PORT
-from flash_operator.core.model_source import MODEL_PATH, RUN_DIR
 from flash_operator.core.resources.deployment import CACHE_DIR, GATE_DIR, GATE_PORT, NODE_DIR, pod_template
+from flash_operator.core.resources.engine_args import PORT
 from flash_operator.core.resources.gate_config import gate_settings
+from flash_operator.core.resources.model_source import MODEL_PATH, RUN_DIR
 from gpu_trial.engine import ENGINE, Engine
-from gpu_trial.heard import Heard
+from gpu_trial.process_log import Heard
 from ports import a_free_port
 
 NOT_YET = ("EngineStarting", "Inconclusive")

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 
 from bf16_safetensors import to_bf16
-from lookalike import REAL, Lookalike, Tensor, noise, write_shard
+from fake_checkpoint import REAL, Lookalike, Tensor, noise, write_shard
 from tiny_tokenizer import VOCABULARY, Vocabulary, write_tokenizer
 
 Variant = Literal["good", "dead", "lacking", "poisoned"]

@@ -31,7 +31,7 @@ class EffectiveFlags(Document):
 
 
 @dataclass(frozen=True)
-class Suspicion(Document):
+class FaultReport(Document):
     """What the gate saw of one run of the engine, and only another start can mend. It tells the launcher.
 
     Its requests reach what no look from outside does: an engine may answer /health and never give a token, or give

@@ -7,8 +7,8 @@ older, or not there.
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from flash_contracts.delivery_record import DeliveryRecord
 from flash_contracts.document import LOCAL, OPTIONAL, BadDocumentError, Document
+from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_pod import EffectiveFlags
 from flash_contracts.engine_record import EngineRecord
 
@@ -59,7 +59,7 @@ class TrialReport(Document):
     doubt: str | None = None
     stalled: bool = False
     samples: tuple[SampleReport, ...] = ()
-    crowd: ConcurrentRoundReport | None = None
+    concurrent_round: ConcurrentRoundReport | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class GateResult(Document):
     gate_millis: float | None = None
     effective: EffectiveFlags | None = field(default=None, metadata={OPTIONAL: True})
     engine: EngineRecord = field(default_factory=EngineRecord)
-    delivery: DeliveryRecord | None = None
+    delivery: DownloadRecord | None = None
     reached: bool = field(default=True, metadata={LOCAL: True})
     """False where the gate did not answer, so that the verdict is the operator's own guess."""
 

@@ -18,7 +18,7 @@ from flash_contracts.names import (
     P2P_DRIVER_LABEL,
     P2P_REPORT_ANNOTATION,
 )
-from flash_contracts.p2p_report import ArmTimes, P2pReport
+from flash_contracts.p2p_report import P2pReport, VariantTimes
 
 T = TypeVar("T")
 
@@ -71,12 +71,12 @@ class NodeFacts:
     """Of each GPU that an engine gets here, in the driver's order; empty where that is not known."""
     product: str | None = None
     driver: str | None = None
-    probed_driver: str | None = None
+    tested_driver: str | None = None
     cards: str | None = None
     """Which cards are where, as a hash."""
-    probed_cards: str | None = None
+    tested_cards: str | None = None
     gpus: int = 0
-    arm_times: ArmTimes | None = None
+    variant_times: VariantTimes | None = None
     """What the probe measured of each arm, while its verdict holds."""
     managed: bool = True
     """False where an administrator keeps the labels by hand."""
@@ -101,11 +101,11 @@ class NodeFacts:
             numa_nodes=numa_nodes or (),
             product=labels.get(PRODUCT_LABEL),
             driver=next((labels[name] for name in DRIVER_LABELS if name in labels), None),
-            probed_driver=labels.get(P2P_DRIVER_LABEL),
+            tested_driver=labels.get(P2P_DRIVER_LABEL),
             cards=labels.get(CARDS_LABEL),
-            probed_cards=labels.get(P2P_CARDS_LABEL),
+            tested_cards=labels.get(P2P_CARDS_LABEL),
             gpus=_gpus(raw),
-            arm_times=_arm_times(raw),
+            variant_times=_arm_times(raw),
             managed=labels.get(LABELS_MANAGED_LABEL) != "false",
             schedulable=not raw.get("spec", {}).get("unschedulable", False),
             warnings=tuple(warnings),
@@ -114,9 +114,9 @@ class NodeFacts:
     @property
     def staleness(self) -> str | None:
         """What has changed since the links were tested, so that their verdict proves nothing; None while it does."""
-        if self.driver and self.probed_driver and self.driver != self.probed_driver:
-            return f"verified under driver {self.probed_driver}, the node has {self.driver}"
-        if self.cards and self.probed_cards and self.cards != self.probed_cards:
+        if self.driver and self.tested_driver and self.driver != self.tested_driver:
+            return f"verified under driver {self.tested_driver}, the node has {self.driver}"
+        if self.cards and self.tested_cards and self.cards != self.tested_cards:
             return "verified with other cards, or in other slots"
         return None
 
@@ -131,9 +131,9 @@ def _vocabulary(labels: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     return known, warnings
 
 
-def _arm_times(raw: Mapping[str, Any]) -> ArmTimes | None:
+def _arm_times(raw: Mapping[str, Any]) -> VariantTimes | None:
     text = (raw["metadata"].get("annotations") or {}).get(P2P_REPORT_ANNOTATION)
-    return P2pReport.of_text(text).arm_times if text else None
+    return P2pReport.of_text(text).variant_times if text else None
 
 
 def _formed(

@@ -6,7 +6,7 @@ Of one engine image, so that it may be older or newer than the operator that rea
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
-from flash_contracts.document import BadDocumentError, Document
+from flash_contracts.document import KEY, BadDocumentError, Document
 
 Outcome: TypeAlias = Literal["healthy", "hang", "corrupt", "notPossible", "inconclusive"]
 
@@ -18,7 +18,7 @@ ANNOTATION_LIMIT = 4096
 
 
 @dataclass(frozen=True)
-class ArmTimes:
+class VariantTimes:
     """Microseconds of one all-reduce, summed over `DECODE_BYTES`; None for an arm that was not measured at all."""
 
     peer: float | None
@@ -27,7 +27,7 @@ class ArmTimes:
 
 
 @dataclass(frozen=True)
-class ArmReport(Document):
+class VariantReport(Document):
     """One way to all-reduce.
 
     `ncclP2pOff`, `nccl` as it is, `ncclP2p` (at every level: what NCCL does by itself depends on the CPU's vendor), and
@@ -36,7 +36,7 @@ class ArmReport(Document):
 
     OMITS_DEFAULTS: ClassVar[bool] = True
 
-    arm: str
+    variant: str = field(metadata={KEY: "arm"})
     outcome: str
     """An `Outcome`."""
     detail: str = ""
@@ -69,7 +69,7 @@ class P2pReport(Document):
     nccl: str | None = None
     gpus: tuple[str, ...] = ()
     """The UUIDs of the GPUs that were tested, in the order of the ranks."""
-    arms: tuple[ArmReport, ...] = ()
+    variants: tuple[VariantReport, ...] = field(default=(), metadata={KEY: "arms"})
 
     @classmethod
     def of_text(cls, text: str) -> "P2pReport":
@@ -81,10 +81,10 @@ class P2pReport(Document):
             return cls("inconclusive", f"the probe left no report; its last words: {found or 'none'}")
 
     @property
-    def arm_times(self) -> ArmTimes:
-        times = {arm.arm: arm.decode_micros for arm in self.arms}
-        peer = next((arm for arm in self.arms if arm.arm == "peer"), None)
-        return ArmTimes(
+    def variant_times(self) -> VariantTimes:
+        times = {variant.variant: variant.decode_micros for variant in self.variants}
+        peer = next((variant for variant in self.variants if variant.variant == "peer"), None)
+        return VariantTimes(
             peer=peer.decode_micros if peer and peer.kernel == "vllm" else None,
             # The table sets the level where peer-to-peer is on, so that is the arm that an engine will use.
             nccl=times.get("ncclP2p", times.get("nccl")),

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import ControlPlane
-from flash_operator.core.happenings import EventDraft
+from flash_operator.core.status.events import EventSpec
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.events import node_event, tell
 
 pytestmark = pytest.mark.apiserver
 
 NODE = {"metadata": {"name": "node-a"}}
-READY = EventDraft("Normal", "PeerToPeerVerified", "gpu-p2p=verified", "Probe")
+READY = EventSpec("Normal", "PeerToPeerVerified", "gpu-p2p=verified", "Probe")
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ async def test_what_is_told_again_is_counted_whoever_tells_it(cluster: Cluster) 
 
 async def test_something_else_is_another_event(cluster: Cluster) -> None:
     for note in ("gpu-p2p=verified", "gpu-p2p=hang"):
-        await tell(cluster, node_event(NODE, EventDraft("Normal", "A", note, "Probe"), at(0), "operator-a"))
+        await tell(cluster, node_event(NODE, EventSpec("Normal", "A", note, "Probe"), at(0), "operator-a"))
     assert sorted(event["note"] for event in await events(cluster)) == ["gpu-p2p=hang", "gpu-p2p=verified"]
 
 
 async def test_an_event_that_is_refused_is_no_failure(cluster: Cluster) -> None:
-    await tell(cluster, node_event(NODE, EventDraft("Normal", "A", "x" * 2000, "Probe"), at(0), "operator-a"))
+    await tell(cluster, node_event(NODE, EventSpec("Normal", "A", "x" * 2000, "Probe"), at(0), "operator-a"))
     assert await events(cluster) == []

@@ -7,10 +7,10 @@ import pytest
 
 from builders import a_flash, an_observed
 from cluster_fixtures import ControlPlane
-from flash_operator.core.applied import needs_apply
-from flash_operator.core.image_volume import is_dropped
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.plan import desired_children
+from flash_operator.core.resources.drift import needs_apply
+from flash_operator.core.resources.image_volume import is_dropped
 
 pytestmark = pytest.mark.apiserver
 

@@ -15,7 +15,7 @@ from fake_node.readings import read_machine
 from flash_node.assessment import assess
 from flash_node.dump import NodeDump
 from flash_node.labeller.cluster import ConflictError, NodeClient
-from flash_node.labeller.rounds import Rounds
+from flash_node.labeller.loop import Rounds
 
 pytestmark = pytest.mark.apiserver
 

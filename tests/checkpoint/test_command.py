@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lookalike import Lookalike
-from spoilt import SPOILT
+from broken_checkpoints import SPOILT
+from fake_checkpoint import Lookalike
 
 
 def run(*arguments: str) -> tuple[int, str]:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestServer
 
+from fake_checkpoint import Lookalike
 from flash_engine.checkpoint.inspection import inspect
 from flash_engine.checkpoint.source import open_model
 from hub_stub import COMMIT, HubStub
-from lookalike import Lookalike
 
 TOKEN = "hf_notarealtokenbutlongenough00000"  # noqa: S105 - of the stub
 

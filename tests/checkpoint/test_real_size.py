@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from fake_checkpoint import COMMON, KINDS, REAL, Lookalike
 from flash_engine.checkpoint.layout import expected_of
 from flash_engine.checkpoint.memory import GIB, PROFILES, Weights, budget, weights
 from flash_engine.checkpoint.model_config import ModelConfig
 from flash_engine.checkpoint.tensors import Matrix, drafter, main_model
-from flash_operator.core.engine_args import DEFAULT_BATCHED_TOKENS
-from flash_operator.core.engine_args import PROFILES as OPERATORS
-from lookalike import COMMON, KINDS, REAL, Lookalike
+from flash_operator.core.resources.engine_args import DEFAULT_BATCHED_TOKENS
+from flash_operator.core.resources.engine_args import PROFILES as OPERATORS
 
 MEMORY_LIMIT = 100_000_000
 SHARDS = 46

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from flash_contracts.delivery_record import DeliveryRecord
 from flash_contracts.document import Document
-from flash_contracts.engine_pod import EffectiveFlags, Suspicion
+from flash_contracts.download_record import DownloadRecord
+from flash_contracts.engine_pod import EffectiveFlags, FaultReport
 from flash_contracts.engine_record import EngineRecord
 from flash_contracts.flags.flag_set import FlagSet
 from flash_contracts.gate_result import GateResult
@@ -17,13 +17,13 @@ from flash_contracts.restore_result import RestoreResult
 
 FORMER: dict[str, Any] = json.loads(Path(__file__).with_name("former_documents.json").read_text())
 CLASSES: dict[str, type[Document]] = {
-    "delivery": DeliveryRecord,
+    "delivery": DownloadRecord,
     "effective": EffectiveFlags,
     "engine": EngineRecord,
     "flags": FlagSet,
     "p2p": P2pReport,
     "result": GateResult,
-    "suspicion": Suspicion,
+    "suspicion": FaultReport,
 }
 
 

@@ -10,7 +10,7 @@ from flash_contracts.gate_result import GateResult
 from flash_contracts.node_facts import NodeFacts
 from flash_contracts.p2p_report import P2pReport
 from flash_contracts.restore_result import RestoreResult
-from flash_operator.core.node_verdict import from_incident
+from flash_operator.core.p2p_test.node_verdict import from_incident
 
 
 def nested(depth: int) -> list[Any]:

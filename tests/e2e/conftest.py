@@ -12,11 +12,7 @@ import yaml
 
 import tiny_model
 from cluster_fixtures import LocalCluster
-from flash_contracts.names import API_VERSION, KIND
-from image_builder.build import ensure_image
-from image_builder.layout import cache_root, image_named
-from local_cluster.cache import exclusive
-from stage import (
+from e2e_env import (
     ROOT,
     Flash,
     a_restricted_namespace,
@@ -27,6 +23,10 @@ from stage import (
     model_claim,
     wait_until,
 )
+from flash_contracts.names import API_VERSION, KIND
+from image_builder.build import ensure_image
+from image_builder.layout import cache_root, image_named
+from local_cluster.cache import exclusive
 
 TAKES_LONGEST = (
     "test_a_slow_one_is_taken_out_and_started_anew_and_the_last_one_stays_however_slow",

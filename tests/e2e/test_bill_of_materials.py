@@ -7,8 +7,8 @@ import shlex
 import pytest
 
 from cluster_fixtures import LocalCluster
+from e2e_env import RELEASE
 from image_builder.layout import ROOT
-from stage import RELEASE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

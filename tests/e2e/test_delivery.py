@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
+from e2e_env import Flash, apply, wait_until
 from engine_stubs import engine_stub_program, stub_spec
 from fetched_models import START_SECONDS, cache_claim, delivery, node_address, serve
 from hub_stub import COMMIT, HubStub, in_a_thread
-from stage import Flash, apply, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
+from e2e_env import OPERATOR_NAMESPACE, RELEASE, Flash, apply, operator_pods, wait_until
 from engine_stubs import engine_stub_program, stub_spec
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION
 from pod_processes import processes_of
-from stage import OPERATOR_NAMESPACE, RELEASE, Flash, apply, operator_pods, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
+from e2e_env import Flash, apply, wait_until
 from engine_stubs import engine_stub_program, stub_spec
 from fetched_models import START_SECONDS, cache_claim, delivery, node_address, serve
 from image_builder.archive import write_oci_archive
 from image_registry import MANIFEST, ImageRegistry, image_of, tar_of
-from stage import Flash, apply, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

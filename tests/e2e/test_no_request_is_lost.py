@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
+from e2e_env import Flash, apply, operator_pods, wait_until
 from engine_stubs import TOO_SLOW, engine_stub_program, play, stub_spec
 from pod_processes import command_of, processes_of
 from service_load import Client, Load
-from stage import Flash, apply, operator_pods, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from broken_checkpoints import SPOILT, Spoilt
 from cluster_fixtures import LocalCluster
+from e2e_env import apply, get_json, model_claim, wait_until
 from flash_contracts.names import API_VERSION, KIND
 from image_builder.layout import image_named
-from spoilt import SPOILT, Spoilt
-from stage import apply, get_json, model_claim, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
 

@@ -17,11 +17,11 @@ import pytest
 import yaml
 
 from cluster_fixtures import LocalCluster
+from e2e_env import ROOT, Flash, apply, get_json, model_claim, wait_until
+from fake_checkpoint import Lookalike
 from flash_contracts.names import API_VERSION, KIND
 from image_builder.build import ensure_image
 from image_builder.layout import cache_root, image_named
-from lookalike import Lookalike
-from stage import ROOT, Flash, apply, get_json, model_claim, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
-from stage import Flash, get_json, wait_until
+from e2e_env import Flash, get_json, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

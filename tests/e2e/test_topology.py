@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
+from e2e_env import OPERATOR_NAMESPACE, Flash, apply, clear_node, get_json, install_operator, operator_pods, wait_until
 from engine_stubs import engine_stub_program, stub_spec
 from fake_node.readings import read_machine
 from image_builder.build import ensure_image
 from image_builder.layout import cache_root, image_named
 from local_cluster.binaries import binary
 from local_cluster.oci_archive import write_archive
-from stage import OPERATOR_NAMESPACE, Flash, apply, clear_node, get_json, install_operator, operator_pods, wait_until
 
 pytestmark = [
     pytest.mark.cluster,

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from cluster_fixtures import LocalCluster
+from e2e_env import Flash, apply, wait_until
 from engine_stubs import TOO_SLOW, engine_stub_program, play, stub_spec
 from service_load import Client, Load
-from stage import Flash, apply, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -10,8 +10,8 @@ from aiohttp.test_utils import TestServer
 from engine_stub.engine import EngineStub
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
-from gate_bench import Bench
-from launcher_bench import Launcher
+from gate_harness import Bench
+from launcher_harness import Launcher
 
 
 @pytest.fixture

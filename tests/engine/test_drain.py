@@ -17,7 +17,7 @@ from flash_contracts.engine_pod import QUARANTINE_FILE, DrainRequest
 from flash_contracts.engine_record import EngineRecord
 from flash_engine.drain.connections import LOOK_SECONDS, CloseWhileLeaving
 from flash_engine.drain.waiting import SETTLE_SECONDS, STILL_SECONDS, Waiting
-from flash_engine.gate.engine_metrics import EngineCounters
+from flash_engine.engine_metrics import EngineCounters
 
 STARTED = "2026-11-24T12:00:00.000Z"
 

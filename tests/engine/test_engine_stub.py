@@ -19,12 +19,12 @@ from engine_stub.engine import EngineStub, Script
 from engine_stub.scripts import SCRIPTS, UnknownScriptError, hangs_after, having, read_script, slow, well_again
 from engine_stub.virtual_time import run_in_virtual_time
 from flash_contracts.engine_record import EngineRecord
+from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.engine_client import EngineClient
-from flash_engine.gate.engine_metrics import EngineCounters
 from flash_engine.gate.gate import Gate
 from flash_engine.gate.verdict import Verdict
-from gate_bench import Bench
-from launcher_bench import FAST, Launcher
+from gate_harness import Bench
+from launcher_harness import FAST, Launcher
 from ports import a_free_port
 
 BODY = {"model": "m", "prompt": "p", "max_tokens": 256, "stream": True}

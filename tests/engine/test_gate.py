@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from flash_contracts.delivery_record import DeliveryRecord
 from flash_contracts.document import write_json
+from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_record import Exit
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.result import result_of
 from flash_engine.gate.verdict import Verdict
-from gate_bench import Bench
+from gate_harness import Bench
 
 DIED = Exit(code=1, signal=None, at="2026-11-24T12:01:00.000Z", last_lines=("ValueError: no MTP weights",))
 
@@ -234,8 +234,8 @@ async def test_all_streams_at_once_follow_the_timed_ones(bench: Bench) -> None:
     state = await bench.look()
     assert state.verdict.reason == "Passed"
     assert state.evidence.trial is not None
-    assert state.evidence.trial.crowd is not None
-    assert state.evidence.trial.crowd.streams == 3
+    assert state.evidence.trial.concurrent_round is not None
+    assert state.evidence.trial.concurrent_round.streams == 3
     assert bench.engine.count("stream") == 3 + 3
 
 
@@ -248,16 +248,16 @@ async def test_many_streams_are_not_tried_of_an_engine_that_is_slow_alone(bench:
 async def test_what_fetches_the_model_is_told_of_until_the_engine_starts(bench: Bench, tmp_path: Path) -> None:
     bench.record(phase="WaitingForFlags", pid=None, started_at=None, starts=0)
     bench.engine.traits.healthy = False
-    fetching = DeliveryRecord(phase="Downloading", commit="c0ffee", bytes=1 << 30, total_bytes=4 << 30)
-    fetching.write(tmp_path / DeliveryRecord.FILE)
+    fetching = DownloadRecord(phase="Downloading", commit="c0ffee", bytes=1 << 30, total_bytes=4 << 30)
+    fetching.write(tmp_path / DownloadRecord.FILE)
     state = await bench.look()
     assert (state.verdict.reason, state.verdict.message) == ("EngineStarting", "fetching 1.0 of 4.0 GiB")
 
     failed = replace(fetching, phase="Failed", failure="the hub refuses owner/model to this token (403)")
-    failed.write(tmp_path / DeliveryRecord.FILE)
+    failed.write(tmp_path / DownloadRecord.FILE)
     assert (await bench.look()).verdict == Verdict(Reason.MODEL_UNAVAILABLE, failed.failure or "")
 
-    write_json(tmp_path / DeliveryRecord.FILE, replace(fetching, phase="Complete", bytes=4 << 30).to_json())
+    write_json(tmp_path / DownloadRecord.FILE, replace(fetching, phase="Complete", bytes=4 << 30).to_json())
     bench.engine.traits.healthy = True
     bench.record()
     state = await bench.look()
@@ -267,5 +267,5 @@ async def test_what_fetches_the_model_is_told_of_until_the_engine_starts(bench: 
 
 
 async def test_a_delivery_record_of_nonsense_is_none(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / DeliveryRecord.FILE).write_text('{"phase": "Flying", "bytes": "many"}')
+    (tmp_path / DownloadRecord.FILE).write_text('{"phase": "Flying", "bytes": "many"}')
     assert (await bench.look()).verdict.passed

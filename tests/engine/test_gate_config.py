@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flash_contracts.gate_config import BadConfigError, GateConfig
-from gate_bench import Bench
+from gate_harness import Bench
 
 
 async def test_another_number_of_samples_is_not_measured_anew(bench: Bench) -> None:

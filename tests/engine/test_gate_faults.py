@@ -16,7 +16,7 @@ from flash_contracts.engine_record import EngineRecord, Exit
 from flash_engine.gate import trial
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
-from gate_bench import Bench
+from gate_harness import Bench
 
 DIED = Exit(code=1, signal=None, at="2026-11-24T12:01:00.000Z", last_lines=("ValueError: illegal instruction",))
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from engine_stub.engine import EngineStub
-from gate_bench import CONFIG
+from gate_harness import CONFIG
 from ports import a_free_port
 from waiting import eventually
 

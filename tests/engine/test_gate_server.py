@@ -6,13 +6,13 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from flash_contracts.delivery_record import DeliveryRecord
+from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_pod import EffectiveFlags
 from flash_contracts.flags.flag_set import FlagSet
 from flash_contracts.gate_result import GateResult
 from flash_engine.gate.gate_metrics import GateMetrics
 from flash_engine.gate.server import make_app
-from gate_bench import Bench
+from gate_harness import Bench
 
 
 async def a_client(bench: Bench, tmp_path: Path, metrics: GateMetrics) -> TestClient[web.Request, web.Application]:
@@ -45,11 +45,11 @@ async def test_the_operator_reads_the_result_as_the_gate_means_it(bench: Bench, 
 
 async def test_the_operator_reads_of_a_delivery_what_flash_fetch_wrote(bench: Bench, tmp_path: Path) -> None:
     """Three sides of the contract."""
-    written = DeliveryRecord(
+    written = DownloadRecord(
         phase="Downloading", source="hf://a/b", commit="c0ffee", bytes=10, total_bytes=40, bytes_per_second=2.0,
         failure="the last attempt", warning="a branch", attempts=2,
     )  # fmt: skip
-    written.write(tmp_path / DeliveryRecord.FILE)
+    written.write(tmp_path / DownloadRecord.FILE)
     metrics = GateMetrics()
     async with await a_client(bench, tmp_path, metrics) as client:
         metrics.show(await bench.look())

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from flash_engine.drain.connections import ARGUMENT
-from launcher_bench import FAST, TELL, Launcher, wait_for_phase
+from launcher_harness import FAST, TELL, Launcher, wait_for_phase
 
 
 def test_the_nodes_flags_reach_the_engine(launcher: Launcher) -> None:

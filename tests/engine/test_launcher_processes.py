@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from launcher_bench import TELL, Launcher, is_alive, wait_for_phase
+from launcher_harness import TELL, Launcher, is_alive, wait_for_phase
 from waiting import eventually
 
 

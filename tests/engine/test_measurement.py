@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from flash_engine.gate.engine_metrics import EngineCounters, MissingMetricsError
+from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.measurement import Arrival, Sample, Stream, block_rates, measure
 
 BEFORE = EngineCounters(generated=1000, running=0, drafted=500, accepted=400)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from broken_checkpoints import SPOILT, Spoilt
+from fake_checkpoint import Lookalike
 from flash_contracts.engine_record import PLUGIN_LINE, EngineRecord
 from flash_engine.launcher.model_check import REJECTED, Asked
-from launcher_bench import FAST, TELL, Launcher
-from lookalike import Lookalike
-from spoilt import SPOILT, Spoilt
+from launcher_harness import FAST, TELL, Launcher
 
 MTP = '--speculative-config={"method":"mtp","num_speculative_tokens":1}'
 

@@ -12,7 +12,7 @@ import aiohttp
 
 from engine_stub.scripts import having, slow
 from engine_stub.virtual_time import run_in_virtual_time
-from fleet_simulation import Pod, Service
+from replica_simulation import Pod, Service
 from waiting import eventually_async
 
 Story = Callable[["Fleet"], Awaitable[None]]

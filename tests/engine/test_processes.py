@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from flash_engine.launcher.gpu_watch import STALE_SECONDS, GpuWatch, load_pynvml, read_gpus
-from flash_engine.launcher.processes import Crew, Process, crew_of, members
-from flash_engine.launcher.signature import Gpu
+from flash_engine.launcher.gpu_watch import STALE_SECONDS, GpuWatch, read_gpus
+from flash_engine.launcher.hang_detection import Gpu
+from flash_engine.nvml import load_pynvml
+from flash_engine.processes import Process, ProcessTree, members, process_tree
 from waiting import eventually
 
 STAT = "4242 (VLLM::Worker (0) x) S 4200 4100 4100 0 -1 4194304 900 0 3 0 250 50 30 20 20 0 7 0 88 1 2"
@@ -57,13 +58,13 @@ NAMES = {
 
 @pytest.mark.parametrize(("names", "expected"), NAMES.values(), ids=NAMES.keys())
 def test_compilers_are_known_by_name(names: tuple[tuple[str, str], ...], expected: int) -> None:
-    crew = Crew(tuple(process(9, 1, 9, name, state) for name, state in names), 0)
+    crew = ProcessTree(tuple(process(9, 1, 9, name, state) for name, state in names), 0)
     assert len(crew.compilers) == expected
 
 
 def test_a_process_that_waits_for_a_disk_is_seen() -> None:
-    assert Crew((process(9, 1, 9, state="D"),), 0).waits_for_disk
-    assert not Crew((process(9, 1, 9),), 0).waits_for_disk
+    assert ProcessTree((process(9, 1, 9, state="D"),), 0).waits_for_disk
+    assert not ProcessTree((process(9, 1, 9),), 0).waits_for_disk
 
 
 # One child of its own session, as a compiler may be; input is what makes it work.
@@ -94,7 +95,7 @@ def engine() -> Iterator[subprocess.Popen[str]]:
 
 
 def test_real_processes_are_found_and_what_they_do_is_counted(engine: subprocess.Popen[str]) -> None:
-    before = crew_of(engine.pid)
+    before = process_tree(engine.pid)
     assert len(before.processes) == 2
     assert engine.stdin is not None
     assert engine.stdout is not None
@@ -102,7 +103,7 @@ def test_real_processes_are_found_and_what_they_do_is_counted(engine: subprocess
     engine.stdin.flush()
     assert engine.stdout.readline() == "done\n"
 
-    after = crew_of(engine.pid)
+    after = process_tree(engine.pid)
     assert after.cpu_seconds - before.cpu_seconds >= 0.3
     assert after.io_bytes - before.io_bytes >= 3_000_000
     assert after.compilers == ()
@@ -111,7 +112,7 @@ def test_real_processes_are_found_and_what_they_do_is_counted(engine: subprocess
 def test_a_leader_that_is_gone_has_no_crew(tmp_path: Path) -> None:
     (tmp_path / "77").mkdir()
     (tmp_path / "self").mkdir()
-    assert crew_of(77, tmp_path) == Crew((), 0)
+    assert process_tree(77, tmp_path) == ProcessTree((), 0)
 
 
 class NvmlStub:

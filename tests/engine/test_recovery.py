@@ -14,10 +14,10 @@ import pytest
 
 import hanging_engines
 from flash_contracts.document import write_json
-from flash_contracts.engine_pod import Suspicion
+from flash_contracts.engine_pod import FaultReport
 from flash_contracts.engine_record import EngineRecord, FaultKind
 from flash_engine.drain.connections import ARGUMENT
-from launcher_bench import FAST, SAFE, Launcher, is_alive
+from launcher_harness import FAST, SAFE, Launcher, is_alive
 from waiting import eventually
 
 SOON = "0.5"
@@ -66,8 +66,10 @@ def said(process: subprocess.Popen[str], event: str) -> dict[str, Any]:
 def suspect(launcher: Launcher, kind: FaultKind = "corrupt", **changes: Any) -> None:
     """As the gate does, of the run that is in engine.json."""
     run = record_of(launcher)
-    told = Suspicion(kind, "S3" if kind == "hang" else "S4", "the golden answer '!!!!'", run.pid, run.started_at, "now")
-    write_json(launcher.run_dir / Suspicion.FILE, {**told.to_json(), **changes})
+    told = FaultReport(
+        kind, "S3" if kind == "hang" else "S4", "the golden answer '!!!!'", run.pid, run.started_at, "now"
+    )
+    write_json(launcher.run_dir / FaultReport.FILE, {**told.to_json(), **changes})
 
 
 HANGS = {
@@ -281,8 +283,8 @@ def test_a_suspicion_that_is_ignored_is_told_and_the_next_one_counts(fast: Launc
 def test_a_suspicion_that_cannot_be_read_is_ignored(fast: Launcher, text: str) -> None:
     process = fast.start(fast.program(hanging_engines.SERVING), "serve")
     note_of(fast, "serving")
-    (fast.run_dir / Suspicion.FILE).write_text(text)
-    assert Suspicion.FILE in said(process, "suspicion ignored")["file"]
+    (fast.run_dir / FaultReport.FILE).write_text(text)
+    assert FaultReport.FILE in said(process, "suspicion ignored")["file"]
     assert (record_of(fast).starts, record_of(fast).incident) == (1, None)
 
 

@@ -17,12 +17,12 @@ from engine_stub.engine import EngineStub, Script
 from engine_stub.scripts import dead_draft, hangs_after, having, paced, slow, wrong_text
 from engine_stub.virtual_time import run_in_virtual_time
 from flash_contracts.document import write_json
-from flash_contracts.engine_pod import QUARANTINE_FILE, TRIAL_FILE, DrainRequest, Suspicion
+from flash_contracts.engine_pod import QUARANTINE_FILE, TRIAL_FILE, DrainRequest, FaultReport
 from flash_contracts.engine_record import EngineRecord
 from flash_contracts.gate_result import GateResult
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate, State
-from flash_engine.gate.hand_over import FLOOR_FILE
+from flash_engine.gate.pod_annotations import FLOOR_FILE
 from flash_engine.gate.result import result_of
 from gate_matrix.run import CONFIG, merged
 from waiting import eventually_async
@@ -256,7 +256,7 @@ def test_a_hang_takes_readiness_at_once_and_asks_for_another_start(tmp_path: Pat
         assert site.state.hung
         assert site.state.restart
         assert "it hangs" in site.state.verdict.message
-        told = json.loads((site.folder / Suspicion.FILE).read_text())
+        told = json.loads((site.folder / FaultReport.FILE).read_text())
         assert (told["kind"], told["signature"], told["pid"]) == ("hang", "S3", 7)
         await site.go()
         site.record(pid=8, started_at="2026-11-24T13:00:00.000Z")

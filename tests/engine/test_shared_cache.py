@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from flash_engine.delivery.store import GRACE_SECONDS, USE, StoredModel, locked
 from flash_engine.launcher import jit_cache
 from flash_engine.launcher.jit_cache import VARIABLES, environment, key, slot
-from launcher_bench import TELL, Launcher, wait_for_phase
+from flash_engine.model_cache import GRACE_SECONDS, USE, StoredModel, locked
+from launcher_harness import TELL, Launcher, wait_for_phase
 from waiting import eventually
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from flash_contracts.delivery_record import GIB, DeliveryRecord
+from flash_contracts.download_record import GIB, DownloadRecord
 from flash_contracts.engine_record import EngineRecord, Exit
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import MEANINGS, Reason
-from flash_engine.gate.evidence import Crowd, Evidence, GoldenAnswers, Trial
+from flash_engine.gate.evidence import ConcurrentRound, Evidence, GoldenAnswers, Trial
 from flash_engine.gate.measurement import Measurement
 from flash_engine.gate.verdict import judge
 
@@ -57,7 +57,7 @@ def stalled() -> Evidence:
 
 def among_many(*texts: str) -> Evidence:
     """Right while alone; `texts` are the answers among other requests."""
-    trial = Trial(GOLDEN, FIGURES, crowd=Crowd(len(texts), texts, 200.0))
+    trial = Trial(GOLDEN, FIGURES, concurrent_round=ConcurrentRound(len(texts), texts, 200.0))
     return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
 
 
@@ -67,7 +67,7 @@ def answered(*texts: str) -> Evidence:
 
 def fetching(**record: Any) -> Evidence:
     """An engine that waits for its model."""
-    return Evidence(EngineRecord(), healthy=False, delivery=DeliveryRecord(**record))
+    return Evidence(EngineRecord(), healthy=False, delivery=DownloadRecord(**record))
 
 
 SCALED = {"startup_budget": {"base_seconds": 900, "seconds_per_gibibyte": 18}}
@@ -98,7 +98,7 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
     "a model that is there is no news any more": (
         fetching(phase="Complete", message="149.0 GiB"), {}, "EngineStarting", "launcher has not started yet"),
     "a pod that starts anew fetches before its engine": (
-        replace(an_engine(), delivery=DeliveryRecord(phase="Downloading"), starting_seconds=9000), {},
+        replace(an_engine(), delivery=DownloadRecord(phase="Downloading"), starting_seconds=9000), {},
         "EngineStarting", "fetching"),
     "a large checkpoint has longer to load": (
         replace(an_engine(), starting_seconds=2600, checkpoint_bytes=100 * GIB), SCALED, "EngineStarting", "loading"),

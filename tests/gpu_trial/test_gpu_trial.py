@@ -10,8 +10,8 @@ import tiny_model
 from builders import a_flash
 from gpu_trial.cases import ALL, PROVED, Case, Scale, fault, flags_of, on_gpu
 from gpu_trial.engine import ENGINE, Engine, entry_point
-from gpu_trial.heard import phases
 from gpu_trial.pod import Pod
+from gpu_trial.process_log import phases
 from image_builder.layout import ROOT
 
 FLASH = a_flash(

@@ -16,7 +16,7 @@ from flash_node.dump import NodeDump
 from flash_node.labels import NodeState, patch_for
 from flash_node.topology.view import view_of
 from flash_operator.api.v1alpha1 import InterconnectSpec
-from flash_operator.core.node_verdict import from_probe
+from flash_operator.core.p2p_test.node_verdict import from_p2p_test
 
 REPORTS = {"verified": "healthy", "hang": "hang"}
 
@@ -29,7 +29,7 @@ def test_a_machine_gets_its_labels_and_its_flags(name: str, tmp_path: Path) -> N
     labels = {k.removeprefix("deepseekflash.dev/"): v for k, v in node["metadata"]["labels"].items()}
     if machine.tested:
         text = json.dumps({"verdict": REPORTS[machine.tested], "schema": "v1-test"})
-        verdict = from_probe(NodeFacts.from_node(node), P2pReport.of_text(text), text)
+        verdict = from_p2p_test(NodeFacts.from_node(node), P2pReport.of_text(text), text)
         assert verdict
         node = _patched(node, verdict.patch())
     facts = NodeFacts.from_node(node)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from builders import a_flash, a_node
+from fake_checkpoint import Lookalike
 from flash_contracts.flags import derive
 from flash_contracts.flags.flag_set import FlagSet
 from flash_contracts.node_facts import NodeFacts
 from flash_engine.drain.connections import ARGUMENT
-from flash_operator.core.engine_args import vllm_arguments
-from lookalike import Lookalike
+from flash_operator.core.resources.engine_args import vllm_arguments
 from vllm_walk.walk import Walker
 
 SPECS: dict[str, dict[str, Any]] = {

@@ -6,9 +6,9 @@ else is small, so that the model can be built.
 
 import pytest
 
+from fake_checkpoint import KINDS, REAL, TINY, Lookalike
 from flash_engine.checkpoint.memory import GIB, PROFILES, Profile, block_bytes, blocks_of_request
 from flash_engine.checkpoint.model_config import ModelConfig
-from lookalike import KINDS, REAL, TINY, Lookalike
 from vllm_walk.walk import MTP, Plan, Walker
 
 DEEP = {

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from broken_checkpoints import SPOILT, Spoilt
+from fake_checkpoint import KINDS, Lookalike
 from flash_contracts.engine_record import PLUGIN_LINE
-from lookalike import KINDS, Lookalike
-from spoilt import SPOILT, Spoilt
 from vllm_walk.walk import MTP, Walker
 
 pytestmark = pytest.mark.timeout(300)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from fake_checkpoint import TINY
 from flash_engine.checkpoint.inspection import inspect
 from flash_engine.checkpoint.source import open_model
-from flash_operator.core.engine_args import vllm_arguments
+from flash_operator.core.resources.engine_args import vllm_arguments
 from gpu_trial.cases import Scale, on_gpu
 from gpu_trial.reciting_model import PROJECTION, VARIANTS, Variant, build
-from lookalike import TINY
 from vllm_walk.walk import Walker
 
 HEAD = "model.layers.3.e_proj.weight"

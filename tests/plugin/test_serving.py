@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fake_checkpoint import Lookalike
 from flash_contracts.engine_record import PLUGIN_LINE, EngineRecord
-from launcher_bench import FAST
-from lookalike import Lookalike
+from launcher_harness import FAST
 from ports import a_free_port
 from tiny_model import GOLDEN_COMPLETION, GOLDEN_PROMPT, build
 from vllm_walk.environment import Environment

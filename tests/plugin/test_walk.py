@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bf16_safetensors import from_bf16
+from broken_checkpoints import SPOILT, Outcome, Spoilt
+from fake_checkpoint import KINDS, Lookalike
 from flash_contracts.engine_record import PLUGIN_LINE
-from lookalike import KINDS, Lookalike
-from spoilt import SPOILT, Outcome, Spoilt
 from vllm_walk.walk import DSPARK, MTP, Walk, Walker
 
 LEAST_SPOILT = 20

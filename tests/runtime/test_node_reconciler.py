@@ -13,8 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from cluster_fixtures import ControlPlane
-from flash_contracts.names import PROBE_LABEL
-from flash_operator.core.resources.probe_job import ProbeSettings, probe_name
+from flash_contracts.names import P2P_TEST_LABEL
+from flash_operator.core.p2p_test.job import P2pTestSettings, p2p_test_name
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.keys import NodeKey
 from flash_operator.runtime.node_reconciler import NodeReconciler
@@ -43,7 +43,7 @@ class Site:
     reconciler: NodeReconciler = field(init=False)
 
     def __post_init__(self) -> None:
-        settings = ProbeSettings(self.namespace, "registry.example/engine:1")
+        settings = P2pTestSettings(self.namespace, "registry.example/engine:1")
         self.reconciler = NodeReconciler(self.cluster, settings, "test")
 
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
@@ -69,7 +69,7 @@ class Site:
         owners = (
             [{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": of_job["metadata"]["uid"]}] if of_job else []
         )
-        labels = {PROBE_LABEL: probe_name(self.node)} if of_job else {}
+        labels = {P2P_TEST_LABEL: p2p_test_name(self.node)} if of_job else {}
         container = {"name": "probe", "image": "i", "resources": {"limits": {"nvidia.com/gpu": "2"}}}
         pod = {
             "apiVersion": "v1",

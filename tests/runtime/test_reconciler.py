@@ -18,13 +18,13 @@ from flash_contracts.names import (
     REVISION_ANNOTATION,
 )
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.applied import stamped
-from flash_operator.core.history import Entry, History, history_config
 from flash_operator.core.plan import PodAnnotation
-from flash_operator.core.replica import Replica
+from flash_operator.core.replicas.baseline import Baseline, Entry, baseline_config_map
+from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.deployment import pod_template
-from flash_operator.core.revision import revision_of
-from flash_operator.core.rollout import Proven, decide, proven_config
+from flash_operator.core.resources.drift import with_hash
+from flash_operator.core.resources.revision import revision_of
+from flash_operator.core.rollout.rollout import LastKnownGood, decide, last_known_good_config_map
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
@@ -215,7 +215,9 @@ async def test_a_template_that_was_slower_is_taken_back_on_the_server(site: Site
     await site.reconcile(key)
     flash = FlashDeployment.from_object(site.get("dsf", "flash"))
     former = pod_template(flash, SETTINGS)
-    await site.cluster.apply(stamped(proven_config(flash, Proven(revision_of(former), former, 85.0))))
+    await site.cluster.apply(
+        with_hash(last_known_good_config_map(flash, LastKnownGood(revision_of(former), former, 85.0)))
+    )
     site.apply_flash(placement={"nodeSelector": {"a": "b"}})
     await site.reconcile(key)
     live = site.get("deployment", "flash")["spec"]["template"]
@@ -228,7 +230,7 @@ async def test_a_template_that_was_slower_is_taken_back_on_the_server(site: Site
     pod = a_pod(ready=True)
     pod["metadata"]["annotations"][REVISION_ANNOTATION] = revision_of(wanted)
     replica = Replica(pod=pod, node=None, derived=None, gate=slow)
-    decided = decide(changed, wanted, [replica], Proven(revision_of(former), former, 85.0), None)
+    decided = decide(changed, wanted, [replica], LastKnownGood(revision_of(former), former, 85.0), None)
     status = {**site.get("dsf", "flash")["status"], "rollout": decided.to_status().model_dump(by_alias=True)}
     await site.cluster.apply_status(site.namespace, "flash", status)
     await site.reconcile(key)
@@ -261,12 +263,12 @@ async def test_a_pass_is_kept_in_a_config_map_that_the_server_takes(site: Site) 
     key = site.apply_flash()
     await site.reconcile(key)
     flash = FlashDeployment.from_object(site.get("dsf", "flash"))
-    history = History({"link=phb | sha256:a": (Entry("uid", 85.5, "2026-11-24T12:00:00Z"),)})
-    await site.cluster.apply(stamped(history_config(flash, history)))
+    history = Baseline({"link=phb | sha256:a": (Entry("uid", 85.5, "2026-11-24T12:00:00Z"),)})
+    await site.cluster.apply(with_hash(baseline_config_map(flash, history)))
 
-    assert History.read(site.get("configmap", "flash-history")) == history
+    assert Baseline.read(site.get("configmap", "flash-history")) == history
     assert await site.reconcile(key) <= 1, "it is read, found right, and left alone; the status may be new"
-    assert History.read(site.get("configmap", "flash-history")) == history
+    assert Baseline.read(site.get("configmap", "flash-history")) == history
 
 
 async def test_events_are_written_once_and_found_by_describe(site: Site) -> None:

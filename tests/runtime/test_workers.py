@@ -23,7 +23,7 @@ from waiting import eventually_async
 GONE = FlashKey("team", "gone")
 
 
-class Crew:
+class ProcessTree:
     """Workers over the stub."""
 
     def __init__(self, stub: ScriptedApiStub, cluster: Cluster, session: aiohttp.ClientSession) -> None:
@@ -45,7 +45,7 @@ async def until(look: Callable[[], bool], seconds: float = 20) -> None:
 
 
 @pytest.fixture
-async def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Crew]:
+async def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ProcessTree]:
     stub = ScriptedApiStub()
     async with stub.serve() as address, aiohttp.ClientSession() as session:
         file = tmp_path / "kubeconfig"
@@ -53,13 +53,13 @@ async def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         monkeypatch.setenv("KUBECONFIG", str(file))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         api = await Cluster.connect()
-        made = Crew(stub, api, session)
+        made = ProcessTree(stub, api, session)
         yield made
         await made.workers.stop()
         await api.close()
 
 
-async def test_a_failing_api_server_costs_a_retry_and_loses_nothing(crew: Crew) -> None:
+async def test_a_failing_api_server_costs_a_retry_and_loses_nothing(crew: ProcessTree) -> None:
     crew.stub.status = 503
     crew.workers.start(workers=2, resync_seconds=3600)
     crew.queue.add(GONE)
@@ -71,7 +71,7 @@ async def test_a_failing_api_server_costs_a_retry_and_loses_nothing(crew: Crew) 
     assert crew.queue.failures == 0
 
 
-async def test_a_spec_that_this_operator_cannot_read_does_not_end_the_worker(crew: Crew) -> None:
+async def test_a_spec_that_this_operator_cannot_read_does_not_end_the_worker(crew: ProcessTree) -> None:
     broken = a_flash_object("broken")
     broken["spec"] = {"model": 7}
     crew.stub.put(PLURAL, broken)
@@ -81,14 +81,14 @@ async def test_a_spec_that_this_operator_cannot_read_does_not_end_the_worker(cre
     await until(lambda: crew.count("success") >= 1)
 
 
-async def test_a_resync_finds_what_no_watch_told_of(crew: Crew) -> None:
+async def test_a_resync_finds_what_no_watch_told_of(crew: ProcessTree) -> None:
     crew.workers.start(workers=1, resync_seconds=0.05)
     await until(lambda: crew.stub.asked[f"list {PLURAL}"] > 1)
     crew.stub.put(PLURAL, a_flash_object("unheard-of"))
     await until(lambda: crew.stub.asked["get unheard-of"] > 0)
 
 
-async def test_stopping_waits_for_a_reconcile_that_is_under_way(crew: Crew) -> None:
+async def test_stopping_waits_for_a_reconcile_that_is_under_way(crew: ProcessTree) -> None:
     crew.stub.answer_after = 0.5
     crew.workers.start(workers=1, resync_seconds=3600)
     crew.queue.add(GONE)

@@ -9,7 +9,7 @@ from typing import Any
 from flash_contracts.gate_result import GateResult
 from flash_contracts.names import API_VERSION, KIND
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.observed import Observed, PlanSettings, RawObject
+from flash_operator.core.observed.snapshot import Observed, PlanSettings, RawObject
 from flash_operator.core.plan import desired_children
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)

@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from stage import Flash
+from e2e_env import Flash
 
 SOURCE = Path(__file__).with_name("engine_stub")
 FOLDER = "/opt/stub"

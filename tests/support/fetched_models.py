@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from cluster_fixtures import LocalCluster
+from e2e_env import ROOT, Flash, apply, get_json, model_claim
 from flash_contracts.names import API_VERSION, KIND
-from stage import ROOT, Flash, apply, get_json, model_claim
 
 START_SECONDS = 400
 ENGINE_USER = 65532

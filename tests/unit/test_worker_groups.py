@@ -17,5 +17,5 @@ def test_what_the_table_names_is_there(place: str) -> None:
 
 
 def test_all_others_go_to_whoever_is_free() -> None:
-    assert group_of("tests/delivery/test_cache.py::test_what_has_to_go[it fits]") is None
+    assert group_of("tests/model_download/test_cache.py::test_what_has_to_go[it fits]") is None
     assert group_of("tests/apiserver/test_crd.py::test_a") == group_of("tests/runtime/test_lease.py::test_b")

@@ -7,7 +7,7 @@ Measured times overrule the table only by more than `MARGIN`, since two runs of 
 from dataclasses import dataclass
 
 from flash_contracts.flags.table import Row
-from flash_contracts.p2p_report import ArmTimes
+from flash_contracts.p2p_report import VariantTimes
 
 MARGIN = 0.10
 """Three runs of the probe on one pair differed by 3 % in the arms with peer-to-peer, and once by 20 % in the one
@@ -23,7 +23,7 @@ class Choice:
     why: str
 
 
-def choose(row: Row, times: ArmTimes | None) -> Choice:
+def choose(row: Row, times: VariantTimes | None) -> Choice:
     """`times` None, or without a figure for both arms of a comparison, leaves the table's choice."""
     custom = _faster_custom(row, times)
     if times is None:
@@ -35,7 +35,7 @@ def choose(row: Row, times: ArmTimes | None) -> Choice:
     return custom
 
 
-def _faster_custom(row: Row, times: ArmTimes | None) -> Choice:
+def _faster_custom(row: Row, times: VariantTimes | None) -> Choice:
     if times is None or times.peer is None or times.nccl is None:
         return Choice(row.custom_all_reduce, row.p2p, row.why)
     told = f"measured: custom all-reduce {times.peer:g} us, NCCL {times.nccl:g} us"

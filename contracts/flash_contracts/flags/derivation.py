@@ -76,7 +76,7 @@ def derive(facts: NodeFacts | None, interconnect: Interconnect, engine_env: Mapp
     if interconnect.mode == "Safe":
         _safe(draft, "user", SAFE_MODE)
     elif row.p2p:
-        choice = choose(row, facts.arm_times if facts and facts.p2p == "verified" else None)
+        choice = choose(row, facts.variant_times if facts and facts.p2p == "verified" else None)
         _peer_to_peer(draft, choice, _source_of(facts, interconnect), f"{row.name}: {seen}")
     else:
         _safe(draft, _source_of(facts, interconnect), f"{row.name}: {seen}; {row.why}")

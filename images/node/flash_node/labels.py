@@ -19,15 +19,15 @@ from flash_contracts.names import (
     P2P_CARDS_LABEL,
     P2P_DRIVER_LABEL,
     P2P_LABEL,
-    P2P_PROBE_LABEL,
     P2P_REPORT_ANNOTATION,
+    P2P_TESTED_BY_LABEL,
 )
 from flash_contracts.node_facts import TESTED
 from flash_node.assessment import Assessment
 
 MATRIX_ANNOTATION = f"{LABEL_PREFIX}gpu-matrix"
 
-TEST_LABELS = (P2P_DRIVER_LABEL, P2P_CARDS_LABEL, P2P_PROBE_LABEL)
+TEST_LABELS = (P2P_DRIVER_LABEL, P2P_CARDS_LABEL, P2P_TESTED_BY_LABEL)
 
 
 @dataclass(frozen=True)

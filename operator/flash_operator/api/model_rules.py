@@ -1,6 +1,6 @@
 """What the schema cannot say of `spec.model`, in CEL."""
 
-from flash_operator.api.rule import Rule
+from flash_operator.api.cel_rule import Rule
 
 _SOURCE = (
     Rule(

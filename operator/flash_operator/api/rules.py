@@ -4,8 +4,8 @@ Every rule holds for a spec whose defaults are filled in, for that is what the A
 can only be asked (`has`) of a field without a default.
 """
 
+from flash_operator.api.cel_rule import Rule
 from flash_operator.api.model_rules import MODEL_RULES
-from flash_operator.api.rule import Rule
 from flash_operator.api.v1alpha1 import DEFAULT_QUESTION
 
 OWNED_ARGUMENTS = {

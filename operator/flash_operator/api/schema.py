@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from flash_contracts import names
-from flash_operator.api.rule import Rule
+from flash_operator.api.cel_rule import Rule
 from flash_operator.api.rules import OBJECT_RULES, SPEC_RULES
 from flash_operator.api.status import FlashStatus
 from flash_operator.api.v1alpha1 import FlashSpec

@@ -27,24 +27,31 @@ from functools import cached_property
 
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
 from flash_operator.api.status import RolloutStatus
-from flash_operator.core.applied import needs_apply, stamped
-from flash_operator.core.fleet import Fleet
-from flash_operator.core.happenings import EventDraft, happenings
-from flash_operator.core.history import History, class_of, history_config, history_name
-from flash_operator.core.image_volume import DROPPED, is_dropped, settled
-from flash_operator.core.node_verdict import NodeVerdict, from_incident
-from flash_operator.core.observed import Observed, RawObject
-from flash_operator.core.quarantine import quarantine_changes
-from flash_operator.core.replica import Replica, replicas_of
+from flash_operator.core.mtp_restore.job import restore_name
+from flash_operator.core.mtp_restore.planner import MtpRestore, mtp_restore_of, unwanted_job
+from flash_operator.core.observed.snapshot import Observed, RawObject
+from flash_operator.core.p2p_test.node_verdict import NodeVerdict, from_incident
+from flash_operator.core.replicas.baseline import Baseline, baseline_config_map, baseline_key, baseline_name
+from flash_operator.core.replicas.quarantine import quarantine_changes
+from flash_operator.core.replicas.replica import Replica, replicas_of
 from flash_operator.core.resources.deployment import deployment, pod_template
 from flash_operator.core.resources.disruption_budget import disruption_budget
+from flash_operator.core.resources.drift import needs_apply, with_hash
 from flash_operator.core.resources.gate_config import gate_config
-from flash_operator.core.resources.restore_job import restore_name
+from flash_operator.core.resources.image_volume import DROPPED, is_dropped, settled
 from flash_operator.core.resources.service import service
-from flash_operator.core.restoration import Restoration, restoration_of, unwanted_job
-from flash_operator.core.rollout import Proven, Rollout, decide, held, proven_config, proven_name
-from flash_operator.core.status import status_of
-from flash_operator.core.surge import surges
+from flash_operator.core.rollout.rollout import (
+    LastKnownGood,
+    Rollout,
+    decide,
+    held,
+    last_known_good_config_map,
+    last_known_good_name,
+)
+from flash_operator.core.rollout.surge import surges
+from flash_operator.core.status.events import EventSpec, status_events
+from flash_operator.core.status.replica_summary import ReplicaSummary
+from flash_operator.core.status.status import status_of
 
 WATCH_GATE_SECONDS = 2.0
 """While a replica is on its way, its gate's phase is worth knowing; pods do not change when only the phase does."""
@@ -92,7 +99,7 @@ class Plan:
     """What engines found out about the links of their nodes, the hard way."""
     status: RawObject | None = None
     """The whole status, or None where the live one already says it."""
-    events: tuple[EventDraft, ...] = ()
+    events: tuple[EventSpec, ...] = ()
     requeue_after: float | None = None
     """Seconds until the next look, None where only a watch event or the resync is worth one."""
 
@@ -108,13 +115,13 @@ class _Decisions:
         return replicas_of(self.observed)
 
     @cached_property
-    def restoration(self) -> Restoration | None:
-        return restoration_of(self.observed)
+    def mtp_restore(self) -> MtpRestore | None:
+        return mtp_restore_of(self.observed)
 
     @property
     def held(self) -> bool:
         """The checkpoint that the spec leads to is not there yet."""
-        return self.restoration is not None and not self.restoration.done
+        return self.mtp_restore is not None and not self.mtp_restore.done
 
     @property
     def live_deployment(self) -> RawObject | None:
@@ -124,16 +131,18 @@ class _Decisions:
     def rollout(self) -> Rollout:
         """Which template is in force."""
         flash, live = self.observed.flash, self.observed.live_status.get("rollout")
-        proven = Proven.read(self.observed.children.get(("ConfigMap", proven_name(flash))))
+        last_known_good = LastKnownGood.read(self.observed.children.get(("ConfigMap", last_known_good_name(flash))))
         if self.live_deployment and self.held:
-            return held(flash, self.live_deployment, proven)
+            return held(flash, self.live_deployment, last_known_good)
         wanted = pod_template(flash, self.observed.settings)
-        return decide(flash, wanted, self.replicas, proven, RolloutStatus.model_validate(live) if live else None)
+        return decide(
+            flash, wanted, self.replicas, last_known_good, RolloutStatus.model_validate(live) if live else None
+        )
 
     @cached_property
-    def history(self) -> History:
+    def baseline(self) -> Baseline:
         flash = self.observed.flash
-        known = History.read(self.observed.children.get(("ConfigMap", history_name(flash))))
+        known = Baseline.read(self.observed.children.get(("ConfigMap", baseline_name(flash))))
         return known.with_passes(flash, self.replicas)
 
 
@@ -145,19 +154,19 @@ def plan(observed: Observed) -> Plan:
     dropped = any(is_dropped(child, _live(observed, child)) for child in desired)
     apply = tuple(child for child in desired if _is_due(observed, child))
     unapplied = any(child["kind"] == "Deployment" for child in apply)
-    restoration = decided.restoration
-    trouble = DROPPED if dropped else None
-    fleet = Fleet.of(observed, decided.rollout, restoration, unapplied=unapplied, trouble=trouble)
-    status = status_of(observed, fleet)
+    mtp_restore = decided.mtp_restore
+    failure = DROPPED if dropped else None
+    summary = ReplicaSummary.of(observed, decided.rollout, mtp_restore, unapplied=unapplied, failure=failure)
+    status = status_of(observed, summary)
     changed = status != observed.live_status
     return Plan(
-        apply=(*apply, restoration.create) if restoration and restoration.create else apply,
-        delete=_deletions(observed, restoration),
-        annotate=_annotations(observed, fleet, decided.history),
-        verdicts=tuple(filter(None, (_verdict(observed, replica) for replica in fleet.replicas))),
+        apply=(*apply, mtp_restore.create) if mtp_restore and mtp_restore.create else apply,
+        delete=_deletions(observed, mtp_restore),
+        annotate=_annotations(observed, summary, decided.baseline),
+        verdicts=tuple(filter(None, (_verdict(observed, replica) for replica in summary.replicas))),
         status=status if changed else None,
-        events=happenings(observed.live_status, status) if changed else (),
-        requeue_after=_requeue_after(fleet),
+        events=status_events(observed.live_status, status) if changed else (),
+        requeue_after=_requeue_after(summary),
     )
 
 
@@ -168,7 +177,7 @@ def desired_children(observed: Observed) -> tuple[RawObject, ...]:
 
 def _children(decided: _Decisions) -> tuple[RawObject, ...]:
     """The gate's configuration comes first: no pod may wait for it."""
-    flash, proven = decided.observed.flash, decided.rollout.proven
+    flash, last_known_good = decided.observed.flash, decided.rollout.last_known_good
     # The gates of a held deployment go on by the one it was judged by: a new one may ask for the head that it lacks.
     gates_go_on = decided.held and decided.live_deployment is not None
     children = (
@@ -177,10 +186,10 @@ def _children(decided: _Decisions) -> tuple[RawObject, ...]:
         disruption_budget(flash),
         *_deployment(decided),
         # An empty history tells nobody anything.
-        *((history_config(flash, decided.history),) if decided.history.classes else ()),
-        *((proven_config(flash, proven),) if proven else ()),
+        *((baseline_config_map(flash, decided.baseline),) if decided.baseline.classes else ()),
+        *((last_known_good_config_map(flash, last_known_good),) if last_known_good else ()),
     )
-    return tuple(stamped(child) for child in children)
+    return tuple(with_hash(child) for child in children)
 
 
 def _deployment(decided: _Decisions) -> tuple[RawObject, ...]:
@@ -191,8 +200,8 @@ def _deployment(decided: _Decisions) -> tuple[RawObject, ...]:
     return (deployment(decided.observed.flash, template, surge=surges(decided.observed, template)),)
 
 
-def _deletions(observed: Observed, restoration: Restoration | None) -> tuple[ObjectRef, ...]:
-    if not (unwanted_job(observed, restoration) or (restoration and restoration.delete)):
+def _deletions(observed: Observed, mtp_restore: MtpRestore | None) -> tuple[ObjectRef, ...]:
+    if not (unwanted_job(observed, mtp_restore) or (mtp_restore and mtp_restore.delete)):
         return ()
     return (ObjectRef("batch/v1", "Job", observed.flash.namespace, restore_name(observed.flash)),)
 
@@ -207,12 +216,12 @@ def _live(observed: Observed, desired: RawObject) -> RawObject | None:
     return observed.children.get((desired["kind"], desired["metadata"]["name"]))
 
 
-def _annotations(observed: Observed, fleet: Fleet, history: History) -> tuple[PodAnnotation, ...]:
+def _annotations(observed: Observed, summary: ReplicaSummary, baseline: Baseline) -> tuple[PodAnnotation, ...]:
     """What each pod is to be handed over, in one write a pod."""
-    quarantine = quarantine_changes(fleet.replicas, observed.flash.spec.readiness.serving)
+    quarantine = quarantine_changes(summary.replicas, observed.flash.spec.readiness.serving)
     made = []
-    for replica in fleet.replicas:
-        annotations: dict[str, str | None] = _flags(replica) | _floor(observed, replica, history)
+    for replica in summary.replicas:
+        annotations: dict[str, str | None] = _flags(replica) | _floor(observed, replica, baseline)
         if replica.uid in quarantine:
             annotations[QUARANTINE_ANNOTATION] = quarantine[replica.uid]
         if annotations:
@@ -227,12 +236,12 @@ def _flags(replica: Replica) -> dict[str, str | None]:
     return {ENGINE_FLAGS_ANNOTATION: replica.derived.to_text()}
 
 
-def _floor(observed: Observed, replica: Replica, history: History) -> dict[str, str | None]:
+def _floor(observed: Observed, replica: Replica, baseline: Baseline) -> dict[str, str | None]:
     """Once the image is known, for its digest is part of what a replica is like."""
-    readiness, name = observed.flash.spec.readiness, class_of(observed.flash, replica)
+    readiness, name = observed.flash.spec.readiness, baseline_key(observed.flash, replica)
     if readiness.floor != "Learned" or name is None or replica.floor_given:
         return {}
-    return {FLOOR_ANNOTATION: history.floor(name, readiness.learned_tolerance_percent).to_annotation()}
+    return {FLOOR_ANNOTATION: baseline.floor(name, readiness.learned_tolerance_percent).to_annotation()}
 
 
 def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | None:
@@ -250,12 +259,12 @@ def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | None:
     return None if noted else from_incident(node, incident)
 
 
-def _requeue_after(fleet: Fleet) -> float | None:
-    if fleet.restoration and not fleet.restoration.done and not fleet.replicas:
+def _requeue_after(summary: ReplicaSummary) -> float | None:
+    if summary.mtp_restore and not summary.mtp_restore.done and not summary.replicas:
         return WATCH_RESTORE_SECONDS
-    if fleet.wanted == 0 and not fleet.replicas:
+    if summary.wanted == 0 and not summary.replicas:
         return None
-    if fleet.complete:
+    if summary.complete:
         return WATCH_SERVING_SECONDS
-    starting = fleet.worst is None or not fleet.worst.verdict.is_failure
+    starting = summary.worst is None or not summary.worst.verdict.is_failure
     return WATCH_GATE_SECONDS if starting else WATCH_FAILED_SECONDS

@@ -25,7 +25,7 @@ from flash_contracts.names import (
     STATUS_FIELD_MANAGER,
     VERSION,
 )
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.plan import PodAnnotation
 
 REQUEST_SECONDS = 30.0

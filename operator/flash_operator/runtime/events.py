@@ -7,8 +7,8 @@ import structlog
 
 from flash_contracts.names import API_VERSION, FIELD_MANAGER, KIND
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.happenings import EventDraft
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.status.events import EventSpec
 from flash_operator.runtime.cluster import ApiError, Cluster
 
 log = structlog.get_logger("flash.events")
@@ -26,7 +26,7 @@ async def tell(cluster: Cluster, event: RawObject) -> None:
         log.warning("event not written", about=event["regarding"]["name"], reason=event["reason"], error=str(error))
 
 
-def flash_event(flash: FlashDeployment, draft: EventDraft, moment: datetime, instance: str) -> RawObject:
+def flash_event(flash: FlashDeployment, event_spec: EventSpec, moment: datetime, instance: str) -> RawObject:
     """An event about a deployment."""
     regarding = {
         "apiVersion": API_VERSION,
@@ -35,28 +35,28 @@ def flash_event(flash: FlashDeployment, draft: EventDraft, moment: datetime, ins
         "namespace": flash.namespace,
         "uid": flash.uid,
     }
-    return _event(regarding, flash.namespace, draft, moment, instance)
+    return _event(regarding, flash.namespace, event_spec, moment, instance)
 
 
-def node_event(node: RawObject, draft: EventDraft, moment: datetime, instance: str) -> RawObject:
+def node_event(node: RawObject, event_spec: EventSpec, moment: datetime, instance: str) -> RawObject:
     """An event about a node. `kubectl describe node` finds it by the node's name, which is what a kubelet's uid is."""
     name = node["metadata"]["name"]
     regarding = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
-    return _event(regarding, CLUSTER_EVENTS_NAMESPACE, draft, moment, instance)
+    return _event(regarding, CLUSTER_EVENTS_NAMESPACE, event_spec, moment, instance)
 
 
-def _event(regarding: RawObject, namespace: str, draft: EventDraft, moment: datetime, instance: str) -> RawObject:
-    text = f"{regarding['uid']} {draft.reason} {draft.message}"
+def _event(regarding: RawObject, namespace: str, event_spec: EventSpec, moment: datetime, instance: str) -> RawObject:
+    text = f"{regarding['uid']} {event_spec.reason} {event_spec.message}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {"name": f"{regarding['name']}.{digest}", "namespace": namespace},
         "regarding": regarding,
-        "type": draft.type,
-        "reason": draft.reason,
-        "action": draft.action,
-        "note": draft.message,
+        "type": event_spec.type,
+        "reason": event_spec.reason,
+        "action": event_spec.action,
+        "note": event_spec.message,
         "eventTime": moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "reportingController": f"deepseekflash.dev/{FIELD_MANAGER}",
         "reportingInstance": instance[:128],

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import aiohttp
 
 from flash_contracts.gate_result import GateResult
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.deployment import GATE_PORT
 
 PATIENCE = aiohttp.ClientTimeout(total=3.0)

@@ -3,7 +3,7 @@
 from typing import NamedTuple, TypeAlias
 
 from flash_contracts.names import DEPLOYMENT_LABEL, RESTORE_LABEL
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
 
 
 class FlashKey(NamedTuple):

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 
 log = structlog.get_logger("flash.lease")
@@ -86,7 +86,7 @@ class LeaderLease:
         self._held = None
 
     async def try_once(self) -> bool:
-        """True where this candidate holds the lease now; an API server in trouble is a False, not an end."""
+        """True where this candidate holds the lease now; an API server in failure is a False, not an end."""
         try:
             return await self._take_or_renew()
         except (ApiError, UnreachableError) as error:

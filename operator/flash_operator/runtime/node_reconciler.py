@@ -6,11 +6,11 @@ from datetime import datetime
 
 import structlog
 
-from flash_contracts.names import PROBE_LABEL
+from flash_contracts.names import P2P_TEST_LABEL
 from flash_contracts.node_facts import NodeFacts
-from flash_operator.core.observed import RawObject
-from flash_operator.core.probing import NodeObserved, NodePlan, needless, plan_node
-from flash_operator.core.resources.probe_job import ProbeSettings, probe_name
+from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.p2p_test.job import P2pTestSettings, p2p_test_name
+from flash_operator.core.p2p_test.planner import NodeObserved, NodePlan, needless, plan_node
 from flash_operator.runtime.cluster import ApiError, Cluster
 from flash_operator.runtime.events import node_event, tell
 from flash_operator.runtime.keys import NodeKey
@@ -25,7 +25,7 @@ class NodeReconciler:
     def __init__(
         self,
         cluster: Cluster,
-        settings: ProbeSettings | None,
+        settings: P2pTestSettings | None,
         instance: str,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -52,10 +52,10 @@ class NodeReconciler:
             await self._cluster.delete("Job", metadata["namespace"], metadata["name"])
         return wanted.requeue_after
 
-    async def _observe(self, name: str, settings: ProbeSettings) -> NodeObserved:
+    async def _observe(self, name: str, settings: P2pTestSettings) -> NodeObserved:
         node, job = await asyncio.gather(
             self._cluster.get("Node", name),
-            self._cluster.get("Job", probe_name(name), settings.namespace),
+            self._cluster.get("Job", p2p_test_name(name), settings.namespace),
         )
         observed = NodeObserved(name=name, node=node, settings=settings, now=self._clock(), job=job)
         if node is None or (job is None and needless(NodeFacts.from_node(node))):
@@ -66,7 +66,7 @@ class NodeReconciler:
         """Three lists that are worth their cost only where a test runs or is due."""
         namespace, name = observed.settings.namespace, observed.name
         ours, bound, waiting = await asyncio.gather(
-            self._cluster.list("Pod", namespace, selector={PROBE_LABEL: probe_name(name)}),
+            self._cluster.list("Pod", namespace, selector={P2P_TEST_LABEL: p2p_test_name(name)}),
             self._cluster.list("Pod", fields={"spec.nodeName": name}),
             self._cluster.list("Pod", fields={"spec.nodeName": "", "status.phase": "Pending"}),
         )
@@ -91,8 +91,8 @@ class NodeReconciler:
                 raise
             log.info("node is gone", node=observed.name)
             return
-        for draft in wanted.events:
-            await tell(self._cluster, node_event(observed.node, draft, observed.now, self._instance))
+        for event_spec in wanted.events:
+            await tell(self._cluster, node_event(observed.node, event_spec, observed.now, self._instance))
 
 
 def _is_of(pod: RawObject, job: RawObject | None) -> bool:

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from flash_contracts.names import DEPLOYMENT_LABEL, KIND, RESTORE_LABEL
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.image_volume import keeps_image_volumes, to_be_asked
-from flash_operator.core.observed import GpuSupply, Observed, PlanSettings, RawObject
+from flash_operator.core.observed.snapshot import GpuSupply, Observed, PlanSettings, RawObject
 from flash_operator.core.plan import desired_children
+from flash_operator.core.resources.image_volume import keeps_image_volumes, to_be_asked
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey

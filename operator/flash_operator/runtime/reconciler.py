@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import structlog
 
-from flash_operator.core.observed import Observed
+from flash_operator.core.observed.snapshot import Observed
+from flash_operator.core.p2p_test.planner import verdict_event
 from flash_operator.core.plan import Plan, plan
-from flash_operator.core.probing import verdict_event
 from flash_operator.runtime.cluster import ApiError, Cluster
 from flash_operator.runtime.events import flash_event, node_event, tell
 from flash_operator.runtime.keys import FlashKey
@@ -75,5 +75,5 @@ class Reconciler:
         flash = observed.flash
         if wanted.status is not None:
             await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
-        for draft in wanted.events:
-            await tell(self._cluster, flash_event(flash, draft, observed.now, self._instance))
+        for event_spec in wanted.events:
+            await tell(self._cluster, flash_event(flash, event_spec, observed.now, self._instance))

@@ -6,8 +6,8 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flash_operator.core.observed import PlanSettings
-from flash_operator.core.resources.probe_job import ProbeSettings
+from flash_operator.core.observed.snapshot import PlanSettings
+from flash_operator.core.p2p_test.job import P2pTestSettings
 
 DEFAULT_ENGINE_IMAGE = "deepseek-flash/engine:0.1.0-cuda"
 DEFAULT_QUANTISER_IMAGE = "deepseek-flash/quantiser:0.1.0"
@@ -40,12 +40,12 @@ class Settings:
     probes: str
 
     @property
-    def probe(self) -> ProbeSettings | None:
+    def probe(self) -> P2pTestSettings | None:
         """None where no node is to be tested."""
         if self.probes == "off":
             return None
         image = self.probe_image or self.engine_image
-        return ProbeSettings(self.lease_namespace, image, self.probe_priority_class or None)
+        return P2pTestSettings(self.lease_namespace, image, self.probe_priority_class or None)
 
     @property
     def plan(self) -> PlanSettings:

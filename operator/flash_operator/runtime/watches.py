@@ -14,7 +14,7 @@ import structlog
 
 from flash_contracts.names import FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, PLURAL, VERSION
 from flash_contracts.node_facts import NodeFacts
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.runtime.keys import FlashKey, Key, NodeKey, key_of, parent_key
 from flash_operator.runtime.workqueue import WorkQueue
 

@@ -13,7 +13,7 @@ from flash_contracts.flags import derivation
 from flash_contracts.verdict_reason import Reason
 from flash_operator.api import reference, schema, vocabulary
 from flash_operator.api.v1alpha1 import FlashSpec
-from flash_operator.core import conditions
+from flash_operator.core.status import conditions
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = schema.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]

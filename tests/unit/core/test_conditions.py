@@ -15,9 +15,9 @@ from builders import (
     an_unschedulable_pod,
     condition,
 )
-from flash_operator.core.conditions import CHAINS
-from flash_operator.core.observed import Observed
+from flash_operator.core.observed.snapshot import Observed
 from flash_operator.core.plan import plan
+from flash_operator.core.status.conditions import CHAINS
 
 VERIFIED = a_node(gpu_link="phb", gpu_p2p="verified")
 

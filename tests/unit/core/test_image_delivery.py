@@ -6,10 +6,10 @@ import pytest
 
 from builders import SETTINGS, a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.image_volume import to_be_asked
-from flash_operator.core.observed import Observed, RawObject
+from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import desired_children, plan
 from flash_operator.core.resources.deployment import pod_template
+from flash_operator.core.resources.image_volume import to_be_asked
 
 IMAGE = "oci://images.example/team/v4:1"
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
-from flash_contracts.names import P2P_CARDS_LABEL, P2P_DRIVER_LABEL, P2P_LABEL, P2P_PROBE_LABEL
-from flash_operator.core.observed import Observed
+from flash_contracts.names import P2P_CARDS_LABEL, P2P_DRIVER_LABEL, P2P_LABEL, P2P_TESTED_BY_LABEL
+from flash_operator.core.observed.snapshot import Observed
 from flash_operator.core.plan import plan
 
 INCIDENT = {
@@ -44,7 +44,7 @@ def test_its_node_gets_the_verdict_once_the_engine_answers_right_without_peer_to
         P2P_LABEL: "hang",
         P2P_DRIVER_LABEL: "595.84",
         P2P_CARDS_LABEL: "3fa9c21b07",
-        P2P_PROBE_LABEL: "engine",
+        P2P_TESTED_BY_LABEL: "engine",
     }
     assert "no progress for 90 s" in verdict.told
     assert "mend the host" in verdict.told

@@ -6,7 +6,7 @@ import pytest
 
 from builders import SETTINGS, a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
 from flash_contracts.gate_result import GateResult
-from flash_operator.core.observed import Observed, RawObject
+from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import plan
 from flash_operator.core.resources.deployment import deployment, pod_template
 from flash_operator.core.resources.gate_config import gate_settings
@@ -232,7 +232,7 @@ def test_a_model_that_cannot_be_had_waits_for_a_person() -> None:
 
 
 def served(*commits: str) -> Observed:
-    """A fleet whose replicas all passed, each with a commit."""
+    """A summary whose replicas all passed, each with a commit."""
     flash = a_flash(replicas=len(commits), model={"source": "hf://owner/name"})
     names = [f"flash-{number}" for number in range(len(commits))]
     gates: dict[str, GateResult] = {

@@ -15,7 +15,7 @@ from builders import (
 )
 from flash_contracts.flags import FlagSet
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION
-from flash_operator.core.observed import Observed, RawObject
+from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import WATCH_SERVING_SECONDS, Plan, desired_children, plan
 
 

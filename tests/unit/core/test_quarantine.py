@@ -10,10 +10,10 @@ from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_obser
 from flash_contracts.gate_result import GateResult
 from flash_contracts.names import QUARANTINE_ANNOTATION
 from flash_operator.api.v1alpha1 import ServingSpec
-from flash_operator.core.observed import Observed, RawObject
+from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import plan
-from flash_operator.core.quarantine import quarantine_changes
-from flash_operator.core.replica import Replica
+from flash_operator.core.replicas.quarantine import quarantine_changes
+from flash_operator.core.replicas.replica import Replica
 
 WISH = "2026-11-24T12:00:00.000Z"
 

@@ -10,15 +10,15 @@ from builders import SETTINGS, a_flash
 from flash_contracts.engine_pod import QUARANTINE_FILE
 from flash_contracts.flags import FlagSet
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
-from flash_engine.gate.hand_over import FLOOR_FILE
-from flash_engine.launcher.hand_over import FLAGS_FILE
-from flash_operator.core.engine_args import vllm_arguments
-from flash_operator.core.observed import RawObject
-from flash_operator.core.pod_template import merge
+from flash_engine.gate.pod_annotations import FLOOR_FILE
+from flash_engine.launcher.engine_flags import FLAGS_FILE
+from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.deployment import deployment, pod_template
 from flash_operator.core.resources.disruption_budget import disruption_budget
+from flash_operator.core.resources.engine_args import vllm_arguments
 from flash_operator.core.resources.gate_config import gate_config, gate_settings
 from flash_operator.core.resources.service import service
+from flash_operator.core.resources.strategic_merge import merge
 
 
 def engine(template: RawObject) -> RawObject:

@@ -3,12 +3,12 @@
 from typing import Any
 
 from builders import SETTINGS, a_flash, a_node, a_pod, an_observed
-from flash_operator.core.history import class_of
-from flash_operator.core.model_source import ModelSource
-from flash_operator.core.observed import RawObject
-from flash_operator.core.replica import replicas_of
+from flash_operator.core.mtp_restore.job import key_of, restore_job
+from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.replicas.baseline import baseline_key
+from flash_operator.core.replicas.replica import replicas_of
 from flash_operator.core.resources.deployment import pod_template
-from flash_operator.core.resources.restore_job import key_of, restore_job
+from flash_operator.core.resources.model_source import ModelSource
 
 OFFICIAL = "hf://deepseek-ai/DeepSeek-V4-Flash@0123abc"
 OUT = "/models/v4-with-mtp-97debff6"
@@ -233,5 +233,5 @@ def test_what_was_learned_of_a_checkpoint_is_not_held_against_its_restored_one()
     (replica,) = replicas_of(an_observed(pods=(running,), nodes=(a_node(),)))
     plain = a_flash()
     restored = a_flash(model={"source": "pvc://models/v4", "restoreMtp": {"source": OFFICIAL}})
-    assert class_of(plain, replica) != class_of(restored, replica)
-    assert "pvc://models/v4 |" in str(class_of(plain, replica))
+    assert baseline_key(plain, replica) != baseline_key(restored, replica)
+    assert "pvc://models/v4 |" in str(baseline_key(plain, replica))

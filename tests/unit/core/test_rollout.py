@@ -9,16 +9,16 @@ from builders import SETTINGS, a_flash, a_gate, a_live_deployment, a_node, a_pod
 from flash_contracts.gate_result import GateResult
 from flash_contracts.names import REVISION_ANNOTATION
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.observed import Observed, RawObject
+from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import Plan, plan
-from flash_operator.core.replica import Replica
+from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.deployment import pod_template
-from flash_operator.core.revision import revision_of
-from flash_operator.core.rollout import Proven, Rollout, decide, proven_config
+from flash_operator.core.resources.revision import revision_of
+from flash_operator.core.rollout.rollout import LastKnownGood, Rollout, decide, last_known_good_config_map
 
 OLD = pod_template(a_flash(), SETTINGS)
 NEW_SPEC: dict[str, Any] = {"engine": {"contextTokens": 4096}, "replicas": 2}
-PROVEN = Proven(revision_of(OLD), OLD, 85.0)
+PROVEN = LastKnownGood(revision_of(OLD), OLD, 85.0)
 
 
 def a_fast(speed: float) -> GateResult:
@@ -31,12 +31,12 @@ def a_replica(template: RawObject, gate: GateResult | None, name: str = "flash-a
     return Replica(pod=pod, node=None, derived=None, gate=gate)
 
 
-def rolled(*new: GateResult | None, proven: Proven | None = PROVEN, **rollout: Any) -> Rollout:
+def rolled(*new: GateResult | None, last_known_good: LastKnownGood | None = PROVEN, **rollout: Any) -> Rollout:
     """A rollout under way: new replicas with these gates beside an old one that is fast."""
     flash = a_flash(**NEW_SPEC, rollout=rollout)
     wanted = pod_template(flash, SETTINGS)
     replicas = [a_replica(wanted, gate, f"flash-n{n}", ready=gate is None or gate.passed) for n, gate in enumerate(new)]
-    return decide(flash, wanted, [a_replica(OLD, a_fast(85.0), "flash-old"), *replicas], proven, None)
+    return decide(flash, wanted, [a_replica(OLD, a_fast(85.0), "flash-old"), *replicas], last_known_good, None)
 
 
 NEW = pod_template(a_flash(**NEW_SPEC), SETTINGS)
@@ -68,8 +68,10 @@ DECISIONS: dict[str, tuple[Rollout, str, RawObject, str]] = {
         "RolledBack", OLD, "no revision"),
     "the image of a new one has no plugin": (
         rolled(a_gate("PluginAbsent", "never said")), "RolledBack", OLD, "never said"),
-    "there is nothing to compare with": (rolled(a_fast(5.0), proven=None), "Settled", NEW, "no replica has proved"),
-    "nothing to go back to": (rolled(a_gate("DraftDead"), proven=None), "Settled", NEW, "no replica has proved"),
+    "there is nothing to compare with": (
+        rolled(a_fast(5.0), last_known_good=None), "Settled", NEW, "no replica has proved"),
+    "nothing to go back to": (
+        rolled(a_gate("DraftDead"), last_known_good=None), "Settled", NEW, "no replica has proved"),
 }  # fmt: skip
 
 
@@ -116,12 +118,15 @@ def test_what_was_taken_back_is_tried_again_after(changes: dict[str, Any], again
 def test_a_template_is_proven_once_all_replicas_passed_with_it_and_by_its_first_speed() -> None:
     flash = a_flash(replicas=2)
     one, other = a_replica(OLD, a_fast(84.0), "a"), a_replica(OLD, a_fast(88.0), "b")
-    assert decide(flash, OLD, [one], None, None).proven is None, "one is missing"
-    assert decide(flash, OLD, [one, a_replica(OLD, a_gate("TooSlow"), "b", ready=False)], None, None).proven is None
+    assert decide(flash, OLD, [one], None, None).last_known_good is None, "one is missing"
+    assert (
+        decide(flash, OLD, [one, a_replica(OLD, a_gate("TooSlow"), "b", ready=False)], None, None).last_known_good
+        is None
+    )
 
-    proven = decide(flash, OLD, [one, other], None, None).proven
+    last_known_good = decide(flash, OLD, [one, other], None, None).last_known_good
 
-    assert proven == Proven(revision_of(OLD), OLD, 86.0)
+    assert last_known_good == LastKnownGood(revision_of(OLD), OLD, 86.0)
 
 
 def test_a_slow_new_template_does_not_prove_itself_by_having_come_everywhere() -> None:
@@ -132,10 +137,10 @@ def test_a_slow_new_template_does_not_prove_itself_by_having_come_everywhere() -
 
 
 def test_it_is_read_as_it_was_written_and_nothing_else_is_believed() -> None:
-    assert Proven.read(proven_config(a_flash(), PROVEN)) == PROVEN
-    assert Proven.read(None) is None
+    assert LastKnownGood.read(last_known_good_config_map(a_flash(), PROVEN)) == PROVEN
+    assert LastKnownGood.read(None) is None
     for text in ("{", "[]", '{"revision": "a"}'):
-        assert Proven.read({"data": {"proven.json": text}}) is None
+        assert LastKnownGood.read({"data": {"last_known_good.json": text}}) is None
 
 
 def a_site(*gates: GateResult, live_status: RawObject | None = None) -> Observed:
@@ -150,7 +155,7 @@ def a_site(*gates: GateResult, live_status: RawObject | None = None) -> Observed
         pods=tuple(pods),
         nodes=(a_node(),),
         gates={f"flash-{number}": gate for number, gate in enumerate(gates)},
-        children=(a_live_deployment(flash), proven_config(flash, PROVEN)),
+        children=(a_live_deployment(flash), last_known_good_config_map(flash, PROVEN)),
         live_status=live_status,
     )
 
@@ -185,7 +190,7 @@ def test_it_is_told_once_and_stays_taken_back() -> None:
 def test_a_fast_one_becomes_the_one_to_compare_with() -> None:
     wanted = plan(a_site(a_fast(84.0)))
     (written,) = [child for child in wanted.apply if child["metadata"]["name"] == "flash-proven"]
-    proven = Proven.read(written)
-    assert proven is not None
-    assert (proven.revision != PROVEN.revision, proven.decode_tokens_per_second) == (True, 84.0)
+    last_known_good = LastKnownGood.read(written)
+    assert last_known_good is not None
+    assert (last_known_good.revision != PROVEN.revision, last_known_good.decode_tokens_per_second) == (True, 84.0)
     assert condition(wanted.status, "Ready")["status"] == "True"

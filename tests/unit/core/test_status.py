@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed
 from flash_contracts.gate_result import GateResult
-from flash_operator.core.observed import Observed, RawObject
+from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import plan
 
 SAFE_ARGUMENT = {"value": "--disable-custom-all-reduce", "source": "fallback", "reason": "no labels"}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from builders import a_flash, a_live_deployment, a_node, a_pod, an_observed, an_unschedulable_pod
-from flash_operator.core.observed import GpuSupply, RawObject
+from flash_operator.core.observed.snapshot import GpuSupply, RawObject
 from flash_operator.core.plan import plan
 from flash_operator.core.resources.deployment import ONE_BY_ONE, SURGE
 

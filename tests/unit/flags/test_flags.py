@@ -22,7 +22,7 @@ from flash_contracts.flags.flag_set import Source
 from flash_contracts.flags.markdown import table
 from flash_contracts.flags.nccl_variables import P2P_DISABLE, p2p_is_off
 from flash_contracts.node_facts import LINKS, P2P_VERDICTS, VOCABULARY, NodeFacts
-from flash_contracts.p2p_report import ArmTimes
+from flash_contracts.p2p_report import VariantTimes
 from flash_operator.api.v1alpha1 import InterconnectSpec
 
 RTX = "NVIDIA-RTX-PRO-6000-Blackwell-Max-Q-Workstation-Edition"
@@ -359,7 +359,7 @@ ENGINE_ENVS: tuple[dict[str, str], ...] = (
     {ALLOCATOR: "expandable_segments:True"},
     {ALLOCATOR: "max_split_size_mb:64"},
 )
-SLOW_PEER, SLOW_P2P = ArmTimes(peer=90, nccl=40, nccl_p2p_off=80), ArmTimes(peer=90, nccl=80, nccl_p2p_off=40)
+SLOW_PEER, SLOW_P2P = VariantTimes(peer=90, nccl=40, nccl_p2p_off=80), VariantTimes(peer=90, nccl=80, nccl_p2p_off=40)
 
 
 def every_node() -> Iterator[NodeFacts]:
@@ -368,11 +368,11 @@ def every_node() -> Iterator[NodeFacts]:
         known = NodeFacts("n", link=link, p2p=p2p, iommu=iommu, acs=acs)
         yield known
         if p2p == "verified":
-            yield replace(known, driver="595.84", probed_driver="595.71.05")
-            yield replace(known, cards="3fa9c21b07", probed_cards="0000000000")
+            yield replace(known, driver="595.84", tested_driver="595.71.05")
+            yield replace(known, cards="3fa9c21b07", tested_cards="0000000000")
             yield replace(known, pcie_gigabytes_per_second=3.9)
-            yield replace(known, arm_times=SLOW_PEER)
-            yield replace(known, arm_times=SLOW_P2P)
+            yield replace(known, variant_times=SLOW_PEER)
+            yield replace(known, variant_times=SLOW_P2P)
         if link == "nvlink":
             yield replace(known, product=RTX)
         if link == "sys":
@@ -428,7 +428,7 @@ def is_proved(known: NodeFacts, mode: str) -> bool:
 
 any_time = st.none() | st.sampled_from([10.0, 40.0, 90.0])
 any_node = st.builds(
-    replace, st.sampled_from(NODES[1:]), arm_times=st.none() | st.builds(ArmTimes, any_time, any_time, any_time)
+    replace, st.sampled_from(NODES[1:]), variant_times=st.none() | st.builds(VariantTimes, any_time, any_time, any_time)
 )
 
 

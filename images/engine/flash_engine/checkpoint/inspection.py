@@ -16,7 +16,7 @@ from flash_engine.checkpoint.model_config import FROM_SOURCE, ModelConfig
 from flash_engine.checkpoint.quantisation import NO_ORDER, disagreements, orders
 from flash_engine.checkpoint.schemes import NARROW, WIDE_TYPE
 from flash_engine.checkpoint.source import Files, config_of
-from flash_engine.checkpoint.spelling import LOADS, MTP_VALUE_ERROR, SILENT, Names, Renamed, renaming, worse
+from flash_engine.checkpoint.tensor_names import LOADS, MTP_VALUE_ERROR, SILENT, Names, Renamed, renaming, worse
 
 Speculation = Literal["auto", "mtp", "dspark", "off"]
 """What is to draft; auto: whatever config.json speaks of."""

@@ -58,7 +58,7 @@ PROFILES = (
     Profile("Balanced", 262144, 4, 95),
     Profile("Throughput", 131072, 8, 90),
 )
-"""As flash_operator.core.engine_args has them; a test holds them together."""
+"""As flash_operator.core.resources.engine_args has them; a test holds them together."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ from pathlib import Path
 from flash_contracts.engine_pod import DrainRequest
 from flash_contracts.engine_record import EngineRecord
 from flash_engine.drain.waiting import Waiting
-from flash_engine.gate.engine_metrics import EngineCounters, MissingMetricsError
-from flash_engine.launcher.log import say
+from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
+from flash_engine.log import Logger, set_up
+
+log = Logger("flash.drain")
 
 LOOK_SECONDS = 0.5
 PATIENCE_SECONDS = 5.0
@@ -31,13 +33,14 @@ def main() -> int:
     if sys.argv[1:]:
         print(__doc__)  # noqa: T201 - the answer to a person at a terminal
         return 0 if sys.argv[1] in ("-h", "--help") else BAD_SETTINGS
+    set_up()
     try:
         run_dir, timeout = Path(os.environ["FLASH_RUN_DIR"]), float(os.environ.get("FLASH_DRAIN_SECONDS", "60"))
     except (KeyError, ValueError) as error:
-        say("bad setting", error=str(error), remedy="see flash-drain --help")
+        log.error("bad setting", error=str(error), remedy="see flash-drain --help")
         return BAD_SETTINGS
     tell(run_dir)
-    say("drained", outcome=wait(os.environ.get("FLASH_ENGINE_URL", "http://127.0.0.1:8000"), timeout))
+    log.info("drained", outcome=wait(os.environ.get("FLASH_ENGINE_URL", "http://127.0.0.1:8000"), timeout))
     return 0
 
 
@@ -48,7 +51,7 @@ def tell(run_dir: Path) -> None:
         DrainRequest.of(record).write(run_dir / DrainRequest.FILE)
     except OSError as error:
         # The endpoint of a pod that is deleted goes all the same.
-        say("drain.json not written", error=str(error))
+        log.warning("drain.json not written", error=str(error))
 
 
 def wait(engine: str, timeout: float) -> str:

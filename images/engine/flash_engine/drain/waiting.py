@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from flash_engine.gate.engine_metrics import EngineCounters
+from flash_engine.engine_metrics import EngineCounters
 
 SETTLE_SECONDS = 5.0
 """Clients and proxies learn of an endpoint that goes within seconds, and send requests until then."""

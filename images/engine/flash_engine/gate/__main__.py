@@ -11,8 +11,6 @@ verdict: /readyz for the kubelet, /result for the operator, /metrics. Settings c
 """
 
 import asyncio
-import json
-import logging
 import os
 import signal
 import sys
@@ -23,13 +21,13 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from flash_contracts.document import now
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
 from flash_engine.gate.gate_metrics import GateMetrics
 from flash_engine.gate.server import make_app
+from flash_engine.log import Logger, set_up
 
-log = logging.getLogger("flash.gate")
+log = Logger("flash.gate")
 
 BAD_SETTINGS = 2
 SHUTDOWN_SECONDS = 2.0
@@ -57,32 +55,19 @@ class Settings:
         )
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line, like the launcher's."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", {})
-        line = {"time": now(), "level": record.levelname, "logger": record.name, "event": record.getMessage(), **fields}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
 def main() -> int:
     """Entry point."""
     if sys.argv[1:]:
         print(__doc__)  # noqa: T201 - the answer to a person at a terminal
         return 0 if sys.argv[1] in ("-h", "--help") else BAD_SETTINGS
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    set_up()
     try:
         settings = Settings.from_environment(os.environ)
     except KeyError as error:
-        log.error("missing setting %s; see flash-gate --help", error)  # noqa: TRY400 - a mistake, not a crash
+        log.error("missing setting", name=str(error.args[0]), remedy="set it in the environment; see flash-gate --help")
         return BAD_SETTINGS
     except ValueError as error:
-        log.error("bad setting: %s; see flash-gate --help", error)  # noqa: TRY400
+        log.error("bad setting", error=str(error), remedy="see flash-gate --help")
         return BAD_SETTINGS
     asyncio.run(serve(settings))
     return 0

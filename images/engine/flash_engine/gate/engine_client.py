@@ -9,7 +9,7 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from flash_contracts.gate_config import GateConfig, GoldenQuestion
-from flash_engine.gate.engine_metrics import EngineCounters
+from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.evidence import Health
 from flash_engine.gate.measurement import Arrival, Stream
 

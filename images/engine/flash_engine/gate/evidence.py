@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
-from flash_contracts.delivery_record import DeliveryRecord
+from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_record import EngineRecord, Exit
 from flash_engine.gate.measurement import Measurement
 
@@ -25,7 +25,7 @@ class GoldenAnswers:
 
 
 @dataclass(frozen=True)
-class Crowd:
+class ConcurrentRound:
     """As many requests at once as the engine is made for: it lived, and what it answered."""
 
     streams: int
@@ -45,7 +45,7 @@ class Trial:
     """Why it cannot be judged: a stream that broke, a counter that is missing."""
     stalled: bool = False
     """A request brought no token in its time, though the engine was healthy and had nothing else."""
-    crowd: Crowd | None = None
+    concurrent_round: ConcurrentRound | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Evidence:
     """Time since the engine process was started."""
     trial: Trial | None = None
     """None while this run of the engine was not tried yet."""
-    delivery: DeliveryRecord | None = None
+    delivery: DownloadRecord | None = None
     """How far the model has come; None where it is fetched by nobody."""
     checkpoint_bytes: int | None = None
     """What the engine has to load; None while that is not known."""

@@ -7,30 +7,30 @@ it to be taken out. One that hangs serves nobody, so it is not ready at once.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flash_contracts.delivery_record import DeliveryRecord
 from flash_contracts.document import now, read_json
-from flash_contracts.engine_pod import CHECKPOINT_FILE, TRIAL_FILE, DrainRequest, Suspicion
+from flash_contracts.download_record import DownloadRecord
+from flash_contracts.engine_pod import CHECKPOINT_FILE, TRIAL_FILE, DrainRequest, FaultReport
 from flash_contracts.engine_record import EngineRecord
 from flash_contracts.gate_config import BadConfigError, GateConfig
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.evidence import Degradation, Evidence, Trial
-from flash_engine.gate.hand_over import granted_quarantine, learned_floor
-from flash_engine.gate.memory import Memory
-from flash_engine.gate.serving import ServingWatch
-from flash_engine.gate.standing import Standing
-from flash_engine.gate.suspicion import Suspicions
+from flash_engine.gate.fault_report import FaultReporter
+from flash_engine.gate.pod_annotations import granted_quarantine, learned_floor
+from flash_engine.gate.serving_health import ServingHealth
+from flash_engine.gate.serving_monitor import ServingWatch
 from flash_engine.gate.trial import try_engine
+from flash_engine.gate.trial_store import TrialStore
 from flash_engine.gate.verdict import Verdict, judge
+from flash_engine.log import Logger
 
-log = logging.getLogger("flash.gate")
+log = Logger("flash.gate")
 
 WATCH_SECONDS = 1.0
 
@@ -56,7 +56,7 @@ class State:
     healthy_at: str | None = None
     gate_millis: float | None = None
     """From the engine's first healthy answer to its first verdict."""
-    standing: Standing = Standing()  # noqa: RUF009 - frozen
+    serving_health: ServingHealth = ServingHealth()  # noqa: RUF009 - frozen
     blind: str | None = None
     """Why an engine that serves is not watched."""
     degraded: Degradation | None = None
@@ -100,13 +100,13 @@ class Gate:
         self._node_dir = node_dir
         self._clock = clock
         self._serving = ServingWatch(client)
-        self._memory = Memory(run_dir / TRIAL_FILE)
+        self._trial_store = TrialStore(run_dir / TRIAL_FILE)
         self._proved = False
         """The evidence passes, whatever happened to the engine since."""
         self._config_file = config_file
         self._run_dir = run_dir
         self._on_change = on_change
-        self._suspicions = Suspicions(run_dir / Suspicion.FILE)
+        self._fault_reporter = FaultReporter(run_dir / FaultReport.FILE)
         self._written: GateConfig | None = None
         """The last configuration that could be read."""
         self._config_fault: str | None = None
@@ -149,7 +149,7 @@ class Gate:
         evidence = self.state.evidence
         if not evidence.healthy or evidence.trial or self.state.attempts or self._attempt:
             return
-        recalled = self._memory.recall(evidence.engine, config)
+        recalled = self._trial_store.recall(evidence.engine, config)
         if recalled:
             log.info("recalled a trial")
             trial, degraded = recalled
@@ -159,13 +159,13 @@ class Gate:
     def _keep(self) -> None:
         trial, under = self.state.evidence.trial, self._trial_under
         if self._proved and trial and under:
-            self._memory.keep(trial, self.state.degraded, self.state.evidence.engine, under)
+            self._trial_store.keep(trial, self.state.degraded, self.state.evidence.engine, under)
 
     async def _judge_anew(self, config: GateConfig) -> None:
         """After a trial. A request that broke may be an engine that died: then that is the news, not the request."""
         await self._look_at_engine()
         self._judge(self.config or config)
-        self._suspicions.weigh(self.state.evidence, self.state.verdict, config)
+        self._fault_reporter.weigh(self.state.evidence, self.state.verdict, config)
         self._keep()
 
     def _read_config(self) -> None:
@@ -180,7 +180,7 @@ class Gate:
                     replace(self.state, verdict=Verdict(Reason.INCONCLUSIVE, f"the gate's configuration: {error}"))
                 )
             if str(error) != self._config_fault:
-                log.warning("bad configuration", extra={"fields": {"error": str(error)}})
+                log.warning("bad configuration", error=str(error))
             self._config_fault = str(error)
         else:
             self._config_fault = None
@@ -205,7 +205,7 @@ class Gate:
     def _look_at_model(self) -> dict[str, Any]:
         """What was fetched, and what is to be loaded."""
         checkpoint = read_json(self._run_dir / CHECKPOINT_FILE) or {}
-        delivery = DeliveryRecord.read(self._run_dir / DeliveryRecord.FILE)
+        delivery = DownloadRecord.read(self._run_dir / DownloadRecord.FILE)
         stored = checkpoint.get("storedBytes") or (delivery.total_bytes if delivery else None)
         return {"delivery": delivery, "checkpoint_bytes": stored if isinstance(stored, int) else None}
 
@@ -241,21 +241,21 @@ class Gate:
         return config.floor_from == "Learned" and config.learned is None and waited < FLOOR_SECONDS
 
     async def _watch_serving(self, config: GateConfig) -> None:
-        """See `standing`. A suspicion is measured as soon as nobody is on the engine, a degradation now and then."""
+        """See `serving_health`. A suspicion is measured once the engine is idle, a degradation every retry pause."""
         await self._serving.look(config)
-        standing, degraded = self._serving.standing, self.state.degraded
-        doubted = standing.suspected(config) or self.state.degraded is not None
-        if standing.idle and doubted and self._paused(config) and not self.state.draining:
+        serving_health, degraded = self._serving.serving_health, self.state.degraded
+        doubted = serving_health.suspected(config) or self.state.degraded is not None
+        if serving_health.idle and doubted and self._paused(config) and not self.state.draining:
             await self._measure_again(config)
-        elif standing.believed(config) and self.state.degraded is None:
-            self._degrade(standing.told, measured=False)
-        elif standing.recovered(config) and self.state.degraded and not self.state.degraded.measured:
+        elif serving_health.believed(config) and self.state.degraded is None:
+            self._degrade(serving_health.told, measured=False)
+        elif serving_health.recovered(config) and self.state.degraded and not self.state.degraded.measured:
             self.state = replace(self.state, degraded=None)
         self._judge(config)
         if self.state.degraded != degraded:
             self._keep()
         if self.state.hung:
-            self._suspicions.hung(self.state.evidence, self.state.verdict.message)
+            self._fault_reporter.hung(self.state.evidence, self.state.verdict.message)
 
     async def _measure_again(self, config: GateConfig) -> None:
         """An engine that served and that nobody is on. What is not clear changes nothing."""
@@ -307,7 +307,7 @@ class Gate:
             "acceptancePercent": figures.acceptance_percent if figures else None,
             "keptEarlierVerdict": kept,
         }
-        log.info("tried the engine", extra={"fields": fields})
+        log.info("tried the engine", **fields)
 
     def _judge(self, config: GateConfig) -> None:
         """By the floors as they are now; golden answers were given to the question that was asked then."""
@@ -316,12 +316,12 @@ class Gate:
             config = config.model_copy(update={"golden": under.golden})
         verdict = judge(self.state.evidence, config)
         self._proved = verdict.passed
-        standing, degraded = self._serving.standing, self.state.degraded
-        hung = self._proved and standing.hangs(config)
+        serving_health, degraded = self._serving.serving_health, self.state.degraded
+        hung = self._proved and serving_health.hangs(config)
         quarantined = degraded is not None and granted_quarantine(self._node_dir) == degraded.since
         quarantined = quarantined and config.serving.on_degraded != "Report"
         if hung:
-            verdict = Verdict(Reason.DEGRADED, standing.hang_told)
+            verdict = Verdict(Reason.DEGRADED, serving_health.hang_told)
         elif self._proved and degraded:
             verdict = Verdict(Reason.DEGRADED, degraded.message)
         restart = hung or (
@@ -331,7 +331,7 @@ class Gate:
             replace(
                 self.state,
                 verdict=verdict,
-                standing=standing,
+                serving_health=serving_health,
                 blind=self._serving.blind,
                 hung=hung,
                 quarantined=quarantined,
@@ -345,4 +345,4 @@ class Gate:
         self._on_change(state)
         if changed:
             fields = {"reason": state.verdict.reason, "message": state.verdict.message}
-            log.info("verdict", extra={"fields": fields})
+            log.info("verdict", **fields)

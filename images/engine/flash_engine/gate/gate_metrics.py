@@ -49,7 +49,7 @@ class GateMetrics:
             self._verdict.labels(reason).set(reason == state.verdict.reason)
         self._checks.inc(state.attempts - self._counted)
         self._counted = state.attempts
-        traffic = state.standing.decode_tokens_per_second
+        traffic = state.serving_health.decode_tokens_per_second
         self._traffic.set(math.nan if traffic is None else traffic)
         self._quarantined.set(state.quarantined)
         self._hung.set(state.hung)

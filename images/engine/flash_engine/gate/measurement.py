@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from flash_engine.gate.engine_metrics import EngineCounters
+from flash_engine.engine_metrics import EngineCounters
 
 BLOCK_TOKENS = 16
 """Tokens whose rate is one vote on the floor: 0.2 s at 85 tok/s, so that a stall of the machine spoils few votes."""

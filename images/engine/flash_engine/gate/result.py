@@ -54,14 +54,16 @@ def _figures(measured: Measurement) -> DecodeFigures:
 
 
 def _trial(trial: Trial) -> TrialReport:
-    crowd, figures = trial.crowd, trial.measurement
+    concurrent_round, figures = trial.concurrent_round, trial.measurement
     return TrialReport(
         golden_answers=tuple(trial.golden.texts) if trial.golden else None,
         doubt=trial.doubt,
         stalled=trial.stalled,
         samples=tuple(_sample(sample) for sample in figures.samples) if figures else (),
-        crowd=ConcurrentRoundReport(crowd.streams, round(crowd.tokens_per_second, 2), tuple(crowd.texts))
-        if crowd
+        concurrent_round=ConcurrentRoundReport(
+            concurrent_round.streams, round(concurrent_round.tokens_per_second, 2), tuple(concurrent_round.texts)
+        )
+        if concurrent_round
         else None,
     )
 
@@ -82,16 +84,16 @@ def _sample(sample: Sample) -> SampleReport:
 
 
 def _serving(state: State) -> ServingReport:
-    standing, degraded = state.standing, state.degraded
-    rate = standing.decode_tokens_per_second
+    serving_health, degraded = state.serving_health, state.degraded
+    rate = serving_health.decode_tokens_per_second
     return ServingReport(
         degraded=DegradedReport(degraded.since, degraded.message, degraded.measured) if degraded else None,
         quarantined=state.quarantined,
         hung=state.hung,
         draining=state.draining,
         decode_tokens_per_second=None if rate is None else round(rate, 1),
-        bad_windows=standing.bad,
-        still_seconds=round(standing.still_seconds, 1),
+        bad_windows=serving_health.bad,
+        still_seconds=round(serving_health.still_seconds, 1),
         blind=state.blind,
     )
 

@@ -13,11 +13,11 @@ from functools import partial
 from typing import TypeVar
 
 from flash_contracts.gate_config import GateConfig
+from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.engine_client import EngineClient, EngineRequestError, NoAnswerError
-from flash_engine.gate.engine_metrics import EngineCounters, MissingMetricsError
-from flash_engine.gate.evidence import Crowd, GoldenAnswers, Health, Trial
+from flash_engine.gate.evidence import ConcurrentRound, GoldenAnswers, Health, Trial
 from flash_engine.gate.measurement import Measurement, Sample, Stream, measure
-from flash_engine.gate.sequential import enough, stream_is_clear
+from flash_engine.gate.sprt import enough, stream_is_clear
 from flash_engine.gate.verdict import golden_fault
 
 REST_SECONDS = 2.0
@@ -44,7 +44,7 @@ class _BusyError(EngineRequestError):
 
 
 @dataclass(frozen=True)
-class _Rest:
+class _IdleCounters:
     counters: EngineCounters
     reached: bool
 
@@ -61,7 +61,7 @@ async def try_engine(client: EngineClient, config: GateConfig) -> Trial:
             return trial
         trial = replace(trial, measurement=await _measured(client, config))
         if config.decode.streams > 1 and _is_fast(trial.measurement, config):
-            trial = replace(trial, crowd=await _crowd(client, config))
+            trial = replace(trial, concurrent_round=await _crowd(client, config))
     except _StalledError as error:
         return replace(trial, doubt=str(error), stalled=True)
     except (EngineRequestError, MissingMetricsError) as error:
@@ -175,7 +175,7 @@ def _is_fast(figures: Measurement | None, config: GateConfig) -> bool:
     return figures is not None and figures.decode_tokens_per_second >= config.floor
 
 
-async def _crowd(client: EngineClient, config: GateConfig) -> Crowd:
+async def _crowd(client: EngineClient, config: GateConfig) -> ConcurrentRound:
     """As many requests at once as the engine is made for. Raises EngineRequestError."""
     each = partial(_steadily, client, partial(_one_of_many, client, config))
     ended = await asyncio.gather(*(each() for _ in range(config.decode.streams)), return_exceptions=True)
@@ -187,14 +187,16 @@ async def _crowd(client: EngineClient, config: GateConfig) -> Crowd:
     seconds = max(stream.last for stream in streams) - min(stream.first for stream in streams)
     await _rest(client)
     tokens = sum(stream.tokens for stream in streams)
-    return Crowd(streams=len(streams), texts=tuple(texts), tokens_per_second=tokens / seconds if seconds else 0.0)
+    return ConcurrentRound(
+        streams=len(streams), texts=tuple(texts), tokens_per_second=tokens / seconds if seconds else 0.0
+    )
 
 
 async def _one_of_many(client: EngineClient, config: GateConfig) -> tuple[Stream, str]:
     return await client.stream(config), await client.answer(config)
 
 
-async def _rest(client: EngineClient, generated: float = 0.0) -> _Rest:
+async def _rest(client: EngineClient, generated: float = 0.0) -> _IdleCounters:
     """The counters once they stand still, no request is left, and all our tokens are in; or as they are in the end.
 
     Raises EngineRequestError where they could not be read all the time, MissingMetricsError.
@@ -206,7 +208,7 @@ async def _rest(client: EngineClient, generated: float = 0.0) -> _Rest:
         counters = await _steadily(client, client.counters)
         reached = counters == earlier and counters.unfinished == 0 and counters.generated >= generated
         if reached or clock() > deadline:
-            return _Rest(counters, reached)
+            return _IdleCounters(counters, reached)
         earlier = counters
         await asyncio.sleep(REST_LOOK_SECONDS)
 

@@ -14,7 +14,7 @@
     Passed
 
 Each reason is one cause for one remedy, and the message carries the figures and the remedy. `Degraded` is for an
-engine that passed and fails while it serves: `standing` finds that out.
+engine that passed and fails while it serves: `serving_health` finds that out.
 """
 
 import re
@@ -25,7 +25,7 @@ from flash_contracts.engine_record import Exit
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
-from flash_engine.gate.last_words import met_expandable_segments, ran_out_of_memory, telling_line
+from flash_engine.gate.exit_reason import met_expandable_segments, ran_out_of_memory, telling_line
 
 DEAD_DRAFT_PERCENT = 2.0
 """A head of random weights had 6 of 382 drafts accepted, 1.6 %: below this it is chance."""
@@ -192,7 +192,7 @@ def golden_fault(golden: GoldenAnswers, config: GateConfig) -> str | None:
 
 def crowd_fault(trial: Trial, config: GateConfig) -> str | None:
     """Answers among many requests may differ from each other: what is computed beside others rounds otherwise."""
-    for text in trial.crowd.texts if trial.crowd else ():
+    for text in trial.concurrent_round.texts if trial.concurrent_round else ():
         fault = _fault(text, config)
         if fault:
             return f"the golden answer {_quoted(text)} among {config.decode.streams} requests at once {fault}"

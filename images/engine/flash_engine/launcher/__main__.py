@@ -26,9 +26,11 @@ import signal
 import sys
 
 from flash_contracts.document import BadDocumentError
-from flash_engine.launcher.lifetime import SIGNALLED, Lifetime
-from flash_engine.launcher.log import say
+from flash_engine.launcher.container import SIGNALLED, Lifetime
 from flash_engine.launcher.settings import Settings
+from flash_engine.log import Logger, set_up
+
+log = Logger("flash.launcher")
 
 BAD_SETTINGS = 2
 
@@ -42,16 +44,19 @@ def main() -> int:
     # A first process that has no handler does not end on a signal; while it waits there is nothing to finish.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: sys.exit(SIGNALLED + number))
+    set_up()
     try:
         settings = Settings.from_environment(os.environ)
         return Lifetime(settings, arguments).run()
     except KeyError as error:
-        say("missing setting", name=str(error.args[0]), remedy="set it in the environment; see flash-launch --help")
+        log.error(
+            "missing setting", name=str(error.args[0]), remedy="set it in the environment; see flash-launch --help"
+        )
     except (ValueError, BadDocumentError) as error:
-        say("bad setting", error=str(error), remedy="see flash-launch --help")
+        log.error("bad setting", error=str(error), remedy="see flash-launch --help")
     except OSError as error:
         # Flags that nobody can look up afterwards are a silent guess: no engine without effective.json.
-        say("documents cannot be written", error=str(error), remedy="look at the volume behind FLASH_RUN_DIR")
+        log.error("documents cannot be written", error=str(error), remedy="look at the volume behind FLASH_RUN_DIR")
     return BAD_SETTINGS
 
 

@@ -5,7 +5,7 @@ import selectors
 import subprocess
 import time
 
-from flash_engine.launcher.last_lines import LastLines
+from flash_engine.launcher.log_tail import LastLines
 from flash_engine.launcher.progress import Progress
 
 STDOUT, STDERR = 1, 2

@@ -1,17 +1,15 @@
 """Reading the GPUs through NVML, in a thread of its own: a call into a sick GPU's driver may never return."""
 
-import importlib
-import importlib.util
-import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from flash_engine.launcher.log import say
-from flash_engine.launcher.signature import Gpu
+from flash_engine.launcher.hang_detection import Gpu
+from flash_engine.log import Logger
+from flash_engine.nvml import load_pynvml
+
+log = Logger("flash.launcher")
 
 READ_SECONDS = 1.0
 ASKED_SECONDS = 5.0
@@ -43,7 +41,7 @@ class GpuWatch:
             nvml.nvmlInit()
         except Exception as error:  # noqa: BLE001 - what NVML raises is known only once it is there
             consequence = "a hang is told by the engine's processes alone"
-            say("GPUs are not watched", error=_what(error), consequence=consequence)
+            log.warning("GPUs are not watched", error=_what(error), consequence=consequence)
             return
         trouble: str | None = None
         while True:
@@ -57,7 +55,7 @@ class GpuWatch:
             self._latest = (time.monotonic(), read_gpus(nvml))
         except Exception as error:  # noqa: BLE001 - as above
             if _what(error) != known:
-                say("GPUs cannot be read", error=_what(error))
+                log.warning("GPUs cannot be read", error=_what(error))
             return _what(error)
         return None
 
@@ -90,20 +88,3 @@ def _pcie_mib_per_second(nvml: Any, handle: Any) -> float | None:
     except nvml.NVMLError:
         return None
     return float(sent + received) / 1024
-
-
-def load_pynvml() -> ModuleType:
-    """nvidia-ml-py where it is installed, else the copy that vLLM carries. Raises ImportError.
-
-    The copy is loaded by its path: to import `vllm` would bring torch into the launcher.
-    """
-    if importlib.util.find_spec("pynvml"):
-        return importlib.import_module("pynvml")
-    vllm = importlib.util.find_spec("vllm")
-    for folder in (vllm.submodule_search_locations or ()) if vllm else ():
-        spec = importlib.util.spec_from_file_location("flash_pynvml", Path(folder, "third_party", "pynvml.py"))
-        if spec and spec.loader:
-            module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return module
-    raise ModuleNotFoundError("neither pynvml nor vLLM's copy of it is installed")

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flash_engine.delivery.store import locked
+from flash_engine.model_cache import locked
 
 KEEP_SECONDS = 30 * 24 * 3600.0
 MOST_SLOTS = 64

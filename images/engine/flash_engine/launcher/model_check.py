@@ -16,7 +16,9 @@ from flash_engine.checkpoint.document import to_json
 from flash_engine.checkpoint.finding import Finding
 from flash_engine.checkpoint.inspection import Inspection, Speculation, inspect
 from flash_engine.checkpoint.source import open_model
-from flash_engine.launcher.log import say
+from flash_engine.log import Logger
+
+log = Logger("flash.launcher")
 
 REJECTED = 3
 """Exit code of a start that ended here."""
@@ -85,9 +87,9 @@ def _moved(found: Inspection, earlier: dict[str, Any]) -> list[Finding]:
 
 def _tell(found: Inspection) -> None:
     layout = found.layout.name if found.layout else None
-    say("checkpoint inspected", place=found.place, layout=layout, tensors=len(found.tensors))
+    log.info("checkpoint inspected", place=found.place, layout=layout, tensors=len(found.tensors))
     for finding in found.findings:
-        say(
+        log.info(
             "checkpoint finding",
             code=finding.code,
             severity=finding.severity,

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from flash_contracts.document import BadDocumentError
-from flash_contracts.engine_pod import Suspicion
+from flash_contracts.engine_pod import FaultReport
 from flash_contracts.engine_record import FaultKind, Run
 from flash_engine.launcher.gpu_watch import GpuWatch
-from flash_engine.launcher.log import say
-from flash_engine.launcher.processes import crew_of
+from flash_engine.launcher.hang_detection import StallWindow, Vitals, evidence, signature
 from flash_engine.launcher.progress import Milestone, Progress
-from flash_engine.launcher.signature import Stillness, Vitals, evidence, signature
+from flash_engine.log import Logger
+from flash_engine.processes import process_tree
+
+log = Logger("flash.launcher")
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class SuspicionFile:
         self._file = file
         self._run = run
         self._text = b""
-        self._suspicion: Suspicion | None = None
+        self._suspicion: FaultReport | None = None
 
-    def read(self) -> Suspicion | None:
+    def read(self) -> FaultReport | None:
         try:
             text = self._file.read_bytes()
         except OSError:
@@ -48,14 +50,14 @@ class SuspicionFile:
             self._text, self._suspicion = text, self._parse(text) if text else None
         return self._suspicion
 
-    def _parse(self, text: bytes) -> Suspicion | None:
+    def _parse(self, text: bytes) -> FaultReport | None:
         try:
-            suspicion = Suspicion.parse_text(text)
+            suspicion = FaultReport.parse_text(text)
         except BadDocumentError as error:
-            say("suspicion ignored", file=str(self._file), error=str(error))
+            log.warning("suspicion ignored", file=str(self._file), error=str(error))
             return None
         if suspicion.run != self._run:
-            say("suspicion ignored", file=str(self._file), error=f"it is about another run, {suspicion.run}")
+            log.warning("suspicion ignored", file=str(self._file), error=f"it is about another run, {suspicion.run}")
             return None
         return suspicion
 
@@ -79,7 +81,7 @@ class Watch:
         self._gpus = gpus
         self._hang_seconds = hang_seconds
         self._clock = clock
-        self._stillness: Stillness | None = None
+        self._stillness: StallWindow | None = None
         self._told: set[str] = set()
 
     def look(self) -> Fault | None:
@@ -112,9 +114,9 @@ class Watch:
         seen = evidence(stillness, self._progress.milestone)
         return Fault("hang", suspicion.signature, suspicion.message, {"suspectedAt": suspicion.at, **seen})
 
-    def _observe(self) -> Stillness:
+    def _observe(self) -> StallWindow:
         at = self._clock()
-        crew = crew_of(self._leader or 0)
+        crew = process_tree(self._leader or 0)
         vitals = Vitals(
             at=at,
             said_at=self._progress.said_at,
@@ -124,7 +126,7 @@ class Watch:
             compilers=crew.compilers,
             gpus=self._gpus.latest(at),
         )
-        self._stillness = self._stillness.after(vitals) if self._stillness else Stillness.begin(vitals)
+        self._stillness = self._stillness.after(vitals) if self._stillness else StallWindow.begin(vitals)
         return self._stillness
 
     def _with_last_line(self, seen: dict[str, Any]) -> dict[str, Any]:
@@ -133,4 +135,4 @@ class Watch:
     def _say_once(self, key: str, event: str, **fields: object) -> None:
         if key not in self._told:
             self._told.add(key)
-            say(event, **fields)
+            log.info(event, **fields)

@@ -6,7 +6,7 @@ from typing import Any
 from flash_engine.checkpoint.finding import named
 from flash_engine.checkpoint.inspection import Inspection
 from flash_engine.checkpoint.layout import MTP_PREFIX, expected_of
-from flash_engine.checkpoint.spelling import Names
+from flash_engine.checkpoint.tensor_names import Names
 from flash_engine.plugin.weight_stream import BadTensorError, Weights, WeightStream
 
 SHARED = ("embed_tokens.weight", "shared_head.head.weight", "lm_head.weight")

@@ -13,7 +13,7 @@ from structlog.contextvars import bind_contextvars, merge_contextvars
 
 from flash_node.dump import BadDumpError, NodeDump
 from flash_node.labeller.cluster import ClusterError, connect, node_name
-from flash_node.labeller.rounds import Rounds
+from flash_node.labeller.loop import Rounds
 from flash_node.reading import load_nvml, read_node
 from flash_node.sysfs import SYS, driver_module
 

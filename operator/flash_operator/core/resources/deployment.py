@@ -15,16 +15,16 @@ from flash_contracts.names import (
     QUARANTINE_ANNOTATION,
 )
 from flash_operator.api.v1alpha1 import FlashDeployment, InterconnectSpec
-from flash_operator.core.engine_args import PORT, TENSOR_PARALLEL_SIZE, vllm_arguments
-from flash_operator.core.model_source import RUN_DIR, ModelSource
-from flash_operator.core.observed import PlanSettings, RawObject
-from flash_operator.core.pod_template import merge
+from flash_operator.core.observed.snapshot import PlanSettings, RawObject
+from flash_operator.core.resources.engine_args import PORT, TENSOR_PARALLEL_SIZE, vllm_arguments
 from flash_operator.core.resources.fetch_container import credential_volumes, fetch_container
 from flash_operator.core.resources.gate_config import gate_config_name, startup_seconds
 from flash_operator.core.resources.identity import labels, metadata, selector
+from flash_operator.core.resources.model_source import RUN_DIR, ModelSource
+from flash_operator.core.resources.pod_security import container_security, pod_security
 from flash_operator.core.resources.registry_access import pull_secrets
-from flash_operator.core.resources.restricted import container_security, pod_security
-from flash_operator.core.revision import with_revision
+from flash_operator.core.resources.revision import with_revision
+from flash_operator.core.resources.strategic_merge import merge
 
 GATE_PORT = 9400
 HAND_OVER_SECONDS = 30

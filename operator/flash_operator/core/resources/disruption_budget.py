@@ -1,7 +1,7 @@
 """One voluntary disruption at a time: a drained node takes one replica, and waits until its successor has passed."""
 
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.identity import metadata, selector
 
 

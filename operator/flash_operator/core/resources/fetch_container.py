@@ -4,8 +4,8 @@ It runs after the gate has started, which tells of its progress, and is the only
 """
 
 from flash_operator.api.v1alpha1 import FlashSpec
-from flash_operator.core.model_source import MODEL_PATH, RUN_DIR, ModelSource
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.resources.model_source import MODEL_PATH, RUN_DIR, ModelSource
 from flash_operator.core.resources.registry_access import registry_mounts, registry_settings, registry_volumes
 
 TOKEN_DIR = "/etc/flash/hub"  # noqa: S105 - where the Secret is mounted

@@ -17,8 +17,8 @@ from flash_contracts.gate_config import (
 )
 from flash_operator.api.rules import GOLDEN_ANSWER_TOKENS
 from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec, GoldenSpec, ServingSpec
-from flash_operator.core.engine_args import max_sequences
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.resources.engine_args import max_sequences
 from flash_operator.core.resources.identity import metadata
 
 CHECKPOINT_GIB = 149

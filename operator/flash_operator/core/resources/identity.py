@@ -2,7 +2,7 @@
 
 from flash_contracts.names import API_VERSION, DEPLOYMENT_LABEL, FIELD_MANAGER, KIND
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
 
 
 def selector(flash: FlashDeployment) -> dict[str, str]:

@@ -5,7 +5,7 @@ them for an image volume; the container that fetches has each as a file, and is 
 """
 
 from flash_operator.api.v1alpha1 import FlashSpec
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
 
 SECRETS_DIR = "/etc/flash/registry"
 KEY = ".dockerconfigjson"

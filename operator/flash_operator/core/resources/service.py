@@ -1,8 +1,8 @@
 """The OpenAI-compatible Service. Its endpoints are the pods whose gate passed them, and no others."""
 
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.engine_args import PORT
-from flash_operator.core.observed import RawObject
+from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.resources.engine_args import PORT
 from flash_operator.core.resources.identity import metadata, selector
 
 

@@ -1,0 +1,111 @@
+"""What the pod template says to flash-fetch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from flash_contracts.download_record import GIB
+from flash_engine.model_download.image_reference import ImageReference
+from flash_engine.model_download.source import is_commit
+
+CacheKind = Literal["Pod", "Node", "Claim"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """As `flash-fetch --help` has them."""
+
+    source: str
+    revision: str | None
+    cache: Path
+    cache_kind: CacheKind
+    cache_name: str
+    """Path on the node, or name of the claim."""
+    bound: int | None
+    """Bytes that all models in the cache may take."""
+    run_dir: Path
+    token_file: Path | None
+    registry_secrets: Path | None
+    """Folder of files SECRET.json, each a docker config."""
+    registry_secret: str | None
+    """The one of them that must be there."""
+    plain_http: tuple[str, ...]
+    """Registries that are asked without TLS."""
+    secret: str
+    stall_seconds: float
+    streams: int
+
+    @cached_property
+    def image(self) -> ImageReference | None:
+        """None for a source that is no image."""
+        scheme, _, location = self.source.partition("://")
+        return ImageReference.parse(location) if scheme == "oci" else None
+
+    @property
+    def repository(self) -> str:
+        return self.image.repository if self.image else self.source.removeprefix("hf://")
+
+    @property
+    def pinned(self) -> str | None:
+        """The commit or digest, where it is certain before anybody is asked."""
+        if self.image:
+            return self.image.digest
+        return self.revision if is_commit(self.revision) else None
+
+    @property
+    def server(self) -> str:
+        return "the registry" if self.image else "the hub"
+
+    @property
+    def place(self) -> str:
+        """The cache as people know it."""
+        names = {"Pod": "the pod's own volume", "Node": f"the node's folder {self.cache_name}"}
+        return names.get(self.cache_kind, f"the claim {self.cache_name}")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Raises KeyError for a missing setting and ValueError for one that makes no sense."""
+        source = environment["FLASH_MODEL_SOURCE"]
+        if not source.startswith(("hf://", "oci://")):
+            raise ValueError(f"FLASH_MODEL_SOURCE={source!r} is neither hf://OWNER/NAME nor oci://IMAGE")
+        if source.startswith("oci://"):
+            ImageReference.parse(source.removeprefix("oci://"))
+        bound = environment.get("FLASH_MODEL_CACHE_GIBIBYTES")
+        token_file = environment.get("FLASH_HUB_TOKEN_FILE")
+        registry_secrets = environment.get("FLASH_REGISTRY_SECRETS")
+        cache = Path(environment["FLASH_MODEL_CACHE"])
+        return cls(
+            source=source,
+            revision=environment.get("FLASH_MODEL_REVISION") or None,
+            cache=cache,
+            cache_kind=_kind(environment.get("FLASH_MODEL_CACHE_KIND", "Pod")),
+            cache_name=environment.get("FLASH_MODEL_CACHE_NAME", str(cache)),
+            bound=round(_positive("FLASH_MODEL_CACHE_GIBIBYTES", bound) * GIB) if bound else None,
+            run_dir=Path(environment["FLASH_RUN_DIR"]),
+            token_file=Path(token_file) if token_file else None,
+            registry_secrets=Path(registry_secrets) if registry_secrets else None,
+            registry_secret=environment.get("FLASH_REGISTRY_SECRET") or None,
+            plain_http=tuple(filter(None, environment.get("FLASH_REGISTRY_PLAIN_HTTP", "").split(","))),
+            secret=environment.get("FLASH_HUB_SECRET", "of model.credentialsSecret"),
+            stall_seconds=_positive("FLASH_FETCH_STALL_SECONDS", environment.get("FLASH_FETCH_STALL_SECONDS", "300")),
+            streams=math.ceil(_positive("FLASH_FETCH_STREAMS", environment.get("FLASH_FETCH_STREAMS", "8"))),
+        )
+
+
+def _kind(value: str) -> CacheKind:
+    if value not in get_args(CacheKind):
+        raise ValueError(f"FLASH_MODEL_CACHE_KIND={value!r} is none of {', '.join(get_args(CacheKind))}")
+    return cast("CacheKind", value)
+
+
+def _positive(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}={text!r} is no positive number")
+    return value

@@ -1,0 +1,99 @@
+"""The Job that tests the links of one node.
+
+It asks the scheduler for both GPUs like everybody, so it never runs where they are in use; and it is less urgent than
+any engine, so the scheduler ends it when an engine wants them. The image is the engine's: what is tested is the NCCL
+and the kernels that will run.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from flash_contracts.names import FIELD_MANAGER, MANAGED_BY_LABEL, P2P_TEST_LABEL
+from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.resources.engine_args import TENSOR_PARALLEL_SIZE
+from flash_operator.core.resources.pod_security import container_security, pod_security
+
+DEADLINE_SECONDS = 300
+"""For the probe itself, which ends its ranks by then and says what it saw."""
+
+STARTUP_SECONDS = 600
+"""For the rest of the Job: pulling an engine image takes minutes."""
+
+GIVE_UP_SECONDS = 5
+REPORT_FILE = "/dev/termination-log"
+
+
+@dataclass(frozen=True)
+class P2pTestSettings:
+    """How probes run, as the administrator of the operator decides."""
+
+    namespace: str
+    image: str
+    priority_class: str | None = None
+
+
+def p2p_test_name(node: str) -> str:
+    """Names of nodes may be longer than those of Jobs, and hold dots."""
+    return f"flash-probe-{hashlib.sha256(node.encode()).hexdigest()[:10]}"
+
+
+def p2p_test_job(node: str, settings: P2pTestSettings) -> RawObject:
+    labels = {
+        "app.kubernetes.io/name": "deepseek-flash-probe",
+        MANAGED_BY_LABEL: FIELD_MANAGER,
+        P2P_TEST_LABEL: p2p_test_name(node),
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": p2p_test_name(node), "namespace": settings.namespace, "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": DEADLINE_SECONDS + STARTUP_SECONDS,
+            # The operator reads the report and deletes the Job; this is for an operator that never comes back.
+            "ttlSecondsAfterFinished": 3600,
+            "template": {"metadata": {"labels": labels}, "spec": _pod(node, settings)},
+        },
+    }
+
+
+def _pod(node: str, settings: P2pTestSettings) -> RawObject:
+    on_the_node = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GIVE_UP_SECONDS,
+        **({"priorityClassName": settings.priority_class} if settings.priority_class else {}),
+        "affinity": {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [on_the_node]}}
+        },
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "securityContext": pod_security(),
+        "containers": [_container(settings)],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {}},
+            # The arm without peer-to-peer moves its data through here.
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}},
+        ],
+    }
+
+
+def _container(settings: P2pTestSettings) -> RawObject:
+    return {
+        "name": "probe",
+        "image": settings.image,
+        "command": ["flash-probe"],
+        "args": [f"--deadline-seconds={DEADLINE_SECONDS}", f"--report={REPORT_FILE}"],
+        "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - the pod's own emptyDir
+        "terminationMessagePath": REPORT_FILE,
+        "resources": {
+            "requests": {"cpu": "500m", "memory": "1Gi"},
+            "limits": {"nvidia.com/gpu": str(TENSOR_PARALLEL_SIZE)},
+        },
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+        ],
+    }

@@ -1,0 +1,74 @@
+"""Does a child need a write?
+
+A server-side apply that changes nothing costs a request all the same, and a quiet cluster should see none from us
+(kopf-style operators are blamed for exactly that). So the desired object carries the hash of itself, and a live
+object is left alone when it bears the same hash and still holds every value that we would set. The hash sees
+fields that we stopped setting; the comparison sees what others changed.
+"""
+
+import hashlib
+import json
+import re
+from decimal import Decimal
+from typing import Any
+
+from flash_contracts.names import APPLIED_HASH_ANNOTATION
+from flash_operator.core.observed.snapshot import RawObject
+
+SUFFIXES = {
+    "": Decimal(1),
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    **{suffix: Decimal(1000) ** power for power, suffix in enumerate(("k", "M", "G", "T", "P", "E"), 1)},
+    **{suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
+}
+QUANTITY = re.compile(r"(?P<number>[+-]?\d+(?:\.\d+)?)(?P<suffix>[numkMGTPE]|[KMGTPE]i|)")
+"""Quantities of k8s.io/apimachinery/pkg/api/resource, without the exponent form that nobody writes."""
+
+LIST_KEYS = ("name", "mountPath", "containerPort", "port", "uid", "path")
+"""What identifies an item of the lists that we write, most telling first."""
+
+
+def with_hash(desired: RawObject) -> RawObject:
+    """`desired` with the hash of its own content as an annotation."""
+    text = json.dumps(desired, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    annotations = {**desired["metadata"].get("annotations", {}), APPLIED_HASH_ANNOTATION: digest}
+    return {**desired, "metadata": {**desired["metadata"], "annotations": annotations}}
+
+
+def needs_apply(desired: RawObject, live: RawObject | None) -> bool:
+    """True where the live object is missing, was changed by others, or was made by an older plan."""
+    return live is None or not _is_superset(live, desired)
+
+
+def _is_superset(live: Any, desired: Any) -> bool:
+    """Every value of `desired` stands in `live`; what the server or others added does not matter."""
+    if live is None:
+        return desired in (None, {}, [], "")
+    if isinstance(desired, dict):
+        return isinstance(live, dict) and all(_is_superset(live.get(key), value) for key, value in desired.items())
+    if isinstance(desired, list):
+        return isinstance(live, list) and _is_superset_list(live, desired)
+    return bool(live == desired) or _same_quantity(live, desired)
+
+
+def _same_quantity(live: Any, desired: Any) -> bool:
+    """The server writes quantities its own way: 1000m of CPU comes back as 1, and 0.5 as 500m."""
+    amounts = [_amount(value) for value in (live, desired)]
+    return None not in amounts and amounts[0] == amounts[1]
+
+
+def _amount(value: Any) -> Decimal | None:
+    match = QUANTITY.fullmatch(str(value))
+    return Decimal(match["number"]) * SUFFIXES[match["suffix"]] if match else None
+
+
+def _is_superset_list(live: list[Any], desired: list[Any]) -> bool:
+    """Lists of named things may have grown (others own what they added); lists of plain values are ours whole."""
+    key = next((key for key in LIST_KEYS if desired and all(isinstance(d, dict) and key in d for d in desired)), None)
+    if key is None:
+        return len(live) == len(desired) and all(map(_is_superset, live, desired))
+    by_key = {item.get(key): item for item in live}
+    return all(_is_superset(by_key.get(item[key]), item) for item in desired)

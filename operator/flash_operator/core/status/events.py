@@ -1,0 +1,129 @@
+"""Events worth telling: what changed between two statuses.
+
+An event is for a change, never for a state: a pod that stays slow is told of once.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flash_contracts.verdict_reason import Reason, is_failure
+from flash_operator.core.observed.snapshot import RawObject
+
+NOTE_LIMIT = 1000
+"""events.k8s.io/v1 allows 1024 characters in a note."""
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class EventSpec:
+    """An event on the CR or on a node, before the runtime gives it a name and a time."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+    action: str
+
+
+def status_events(before: RawObject, after: RawObject) -> tuple[EventSpec, ...]:
+    """Verdicts that changed, flags that were taken, flags that fell behind."""
+    known = {pod["uid"]: pod for pod in before.get("pods", [])}
+    events: list[EventSpec] = []
+    for pod in after["pods"]:
+        events += _pod_events(known.get(pod["uid"], {}), pod)
+    return (
+        *_mtp_restore_events(before, after),
+        *events,
+        *_rollout_events(before, after),
+        *_readiness_events(before, after),
+    )
+
+
+MTP_RESTORE_REASONS = {
+    "Restoring": "RestoringMtp",
+    "Restored": "MtpRestored",
+    "Native": "MtpNotNeeded",
+    "Failed": "MtpRestoreFailed",
+}
+
+
+def _mtp_restore_events(before: RawObject, after: RawObject) -> list[EventSpec]:
+    """Begin, end and failure; what the Job waits for in between is no event of ours."""
+    was, now = before.get("model") or {}, after.get("model") or {}
+    if not now or (was.get("mtp"), was.get("path")) == (now["mtp"], now["path"]):
+        return []
+    kind: Literal["Normal", "Warning"] = "Warning" if now["mtp"] == "Failed" else "Normal"
+    return [event_spec(kind, MTP_RESTORE_REASONS[now["mtp"]], f"{now['path']}: {now['message']}", "Restore")]
+
+
+def _pod_events(before: RawObject, after: RawObject) -> list[EventSpec]:
+    events = []
+    name = after["name"]
+    if after["reason"] != before.get("reason") and after["reason"] != Reason.ENGINE_STARTING:
+        kind: Literal["Normal", "Warning"] = "Warning" if is_failure(after["reason"]) else "Normal"
+        events.append(event_spec(kind, after["reason"], f"{name}: {after.get('message', '')}", "Judge"))
+    if after.get("flagsOrigin") and after.get("flagsOrigin") != before.get("flagsOrigin"):
+        told = f"{name} on {after.get('node')}: row {after.get('row')}, from {after['flagsOrigin']}: "
+        told += "; ".join(after.get("flags") or ["no flag"])
+        events.append(event_spec("Normal", "FlagsTaken", told, "HandOver"))
+    events += _download_events(before.get("delivery") or {}, after)
+    if after.get("quarantine") != before.get("quarantine"):
+        events += _quarantine_event(before, after)
+    if after.get("incident") and after.get("incident") != before.get("incident"):
+        events.append(event_spec("Warning", "EngineRecovered", f"{name}: {after['incident']}", "Recover"))
+    if after.get("flagsOutdated") == "Outdated" and before.get("flagsOutdated") == "Current":
+        told = f"{name}: the labels of node {after.get('node')} call for other flags now; delete the pod to take them"
+        events.append(event_spec("Warning", "FlagsOutdated", told, "HandOver"))
+    return events
+
+
+def _download_events(before: RawObject, after: RawObject) -> list[EventSpec]:
+    """A model that is whole now, with what is served; where it was a branch or tag, with what to pin."""
+    now = after.get("delivery") or {}
+    if now.get("phase") != "Complete" or before.get("phase") == "Complete":
+        return []
+    revision = str(now.get("commit"))
+    named = f"digest {revision}" if ":" in revision else f"commit {revision}"
+    told = f"{after['name']}: {now.get('totalBytes', 0) / GIB:.1f} GiB at {named}"
+    warning = now.get("warning")
+    events = [event_spec("Normal", "ModelDelivered", told, "Deliver")]
+    return (
+        [*events, event_spec("Warning", "RevisionNotPinned", f"{after['name']}: {warning}", "Deliver")]
+        if warning
+        else events
+    )
+
+
+def _quarantine_event(before: RawObject, after: RawObject) -> list[EventSpec]:
+    name, message = after["name"], after.get("message", "")
+    if after.get("quarantine") == "Granted":
+        return [event_spec("Warning", "Quarantined", f"{name}: taken out of service: {message}", "Quarantine")]
+    if after.get("quarantine") == "Waiting":
+        told = f"{name}: stays in service, for too few others are ready: {message}"
+        return [event_spec("Warning", "QuarantineWaits", told, "Quarantine")]
+    return [event_spec("Normal", "Released", f"{name}: {message}", "Quarantine")] if before.get("quarantine") else []
+
+
+def _rollout_events(before: RawObject, after: RawObject) -> list[EventSpec]:
+    was, now = before.get("rollout") or {}, after.get("rollout") or {}
+    if now.get("state") != "RolledBack" or was.get("rejected") == now.get("rejected"):
+        return []
+    return [event_spec("Warning", "RolledBack", now["message"], "Rollout")]
+
+
+def _readiness_events(before: RawObject, after: RawObject) -> list[EventSpec]:
+    was, now = _ready(before), _ready(after)
+    if was.get("status") == now["status"] or (not was and now["status"] != "True"):
+        return []
+    kind: Literal["Normal", "Warning"] = "Normal" if now["status"] == "True" else "Warning"
+    reason = "Ready" if now["status"] == "True" else "NotReady"
+    return [event_spec(kind, reason, now["message"], "Report")]
+
+
+def _ready(status: RawObject) -> RawObject:
+    return next((c for c in status.get("conditions", []) if c["type"] == "Ready"), {})
+
+
+def event_spec(kind: Literal["Normal", "Warning"], reason: str, message: str, action: str) -> EventSpec:
+    """An event with a note that the API server takes."""
+    return EventSpec(type=kind, reason=reason, message=message[:NOTE_LIMIT], action=action)

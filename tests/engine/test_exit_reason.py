@@ -1,0 +1,107 @@
+"""Which line tells why an engine died. The lines are those of real vLLM 0.26 to 0.33."""
+
+import pytest
+
+from flash_engine.gate.exit_reason import ran_out_of_memory, telling_line
+
+CASES = {
+    "the cause, and not the consequences that vLLM reports after it": (
+        [
+            "INFO 11-24 11:00:01 [model.py:1] Resolved architecture: DeepSeekMTPModel",
+            (
+                "(EngineCore pid=70) ERROR 11-24 11:00:20 [core.py:1200] ValueError: MTP speculative decoding layer 2 "
+                "weights missing from checkpoint. Expected model.layers.2."
+            ),
+            "(EngineCore pid=70) ERROR 11-24 11:00:20 [core.py:1200] EngineCore failed to start.",
+            "Traceback (most recent call last):",
+            "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+        ],
+        "ValueError: MTP speculative decoding layer 2 weights missing from checkpoint. Expected model.layers.2.",
+    ),
+    "a wrong argument": (
+        ["usage: vllm serve", "vllm serve: error: unrecognized arguments: --nonsense"],
+        "vllm serve: error: unrecognized arguments: --nonsense",
+    ),
+    "an error that a later, harmless line does not hide": (
+        [
+            "OSError: /models/v4 does not appear to have a file named config.json",
+            "(APIServer pid=1) INFO 11-24 11:00:21 [launcher.py:1] Shutting down",
+        ],
+        "OSError: /models/v4 does not appear to have a file named config.json",
+    ),
+    "the cause of a worker's death, below two levels of reports of it": (
+        [
+            "(VllmWorker-1 pid=80) ERROR 11-24 11:00:20 [multiproc_executor.py:953] KeyError: 'model.layers.43.mtp'",
+            "(EngineCore pid=70) ERROR 11-24 11:00:21 [core.py:1200] Exception: WorkerProc initialization failed",
+            "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",
+        ],
+        "KeyError: 'model.layers.43.mtp'",
+    ),
+    "only a report of a death below: better than nothing": (
+        ["RuntimeError: Engine core initialization failed. See root cause above.", "bye"],
+        "RuntimeError: Engine core initialization failed. See root cause above.",
+    ),
+    "what a kernel says of memory that cannot be shared, which is no exception of Python's": (
+        [
+            "Failed: Cuda error /workspace/csrc/custom_all_reduce.cuh:455 'invalid argument'",
+            "(EngineCore pid=70) ERROR 11-24 11:00:21 [core.py:1200] Exception: a worker ended without a word",
+            "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.",
+        ],
+        "Failed: Cuda error /workspace/csrc/custom_all_reduce.cuh:455 'invalid argument'",
+    ),
+    "what pydantic says below the line that only counts": (
+        [
+            "(APIServer pid=1) pydantic_core._pydantic_core.ValidationError: 1 validation error for SpeculativeConfig",
+            (
+                "(APIServer pid=1)   Value error, ModelRejected: 1 tensors of its drafter are missing: "
+                "mtp.0.e_proj.weight [type=value_error, input_value=ArgsKwargs((), {}), input_type=ArgsKwargs]"
+            ),
+            "(APIServer pid=1)     For further information visit https://errors.pydantic.dev/2.14/v/value_error",
+        ],
+        "SpeculativeConfig: ModelRejected: 1 tensors of its drafter are missing: mtp.0.e_proj.weight",
+    ),
+    "what pydantic says of a field": (
+        [
+            "pydantic_core._pydantic_core.ValidationError: 2 validation errors for CacheConfig",
+            "block_size",
+            "  Input should be 1, 8 or 16 [type=literal_error, input_value=7, input_type=int]",
+        ],
+        "CacheConfig: Input should be 1, 8 or 16",
+    ),
+    "pydantic counts, and the output ends there": (
+        ["pydantic_core._pydantic_core.ValidationError: 1 validation error for SpeculativeConfig"],
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for SpeculativeConfig",
+    ),
+    "no error at all: the last line": (["INFO loading", "killed by somebody", ""], "killed by somebody"),
+    "silence": ([], ""),
+}
+
+
+@pytest.mark.parametrize(("lines", "expected"), CASES.values(), ids=CASES.keys())
+def test_the_telling_line(lines: list[str], expected: str) -> None:
+    assert telling_line(lines) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
+        "ValueError: Free memory on device cuda:0 (20.1/95.0 GiB) is less than desired GPU memory utilization (0.95)",
+        "RuntimeError: Failed to CUDA calloc async 608 bytes",
+        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
+    ],
+)
+def test_the_ways_of_running_out_of_memory(line: str) -> None:
+    assert ran_out_of_memory(["INFO loading", line, "exiting"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "INFO 11-24 11:00:01 [gpu_worker.py:1] If you run out of memory, lower `gpu_memory_utilization`",
+        "ValueError: MTP speculative decoding layer 2 weights missing from checkpoint.",
+    ],
+)
+def test_what_only_speaks_of_memory_is_no_lack_of_it(line: str) -> None:
+    assert not ran_out_of_memory([line])

@@ -1,0 +1,281 @@
+"""Testing a node's links: when it is worth it, when it gives way, and what follows from each end."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from builders import NOON, a_node
+from flash_contracts.names import (
+    P2P_ATTEMPT_ANNOTATION,
+    P2P_CARDS_LABEL,
+    P2P_DRIVER_LABEL,
+    P2P_LABEL,
+    P2P_REPORT_ANNOTATION,
+    P2P_TESTED_BY_LABEL,
+)
+from flash_contracts.node_facts import NodeFacts
+from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.p2p_test.job import P2pTestSettings, p2p_test_job, p2p_test_name
+from flash_operator.core.p2p_test.planner import Attempt, NodeObserved, NodePlan, needless, plan_node
+
+SETTINGS = P2pTestSettings(namespace="system", image="registry.example/flash/engine:1", priority_class="low")
+GRANTED = {"gpu_link": "node", "gpu_p2p": "granted", "gpu_driver": "595.84", "gpu_cards": "3fa9c21b07"}
+
+
+def a_gpu_pod(name: str = "engine", *, node: str | None = "node-1", phase: str = "Running", **spec: Any) -> RawObject:
+    containers = [{"name": "c", "resources": {"limits": {"nvidia.com/gpu": "2"}}}]
+    bound = {"nodeName": node} if node else {}
+    return {
+        "metadata": {"name": name, "uid": f"uid-of-{name}"},
+        "spec": {"containers": containers, **bound, **spec},
+        "status": {"phase": phase},
+    }
+
+
+def a_probe_pod(message: str | None = None, **status: Any) -> RawObject:
+    pod = a_gpu_pod("probe")
+    if message is not None:
+        ended = {"exitCode": 0, "message": message}
+        pod["status"] = {"phase": "Succeeded", "containerStatuses": [{"name": "probe", "state": {"terminated": ended}}]}
+    pod["status"] |= status
+    return pod
+
+
+def a_job(**status: Any) -> RawObject:
+    job = p2p_test_job("node-1", SETTINGS)
+    return {**job, "metadata": {**job["metadata"], "uid": "uid-of-job"}, "status": status}
+
+
+def observed(node: RawObject | None = None, **extra: Any) -> NodeObserved:
+    return NodeObserved("node-1", node or a_node(**GRANTED), SETTINGS, NOON, **extra)
+
+
+def a_report(verdict: str, **extra: Any) -> str:
+    return json.dumps({"version": 1, "verdict": verdict, "reason": "as told", "schema": "v1-abcdef", **extra})
+
+
+def noted(count: int, driver: str | None = "595.84") -> RawObject:
+    node = a_node(**GRANTED)
+    text = json.dumps({"at": "2026-11-24T11:55:00Z", "driver": driver, "count": count})
+    node["metadata"]["annotations"] = {P2P_ATTEMPT_ANNOTATION: text}
+    return node
+
+
+def test_a_granted_pair_that_nobody_uses_is_tested() -> None:
+    wanted = plan_node(observed())
+
+    assert wanted.create == p2p_test_job("node-1", SETTINGS)
+    assert replace(wanted, create=None) == NodePlan(requeue_after=2.0)
+
+
+NEEDLESS = {
+    "verified under this driver": a_node(**{**GRANTED, "gpu_p2p": "verified", "gpu_p2p_driver": "595.84"}),
+    "verified, by a hand that told no driver": a_node(**{**GRANTED, "gpu_p2p": "verified"}),
+    "found to hang under this driver": a_node(**{**GRANTED, "gpu_p2p": "hang", "gpu_p2p_driver": "595.84"}),
+    "the driver refuses": a_node(**{**GRANTED, "gpu_p2p": "cns"}),
+    "nothing is known": a_node(),
+    "the IOMMU translates": a_node(**GRANTED, gpu_iommu="translated"),
+    "ACS redirects": a_node(**GRANTED, gpu_acs="redirect"),
+    "labels kept by hand": a_node(**GRANTED, labels_managed="false"),
+    "cordoned": {**a_node(**GRANTED), "spec": {"unschedulable": True}},
+    "eight cards": {**a_node(**GRANTED), "status": {"allocatable": {"nvidia.com/gpu": "8"}}},
+    "no card yet": {**a_node(**GRANTED), "status": {}},
+}
+
+
+@pytest.mark.parametrize("node", NEEDLESS.values(), ids=NEEDLESS.keys())
+def test_a_test_that_could_change_nothing_is_not_made(node: RawObject) -> None:
+    assert needless(NodeFacts.from_node(node))
+    assert plan_node(observed(node)) == NodePlan()
+
+
+@pytest.mark.parametrize("verdict", ["verified", "hang", "corrupt"])
+def test_a_verdict_of_another_driver_is_tested_anew(verdict: str) -> None:
+    node = a_node(**{**GRANTED, "gpu_p2p": verdict, "gpu_p2p_driver": "595.71.05"})
+    assert plan_node(observed(node)).create
+
+
+@pytest.mark.parametrize("verdict", ["verified", "hang", "corrupt"])
+def test_a_verdict_of_other_cards_is_tested_anew(verdict: str) -> None:
+    tested = {**GRANTED, "gpu_p2p": verdict, "gpu_p2p_driver": "595.84", "gpu_p2p_cards": "3fa9c21b07"}
+    assert plan_node(observed(a_node(**tested))) == NodePlan()
+    assert plan_node(observed(a_node(**{**tested, "gpu_cards": "0000000000"}))).create
+
+
+WANTED = {
+    "an engine runs here": (a_gpu_pod(), True),
+    "an engine is on its way out here": (a_gpu_pod(deletionTimestamp="now"), True),
+    "an engine waits for any node": (a_gpu_pod(node=None, phase="Pending"), True),
+    "an engine waits for this kind of node": (
+        a_gpu_pod(node=None, nodeSelector={"deepseekflash.dev/gpu-link": "node"}),
+        True,
+    ),
+    "an engine waits for another kind of node": (a_gpu_pod(node=None, nodeSelector={"zone": "b"}), False),
+    "an engine that failed": (a_gpu_pod(phase="Failed"), False),
+    "a pod without GPUs": ({"metadata": {"uid": "u"}, "spec": {"nodeName": "node-1", "containers": [{}]}}, False),
+}
+
+
+@pytest.mark.parametrize(("pod", "wanted"), WANTED.values(), ids=WANTED.keys())
+def test_gpus_that_are_used_or_wanted_are_left_alone(pod: RawObject, *, wanted: bool) -> None:
+    assert (plan_node(observed(pods=(pod,))).create is None) is wanted
+
+
+def test_a_running_test_gives_way_to_an_engine_that_waits() -> None:
+    waiting = a_gpu_pod(node=None, phase="Pending")
+    wanted = plan_node(observed(job=a_job(), job_pods=(a_probe_pod(),), pods=(a_probe_pod(), waiting)))
+
+    assert wanted.delete == a_job()
+    assert [event.reason for event in wanted.events] == ["ProbeGivenUp"]
+    assert wanted.patch is None
+
+
+def test_a_test_that_the_scheduler_ended_for_an_engine_is_no_failed_attempt() -> None:
+    ended = a_probe_pod(a_report("inconclusive"))
+    wanted = plan_node(observed(job=a_job(), job_pods=(ended,), pods=(ended, a_gpu_pod())))
+
+    assert (wanted.patch, wanted.delete) == (None, a_job())
+    assert [event.reason for event in wanted.events] == ["ProbeGivenUp"]
+
+
+def test_a_verdict_counts_although_an_engine_waits_by_now() -> None:
+    ended = a_probe_pod(a_report("healthy"))
+    wanted = plan_node(observed(job=a_job(), job_pods=(ended,), pods=(ended, a_gpu_pod())))
+    assert wanted.patch is not None
+
+
+def test_a_running_test_is_not_in_its_own_way() -> None:
+    wanted = plan_node(observed(job=a_job(), job_pods=(a_probe_pod(),), pods=(a_probe_pod(),)))
+    assert wanted == NodePlan(requeue_after=2.0)
+
+
+def test_a_pod_of_an_earlier_test_that_lingers_keeps_the_next_one_waiting() -> None:
+    assert plan_node(observed(pods=(a_probe_pod(),))).create is None
+
+
+VERDICTS = {
+    "healthy": ("verified", "PeerToPeerVerified", "Normal"),
+    "hang": ("hang", "PeerToPeerBroken", "Warning"),
+    "corrupt": ("corrupt", "PeerToPeerBroken", "Warning"),
+}
+
+
+@pytest.mark.parametrize(("verdict", "expected"), VERDICTS.items(), ids=VERDICTS.keys())
+def test_a_verdict_becomes_labels_and_an_event_and_the_job_goes(verdict: str, expected: tuple[str, str, str]) -> None:
+    label, reason, kind = expected
+    report = a_report(verdict)
+    wanted = plan_node(observed(job=a_job(), job_pods=(a_probe_pod(report),)))
+
+    assert wanted.patch == {
+        "metadata": {
+            "labels": {
+                P2P_LABEL: label,
+                P2P_DRIVER_LABEL: "595.84",
+                P2P_CARDS_LABEL: "3fa9c21b07",
+                P2P_TESTED_BY_LABEL: "v1-abcdef",
+            },
+            "annotations": {P2P_REPORT_ANNOTATION: report, P2P_ATTEMPT_ANNOTATION: None},
+        }
+    }
+    assert [(event.reason, event.type) for event in wanted.events] == [(reason, kind)]
+    assert ("mend the host" in wanted.events[0].message) is (kind == "Warning")
+    assert wanted.delete
+
+
+@pytest.mark.parametrize("text", ["x" * 64, "v1 beta", "-1", "1\n", "", "\u00e9"])
+def test_what_a_probe_calls_itself_and_its_driver_cannot_make_a_label_that_is_refused(text: str) -> None:
+    report = a_report("hang", schema=text, driver=text)
+    node = a_node(gpu_link="node", gpu_p2p="granted", gpu_cards="unknown")
+    wanted = plan_node(observed(node, job=a_job(), job_pods=(a_probe_pod(report),)))
+    assert wanted.patch
+    assert wanted.patch["metadata"]["labels"] == {
+        P2P_LABEL: "hang",
+        P2P_DRIVER_LABEL: None,
+        P2P_CARDS_LABEL: None,
+        P2P_TESTED_BY_LABEL: "probe",
+    }
+
+
+INCONCLUSIVE = {
+    "the probe's own word": (a_probe_pod(a_report("inconclusive")), {}, "as told"),
+    "not possible at all": (a_probe_pod(a_report("notPossible")), {}, "as told"),
+    "no report": (a_probe_pod("Traceback: no such file"), {}, "Traceback: no such file"),
+    "half a report": (a_probe_pod(a_report("healthy")[:40]), {}, "left no report"),
+    "an unknown verdict": (a_probe_pod(a_report("splendid")), {}, "left no report"),
+    "no message": (a_probe_pod(""), {}, "exit code 0"),
+    "the Job's deadline": (
+        a_gpu_pod("probe", containerStatuses=[]),
+        {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "too long"}]},
+        "DeadlineExceeded: too long",
+    ),
+}
+
+
+@pytest.mark.parametrize(("pod", "status", "told"), INCONCLUSIVE.values(), ids=INCONCLUSIVE.keys())
+def test_a_test_that_found_nothing_out_changes_no_label_and_says_why(
+    pod: RawObject, status: RawObject, told: str
+) -> None:
+    wanted = plan_node(observed(job=a_job(**status), job_pods=(pod,)))
+
+    assert wanted.patch is not None
+    assert "labels" not in wanted.patch["metadata"]
+    attempt = json.loads(wanted.patch["metadata"]["annotations"][P2P_ATTEMPT_ANNOTATION])
+    assert told in attempt["reason"]
+    assert attempt["count"] == 1
+    assert told in wanted.events[0].message
+    assert wanted.delete
+
+
+def test_a_job_whose_image_cannot_be_pulled_says_so() -> None:
+    waiting = {"name": "probe", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+    failed = {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]}
+    wanted = plan_node(observed(job=a_job(**failed), job_pods=(a_probe_pod(containerStatuses=[waiting]),)))
+    assert "ImagePullBackOff: container probe: no such image" in wanted.events[0].message
+
+
+def test_tests_that_find_nothing_out_become_rarer_up_to_one_a_day() -> None:
+    assert plan_node(observed(noted(1))).requeue_after == 5 * 60
+    assert plan_node(observed(noted(2))).requeue_after == 15 * 60
+    assert plan_node(observed(noted(40))).requeue_after == timedelta(hours=23, minutes=55).total_seconds()
+    again = plan_node(observed(noted(2), job=a_job(), job_pods=(a_probe_pod(a_report("inconclusive")),)))
+    assert again.patch is not None
+    assert json.loads(again.patch["metadata"]["annotations"][P2P_ATTEMPT_ANNOTATION])["count"] == 3
+
+
+def test_another_driver_is_a_new_chance() -> None:
+    assert plan_node(observed(noted(9, driver="580.1"))).create
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", "no json", '{"at": "noon", "driver": null, "count": 1}'])
+def test_an_attempt_that_cannot_be_read_is_none(text: str) -> None:
+    node = a_node(**GRANTED)
+    node["metadata"]["annotations"] = {P2P_ATTEMPT_ANNOTATION: text}
+    assert Attempt.last_on(node) is None
+
+
+def test_a_node_that_went_during_its_test_takes_the_job_with_it() -> None:
+    gone = NodeObserved("node-1", None, SETTINGS, NOON, job=a_job(), job_pods=(a_probe_pod(a_report("healthy")),))
+    assert plan_node(gone) == NodePlan(delete=a_job())
+
+
+def test_labels_that_an_administrator_took_over_meanwhile_are_left_alone() -> None:
+    node = a_node(**GRANTED, labels_managed="false")
+    wanted = plan_node(observed(node, job=a_job(), job_pods=(a_probe_pod(a_report("hang")),)))
+    assert replace(wanted, events=()) == NodePlan(delete=a_job())
+    (event,) = wanted.events
+    assert (event.reason, event.message.partition(": ")[2]) == ("VerdictNotWritten", "hang: as told")
+
+
+def test_the_job_asks_the_scheduler_for_both_gpus_and_gives_way_to_everybody() -> None:
+    job = p2p_test_job("a.node.with.dots" * 10, SETTINGS)
+    pod = job["spec"]["template"]["spec"]
+    assert len(job["metadata"]["name"]) <= 63
+    assert job["metadata"]["name"] != p2p_test_name("node-1")
+    assert pod["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "2"}
+    assert pod["priorityClassName"] == "low"
+    assert "nodeName" not in pod, "a pod that names its node is admitted although the GPUs are in use, and fails"
+    assert job["spec"]["backoffLimit"] == 0
+    assert pod["automountServiceAccountToken"] is False
