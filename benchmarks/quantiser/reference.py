@@ -18,6 +18,9 @@ class Reference:
     """int8 [out, in]."""
     loss: float
     """tr(d H' d^T), H' the damped Hessian."""
+    margins: Tensor
+    """float64 [out]: how near any value of the row came to the edge between two codes, in codes. A row is swept on its
+    own, so another implementation must find the same codes wherever the margin is above its own rounding error."""
 
 
 def gptq(weights: Tensor, h: Tensor, scales: Tensor, damping: float, kept: Tensor) -> Reference:
@@ -28,12 +31,16 @@ def gptq(weights: Tensor, h: Tensor, scales: Tensor, damping: float, kept: Tenso
     diagonal.copy_(torch.where(diagonal == 0, 1.0, diagonal) + damping)
     inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
     rest, codes, loss = w[:, order].clone(), torch.empty_like(w, dtype=torch.int8), 0.0
+    margins = torch.full((len(w),), 0.5, dtype=torch.float64)
     for j, column in enumerate(order.tolist()):
         scale = scales[:, column // GROUP].double()
-        code = (rest[:, j] / scale).round().clamp(-8, 7)
+        exact = rest[:, j] / scale
+        code = exact.round().clamp(-8, 7)
+        to_edge = torch.where((exact < -8) | (exact > 7), 0.5, 0.5 - (exact - code).abs())
+        margins = torch.minimum(margins, to_edge)
         value = (code * scale).bfloat16().double()
         error = (rest[:, j] - value) / inverse[j, j]
         rest[:, j + 1 :] -= error[:, None] * inverse[j, j + 1 :][None, :]
         codes[:, column] = code.to(torch.int8)
         loss += error.square().sum().item()
-    return Reference(codes, loss)
+    return Reference(codes, loss, margins)

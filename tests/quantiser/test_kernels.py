@@ -29,9 +29,14 @@ BATCH, ROWS, COLUMNS = 2, 128, 256
 TOKENS = (300, 400)
 
 
-@pytest.fixture(scope="module")
+def seeded(seed: int) -> torch.Generator:
+    """A generator for one fixture: what it draws does not depend on which tests ran before."""
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
 def random() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+    return seeded(0)
 
 
 def fp4(batch: int, rows: int, columns: int, random: torch.Generator) -> Fp4:
@@ -49,8 +54,8 @@ def tokens(random: torch.Generator) -> Routed:
 
 
 @pytest.fixture(scope="module")
-def routed(random: torch.Generator) -> Routed:
-    return tokens(random)
+def routed() -> Routed:
+    return tokens(seeded(1))
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +80,8 @@ def factors(h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor) -> dict
 
 
 @pytest.fixture(scope="module")
-def weights(random: torch.Generator) -> torch.Tensor:
-    return (0.05 * torch.randn(BATCH, COLUMNS, ROWS, generator=random)).bfloat16()
+def weights() -> torch.Tensor:
+    return (0.05 * torch.randn(BATCH, COLUMNS, ROWS, generator=seeded(2))).bfloat16()
 
 
 def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -164,13 +169,16 @@ def test_scales_are_those_of_the_least_weighted_error(weights: torch.Tensor, h: 
     assert error(exhaustive) < 0.85 * error((largest / 7.5).bfloat16())
 
 
-# Residuals of BF16 flip codes that lie on the edge; the loss says that it does not matter. With a strip of one block
-# the second block's carry is the product over all strips behind it, with one of four that over the blocks of its strip.
-@pytest.mark.parametrize(("stages", "strip", "unlike"), [(PLAIN, 0, 0.0), (FUSED, 128, 0.02), (FUSED, 512, 0.02)])
+FLOAT32_MARGIN = 1e-3
+"""In codes: float32 may flip a code that float64 finds nearer than this to the edge between two codes."""
+
+
+# Residuals in BF16 flip codes near an edge; the loss shows that it does not matter. With a strip of one block the
+# second block's carry is the product over all strips behind it; with four, the product over the blocks of its strip.
+@pytest.mark.parametrize(("stages", "strip"), [(PLAIN, 0), (FUSED, 128), (FUSED, 512)])
 def test_codes_are_those_of_gptq_in_float64(
     stages: Stages,
     strip: int,
-    unlike: float,
     weights: torch.Tensor,
     h: torch.Tensor,
     order: torch.Tensor,
@@ -183,7 +191,10 @@ def test_codes_are_those_of_gptq_in_float64(
     swept = stages.sweep(weights, scales, factors[PLAIN], order)
     for b in range(BATCH):
         wanted = reference.gptq(weights[b].T, h[b], scales[b].T, damping[b].item(), order[b])
-        assert (wanted.codes != swept.codes[b].T).float().mean() <= unlike
+        flipped = wanted.codes != swept.codes[b].T
+        clear = wanted.margins > FLOAT32_MARGIN
+        assert clear.float().mean() > 0.25, "too few rows can be compared code by code"
+        assert not flipped[clear].any() if stages is PLAIN else flipped.float().mean() <= 0.02
         assert swept.loss[b].sum().item() == pytest.approx(wanted.loss, rel=5e-3)
 
 
