@@ -25,13 +25,13 @@ import triton
 import quality
 import synthetic
 from mtp_quantiser import batch
-from mtp_quantiser.batch import Settings
+from mtp_quantiser.batch import QuantiserSettings
 from mtp_quantiser.device_job import Packed, PackedExperts, batches, quantise_on_device
 from mtp_quantiser.stages.fused import FusedStages
 from peer import STACK, Peer
 
 STAGES = FusedStages()
-SETTINGS = Settings()
+SETTINGS = QuantiserSettings()
 
 T = TypeVar("T")
 

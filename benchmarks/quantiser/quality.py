@@ -9,7 +9,7 @@ from torch import Tensor
 import reference
 import synthetic
 from mtp_quantiser import batch
-from mtp_quantiser.batch import Order, Settings, column_order, damping_share
+from mtp_quantiser.batch import Order, QuantiserSettings, column_order, damping_share
 from mtp_quantiser.evaluation import decoded, relative_error, round_to_nearest
 from mtp_quantiser.routing import Resident, RoutingTable
 from mtp_quantiser.stages import Stages
@@ -54,9 +54,9 @@ def one_expert(
     held = torch.arange(len(rows), device=rows.device) % SHARE_HELD_OUT == 0
     some = job.experts[slice(expert, expert + 1)]
     seen, unseen = (part(job.tokens, rows[chosen], route[chosen]) for chosen in (~held, held))
-    known = batch.calibrate(stages, some, seen, Settings())
-    inner = batch.inner_activations(stages, known.weights, unseen, Settings().limit)
-    done = batch.quantise_experts(stages, some, known, Settings())
+    known = batch.calibrate(stages, some, seen, QuantiserSettings())
+    inner = batch.inner_activations(stages, known.weights, unseen, QuantiserSettings().limit)
+    done = batch.quantise_experts(stages, some, known, QuantiserSettings())
     down = batch.transposed(stages, some.down)
     half = known.weights.shape[2] // 2
     cases = {

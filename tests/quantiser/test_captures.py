@@ -95,7 +95,7 @@ def test_a_capture_of_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     save_file({"x": torch.ones(1)}, tmp_path / "c.safetensors")
-    with pytest.raises(QuantiserError, match=f"does not say format {FORMAT}"):
+    with pytest.raises(QuantiserError, match=f"does not have format {FORMAT}"):
         Capture.open(tmp_path, tiny.SHAPE)
 
 

@@ -1,4 +1,4 @@
-"""A whole job on a small checkpoint: judged, resumed, and told apart from other runs."""
+"""A whole job on a small checkpoint: judged, resumed, and not mixed with other runs."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 import tiny_checkpoints as tiny
 from mtp_quantiser import job, shard
-from mtp_quantiser.batch import Settings
+from mtp_quantiser.batch import QuantiserSettings
 from mtp_quantiser.captures import Capture
 from mtp_quantiser.errors import QuantiserError
 from mtp_quantiser.expert_store import ExpertStore
@@ -31,13 +31,13 @@ class Run:
         self.capture = Capture.open(capture, self.official.shape) if capture else None
         self.folder = folder
         self.said: list[str] = []
-        self.machine = job.Machine(CPU, stages or PlainStages(), self.said.append)
-        self.made_from = job.made_from(self.official, self.capture, Settings())
+        self.machine = job.DeviceContext(CPU, stages or PlainStages(), self.said.append)
+        self.made_from = job.made_from(self.official, self.capture, QuantiserSettings())
         self.store = ExpertStore.open(folder / "work", self.made_from, restart=False)
 
     def steps(self, size: int = 2) -> Iterator[int]:
         inputs = job.inputs_of(self.official, self.capture, CPU) if self.capture else None
-        yield from job.run(self.official, inputs, self.store, self.machine, Settings(), size)
+        yield from job.run(self.official, inputs, self.store, self.machine, QuantiserSettings(), size)
 
     def finish(self, size: int = 2) -> dict[str, Any]:
         assert list(self.steps(size)) == [0, 1, 2, 3]
@@ -136,7 +136,7 @@ class ShortOfMemory(PlainStages):
 def test_out_of_memory_halves_the_batch_and_says_so(official: Path, capture: Path, whole: Run, tmp_path: Path) -> None:
     run = Run(official, capture, tmp_path, ShortOfMemory())
     assert list(run.steps(size=4)) == [0, 1, 2, 3]
-    assert run.said == ["out of GPU memory: going on with batches of 2 experts"]
+    assert run.said == ["out of GPU memory: continuing with batches of 2 experts"]
     assert run.store.batch == 2
     assert all(torch.equal(run.store.tensors(3)[name], tensor) for name, tensor in whole.store.tensors(3).items())
 
@@ -161,7 +161,7 @@ def test_where_gptq_is_worse_the_rounded_matrix_is_kept_and_listed(
 
 
 class HardToFactor(PlainStages):
-    """Says of the second expert that it would not factor, as often as it is told to."""
+    """Reports the second expert as not factorised, a given number of times."""
 
     def __init__(self, times: int) -> None:
         self.left = times
@@ -204,7 +204,9 @@ def test_a_full_disk_leaves_nothing_half_written(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shard, "save_file", full)
-    with pytest.raises(QuantiserError, match=r"No space left on device.*free space there, then run the same again"):
+    with pytest.raises(
+        QuantiserError, match=r"No space left on device.*free space there, then run the same command again"
+    ):
         shard.assemble(run.official, run.store, tmp_path, run.made_from)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["work"]
 

@@ -10,8 +10,8 @@ from mtp_quantiser.batch import (
     Experts,
     Fp4,
     Order,
+    QuantiserSettings,
     Routed,
-    Settings,
     calibrate,
     column_order,
     quantise,
@@ -213,7 +213,7 @@ def test_the_loss_of_the_sweep_is_the_damped_error(
 def test_a_column_that_no_token_used_keeps_its_rounded_weights(
     routed: Routed, weights: torch.Tensor, h: torch.Tensor
 ) -> None:
-    done = quantise(PLAIN, weights, h, routed.counts, Settings(), Order.BY_COLUMN)
+    done = quantise(PLAIN, weights, h, routed.counts, QuantiserSettings(), Order.BY_COLUMN)
     scale = done.scales[:, 0].float()
     assert torch.equal(done.codes[:, 5], (weights[:, 5].float() / scale).round().clamp(-8, 7).to(torch.int8))
 
@@ -241,7 +241,10 @@ def test_a_whole_batch_comes_out_alike(random: torch.Generator) -> None:
     bounds = (0, TOKENS[0])
     routed = replace(tokens(random), bounds=bounds, offsets=torch.tensor(bounds, dtype=torch.int32))
     experts = Experts(*(fp4(1, *shape, random) for shape in ((128, 256), (128, 256), (256, 128))))
-    done = [quantise_experts(s, experts, calibrate(s, experts, routed, Settings()), Settings()) for s in BOTH]
+    done = [
+        quantise_experts(s, experts, calibrate(s, experts, routed, QuantiserSettings()), QuantiserSettings())
+        for s in BOTH
+    ]
     for name in ("gate_up", "down"):
         plain, fused = (getattr(one, name) for one in done)
         assert (plain.codes != fused.codes).float().mean() < 0.02

@@ -148,5 +148,5 @@ def test_a_scale_that_is_nan_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     config = {key: value for key, value in tiny.CONFIG.items() if key != "hc_mult"}
-    with pytest.raises(QuantiserError, match=r"no 'hc_mult', so this is no DeepSeek-V4"):
+    with pytest.raises(QuantiserError, match=r"no 'hc_mult', so this is not a DeepSeek-V4"):
         OfficialMtp.open(tiny.write_official(tmp_path / "v3", config=config))

@@ -191,7 +191,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, capsys:
         process.send_signal(signal.SIGTERM)
         stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert json.loads(stdout)["message"] == "interrupted; the same command goes on where it stopped"
+    assert json.loads(stdout)["message"] == "interrupted; run the same command again to resume"
     now = {path.name: path.stat().st_mtime_ns for path in (claim.work / ".mtp-work").glob("expert-*.safetensors")}
     assert kept.items() <= now.items(), "what was finished is not made again"
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from mtp_quantiser.captures import FORMAT, INPUT
-from mtp_quantiser.layout import PREFIX, Expected, MtpShape
+from mtp_quantiser.layout import PREFIX, MtpShape, TensorSpec
 
 CONFIG: Final[Mapping[str, Any]] = {
     "architectures": ["DeepseekV4ForCausalLM"],
@@ -69,7 +69,7 @@ BASE_QUANTIZATION: Final[Mapping[str, Any]] = {
 Change = Callable[[dict[str, torch.Tensor]], None]
 
 
-def drawn(name: str, expected: Expected, random: torch.Generator) -> torch.Tensor:
+def drawn(name: str, expected: TensorSpec, random: torch.Generator) -> torch.Tensor:
     shape = expected.shape
     if expected.dtype == "I8":
         return torch.randint(-128, 128, shape, dtype=torch.int8, generator=random)

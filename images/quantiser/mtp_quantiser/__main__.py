@@ -1,15 +1,16 @@
-"""mtp-quantise: give a stripped DeepSeek-V4-Flash checkpoint its MTP head back, in INT4, and prove it.
+"""mtp-quantise: restores the MTP head of a stripped DeepSeek-V4-Flash checkpoint in INT4, and verifies it.
 
     mtp-quantise restore  --base STRIPPED --source OFFICIAL --capture CAPTURE --out WHOLE
 
-does everything, once; or step by step:
+does everything in one command. Or step by step:
 
     mtp-quantise quantise --source OFFICIAL --capture CAPTURE --out RESTORED
     mtp-quantise splice   --base STRIPPED --restored RESTORED --out WHOLE
     mtp-quantise verify   WHOLE --source OFFICIAL
 
-OFFICIAL is DeepSeek's own checkpoint (FP4 experts, FP8 attention), STRIPPED a W4A16-FP8 one without mtp.*, CAPTURE the
-inputs of the experts as `capture` writes them. Each may be a folder, OFFICIAL also hf://owner/name@revision.
+OFFICIAL is DeepSeek's own checkpoint (FP4 experts, FP8 attention). STRIPPED is a W4A16-FP8 checkpoint without mtp.*
+tensors. CAPTURE holds recorded inputs of the experts, as `capture` writes them. Each is a folder; OFFICIAL may also be
+hf://owner/name@revision.
 """
 
 import argparse
@@ -27,12 +28,12 @@ def parser() -> argparse.ArgumentParser:
     )
     parts = top.add_subparsers(dest="command", required=True)
     _capture(
-        parts.add_parser("capture", help="run prompts through vLLM and record what enters the MTP layer's experts")
+        parts.add_parser("capture", help="run prompts through vLLM and record the inputs of the MTP layer's experts")
     )
-    _restore(parts.add_parser("restore", help="quantise, splice and verify, once for a folder; what a Job runs"))
-    _quantise(parts.add_parser("quantise", help="make the INT4 shard, its manifest and a report"))
-    _splice(parts.add_parser("splice", help="put the shard beside a stripped checkpoint, as a new folder"))
-    _verify(parts.add_parser("verify", help="read everything back and compare it bit by bit"))
+    _restore(parts.add_parser("restore", help="quantise, splice and verify in one step; the operator's Job runs this"))
+    _quantise(parts.add_parser("quantise", help="write the INT4 shard, its manifest and a report"))
+    _splice(parts.add_parser("splice", help="combine the shard with a stripped checkpoint in a new folder"))
+    _verify(parts.add_parser("verify", help="read every tensor back and compare it bit by bit"))
     return top
 
 
@@ -44,7 +45,7 @@ def _capture(part: argparse.ArgumentParser) -> None:
     part.add_argument("--model", type=Path, required=True, help="a checkpoint with an MTP layer")
     part.add_argument("--prompts", type=Path, required=True, help="JSON lines, each with a text under `prompt`")
     part.add_argument("--out", type=Path, required=True, help="folder for the capture")
-    part.add_argument("--tokens", type=int, default=500_000, help="stop recording after so many (%(default)s)")
+    part.add_argument("--tokens", type=int, default=500_000, help="stop recording after this many tokens (%(default)s)")
     part.add_argument("--max-tokens", type=int, default=256, help="tokens to generate for each prompt (%(default)s)")
     part.add_argument("--max-model-len", type=int, default=4096, help="(%(default)s)")
     part.add_argument("--tensor-parallel-size", type=int, default=1, help="(%(default)s)")
@@ -54,16 +55,18 @@ def _capture(part: argparse.ArgumentParser) -> None:
 
 def _restore(part: argparse.ArgumentParser) -> None:
     part.description = (
-        "Ends at once where OUT is whole already, and where the base has an MTP layer OUT is only its files. Two at "
-        "the same OUT do the work once. Interrupted, it goes on when the same command is given again. What comes of "
-        "it is one line of JSON: state Restored, NotNeeded, AlreadyRestored or Failed, a sentence, and figures. "
-        "Exit code 0; 1 where a person has to act; 75 and 70 where another try may help."
+        "Does nothing if OUT is complete already. If the base has an MTP layer, OUT only links the base's files. Two "
+        "processes with the same OUT share one run. After an interruption, run the same command again to resume. "
+        "Prints one line of JSON: the state (Restored, NotNeeded, AlreadyRestored or Failed), a message and figures. "
+        "Exit code 0 on success, 1 if you have to act, 75 or 70 if a retry may help."
     )
     part.add_argument("--base", type=Path, required=True, help="the stripped checkpoint; only read")
     part.add_argument("--source", required=True, help="the official checkpoint: a folder, or hf://owner/name@revision")
-    part.add_argument("--capture", type=Path, help="calibration data for GPTQ; without it rounds to nearest")
+    part.add_argument(
+        "--capture", type=Path, help="calibration data for GPTQ; without it, weights are rounded to nearest"
+    )
     part.add_argument("--out", type=Path, required=True, help="the restored checkpoint, on the base's volume")
-    part.add_argument("--result", type=Path, help="a file that gets the line of JSON as well")
+    part.add_argument("--result", type=Path, help="also write the line of JSON to this file")
     part.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="(%(default)s: a GPU if any)")
     part.add_argument("--batch", type=int, help="experts at a time, as with `quantise`")
     part.set_defaults(run=commands.restore)
@@ -71,7 +74,7 @@ def _restore(part: argparse.ArgumentParser) -> None:
 
 def _quantise(part: argparse.ArgumentParser) -> None:
     part.description = (
-        "An interrupted run goes on where it stopped when the same command is given again, and ends in the same bytes."
+        "Run the same command again to resume an interrupted run; the output is identical to an uninterrupted one."
     )
     part.add_argument("--source", required=True, help="the official checkpoint: a folder, or hf://owner/name@revision")
     part.add_argument("--capture", type=Path, help="folder of the calibration data; needed for GPTQ")
@@ -81,12 +84,14 @@ def _quantise(part: argparse.ArgumentParser) -> None:
     part.add_argument(
         "--batch", type=int, help="experts at a time (64 on a GPU, 4 on a CPU); halved when memory is short"
     )
-    part.add_argument("--restart", action="store_true", help="forget what an interrupted run has finished")
+    part.add_argument("--restart", action="store_true", help="discard the results of an interrupted run")
     part.set_defaults(run=commands.quantise)
 
 
 def _splice(part: argparse.ArgumentParser) -> None:
-    part.description = "The base is only read. Its files are linked where the file system allows, else copied."
+    part.description = (
+        "The base is not modified. Its files are hard-linked where the file system allows, and copied otherwise."
+    )
     part.add_argument("--base", type=Path, required=True, help="the stripped checkpoint")
     part.add_argument("--restored", type=Path, required=True, help="what `quantise` made")
     part.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
@@ -94,7 +99,7 @@ def _splice(part: argparse.ArgumentParser) -> None:
 
 
 def _verify(part: argparse.ArgumentParser) -> None:
-    part.description = "Exit code 1 and a line for each difference, if there is one."
+    part.description = "Prints a line for each difference, and exits with 1 if there are any."
     part.add_argument("folder", type=Path, help="what `quantise` or `splice` made")
     part.add_argument("--source", type=Path, help="the official checkpoint, to compare with")
     part.set_defaults(run=commands.verify)
@@ -108,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mtp-quantise: {error}", file=sys.stderr)
         return commands.FAILED
     except KeyboardInterrupt:
-        print("mtp-quantise: interrupted; give the same command again to go on", file=sys.stderr)
+        print("mtp-quantise: interrupted; run the same command again to resume", file=sys.stderr)
         return commands.INTERRUPTED
 
 

@@ -1,4 +1,4 @@
-"""Quantise a batch of experts: FP4 weights and routed tokens in, INT4 codes and scales out, all on the device."""
+"""Quantises a batch of experts on the device: FP4 weights and routed tokens in, INT4 codes and scales out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from mtp_quantiser.formats.fp4 import decode_fp4
 from mtp_quantiser.stages import GROUP, Factor, ScaleGrid, Stages
 
 FORWARD_ROWS = 32768
-"""Tokens of one expert that go through w1 and w3 at once; bounds the memory of what lies between."""
+"""Tokens of one expert that pass through w1 and w3 at once; bounds the memory of the intermediate activations."""
 
 SCARCE_DAMPING = 0.1
 AMPLE_DAMPING = 0.01
@@ -57,16 +57,16 @@ class Experts:
 
 @dataclass(frozen=True)
 class Routed:
-    """The tokens of a batch of experts, expert after expert."""
+    """The tokens of a batch of experts, grouped by expert."""
 
     x: Tensor
     """BF16 [n, hidden]: what enters the experts."""
     route: Tensor
-    """FP32 [n]: the weight that the router gives each token for its expert."""
+    """FP32 [n]: the router's weight of each token for its expert."""
     bounds: tuple[int, ...]
     """[B + 1]: expert b has the rows bounds[b] to bounds[b+1]."""
     offsets: Tensor
-    """int32 [B + 1]: the same on the device, put there beforehand: a copy now would make the host wait."""
+    """int32 [B + 1]: `bounds` on the device, copied beforehand because a copy here would make the host wait."""
 
     @property
     def counts(self) -> Tensor:
@@ -80,7 +80,7 @@ class Routed:
 
 
 class Order(Enum):
-    """How columns are sorted. In both, the heaviest by diag(H) are quantised first, when all others can still make up.
+    """The order of columns. Both quantise the heaviest columns by diag(H) first, while all others can still compensate.
 
     On synthetic data groups were 3 % better for gate and up, whose inputs differ little but for a few strong channels,
     and columns up to 3 % better for down, whose inputs differ widely (docs/quantiser.md).
@@ -92,7 +92,7 @@ class Order(Enum):
 
 
 @dataclass(frozen=True)
-class Settings:
+class QuantiserSettings:
     limit: float = 10.0
     """The model's swiglu_limit."""
     grid: ScaleGrid = field(default_factory=ScaleGrid)
@@ -121,7 +121,7 @@ class QuantisedExperts:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What quantising needs of the tokens; they can be let go."""
+    """The statistics that quantising needs; the tokens themselves can be freed."""
 
     weights: Tensor
     """BF16 [B, hidden, 2 inner]: gate and up side by side."""
@@ -133,16 +133,18 @@ class Calibrated:
     """int32 [B]: tokens of each expert."""
 
 
-def calibrate(stages: Stages, experts: Experts, routed: Routed, settings: Settings) -> Calibrated:
-    """Run the tokens through gate and up, and sum up what goes into every matrix."""
+def calibrate(stages: Stages, experts: Experts, routed: Routed, settings: QuantiserSettings) -> Calibrated:
+    """Runs the tokens through gate and up, and sums the Hessian of every matrix."""
     weights = transposed(stages, experts.gate, experts.up)
     h = stages.gram(routed.x, routed.offsets)
     inner = inner_activations(stages, weights, routed, settings.limit)
     return Calibrated(weights, h, stages.gram(inner, routed.offsets), routed.counts)
 
 
-def quantise_experts(stages: Stages, experts: Experts, known: Calibrated, settings: Settings) -> QuantisedExperts:
-    """The batch's codes and scales. Asks nothing of the host between the first kernel and the last."""
+def quantise_experts(
+    stages: Stages, experts: Experts, known: Calibrated, settings: QuantiserSettings
+) -> QuantisedExperts:
+    """The batch's codes and scales. Does not synchronise with the host between the first kernel and the last."""
     gate_up = quantise(stages, known.weights, known.h, known.counts, settings, Order.BY_GROUP)
     weights = transposed(stages, experts.down)
     down = quantise(stages, weights, known.h_inner, known.counts, settings, Order.BY_COLUMN)
@@ -160,7 +162,7 @@ def transposed(stages: Stages, *matrices: Fp4) -> Tensor:
 
 
 def inner_activations(stages: Stages, weights: Tensor, routed: Routed, limit: float) -> Tensor:
-    """BF16 [n, intermediate]: what enters w2, rounded where the model rounds it."""
+    """BF16 [n, intermediate]: the input of w2, rounded where the model rounds it."""
     inner = torch.empty(len(routed.x), weights.shape[2] // 2, dtype=torch.bfloat16, device=weights.device)
     for expert, begin, end in routed.spans(FORWARD_ROWS):
         both = routed.x[begin:end] @ weights[expert]
@@ -173,7 +175,7 @@ def quantise(
     weights: Tensor,
     h: Tensor,
     counts: Tensor,
-    settings: Settings,
+    settings: QuantiserSettings,
     order_by: Order,
     boost: float = 1.0,
 ) -> Quantised:
@@ -202,12 +204,12 @@ def column_order(diagonal: Tensor, by: Order) -> Tensor:
 
 
 def importance_of(diagonal: Tensor, damping: Tensor) -> Tensor:
-    """FP32 [B, in]: what each column counts in the search of scales. Never zero: what no token used may yet be used."""
+    """FP32 [B, in]: the weight of each column in the scale search. Never zero: an unused channel may be used later."""
     damped = diagonal + damping[:, None]
     return torch.where(damped.amax(1, keepdim=True) > 0, damped, 1.0).contiguous()
 
 
 def damping_share(counts: Tensor, columns: int) -> Tensor:
-    """FP32 [B]: between the two bounds the share falls evenly in its logarithm."""
+    """FP32 [B]: interpolates the share between the two bounds on a logarithmic scale."""
     scarcity = (2 - counts.float() / columns).clamp(0, 1)
     return AMPLE_DAMPING * (SCARCE_DAMPING / AMPLE_DAMPING) ** scarcity

@@ -1,9 +1,9 @@
-"""Write down what enters the experts of a running engine's MTP layer, in the format of `captures`.
+"""Records the inputs of the experts in a running engine's MTP layer, in the format of `captures`.
 
-Two ways to it: `watch` on a module of one's own; and, inside vLLM, the plugin `register`, which while FLASH_CAPTURE_DIR
-is set finds the draft's layer by its class at its first forward, in whichever process that runs, and watches the module
-of it whose name ends in FLASH_CAPTURE_MODULE (ffn). The engine has to run eagerly (`--enforce-eager`): a CUDA graph
-replays kernels and calls no module.
+Two entry points: `watch` for any module; and the vLLM plugin `register`. While FLASH_CAPTURE_DIR is set, the plugin
+finds the draft's layer by its class at its first forward, in whichever process that runs, and watches the submodule
+whose name ends in FLASH_CAPTURE_MODULE (ffn). The engine must run eagerly (`--enforce-eager`): a CUDA graph replays
+kernels and calls no module.
 """
 
 import os
@@ -25,7 +25,7 @@ ROWS: Final = 65536
 """Tokens in a file: 512 MiB at a hidden size of 4096."""
 
 SECONDS: Final = 5.0
-"""After which what has come is written all the same: what an engine that dies has recorded is not lost with it."""
+"""Tokens are written after this time at the latest, so that a crash of the engine loses little."""
 
 DRAFT_CLASSES: Final = ("MTP", "MultiTokenPredictor")
 """Parts of the names of draft models' classes in vLLM. A model that vLLM may compile calls its forward past all hooks;
@@ -38,7 +38,7 @@ class Recorder:
 
     folder: Path
     most: int
-    """Tokens after which nothing is recorded any more."""
+    """Stops recording after this many tokens."""
     rows: int = ROWS
     seconds: float = SECONDS
     recorded: int = 0
@@ -57,7 +57,7 @@ class Recorder:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has come."""
+        """Writes the recorded tokens to a file."""
         if self._waiting:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"capture-{os.getpid()}-{self._files:05}.safetensors"
@@ -86,7 +86,7 @@ def watch_named(model: torch.nn.Module, name: str, recorder: Recorder) -> int:
 
 
 def recorder_of(environment: Mapping[str, str]) -> Recorder | None:
-    """None where FLASH_CAPTURE_DIR is not set, and in every process but the first of a tensor-parallel group."""
+    """None if FLASH_CAPTURE_DIR is not set, or in any but the first process of a tensor-parallel group."""
     folder = environment.get("FLASH_CAPTURE_DIR")
     if not folder or environment.get("RANK", "0") != "0":
         return None
@@ -98,8 +98,8 @@ _at_work: list[Recorder] = []
 
 
 class FlushingWorker:
-    """What vLLM mixes into its workers (`worker_extension_cls`). A worker is told to end and does not wait for Python's
-    own exit handlers, so whoever ran the prompts has to ask for the last tokens before the engine goes."""
+    """Mixed into vLLM's workers (`worker_extension_cls`). A worker exits without running Python's exit handlers, so the
+    caller must flush the last tokens before the engine ends."""
 
     def flush_capture(self) -> None:
         for recorder in _at_work:
@@ -107,7 +107,7 @@ class FlushingWorker:
 
 
 def register() -> None:
-    """vLLM's plugin: called once in each of its processes."""
+    """vLLM plugin: called once in each of its processes."""
     recorder = recorder_of(os.environ)
     if recorder is None:
         return

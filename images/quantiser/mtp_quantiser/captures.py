@@ -1,13 +1,13 @@
-"""Captured inputs of the MTP layer's experts, on disk: the calibration data.
+"""Reads captured inputs of the MTP layer's experts, the calibration data, from disk.
 
 A capture is a folder of safetensors files, read in the order of their names. Each holds
 
     ffn_input      BF16 [n, hidden]   what enters the mixture of experts: the output of mtp.0.ffn_norm
-    topk_ids       I32  [n, k]        optional: the experts that the engine chose
-    topk_weights   F32  [n, k]        optional, with topk_ids: the weights it gave them
+    topk_ids       I32  [n, k]        optional: the experts chosen by the engine
+    topk_weights   F32  [n, k]        optional, with topk_ids: their weights
 
-and the metadata {"format": "mtp-capture-1"}. Rows are tokens; their order carries no meaning. Where the engine's choice
-is missing it is computed from the router's weights, as the model does. `capture_hook` writes this format.
+and the metadata {"format": "mtp-capture-1"}. Rows are tokens in any order. If the engine's choice is
+missing, it is computed from the router's weights, as the model does. `capture_hook` writes this format.
 """
 
 from collections.abc import Iterator
@@ -34,18 +34,18 @@ class CaptureFile:
     path: Path
     tokens: int
     routed: bool
-    """The engine's choice of experts is in it."""
+    """Whether it holds the engine's choice of experts."""
 
     @classmethod
     def open(cls, path: Path, shape: MtpShape) -> "CaptureFile":
         with opened(path) as file:
             if (file.metadata() or {}).get("format") != FORMAT:
                 raise QuantiserError(
-                    f"{path} does not say format {FORMAT} in its metadata; capture anew with this tool"
+                    f"{path} does not have format {FORMAT} in its metadata; capture again with this tool"
                 )
             names = set(file.keys())
             if INPUT not in names:
-                raise QuantiserError(f"{path} has no tensor {INPUT}; capture anew with this tool")
+                raise QuantiserError(f"{path} has no tensor {INPUT}; capture again with this tool")
             part = file.get_slice(INPUT)
             rows = list(part.get_shape())
             if part.get_dtype() != "BF16" or rows[1:] != [shape.hidden]:
@@ -67,7 +67,7 @@ class CaptureFile:
             ids, weights = file.get_tensor(IDS), file.get_tensor(WEIGHTS)
         if ids.shape != weights.shape or len(ids) != self.tokens or not ((ids >= 0) & (ids < experts)).all():
             raise QuantiserError(f"{self.path}: {IDS} and {WEIGHTS} do not choose {experts} experts for each token")
-        refuse_not_finite(self.path, 0, weights)
+        require_finite(self.path, 0, weights)
         return ids, weights
 
 
@@ -92,7 +92,7 @@ class Capture:
         """All rows in order. Raises QuantiserError at the first that is not finite."""
         for file in self.files:
             for first, rows in file.chunks():
-                refuse_not_finite(file.path, first, rows)
+                require_finite(file.path, first, rows)
                 yield rows
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -106,22 +106,22 @@ class Capture:
         return torch.cat(parts)
 
 
-def refuse_not_finite(path: Path, first: int, rows: Tensor) -> None:
+def require_finite(path: Path, first: int, rows: Tensor) -> None:
     bad = (~torch.isfinite(rows)).any(1).nonzero()
     if len(bad):
         raise QuantiserError(
-            f"{path} holds NaN or infinity, first in row {first + int(bad[0])}; remove that file and capture anew"
+            f"{path} holds NaN or infinity, first in row {first + int(bad[0])}; remove that file and capture again"
         )
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """Tokens that stay on disk; what a batch needs is brought to the device."""
+    """Tokens kept on disk; each batch's tokens are copied to the device."""
 
     capture: Capture
     device: torch.device
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows expert after expert, rising within each: gathered once each, then dealt out."""
+        """Rows grouped by expert and rising within each; every row is read once, then distributed."""
         wanted, places = torch.unique(rows.cpu(), return_inverse=True)
         return self.capture.gather(wanted).to(self.device).index_select(0, places.to(self.device))

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mtp_quantiser.errors import QuantiserError
-from mtp_quantiser.layout import Expected
+from mtp_quantiser.layout import TensorSpec
 
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
@@ -42,9 +42,9 @@ class Checkpoint:
     def names(self, prefix: str) -> list[str]:
         return sorted(name for name in self.shard_of if name.startswith(prefix))
 
-    def header(self, names: list[str]) -> dict[str, Expected]:
+    def header(self, names: list[str]) -> dict[str, TensorSpec]:
         """Type and shape of tensors. Raises QuantiserError for a shard that is missing or cut short."""
-        found: dict[str, Expected] = {}
+        found: dict[str, TensorSpec] = {}
         for path, wanted in self.by_shard(names):
             with opened(path) as file:
                 present = set(file.keys())
@@ -54,7 +54,7 @@ class Checkpoint:
                             f"{path.name} does not hold {name}, though the index says so; download it again"
                         )
                     part = file.get_slice(name)
-                    found[name] = Expected(part.get_dtype(), tuple(part.get_shape()))
+                    found[name] = TensorSpec(part.get_dtype(), tuple(part.get_shape()))
         return found
 
     def read(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:

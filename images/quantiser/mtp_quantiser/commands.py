@@ -1,4 +1,4 @@
-"""What the command line does."""
+"""Implements the subcommands of mtp-quantise."""
 
 import argparse
 import traceback
@@ -9,17 +9,17 @@ import torch
 
 from flash_contracts.restore_result import RestoreResult
 from mtp_quantiser import report
-from mtp_quantiser.console import say, step
+from mtp_quantiser.console import print_line, step
 from mtp_quantiser.errors import QuantiserError, UnavailableError
 from mtp_quantiser.interruption import interruptible
 from mtp_quantiser.quantisation import Quantisation
 from mtp_quantiser.restoration import Restoration
 from mtp_quantiser.sources import folder_of
-from mtp_quantiser.splice import splice as put_together
+from mtp_quantiser.splice import splice as splice_folders
 from mtp_quantiser.verify import problems
 
 FAILED: Final = 1
-"""Nothing will change before a person acts."""
+"""A retry cannot help; the user has to act."""
 UNEXPECTED: Final = 70
 TRY_LATER: Final = 75
 """EX_SOFTWARE and EX_TEMPFAIL of sysexits.h."""
@@ -30,7 +30,7 @@ def capture(arguments: argparse.Namespace) -> int:
     from mtp_quantiser.vllm_capture import run  # noqa: PLC0415 - only this command needs vLLM
 
     tokens = run(arguments)
-    say(f"{tokens:,} tokens in {arguments.out}")
+    print_line(f"{tokens:,} tokens in {arguments.out}")
     return 0
 
 
@@ -45,7 +45,7 @@ def quantise(arguments: argparse.Namespace) -> int:
     with interruptible():
         method = wanted.run(restart=arguments.restart)["method"]
     page = arguments.out / report.HTML
-    say(f"{method['gptq']} matrices by GPTQ, {method['rtn']} rounded to nearest; see {page}")
+    print_line(f"{method['gptq']} matrices by GPTQ, {method['rtn']} rounded to nearest; see {page}")
     return 0
 
 
@@ -58,13 +58,13 @@ def capture_of(arguments: argparse.Namespace) -> Path | None:
 
 
 def restore(arguments: argparse.Namespace) -> int:
-    """The result goes to stdout, and to --result; both also tell of a failure."""
+    """Prints the result, failures included, and writes it to --result."""
     wanted = Restoration(
         base=arguments.base,
         source=arguments.source,
         capture=arguments.capture,
         out=arguments.out,
-        say=say,
+        print_line=print_line,
         device=arguments.device,
         batch=arguments.batch,
     )
@@ -76,11 +76,11 @@ def restore(arguments: argparse.Namespace) -> int:
 
 
 def _ended(wanted: Restoration) -> tuple[int, RestoreResult]:
-    """Whatever ended it, whoever looks at the Job finds a sentence."""
+    """Turns every way to end into an exit code and a result with a message."""
 
-    def failed(code: int, told: str) -> tuple[int, RestoreResult]:
-        say(f"mtp-quantise: {told}")
-        return code, RestoreResult("Failed", told, str(wanted.out))
+    def failed(code: int, message: str) -> tuple[int, RestoreResult]:
+        print_line(f"mtp-quantise: {message}")
+        return code, RestoreResult("Failed", message, str(wanted.out))
 
     try:
         with interruptible():
@@ -90,18 +90,20 @@ def _ended(wanted: Restoration) -> tuple[int, RestoreResult]:
     except QuantiserError as error:
         return failed(FAILED, str(error))
     except KeyboardInterrupt:
-        return failed(INTERRUPTED, "interrupted; the same command goes on where it stopped")
+        return failed(INTERRUPTED, "interrupted; run the same command again to resume")
     except torch.cuda.OutOfMemoryError as error:
-        return failed(TRY_LATER, f"out of GPU memory with one expert at a time ({error}); run it on a GPU that is free")
+        return failed(
+            TRY_LATER, f"out of GPU memory with one expert at a time ({error}); run it on a GPU that nothing else uses"
+        )
     except Exception as error:  # noqa: BLE001 - the trace goes to the log, the sentence to whoever reads the result
         traceback.print_exc()
-        return failed(UNEXPECTED, f"{type(error).__name__}: {error}; unexpected, the log has the trace")
+        return failed(UNEXPECTED, f"{type(error).__name__}: {error}; this is a bug; the log has the traceback")
 
 
 def splice(arguments: argparse.Namespace) -> int:
-    with step("putting base and MTP layer together"):
-        put_together(arguments.base, arguments.restored, arguments.out, say)
-    say(f"{arguments.out} is whole; check it with `mtp-quantise verify {arguments.out}`")
+    with step("combining base and MTP layer"):
+        splice_folders(arguments.base, arguments.restored, arguments.out, print_line)
+    print_line(f"{arguments.out} is complete; check it with `mtp-quantise verify {arguments.out}`")
     return 0
 
 
@@ -110,5 +112,5 @@ def verify(arguments: argparse.Namespace) -> int:
     for problem in problems(arguments.folder, arguments.source):
         print(problem)
         found += 1
-    say(f"{found} differences" if found else f"{arguments.folder}: every bit as it should be")
+    print_line(f"{found} differences" if found else f"{arguments.folder}: no differences")
     return 1 if found else 0

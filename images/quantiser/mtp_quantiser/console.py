@@ -1,4 +1,4 @@
-"""What a person sees while a command works: lines on stderr, a bar at a terminal."""
+"""Progress output: lines on stderr, and a progress bar on a terminal."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ CONSOLE: Final = Console(stderr=True)
 Item = TypeVar("Item")
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     CONSOLE.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -21,11 +21,11 @@ def say(line: str) -> None:
 def step(what: str) -> Iterator[None]:
     began = time.monotonic()
     yield
-    say(f"{what}: {time.monotonic() - began:.1f} s")
+    print_line(f"{what}: {time.monotonic() - began:.1f} s")
 
 
 def progress(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
-    """A bar for a person at a terminal; for a log, a line each tenth."""
+    """Shows a progress bar on a terminal, and a line per 10 % otherwise."""
     if not CONSOLE.is_terminal:
         yield from logged(items, what, total, unit)
         return
@@ -40,5 +40,5 @@ def progress(items: Iterable[Item], what: str, total: int, unit: str) -> Iterato
 def logged(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
     for done, item in enumerate(items, 1):
         if done == total or done * 10 // total != (done - 1) * 10 // total:
-            say(f"{what}: {done} of {total} {unit}")
+            print_line(f"{what}: {done} of {total} {unit}")
         yield item

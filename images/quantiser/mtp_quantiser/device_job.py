@@ -1,4 +1,4 @@
-"""All experts, from device memory to device memory."""
+"""Quantises all experts on the device, from device memory to device memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtp_quantiser.batch import Experts, Settings, calibrate, quantise_experts
+from mtp_quantiser.batch import Experts, QuantiserSettings, calibrate, quantise_experts
 from mtp_quantiser.routing import RoutingTable, Tokens
 from mtp_quantiser.stages import Stages
 
@@ -28,7 +28,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class PackedExperts:
-    """Batch by batch; gate and up side by side along out."""
+    """One entry per batch; gate and up are side by side along out."""
 
     gate_up: tuple[Packed, ...]
     down: tuple[Packed, ...]
@@ -47,9 +47,9 @@ def batches(experts: int, size: int) -> Iterator[slice]:
 
 
 def quantise_on_device(
-    stages: Stages, experts: Experts, table: RoutingTable, tokens: Tokens, settings: Settings, size: int
+    stages: Stages, experts: Experts, table: RoutingTable, tokens: Tokens, settings: QuantiserSettings, size: int
 ) -> PackedExperts:
-    """Everything in batches of `size` experts; the host waits for nothing until all is queued."""
+    """Works in batches of `size` experts; the host does not wait for the device until everything is queued."""
     gate_up, down, failed = [], [], []
     for some in batches(len(table.bounds) - 1, size):
         known = calibrate(stages, experts[some], table.batch(some, tokens), settings)

@@ -1,13 +1,13 @@
-"""What the user can do something about."""
+"""Errors that the user can act on."""
 
 
 class QuantiserError(Exception):
-    """Its message says what is wrong, where, and what to do."""
+    """The message says what is wrong, where, and what to do."""
 
 
 class OtherInputsError(QuantiserError):
-    """What lies there was made from something else."""
+    """Existing output was made from other inputs."""
 
 
 class UnavailableError(QuantiserError):
-    """It may work a little later: a hub that does not answer."""
+    """Retryable: for example a hub that does not answer."""

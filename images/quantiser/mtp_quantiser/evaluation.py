@@ -1,4 +1,4 @@
-"""What quantising cost: the error of a matrix's output on given inputs."""
+"""Measures quantisation error: the error of a matrix's output on given inputs."""
 
 import torch
 from torch import Tensor
@@ -20,11 +20,11 @@ def relative_error(x: Tensor, weights: Tensor, values: Tensor) -> float:
 
 
 def round_to_nearest(weights: Tensor, scales: Tensor) -> Tensor:
-    """int8 codes [in, out] of `weights` [in, out] by rounding alone; `scales` [in/128, out]."""
+    """int8 codes [in, out] of `weights` [in, out] by rounding to nearest; `scales` [in/128, out]."""
     step = scales.float().repeat_interleave(GROUP, 0)
     return (weights.float() / step).round_().clamp_(-8, 7).to(torch.int8)
 
 
 def decoded(codes: Tensor, scales: Tensor) -> Tensor:
-    """BF16 [in, out]: what a decoder of pack-quantized gives back for `codes` and `scales`."""
+    """BF16 [in, out]: the values that a pack-quantized decoder reads from `codes` and `scales`."""
     return (codes.float() * scales.float().repeat_interleave(GROUP, 0)).bfloat16()

@@ -1,6 +1,6 @@
-"""Finished experts on disk, one file each, so that an interrupted run goes on where it stopped.
+"""Stores finished experts on disk, one file each, so that an interrupted run can resume.
 
-`state.json` says what the experts were made from; another source, capture or setting is refused rather than mixed in.
+`state.json` records the inputs. A run with another source, capture or setting is refused rather than mixed in.
 """
 
 import json
@@ -21,7 +21,7 @@ from mtp_quantiser.errors import OtherInputsError, QuantiserError
 STATE: Final = "state.json"
 FIGURES: Final = "figures"
 READABLE: Final = 0o644
-"""safetensors writes files that only their owner may read, and an engine runs as another user than the job."""
+"""safetensors creates files readable by their owner only, but the engine runs as another user than the Job."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class ExpertStore:
         elif before != dict(made_from):
             changed = sorted(key for key in {*before, *made_from} if before.get(key) != made_from.get(key))
             raise OtherInputsError(
-                f"{folder} holds experts made from something else ({', '.join(changed)} changed); "
-                "give the same inputs as before, or --restart"
+                f"{folder} holds experts made from other inputs ({', '.join(changed)} changed); "
+                "give the same inputs as before, or pass --restart"
             )
         return store
 
     @property
     def batch(self) -> int | None:
-        """The batch in which the finished experts were made; going on with another could change a last bit."""
+        """The batch size of the finished experts; resuming with another could change a last bit."""
         size = read_json(self.folder / STATE).get("batch")
         return int(size) if size is not None else None
 
@@ -59,7 +59,7 @@ class ExpertStore:
         return self.folder / f"expert-{expert:03}.safetensors"
 
     def has(self, expert: int) -> bool:
-        """Whole and readable; what a crash left half-written never got its name."""
+        """Whether the file is complete; a crash leaves only temporary files, which are renamed once complete."""
         try:
             with safe_open(self.path(expert), "pt") as file:
                 return bool(file.keys())
@@ -85,9 +85,9 @@ class ExpertStore:
 
 
 def whole_or_not(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then give it its name: a reader sees all of it or none.
+    """Writes a temporary file beside `path` and renames it: a reader sees all of it or nothing.
 
-    Raises QuantiserError where the disk is full or the folder cannot be written; nothing is left behind then.
+    Raises QuantiserError if the disk is full or the folder cannot be written; the temporary file is removed then.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -98,7 +98,7 @@ def whole_or_not(path: Path, write: Callable[[Path], object]) -> None:
         unfinished.replace(path)
     except (OSError, SafetensorError) as error:
         raise QuantiserError(
-            f"{path} cannot be written ({error}); free space there, then run the same again"
+            f"{path} cannot be written ({error}); free space there, then run the same command again"
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)

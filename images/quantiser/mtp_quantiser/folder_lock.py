@@ -1,4 +1,4 @@
-"""One restoration of a folder at a time, whatever pods want it: a lock beside the folder, on the volume they share."""
+"""A lock file beside the output folder, so that pods sharing a volume restore it one at a time."""
 
 import fcntl
 import time
@@ -9,8 +9,8 @@ from typing import Final
 
 from mtp_quantiser.errors import QuantiserError
 
-LOOK_SECONDS: Final = 2.0
-TELL_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 2.0
+PROGRESS_SECONDS: Final = 30.0
 
 
 def lock_of(out: Path) -> Path:
@@ -18,29 +18,30 @@ def lock_of(out: Path) -> Path:
 
 
 @contextmanager
-def alone(out: Path, waiting: Callable[[], str], say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of `out`. While another holds it, `waiting` is said now and then.
+def exclusive(out: Path, waiting: Callable[[], str], print_line: Callable[[str], None]) -> Iterator[None]:
+    """Holds the lock of `out`. While another process holds it, prints `waiting()` every PROGRESS_SECONDS.
 
-    The kernel lets go of it when its holder ends, however that ends. Raises QuantiserError where no file can be made.
+    The kernel releases the lock when its holder exits for any reason. Raises QuantiserError if the lock file cannot be
+    created.
     """
     try:
         file = lock_of(out).open("a")
     except OSError as error:
         raise QuantiserError(
-            f"{out.parent} cannot be written ({error}): the restored checkpoint is made there, so the volume must be "
-            "mounted for writing, and its folder belong to the user or group of this process"
+            f"{out.parent} cannot be written ({error}): the restored checkpoint is written there. Mount the volume "
+            "read-write, and make the folder writable for the user or group of this process"
         ) from error
     with file:
-        told = float("-inf")
-        while not _taken(file.fileno()):
-            if time.monotonic() - told > TELL_SECONDS:
-                told = time.monotonic()
-                say(waiting())
-            time.sleep(LOOK_SECONDS)
+        reported_at = float("-inf")
+        while not _try_lock(file.fileno()):
+            if time.monotonic() - reported_at > PROGRESS_SECONDS:
+                reported_at = time.monotonic()
+                print_line(waiting())
+            time.sleep(POLL_SECONDS)
         yield
 
 
-def _taken(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What a user's Ctrl-C and the kubelet's SIGTERM come to."""
+"""Turns Ctrl-C and the kubelet's SIGTERM into KeyboardInterrupt."""
 
 import signal
 from collections.abc import Iterator
@@ -6,31 +6,31 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-"""A container's PID 1 would not hear SIGTERM at all if it did not say what is to happen then."""
+"""The kernel drops SIGTERM for a container's PID 1 unless it has a handler."""
 
 IGNORED: Final = signal.SIG_IGN
-"""What a shell in the background sets for SIGINT stays so."""
+"""Kept if set: a background shell ignores SIGINT on purpose."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raises KeyboardInterrupt in the midst of the block where a signal comes, and out of it whatever became of that.
+    """Raises KeyboardInterrupt inside the block on a signal, also if the block turned it into another exception.
 
-    Torch reads a file's tensors by calls back into Python, and a KeyboardInterrupt that comes up there leaves it as
-    a ValueError about the shape of a storage: 3 of 400 restores that were interrupted at a random moment.
+    Torch reads tensors through callbacks into Python. A KeyboardInterrupt raised in one of them comes out as a
+    ValueError about the shape of a storage: seen in 3 of 400 restores interrupted at a random moment.
     """
-    heard = False
+    interrupted = False
 
-    def hear(_signal: int, _frame: Any) -> None:
-        nonlocal heard
-        heard = True
+    def on_signal(_signal: int, _frame: Any) -> None:
+        nonlocal interrupted
+        interrupted = True
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, hear) for number in SIGNALS if signal.getsignal(number) is not IGNORED}
+    before = {number: signal.signal(number, on_signal) for number in SIGNALS if signal.getsignal(number) is not IGNORED}
     try:
         yield
     except Exception as error:
-        if heard:
+        if interrupted:
             raise KeyboardInterrupt from error
         raise
     finally:

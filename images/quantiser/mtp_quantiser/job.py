@@ -1,4 +1,4 @@
-"""Quantise every expert of an MTP layer, batch by batch, each batch judged on held-out tokens and put on disk."""
+"""Quantises the experts of an MTP layer in batches; each is judged on held-out tokens and written to disk."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from mtp_quantiser.batch import (
     Experts,
     Order,
     Quantised,
+    QuantiserSettings,
     Routed,
-    Settings,
     calibrate,
     inner_activations,
     quantise,
@@ -32,16 +32,16 @@ from mtp_quantiser.routing import Resident, RoutingTable, Tokens
 from mtp_quantiser.stages import Stages
 
 VERSION: Final = 2
-"""Of the method: raised when the same inputs would give other bytes."""
+"""Version of the method: raise it when the same inputs would give other bytes."""
 
 HELD_OUT: Final = 5
-"""Every fifth token is not calibrated on, and judges."""
+"""Every fifth token is held out of calibration and used to judge."""
 
 BOOSTS: Final = (1.0, 10.0, 100.0)
-"""Factors on the damping, tried in turn on a Hessian that will not factor."""
+"""Factors on the damping, tried in turn for a Hessian that is not positive definite."""
 
 RESIDENT_SHARE: Final = 0.3
-"""Of the device's free memory that the tokens may take up; beyond it they stay on disk."""
+"""Share of the device's free memory that tokens may use; beyond it they stay on disk."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Machine:
+class DeviceContext:
     device: torch.device
     stages: Stages
-    say: Callable[[str], None]
-    """Tells the user of a fallback."""
+    print_line: Callable[[str], None]
+    """Reports a fallback to the user."""
 
 
-def made_from(official: OfficialMtp, capture: Capture | None, settings: Settings) -> dict[str, Any]:
-    """What a run's bytes depend on. Files count by name, size and time of change: hashing them would take minutes."""
+def made_from(official: OfficialMtp, capture: Capture | None, settings: QuantiserSettings) -> dict[str, Any]:
+    """Everything a run's bytes depend on. Files are identified by name, size and mtime: hashing them takes minutes."""
     shards = sorted({official.checkpoint.shard_of[name] for name in official.shape.official()})
     source = [official.checkpoint.folder / shard for shard in shards]
     captured = [file.path for file in capture.files] if capture else []
@@ -90,27 +90,32 @@ def inputs_of(official: OfficialMtp, capture: Capture, device: torch.device) -> 
 
 
 def tokens_on(device: torch.device, capture: Capture) -> Tokens:
-    """On the device where they fit; otherwise they are read from disk for each batch."""
+    """Keeps the tokens on the device if they fit; otherwise reads them from disk for each batch."""
     size = capture.tokens * 2 * next(capture.chunks()).shape[1]
     if device.type == "cuda" and size < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         return Resident(torch.cat([rows.to(device) for rows in capture.chunks()]))
-    for _ in capture.chunks():  # nothing that is not finite may reach the sums
+    for _ in capture.chunks():  # raises for rows that are not finite, before they reach the sums
         pass
     return Streamed(capture, device)
 
 
 def run(
-    official: OfficialMtp, inputs: Inputs | None, store: ExpertStore, machine: Machine, settings: Settings, size: int
+    official: OfficialMtp,
+    inputs: Inputs | None,
+    store: ExpertStore,
+    machine: DeviceContext,
+    settings: QuantiserSettings,
+    size: int,
 ) -> Iterator[int]:
-    """Yields each expert once it is on disk. Batches are those of the first run: going on gives the same bytes."""
+    """Yields each expert once it is on disk. A resumed run keeps the first run's batches: it gives the same bytes."""
     size = store.batch or size
-    told: set[int] = set()
+    reported: set[int] = set()
     while True:
         store.keep_batch(size)
         try:
             for expert in _in_batches(official, inputs, store, machine, settings, size):
-                if expert not in told:
-                    told.add(expert)
+                if expert not in reported:
+                    reported.add(expert)
                     yield expert
         except torch.cuda.OutOfMemoryError:
             if size == 1:
@@ -119,11 +124,16 @@ def run(
             return
         size = max(1, size // 2)
         torch.cuda.empty_cache()
-        machine.say(f"out of GPU memory: going on with batches of {size} experts")
+        machine.print_line(f"out of GPU memory: continuing with batches of {size} experts")
 
 
 def _in_batches(
-    official: OfficialMtp, inputs: Inputs | None, store: ExpertStore, machine: Machine, settings: Settings, size: int
+    official: OfficialMtp,
+    inputs: Inputs | None,
+    store: ExpertStore,
+    machine: DeviceContext,
+    settings: QuantiserSettings,
+    size: int,
 ) -> Iterator[int]:
     for some in batches(official.shape.experts, size):
         experts = range(some.start, some.stop)
@@ -136,8 +146,8 @@ def _in_batches(
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """One matrix of a batch, as it goes to the judge."""
+class BatchMatrix:
+    """One matrix of a batch, before it is judged."""
 
     name: str
     weights: Tensor
@@ -148,7 +158,7 @@ class Matrix:
 
 
 def quantise_batch(
-    official: OfficialMtp, inputs: Inputs | None, some: slice, machine: Machine, settings: Settings
+    official: OfficialMtp, inputs: Inputs | None, some: slice, machine: DeviceContext, settings: QuantiserSettings
 ) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
     """Tensors and figures of each expert of the batch."""
     stages, experts = machine.stages, official.experts(some, machine.device)
@@ -158,9 +168,9 @@ def quantise_batch(
     last = with_enough_damping(stages, down, known.h_inner, known.counts, settings, Order.BY_COLUMN)
     inner = official.shape.inner
     matrices = (
-        Matrix("w1", known.weights[:, :, :inner], both, slice(0, inner)),
-        Matrix("w3", known.weights[:, :, inner:], both, slice(inner, None)),
-        Matrix("w2", down, last, slice(None)),
+        BatchMatrix("w1", known.weights[:, :, :inner], both, slice(0, inner)),
+        BatchMatrix("w3", known.weights[:, :, inner:], both, slice(inner, None)),
+        BatchMatrix("w2", down, last, slice(None)),
     )
     judge = inputs.held_out.batch(some, inputs.tokens) if inputs else None
     between = inner_activations(stages, known.weights, judge, settings.limit) if judge else None
@@ -185,7 +195,9 @@ def _rows(routed: Routed, of: Tensor, place: int) -> Tensor:
     return of[routed.bounds[place] : routed.bounds[place + 1]]
 
 
-def known_of(stages: Stages, experts: Experts, inputs: Inputs | None, some: slice, settings: Settings) -> Calibrated:
+def known_of(
+    stages: Stages, experts: Experts, inputs: Inputs | None, some: slice, settings: QuantiserSettings
+) -> Calibrated:
     """Without inputs the Hessians are zero, and every matrix is rounded to nearest."""
     if inputs:
         return calibrate(stages, experts, inputs.seen.batch(some, inputs.tokens), settings)
@@ -201,9 +213,9 @@ def known_of(stages: Stages, experts: Experts, inputs: Inputs | None, some: slic
 
 
 def with_enough_damping(
-    stages: Stages, weights: Tensor, h: Tensor, counts: Tensor, settings: Settings, order_by: Order
+    stages: Stages, weights: Tensor, h: Tensor, counts: Tensor, settings: QuantiserSettings, order_by: Order
 ) -> Quantised:
-    """Experts whose Hessian will not factor are done again, alone, with more damping; one never spoils its batch."""
+    """Repeats experts whose Hessian does not factor with more damping; the rest of the batch is unaffected."""
     done = quantise(stages, weights, h, counts, settings, order_by)
     for boost in BOOSTS[1:]:
         bad = done.failed.nonzero().flatten()
@@ -216,9 +228,9 @@ def with_enough_damping(
 
 
 def finish(
-    stages: Stages, matrix: Matrix, place: int, x: Tensor | None, tokens: int
+    stages: Stages, matrix: BatchMatrix, place: int, x: Tensor | None, tokens: int
 ) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """Tensors and figures of one matrix; `x` are the held-out inputs. Rounding to nearest where GPTQ is no better."""
+    """Tensors and figures of one matrix; `x` are the held-out inputs. Rounds to nearest if GPTQ is no better."""
     weights = matrix.weights[place]
     scales = matrix.quantised.scales[place, :, matrix.columns]
     codes = matrix.quantised.codes[place, :, matrix.columns]

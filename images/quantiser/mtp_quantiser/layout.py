@@ -1,4 +1,4 @@
-"""The tensors of an MTP layer: names, types and shapes, as the official checkpoint has them and as the product does.
+"""The tensors of an MTP layer: names, types and shapes in the official checkpoint and in the restored one.
 
 Counted for DeepSeek-V4-Flash: 768 FP4 and 10 FP8 matrices with a scale each, 11 FP32 and 8 BF16 tensors, 1,575 in all.
 """
@@ -15,20 +15,20 @@ EXPERT_MATRICES: Final = ("w1", "w2", "w3")
 
 ATTENTION: Final = ("wq_a", "wq_b", "wkv", "wo_a", "wo_b")
 ALIASES: Final = {"mtp.0.head.weight": "head.weight", "mtp.0.emb.tok_emb.weight": "embed.weight"}
-"""Copies without which vLLM before 0.33 left the draft's head and embedding uninitialised: no draft accepted, no
-error."""
+"""Copies that vLLM before 0.33 needs: without them it leaves the draft's head and embedding uninitialised, accepts no
+draft, and reports no error."""
 
 
 @dataclass(frozen=True)
-class Expected:
+class TensorSpec:
     dtype: str
-    """As safetensors names it."""
+    """The safetensors name of the type."""
     shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class MtpShape:
-    """What config.json says of the layer."""
+    """The layer's dimensions from config.json."""
 
     layers: int
     hidden: int
@@ -47,7 +47,7 @@ class MtpShape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "MtpShape":
-        """Raises QuantiserError for a configuration that is no DeepSeek-V4's."""
+        """Raises QuantiserError if the configuration is not of a DeepSeek-V4 model."""
         try:
             shape = cls(
                 layers=config["num_hidden_layers"],
@@ -66,18 +66,18 @@ class MtpShape:
             )
         except KeyError as error:
             raise QuantiserError(
-                f"config.json has no {error.args[0]!r}, so this is no DeepSeek-V4 checkpoint; give DeepSeek-V4-Flash"
+                f"config.json has no {error.args[0]!r}, so this is not a DeepSeek-V4 checkpoint; give DeepSeek-V4-Flash"
             ) from error
-        shape.refuse_odd_sizes(config)
+        shape.require_supported_sizes(config)
         return shape
 
-    def refuse_odd_sizes(self, config: Mapping[str, Any]) -> None:
+    def require_supported_sizes(self, config: Mapping[str, Any]) -> None:
         if self.hidden % 128 or self.inner % 128:
             raise QuantiserError(
-                f"hidden_size {self.hidden} or moe_intermediate_size {self.inner} is no multiple of 128, INT4's group"
+                f"hidden_size {self.hidden} or moe_intermediate_size {self.inner} is not a multiple of 128 (INT4 group)"
             )
         if config.get("scoring_func", "sqrtsoftplus") != "sqrtsoftplus":
-            raise QuantiserError(f"scoring_func {config['scoring_func']!r} is unknown here; sqrtsoftplus is")
+            raise QuantiserError(f"scoring_func {config['scoring_func']!r} is not supported; only sqrtsoftplus is")
 
     def expert_shape(self, matrix: str) -> tuple[int, int]:
         """(out, in) of w1, w2 or w3."""
@@ -101,49 +101,49 @@ class MtpShape:
         square = dict.fromkeys(("e_proj", "h_proj"), (self.hidden, self.hidden))
         return {f"attn.{name}": shape for name, shape in attention.items()} | shared | square
 
-    def plain(self) -> dict[str, Expected]:
-        """What is BF16 or FP32 in both layouts."""
+    def plain(self) -> dict[str, TensorSpec]:
+        """The tensors that are BF16 or FP32 in both layouts."""
         mix, wide = (2 + self.streams) * self.streams, self.streams * self.hidden
         found = {
-            "attn.attn_sink": Expected("F32", (self.heads,)),
-            "attn.q_norm.weight": Expected("BF16", (self.q_rank,)),
-            "attn.kv_norm.weight": Expected("BF16", (self.head_dim,)),
-            "ffn.gate.weight": Expected("BF16", (self.experts, self.hidden)),
-            "ffn.gate.bias": Expected("F32", (self.experts,)),
-            "hc_head_fn": Expected("F32", (self.streams, wide)),
-            "hc_head_base": Expected("F32", (self.streams,)),
-            "hc_head_scale": Expected("F32", (1,)),
+            "attn.attn_sink": TensorSpec("F32", (self.heads,)),
+            "attn.q_norm.weight": TensorSpec("BF16", (self.q_rank,)),
+            "attn.kv_norm.weight": TensorSpec("BF16", (self.head_dim,)),
+            "ffn.gate.weight": TensorSpec("BF16", (self.experts, self.hidden)),
+            "ffn.gate.bias": TensorSpec("F32", (self.experts,)),
+            "hc_head_fn": TensorSpec("F32", (self.streams, wide)),
+            "hc_head_base": TensorSpec("F32", (self.streams,)),
+            "hc_head_scale": TensorSpec("F32", (1,)),
         }
         for part in ("hc_attn", "hc_ffn"):
             found |= {
-                f"{part}_fn": Expected("F32", (mix, wide)),
-                f"{part}_base": Expected("F32", (mix,)),
-                f"{part}_scale": Expected("F32", (3,)),
+                f"{part}_fn": TensorSpec("F32", (mix, wide)),
+                f"{part}_base": TensorSpec("F32", (mix,)),
+                f"{part}_scale": TensorSpec("F32", (3,)),
             }
         norms = ("attn_norm", "ffn_norm", "enorm", "hnorm", "norm")
-        return found | {f"{name}.weight": Expected("BF16", (self.hidden,)) for name in norms}
+        return found | {f"{name}.weight": TensorSpec("BF16", (self.hidden,)) for name in norms}
 
-    def official(self) -> dict[str, Expected]:
+    def official(self) -> dict[str, TensorSpec]:
         """Every tensor of the official layout, full names."""
-        found: dict[str, Expected] = {}
+        found: dict[str, TensorSpec] = {}
         for name, (out, into) in self.expert_names():
-            found[f"{name}.weight"] = Expected("I8", (out, into // 2))
-            found[f"{name}.scale"] = Expected("F8_E8M0", (out, into // 32))
+            found[f"{name}.weight"] = TensorSpec("I8", (out, into // 2))
+            found[f"{name}.scale"] = TensorSpec("F8_E8M0", (out, into // 32))
         for name, (out, into) in self.dense().items():
-            found[f"{PREFIX}{name}.weight"] = Expected("F8_E4M3", (out, into))
-            found[f"{PREFIX}{name}.scale"] = Expected("F8_E8M0", (-(-out // 128), -(-into // 128)))
+            found[f"{PREFIX}{name}.weight"] = TensorSpec("F8_E4M3", (out, into))
+            found[f"{PREFIX}{name}.scale"] = TensorSpec("F8_E8M0", (-(-out // 128), -(-into // 128)))
         return found | {PREFIX + name: expected for name, expected in self.plain().items()}
 
-    def product(self) -> dict[str, Expected]:
+    def product(self) -> dict[str, TensorSpec]:
         """Every tensor of the INT4 shard, full names, without the aliases."""
-        found: dict[str, Expected] = {}
+        found: dict[str, TensorSpec] = {}
         for name, (out, into) in self.expert_names():
-            found[f"{name}.weight_packed"] = Expected("I32", (out, into // 8))
-            found[f"{name}.weight_scale"] = Expected("BF16", (out, into // 128))
-            found[f"{name}.weight_shape"] = Expected("I64", (2,))
+            found[f"{name}.weight_packed"] = TensorSpec("I32", (out, into // 8))
+            found[f"{name}.weight_scale"] = TensorSpec("BF16", (out, into // 128))
+            found[f"{name}.weight_shape"] = TensorSpec("I64", (2,))
         for name, (out, into) in self.dense().items():
             attention = name.startswith("attn.")
-            found[f"{PREFIX}{name}.weight"] = Expected("F8_E4M3" if attention else "BF16", (out, into))
+            found[f"{PREFIX}{name}.weight"] = TensorSpec("F8_E4M3" if attention else "BF16", (out, into))
             if attention:
-                found[f"{PREFIX}{name}.weight_scale"] = Expected("F32", (-(-out // 128), -(-into // 128)))
+                found[f"{PREFIX}{name}.weight_scale"] = TensorSpec("F32", (-(-out // 128), -(-into // 128)))
         return found | {PREFIX + name: expected for name, expected in self.plain().items()}

@@ -1,4 +1,4 @@
-"""The MTP layer of DeepSeek's official checkpoint: FP4 experts, FP8 dense matrices. Others are refused by name."""
+"""Reads the MTP layer of DeepSeek's official checkpoint: FP4 experts, FP8 dense matrices. Refuses others by name."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,35 +13,39 @@ from mtp_quantiser.checkpoint import Checkpoint
 from mtp_quantiser.errors import QuantiserError
 from mtp_quantiser.formats import fp4
 from mtp_quantiser.formats.fp8 import decode_e8m0, decode_fp8
-from mtp_quantiser.layout import PREFIX, Expected, MtpShape
+from mtp_quantiser.layout import PREFIX, MtpShape, TensorSpec
 
 FIRST_EXPERT: Final = f"{PREFIX}ffn.experts.0.w1"
 REMEDY: Final = "give the official DeepSeek-V4-Flash, whose mtp.0 has FP4 experts and FP8 attention"
 
 
 @dataclass(frozen=True)
-class Stranger:
-    """A layout that is known and not read."""
+class UnsupportedLayout:
+    """A known layout that cannot be used as a source."""
 
     name: str
-    seen: Callable[[Checkpoint, dict[str, Expected]], bool]
+    matches: Callable[[Checkpoint, dict[str, TensorSpec]], bool]
 
 
-def _dtype(header: dict[str, Expected], suffix: str) -> str | None:
+def _dtype(header: dict[str, TensorSpec], suffix: str) -> str | None:
     expected = header.get(FIRST_EXPERT + suffix)
     return expected.dtype if expected else None
 
 
-STRANGERS: Final = (
-    Stranger("the 0731 release with its DSpark drafter (mtp.1 is there)", lambda c, _: bool(c.names("mtp.1."))),
-    Stranger(
+UNSUPPORTED_LAYOUTS: Final = (
+    UnsupportedLayout(
+        "the 0731 release with its DSpark drafter (mtp.1 is there)", lambda c, _: bool(c.names("mtp.1."))
+    ),
+    UnsupportedLayout(
         "a checkpoint without an MTP head (no mtp.* tensor)", lambda c, _: not any("mtp." in n for n in c.shard_of)
     ),
-    Stranger("a checkpoint in transformers' names (model.mtp.*)", lambda c, _: bool(c.names("model.mtp."))),
-    Stranger("an MTP head that is INT4 already (weight_packed)", lambda _, h: _dtype(h, ".weight_packed") is not None),
-    Stranger("DeepSeek-V4-Flash-Base with FP8 experts", lambda _, h: _dtype(h, ".weight") == "F8_E4M3"),
-    Stranger("an MTP head in BF16", lambda _, h: _dtype(h, ".weight") == "BF16"),
-    Stranger("an MTP head in NVFP4 (FP8 scales)", lambda _, h: _dtype(h, ".scale") == "F8_E4M3"),
+    UnsupportedLayout("a checkpoint in transformers' names (model.mtp.*)", lambda c, _: bool(c.names("model.mtp."))),
+    UnsupportedLayout(
+        "an MTP head that is INT4 already (weight_packed)", lambda _, h: _dtype(h, ".weight_packed") is not None
+    ),
+    UnsupportedLayout("DeepSeek-V4-Flash-Base with FP8 experts", lambda _, h: _dtype(h, ".weight") == "F8_E4M3"),
+    UnsupportedLayout("an MTP head in BF16", lambda _, h: _dtype(h, ".weight") == "BF16"),
+    UnsupportedLayout("an MTP head in NVFP4 (FP8 scales)", lambda _, h: _dtype(h, ".scale") == "F8_E4M3"),
 )
 
 
@@ -52,19 +56,19 @@ class OfficialMtp:
 
     @classmethod
     def open(cls, folder: Path) -> "OfficialMtp":
-        """Every name, type and shape is checked before a value is read. Raises QuantiserError."""
+        """Checks every name, type and shape before reading any value. Raises QuantiserError."""
         checkpoint = Checkpoint.open(folder)
         names = checkpoint.names(PREFIX)
         header = checkpoint.header(names)
-        for stranger in STRANGERS:
-            if stranger.seen(checkpoint, header):
-                raise QuantiserError(f"{folder} is {stranger.name}; {REMEDY}")
+        for layout in UNSUPPORTED_LAYOUTS:
+            if layout.matches(checkpoint, header):
+                raise QuantiserError(f"{folder} is {layout.name}; {REMEDY}")
         shape = MtpShape.of(checkpoint.config)
-        refuse_other(folder, shape.official(), header)
+        require_layout(folder, shape.official(), header)
         return cls(checkpoint, shape)
 
     def experts(self, some: slice, device: torch.device) -> Experts:
-        """The matrices of consecutive experts, as they are stored. Raises QuantiserError for a scale that is NaN."""
+        """The stored matrices of consecutive experts. Raises QuantiserError if a scale is NaN."""
         gate, up, down = (self._matrices(range(some.start, some.stop), name, device) for name in ("w1", "w3", "w2"))
         return Experts(gate, up, down)
 
@@ -79,19 +83,19 @@ class OfficialMtp:
         return Fp4(packed.to(device), torch.stack(exponents).to(device))
 
     def rest(self) -> Iterator[tuple[str, Tensor]]:
-        """Everything but the routed experts, as the product holds it."""
+        """All tensors except the routed experts, as the restored checkpoint stores them."""
         for name in self.shape.dense():
             stem = PREFIX + name
             weight = self.checkpoint.tensor(f"{stem}.weight")
             scale = decode_e8m0(self.checkpoint.tensor(f"{stem}.scale").view(torch.uint8))
-            refuse_not_finite(stem, weight.float(), scale)
+            require_finite(stem, weight.float(), scale)
             if name.startswith("attn."):
                 yield f"{stem}.weight", weight
                 yield f"{stem}.weight_scale", scale
             else:
                 yield f"{stem}.weight", decode_fp8(weight, scale)
         for name, tensor in self.checkpoint.read([PREFIX + name for name in self.shape.plain()]):
-            refuse_not_finite(name, tensor)
+            require_finite(name, tensor)
             yield name, tensor
 
     def gate(self, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -100,9 +104,9 @@ class OfficialMtp:
         return weight, bias
 
 
-def refuse_other(folder: Path, wanted: dict[str, Expected], found: dict[str, Expected]) -> None:
+def require_layout(folder: Path, wanted: dict[str, TensorSpec], found: dict[str, TensorSpec]) -> None:
     missing, surplus = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    for kind, names in (("lacks", missing), ("has in surplus", surplus)):
+    for kind, names in (("lacks", missing), ("has unexpected", surplus)):
         if names:
             raise QuantiserError(f"{folder} {kind} {len(names)} tensors of the MTP layer, {names[0]} first; {REMEDY}")
     for name, expected in wanted.items():
@@ -110,11 +114,11 @@ def refuse_other(folder: Path, wanted: dict[str, Expected], found: dict[str, Exp
             raise QuantiserError(f"{folder}: {name} is {described(found[name])}, not {described(expected)}; {REMEDY}")
 
 
-def refuse_not_finite(name: str, *tensors: Tensor) -> None:
+def require_finite(name: str, *tensors: Tensor) -> None:
     for tensor in tensors:
         if not torch.isfinite(tensor).all():
             raise QuantiserError(f"{name} holds NaN or infinity; the shard is damaged, download it again")
 
 
-def described(expected: Expected) -> str:
+def described(expected: TensorSpec) -> str:
     return f"{expected.dtype} {list(expected.shape)}"

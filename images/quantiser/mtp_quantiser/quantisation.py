@@ -1,4 +1,4 @@
-"""One quantisation: from an official checkpoint's folder to shard, manifest and report."""
+"""One quantisation: reads the official checkpoint, writes shard, manifest and report."""
 
 import time
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import Any, Final
 import torch
 
 from mtp_quantiser import job, report, shard
-from mtp_quantiser.batch import Settings
+from mtp_quantiser.batch import QuantiserSettings
 from mtp_quantiser.captures import Capture
-from mtp_quantiser.console import progress, say, step
+from mtp_quantiser.console import print_line, progress, step
 from mtp_quantiser.errors import QuantiserError
 from mtp_quantiser.expert_store import ExpertStore
 from mtp_quantiser.official import OfficialMtp
@@ -24,22 +24,22 @@ WORK: Final = ".mtp-work"
 
 @dataclass(frozen=True)
 class Quantisation:
-    """What is made of what. `device` is auto, cuda or cpu."""
+    """Inputs and output. `device` is auto, cuda or cpu."""
 
     source: Path
     capture: Path | None
-    """Without one every matrix is rounded to nearest."""
+    """If None, every matrix is rounded to nearest."""
     out: Path
     device: str = "auto"
     batch: int | None = None
 
     def run(self, *, restart: bool = False) -> dict[str, Any]:
-        """The report, as data. Goes on where an interrupted run stopped, but for `restart`. Raises QuantiserError."""
+        """Returns the report as data. Resumes an interrupted run unless `restart`. Raises QuantiserError."""
         began = time.monotonic()
         official = OfficialMtp.open(self.source)
         captured = Capture.open(self.capture, official.shape) if self.capture else None
-        machine = machine_of(self.device)
-        settings = Settings(limit=official.shape.limit)
+        machine = device_context(self.device)
+        settings = QuantiserSettings(limit=official.shape.limit)
         made_from = job.made_from(official, captured, settings)
         store = ExpertStore.open(self.out / WORK, made_from, restart=restart)
         inputs = None
@@ -58,12 +58,12 @@ class Quantisation:
         return document
 
 
-def machine_of(device: str) -> job.Machine:
+def device_context(device: str) -> job.DeviceContext:
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return job.Machine(torch.device("cpu"), PlainStages(), say)
+        return job.DeviceContext(torch.device("cpu"), PlainStages(), print_line)
     if not torch.cuda.is_available():
-        raise QuantiserError("no GPU is visible to PyTorch; give --device cpu, or run where there is one")
-    return job.Machine(torch.device("cuda"), fused_stages(), say)
+        raise QuantiserError("no GPU is visible to PyTorch; pass --device cpu, or run on a machine with a GPU")
+    return job.DeviceContext(torch.device("cuda"), fused_stages(), print_line)
 
 
 def fused_stages() -> Stages:

@@ -1,4 +1,4 @@
-"""What config.json must say so that vLLM loads the restored layer: groups that match its modules, and no `actorder`."""
+"""Declares the restored layer in config.json: quantisation groups that match its modules, and no `actorder`."""
 
 import copy
 import re
@@ -21,9 +21,9 @@ FP8_INPUTS: Final = {
 
 
 def with_mtp(config: Mapping[str, Any], shape: MtpShape) -> dict[str, Any]:
-    """The base's config.json with the MTP layer declared. Raises QuantiserError for a base that is no W4A16-FP8 one.
+    """The base's config.json with the MTP layer declared. Raises QuantiserError if the base is not W4A16-FP8.
 
-    `actorder` is taken out of every group: static order needs no index in the file, and vLLM before its PR 41161 took
+    `actorder` is removed from every group: static order needs no index in the file, and vLLM before its PR 41161 took
     any value of it as grouped, with wrong scales of w2 under tensor parallelism (vllm-project/vllm#41511).
     """
     made = copy.deepcopy(dict(config))
@@ -52,7 +52,7 @@ def with_mtp(config: Mapping[str, Any], shape: MtpShape) -> dict[str, Any]:
 def cover(
     groups: dict[str, Any], modules: list[str], weights: Mapping[str, Any], target: str, rest: Mapping[str, Any]
 ) -> None:
-    """See that one group of the right kind matches every module; widen the base's own group, or add one."""
+    """Makes one group of the right kind match every module: extends the base's own group, or adds one."""
     matching = [name for name, group in groups.items() if any(matches(group, module) for module in modules)]
     wrong = [name for name in matching if not same_kind(groups[name], weights)]
     if wrong:
@@ -71,7 +71,7 @@ def cover(
 
 
 def matches(group: Mapping[str, Any], module: str) -> bool:
-    """As compressed-tensors matches a target: a regular expression after `re:`, from the start; else the whole name."""
+    """Matches like compressed-tensors: `re:` targets are regular expressions from the start, others whole names."""
     for target in group.get("targets", ()):
         pattern = target.removeprefix("re:")
         if re.match(pattern, module) if target.startswith("re:") else target == module:

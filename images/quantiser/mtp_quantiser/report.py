@@ -1,4 +1,4 @@
-"""What was made, and how good it is: one JSON document, and the same as a page with pictures that needs no network."""
+"""Writes the quality report: a JSON document, and a self-contained HTML page with plots."""
 
 import io
 from collections.abc import Iterator, Mapping

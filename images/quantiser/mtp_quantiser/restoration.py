@@ -1,14 +1,14 @@
-"""A stripped checkpoint made whole by one command, once for a folder, whoever asks and however often.
+"""Restores a stripped checkpoint with one idempotent command, safe to run from several pods.
 
-    what is there                                      | what happens
+    found                                              | action
     -------------------------------------------------- | ------------------------------------------------------
-    OUT, of the same base, source and capture          | nothing: AlreadyRestored (or NotNeeded, as it was)
-    OUT, of anything else                              | refused, naming what differs
-    no OUT, and the base has mtp.* tensors             | OUT gets the base's files: NotNeeded
-    no OUT, and another process is at it               | waits for it, then looks again
-    no OUT                                             | quantise, splice, verify, and only then OUT: Restored
+    OUT, of the same base, source and capture          | none: AlreadyRestored (or NotNeeded, as before)
+    OUT, of anything else                              | refuse, naming what differs
+    no OUT, and the base has mtp.* tensors             | link the base's files into OUT: NotNeeded
+    no OUT, another process is restoring it            | wait for it, then check again
+    no OUT                                             | quantise, splice, verify, then rename to OUT: Restored
 
-Everything unfinished lies in a hidden folder beside OUT, so that a run that was killed goes on where it stopped.
+Unfinished work is kept in a hidden folder beside OUT, so that a killed run can resume.
 """
 
 import shutil
@@ -25,12 +25,12 @@ from mtp_quantiser.checkpoint import CONFIG, INDEX, Checkpoint, read_json
 from mtp_quantiser.console import step
 from mtp_quantiser.errors import OtherInputsError, QuantiserError
 from mtp_quantiser.expert_store import write_json
-from mtp_quantiser.folder_lock import alone
-from mtp_quantiser.layout import Expected, MtpShape
+from mtp_quantiser.folder_lock import exclusive
+from mtp_quantiser.layout import MtpShape, TensorSpec
 from mtp_quantiser.quantisation import WORK, Quantisation
 from mtp_quantiser.report import HTML, JSON
 from mtp_quantiser.sources import folder_of
-from mtp_quantiser.splice import OTHER_NAMES, bring_base, splice
+from mtp_quantiser.splice import OTHER_NAMES, link_or_copy_base, splice
 from mtp_quantiser.verify import problems
 
 RECORD: Final = "mtp-restoration.json"
@@ -40,13 +40,13 @@ BYTES: Final = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "I64": 8}
 
 @dataclass(frozen=True)
 class Restoration:
-    """What is to be restored from what. `source` may be hf://owner/name@revision."""
+    """One restoration: inputs and output. `source` may be hf://owner/name@revision."""
 
     base: Path
     source: str
     capture: Path | None
     out: Path
-    say: Callable[[str], None]
+    print_line: Callable[[str], None]
     device: str = "auto"
     batch: int | None = None
 
@@ -56,16 +56,16 @@ class Restoration:
 
     @property
     def whole(self) -> Path:
-        """As deep as `out`: links in it are relative, and must point to the same when it gets that name."""
+        """At the same depth as `out`: its relative links must still resolve after it is renamed to `out`."""
         return self.out.with_name(f".{self.out.name}.whole")
 
     def run(self) -> RestoreResult:
-        """See the module. Raises QuantiserError; then OUT is not there, or is what it was before."""
+        """See the module. Raises QuantiserError; OUT is then absent or unchanged."""
         inputs = self._inputs()
         found = self._found(inputs)
         if found:
             return found
-        with alone(self.out, self._waiting, self.say):
+        with exclusive(self.out, self._waiting, self.print_line):
             return self._found(inputs) or self._made(inputs)
 
     def _inputs(self) -> dict[str, str]:
@@ -80,16 +80,18 @@ class Restoration:
         return f"another process is restoring {self.out}, with {done} experts done; waiting for it"
 
     def _found(self, inputs: dict[str, str]) -> RestoreResult | None:
-        """What an earlier run left. Its files are read again only where they are not what they were then."""
+        """The result of an earlier run, if any. Re-reads its files only if they changed since."""
         if not self.out.exists():
             return None
         record = record_of(self.out)
         changed = sorted(name for name in inputs if record["inputs"].get(name) != inputs[name])
         if changed:
-            told = "; ".join(f"{name} was {record['inputs'].get(name)} and is {inputs[name]}" for name in changed)
-            raise OtherInputsError(f"{self.out} was made from something else: {told}; remove it, or give another --out")
-        with step("looking at what is there"):
-            refuse_damaged(self.out, record)
+            message = "; ".join(f"{name} was {record['inputs'].get(name)} and is {inputs[name]}" for name in changed)
+            raise OtherInputsError(
+                f"{self.out} was made from other inputs: {message}; remove it, or give another --out"
+            )
+        with step("checking the existing output"):
+            require_undamaged(self.out, record)
         if record["state"] == "NotNeeded":
             return RestoreResult("NotNeeded", record["message"], str(self.out))
         figures = RestoreFigures.parse(record["figures"])
@@ -107,45 +109,45 @@ class Restoration:
             shutil.rmtree(self.work)
         except OSError as error:
             raise QuantiserError(
-                f"{self.out} cannot be made ({error}); free space there, then run the same again"
+                f"{self.out} cannot be written ({error}); free space there, then run the same command again"
             ) from error
         return result
 
     def _sweep(self) -> None:
-        """What a run that was killed left of its last steps, which are not resumed."""
+        """Removes what a killed run left of the steps that cannot resume."""
         for stale in (self.whole, *self.out.parent.glob(f".{self.whole.name}.*")):
             shutil.rmtree(stale, ignore_errors=True)
 
     def _taken_over(self, tensors: int) -> RestoreResult:
         self.whole.mkdir()
-        bring_base(self.base, self.whole, self.say, written=())
-        told = f"not needed: {self.base} has an MTP head already ({tensors} tensors of mtp.*)"
-        return RestoreResult("NotNeeded", told, str(self.out))
+        link_or_copy_base(self.base, self.whole, self.print_line, written=())
+        message = f"not needed: {self.base} has an MTP head already ({tensors} tensors of mtp.*)"
+        return RestoreResult("NotNeeded", message, str(self.out))
 
     def _restored(self, base: Checkpoint) -> RestoreResult:
         began = time.monotonic()
-        refuse_full_disk(base, self.work)
+        require_disk_space(base, self.work)
         with step(f"getting {self.source}"):
             source = folder_of(self.source, self.work / "hub")
         wanted = Quantisation(source, self.capture, self.work, self.device, self.batch)
         try:
             report = wanted.run()
         except OtherInputsError as changed:
-            self.say(f"beginning anew: {changed}")
+            self.print_line(f"starting over: {changed}")
             report = wanted.run(restart=True)
-        with step("putting base and MTP layer together"):
-            splice(self.base, self.work, self.whole, self.say)
+        with step("combining base and MTP layer"):
+            splice(self.base, self.work, self.whole, self.print_line)
             for name in (HTML, JSON):
                 (self.work / name).rename(self.whole / name)
-        with step("reading everything back"):
+        with step("verifying"):
             for problem in problems(self.whole, source):
-                raise QuantiserError(f"what was restored is not what was written: {problem}; check the disk, run again")
+                raise QuantiserError(f"verification failed: {problem}; check the disk, then run the same command again")
         figures = figures_of(report, time.monotonic() - began)
         return RestoreResult("Restored", f"restored: {figures}", str(self.out), figures)
 
 
 def fingerprint(base: Path) -> str:
-    """Of the base's configuration, index, and the names and sizes of its shards: its values would take minutes."""
+    """Hash of the base's configuration, index, and shard names and sizes; hashing its values would take minutes."""
     checkpoint = Checkpoint.open(base)
     digest = sha256()
     for name in (CONFIG, INDEX):
@@ -160,7 +162,7 @@ def fingerprint(base: Path) -> str:
 
 def record_of(out: Path) -> dict[str, Any]:
     if not (out / RECORD).is_file():
-        raise OtherInputsError(f"{out} exists and has no {RECORD}, so this tool did not make it; give another --out")
+        raise OtherInputsError(f"{out} exists without {RECORD}, so this tool did not create it; give another --out")
     record = read_json(out / RECORD)
     if record.get("format") != FORMAT:
         raise QuantiserError(f"{out / RECORD} is of format {record.get('format')!r}; this tool reads {FORMAT}")
@@ -185,24 +187,26 @@ def document_of(result: RestoreResult, inputs: dict[str, str], whole: Path) -> d
 
 
 def stamps(folder: Path) -> dict[str, list[int]]:
-    """Size and time of change of every file."""
+    """Size and mtime of every file."""
     files = {path: path.stat() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != RECORD}
     return {str(path.relative_to(folder)): [stat.st_size, stat.st_mtime_ns] for path, stat in files.items()}
 
 
-def refuse_damaged(out: Path, record: dict[str, Any]) -> None:
-    """A file that is gone or of another size is damage; one that was only touched is read again, every bit."""
+def require_undamaged(out: Path, record: dict[str, Any]) -> None:
+    """Raises for a missing or resized file. If only mtimes differ, every bit is verified again."""
     then, now = record["files"], stamps(out)
     odd = sorted(name for name in then if name not in now or now[name][0] != then[name][0])
-    found = f"{odd[0]} is {'missing' if odd[0] not in now else 'of another size'}" if odd else None
+    found = f"{odd[0]} is {'missing' if odd[0] not in now else 'of a different size'}" if odd else None
     if found is None and record["state"] == "Restored" and any(now[name] != then[name] for name in then):
         found = next(problems(out, None), None)
     if found:
-        raise QuantiserError(f"{out} was whole and is damaged: {found}; remove the folder, then run the same again")
+        raise QuantiserError(
+            f"{out} is damaged since it was restored: {found}; remove the folder, then run the same command again"
+        )
 
 
-def refuse_full_disk(base: Checkpoint, work: Path) -> None:
-    """Before the first byte: the experts as they are finished, the shard, and copies of head and embedding."""
+def require_disk_space(base: Checkpoint, work: Path) -> None:
+    """Checks up front that there is room for the finished experts, the shard, and copies of head and embedding."""
     shape = MtpShape.of(base.config)
     shard = sum(size_of(expected) for expected in shape.product().values())
     names = [name for pair in OTHER_NAMES.items() for name in pair if name in base.shard_of]
@@ -212,9 +216,9 @@ def refuse_full_disk(base: Checkpoint, work: Path) -> None:
     if needed > free:
         raise QuantiserError(
             f"{work.parent} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed; free space there, "
-            "then run the same again"
+            "then run the same command again"
         )
 
 
-def size_of(expected: Expected) -> int:
+def size_of(expected: TensorSpec) -> int:
     return prod(expected.shape) * BYTES.get(expected.dtype, 4)

@@ -1,4 +1,4 @@
-"""Which experts the model's router chooses, computed as the model does.
+"""Computes the router's choice of experts, as the model does.
 
 Scores are sqrt(softplus(x W^T)) in FP32; a bias takes part in the choice and not in the weight; the weights of the
 chosen are normalised and scaled. (DeepSeek's inference/model.py, Gate.)

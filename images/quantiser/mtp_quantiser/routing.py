@@ -1,4 +1,4 @@
-"""Which tokens each expert sees, and with what weight."""
+"""Tokens and weights by expert."""
 
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The product's shard: every tensor of the restored MTP layer in one file, and the manifest that tells of each."""
+"""The output shard: every tensor of the restored MTP layer in one file, with a manifest of checksums."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from torch import Tensor, uint8
 from mtp_quantiser.checkpoint import opened, read_json
 from mtp_quantiser.errors import QuantiserError
 from mtp_quantiser.expert_store import ExpertStore, whole_or_not, write_json
-from mtp_quantiser.layout import Expected, MtpShape
+from mtp_quantiser.layout import MtpShape, TensorSpec
 from mtp_quantiser.official import OfficialMtp
 
 SHARD: Final = "model-mtp-w4a16.safetensors"
@@ -20,18 +20,18 @@ FORMAT: Final = "mtp-w4a16-1"
 
 
 def digest(tensor: Tensor) -> str:
-    """SHA-256 of the values as they lie in the file."""
+    """SHA-256 of the values as stored in the file."""
     return hashlib.sha256(tensor.contiguous().view(-1).view(uint8).numpy().tobytes()).hexdigest()
 
 
 def assemble(official: OfficialMtp, store: ExpertStore, folder: Path, made_from: Mapping[str, Any]) -> dict[str, Any]:
-    """Write shard and manifest into `folder`, read them back, and return the manifest. Raises QuantiserError."""
+    """Writes shard and manifest into `folder`, reads them back, and returns the manifest. Raises QuantiserError."""
     tensors = dict(official.rest())
     figures = []
     for expert in range(official.shape.experts):
         tensors |= store.tensors(expert)
         figures.append(store.figures(expert))
-    refuse_odd(tensors, official.shape)
+    require_complete(tensors, official.shape)
     # One key: safetensors writes several in any order, and the same run would not give the same bytes.
     whole_or_not(folder / SHARD, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     manifest = {
@@ -49,7 +49,7 @@ def assemble(official: OfficialMtp, store: ExpertStore, folder: Path, made_from:
 
 
 def methods(figures: list[dict[str, Any]]) -> dict[str, int]:
-    """How many matrices were made by which method."""
+    """Counts matrices by method."""
     found = {"gptq": 0, "rtn": 0}
     for expert in figures:
         for matrix in ("w1", "w2", "w3"):
@@ -57,11 +57,11 @@ def methods(figures: list[dict[str, Any]]) -> dict[str, int]:
     return found
 
 
-def refuse_odd(tensors: Mapping[str, Tensor], shape: MtpShape) -> None:
+def require_complete(tensors: Mapping[str, Tensor], shape: MtpShape) -> None:
     wanted = shape.product()
     if tensors.keys() != wanted.keys():
         odd = sorted(tensors.keys() ^ wanted.keys())
-        raise QuantiserError(f"{len(odd)} tensors are missing or in surplus, {odd[0]} first; run again with --restart")
+        raise QuantiserError(f"{len(odd)} tensors are missing or unexpected, {odd[0]} first; run again with --restart")
     for name, expected in wanted.items():
         if tuple(tensors[name].shape) != expected.shape:
             raise QuantiserError(
@@ -70,7 +70,7 @@ def refuse_odd(tensors: Mapping[str, Tensor], shape: MtpShape) -> None:
 
 
 def compare_with_manifest(shard: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Every difference between a shard and its manifest, by reading every byte."""
+    """Yields every difference between a shard and its manifest. Reads every byte."""
     wanted: dict[str, str] = manifest["sha256"]
     with opened(shard) as file:
         names = set(file.keys())
@@ -88,14 +88,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def header_of(shard: Path) -> dict[str, Expected]:
+def header_of(shard: Path) -> dict[str, TensorSpec]:
     with opened(shard) as file:
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        return {name: Expected(part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+        return {name: TensorSpec(part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
 
 
-def refuse_header(shard: Path, shape: MtpShape) -> None:
-    """Raises QuantiserError where the shard is not the layer of a model of this shape."""
+def require_fitting_header(shard: Path, shape: MtpShape) -> None:
+    """Raises QuantiserError if the shard does not fit a model of this shape."""
     wanted, found = shape.product(), header_of(shard)
     odd = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
     if odd:

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a folder, or a repository on the Hugging Face Hub."""
+"""Finds a checkpoint in a folder, or fetches it from the Hugging Face Hub."""
 
 from pathlib import Path
 from typing import Final
@@ -15,13 +15,13 @@ SERVERS_FAULT: Final = 500
 
 
 def folder_of(source: str, cache: Path | None = None) -> Path:
-    """The folder of `source`; of a repository only the shards that hold mtp.* are fetched, into `cache` if given.
+    """The folder of `source`. From a repository, fetches only the shards with mtp.* tensors, into `cache` if given.
 
-    Raises QuantiserError, and of its kind UnavailableError where the hub may answer later.
+    Raises UnavailableError (a QuantiserError) if the hub may answer later, QuantiserError otherwise.
     """
     if not source.startswith(HUB):
         if not Path(source).is_dir():
-            raise QuantiserError(f"{source} is no folder; give a checkpoint's folder, or hf://owner/name@revision")
+            raise QuantiserError(f"{source} is not a folder; give a checkpoint's folder, or hf://owner/name@revision")
         return Path(source)
     name, _, revision = source.removeprefix(HUB).partition("@")
 
@@ -36,11 +36,11 @@ def folder_of(source: str, cache: Path | None = None) -> Path:
         return fetched(CONFIG, INDEX, *sorted(shards))
     except (HfHubHTTPError, OSError) as error:
         kind = UnavailableError if may_work_later(error) else QuantiserError
-        raise kind(f"{source} cannot be fetched ({error}); download it, and give the folder") from error
+        raise kind(f"{source} cannot be fetched ({error}); download it yourself, then give the folder") from error
 
 
 def may_work_later(error: Exception) -> bool:
-    """No answer, or one that says so; a repository that is not there or not ours to read stays that way."""
+    """Whether a retry may help: no answer, throttling or a server error. A missing or private repository stays so."""
     if isinstance(error, LocalEntryNotFoundError):
         return True
     response = getattr(error, "response", None)

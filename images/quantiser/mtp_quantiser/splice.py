@@ -1,4 +1,4 @@
-"""Put a restored MTP layer beside a base checkpoint's shards: a new folder that holds both, whole or not at all."""
+"""Combines a base checkpoint's shards with a restored MTP layer in a new folder, atomically."""
 
 import os
 import shutil
@@ -14,70 +14,77 @@ from mtp_quantiser.errors import QuantiserError
 from mtp_quantiser.expert_store import whole_or_not, write_json
 from mtp_quantiser.layout import ALIASES, MtpShape
 from mtp_quantiser.quantization_config import with_mtp
-from mtp_quantiser.shard import MANIFEST, SHARD, header_of, read_manifest, refuse_header
+from mtp_quantiser.shard import MANIFEST, SHARD, header_of, read_manifest, require_fitting_header
 
 ALIAS_SHARD: Final = "model-mtp-aliases.safetensors"
 OTHER_NAMES: Final = {"head.weight": "lm_head.weight", "embed.weight": "model.embed_tokens.weight"}
-Way = Literal["linked", "pointed at", "copied"]
+Way = Literal["linked", "symlinked", "copied"]
 WRITTEN: Final = (CONFIG, INDEX, SHARD, MANIFEST, ALIAS_SHARD)
 
 
-def splice(base: Path, restored: Path, out: Path, say: Callable[[str], None]) -> None:
-    """`out` gets the base's files, linked where the file system allows, and the layer of `restored`.
+def splice(base: Path, restored: Path, out: Path, print_line: Callable[[str], None]) -> None:
+    """Links or copies the base's files and the layer of `restored` into `out`.
 
-    Raises QuantiserError where `out` exists, the base has an MTP layer already, or the disk is full; then `out` is not
-    made. The base's folder is only read.
+    Raises QuantiserError if `out` exists, the base has an MTP layer already, or the disk is full; `out` is not created
+    then. The base is not modified.
     """
     checkpoint = Checkpoint.open(base)
     shape = MtpShape.of(checkpoint.config)
-    refuse(checkpoint, restored, out, shape)
+    require_spliceable(checkpoint, restored, out, shape)
     config = with_mtp(checkpoint.config, shape)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         unfinished.mkdir(parents=True)
-        bring_base(base, unfinished, say)
+        link_or_copy_base(base, unfinished, print_line)
         for name in (SHARD, MANIFEST):
-            bring(restored / name, unfinished / name, stays=False)
+            link_or_copy(restored / name, unfinished / name, stays=False)
         aliases = write_aliases(checkpoint, unfinished)
         write_json(unfinished / CONFIG, config)
         write_json(unfinished / INDEX, index_of(checkpoint, unfinished, aliases))
         unfinished.rename(out)
     except OSError as error:
-        raise QuantiserError(f"{out} cannot be made ({error}); free space there, then run the same again") from error
+        raise QuantiserError(
+            f"{out} cannot be written ({error}); free space there, then run the same command again"
+        ) from error
     finally:
         if unfinished.exists():
             shutil.rmtree(unfinished)
 
 
-def refuse(checkpoint: Checkpoint, restored: Path, out: Path, shape: MtpShape) -> None:
+def require_spliceable(checkpoint: Checkpoint, restored: Path, out: Path, shape: MtpShape) -> None:
     if out.exists():
-        raise QuantiserError(f"{out} exists already; give a folder that does not")
+        raise QuantiserError(f"{out} exists already; give a folder that does not exist")
     there = checkpoint.names("mtp.")
     if there:
         raise QuantiserError(f"{checkpoint.folder} has an MTP layer already ({len(there)} tensors); nothing to restore")
     read_manifest(restored)
-    refuse_header(restored / SHARD, shape)
+    require_fitting_header(restored / SHARD, shape)
 
 
-def bring_base(base: Path, into: Path, say: Callable[[str], None], written: Collection[str] = WRITTEN) -> None:
-    """Every file of the base but hidden ones and those that are `written` anew."""
+def link_or_copy_base(
+    base: Path, into: Path, print_line: Callable[[str], None], written: Collection[str] = WRITTEN
+) -> None:
+    """Links or copies every file of the base, except hidden files and those in `written`."""
     ways: Counter[Way] = Counter()
     for path in sorted(base.rglob("*")):
         relative = path.relative_to(base)
         if path.is_file() and relative.as_posix() not in written and not relative.parts[0].startswith("."):
             (into / relative).parent.mkdir(parents=True, exist_ok=True)
-            ways[bring(path, into / relative)] += 1
-    if ways["pointed at"]:
-        say(f"{ways['pointed at']} files of the base are pointed at, for this user may not link them: keep {base}")
+            ways[link_or_copy(path, into / relative)] += 1
+    if ways["symlinked"]:
+        print_line(
+            f"{ways['symlinked']} files of the base are symbolic links (no permission for hard links): keep {base}"
+        )
     if ways["copied"]:
-        say(f"{ways['copied']} files of the base were copied: they lie on another file system, where no link reaches")
+        print_line(f"{ways['copied']} files of the base were copied, because hard links cannot cross file systems")
 
 
-def bring(source: Path, target: Path, *, stays: bool = True) -> Way:
-    """A hard link of the file behind `source`, a symbolic one where that is forbidden, a copy across file systems.
+def link_or_copy(source: Path, target: Path, *, stays: bool = True) -> Way:
+    """Hard-links the file behind `source`; makes a symbolic link if forbidden, and a copy across file systems.
 
-    Linux lets nobody link a file that they may not write (fs.protected_hardlinks), and a job is not the base's owner.
-    A symbolic link is relative: another pod mounts the volume under another path. What will not stay is copied instead.
+    Linux forbids hard links to files that one may not write (fs.protected_hardlinks), and a Job does not own the base.
+    Symbolic links are relative because another pod mounts the volume under another path. Files that will be removed
+    (`stays=False`) are copied instead.
     """
     real = source.resolve()
     try:
@@ -85,7 +92,7 @@ def bring(source: Path, target: Path, *, stays: bool = True) -> Way:
     except PermissionError:
         if stays and real.stat().st_dev == target.parent.stat().st_dev:
             target.symlink_to(os.path.relpath(real, target.parent.resolve()))
-            return "pointed at"
+            return "symlinked"
     except OSError:
         pass  # another file system, or one without links
     else:
@@ -100,7 +107,7 @@ def write_aliases(checkpoint: Checkpoint, into: Path) -> dict[str, str]:
     for alias, name in ALIASES.items():
         found = next((known for known in (name, OTHER_NAMES[name]) if known in checkpoint.shard_of), None)
         if found is None:
-            raise QuantiserError(f"{checkpoint.folder} has neither {name} nor {OTHER_NAMES[name]}; it is not whole")
+            raise QuantiserError(f"{checkpoint.folder} has neither {name} nor {OTHER_NAMES[name]}; it is incomplete")
         tensors[alias] = checkpoint.tensor(found)
     whole_or_not(into / ALIAS_SHARD, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     return dict.fromkeys(tensors, ALIAS_SHARD)

@@ -1,4 +1,4 @@
-"""Read a restored or spliced checkpoint back, and compare every bit with what it was made from."""
+"""Verifies a restored or spliced checkpoint: reads it back and compares every bit with its source."""
 
 import json
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ ALIKE: Final = 0.9
 
 
 def problems(folder: Path, source: Path | None) -> Iterator[str]:
-    """What is wrong with the folder; nothing if all is well.
+    """Yields every problem of the folder.
 
-    With `source`, the official checkpoint, what was carried over is compared with it bit by bit, and what was
-    quantised must lie within reach of its scales.
+    With `source`, the official checkpoint, copied tensors are compared bit by bit, and quantised tensors must be close
+    to the original values.
     """
     yield from compare_with_manifest(folder / SHARD, read_manifest(folder))
     if (folder / INDEX).exists():
@@ -33,7 +33,7 @@ def problems(folder: Path, source: Path | None) -> Iterator[str]:
 
 
 def spliced(folder: Path) -> Iterator[str]:
-    """The index names every tensor where it is, the aliases are copies, and config.json matches the layer."""
+    """Checks that the index is right, the aliases are copies, and config.json declares the layer."""
     checkpoint = Checkpoint.open(folder)
     shape = MtpShape.of(checkpoint.config)
     held: dict[str, set[str]] = {}
@@ -42,7 +42,7 @@ def spliced(folder: Path) -> Iterator[str]:
             held[shard] = set(file.keys())
     for name, shard in checkpoint.shard_of.items():
         if name not in held[shard]:
-            yield f"{INDEX} says that {shard} holds {name}, and it does not"
+            yield f"{INDEX} lists {name} in {shard}, which does not hold it"
     for name in (*shape.product(), *ALIASES):
         if name not in checkpoint.shard_of:
             yield f"{INDEX} lacks {name}"
@@ -51,7 +51,7 @@ def spliced(folder: Path) -> Iterator[str]:
         if alias in held.get(ALIAS_SHARD, ()) and digest(checkpoint.tensor(alias)) != digest(
             checkpoint.tensor(original)
         ):
-            yield f"{alias} is no copy of {original}"
+            yield f"{alias} is not a copy of {original}"
     if json.dumps(with_mtp(checkpoint.config, shape), sort_keys=True) != json.dumps(checkpoint.config, sort_keys=True):
         yield "config.json does not declare the MTP layer as `splice` writes it"
 
@@ -67,11 +67,11 @@ def against_source(folder: Path, official: OfficialMtp) -> Iterator[str]:
             for matrix, fp4 in (("w1", experts.gate), ("w3", experts.up), ("w2", experts.down)):
                 stem = f"mtp.0.ffn.experts.{expert}.{matrix}"
                 words, scales = (file.get_tensor(f"{stem}.{part}") for part in ("weight_packed", "weight_scale"))
-                yield from (f"{stem}: {problem}" for problem in odd_matrix(words, scales, fp4.decoded()[0]))
+                yield from (f"{stem}: {problem}" for problem in mismatches(words, scales, fp4.decoded()[0]))
 
 
-def odd_matrix(words: torch.Tensor, scales: torch.Tensor, weights: torch.Tensor) -> Iterator[str]:
-    """A matrix that no quantiser would have made of these weights: most likely another expert's, or nibbles swapped."""
+def mismatches(words: torch.Tensor, scales: torch.Tensor, weights: torch.Tensor) -> Iterator[str]:
+    """Yields signs that the matrix was not made from these weights: another expert's matrix, or swapped nibbles."""
     if not torch.isfinite(scales).all() or (scales <= 0).any():
         yield "a scale is not a positive number"
         return
@@ -81,4 +81,4 @@ def odd_matrix(words: torch.Tensor, scales: torch.Tensor, weights: torch.Tensor)
     values, wanted = decode_int4(words, scales).double(), weights.double()
     likeness = (values * wanted).sum() / (values.norm() * wanted.norm())
     if not likeness > ALIKE:
-        yield f"its values are not the source's (cosine {likeness:.3f})"
+        yield f"its values do not match the source (cosine {likeness:.3f})"

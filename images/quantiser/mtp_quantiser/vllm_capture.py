@@ -1,4 +1,4 @@
-"""`mtp-quantise capture`: run prompts through vLLM and record what enters the MTP layer's experts."""
+"""`mtp-quantise capture`: runs prompts through vLLM and records the inputs of the MTP layer's experts."""
 
 import argparse
 import json
@@ -11,13 +11,13 @@ from mtp_quantiser.errors import QuantiserError
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tokens recorded. Raises QuantiserError without vLLM, or where no draft model was seen at work."""
+    """Returns the number of tokens recorded. Raises QuantiserError without vLLM, or if no draft model ran."""
     prompts = prompts_of(arguments.prompts)
     os.environ["FLASH_CAPTURE_DIR"] = str(arguments.out)
     os.environ["FLASH_CAPTURE_TOKENS"] = str(arguments.tokens)
     os.environ["FLASH_CAPTURE_MODULE"] = arguments.module
     try:
-        from vllm import LLM, SamplingParams  # noqa: PLC0415 - hundreds of modules, wanted by this command alone
+        from vllm import LLM, SamplingParams  # noqa: PLC0415 - hundreds of modules, needed by this command only
     except ImportError as error:
         raise QuantiserError(f"vLLM is not installed here ({error}); capture inside the engine image") from error
     engine = LLM(
@@ -33,8 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     recorded = tokens_in(arguments.out)
     if not recorded:
         raise QuantiserError(
-            f"no module {arguments.module!r} of a draft model was seen at work; is this package's plugin installed "
-            f"beside vLLM, and does {arguments.model} have an MTP layer?"
+            f"no module {arguments.module!r} of a draft model ran; is this package's plugin installed "
+            f"in vLLM's environment, and does {arguments.model} have an MTP layer?"
         )
     return recorded
 
@@ -52,4 +52,4 @@ def prompts_of(path: Path) -> list[str]:
     try:
         return [json.loads(line)["prompt"] for line in path.read_text().splitlines() if line.strip()]
     except (OSError, ValueError, KeyError) as error:
-        raise QuantiserError(f"{path} is no file of JSON lines with `prompt` ({error!r})") from error
+        raise QuantiserError(f"{path} is not a file of JSON lines with `prompt` ({error!r})") from error
