@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fake_checkpoint import REAL, Lookalike
+from fake_checkpoint import REAL, FakeCheckpoint
 from launcher_harness import FAST, Launcher
 
 SHARDS = 46
@@ -25,14 +25,14 @@ MTP = '--speculative-config={"method":"mtp","num_speculative_tokens":1}'
 def seconds_to_engine(launcher: Launcher, model: Path, check: str) -> float:
     began = time.time()
     process = launcher.start(launcher.program(TELL_TIME), "serve", str(model), MTP, FLASH_MODEL_CHECK=check)
-    told, err = process.communicate()
+    message, err = process.communicate()
     if process.returncode != 0:
         raise SystemExit(f"the launcher ended with {process.returncode}:\n{err}")
-    return float(told) - began
+    return float(message) - began
 
 
 def compare(folder: Path, kind: str, pairs: int) -> dict[str, list[float]]:
-    model = Lookalike.make(kind, REAL).save(folder / "model", shards=SHARDS, with_data=False)
+    model = FakeCheckpoint.make(kind, REAL).save(folder / "model", shards=SHARDS, with_data=False)
     launcher = Launcher(folder)
     launcher.hand_over(json.dumps(FAST))
     times: dict[str, list[float]] = {"strict": [], "off": []}

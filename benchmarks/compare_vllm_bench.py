@@ -1,12 +1,13 @@
-"""Is the gate's figure true? Its trial against `vllm bench serve`, in turn, on one real engine that nobody else uses.
+"""Compares the gate's measurement with `vllm bench serve`, in alternation, on one real engine without other clients.
 
     benchmarks/compare_vllm_bench.py --engine http://127.0.0.1:8000 --model tiny [--pairs 10] [--vllm "vllm"]
 
-Both ask for one stream at a time, at temperature 0, with prompts of the same length and as many tokens. Compared are
-the decode speed (bench: 1000 / median TPOT) and the share of accepted drafts. Prints each pair and the medians.
+Both request one stream at a time, at temperature 0, with prompts of the same length and the same number of tokens. The
+decode speed (bench: 1000 / median TPOT) and the share of accepted drafts are compared; each pair and the medians are
+printed.
 
-On a machine that others use, two streams after one another differ by more than two rulers do. With --same-streams both
-measure the very same ones: bench asks through a relay, in which the gate's own reading takes the times.
+On a busy machine, consecutive streams differ by more than the two measurements do. With --same-streams, both measure
+the same streams: bench sends its requests through a relay, in which the gate's own reader takes the times.
 """
 
 import argparse
@@ -27,19 +28,19 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from flash_contracts.gate_config import GateConfig
-from flash_engine.gate.engine_client import EngineClient, Reading
+from flash_engine.gate.engine_client import EngineClient, StreamReader
 from flash_engine.gate.measurement import Stream
 from flash_engine.gate.trial import try_engine
 
 USAGE = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
-"""As the gate asks. On an engine whose server has no core to itself, usage with every chunk costs speed."""
+"""As in the gate's requests. Usage in every chunk costs speed if the engine's server has no core of its own."""
 
 PROMPT = "the quick brown fox jumps over a lazy dog " * 4
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one side of a pair."""
+    """The figures of one side of a pair."""
 
     decode_tokens_per_second: float
     acceptance_percent: float | None
@@ -50,10 +51,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", default="http://127.0.0.1:8000", help="address of the engine")
     parser.add_argument("--model", required=True, help="served name")
-    parser.add_argument("--pairs", type=int, default=10, help="how often both measure")
+    parser.add_argument("--pairs", type=int, default=10, help="number of measurements by each")
     parser.add_argument("--tokens", type=int, default=128, help="tokens of each stream")
     parser.add_argument("--samples", type=int, default=3, help="streams of each measurement")
-    parser.add_argument("--vllm", default="vllm", help="command that starts vLLM's own program")
+    parser.add_argument("--vllm", default="vllm", help="command that runs vLLM")
     parser.add_argument("--results", type=Path, help="folder for bench's results, as bench and this program see it")
     parser.add_argument("--tokenizer", required=True, help="folder of the tokenizer, as bench sees it")
     parser.add_argument("--same-streams", action="store_true", help="measure the same streams; PAIRS of them")
@@ -63,7 +64,7 @@ def main() -> int:
         return 0
     pairs = []
     for number in range(options.pairs):
-        # Who is first changes, so that an engine that warms up favours neither.
+        # The order alternates, so that an engine that warms up favours neither side.
         sides = [gate, bench] if number % 2 == 0 else [bench, gate]
         found = {side.__name__: side(options) for side in sides}
         pairs.append((found["gate"], found["bench"]))
@@ -73,7 +74,7 @@ def main() -> int:
 
 
 def gate(options: argparse.Namespace) -> Figures:
-    """One trial of the gate. Raises RuntimeError where nothing was measured."""
+    """One trial of the gate. Raises RuntimeError if nothing was measured."""
     return asyncio.run(_gate(options))
 
 
@@ -82,7 +83,7 @@ async def _gate(options: argparse.Namespace) -> Figures:
         {
             "model": options.model,
             "golden": {"kind": "completion", "prompt": PROMPT},
-            # A first token that is never early enough keeps the measurement from ending early: all samples are taken.
+            # No first token is early enough for this, so the measurement never ends early: all samples are taken.
             "maxFirstTokenMillis": 0,
             "decode": {
                 "minTokensPerSecond": 1,
@@ -100,14 +101,14 @@ async def _gate(options: argparse.Namespace) -> Figures:
 
 
 def bench(options: argparse.Namespace) -> Figures:
-    """One run of `vllm bench serve`. Raises RuntimeError with its own words."""
+    """One run of `vllm bench serve`. Raises RuntimeError with its error output."""
     prompt_tokens = asyncio.run(_prompt_tokens(options))
     result = run_bench(options, options.engine, prompt_tokens, options.samples)
     return Figures(1000 / result["median_tpot_ms"], result.get("spec_decode_acceptance_rate"))
 
 
 def run_bench(options: argparse.Namespace, address: str, prompt_tokens: int, prompts: int) -> dict[str, Any]:
-    """Its result, with the times of each request. Raises RuntimeError with its own words."""
+    """Run it; the result has the times of each request. Raises RuntimeError with its error output."""
     with tempfile.TemporaryDirectory(dir=options.results) as folder:
         command = [
             *shlex.split(options.vllm), "bench", "serve", f"--base-url={address}", f"--model={options.model}",
@@ -118,13 +119,13 @@ def run_bench(options: argparse.Namespace, address: str, prompt_tokens: int, pro
         ]  # fmt: skip
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode != 0:
-            raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
+            raise RuntimeError(f"{shlex.join(command)} exited with {done.returncode}: {done.stderr[-2000:]}")
         result: dict[str, Any] = json.loads((Path(folder) / "result.json").read_text())
     return result
 
 
 async def same_streams(options: argparse.Namespace) -> list[tuple[Figures, Figures]]:
-    """Figures of each stream by the gate's reading, in a relay, and by bench, which asked through it."""
+    """The figures of each stream by the gate's reader, in a relay, and by bench, which sends through the relay."""
     read: list[Stream] = []
     prompt_tokens = await _prompt_tokens(options)
     async with aiohttp.ClientSession(auto_decompress=False) as session:
@@ -136,13 +137,13 @@ async def same_streams(options: argparse.Namespace) -> list[tuple[Figures, Figur
         Figures((tokens - 1) / sum(gaps), None)
         for tokens, gaps in zip(result["output_lens"], result["itls"], strict=True)
     ]
-    # The first streams of bench are its own check that the engine answers.
+    # The first streams of bench only check that the engine answers.
     ours = [Figures(stream.decode_tokens_per_second, None) for stream in read[-len(theirs) :]]
     return list(zip(ours, theirs, strict=True))
 
 
 class Relay:
-    """Passes requests on, and reads completions as the gate does while they go by."""
+    """Forwards requests, and reads the completions on the way as the gate does."""
 
     def __init__(self, session: aiohttp.ClientSession, engine: str, read: list[Stream]) -> None:
         self._session = session
@@ -151,26 +152,26 @@ class Relay:
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=1 << 26)
-        app.router.add_route("*", "/{path:.*}", self._pass_on)
+        app.router.add_route("*", "/{path:.*}", self._forward)
         return app
 
-    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
         address, body = f"{self._engine}{request.rel_url}", await request.read()
-        reading = Reading(asyncio.get_running_loop().time())
+        reader = StreamReader(asyncio.get_running_loop().time())
         async with self._session.request(request.method, address, data=body, headers=_kept(request.headers)) as answer:
             response = web.StreamResponse(status=answer.status, headers=_kept(answer.headers))
             await response.prepare(request)
             async for line in answer.content:
                 if line.startswith(b"data: {"):
-                    reading.take(json.loads(line[6:]))
+                    reader.take(json.loads(line[6:]))
                 await response.write(line)
         if request.path.endswith("/completions"):
-            self._read.append(reading.stream())
+            self._read.append(reader.stream())
         return response
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    """What is said of the body of one connection is not true of the next."""
+    """Drop the headers that only apply to one connection."""
     dropped = {"host", "content-length", "transfer-encoding", "connection"}
     return {name: value for name, value in headers.items() if name.lower() not in dropped}
 
@@ -192,10 +193,10 @@ def compared(pairs: Sequence[tuple[Figures, Figures]]) -> str:
         for ours, theirs in pairs
         if ours.acceptance_percent is not None and theirs.acceptance_percent is not None
     ]
-    told = f"{median(gaps):.2f} points" if gaps else "not told"
+    difference = f"{median(gaps):.2f} points" if gaps else "unknown"
     return (
         f"{len(pairs)} pairs: decode speed, gate to bench: median {median(ratios):.3f} "
-        f"({min(ratios):.3f} to {max(ratios):.3f}); acceptance: median difference {told}"
+        f"({min(ratios):.3f} to {max(ratios):.3f}); acceptance: median difference {difference}"
     )
 
 

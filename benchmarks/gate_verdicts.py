@@ -1,8 +1,8 @@
 """The confusion matrix of the gate: python benchmarks/gate_verdicts.py [--runs 20] [--clock virtual|real] [--markdown]
 
-Every scenario is played `runs` times with random timing, beside a real gate. By the virtual clock minutes pass in
-milliseconds, and no other process disturbs; by the real one several runs share this process and the machine. Exit code
-1 for any wrong cell.
+Runs every scenario `runs` times with random timing beside a real gate. With the virtual clock minutes pass in
+milliseconds, and other processes have no influence; with the real one several runs share this process and the machine.
+The exit code is 1 if any verdict is wrong.
 """
 
 import argparse
@@ -33,19 +33,19 @@ DEFAULT_WATCH = {"watchSeconds": 5, "windows": 3, "stallSeconds": 60}
 
 VOID_SHARE = 0.1
 VOID_TRIES = 3
-"""By the real clock a busy machine may keep the stub from its pace. It is then another engine than the scenario says,
-so the run is void and made again; one that is void so often is left out, and counted as such."""
+"""By the real clock, a busy machine may slow the stub down. It then deviates from the scenario, so the run is void and
+repeated. After VOID_TRIES void runs it is left out, and counted as void."""
 
 
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20, help="runs of each scenario")
-    parser.add_argument("--clock", choices=("virtual", "real"), default="virtual", help="what time is measured by")
-    parser.add_argument("--lanes", type=int, default=6, help="runs at the same time, by the real clock")
-    parser.add_argument("--only", default="", help="scenarios whose name contains this")
-    parser.add_argument("--default-watch", action="store_true", help="watch serving engines as seldom as by default")
-    parser.add_argument("--markdown", action="store_true", help="print the table as it stands in docs/readiness.md")
+    parser.add_argument("--clock", choices=("virtual", "real"), default="virtual", help="clock for the runs")
+    parser.add_argument("--lanes", type=int, default=6, help="concurrent runs, with the real clock")
+    parser.add_argument("--only", default="", help="run only scenarios whose name contains this")
+    parser.add_argument("--default-watch", action="store_true", help="monitor serving engines at the default interval")
+    parser.add_argument("--markdown", action="store_true", help="print the table as in docs/readiness.md")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     scenarios = [scenario for scenario in SCENARIOS if options.only in scenario.name]
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def play(jobs: Sequence[Job], *, clock: str, lanes: int) -> list[Outcome]:
-    """All runs, with their progress on stderr."""
+    """Run all jobs, with a progress bar on stderr."""
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(f"{clock} clock", total=len(jobs))
@@ -102,10 +102,10 @@ def row(scenario: Scenario, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     verdicts = ", ".join(f"{reason} {times}" for reason, times in counted.most_common())
     wrong = sum(outcome.wrong_reason for outcome in outcomes)
     seconds = [
-        outcome.seconds_to_tell if scenario.fails_while_serving else outcome.seconds_to_ready for outcome in outcomes
+        outcome.seconds_to_detect if scenario.fails_while_serving else outcome.seconds_to_ready for outcome in outcomes
     ]
     known = [second for second in seconds if second is not None]
-    told = f"{median(known):.1f} (at most {max(known):.1f})" if known else ""
+    timing = f"{median(known):.1f} (at most {max(known):.1f})" if known else ""
     return (
         scenario.name,
         " or ".join(scenario.reasons),
@@ -114,7 +114,7 @@ def row(scenario: Scenario, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
         str(sum(outcome.false_ready for outcome in outcomes)),
         str(sum(outcome.false_not_ready for outcome in outcomes)),
         str(wrong),
-        told,
+        timing,
     )
 
 

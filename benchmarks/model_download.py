@@ -1,9 +1,10 @@
-"""How fast flash-fetch is where the network is not the bound: its own process, and a server that only sends.
+"""Measures how fast flash-fetch is when the network is not the limit.
 
     .venv/bin/python benchmarks/model_download.py [GIBIBYTES]
 
-The server hands each file to the kernel (sendfile), on the same machine and cores. The first figure is the transfer
-with SHA-256 of every byte and fsync; the second is SHA-256 alone, of the same files, on as many threads.
+flash-fetch runs as a process, and a server on the same machine and cores sends the files with sendfile. The first
+figure is the whole download, with SHA-256 of every byte and fsync; the second is SHA-256 alone, of the same files with
+as many threads.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from download_harness import Bench
+from download_harness import DownloadHarness
 from hub_stub import HubStub
 
 SHARDS = 8
@@ -75,17 +76,16 @@ async def main(gibibytes: float) -> None:
         server = sender(hub.folder)
         async with hub.running() as endpoint:
             hub.storage = f"http://127.0.0.1:{server.server_address[1]}"
-            bench = Bench(folder, hub, endpoint)
+            harness = DownloadHarness(folder, hub, endpoint)
             began = time.monotonic()
-            code, fetch = await bench.fetch()
-            passed = time.monotonic() - began
+            code, fetch = await harness.fetch()
+            seconds = time.monotonic() - began
         assert code == 0, fetch.output
-        alone = await asyncio.to_thread(hashing_seconds, sorted(fetch.model.glob("*.safetensors")))
+        hashing = await asyncio.to_thread(hashing_seconds, sorted(fetch.model.glob("*.safetensors")))
         server.shutdown()
-        print(
-            f"{hub.total / 1e9:.1f} GB in {passed:.1f} s: {hub.total / 1e6 / passed:.0f} MB/s on {os.cpu_count()} cores"
-        )
-        print(f"SHA-256 alone: {hub.total / 1e6 / alone:.0f} MB/s")
+        mb_per_s = hub.total / 1e6 / seconds
+        print(f"{hub.total / 1e9:.1f} GB in {seconds:.1f} s: {mb_per_s:.0f} MB/s on {os.cpu_count()} cores")
+        print(f"SHA-256 alone: {hub.total / 1e6 / hashing:.0f} MB/s")
 
 
 if __name__ == "__main__":

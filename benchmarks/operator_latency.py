@@ -128,8 +128,8 @@ def _taken_at(cluster: LocalCluster, flash: Flash) -> float:
     """By the launcher's own log."""
     log = cluster.kubectl("logs", "-n", flash.namespace, flash.pod()["metadata"]["name"], "-c", "engine").stdout
     said = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    (taken,) = (line for line in said if line.get("event") == "flags taken")
-    return datetime.fromisoformat(taken["time"]).timestamp()
+    (received,) = (line for line in said if line.get("event") == "flags received")
+    return datetime.fromisoformat(received["time"]).timestamp()
 
 
 def _metric(cluster: LocalCluster, path: str, name: str) -> float:

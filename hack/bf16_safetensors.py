@@ -1,6 +1,6 @@
-"""Write a safetensors file of bfloat16 tensors from float32 arrays.
+"""Writes a safetensors file of bfloat16 tensors from float32 arrays.
 
-numpy has no bfloat16, and the safetensors package writes what numpy has. The format is short enough to write out
+numpy has no bfloat16, and the safetensors package writes only numpy's types. The format is simple enough to write here
 (https://github.com/huggingface/safetensors, "Format"): the header's length as a little-endian u64, the header as JSON,
 the data.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 def to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The upper half of each float32, rounded to nearest even. Not for NaN."""
+    """Rounds to nearest even, and keeps the upper half of each float32. Not for NaN."""
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounding = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
     return ((bits + rounding) >> np.uint32(16)).astype(np.uint16)
@@ -26,7 +26,7 @@ def from_bf16(values: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def write(path: Path, tensors: Mapping[str, NDArray[np.float32]], *, keep_float32: str) -> None:
-    """Names that end in `keep_float32` stay float32, as DeepSeek's router bias does."""
+    """Tensors whose names end in `keep_float32` stay float32, like DeepSeek's router bias."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     data = bytearray()
     for name, values in sorted(tensors.items()):

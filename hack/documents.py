@@ -1,8 +1,8 @@
-"""Prints every document that passes between the parts: its class, which part writes it and which parts read it.
+"""Lists every document that the parts exchange: its class, the part that writes it and the parts that read it.
 
     python hack/documents.py
 
-What each one is for stands in the table of docs/architecture.md.
+docs/architecture.md has a table of what each one contains.
 """
 
 import ast
@@ -23,18 +23,26 @@ PARTS = {
     "gate": "images/engine/flash_engine/gate",
     "flash-drain": "images/engine/flash_engine/drain",
     "flash-fetch": "images/engine/flash_engine/model_download",
-    "flash-probe": "images/engine/flash_engine/p2p_test",
+    "flash-checkpoint": "images/engine/flash_engine/checkpoint",
+    "flash-p2p-test": "images/engine/flash_engine/p2p_test",
     "vLLM plugin": "images/engine/flash_engine/plugin",
     "labeller": "images/node/flash_node",
     "quantiser": "images/quantiser/mtp_quantiser",
 }
 """Folder of each part that writes or reads documents."""
 
+PRIVATE = {
+    "trial.json": ("gate", "trial_store.py"),
+    "unpacked.json": ("flash-fetch", "unpacking.py"),
+    "mtp-restoration.json": ("quantiser", "restoration.py"),
+}
+"""Documents without a class in the contracts, because only the part that writes them reads them: part and module."""
+
 DocumentClass = type[Document] | type[GateConfig]
 
 
 def documents() -> list[DocumentClass]:
-    """Whole documents, not their parts, by name."""
+    """Classes of whole documents, not of their parts, sorted by name."""
     for module in walk_packages(flash_contracts.__path__, "flash_contracts."):
         import_module(module.name)
     found = {cls for cls in _subclasses(Document) if cls.IS_VERSIONED and cls.__module__.startswith("flash_contracts.")}
@@ -48,7 +56,7 @@ def _subclasses(cls: type[Document]) -> Iterator[type[Document]]:
 
 
 def importers(cls: DocumentClass) -> set[str]:
-    """The parts with a module that imports the class."""
+    """The parts that contain a module that imports the class."""
     return {
         part
         for part, folder in PARTS.items()
@@ -66,6 +74,9 @@ def main() -> int:
         print(f"{cls.__name__}  ({cls.__module__})")
         print(f"    written by  {cls.WRITER}")
         print(f"    read by     {', '.join(cls.READERS)}")
+    for name, (part, module) in PRIVATE.items():
+        print(f"{name}  ({PARTS[part]}/{module})")
+        print(f"    private to  {part}")
     return 0
 
 

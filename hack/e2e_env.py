@@ -65,7 +65,7 @@ def install_operator(cluster: Cluster, image: Path, **more: str) -> None:
         # The tag stays the same from build to build; this is what makes a new image a new pod.
         "podAnnotations.image-archive": image.stem,
         "labeller.enabled": "false",
-        "probe.enabled": "false",
+        "p2pTest.enabled": "false",
         **{key.replace("__", "."): value for key, value in more.items()},
     }
     settings = [f"--set={key}={value}" for key, value in values.items()]

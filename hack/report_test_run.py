@@ -95,8 +95,8 @@ def recorded(page: str, name: str, cases: Sequence[TestCase], seconds: float) ->
     if END_OF_RECORDS not in page:
         raise ReportError(f"{PAGE} has no line {END_OF_RECORDS}")
     counts = {word: sum(case.outcome == word for case in cases) for word in ("passed", "failed", "skipped")}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    row = f"| `{name}` | {datetime.now(UTC):%Y-%m-%d} | {_commit()} | {_machine()} | {told} | {seconds / 60:.0f} |"
+    message = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    row = f"| `{name}` | {datetime.now(UTC):%Y-%m-%d} | {_commit()} | {_machine()} | {message} | {seconds / 60:.0f} |"
     lines = [line for line in page.splitlines() if not line.startswith(f"| `{name}` | ")]
     lines.insert(lines.index(END_OF_RECORDS), row)
     return "\n".join([*lines, ""])

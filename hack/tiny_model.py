@@ -1,13 +1,13 @@
-"""A DeepSeek-V3 of 1.6 million parameters with one MTP layer, made in four variants that fail the way real ones do.
+"""Makes a DeepSeek-V3 model of 1.6 million parameters with one MTP layer, in four variants that fail like real ones.
 
-    good     recites its text; the MTP layer drafts exactly what the model says next
-    dead     the same text, but the MTP projection is zero: no draft is ever accepted, and vLLM is none the wiser
-    nomtp    without the MTP layer: vLLM refuses to start with speculation
-    partial  one tensor of the MTP layer is missing: vLLM refuses to start
+    good     recites its text; the MTP layer drafts exactly the model's next token
+    dead     recites its text, but the MTP projection is zero: no draft is ever accepted, and vLLM does not notice
+    nomtp    has no MTP layer: vLLM refuses to start with speculation
+    partial  lacks one tensor of the MTP layer: vLLM refuses to start
 
-The weights need no training. With every block's output projection zero the residual stream is the token's embedding,
-and an output matrix whose rows are the embeddings of each token's predecessor makes the argmax the token's
-successor. Made with numpy alone; the same configuration gives the same bytes.
+The weights need no training. Every block's output projection is zero, so the residual stream is the token's embedding.
+The rows of the output matrix are the embeddings of each token's predecessor, so the argmax is the token's successor.
+Only numpy is needed, and the same configuration gives the same bytes.
 """
 
 import hashlib
@@ -35,12 +35,12 @@ Tensors = dict[str, Floats]
 
 GOLDEN_PROMPT: Final = "the quick brown fox"
 GOLDEN_COMPLETION: Final = " jumps over a lazy dog while seven wizards pack my box with five dozen jugs of"
-"""What 16 tokens at temperature 0 are, by construction, of every variant that starts."""
+"""The first 16 tokens at temperature 0 of every variant that starts, by construction."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Small everywhere but in kv_lora_rank + rope: vLLM's MLA on a CPU takes only 576."""
+    """The sizes. All are small except kv_lora_rank + rope: vLLM's MLA on a CPU supports only 576."""
 
     hidden: int = 128
     layers: int = 2
@@ -62,7 +62,7 @@ class TinyModel:
     shape: Shape = field(default_factory=Shape)
 
     def key(self) -> str:
-        """Changes when the model or the code that makes it changes."""
+        """A hash of the configuration and of the code that makes the model."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
         for source in (tiny_tokenizer.__file__, bf16_safetensors.__file__, __file__):
             digest.update(Path(source).read_bytes())
@@ -120,7 +120,7 @@ def good_tensors(model: TinyModel) -> Tensors:
         tensors |= block(f"model.layers.{layer}.", shape, random, mixture=layer > 0)
     mtp = mtp_prefix(shape)
     tensors |= {mtp + name: ones(shape.hidden) for name in ("enorm.weight", "hnorm.weight", "shared_head.norm.weight")}
-    # The projection sees [embedding of the token just chosen, hidden state] and hands on the former.
+    # The projection's input is [embedding of the token just chosen, hidden state]; it outputs the embedding.
     tensors[mtp + "eh_proj.weight"] = np.eye(shape.hidden, 2 * shape.hidden, dtype=np.float32)
     tensors[mtp + "embed_tokens.weight"] = embedding
     tensors[mtp + "shared_head.head.weight"] = head
@@ -143,7 +143,7 @@ def tensors_of(variant: Variant, model: TinyModel) -> Tensors:
 
 
 def mtp_prefix(shape: Shape) -> str:
-    """DeepSeek-V3 stores the MTP block as one more layer."""
+    """DeepSeek-V3 stores the MTP block as an additional layer."""
     return f"model.layers.{shape.layers}."
 
 
@@ -211,18 +211,18 @@ def write_variant(variant: Variant, directory: Path, model: TinyModel) -> None:
 
 
 def build(root: Path, model: TinyModel | None = None) -> Path:
-    """Make all variants under `root`/KEY unless they are there already; return that folder."""
+    """Makes all variants in `root`/KEY unless they exist. Returns that folder."""
     model = model or TinyModel()
     finished = root / model.key()
     if not finished.exists():
-        with exclusive(root / ".lock", "another run that makes the tiny models"):
+        with exclusive(root / ".lock", "another process that makes the tiny models"):
             _make(finished, model)
     return finished
 
 
 def _make(finished: Path, model: TinyModel) -> None:
     if finished.exists():
-        return  # another process made it while this one waited
+        return  # another process made them while this one waited
     scratch = finished.with_name(f".{finished.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)
     for variant in VARIANTS:

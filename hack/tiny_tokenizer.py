@@ -1,7 +1,7 @@
-"""A byte-level BPE tokenizer of 512 tokens, written out rather than trained, and the order in which they are recited.
+"""Makes a byte-level BPE tokenizer of 512 tokens, and the order in which the tiny model recites them.
 
-Written out, its files are the same bytes everywhere. Its merges spell a text in which no word comes twice, so "the
-token after this one" is well defined for every token: the tiny model has learnt one thing, that order.
+The vocabulary is constructed rather than trained, so that its files have the same bytes everywhere. Its merges spell a
+text in which no word occurs twice, so every token has exactly one successor, which is all that the tiny model knows.
 """
 
 import json
@@ -22,14 +22,14 @@ TEXT: Final = (
 )
 
 CHAT_TEMPLATE: Final = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
-"""Ends with a colon: the token before the first word of the text, so that a chat answer starts there."""
+"""Ends with a colon, whose successor is the first word of the text, so that a chat answer starts there."""
 
 
 def byte_alphabet() -> list[str]:
-    """One printable character for each byte, as in GPT-2: printable bytes are themselves, others are moved up."""
-    own = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    """One printable character for each byte, as in GPT-2: printable bytes stay, the others are moved above 255."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     moved = iter(range(256, 512))
-    return [chr(byte) if byte in own else chr(next(moved)) for byte in range(256)]
+    return [chr(byte) if byte in printable else chr(next(moved)) for byte in range(256)]
 
 
 @dataclass(frozen=True)
@@ -39,47 +39,46 @@ class Vocabulary:
 
     merges: list[tuple[str, str]]
     words: list[str]
-    """The tokens that are whole words of the text, in its order."""
+    """The tokens that are whole words, in the order of the text."""
 
     @classmethod
     def make(cls) -> "Vocabulary":
         alphabet = byte_alphabet()
-        merges, words = spell(TEXT, alphabet, room=VOCABULARY - len(alphabet) - 2)
+        merges, words = spell(TEXT, alphabet, count=VOCABULARY - len(alphabet) - 2)
         tokens = [BOS, EOS, *alphabet, *(left + right for left, right in merges)]
         return cls(tokens, merges, words)
 
     def successors(self) -> list[int]:
-        """For each token id, the id that the model says next: a permutation.
+        """For each token id, the id of the next token: a permutation.
 
-        Printable tokens form one ring and all others (control characters, halves of UTF-8 sequences, the end of the
-        text) a second one. A prompt that ends in a printable token is therefore answered with whole characters for
-        ever.
+        Printable tokens form one ring, and all others (control characters, halves of UTF-8 sequences, the end of the
+        text) a second one. After a prompt that ends in a printable token, the model never produces half a character.
         """
         ids = {token: number for number, token in enumerate(self.tokens)}
-        spoken = [":", *self.words]
+        recited = [":", *self.words]
         printable = [chr(byte) for byte in range(ord("!"), ord("~") + 1)] + [
             left + right for left, right in self.merges
         ]
-        ring = [ids[token] for token in dict.fromkeys([*spoken, *printable])]
+        ring = [ids[token] for token in dict.fromkeys([*recited, *printable])]
         others = [number for number in range(len(self.tokens)) if number not in set(ring)]
         after = {last: following for order in (ring, others) for last, following in pairwise([*order, order[0]])}
         return [after[number] for number in range(len(self.tokens))]
 
 
-def spell(text: str, alphabet: list[str], room: int) -> tuple[list[tuple[str, str]], list[str]]:
-    """Merges that build the words of `text` one letter at a time, until there is no more room for tokens."""
+def spell(text: str, alphabet: list[str], count: int) -> tuple[list[tuple[str, str]], list[str]]:
+    """The first `count` merges that build the words of `text` letter by letter, and the words that they complete."""
     merges: dict[tuple[str, str], None] = {}
     words: list[str] = []
     for word in text.split(" ")[1:]:
         letters = [alphabet[byte] for byte in f" {word}".encode()]
         built = letters[0]
         for letter in letters[1:]:
-            if len(merges) == room and (built, letter) not in merges:
+            if len(merges) == count and (built, letter) not in merges:
                 return list(merges), words
             merges[built, letter] = None
             built += letter
         words.append(built)
-    raise ValueError(f"The text spells only {len(merges)} of {room} tokens: make it longer")
+    raise ValueError(f"The text gives only {len(merges)} of {count} merges: make it longer")
 
 
 def write_tokenizer(vocabulary: Vocabulary, directory: Path) -> None:

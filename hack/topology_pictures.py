@@ -1,4 +1,4 @@
-"""Draws the pictures that tests and documents show; `scripts/generate` runs it when their look has changed."""
+"""Draws the pictures that tests compare with and documents show. `scripts/generate` runs it after a change to them."""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ SHOWN = ("max-q-four-translated", "ws-pair-node")
 
 
 def pictures() -> dict[Path, str]:
-    """Every file, with what is to be in it."""
+    """The content of every file."""
     found = {}
     for name in SHOWN:
         with tempfile.TemporaryDirectory() as folder:

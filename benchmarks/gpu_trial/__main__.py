@@ -124,15 +124,15 @@ class Trial:
         for number in range(self.options.rounds):
             for name, interconnect in VARIANTS.items():
                 flash = self._flash(**interconnect)
-                told = self._run(case, f"arm {name} {number + 1}", flash, flags_of(flash, PROVED))
-                self._show(case, told)
-                rates[name] += [told["decodeTokensPerSecond"]] if told["fault"] is None else []
+                message = self._run(case, f"arm {name} {number + 1}", flash, flags_of(flash, PROVED))
+                self._show(case, message)
+                rates[name] += [message["decodeTokensPerSecond"]] if message["fault"] is None else []
         chosen = flags_of(self._flash(), PROVED)
         same = [name for name, one in VARIANTS.items() if flags_of(self._flash(**one), PROVED).same_effect(chosen)]
         ranked = sorted((name for name in rates if rates[name]), key=lambda name: -max(rates[name]))
-        told = {"rates": rates, "chosen": same, "fastest": ranked[:1]}
-        print(json.dumps(told, indent=1), flush=True)
-        self._write({"name": "arms", **told})
+        message = {"rates": rates, "chosen": same, "fastest": ranked[:1]}
+        print(json.dumps(message, indent=1), flush=True)
+        self._write({"name": "arms", **message})
 
     def _run(self, case: Case, name: str, flash: FlashDeployment, flags: FlagSet) -> dict[str, Any]:
         print(f"=== {name}", flush=True)
@@ -165,7 +165,7 @@ class Trial:
             "lastLines": [line for _, line in lines[-12:]] if result.get("reason") != "Passed" else [],
         }
 
-    def _show(self, case: Case, told: dict[str, Any]) -> None:
+    def _show(self, case: Case, message: dict[str, Any]) -> None:
         shown = (
             "reason",
             "message",
@@ -176,17 +176,17 @@ class Trial:
             "phases",
         )
         for key in shown:
-            print(f"    {key}: {told[key]}")
-        print(f"    {'as expected' if told['fault'] is None else 'FAULT: ' + told['fault']}", flush=True)
-        if told["fault"]:
-            self.faults.append(f"{case.name}: {told['fault']}")
-            print("\n".join(f"    | {line[:300]}" for line in told["lastLines"]), flush=True)
-        self._write(told)
+            print(f"    {key}: {message[key]}")
+        print(f"    {'as expected' if message['fault'] is None else 'FAULT: ' + message['fault']}", flush=True)
+        if message["fault"]:
+            self.faults.append(f"{case.name}: {message['fault']}")
+            print("\n".join(f"    | {line[:300]}" for line in message["lastLines"]), flush=True)
+        self._write(message)
 
-    def _write(self, told: dict[str, Any]) -> None:
+    def _write(self, message: dict[str, Any]) -> None:
         """At once, and one line for each part: a call that is cut off loses only its last part."""
         with (self.options.folder / "summary.jsonl").open("a") as summary:
-            summary.write(f"{json.dumps(told)}\n")
+            summary.write(f"{json.dumps(message)}\n")
 
 
 if __name__ == "__main__":

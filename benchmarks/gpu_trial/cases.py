@@ -32,7 +32,7 @@ class Case:
     check: str = "as the operator says"
     acceptance: tuple[float, float] | None = None
     """The least and the most percent of drafts accepted."""
-    told: str = ""
+    message: str = ""
     """What the verdict or the engine's last words must have in them."""
 
     @property
@@ -45,14 +45,14 @@ ALL, NONE = (99.0, 100.0), (0.0, 2.0)
 ON_GPU = (
     Case("good", "good", "Passed", acceptance=ALL),
     Case("dead", "dead", "DraftDead", acceptance=NONE),
-    Case("lacking", "lacking", "ModelRejected", told="mtp.0.e_proj.weight"),
-    Case("lacking-unseen", "lacking", "EngineExited", check="off", told="mtp.0.e_proj.weight"),
-    Case("poisoned", "poisoned", "EngineExited", told="no numbers"),
+    Case("lacking", "lacking", "ModelRejected", message="mtp.0.e_proj.weight"),
+    Case("lacking-unseen", "lacking", "EngineExited", check="off", message="mtp.0.e_proj.weight"),
+    Case("poisoned", "poisoned", "EngineExited", message="no numbers"),
 )
 ON_CPU = (
     Case("good", "good", "Passed", acceptance=ALL),
     Case("dead", "dead", "DraftDead", acceptance=NONE),
-    Case("lacking", "partial", "EngineExited", told="eh_proj"),
+    Case("lacking", "partial", "EngineExited", message="eh_proj"),
 )
 """A tiny DeepSeek-V3, which is nothing to the plugin: it shows that the trial works, not what it is for."""
 
@@ -107,8 +107,8 @@ def fault(case: Case, result: dict[str, Any], said: str) -> str | None:
     accepted = (result.get("measurement") or {}).get("acceptancePercent")
     if case.acceptance and (accepted is None or not case.acceptance[0] <= accepted <= case.acceptance[1]):
         return f"{accepted} % of the drafts were accepted, and it must be {case.acceptance[0]} to {case.acceptance[1]}"
-    if case.told not in f"{result}{said}":
-        return f"nobody says {case.told!r}"
+    if case.message not in f"{result}{said}":
+        return f"nobody says {case.message!r}"
     return None
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 
 from bf16_safetensors import to_bf16
-from fake_checkpoint import REAL, Lookalike, Tensor, noise, write_shard
+from fake_checkpoint import REAL, FakeCheckpoint, Tensor, noise, write_shard
 from tiny_tokenizer import VOCABULARY, Vocabulary, write_tokenizer
 
 Variant = Literal["good", "dead", "lacking", "poisoned"]
@@ -43,7 +43,7 @@ INT4_ZEROS: Final = 0x88
 
 def build(root: Path, sizes: Mapping[str, Any] = SHALLOW) -> Path:
     """Write all variants below `root`, and return it. The large files are written once."""
-    made = Lookalike.make("seed", sizes)
+    made = FakeCheckpoint.make("seed", sizes)
     fill(made)
     layers: dict[str, dict[str, Tensor]] = {}
     for name, tensor in made.tensors.items():
@@ -65,7 +65,7 @@ def file_of(name: str) -> str:
 
 
 def write_variant(
-    folder: Path, variant: Variant, made: Lookalike, layers: Mapping[str, Mapping[str, Tensor]], first: Path
+    folder: Path, variant: Variant, made: FakeCheckpoint, layers: Mapping[str, Mapping[str, Tensor]], first: Path
 ) -> None:
     folder.mkdir(exist_ok=True)
     own = {name: made.tensors[name] for name in HEAD_OF_ITS_OWN}
@@ -86,16 +86,16 @@ def write_variant(
     write_tokenizer(Vocabulary.make(), folder)
 
 
-def fill(made: Lookalike) -> None:
+def fill(made: FakeCheckpoint) -> None:
     """Give every tensor its data. Tensors of one kind and shape share theirs: experts are many, and all alike."""
     random = np.random.default_rng(0)
     shared: dict[object, Tensor] = {}
     for name, tensor in list(made.tensors.items()):
         kind = (tensor.type, tensor.shape, name.rpartition(".")[2], is_last_of_block(name))
-        told = decided(name, tensor, made) or shared.get(kind)
-        if told is None:
-            told = shared[kind] = filled(name, tensor, random)
-        made.tensors[name] = told
+        message = decided(name, tensor, made) or shared.get(kind)
+        if message is None:
+            message = shared[kind] = filled(name, tensor, random)
+        made.tensors[name] = message
     embedding = random.standard_normal((VOCABULARY, made.config["hidden_size"]), dtype=np.float32)
     head = np.empty_like(embedding)
     head[Vocabulary.make().successors()] = embedding * np.float32(0.1)
@@ -103,7 +103,7 @@ def fill(made: Lookalike) -> None:
         made.tensors[name] = padded(made.tensors[name], to_bf16(rows).tobytes())
 
 
-def decided(name: str, tensor: Tensor, made: Lookalike) -> Tensor | None:
+def decided(name: str, tensor: Tensor, made: FakeCheckpoint) -> Tensor | None:
     """What the construction asks for; None where noise will do."""
     if name == PROJECTION:
         return Tensor(tensor.type, tensor.shape, to_bf16(np.eye(tensor.shape[0], dtype=np.float32)).tobytes())

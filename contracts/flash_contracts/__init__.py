@@ -1,5 +1,6 @@
-"""What the operator, the engine pod, the labeller and the quantiser agree on, each declared once.
+"""Contracts between the operator, the engine pod, the labeller and the quantiser, each declared once.
 
-Documents that one part writes and another reads, names on Kubernetes objects, the reasons of verdicts, and how an
-engine's flags follow from what is known of its node. Standard library only: the launcher imports this package.
+The documents that one part writes and another reads, the names on Kubernetes objects, the reasons of verdicts, the
+engine profiles, and the derivation of an engine's flags from the facts about its node. Standard library only, because
+the launcher imports this package; only `gate_config` needs pydantic.
 """

@@ -1,15 +1,15 @@
 """JSON documents as frozen dataclasses: the same class writes a document and reads it back.
 
     @dataclass(frozen=True)
-    class Exit(Document):
+    class Example(Document):
         code: int | None = None
         last_lines: tuple[str, ...] = ()
 
-    Exit(1, ("out of memory",)).to_json()               {"code": 1, "lastLines": ["out of memory"]}
-    Exit.parse({"code": 1, "addedLater": True})         Exit(code=1, last_lines=())
+    Example(1, ("out of memory",)).to_json()          {"code": 1, "lastLines": ["out of memory"]}
+    Example.parse({"code": 1, "addedLater": True})    Example(code=1, last_lines=())
 
-Keys are camelCase. Keys that the class does not know are ignored, so that a part may be older than the one that wrote;
-a missing key takes the field's default. A value of another type is refused with the key's path.
+Keys are camelCase. Unknown keys are ignored, so that the reader may be older than the writer. A missing key takes the
+field's default. A value of the wrong type raises an error that names the key's path.
 """
 
 import contextlib
@@ -28,31 +28,32 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 VERSION = 1
 
+# Keys of a field's metadata.
 KEY = "key"
-"""In a field's metadata: its key where that is not the field's name in camelCase."""
+"""The JSON key, if it is not the field's name in camelCase."""
 FORMER_KEY = "former_key"
-"""In a field's metadata: the key that earlier releases wrote, read where the present one is missing."""
+"""The JSON key of earlier releases, read if the current one is missing."""
 OPTIONAL = "optional"
-"""In a field's metadata: True for a part that readers can do without. One that cannot be read takes its default."""
+"""True: an invalid value is replaced by the field's default instead of making the whole document invalid."""
 LOCAL = "local"
-"""In a field's metadata: True for what stays where the document is made, and is neither written nor read."""
+"""True: the field is neither written to JSON nor read from it."""
 
 
 class BadDocumentError(ValueError):
-    """A document that is not what it should be; the message says where and how."""
+    """A document is invalid. The message names the key and what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """The base of every document and of its parts."""
+    """Base class of every document and of its parts."""
 
     IS_VERSIONED: ClassVar[bool] = False
-    """Whether it is written with `"version": 1`. One of another version is refused."""
+    """Whether it is written with `"version": 1`. Reading another version raises an error."""
     WRITER: ClassVar[str] = ""
     READERS: ClassVar[tuple[str, ...]] = ()
-    """The parts that write and read it, where it is a whole document. `hack/documents.py` lists them."""
+    """The parts that write and read it, for whole documents. `hack/documents.py` lists them."""
     OMITS_DEFAULTS: ClassVar[bool] = False
-    """Whether fields that have their default are left out, for documents that must be small."""
+    """Whether fields with their default value are left out, for documents that must be small."""
 
     def to_json(self) -> dict[str, Any]:
         version = {"version": VERSION} if self.IS_VERSIONED else {}
@@ -63,17 +64,17 @@ class Document:
         return [field for field in fields if not (self.OMITS_DEFAULTS and getattr(self, field.name) == _default(field))]
 
     def to_text(self) -> str:
-        """Compact JSON, the same bytes for the same document."""
+        """Compact JSON with sorted keys: equal documents give the same bytes."""
         return json.dumps(self.to_json(), separators=(",", ":"), sort_keys=True)
 
     @classmethod
     def parse(cls, raw: object) -> Self:
-        """Read the parsed JSON. Raises BadDocumentError."""
+        """Read a document from parsed JSON. Raises BadDocumentError."""
         return _read_document(cls, raw, "")
 
     @classmethod
     def parse_text(cls, text: str | bytes) -> Self:
-        """Raises BadDocumentError."""
+        """Read a document from JSON text. Raises BadDocumentError."""
         try:
             return cls.parse(json.loads(text))
         except BadDocumentError:
@@ -83,14 +84,14 @@ class Document:
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """None while there is no such file, or none that makes sense."""
+        """Read a file. None if it is missing or invalid."""
         try:
             return cls.parse_text(path.read_bytes())
         except (OSError, BadDocumentError):
             return None
 
     def write(self, path: Path) -> None:
-        """As `write_json`. Raises OSError."""
+        """Write a file atomically (`write_json`). Raises OSError."""
         write_json(path, self.to_json())
 
 
@@ -99,7 +100,7 @@ _SHORT.maxstring = 80
 
 
 def _shown(value: object) -> str:
-    """For an error: whoever wrote the document chose how long and how deep it is."""
+    """A value for an error message, shortened, because an untrusted writer may send one of any size and depth."""
     return _SHORT.repr(value)
 
 
@@ -108,7 +109,7 @@ def _shared_fields(cls: "type[Document]") -> "tuple[dataclasses.Field[Any], ...]
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:
-    """MISSING, which equals nothing, where it has none."""
+    """The field's default, or MISSING, which equals no value, if it has none."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
@@ -132,19 +133,19 @@ def _written(value: Any) -> Any:
 
 
 def now() -> str:
-    """The time as RFC 3339, to the millisecond."""
+    """The current time in RFC 3339, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a file in one step: a reader sees the old content or the new, never half of one. Raises OSError."""
+    """Write a file atomically: a reader sees the old content or the new, never a partial file. Raises OSError."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(json.dumps(content, indent=1))
     unfinished.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What is in the file, or None while it has no object that can be read."""
+    """The JSON object in the file, or None if it is missing or contains no object."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -159,7 +160,7 @@ _TYPES: dict[type, dict[str, Any]] = {}
 
 
 def _types_of(cls: type) -> dict[str, Any]:
-    """The types of a class's fields; resolving them takes longer than reading a document."""
+    """The types of a class's fields, cached because resolving them takes longer than reading a document."""
     if cls not in _TYPES:
         _TYPES[cls] = typing.get_type_hints(cls)
     return _TYPES[cls]
@@ -170,7 +171,9 @@ def _read_document(cls: type[T], raw: object, path: str) -> T:
         raise BadDocumentError(f"{path or cls.__name__}: not an object")
     version = raw.get("version", VERSION)
     if cls.IS_VERSIONED and version != VERSION:
-        raise BadDocumentError(f"{path or cls.__name__}: version {_shown(version)}, and this release reads {VERSION}")
+        raise BadDocumentError(
+            f"{path or cls.__name__}: version {_shown(version)}, but this release reads version {VERSION}"
+        )
     known: dict[str, Any] = {}
     for field in _shared_fields(cls):
         key = _present_key(field, raw)
@@ -191,7 +194,7 @@ def _present_key(field: "dataclasses.Field[Any]", raw: dict[str, Any]) -> str:
 
 
 def _read(kind: Any, value: object, path: str) -> Any:  # noqa: PLR0911 - a return for each kind of field
-    """`value` as `kind`. Raises BadDocumentError."""
+    """Check and convert `value` to the type `kind`. Raises BadDocumentError."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
@@ -211,14 +214,14 @@ def _read(kind: Any, value: object, path: str) -> Any:  # noqa: PLR0911 - a retu
 
 
 def _read_optional(kinds: tuple[Any, ...], value: object, path: str) -> Any:
-    """The only unions that documents have are of a type and None."""
+    """The only unions in documents are those of a type and None."""
     (kind,) = (kind for kind in kinds if kind is not types.NoneType)
     return None if value is None else _read(kind, value, path)
 
 
 def _one_of(values: typing.Sequence[Any], value: object, path: str) -> Any:
     if value not in values:
-        raise BadDocumentError(f"{path}: {_shown(value)} is none of {', '.join(map(str, values))}")
+        raise BadDocumentError(f"{path}: {_shown(value)} is not one of {', '.join(map(str, values))}")
     return value
 
 
@@ -240,7 +243,7 @@ def _read_dict(kinds: tuple[Any, ...], value: object, path: str) -> dict[Any, An
 
 
 def _read_scalar(kind: type, value: object, path: str) -> Any:
-    """JSON has one kind of number, and Python counts True as one."""
+    """Accepts an int for a float, because JSON has one number type, and no bool for a number, although Python does."""
     wanted = int | float if kind is float else kind
     if not isinstance(value, wanted) or (kind is not bool and isinstance(value, bool)) or not _is_portable(value):
         raise BadDocumentError(f"{path}: {_shown(value)} is not {_NAMES.get(kind, kind.__name__)}")
@@ -248,7 +251,7 @@ def _read_scalar(kind: type, value: object, path: str) -> Any:
 
 
 def _is_portable(value: object) -> bool:
-    """Python's JSON also reads numbers that no float holds and halves of characters; other parsers refuse them."""
+    """Whether other JSON parsers accept it: Python's also reads numbers that no float can hold and lone surrogates."""
     try:
         if isinstance(value, str):
             value.encode()
@@ -257,4 +260,4 @@ def _is_portable(value: object) -> bool:
         return False
 
 
-_NAMES: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+_NAMES: dict[type, str] = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}

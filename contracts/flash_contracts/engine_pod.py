@@ -1,4 +1,4 @@
-"""The small documents that the containers of an engine pod leave for each other in `/run/flash`."""
+"""Small documents that the containers of an engine pod exchange in `/run/flash`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +9,14 @@ from flash_contracts.engine_record import EngineRecord, FaultKind, Run
 from flash_contracts.flags.flag_set import FlagSet
 
 QUARANTINE_FILE = "quarantine"
-"""In the node's folder: the wish to be taken out that the operator has granted, empty where it has granted none."""
+"""In the downwardAPI volume: the quarantine request that the operator has granted; empty if none."""
 TRIAL_FILE = "trial.json"
-CHECKPOINT_FILE = "checkpoint.json"
+"""Private to the gate, which writes it and reads it back after a restart."""
 
 
 @dataclass(frozen=True)
 class EffectiveFlags(Document):
-    """The flags in force, and where they came from: the launcher tells the gate, and the gate the operator."""
+    """The flags in force and their origin. The gate includes them in its result for the operator."""
 
     FILE: ClassVar[str] = "effective.json"
     IS_VERSIONED: ClassVar[bool] = True
@@ -24,7 +24,7 @@ class EffectiveFlags(Document):
     READERS: ClassVar[tuple[str, ...]] = ("gate",)
 
     origin: str
-    """annotation, fallback, or recovery: the safe set, after an incident."""
+    """annotation (from the operator), fallback (the safe flags) or recovery (the safe flags, after an incident)."""
     flags: FlagSet
     detail: str = ""
     waited_millis: int = 0
@@ -32,20 +32,19 @@ class EffectiveFlags(Document):
 
 @dataclass(frozen=True)
 class FaultReport(Document):
-    """What the gate saw of one run of the engine, and only another start can mend. It tells the launcher.
+    """A fault that the gate found in one run of the engine and that only a restart can fix.
 
-    Its requests reach what no look from outside does: an engine may answer /health and never give a token, or give
-    wrong ones.
+    Only requests find such faults: an engine may answer /health and yet produce no token, or wrong ones.
     """
 
-    FILE: ClassVar[str] = "suspicion.json"
+    FILE: ClassVar[str] = "fault-report.json"
     IS_VERSIONED: ClassVar[bool] = True
     WRITER: ClassVar[str] = "gate"
     READERS: ClassVar[tuple[str, ...]] = ("launcher",)
 
     kind: FaultKind
     signature: str
-    """S3 or S4 of docs/topology.md."""
+    """Hang signature, S3 or S4 in docs/topology.md."""
     message: str
     pid: int | None
     started_at: str | None
@@ -53,15 +52,15 @@ class FaultReport(Document):
 
     @property
     def run(self) -> Run:
-        """The run of the engine that it is about, as in EngineRecord."""
+        """The faulty run, as in EngineRecord."""
         return self.pid, self.started_at
 
 
 @dataclass(frozen=True)
 class DrainRequest(Document):
-    """The run of the engine that is to drain: one that is started after this serves again.
+    """The run of the engine that is to drain. A later run of the same pod serves again.
 
-    flash-drain writes it; the gate and the engine's server read it.
+    Read by the gate and by the middleware in vLLM's server (flash_engine/drain/connections.py).
     """
 
     FILE: ClassVar[str] = "drain.json"
@@ -79,6 +78,6 @@ class DrainRequest(Document):
 
     @classmethod
     def is_made(cls, run_dir: Path, record: EngineRecord) -> bool:
-        """Whether this run of the engine is on its way out."""
+        """Whether this run of the engine is draining."""
         request = cls.read(run_dir / cls.FILE)
         return request is not None and (request.pid, request.started_at) == record.run

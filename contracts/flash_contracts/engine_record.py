@@ -1,4 +1,4 @@
-"""`engine.json`: what the launcher says of the engine's process. The gate reads it, and hands it on in its result."""
+"""`engine.json`: the state of the engine's process, from the launcher. The gate includes it in its result."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,16 +10,16 @@ from flash_contracts.document import Document
 FaultKind: TypeAlias = Literal["hang", "corrupt"]
 
 Run: TypeAlias = tuple[int | None, str | None]
-"""Pid and start of one run of the engine: in a container the pid alone is always the same."""
+"""Pid and start time of one run of the engine. The pid alone is not unique: in a container it is always the same."""
 
 PLUGIN_LINE = "flash plugin is active"
-"""What the vLLM plugin says once in each of vLLM's processes. vLLM goes on without a plugin that it cannot import, and
-then nothing is checked while a checkpoint is loaded."""
+"""Log line that the vLLM plugin writes once in each of vLLM's processes. Without it the plugin is not active: vLLM
+carries on without a plugin that it cannot import, and then nothing checks the checkpoint while it is loaded."""
 
 
 @dataclass(frozen=True)
-class Exit(Document):
-    """How an engine ended: by exit code or by signal, and what it said last."""
+class EngineExit(Document):
+    """How an engine ended: exit code or signal, and its last log lines."""
 
     code: int | None = None
     signal: str | None = None
@@ -29,15 +29,15 @@ class Exit(Document):
 
 @dataclass(frozen=True)
 class Incident(Document):
-    """What the launcher ended an engine for, to start it again with the safe set. One a pod, and it stays."""
+    """Why the launcher stopped an engine and started it again with the safe flags. At most one in the life of a pod."""
 
     kind: FaultKind
     signature: str = ""
-    """S1 to S4 of docs/topology.md."""
+    """Hang signature, S1 to S4 in docs/topology.md."""
     detail: str = ""
     at: str = ""
     row: str = ""
-    """The row of the flags table that was in force."""
+    """Row of the flags table that the engine's flags came from."""
     flags: tuple[str, ...] = ()
     evidence: dict[str, Any] = field(default_factory=dict)
 
@@ -47,7 +47,7 @@ class Incident(Document):
 
 @dataclass(frozen=True)
 class EngineRecord(Document):
-    """The phase of the engine process. It outlives restarts of the container."""
+    """The state of the engine's process. It survives restarts of the container."""
 
     FILE: ClassVar[str] = "engine.json"
     IS_VERSIONED: ClassVar[bool] = True
@@ -55,22 +55,22 @@ class EngineRecord(Document):
     READERS: ClassVar[tuple[str, ...]] = ("gate", "flash-drain")
 
     phase: str = "WaitingForFlags"
-    """WaitingForFlags, Starting (started, and not known to have ended) or Exited."""
+    """WaitingForFlags, Starting (started, not known to have ended) or Exited."""
     pid: int | None = None
     started_at: str | None = None
     starts: int = 0
     command: tuple[str, ...] = ()
-    exit: Exit | None = None
-    """How the last run ended that did end; it stays while the next one is starting. Not that of an incident."""
+    exit: EngineExit | None = None
+    """How the last completed run ended, except one that an incident ended. Kept while the next run starts."""
     incident: Incident | None = None
-    """It stays for the life of the pod."""
+    """Kept for the life of the pod."""
     rejection: str | None = None
-    """Why the checkpoint cannot be served, in sentences: vLLM was not even started.
+    """Why the checkpoint cannot be served. vLLM was not started.
 
-    It stays while the next start looks again, until that has found nothing.
+    Kept during the next start until that start's check of the checkpoint passes.
     """
     plugin: str | None = None
-    """What the vLLM plugin said of itself in this run; None while it has said nothing."""
+    """The plugin's log line (PLUGIN_LINE) in this run; None until it has been written."""
 
     @property
     def run(self) -> Run:
@@ -78,7 +78,7 @@ class EngineRecord(Document):
 
     @classmethod
     def read_or_new(cls, path: Path) -> "EngineRecord":
-        """The record on disk; an empty one where there is none, or none that makes sense."""
+        """Read the record, or return an empty one if the file is missing or invalid."""
         record = cls.read(path) or cls()
         try:
             datetime.fromisoformat(record.started_at or "2026-01-01")

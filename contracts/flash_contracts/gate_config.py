@@ -1,4 +1,4 @@
-"""What the gate must hold the engine to: `gate.json`, which the operator writes into a ConfigMap.
+"""`gate.json`: the gate's configuration, which the operator writes into a ConfigMap.
 
 The only module of this package that needs pydantic. The launcher does not import it.
 """
@@ -20,27 +20,27 @@ Bound = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, allow_inf_nan
 
 
 class BadConfigError(ValueError):
-    """gate.json cannot be read; the message names the file and the field."""
+    """gate.json is invalid. The message names the file and the field."""
 
 
-class _Document(BaseModel):
+class _ConfigModel(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
 
-class ExpectedSpeculation(_Document):
-    """Whether drafts are expected."""
+class ExpectedSpeculation(_ConfigModel):
+    """Whether the engine should draft, and how many tokens per step."""
 
     expected: bool = True
     tokens: int = 1
 
 
-class GoldenQuestion(_Document):
-    """The question that must be answered right."""
+class GoldenQuestion(_ConfigModel):
+    """The question that the engine must answer correctly."""
 
     kind: Literal["chat", "completion"] = "chat"
     prompt: str
     expect: str | None = None
-    """A regular expression that the answer must contain; without one it must be no nonsense."""
+    """Regular expression that must match in the answer. Without one, only a degenerate answer fails."""
     max_tokens: Annotated[int, Field(ge=1)] = 32
 
     @field_validator("expect")
@@ -53,47 +53,48 @@ class GoldenQuestion(_Document):
         return expect
 
 
-class DecodeTest(_Document):
-    """What is timed, and the floor in tokens per second of one stream."""
+class DecodeTest(_ConfigModel):
+    """What is timed, and the floor for a single stream in tokens per second."""
 
     min_tokens_per_second: Bound
     prompt: str
     tokens: Annotated[int, Field(ge=2)] = 128
     samples: Annotated[int, Field(ge=1)] = 3
-    """Most timed streams; fewer where the figures are clear earlier."""
+    """Most timed streams. The gate stops earlier once the result is clear."""
     streams: Annotated[int, Field(ge=1)] = 1
-    """Requests at once in a last round that nothing is timed in: faults of kernels show under load first."""
+    """Concurrent requests in a last, untimed round, because kernel faults show under load first."""
 
 
-class ServingWatch(_Document):
-    """How an engine is watched that has passed."""
+class ServingWatch(_ConfigModel):
+    """How an engine that has passed is monitored."""
 
     watch_seconds: Seconds = 5
     windows: Annotated[int, Field(ge=1)] = 3
-    """Bad looks in a row before anything is believed."""
+    """Bad windows in a row before the engine is measured again."""
     tolerance_percent: Annotated[int, Field(ge=0, lt=100)] | Annotated[float, Field(ge=0, lt=100)] = 10
-    """How far below the floor traffic may be: users' prompts draft worse than the gate's."""
+    """Percent by which traffic may decode below the floor, because users' prompts draft worse than the gate's."""
     stall_seconds: Seconds = 60
-    """An engine with requests that makes no step for so long hangs."""
+    """An engine with requests that makes no step for this long counts as hung."""
     on_degraded: Literal["Report", "Quarantine", "Restart"] = "Quarantine"
 
 
-class StartupBudget(_Document):
-    """How long a start may take by what has to be loaded."""
+class StartupBudget(_ConfigModel):
+    """How long a start may take, depending on the size of the checkpoint."""
 
     base_seconds: Seconds = 900
     seconds_per_gibibyte: Bound = 18
 
 
-class LearnedFloor(_Document):
-    """The floor of one pod, handed over by the operator: learned from what others of its class have done."""
+class LearnedFloor(_ConfigModel):
+    """A pod's floor, learned from comparable replicas. The operator passes it in an annotation of the pod."""
 
     min_tokens_per_second: Bound
-    told: str = ""
+    explanation: str = Field(default="", alias="told")
+    """How it was learned, for messages."""
 
 
-class GateConfig(_Document):
-    """The whole of gate.json. Floors may change while the pod runs; they re-judge and never re-measure."""
+class GateConfig(_ConfigModel):
+    """The whole of gate.json. A floor that changes while the pod runs re-judges the figures without measuring again."""
 
     WRITER: ClassVar[str] = "operator"
     READERS: ClassVar[tuple[str, ...]] = ("gate",)
@@ -101,29 +102,29 @@ class GateConfig(_Document):
     model: str
     speculation: ExpectedSpeculation = ExpectedSpeculation()
     plugin_required: bool = False
-    """Whether the engine must have said that its vLLM plugin is active."""
+    """Whether the engine's log must have shown that the vLLM plugin is active."""
     golden: GoldenQuestion
     decode: DecodeTest
     min_acceptance_percent: Bound = 40
     max_first_token_millis: Bound | None = None
     startup_timeout_seconds: Seconds = 3600
     startup_budget: StartupBudget | None = None
-    """Holds instead of `startup_timeout_seconds` once the checkpoint's size is known."""
+    """Replaces `startup_timeout_seconds` once the checkpoint's size is known."""
     request_timeout_seconds: Seconds = 120
     retry_seconds: Bound = 30
     floor_from: Literal["Fixed", "Learned"] = "Fixed"
     serving: ServingWatch = ServingWatch()
     learned: LearnedFloor | None = None
-    """Not in the file: it is the pod's own, and comes with its annotations."""
+    """Not in the file: each pod has its own, in its annotations."""
 
     @property
     def floor(self) -> float:
-        """Least decode speed of one stream; the fixed floor holds where a learned one would be lower."""
+        """Lowest decode speed of a single stream: the fixed floor, or the learned one where that is higher."""
         fixed = self.decode.min_tokens_per_second
         return max(fixed, self.learned.min_tokens_per_second) if self.learned else fixed
 
     def startup_seconds(self, checkpoint_bytes: int | None) -> float:
-        """Longest time from the engine's start to its health."""
+        """Longest time from the engine's start until it is healthy."""
         budget = self.startup_budget
         if budget is None or not checkpoint_bytes:
             return self.startup_timeout_seconds
@@ -134,12 +135,12 @@ class GateConfig(_Document):
         return "Learned" if self.floor > self.decode.min_tokens_per_second else "Fixed"
 
     def to_json(self) -> dict[str, Any]:
-        """The content of gate.json. What was left to its default is left out."""
+        """The content of gate.json, without the fields that were not set."""
         return {"version": VERSION, **self.model_dump(by_alias=True, exclude_unset=True, exclude={"learned"})}
 
     @classmethod
     def read(cls, path: Path) -> "GateConfig":
-        """Raises BadConfigError."""
+        """Read gate.json. Raises BadConfigError."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
@@ -150,19 +151,19 @@ class GateConfig(_Document):
             raise BadConfigError(f"{path}: {where}: {first['msg']}") from error
 
     def measures_like(self, other: "GateConfig") -> bool:
-        """A trial made under `other` still says what this configuration wants to know."""
+        """Whether a trial made under `other` is still valid under this configuration."""
         return self.asked == other.asked
 
     def as_launched(self, first: "GateConfig") -> "GateConfig":
-        """This configuration for an engine that was launched under `first`.
+        """This configuration, adapted to an engine that was launched under `first`.
 
-        The engine's name and its speculation are arguments of its process. When they change, new pods get them; the
-        old ones serve as they were launched, and must not all fail at once because the file changed under them.
+        The model name and speculation are arguments of the engine's process. When they change, only new pods use the
+        new ones; the old pods must not all fail at once because the file changed under them.
         """
         return self.model_copy(update={"model": first.model, "speculation": first.speculation})
 
     @property
     def asked(self) -> tuple[object, ...]:
-        """What reaches the engine; floors, the expected text and the number of samples do not."""
+        """What is sent to the engine, which excludes floors, the expected answer and the number of samples."""
         golden, decode = self.golden, self.decode
         return (self.model, golden.kind, golden.prompt, golden.max_tokens, decode.prompt, decode.tokens, decode.streams)

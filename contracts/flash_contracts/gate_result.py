@@ -1,7 +1,7 @@
-"""`GET :9400/result`: one verdict of the gate, with everything it rests on. The operator repeats it in status.
+"""`GET :9400/result`: the gate's verdict and everything it is based on. The operator copies it into status.
 
-The gate is the judge: it latches its verdict without the operator. So what reads this tolerates a gate that is newer,
-older, or not there.
+The gate decides and keeps its verdict without the operator. So a reader must tolerate a gate that is newer, older or
+missing.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from flash_contracts.engine_record import EngineRecord
 
 @dataclass(frozen=True)
 class DecodeFigures(Document):
-    """What the gate measured: rates in tokens per second, times in milliseconds, shares in percent."""
+    """The gate's measurements: rates in tokens per second, times in milliseconds, shares in percent."""
 
     decode_tokens_per_second: float
     acceptance_percent: float | None = None
@@ -34,7 +34,7 @@ class SampleReport(Document):
     decode_tokens_per_second: float
     first_token_millis: float
     blocks: tuple[float | None, ...] = ()
-    """Tokens per second of its parts; None for a part that took no time that can be told."""
+    """Tokens per second of each block; None for a block that took no measurable time."""
     cut: bool = False
     counted_tokens: int | None = None
     foreign_requests: int | None = None
@@ -44,7 +44,7 @@ class SampleReport(Document):
 
 @dataclass(frozen=True)
 class ConcurrentRoundReport(Document):
-    """The last round of a trial, with requests at once."""
+    """The last round of a trial, with concurrent requests."""
 
     streams: int
     tokens_per_second: float
@@ -53,7 +53,7 @@ class ConcurrentRoundReport(Document):
 
 @dataclass(frozen=True)
 class TrialReport(Document):
-    """What the figures rest on: a person must be able to judge again by hand."""
+    """The raw data behind the figures, complete enough for a person to judge it again."""
 
     golden_answers: tuple[str, ...] | None = None
     doubt: str | None = None
@@ -64,7 +64,7 @@ class TrialReport(Document):
 
 @dataclass(frozen=True)
 class WantedFigures(Document):
-    """What the gate held the engine to."""
+    """The floors that the gate compared the figures with."""
 
     decode_tokens_per_second: float | None = None
     floor_origin: Literal["Fixed", "Learned"] | None = None
@@ -74,17 +74,17 @@ class WantedFigures(Document):
 
 @dataclass(frozen=True)
 class DegradedReport(Document):
-    """A replica that passed, and fails while it serves."""
+    """A replica that passed and then degraded while serving."""
 
     since: str
-    """Names its wish to be taken out of service."""
+    """When it degraded. Also identifies the quarantine request."""
     message: str = ""
     measured: bool = False
 
 
 @dataclass(frozen=True)
 class ServingReport(Document):
-    """What became of a replica that passed."""
+    """State of a replica that passed and serves."""
 
     degraded: DegradedReport | None = None
     quarantined: bool = False
@@ -94,12 +94,12 @@ class ServingReport(Document):
     bad_windows: int = 0
     still_seconds: float = 0.0
     blind: str | None = None
-    """Why nothing is known of it: its counters cannot be read."""
+    """Why its counters cannot be read, so that its state is unknown."""
 
 
 @dataclass(frozen=True)
 class GateResult(Document):
-    """One verdict. `passed` is what the pod's readiness probe answers."""
+    """One verdict, with its evidence. `ready` is what the pod's readiness probe answers."""
 
     IS_VERSIONED: ClassVar[bool] = True
     WRITER: ClassVar[str] = "gate"
@@ -121,11 +121,11 @@ class GateResult(Document):
     engine: EngineRecord = field(default_factory=EngineRecord)
     delivery: DownloadRecord | None = None
     reached: bool = field(default=True, metadata={LOCAL: True})
-    """False where the gate did not answer, so that the verdict is the operator's own guess."""
+    """False if the gate did not answer and the operator assumed a verdict."""
 
     @classmethod
     def of(cls, raw: object) -> "GateResult":
-        """Read a `/result` document; one that cannot be read is a verdict too, and never an exception."""
+        """Read a `/result` document. An invalid one becomes an Inconclusive verdict, never an exception."""
         try:
             return cls.parse(raw)
         except BadDocumentError as error:

@@ -1,7 +1,6 @@
-"""What flags may depend on of a node, read from its labels.
+"""The facts about a node that flags may depend on, read from its labels.
 
-Only these facts are compared when a node changes: a kubelet touches its node every few seconds, and none of that
-concerns us.
+When a Node object changes, only these facts are compared, because the kubelet updates its Node every few seconds.
 """
 
 import re
@@ -25,13 +24,14 @@ T = TypeVar("T")
 UNKNOWN = "unknown"
 
 LINKS = ("nvlink", "pix", "pxb", "phb", "node", "sys", UNKNOWN)
-"""nvidia-smi's words for the worst pair of GPUs, closest first."""
+"""The worst link between two GPUs, in nvidia-smi's terms; closest first."""
 
 DRIVER_REFUSED = ("cns", "gns", "tns", "dr", "ns")
-"""The driver's own reasons why there is no peer-to-peer: chipset, GPU, topology, registry key, other."""
+"""The driver's reasons for refusing peer-to-peer: chipset, GPU, topology, registry key, other."""
 
 P2P_VERDICTS = ("verified", "granted", *DRIVER_REFUSED, "hang", "corrupt", UNKNOWN)
-"""`granted` is the driver's word alone; `verified`, `hang` and `corrupt` come from a probe that checked values."""
+"""`granted` means that the driver permits it, untested. `verified`, `hang` and `corrupt` come from a p2p test, which
+checks the transferred values, or from an engine's incident."""
 
 VOCABULARY = {
     "gpu-link": LINKS,
@@ -48,18 +48,18 @@ LANE_GIGABYTES_PER_SECOND = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.97, 5: 3.94, 6: 7.5
 """Usable rate of one PCIe lane by generation."""
 
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
-"""What the API server takes for the value of a label, but for an empty one, which says nothing."""
+"""Label values that the API server accepts, except the empty one."""
 
 DRIVER_LABELS = (DRIVER_LABEL, "nvidia.com/cuda.driver-version.full", "nvidia.com/cuda.driver.full")
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 
 TESTED = ("verified", "hang", "corrupt")
-"""Verdicts that something tested, and that hold for the driver and the cards that they were found with."""
+"""Verdicts of a test. They hold only for the driver and the cards that were tested."""
 
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """The facts of one node; `unknown` stands for a label that is missing, and for one that makes no sense."""
+    """The facts about one node. A missing or invalid label is `unknown`."""
 
     name: str
     link: str = UNKNOWN
@@ -68,29 +68,29 @@ class NodeFacts:
     acs: str = UNKNOWN
     pcie_gigabytes_per_second: float | None = None
     numa_nodes: tuple[int, ...] = ()
-    """Of each GPU that an engine gets here, in the driver's order; empty where that is not known."""
+    """NUMA node of each GPU that an engine gets here, in the driver's order; empty if unknown."""
     product: str | None = None
     driver: str | None = None
     tested_driver: str | None = None
     cards: str | None = None
-    """Which cards are where, as a hash."""
+    """Hash of which card is in which slot."""
     tested_cards: str | None = None
     gpus: int = 0
     variant_times: VariantTimes | None = None
-    """What the probe measured of each arm, while its verdict holds."""
+    """All-reduce times of each variant, from the p2p test's report."""
     managed: bool = True
-    """False where an administrator keeps the labels by hand."""
+    """False if an administrator maintains the labels manually."""
     schedulable: bool = True
     warnings: tuple[str, ...] = field(default=())
-    """Label values that were not understood, in words."""
+    """A message for each invalid label value."""
 
     @classmethod
     def from_node(cls, raw: Mapping[str, Any]) -> "NodeFacts":
-        """Read a raw Node. Never raises for what a label may contain."""
+        """Read a raw Node. Never raises, whatever its labels contain."""
         labels: dict[str, str] = raw["metadata"].get("labels") or {}
-        known, warnings = _vocabulary(labels)
-        speed = _formed(labels, "gpu-pcie", _pcie_speed, "gen5-x16", warnings)
-        numa_nodes = _formed(labels, "gpu-numa-nodes", _numa_nodes, "0-1", warnings)
+        known, warnings = _enumerated(labels)
+        speed = _parsed(labels, "gpu-pcie", _pcie_speed, "gen5-x16", warnings)
+        numa_nodes = _parsed(labels, "gpu-numa-nodes", _numa_nodes, "0-1", warnings)
         return cls(
             name=raw["metadata"]["name"],
             link=known["gpu-link"],
@@ -105,7 +105,7 @@ class NodeFacts:
             cards=labels.get(CARDS_LABEL),
             tested_cards=labels.get(P2P_CARDS_LABEL),
             gpus=_gpus(raw),
-            variant_times=_arm_times(raw),
+            variant_times=_variant_times(raw),
             managed=labels.get(LABELS_MANAGED_LABEL) != "false",
             schedulable=not raw.get("spec", {}).get("unschedulable", False),
             warnings=tuple(warnings),
@@ -113,7 +113,7 @@ class NodeFacts:
 
     @property
     def staleness(self) -> str | None:
-        """What has changed since the links were tested, so that their verdict proves nothing; None while it does."""
+        """What has changed since the p2p test, which invalidates its verdict; None if nothing has."""
         if self.driver and self.tested_driver and self.driver != self.tested_driver:
             return f"verified under driver {self.tested_driver}, the node has {self.driver}"
         if self.cards and self.tested_cards and self.cards != self.tested_cards:
@@ -121,29 +121,29 @@ class NodeFacts:
         return None
 
 
-def _vocabulary(labels: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+def _enumerated(labels: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     known, warnings = {}, []
     for name, values in VOCABULARY.items():
         value = labels.get(f"{LABEL_PREFIX}{name}", UNKNOWN)
         known[name] = value if value in values else UNKNOWN
         if value not in values:
-            warnings.append(f"{LABEL_PREFIX}{name}={value!r} is none of {', '.join(values)}")
+            warnings.append(f"{LABEL_PREFIX}{name}={value!r} is not one of {', '.join(values)}")
     return known, warnings
 
 
-def _arm_times(raw: Mapping[str, Any]) -> VariantTimes | None:
+def _variant_times(raw: Mapping[str, Any]) -> VariantTimes | None:
     text = (raw["metadata"].get("annotations") or {}).get(P2P_REPORT_ANNOTATION)
     return P2pReport.of_text(text).variant_times if text else None
 
 
-def _formed(
+def _parsed(
     labels: dict[str, str], name: str, read: Callable[[str], T | None], example: str, warnings: list[str]
 ) -> T | None:
-    """What a label says by its form; None where it is missing, unknown, or of another one, which is warned of."""
+    """Parse a label with `read`. None if it is missing, unknown or malformed; a malformed one adds a warning."""
     value = labels.get(f"{LABEL_PREFIX}{name}", UNKNOWN)
     found = read(value)
     if found is None and value != UNKNOWN:
-        warnings.append(f"{LABEL_PREFIX}{name}={value!r} is not of the form {example}")
+        warnings.append(f"{LABEL_PREFIX}{name}={value!r} does not have the form {example}")
     return found
 
 

@@ -1,6 +1,6 @@
-"""What the test of a node's links found: the termination message of its Job, and an annotation of the node.
+"""The report of the p2p test on a node: the termination message of its Job, also kept in an annotation of the node.
 
-Of one engine image, so that it may be older or newer than the operator that reads it.
+The test runs in the engine image, so its report may be older or newer than the operator that reads it.
 """
 
 from dataclasses import dataclass, field
@@ -11,15 +11,15 @@ from flash_contracts.document import KEY, BadDocumentError, Document
 Outcome: TypeAlias = Literal["healthy", "hang", "corrupt", "notPossible", "inconclusive"]
 
 DECODE_BYTES = (8192, 16384, 65536, 262144)
-"""Sizes that decoding all-reduces: one to 32 tokens of 4096 hidden values in bf16."""
+"""Sizes of all-reduces during decoding: 1 to 32 tokens of 4096 hidden values in bf16."""
 
 ANNOTATION_LIMIT = 4096
-"""A kubelet cuts a termination message there; a node needs no more."""
+"""The kubelet truncates termination messages at this size; the node's annotation needs no more."""
 
 
 @dataclass(frozen=True)
 class VariantTimes:
-    """Microseconds of one all-reduce, summed over `DECODE_BYTES`; None for an arm that was not measured at all."""
+    """Microseconds of one all-reduce, summed over `DECODE_BYTES`. None for a variant that was not measured."""
 
     peer: float | None
     nccl: float | None
@@ -28,10 +28,10 @@ class VariantTimes:
 
 @dataclass(frozen=True)
 class VariantReport(Document):
-    """One way to all-reduce.
+    """The result of one all-reduce variant.
 
-    `ncclP2pOff`, `nccl` as it is, `ncclP2p` (at every level: what NCCL does by itself depends on the CPU's vendor), and
-    `peer` (writes and polls, as custom all-reduce does).
+    The variants are `ncclP2pOff`, `nccl` (defaults), `ncclP2p` (peer-to-peer at every level, because NCCL's default
+    depends on the CPU vendor) and `peer` (writes to the peer and polls, as custom all-reduce does).
     """
 
     OMITS_DEFAULTS: ClassVar[bool] = True
@@ -41,13 +41,13 @@ class VariantReport(Document):
     """An `Outcome`."""
     detail: str = ""
     kernel: str = ""
-    """Of the peer arm: whose kernel ran. Times of another kernel than vLLM's say nothing about vLLM's."""
+    """Whose kernel the `peer` variant ran. Times of another kernel do not apply to vLLM's."""
     micros: dict[int, float] = field(default_factory=dict)
-    """Microseconds of one all-reduce, by its bytes."""
+    """Microseconds of one all-reduce, by its size in bytes."""
 
     @property
     def decode_micros(self) -> float | None:
-        """None where a size is missing: sums over different sizes cannot be compared."""
+        """Sum over `DECODE_BYTES`. None if a size is missing, because sums over different sizes cannot be compared."""
         if self.outcome != "healthy" or not set(DECODE_BYTES) <= set(self.micros):
             return None
         return round(sum(self.micros[size] for size in DECODE_BYTES), 1)
@@ -55,30 +55,30 @@ class VariantReport(Document):
 
 @dataclass(frozen=True)
 class P2pReport(Document):
-    """One run of the test."""
+    """One run of the p2p test."""
 
     IS_VERSIONED: ClassVar[bool] = True
-    WRITER: ClassVar[str] = "flash-probe"
+    WRITER: ClassVar[str] = "flash-p2p-test"
     READERS: ClassVar[tuple[str, ...]] = ("operator",)
 
     verdict: Outcome
     reason: str = ""
     schema: str = ""
-    """Names the test itself: another one may find something else."""
+    """Version of the test itself: another version may find something else."""
     driver: str | None = None
     nccl: str | None = None
     gpus: tuple[str, ...] = ()
-    """The UUIDs of the GPUs that were tested, in the order of the ranks."""
+    """UUIDs of the tested GPUs, in the order of the ranks."""
     variants: tuple[VariantReport, ...] = field(default=(), metadata={KEY: "arms"})
 
     @classmethod
     def of_text(cls, text: str) -> "P2pReport":
-        """Read a report; anything else is an inconclusive one, with what was there instead."""
+        """Read a report. Invalid text becomes an inconclusive report that quotes it."""
         try:
             return cls.parse_text(text)
         except BadDocumentError:
             found = " ".join(text.split())[:200]
-            return cls("inconclusive", f"the probe left no report; its last words: {found or 'none'}")
+            return cls("inconclusive", f"the p2p test left no report; its output: {found or 'none'}")
 
     @property
     def variant_times(self) -> VariantTimes:
@@ -86,7 +86,7 @@ class P2pReport(Document):
         peer = next((variant for variant in self.variants if variant.variant == "peer"), None)
         return VariantTimes(
             peer=peer.decode_micros if peer and peer.kernel == "vllm" else None,
-            # The table sets the level where peer-to-peer is on, so that is the arm that an engine will use.
+            # The flags table sets P2P_LEVEL where peer-to-peer is on, so an engine behaves like this variant.
             nccl=times.get("ncclP2p", times.get("nccl")),
             nccl_p2p_off=times.get("ncclP2pOff"),
         )

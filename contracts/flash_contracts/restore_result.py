@@ -1,6 +1,6 @@
-"""The last words of the Job that restores an MTP head: one line of JSON, its container's termination message.
+"""The result of the Job that restores an MTP head: one line of JSON, its container's termination message.
 
-`mtp-quantise restore` writes it, and the operator keeps it in `status.model`. Either may be of another release.
+`mtp-quantise restore` writes it, and the operator keeps it in `status.model`. The two may be of different releases.
 """
 
 from dataclasses import dataclass, field, replace
@@ -9,20 +9,20 @@ from typing import ClassVar, Literal, TypeAlias
 from flash_contracts.document import FORMER_KEY, BadDocumentError, Document
 
 MESSAGE_LIMIT = 3000
-"""A kubelet cuts a termination message at 4096 bytes, and JSON that is cut says nothing."""
+"""Longest message, in characters. The kubelet truncates termination messages at 4096 bytes, which breaks the JSON."""
 
 State: TypeAlias = Literal["Restored", "NotNeeded", "AlreadyRestored", "Failed"]
 
 
 @dataclass(frozen=True)
 class RestoreFigures(Document):
-    """Of the matrices that were quantised."""
+    """Figures for the quantised matrices."""
 
     gptq: int
     rtn: int
     seconds: float
     worst_error: float | None = field(default=None, metadata={FORMER_KEY: "worst_error"})
-    """Relative, of the output, on held-out tokens; None where no capture was given."""
+    """Worst relative error of a matrix's output on held-out tokens; None without a capture."""
     device: str = ""
 
     def __str__(self) -> str:
@@ -43,19 +43,19 @@ class RestoreResult(Document):
 
     state: State
     message: str = ""
-    """A sentence for people."""
+    """One sentence for people."""
     path: str = ""
     figures: RestoreFigures | None = None
 
     def to_termination_message(self) -> str:
-        """One line, short enough for a kubelet."""
+        """One line, short enough not to be truncated by the kubelet."""
         return replace(self, message=self.message[:MESSAGE_LIMIT]).to_text()
 
     @classmethod
     def of_text(cls, text: str) -> "RestoreResult":
-        """Read a termination message; anything that is no result is a failure, with what was there instead."""
+        """Read a termination message. Invalid text becomes a failure that quotes it."""
         try:
             return cls.parse_text(text)
         except BadDocumentError:
             found = " ".join(text.split())[-500:]
-            return cls("Failed", f"the Job left no result; its last words: {found or 'none'}")
+            return cls("Failed", f"the Job left no result; its output: {found or 'none'}")

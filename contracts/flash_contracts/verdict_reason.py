@@ -1,10 +1,10 @@
-"""The reasons of a verdict on one replica: the gate gives them, and the operator acts on them."""
+"""Reasons of the gate's verdict on a replica. The operator acts on them and copies them into status."""
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """One cause each, for one remedy."""
+    """Why a replica passed or not. Each reason has one cause and one remedy."""
 
     PASSED = "Passed"
     ENGINE_STARTING = "EngineStarting"
@@ -25,23 +25,23 @@ class Reason(StrEnum):
 
     @property
     def is_pending(self) -> bool:
-        """Nothing was found out yet: the gate looks again by itself."""
+        """There is no result yet. The gate tries again on its own."""
         return self in _PENDING
 
     @property
     def is_failure(self) -> bool:
-        """The replica does not do what it should."""
+        """The replica failed."""
         return self is not Reason.PASSED and not self.is_pending
 
     @property
     def is_lasting(self) -> bool:
-        """Another look at the same engine does not change it."""
+        """Measuring the same run of the engine again will not change it."""
         return self in _LASTING
 
     @property
-    def is_of_a_start(self) -> bool:
-        """The next start may change it: an engine may do better, and a hub that was away may be back."""
-        return self in _OF_A_START
+    def may_clear_on_restart(self) -> bool:
+        """The next start may succeed: a crash may not recur, and a hub may be reachable again."""
+        return self in _MAY_CLEAR_ON_RESTART
 
 
 _PENDING = frozenset({Reason.ENGINE_STARTING, Reason.INCONCLUSIVE})
@@ -58,41 +58,39 @@ _LASTING = frozenset(
         Reason.FIRST_TOKEN_TOO_SLOW,
     }
 )
-_OF_A_START = frozenset({Reason.ENGINE_EXITED, Reason.MODEL_UNAVAILABLE, Reason.MODEL_REJECTED})
+_MAY_CLEAR_ON_RESTART = frozenset({Reason.ENGINE_EXITED, Reason.MODEL_UNAVAILABLE, Reason.MODEL_REJECTED})
 
 
 def verdict_reason(text: str) -> Reason | None:
-    """None for the scheduler's and the kubelet's own reasons, which status repeats beside these."""
+    """The reason as an enum. None for the scheduler's and the kubelet's own reasons, which status contains as well."""
     return Reason(text) if text in Reason.__members__.values() else None
 
 
 def is_failure(text: str) -> bool:
-    """Of any reason that status may have. Those of the scheduler and the kubelet are failures."""
+    """Whether a reason in status is a failure. The scheduler's and the kubelet's own reasons all are."""
     known = verdict_reason(text)
     return known is None or known.is_failure
 
 
 MEANINGS: dict[str, str] = {
-    Reason.PASSED: "The replica decodes as fast as it must, and answers right.",
-    Reason.ENGINE_STARTING: "The model is being fetched, or the engine waits for its flags, "
-    "loads, or is being measured.",
-    Reason.MODEL_UNAVAILABLE: "The model could not be fetched: the message says what refused it, and what to do.",
-    Reason.MODEL_REJECTED: "The checkpoint cannot be served as asked, by its headers: the "
-    "message names tensors and remedy.",
-    Reason.PLUGIN_ABSENT: "The engine serves without the vLLM plugin that checks what is "
-    "loaded: use an image that has it.",
-    Reason.ENGINE_EXITED: "The engine ended; the message has its own last words.",
-    Reason.OUT_OF_MEMORY: "The engine ended for want of memory: lower engine.memoryPercent, "
-    "contextTokens or maxSequences.",
-    Reason.STARTUP_HANG: "The engine did not become healthy within readiness.startupTimeoutSeconds, or calls itself "
-    "healthy and gives no token; often the GPUs' link.",
-    Reason.WRONG_OUTPUT: "The golden answer is wrong: wrong data over the GPUs' link, or a broken checkpoint.",
-    Reason.SPECULATION_ABSENT: "Drafts are wanted and the engine makes none: the checkpoint has no MTP head.",
-    Reason.DRAFT_DEAD: "Drafts are made and none is accepted: the MTP head's weights are missing, misnamed or zero.",
-    Reason.ACCEPTANCE_TOO_LOW: "Fewer drafts are accepted than readiness.minAcceptancePercent.",
-    Reason.TOO_SLOW: "It decodes slower than readiness.minDecodeTokensPerSecond.",
-    Reason.FIRST_TOKEN_TOO_SLOW: "The first token comes later than readiness.maxFirstTokenMillis.",
-    Reason.DEGRADED: "It passed, and is slow, has a dead draft or hangs while it serves (readiness.serving).",
-    Reason.INCONCLUSIVE: "Something disturbed the measurement; it is repeated.",
+    Reason.PASSED: "The replica answers correctly and decodes fast enough.",
+    Reason.ENGINE_STARTING: "The model is being downloaded, or the engine waits for its flags, loads or is measured.",
+    Reason.MODEL_UNAVAILABLE: "The model could not be downloaded. The message has the hub's or registry's answer and "
+    "the remedy.",
+    Reason.MODEL_REJECTED: "The checkpoint's headers show that it cannot be served as requested, so vLLM was not "
+    "started. The message names the tensors and the remedy.",
+    Reason.PLUGIN_ABSENT: "The engine runs without the vLLM plugin that checks what is loaded: use an image with it.",
+    Reason.ENGINE_EXITED: "The engine exited. The message has the decisive line of its log.",
+    Reason.OUT_OF_MEMORY: "The engine ran out of memory: lower engine.memoryPercent, contextTokens or maxSequences.",
+    Reason.STARTUP_HANG: "The engine did not become healthy within readiness.startupTimeoutSeconds, or is healthy but "
+    "produces no token. The GPUs' link is often the cause.",
+    Reason.WRONG_OUTPUT: "The golden answer is wrong: the GPUs' link corrupts data, or the checkpoint is broken.",
+    Reason.SPECULATION_ABSENT: "Speculation is enabled but the engine drafts nothing: the checkpoint has no MTP head.",
+    Reason.DRAFT_DEAD: "Tokens are drafted but none is accepted: the MTP head's weights are missing, misnamed or zero.",
+    Reason.ACCEPTANCE_TOO_LOW: "The share of accepted draft tokens is below readiness.minAcceptancePercent.",
+    Reason.TOO_SLOW: "The replica decodes slower than its floor: readiness.minDecodeTokensPerSecond, or a learned one.",
+    Reason.FIRST_TOKEN_TOO_SLOW: "The time to the first token exceeds readiness.maxFirstTokenMillis.",
+    Reason.DEGRADED: "The replica passed, but is slow, has a dead draft or hangs while it serves (readiness.serving).",
+    Reason.INCONCLUSIVE: "The measurement was disturbed and will be repeated.",
 }
-"""Each reason with what it means, for the reference."""
+"""What each reason means, for the reference."""

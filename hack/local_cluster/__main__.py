@@ -91,7 +91,7 @@ def _ask(cluster: LocalCluster, options: argparse.Namespace) -> int:
 def _free(cluster: LocalCluster, *, patience: float) -> None:
     """Two test runs on one machine go one after the other. A cluster that is kept is not waited for: nobody ends it."""
     deadline = time.monotonic() + patience
-    told = False
+    message = False
     while True:
         try:
             return cluster.free()
@@ -99,9 +99,9 @@ def _free(cluster: LocalCluster, *, patience: float) -> None:
             holder = machine.holder()
             if time.monotonic() > deadline or (holder and holder.kept):
                 raise
-            if not told:
+            if not message:
                 print(f"waiting for at most {patience:.0f} s: {error}", file=sys.stderr, flush=True)
-                told = True
+                message = True
         time.sleep(1)
 
 

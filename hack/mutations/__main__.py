@@ -123,11 +123,11 @@ async def _prove(breaks: Sequence[Break], root: Path, folder: Path, options: arg
     began = time.monotonic()
     trees = [await make_tree(root, folder / f"tree{number}", options.commit) for number in range(options.jobs)]
     tried = [one.with_tests_of(trees[0].folder) for one in breaks]
-    survivors = [told for one in tried if (told := _not_yet(one, trees[0].folder))]
+    survivors = [message for one in tried if (message := _not_yet(one, trees[0].folder))]
     tried = [one for one in tried if not _not_yet(one, trees[0].folder)]
     await _require_green(trees[0], tried, options.marks)
     print(f"{len(tried)} to try; set up, and all their tests pass, after {time.monotonic() - began:.0f} s\n")
-    survivors += [told for result in await _try_all(tried, trees, options.marks) if (told := result.survived)]
+    survivors += [message for result in await _try_all(tried, trees, options.marks) if (message := result.survived)]
     caught = f"{len(breaks) - len(survivors)} of {len(breaks)} breaks were caught"
     print(f"\n{caught}, in {time.monotonic() - began:.0f} s")
     print(*survivors, sep="\n", end="\n" if survivors else "", file=sys.stderr)

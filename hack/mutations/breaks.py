@@ -72,21 +72,21 @@ def chosen(breaks: Iterable[Break], names: Sequence[str]) -> tuple[Break, ...]:
 
 def out_of_date(breaks: Iterable[Break], root: Path) -> list[str]:
     """A sentence for each break that does not fit the files below `root`."""
-    told = []
+    message = []
     for one in breaks:
-        told += [
+        message += [
             f"{one.id}: the list is out of date: there is no test {test}"
             for test in one.tests
             if not _is_there(test, root)
         ]
         try:
             if one.applied((root / one.file).read_text()) == (root / one.file).read_text():
-                told.append(f"{one.id}: it changes nothing")
+                message.append(f"{one.id}: it changes nothing")
         except OSError as error:
-            told.append(f"{one.id}: the list is out of date: {one.file}: {error.strerror}")
+            message.append(f"{one.id}: the list is out of date: {one.file}: {error.strerror}")
         except ListError as error:
-            told.append(str(error))
-    return told
+            message.append(str(error))
+    return message
 
 
 def _is_there(test: str, root: Path) -> bool:
@@ -101,8 +101,8 @@ def _read(file: Path) -> list[Break]:
     except tomllib.TOMLDecodeError as error:
         raise ListError(f"{file.name}: {error}") from error
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ListError(f"{file.name}: break {error.errors()[0]['input']!r}: {told}") from error
+        message = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ListError(f"{file.name}: break {error.errors()[0]['input']!r}: {message}") from error
     if raw:
         raise ListError(f"{file.name}: only [[break]] is known, and there is {', '.join(raw)}")
     return breaks

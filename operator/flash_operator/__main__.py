@@ -1,7 +1,7 @@
-"""The composition root: settings, cluster, health, lease, and kopf while leading.
+"""Starts the operator: settings, API client, health, leader election, and kopf while leading.
 
-Exit codes: 0 asked to stop; 1 something ended that must not (the Deployment starts a new pod); 2 bad settings, or
-the CRD is not installed.
+Exit codes: 0 stopped by a signal; 1 a part ended unexpectedly (the Deployment restarts the pod); 2 bad settings, or the
+CRD is not installed.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from flash_operator.runtime.metrics import Metrics
 from flash_operator.runtime.node_reconciler import NodeReconciler
 from flash_operator.runtime.observer import Observer
 from flash_operator.runtime.reconciler import Reconciler
-from flash_operator.runtime.settings import Settings
+from flash_operator.runtime.settings import OperatorSettings
 from flash_operator.runtime.watches import Watches, kopf_settings
 from flash_operator.runtime.workers import Workers
 from flash_operator.runtime.workqueue import WorkQueue
@@ -40,9 +40,9 @@ class CrdMissingError(RuntimeError):
 
 
 class Operator:
-    """The parts of one process, put together."""
+    """One operator process."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, session: aiohttp.ClientSession) -> None:
+    def __init__(self, settings: OperatorSettings, cluster: Cluster, session: aiohttp.ClientSession) -> None:
         self.settings = settings
         self.cluster = cluster
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -51,16 +51,16 @@ class Operator:
         self.lease = LeaderLease(cluster, settings.lease_namespace, settings.identity)
         observer = Observer(cluster, Gates(session), settings.plan)
         reconciler = Reconciler(cluster, observer, settings.identity)
-        nodes = NodeReconciler(cluster, settings.probe, settings.identity)
+        nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity)
         self.workers = Workers(self.queue, reconciler, nodes, cluster, self.metrics, settings.namespace)
         self.watches = Watches(self.queue)
-        self.watches.on_life(self._start_workers, self.workers.stop)
+        self.watches.on_lifecycle(self._start_workers, self.workers.stop)
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Stand by, lead, and leave. Crash-only: whatever of lease and kopf ends first ends the process."""
+        """Waits for the lease, leads, and releases it. The process ends when either the lease or kopf ends."""
         await self.health.start(self.settings.health_port)
         try:
-            if not await _first(self._crd_is_there(), stop):
+            if not await _first(self._wait_for_crd(), stop):
                 return OK
             if not await _first(self.lease.acquire(), stop):
                 return OK
@@ -100,8 +100,8 @@ class Operator:
     def _start_workers(self) -> None:
         self.workers.start(self.settings.workers, self.settings.resync_seconds)
 
-    async def _crd_is_there(self) -> None:
-        """Wait for the CRD: helm makes it in the same moment as this pod, and kopf would wait without a word.
+    async def _wait_for_crd(self) -> None:
+        """Waits for the CRD, which helm creates together with this pod; kopf would wait silently.
 
         Raises CrdMissingError after a minute.
         """
@@ -123,7 +123,7 @@ class Operator:
 
 
 async def _first(work: object, stop: asyncio.Event) -> bool:
-    """True where the work came to its end before the process was asked to stop."""
+    """Returns True if the work finished before `stop` was set."""
     task = asyncio.ensure_future(work)  # type: ignore[call-overload] # any awaitable
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -136,7 +136,7 @@ async def _first(work: object, stop: asyncio.Event) -> bool:
     return True
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: OperatorSettings) -> int:
     """Run until SIGTERM. Returns the exit code."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -155,7 +155,7 @@ async def serve(settings: Settings) -> int:
 
 def main() -> int:
     """Entry point."""
-    settings = Settings.parse(sys.argv[1:])
+    settings = OperatorSettings.parse(sys.argv[1:])
     logs.configure(settings.log_format)
     return asyncio.run(serve(settings))
 

@@ -1,4 +1,4 @@
-"""The labeller's rounds on a real API server: its patches, its events, and others who write on the same node."""
+"""The labeller's loop on a real API server: its patches, its events, and other writers of the same node."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ from fake_node.readings import read_machine
 from flash_node.assessment import assess
 from flash_node.dump import NodeDump
 from flash_node.labeller.cluster import ConflictError, NodeClient
-from flash_node.labeller.loop import Rounds
+from flash_node.labeller.loop import LabelLoop
 
 pytestmark = pytest.mark.apiserver
 
@@ -24,11 +24,11 @@ THEIRS = {
     "nvidia.com/gpu.product": "NVIDIA-RTX-PRO-6000-Blackwell-Workstation-Edition",
     "feature.node.kubernetes.io/cpu-model.vendor_id": "AMD",
 }
-LABELLERS, LOOKS = 4, 5
+LABELLERS, ROUNDS = 4, 5
 
 
 class Site:
-    """A node as GPU Feature Discovery and Node Feature Discovery leave it."""
+    """A node with the labels of GPU Feature Discovery and Node Feature Discovery."""
 
     def __init__(self, server: ControlPlane) -> None:
         self._server = server
@@ -40,7 +40,7 @@ class Site:
         self._server.kubectl("create", "-f", "-", stdin=json.dumps(node))
 
     def client(self) -> NodeClient:
-        # Where KUBECONFIG points the client asks only once, when it is imported.
+        # The client reads KUBECONFIG only once, when it is imported.
         api = config.new_client_from_config(str(self._server.kubeconfig))  # type: ignore[no-untyped-call]
         return NodeClient(self.name, api)
 
@@ -79,45 +79,45 @@ def always(dump: NodeDump) -> Callable[[], NodeDump]:
     return lambda: dump
 
 
-def test_labels_come_beside_those_of_others_and_a_second_round_writes_nothing(site: Site, pair: NodeDump) -> None:
-    rounds = Rounds(site.client(), always(pair))
-    assert rounds.look() is True
+def test_labels_are_added_to_those_of_others_and_a_second_round_writes_nothing(site: Site, pair: NodeDump) -> None:
+    loop = LabelLoop(site.client(), always(pair))
+    assert loop.run_once() is True
     assert site.labels == assess(pair).labels
     assert THEIRS.items() <= site.metadata["labels"].items()
     version = site.metadata["resourceVersion"]
-    assert rounds.look() is True
+    assert loop.run_once() is True
     assert site.metadata["resourceVersion"] == version
 
 
-def test_labellers_at_once_end_with_the_labels_of_any_of_them(site: Site, pair: NodeDump) -> None:
+def test_concurrent_labellers_end_with_the_same_labels(site: Site, pair: NodeDump) -> None:
     begin = threading.Barrier(LABELLERS)
 
     def label() -> None:
-        rounds = Rounds(site.client(), always(pair))
+        loop = LabelLoop(site.client(), always(pair))
         begin.wait()
-        for _ in range(LOOKS):
+        for _ in range(ROUNDS):
             # What another labeller with another reading may have left.
             site.kubectl("label", "node", site.name, f"{P}gpu-link=sys", "--overwrite")
-            rounds.look()
+            loop.run_once()
 
     labellers = [threading.Thread(target=label) for _ in range(LABELLERS)]
     for labeller in labellers:
         labeller.start()
     for labeller in labellers:
         labeller.join()
-    assert Rounds(site.client(), always(pair)).look() is True
+    assert LabelLoop(site.client(), always(pair)).run_once() is True
     assert site.labels == assess(pair).labels
 
 
-def test_a_verdict_that_comes_between_a_labellers_look_and_its_patch_is_kept(site: Site, pair: NodeDump) -> None:
-    tested = {"gpu-p2p": "hang", "gpu-p2p-driver": str(pair.driver), "gpu-p2p-probe": "engine"}
+def test_a_verdict_written_between_a_labellers_read_and_its_patch_is_kept(site: Site, pair: NodeDump) -> None:
+    tested = {"gpu-p2p": "hang", "gpu-p2p-driver": str(pair.driver), "gpu-p2p-tested-by": "engine"}
 
     class Overtaken:
-        """The labeller's client, and an operator that is faster once."""
+        """The labeller's client, with an operator that writes first once."""
 
         def __init__(self) -> None:
             self._client = site.client()
-            self.read, self.tell = self._client.read, self._client.tell
+            self.read, self.emit_event = self._client.read, self._client.emit_event
             self.conflicts = 0
 
         def patch(self, body: dict[str, Any]) -> None:
@@ -131,31 +131,31 @@ def test_a_verdict_that_comes_between_a_labellers_look_and_its_patch_is_kept(sit
                 raise
 
     client = Overtaken()
-    assert Rounds(client, always(pair)).look() is True
+    assert LabelLoop(client, always(pair)).run_once() is True
     assert client.conflicts == 1
     assert site.labels == {**assess(pair).labels, **tested}
 
 
-def test_a_driver_version_that_no_label_may_hold_is_told_and_refused_by_nobody(site: Site, pair: NodeDump) -> None:
+def test_a_driver_version_that_is_not_a_label_value_gives_a_warning(site: Site, pair: NodeDump) -> None:
     version = "9" * 64
-    rounds = Rounds(site.client(), always(pair.model_copy(update={"driver": version})))
-    assert rounds.look() is True
+    loop = LabelLoop(site.client(), always(pair.model_copy(update={"driver": version})))
+    assert loop.run_once() is True
     assert site.labels["gpu-driver"] == "unknown"
-    assert site.notes == [f"driver version '{version}' is no label value"]
+    assert site.notes == [f"driver version '{version}' is not a valid label value"]
 
 
-def test_a_fault_is_one_event_however_many_labellers_tell_of_it(site: Site, tmp_path: Path) -> None:
+def test_a_fault_reported_by_several_labellers_is_one_event(site: Site, tmp_path: Path) -> None:
     lost = read_machine("card-off-the-bus", tmp_path)
     for _ in range(2):
-        assert Rounds(site.client(), always(lost), again_seconds=0.0).look() is True
+        assert LabelLoop(site.client(), always(lost), retry_seconds=0.0).run_once() is True
     assert site.notes == ["GPU 1: GPU is lost"]
     assert (site.labels["gpu-link"], site.labels["gpu-p2p"]) == ("unknown", "unknown")
 
 
-def test_a_node_that_goes_is_waited_for_and_labelled_when_it_comes_back(site: Site, pair: NodeDump) -> None:
-    rounds = Rounds(site.client(), always(pair))
+def test_a_node_that_is_deleted_and_created_again_is_labelled(site: Site, pair: NodeDump) -> None:
+    loop = LabelLoop(site.client(), always(pair))
     site.kubectl("delete", "node", site.name)
-    assert rounds.look() is False
+    assert loop.run_once() is False
     site.make()
-    assert rounds.look() is True
+    assert loop.run_once() is True
     assert site.labels == assess(pair).labels

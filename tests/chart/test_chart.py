@@ -10,7 +10,7 @@ import yaml
 from flash_contracts.names import GROUP, PLURAL
 from flash_operator.runtime.cluster import RESOURCES
 from flash_operator.runtime.observer import CHILD_KINDS
-from flash_operator.runtime.settings import DEFAULT_QUANTISER_IMAGE, Settings
+from flash_operator.runtime.settings import DEFAULT_QUANTISER_IMAGE, OperatorSettings
 from local_cluster.binaries import binary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +57,7 @@ def test_the_crd_can_be_left_to_others() -> None:
 
 
 BAD_VALUES = {
+    "the former name of a value": ("probe.enabled=false", "the value probe was renamed to p2pTest"),
     "an unknown value": ("replica=2", "replica"),
     "an unknown value inside": ("image.name=x", "name"),
     "no replicas": ("replicas=0", "replicas"),
@@ -161,21 +162,21 @@ def test_no_selector_finds_the_pods_of_the_other() -> None:
 
 def test_tests_of_links_give_way_to_every_pod_without_a_priority() -> None:
     documents = render()
-    priority = only(documents, "PriorityClass", "flash-probe")
+    priority = only(documents, "PriorityClass", "flash-p2p-test")
     assert priority["value"] < 0
     assert priority["preemptionPolicy"] == "Never"
-    assert operator_settings(documents).probe_priority_class == "flash-probe"
+    assert operator_settings(documents).p2p_test_priority_class == "flash-p2p-test"
 
 
 def test_tests_of_links_can_be_switched_off() -> None:
-    documents = render("probe.enabled=false")
-    assert operator_settings(documents).probe is None
+    documents = render("p2pTest.enabled=false")
+    assert operator_settings(documents).p2p_test is None
     assert not any(document["kind"] == "PriorityClass" for document in documents)
 
 
-def operator_settings(documents: list[dict[str, Any]]) -> Settings:
+def operator_settings(documents: list[dict[str, Any]]) -> OperatorSettings:
     (container,) = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
-    return Settings.parse(container["args"])
+    return OperatorSettings.parse(container["args"])
 
 
 def test_people_get_roles_by_aggregation() -> None:

@@ -1,11 +1,11 @@
-"""Each spoilt checkpoint, by its headers alone: the finding that it was made for, and nothing else first."""
+"""Inspects each broken checkpoint: the expected finding comes first."""
 
 from pathlib import Path
 
 import pytest
 
-from broken_checkpoints import SPOILT, Spoilt, page_rows
-from fake_checkpoint import KINDS, Lookalike
+from broken_checkpoints import BROKEN_CHECKPOINTS, BrokenCheckpoint, page_rows
+from fake_checkpoint import KINDS, FakeCheckpoint
 from flash_engine.checkpoint.finding import CODES
 from flash_engine.checkpoint.inspection import Inspection, Speculation, inspect
 from flash_engine.checkpoint.source import open_files
@@ -26,8 +26,8 @@ def look(folder: Path, speculation: Speculation = "mtp", *, any_model: bool = Fa
     return inspect(lambda: open_files(str(folder)), speculation=speculation, any_model=any_model)
 
 
-@pytest.mark.parametrize("row", SPOILT, ids=lambda row: row.name)
-def test_it_is_found_for_what_it_is(tmp_path: Path, row: Spoilt) -> None:
+@pytest.mark.parametrize("row", BROKEN_CHECKPOINTS, ids=lambda row: row.name)
+def test_the_expected_finding_comes_first(tmp_path: Path, row: BrokenCheckpoint) -> None:
     found = look(row.save(tmp_path))
 
     if row.code is None:
@@ -39,26 +39,26 @@ def test_it_is_found_for_what_it_is(tmp_path: Path, row: Spoilt) -> None:
     assert bool(found.refusals) == (not row.served)
 
 
-@pytest.mark.parametrize("row", [row for row in SPOILT if row.code], ids=lambda row: row.name)
-def test_a_finding_says_what_is_wrong_and_what_to_do_and_what_vllm_would_do(tmp_path: Path, row: Spoilt) -> None:
+@pytest.mark.parametrize("row", [row for row in BROKEN_CHECKPOINTS if row.code], ids=lambda row: row.name)
+def test_every_finding_has_a_message_a_remedy_and_the_effect_on_vllm(tmp_path: Path, row: BrokenCheckpoint) -> None:
     for finding in look(row.save(tmp_path)).findings:
         assert finding.code in CODES
         assert finding.remedy
         assert finding.without_plugin
-        assert "Error" not in finding.sentence, "a sentence, and no exception's name"
+        assert "Error" not in finding.sentence, "plain text without the name of an exception"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_layout_is_known_by_its_headers(tmp_path: Path, kind: str) -> None:
-    found = look(Lookalike.make(kind).save(tmp_path), "off")
+def test_each_layout_is_detected(tmp_path: Path, kind: str) -> None:
+    found = look(FakeCheckpoint.make(kind).save(tmp_path), "off")
 
     assert found.layout is not None
     assert found.layout.name == LAYOUTS[kind]
     assert not found.refusals
 
 
-def test_the_drafter_may_be_broken_where_none_is_wanted(tmp_path: Path) -> None:
-    made = Lookalike.make("seed")
+def test_a_broken_drafter_is_accepted_without_speculation(tmp_path: Path) -> None:
+    made = FakeCheckpoint.make("seed")
     made.drop("mtp.0.e_proj")
     folder = made.save(tmp_path)
 
@@ -66,8 +66,8 @@ def test_the_drafter_may_be_broken_where_none_is_wanted(tmp_path: Path) -> None:
     assert [finding.severity for finding in look(folder, "mtp").findings] == ["refused"]
 
 
-def test_the_layout_of_a_checkpoint_of_which_much_is_missing_is_still_known(tmp_path: Path) -> None:
-    made = Lookalike.make("seed")
+def test_the_layout_is_detected_even_if_many_tensors_are_missing(tmp_path: Path) -> None:
+    made = FakeCheckpoint.make("seed")
     made.drop("experts.0.", "experts.1.")
     found = look(made.save(tmp_path))
 
@@ -76,8 +76,8 @@ def test_the_layout_of_a_checkpoint_of_which_much_is_missing_is_still_known(tmp_
     assert len(found.refusals[0].tensors) == 2 * 9 * 3
 
 
-def test_an_unknown_way_to_store_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
-    made = Lookalike.make("seed")
+def test_an_unknown_layout_is_refused_with_a_list_of_the_known_ones(tmp_path: Path) -> None:
+    made = FakeCheckpoint.make("seed")
     for name, tensor in made.tensors.items():
         if name.endswith(".weight_packed"):
             tensor.type = "I16"
@@ -87,8 +87,8 @@ def test_an_unknown_way_to_store_is_refused_with_those_that_are_known(tmp_path: 
     assert "W4A16-FP8" in found.findings[0].remedy
 
 
-def test_a_model_of_another_kind_is_refused_unless_any_is_wanted(tmp_path: Path) -> None:
-    made = Lookalike.make("seed")
+def test_another_model_is_refused_unless_any_model_is_allowed(tmp_path: Path) -> None:
+    made = FakeCheckpoint.make("seed")
     made.config["architectures"] = ["LlamaForCausalLM"]
     folder = made.save(tmp_path)
 
@@ -98,8 +98,8 @@ def test_a_model_of_another_kind_is_refused_unless_any_is_wanted(tmp_path: Path)
     assert look(folder, any_model=True).findings == ()
 
 
-def test_of_any_model_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
-    row = next(row for row in SPOILT if row.code == "TruncatedShard")
+def test_a_truncated_file_of_any_model_is_refused(tmp_path: Path) -> None:
+    row = next(row for row in BROKEN_CHECKPOINTS if row.code == "TruncatedShard")
     folder = row.save(tmp_path)
     config = (folder / "config.json").read_text().replace("DeepseekV4ForCausalLM", "LlamaForCausalLM")
     (folder / "config.json").write_text(config)
@@ -110,14 +110,14 @@ def test_of_any_model_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        pytest.param(None, "NoConfig", id="none"),
-        pytest.param("{", "NoConfig", id="half a document"),
-        pytest.param("[]", "NoConfig", id="a list"),
-        pytest.param("{}", "OtherModel", id="an empty one"),
+        pytest.param(None, "NoConfig", id="missing"),
+        pytest.param("{", "NoConfig", id="truncated"),
+        pytest.param("[]", "NoConfig", id="list"),
+        pytest.param("{}", "OtherModel", id="empty"),
     ],
 )
-def test_without_a_usable_config_the_remedy_says_where_to_look(tmp_path: Path, text: str | None, code: str) -> None:
-    Lookalike.make("seed").save(tmp_path)
+def test_an_unusable_config(tmp_path: Path, text: str | None, code: str) -> None:
+    FakeCheckpoint.make("seed").save(tmp_path)
     (tmp_path / "config.json").unlink()
     if text is not None:
         (tmp_path / "config.json").write_text(text)
@@ -126,8 +126,8 @@ def test_without_a_usable_config_the_remedy_says_where_to_look(tmp_path: Path, t
 
 
 @pytest.mark.parametrize("key", ["hidden_size", "compress_ratios", "n_routed_experts", "hc_mult"])
-def test_a_config_that_lacks_a_size_is_refused_by_its_name(tmp_path: Path, key: str) -> None:
-    made = Lookalike.make("seed")
+def test_a_config_without_a_size_is_refused_and_the_size_named(tmp_path: Path, key: str) -> None:
+    made = FakeCheckpoint.make("seed")
     del made.config[key]
     (found,) = look(made.save(tmp_path)).findings
 
@@ -135,21 +135,21 @@ def test_a_config_that_lacks_a_size_is_refused_by_its_name(tmp_path: Path, key: 
     assert key in found.message
 
 
-def test_a_folder_that_is_not_there_and_one_that_is_empty(tmp_path: Path) -> None:
+def test_a_missing_folder_and_an_empty_one(tmp_path: Path) -> None:
     assert [finding.code for finding in look(tmp_path / "none").findings] == ["NotFound"]
     assert [finding.code for finding in look(tmp_path).findings] == ["NoConfig"]
     (tmp_path / "config.json").write_text("{}")
     assert [finding.code for finding in look(tmp_path).findings] == ["NoWeights"]
 
 
-def test_an_index_that_is_no_json_is_said_so(tmp_path: Path) -> None:
-    folder = Lookalike.make("seed").save(tmp_path, shards=2)
+def test_an_index_that_is_not_json(tmp_path: Path) -> None:
+    folder = FakeCheckpoint.make("seed").save(tmp_path, shards=2)
     (folder / "model.safetensors.index.json").write_text("<html>")
 
     assert [finding.code for finding in look(folder).findings] == ["BadIndex"]
 
 
-def test_the_page_tells_of_each_row_as_it_is() -> None:
+def test_the_page_has_the_table_of_broken_checkpoints() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs/checkpoint.md").read_text()
     table = page.partition("| checkpoint | vLLM alone |")[2].partition("\n\n")[0]
     assert table.splitlines()[2:] == page_rows()

@@ -1,4 +1,4 @@
-"""`flash-checkpoint` as a person types it."""
+"""The command `flash-checkpoint`."""
 
 import json
 import re
@@ -8,83 +8,83 @@ from pathlib import Path
 
 import pytest
 
-from broken_checkpoints import SPOILT
-from fake_checkpoint import Lookalike
+from broken_checkpoints import BROKEN_CHECKPOINTS
+from fake_checkpoint import FakeCheckpoint
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    """Exit code, and all that was said. By its own name, as it was installed."""
+    """Runs the installed command. Returns its exit code and output."""
     program = Path(sys.executable).with_name("flash-checkpoint")
     done = subprocess.run([program, *arguments], check=False, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_good_one_is_told_of_in_a_page(tmp_path: Path) -> None:
-    code, said = run("inspect", str(Lookalike.make("seed").save(tmp_path)))
+def test_the_report_of_an_intact_checkpoint(tmp_path: Path) -> None:
+    code, output = run("inspect", str(FakeCheckpoint.make("seed").save(tmp_path)))
 
     assert code == 0
-    assert "W4A16-FP8, INT4 MTP" in said
+    assert "W4A16-FP8, INT4 MTP" in output
     for profile in ("LongContext", "Balanced", "Throughput"):
-        assert re.search(rf"{profile} +│ +[\d,]+ │ +2,048 │", said)
-    assert '--speculative-config={"method":"mtp","num_speculative_tokens":1}' in said
-    assert said.rstrip().endswith("verdict  can be served")
+        assert re.search(rf"{profile} +│ +[\d,]+ │ +2,048 │", output)
+    assert '--speculative-config={"method":"mtp","num_speculative_tokens":1}' in output
+    assert output.rstrip().endswith("verdict  can be served")
 
 
-def test_a_bad_one_is_refused_with_name_remedy_and_what_vllm_would_do(tmp_path: Path) -> None:
-    row = next(row for row in SPOILT if row.name == "MTP without e_proj")
-    code, said = run("inspect", str(row.save(tmp_path)))
+def test_a_broken_checkpoint_is_refused_with_code_remedy_and_effect(tmp_path: Path) -> None:
+    row = next(row for row in BROKEN_CHECKPOINTS if row.name == "MTP without e_proj")
+    code, output = run("inspect", str(row.save(tmp_path)))
 
     assert code == 1
-    assert "refused MissingTensor: 1 tensors of its drafter are missing: mtp.0.e_proj.weight" in said
-    assert "what to do" in said
-    assert "leaves the tensor out without a word" in said
-    assert said.rstrip().endswith("verdict  refused")
+    assert "refused MissingTensor: 1 tensor of the drafter is missing: mtp.0.e_proj.weight" in output
+    assert "what to do" in output
+    assert "silently ignores the tensor" in output
+    assert output.rstrip().endswith("verdict  refused")
 
 
-def test_what_is_mended_is_counted(tmp_path: Path) -> None:
-    code, said = run("inspect", str(Lookalike.make("seed, FP8 compressor", topk_method=None).save(tmp_path)))
+def test_repaired_findings_are_counted(tmp_path: Path) -> None:
+    code, output = run("inspect", str(FakeCheckpoint.make("seed, FP8 compressor", topk_method=None).save(tmp_path)))
 
     assert code == 0
-    assert said.rstrip().endswith("verdict  can be served, with 2 repaired by the plugin")
+    assert output.rstrip().endswith("verdict  can be served, with 2 repaired by the plugin")
 
 
-def test_json_has_all_of_it(tmp_path: Path) -> None:
-    code, said = run("inspect", str(Lookalike.make("DSpark").save(tmp_path)), "--json", "--speculation", "mtp")
-    told = json.loads(said)
+def test_json_has_everything(tmp_path: Path) -> None:
+    code, output = run("inspect", str(FakeCheckpoint.make("DSpark").save(tmp_path)), "--json", "--speculation", "mtp")
+    document = json.loads(output)
 
-    assert (code, told["servable"]) == (1, False)
-    (finding,) = told["findings"]
+    assert (code, document["servable"]) == (1, False)
+    (finding,) = document["findings"]
     assert finding.keys() == {"code", "severity", "message", "remedy", "tensors", "withoutPlugin"}
-    assert [one["profile"] for one in told["profiles"]] == ["LongContext", "Balanced", "Throughput"]
-    assert told["flags"][-1]["value"] == '--speculative-config={"method":"dspark","num_speculative_tokens":5}'
+    assert [one["profile"] for one in document["profiles"]] == ["LongContext", "Balanced", "Throughput"]
+    assert document["flags"][-1]["value"] == '--speculative-config={"method":"dspark","num_speculative_tokens":5}'
 
 
-def test_a_place_that_is_none_is_a_sentence_and_no_trace() -> None:
-    code, said = run("inspect", "/none")
+def test_a_missing_folder_is_reported_without_a_traceback() -> None:
+    code, output = run("inspect", "/none")
 
     assert code == 1
-    assert "there is no folder /none" in said
-    assert "Traceback" not in said
+    assert "the folder /none does not exist" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("place", ["pvc://claim/folder", "oci://images.example/model:1"])
-def test_a_place_that_only_a_pod_knows_is_said_so(place: str) -> None:
-    code, said = run("inspect", place)
+def test_a_source_that_is_only_known_in_a_pod_is_refused(place: str) -> None:
+    code, output = run("inspect", place)
 
     assert code == 1
-    assert "where it is mounted" in said
-    assert "/models" in said
+    assert "where it is mounted" in output
+    assert "/models" in output
 
 
 @pytest.mark.parametrize("arguments", [(), ("inspect",), ("inspect", "/x", "--speculation", "eagle")])
-def test_wrong_usage_is_said_and_is_another_code(arguments: tuple[str, ...]) -> None:
-    code, said = run(*arguments)
+def test_wrong_usage_has_its_own_exit_code(arguments: tuple[str, ...]) -> None:
+    code, output = run(*arguments)
     assert code == 2
-    assert "usage: flash-checkpoint" in said
+    assert "usage: flash-checkpoint" in output
 
 
-def test_help_teaches() -> None:
-    code, said = run("--help")
+def test_help_has_examples_and_explains_tokens() -> None:
+    code, output = run("--help")
     assert code == 0
-    assert "flash-checkpoint inspect hf://owner/name" in said
-    assert "HF_TOKEN" in said
+    assert "flash-checkpoint inspect hf://owner/name" in output
+    assert "HF_TOKEN" in output

@@ -1,4 +1,4 @@
-"""A checkpoint on a hub, looked at by range requests; and every way in which a hub can refuse."""
+"""Inspects a checkpoint on a hub with range requests; and every error of a hub."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestServer
 
-from fake_checkpoint import Lookalike
+from fake_checkpoint import FakeCheckpoint
 from flash_engine.checkpoint.inspection import inspect
 from flash_engine.checkpoint.source import open_model
 from hub_stub import COMMIT, HubStub
@@ -21,7 +21,7 @@ TOKEN = "hf_notarealtokenbutlongenough00000"  # noqa: S105 - of the stub
 
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[tuple[HubStub, str]]:
-    stub = HubStub(Lookalike.make("seed").save(tmp_path / "repository", shards=2))
+    stub = HubStub(FakeCheckpoint.make("seed").save(tmp_path / "repository", shards=2))
     async with TestServer(stub.app()) as server:
         yield stub, str(server.make_url("")).rstrip("/")
 
@@ -29,7 +29,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[tuple[HubStub, str]]:
 async def look(
     endpoint: str, *arguments: str, checkpoint: str = "hf://owner/model", **environment: str
 ) -> dict[str, Any]:
-    """The command line as a process of its own: huggingface_hub reads its settings when it is imported."""
+    """Runs the command as a process, because huggingface_hub reads its settings when it is imported."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "flash_engine.checkpoint", "inspect", checkpoint, "--json", *arguments,
@@ -43,7 +43,7 @@ async def look(
     return found
 
 
-async def test_headers_alone_are_fetched(hub: tuple[HubStub, str]) -> None:
+async def test_only_headers_are_fetched(hub: tuple[HubStub, str]) -> None:
     stub, endpoint = hub
     found = await look(endpoint, "--revision", COMMIT)
 
@@ -56,7 +56,7 @@ async def test_headers_alone_are_fetched(hub: tuple[HubStub, str]) -> None:
     assert sum(shards) < stored / 4
 
 
-async def test_a_branch_is_resolved_once_and_named_as_one_that_can_move(hub: tuple[HubStub, str]) -> None:
+async def test_a_branch_is_resolved_once_and_reported_as_not_pinned(hub: tuple[HubStub, str]) -> None:
     _, endpoint = hub
     found = await look(endpoint, "--revision", "main")
 
@@ -65,7 +65,7 @@ async def test_a_branch_is_resolved_once_and_named_as_one_that_can_move(hub: tup
     assert COMMIT in note["remedy"]
 
 
-async def test_what_is_wrong_with_a_checkpoint_is_found_on_a_hub_as_in_a_folder(hub: tuple[HubStub, str]) -> None:
+async def test_a_checkpoint_on_a_hub_has_the_same_findings_as_in_a_folder(hub: tuple[HubStub, str]) -> None:
     stub, endpoint = hub
     stub.rewrite_config("num_nextn_predict_layers", 0)
     found = await look(endpoint, "--revision", COMMIT, "--speculation", "mtp")
@@ -76,15 +76,15 @@ async def test_what_is_wrong_with_a_checkpoint_is_found_on_a_hub_as_in_a_folder(
 @pytest.mark.parametrize(
     ("status", "code", "found_as", "remedy"),
     [
-        pytest.param(403, "GatedRepo", "AccessDenied", "accept them", id="gated"),
-        pytest.param(401, "", "AccessDenied", "HF_TOKEN", id="a token that is none"),
-        pytest.param(401, "RepoNotFound", "NoSuchRepository", "HF_TOKEN", id="a private one looks like none"),
-        pytest.param(403, "", "AccessDenied", "HF_TOKEN", id="a token without access"),
-        pytest.param(500, "", "Unreachable", "later", id="a hub that is ill"),
+        pytest.param(403, "GatedRepo", "AccessDenied", "accept the terms", id="gated"),
+        pytest.param(401, "", "AccessDenied", "HF_TOKEN", id="invalid token"),
+        pytest.param(401, "RepoNotFound", "NoSuchRepository", "HF_TOKEN", id="private repository"),
+        pytest.param(403, "", "AccessDenied", "HF_TOKEN", id="token without access"),
+        pytest.param(500, "", "Unreachable", "later", id="server error"),
         pytest.param(429, "", "Unreachable", "later", id="too many requests"),
     ],
 )
-async def test_a_refusal_is_told_apart(
+async def test_each_error_of_the_hub_has_its_code(
     hub: tuple[HubStub, str], status: int, code: str, found_as: str, remedy: str
 ) -> None:
     stub, endpoint = hub
@@ -97,7 +97,7 @@ async def test_a_refusal_is_told_apart(
     assert stub.tokens == {f"Bearer {TOKEN}"}
 
 
-async def test_a_revision_that_is_gone_is_said_so(hub: tuple[HubStub, str]) -> None:
+async def test_a_missing_revision(hub: tuple[HubStub, str]) -> None:
     _, endpoint = hub
     (finding,) = (await look(endpoint, "--revision", "f" * 40))["findings"]
 
@@ -105,7 +105,7 @@ async def test_a_revision_that_is_gone_is_said_so(hub: tuple[HubStub, str]) -> N
     assert "no revision" in finding["message"]
 
 
-async def test_a_repository_that_is_not_there_is_said_so(hub: tuple[HubStub, str]) -> None:
+async def test_a_missing_repository(hub: tuple[HubStub, str]) -> None:
     stub, endpoint = hub
     stub.repository = "owner/other"
     (finding,) = (await look(endpoint))["findings"]
@@ -114,20 +114,20 @@ async def test_a_repository_that_is_not_there_is_said_so(hub: tuple[HubStub, str
     assert "owner/model" in finding["message"]
 
 
-async def test_a_hub_that_no_name_leads_to_is_said_so() -> None:
+async def test_a_hub_whose_name_cannot_be_resolved() -> None:
     (finding,) = (await look("http://hub.invalid:1"))["findings"]
 
     assert finding["code"] == "Unreachable"
     assert "DNS" in finding["remedy"]
 
 
-async def test_a_hub_that_nothing_answers_at_is_said_so() -> None:
+async def test_a_hub_that_refuses_connections() -> None:
     (finding,) = (await look("http://127.0.0.1:9"))["findings"]
 
     assert finding["code"] == "Unreachable"
 
 
-async def test_without_permission_to_ask_no_hub_is_asked(hub: tuple[HubStub, str]) -> None:
+async def test_no_hub_is_asked_in_offline_mode(hub: tuple[HubStub, str]) -> None:
     stub, endpoint = hub
     (finding,) = (await look(endpoint, HF_HUB_OFFLINE="1"))["findings"]
 
@@ -136,7 +136,7 @@ async def test_without_permission_to_ask_no_hub_is_asked(hub: tuple[HubStub, str
     assert stub.served == []
 
 
-async def test_what_is_no_name_of_a_repository_is_said_so(hub: tuple[HubStub, str]) -> None:
+async def test_an_invalid_repository_name(hub: tuple[HubStub, str]) -> None:
     _, endpoint = hub
     (finding,) = (await look(endpoint, checkpoint="hf://a/b/c"))["findings"]
 
@@ -145,8 +145,8 @@ async def test_what_is_no_name_of_a_repository_is_said_so(hub: tuple[HubStub, st
 
 
 @pytest.mark.parametrize("model", ["s3://bucket/model", "a/b/c", "not a name", "x" * 300])
-def test_what_is_neither_a_folder_nor_a_repository_is_said_so(model: str) -> None:
-    """As vLLM may be told of it."""
+def test_neither_a_folder_nor_a_repository(model: str) -> None:
+    """vLLM's model argument may be anything."""
     (finding,) = inspect(lambda: open_model(model)).findings
     assert finding.code == "NotFound"
     assert "neither a folder nor OWNER/NAME" in finding.message

@@ -1,4 +1,4 @@
-"""The real model's size: its numbers as people have told them, and what it costs to look at them."""
+"""A checkpoint of real size: its published numbers, and what inspecting it costs."""
 
 import json
 import subprocess
@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fake_checkpoint import COMMON, KINDS, REAL, Lookalike
+from fake_checkpoint import COMMON, KINDS, REAL, FakeCheckpoint
+from flash_contracts.profiles import PROFILES
 from flash_engine.checkpoint.layout import expected_of
-from flash_engine.checkpoint.memory import GIB, PROFILES, Weights, budget, weights
+from flash_engine.checkpoint.memory import GIB, WeightBytes, kv_cache_budget, weight_bytes
 from flash_engine.checkpoint.model_config import ModelConfig
-from flash_engine.checkpoint.tensors import Matrix, drafter, main_model
-from flash_operator.core.resources.engine_args import DEFAULT_BATCHED_TOKENS
-from flash_operator.core.resources.engine_args import PROFILES as OPERATORS
+from flash_engine.checkpoint.tensors import WeightMatrix, drafter, main_model
 
 MEMORY_LIMIT = 100_000_000
 SHARDS = 46
@@ -25,7 +24,7 @@ code = main(sys.argv[1:])
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
 print(json.dumps({"code": code, "peak": int(peak[1]) * 1024}), file=sys.stderr)
 """
-"""What getrusage tells is never less than the parent's."""
+"""Not getrusage, whose value is never below the parent's."""
 
 
 def real_config(kind: str) -> ModelConfig:
@@ -40,17 +39,17 @@ def counted(kind: str) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("kind", "mtp"),
     [
-        pytest.param("official", 1575, id="official: as counted in the checkpoint"),
-        pytest.param("BF16 MTP", 797, id="BF16: 768 of experts and 29 others"),
-        pytest.param("seed", 768 * 3 + 29 + 5, id="INT4: three for each matrix, five scales of attention"),
+        pytest.param("official", 1575, id="official: counted in the checkpoint"),
+        pytest.param("BF16 MTP", 797, id="BF16: 768 expert tensors and 29 others"),
+        pytest.param("seed", 768 * 3 + 29 + 5, id="INT4: three for each expert matrix, five attention scales"),
         pytest.param("stripped", 0, id="stripped"),
     ],
 )
-def test_the_head_has_as_many_tensors_as_people_counted(kind: str, mtp: int) -> None:
+def test_the_head_has_the_published_number_of_tensors(kind: str, mtp: int) -> None:
     assert counted(kind)["mtp"] == mtp
 
 
-def test_the_model_has_as_many_matrices_of_experts_and_scales_of_attention() -> None:
+def test_the_model_has_the_expected_number_of_expert_matrices_and_attention_scales() -> None:
     names = [name for name, _ in expected_of(real_config("official"), KINDS["official"].layout)]
     main = [name for name in names if name.startswith("layers.")]
 
@@ -71,7 +70,7 @@ def test_the_model_has_as_many_matrices_of_experts_and_scales_of_attention() -> 
         ("layers.0.ffn.gate.tid2eid", (129280, 6)),
     ],
 )
-def test_shapes_are_those_that_people_read_off(name: str, shape: tuple[int, ...]) -> None:
+def test_shapes_match_the_published_checkpoints(name: str, shape: tuple[int, ...]) -> None:
     assert dict(expected_of(real_config("seed"), KINDS["seed"].layout))[name].shape == shape
 
 
@@ -83,61 +82,54 @@ def test_every_entry_of_the_table_has_a_source() -> None:
         assert one.source
 
 
-def test_a_name_is_in_the_table_once() -> None:
+def test_a_name_is_in_the_table_only_once() -> None:
     for kind in KINDS:
         names = [name for name, _ in expected_of(real_config(kind), KINDS[kind].layout)]
         assert len(names) == len(set(names))
 
 
-def test_the_official_checkpoint_is_as_large_as_it_is() -> None:
-    """148.66 GiB in 46 shards; each GPU holds half, and both what is not divided."""
-    made = Lookalike.make("official", REAL)
+def test_the_official_checkpoint_has_its_published_size() -> None:
+    """148.66 GiB in 46 shards. Each GPU holds half, and both hold what is not split."""
+    made = FakeCheckpoint.make("official", REAL)
     stored = sum(one.size_bytes for one in made.tensors.values())
-    taken = weights(real_config("official"), KINDS["official"].layout)
+    weights = weight_bytes(real_config("official"), KINDS["official"].layout)
 
     assert stored / GIB == pytest.approx(148.66, abs=0.1)
-    assert 148.66 / 2 < taken.total / GIB < 148.66 / 2 + 1
+    assert 148.66 / 2 < weights.total / GIB < 148.66 / 2 + 1
 
 
-def test_looking_at_46_shards_reads_headers_alone_and_stays_small(tmp_path: Path) -> None:
-    folder = Lookalike.make("official", REAL).save(tmp_path, shards=SHARDS, with_data=False)
+def test_inspecting_46_shards_takes_little_memory(tmp_path: Path) -> None:
+    folder = FakeCheckpoint.make("official", REAL).save(tmp_path, shards=SHARDS, with_data=False)
     done = subprocess.run(
         [sys.executable, "-c", PEAK, "inspect", str(folder), "--json"], check=True, capture_output=True, text=True
     )
-    told, cost = json.loads(done.stdout), json.loads(done.stderr)
+    document, cost = json.loads(done.stdout), json.loads(done.stderr)
 
     assert cost["code"] == 0
-    assert told["layout"] == "official FP4/FP8, FP4 MTP"
-    assert told["findings"] == []
-    assert told["storedBytes"] / GIB == pytest.approx(148.66, abs=0.1)
+    assert document["layout"] == "official FP4/FP8, FP4 MTP"
+    assert document["findings"] == []
+    assert document["storedBytes"] / GIB == pytest.approx(148.66, abs=0.1)
     assert cost["peak"] < MEMORY_LIMIT
 
 
-def test_profiles_are_the_operators() -> None:
-    ours = {one.name: (one.context_tokens, one.sequences, one.memory_percent) for one in PROFILES}
-    theirs = {name: (p.context_tokens, p.max_sequences, p.memory_percent) for name, p in OPERATORS.items()}
-    assert ours == theirs
-    assert {one.batched_tokens for one in PROFILES} == {DEFAULT_BATCHED_TOKENS}
-
-
-def test_more_weights_leave_fewer_tokens_and_at_last_none() -> None:
+def test_more_weights_leave_fewer_tokens_and_finally_none() -> None:
     config, layout = real_config("seed"), KINDS["seed"].layout
-    taken = weights(config, layout)
-    few = budget(config, layout, taken, PROFILES[1])
-    more = budget(config, layout, Weights(taken.model, 0), PROFILES[1])
-    none = budget(config, layout, Weights(100 * GIB, 0), PROFILES[1])
+    weights = weight_bytes(config, layout)
+    few = kv_cache_budget(config, layout, weights, PROFILES["Balanced"])
+    more = kv_cache_budget(config, layout, WeightBytes(weights.model, 0), PROFILES["Balanced"])
+    none = kv_cache_budget(config, layout, WeightBytes(100 * GIB, 0), PROFILES["Balanced"])
 
     assert more.tokens > few.tokens > none.tokens == 0
     assert not none.fits
 
 
-def test_compressors_are_counted_as_the_bf16_that_they_become() -> None:
-    wide = weights(real_config("seed"), KINDS["seed"].layout)
-    narrow = weights(real_config("seed, FP8 compressor"), KINDS["seed, FP8 compressor"].layout)
+def test_fp8_compressors_are_counted_as_bf16() -> None:
+    wide = weight_bytes(real_config("seed"), KINDS["seed"].layout)
+    narrow = weight_bytes(real_config("seed, FP8 compressor"), KINDS["seed, FP8 compressor"].layout)
     assert wide == narrow
 
 
-def test_a_matrix_is_divided_only_where_vllm_divides_it() -> None:
-    matrices = [entry for entry in main_model(real_config("seed")) if isinstance(entry, Matrix)]
-    divided = {entry.name.rpartition(".")[2] for entry in matrices if entry.divided}
-    assert divided == {"embed", "head", "wq_b", "wo_a", "wo_b", "w1", "w2", "w3"}
+def test_only_the_matrices_that_vllm_splits_are_counted_as_split() -> None:
+    matrices = [entry for entry in main_model(real_config("seed")) if isinstance(entry, WeightMatrix)]
+    is_split = {entry.name.rpartition(".")[2] for entry in matrices if entry.is_split}
+    assert is_split == {"embed", "head", "wq_b", "wo_a", "wo_b", "w1", "w2", "w3"}

@@ -153,8 +153,8 @@ def test_a_build_that_fails_says_why_and_leaves_nothing_that_looks_finished(go_o
     go_on_path(fails=step, words="go: downloading x\nx: dial tcp: lookup proxy.example: no such host\n")
     with pytest.raises(BuildError) as refused:
         build(["pause"])
-    told = "nothing could be downloaded (x: dial tcp: lookup proxy.example: no such host)"
-    assert str(refused.value) == f"go {step} failed: {told}"
+    message = "nothing could be downloaded (x: dial tcp: lookup proxy.example: no such host)"
+    assert str(refused.value) == f"go {step} failed: {message}"
     assert list(binaries.folder().iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Documents as frozen dataclasses: one class writes and reads, and what is not right is refused with its place."""
+"""Documents as frozen dataclasses: the same class writes and reads them, and an error names the key."""
 
 import json
 from dataclasses import dataclass, field
@@ -48,7 +48,7 @@ FULL = Whole(
 )  # fmt: skip
 
 
-def test_what_is_written_is_read_back_the_same() -> None:
+def test_a_document_survives_a_round_trip() -> None:
     assert Whole.parse(FULL.to_json()) == FULL
     assert Whole.parse_text(FULL.to_text()) == FULL
 
@@ -65,44 +65,46 @@ def test_a_key_of_another_release_is_ignored_and_a_missing_one_takes_its_default
     assert Whole.parse({"text": "t", "addedLater": {"a": 1}, "here": 7}) == Whole("t")
 
 
-def test_the_key_of_a_former_release_is_read_where_the_present_one_is_missing() -> None:
+def test_a_former_key_is_read_if_the_current_one_is_missing() -> None:
     assert Whole.parse({"text": "t", "old_name": "before"}).renamed == "before"
     assert Whole.parse({"text": "t", "old_name": "before", "renamed": "now"}).renamed == "now"
 
 
 BAD = {
     "no object": ([], "Whole: not an object"),
-    "a missing text": ({}, "text is missing"),
-    "a number for a text": ({"text": 1}, "text: 1 is not a text"),
-    "a text for a number": ({"text": "t", "number": "1"}, "number: '1' is not a number"),
-    "a truth for a count": ({"text": "t", "count": True}, "count: True is not a whole number"),
-    "a fraction for a count": ({"text": "t", "count": 1.5}, "count: 1.5 is not a whole number"),
-    "a count for a truth": ({"text": "t", "yes": 1}, "yes: 1 is not true or false"),
-    "a word of its own": ({"text": "t", "kind": "c"}, "kind: 'c' is none of a, b"),
-    "an unknown colour": ({"text": "t", "colour": "Blue"}, "colour: 'Blue' is none of Red"),
-    "a list as a word": ({"text": "t", "kind": ["a"]}, "kind: ['a'] is none of a, b"),
+    "a missing string": ({}, "text is missing"),
+    "a number for a string": ({"text": 1}, "text: 1 is not a string"),
+    "a string for a number": ({"text": "t", "number": "1"}, "number: '1' is not a number"),
+    "a bool for an integer": ({"text": "t", "count": True}, "count: True is not an integer"),
+    "a fraction for an integer": ({"text": "t", "count": 1.5}, "count: 1.5 is not an integer"),
+    "an integer for a bool": ({"text": "t", "yes": 1}, "yes: 1 is not true or false"),
+    "an unknown literal": ({"text": "t", "kind": "c"}, "kind: 'c' is not one of a, b"),
+    "an unknown enum value": ({"text": "t", "colour": "Blue"}, "colour: 'Blue' is not one of Red"),
+    "a list for a literal": ({"text": "t", "kind": ["a"]}, "kind: ['a'] is not one of a, b"),
     "no list": ({"text": "t", "parts": {}}, "parts: {} is not a list"),
     "a part without its name": ({"text": "t", "parts": [{"name": "p"}, {}]}, "parts[1].name is missing"),
-    "a part that is a text": ({"text": "t", "parts": ["p"]}, "parts[0]: not an object"),
-    "a key that is no number": ({"text": "t", "bySize": {"x": 1}}, "bySize: invalid literal for int()"),
-    "another version": ({"version": 2, "text": "t"}, "Whole: version 2, and this release reads 1"),
+    "a part that is a string": ({"text": "t", "parts": ["p"]}, "parts[0]: not an object"),
+    "a key that is not a number": ({"text": "t", "bySize": {"x": 1}}, "bySize: invalid literal for int()"),
+    "another version": ({"version": 2, "text": "t"}, "Whole: version 2, but this release reads version 1"),
 }
 
 
-@pytest.mark.parametrize(("raw", "told"), BAD.values(), ids=BAD.keys())
-def test_what_is_not_right_is_refused_with_its_place(raw: object, told: str) -> None:
+@pytest.mark.parametrize(("raw", "message"), BAD.values(), ids=BAD.keys())
+def test_an_invalid_document_raises_an_error_that_names_the_key(raw: object, message: str) -> None:
     with pytest.raises(BadDocumentError) as caught:
         Whole.parse(raw)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize("text", ["", "{", b"\xff\xfe", "[" * 100_000], ids=["nothing", "half", "no text", "deep"])
-def test_what_is_no_json_is_refused(text: str | bytes) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "{", b"\xff\xfe", "[" * 100_000], ids=["empty", "truncated", "not UTF-8", "too deep"]
+)
+def test_invalid_json_raises_an_error(text: str | bytes) -> None:
     with pytest.raises(BadDocumentError):
         Whole.parse_text(text)
 
 
-def test_a_file_is_replaced_whole_and_one_that_makes_no_sense_is_none(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically_and_an_invalid_one_is_none(tmp_path: Path) -> None:
     file = tmp_path / "whole.json"
     assert Whole.read(file) is None
     FULL.write(file)

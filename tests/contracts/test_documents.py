@@ -1,20 +1,26 @@
-"""Each document has one class, and the parts that import it are those that it names as its writer and its readers."""
+"""Each document has one class, which names its writer and its readers. Exactly these parts import it."""
 
 import pytest
 
-from documents import PARTS, ROOT, DocumentClass, documents, importers
+from documents import PARTS, PRIVATE, ROOT, DocumentClass, documents, importers
 
 
 @pytest.mark.parametrize("cls", documents(), ids=lambda cls: cls.__name__)
 def test_a_document_names_its_writer_and_its_readers(cls: DocumentClass) -> None:
-    assert cls.READERS, "what nobody reads need not be written"
+    assert cls.READERS, "a document that nobody reads need not be written"
     assert importers(cls) == {cls.WRITER, *cls.READERS}
 
 
-def test_every_part_is_where_it_is_said_to_be() -> None:
+def test_the_folder_of_every_part_exists() -> None:
     assert [folder for folder in PARTS.values() if not (ROOT / folder).is_dir()] == []
 
 
 def test_the_table_of_the_architecture_names_every_class() -> None:
     page = (ROOT / "docs/architecture.md").read_text()
     assert [cls.__name__ for cls in documents() if f"`{cls.__name__}`" not in page] == []
+
+
+@pytest.mark.parametrize(("name", "part", "module"), [(name, *place) for name, place in PRIVATE.items()])
+def test_a_private_document_has_a_module_and_a_row_in_the_table(name: str, part: str, module: str) -> None:
+    assert (ROOT / PARTS[part] / module).is_file()
+    assert name in (ROOT / "docs/architecture.md").read_text()

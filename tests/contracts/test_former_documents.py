@@ -1,4 +1,4 @@
-"""Documents as commit aa04336 wrote them, before there was one class for each: read, and written the same."""
+"""Documents written by commit aa04336, before the classes existed, are read and written unchanged."""
 
 import json
 from pathlib import Path
@@ -37,12 +37,12 @@ def test_a_former_document_is_read_and_written_the_same(name: str, cls: type[Doc
 
 
 def test_a_former_pods_annotation_is_written_in_the_same_bytes() -> None:
-    """Other bytes would be another template hash for the safe set, and every engine would be restarted."""
+    """Other bytes would change the template hash of the safe flags, and restart every engine."""
     former = json.dumps(FORMER["flags"], separators=(",", ":"), sort_keys=True)
     assert FlagSet.parse_text(former).to_text() == former
 
 
-def test_the_figure_that_has_another_name_now_is_read_under_the_former_one() -> None:
+def test_a_renamed_figure_is_read_under_its_former_key() -> None:
     figures = {"gptq": 744, "rtn": 24, "seconds": 32.6, "worst_error": 0.0123, "device": "cuda"}
     found = RestoreResult.of_text(json.dumps({"version": 1, "state": "Restored", "message": "m", "figures": figures}))
     assert found.figures is not None

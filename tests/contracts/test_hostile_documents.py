@@ -1,4 +1,4 @@
-"""A gate is a tenant's: whatever it answers is a verdict, and never an exception in the operator that all share."""
+"""A gate belongs to a tenant. Whatever it answers becomes a verdict, and never an exception in the shared operator."""
 
 import json
 from typing import Any
@@ -21,30 +21,30 @@ def nested(depth: int) -> list[Any]:
 
 
 HOSTILE = {
-    "a number that no float holds": {"gateMillis": 10**400},
-    "a count that no float holds": {"attempts": 10**400},
-    "no number": {"gateMillis": float("nan")},
-    "an endless one": {"measurement": {"decodeTokensPerSecond": float("inf")}},
-    "half of a character": {"message": "\ud800"},
-    "a list in a list in a list": {"reason": nested(900)},
-    "an endless word": {"passed": "x" * 10_000_000},
+    "a number too large for a float": {"gateMillis": 10**400},
+    "an integer too large for a float": {"attempts": 10**400},
+    "NaN": {"gateMillis": float("nan")},
+    "infinity": {"measurement": {"decodeTokensPerSecond": float("inf")}},
+    "a lone surrogate": {"message": "\ud800"},
+    "a deeply nested list": {"reason": nested(900)},
+    "a very long string": {"passed": "x" * 10_000_000},
 }
 
 
 @pytest.mark.parametrize("lie", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_gate_that_lies_is_inconclusive_in_a_short_sentence(lie: dict[str, Any]) -> None:
+def test_an_invalid_result_is_inconclusive_with_a_short_message(lie: dict[str, Any]) -> None:
     found = GateResult.of({"reason": "Passed", "passed": True, **lie})
     assert (found.reason, found.passed) == ("Inconclusive", False)
     assert len(found.message) < 300
 
 
 @pytest.mark.parametrize("part", ["trial", "effective"])
-def test_a_part_of_another_release_costs_that_part_alone(part: str) -> None:
+def test_an_invalid_optional_part_loses_only_that_part(part: str) -> None:
     found = GateResult.of({"reason": "Passed", "passed": True, part: {"version": 2, "samples": "of another kind"}})
     assert (found.reason, getattr(found, part)) == ("Passed", None)
 
 
-def test_what_an_engine_says_of_its_incident_does_not_go_to_its_node() -> None:
+def test_the_details_of_an_incident_do_not_reach_the_node() -> None:
     raw = {"kind": "hang", "row": "T3", "flags": ["x" * 5000], "evidence": {"deep": nested(900)}}
     verdict = from_incident(NodeFacts("node-1"), Incident.parse(raw))
     assert json.loads(verdict.report)["row"] == "T3"
@@ -54,7 +54,7 @@ ENDLESS = '{"verdict": "healthy", "arms": [{"arm": "nccl", "outcome": "healthy",
 
 
 @pytest.mark.parametrize("text", [ENDLESS, '{"verdict": "healthy", "arms": null}', "[]", ""])
-def test_a_report_that_makes_no_sense_is_inconclusive(text: str) -> None:
+def test_an_invalid_report_is_inconclusive(text: str) -> None:
     assert P2pReport.of_text(text).verdict == "inconclusive"
 
 

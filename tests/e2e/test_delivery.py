@@ -15,7 +15,7 @@ import pytest
 from cluster_fixtures import LocalCluster
 from e2e_env import Flash, apply, wait_until
 from engine_stubs import engine_stub_program, stub_spec
-from fetched_models import START_SECONDS, cache_claim, delivery, node_address, serve
+from fetched_models import START_SECONDS, cache_claim, download_status, node_address, serve
 from hub_stub import COMMIT, HubStub, in_a_thread
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -57,14 +57,14 @@ def test_a_model_is_fetched_with_progress_serves_and_is_kept_for_the_next_pod(
     flash = fetched(credentialsSecret="hub-token")
 
     coming = wait_until(
-        lambda: delivery(flash) if delivery(flash).get("phase") == "Downloading" else None,
+        lambda: download_status(flash) if download_status(flash).get("phase") == "Downloading" else None,
         "status tells of the download", seconds=120, pause=0.2,
     )  # fmt: skip
     assert coming["totalBytes"] == stub.total
     assert "fetching" in flash.condition("Ready")["message"]
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
 
-    assert (delivery(flash)["phase"], delivery(flash)["commit"]) == ("Complete", COMMIT)
+    assert (download_status(flash)["phase"], download_status(flash)["commit"]) == ("Complete", COMMIT)
     assert stub.tokens == {f"Bearer {TOKEN}"}
     fetched_bytes = stub.sent.total()
     assert fetched_bytes == stub.total
@@ -89,7 +89,7 @@ def test_a_hub_that_refuses_is_told_in_a_sentence_and_asked_again(
     flash = fetched(spec=stub_spec())
 
     found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)
-    assert "terms that this token's owner has not accepted" in found["message"]
+    assert "this token's owner has not accepted its terms" in found["message"]
     assert "model.credentialsSecret" in found["message"]
     assert flash.condition("Progressing")["status"] == "False"
 
@@ -100,7 +100,7 @@ def test_a_hub_that_refuses_is_told_in_a_sentence_and_asked_again(
 def test_a_file_that_is_not_what_the_hub_lists_is_never_served(hub: tuple[HubStub, str], fetched: MakeFetched) -> None:
     stub, _ = hub
     (shard,) = [path.name for path in stub.folder.glob("*.safetensors")]
-    stub.spoil[shard] = 1000
+    stub.corrupt[shard] = 1000
     flash = fetched()
 
     found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)
@@ -120,4 +120,4 @@ def test_a_folder_that_the_pod_may_not_write_is_told_with_how_to_make_it(fetched
     flash = fetched()
 
     found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)
-    assert "the claim hub-cache cannot be written by user 65532" in found["message"]
+    assert "user 65532 cannot write to the claim hub-cache" in found["message"]

@@ -14,7 +14,7 @@ import pytest
 from cluster_fixtures import LocalCluster
 from e2e_env import Flash, apply, wait_until
 from engine_stubs import engine_stub_program, stub_spec
-from fetched_models import START_SECONDS, cache_claim, delivery, node_address, serve
+from fetched_models import START_SECONDS, cache_claim, download_status, node_address, serve
 from image_builder.archive import write_oci_archive
 from image_registry import MANIFEST, ImageRegistry, image_of, tar_of
 
@@ -85,8 +85,8 @@ def test_an_image_is_pulled_by_its_pod_serves_and_is_kept_for_the_next_one(
         plain=served.host,
     )
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
-    told = delivery(flash)
-    assert (told["phase"], told["commit"], told.get("warning")) == ("Complete", digest, None)
+    message = download_status(flash)
+    assert (message["phase"], message["commit"], message.get("warning")) == ("Complete", digest, None)
     folders = list((tmp_path / "cache" / "hub").glob("*/sha256:*/model.safetensors"))
     assert len(folders) == 1
     assert not list((tmp_path / "cache" / "hub").rglob(".flash-layers")), "no layer is left beside what it came to"
@@ -97,7 +97,7 @@ def test_an_image_is_pulled_by_its_pod_serves_and_is_kept_for_the_next_one(
         lambda: [pod for pod in flash.pods() if pod["metadata"]["uid"] != first["uid"]], "another pod", seconds=120
     )
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
-    wait_until(lambda: delivery(flash).get("phase") == "Complete", "told of the next pod's model", seconds=60)
+    wait_until(lambda: download_status(flash).get("phase") == "Complete", "told of the next pod's model", seconds=60)
 
 
 def test_a_password_that_is_refused_is_told_in_a_sentence_and_mended_by_another(
@@ -108,12 +108,12 @@ def test_a_password_that_is_refused_is_told_in_a_sentence_and_mended_by_another(
     source = f"oci://{served.host}/team/tiny:1"
     flash = deploy(source=source, ociDelivery="Fetch", credentialsSecret="pull", plain=served.host, spec=stub_spec())
     found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)
-    assert f"refuses {served.host}/team/tiny to {USER}" in found["message"]
+    assert f"denies {USER} access to {served.host}/team/tiny" in found["message"]
     assert PASSWORD not in found["message"]
 
     apply(stage, a_pull_secret(namespace, served.host, PASSWORD))
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
-    assert "1 is a tag" in delivery(flash)["warning"]
+    assert "1 is a tag" in download_status(flash)["warning"]
 
 
 def test_where_the_cluster_has_image_volumes_the_kubelet_mounts_the_image(

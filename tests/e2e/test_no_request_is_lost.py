@@ -96,7 +96,7 @@ def roll_back(flash: Flash, tiny: MakeFlash) -> None:
         **stub_spec("slow:factor=3", version="2", rollout={"maxSlowdownPercent": 40}, readiness=lenient()),
     )
     found = flash.wait_for("Ready", "False", "RolledBack", seconds=180)
-    assert "slower than the former one" in found["message"]
+    assert "slower than the previous one's" in found["message"]
     assert flash.status()["rollout"]["state"] == "RolledBack"
     tiny(replicas=REPLICAS, **stub_spec(version="2", rollout={"maxSlowdownPercent": 40}))
 

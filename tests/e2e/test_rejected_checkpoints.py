@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from broken_checkpoints import SPOILT, Spoilt
+from broken_checkpoints import BROKEN_CHECKPOINTS, BrokenCheckpoint
 from cluster_fixtures import LocalCluster
 from e2e_env import apply, get_json, model_claim, wait_until
 from flash_contracts.names import API_VERSION, KIND
@@ -13,14 +13,14 @@ from image_builder.layout import image_named
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
 
-REFUSED = [row for row in SPOILT if row.severity == "refused" and row.code]
-CLAIM = "spoilt"
+REFUSED = [row for row in BROKEN_CHECKPOINTS if row.severity == "refused" and row.code]
+CLAIM = "broken"
 
 
 @pytest.fixture
-def spoilt(stage: LocalCluster, namespace: str, tmp_path: Path) -> dict[str, Spoilt]:
+def broken(stage: LocalCluster, namespace: str, tmp_path: Path) -> dict[str, BrokenCheckpoint]:
     """By the name of its deployment; all of them in one claim."""
-    rows = {f"spoilt-{number}": row for number, row in enumerate(REFUSED)}
+    rows = {f"broken-{number}": row for number, row in enumerate(REFUSED)}
     tmp_path.chmod(0o755)
     for name, row in rows.items():
         row.save(tmp_path / name)
@@ -36,20 +36,20 @@ def a_deployment(name: str, namespace: str) -> dict[str, Any]:
 
 
 def test_each_says_in_status_what_is_wrong_with_it(
-    stage: LocalCluster, namespace: str, spoilt: dict[str, Spoilt]
+    stage: LocalCluster, namespace: str, broken: dict[str, BrokenCheckpoint]
 ) -> None:
-    apply(stage, *(a_deployment(name, namespace) for name in spoilt))
+    apply(stage, *(a_deployment(name, namespace) for name in broken))
 
     def verdicts() -> dict[str, Any]:
         found = get_json(stage, "dsf", "-n", namespace)["items"]
-        told = {flash["metadata"]["name"]: flash.get("status", {}).get("pods", []) for flash in found}
-        return {name: pods[0] for name, pods in told.items() if pods and pods[0]["reason"] != "EngineStarting"}
+        message = {flash["metadata"]["name"]: flash.get("status", {}).get("pods", []) for flash in found}
+        return {name: pods[0] for name, pods in message.items() if pods and pods[0]["reason"] != "EngineStarting"}
 
-    wait_until(lambda: len(verdicts()) == len(spoilt), "all have their verdict", seconds=400)
+    wait_until(lambda: len(verdicts()) == len(broken), "all have their verdict", seconds=400)
     wrong = {
         row.name: (pod["reason"], pod["message"])
         for name, pod in verdicts().items()
-        if (row := spoilt[name]) and (pod["reason"] != "ModelRejected" or row.names not in pod["message"])
+        if (row := broken[name]) and (pod["reason"] != "ModelRejected" or row.names not in pod["message"])
     }
     assert wrong == {}
-    assert len(spoilt) >= 20
+    assert len(broken) >= 20

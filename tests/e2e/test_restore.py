@@ -1,6 +1,6 @@
 """A stripped checkpoint gets its MTP head back before anything is served, once for its folder, by a real Job.
 
-The checkpoint is a lookalike of DeepSeek-V4 of four experts, and the quantiser's image is the one for CPUs. No vLLM
+The checkpoint is a fake DeepSeek-V4 with four experts, and the quantiser's image is the one for CPUs. No vLLM
 runs DeepSeek-V4 on a CPU, so what is looked at is the Job, the words of status, and what lies on the claim; that a
 restored head drafts as well as before is held by tests/quantiser/test_acceptance.py.
 """
@@ -18,7 +18,7 @@ import yaml
 
 from cluster_fixtures import LocalCluster
 from e2e_env import ROOT, Flash, apply, get_json, model_claim, wait_until
-from fake_checkpoint import Lookalike
+from fake_checkpoint import FakeCheckpoint
 from flash_contracts.names import API_VERSION, KIND
 from image_builder.build import ensure_image
 from image_builder.layout import cache_root, image_named
@@ -41,8 +41,8 @@ def _quantiser(stage: LocalCluster) -> None:
 def volume(stage: LocalCluster, namespace: str, _quantiser: None, tmp_path: Path) -> Path:
     """A claim `restored` that may be written, with a stripped and an official checkpoint."""
     folder = tmp_path / "volume"
-    Lookalike.make("stripped").save_to_serve(folder / "stripped")
-    Lookalike.make("official").save(folder / "official")
+    FakeCheckpoint.make("stripped").save_to_serve(folder / "stripped")
+    FakeCheckpoint.make("official").save(folder / "official")
     for path in (folder, *folder.rglob("*")):
         os.chown(path, NON_ROOT, NON_ROOT)
     persistent, claim = model_claim(namespace, str(folder), "restored")
@@ -128,7 +128,7 @@ def test_a_head_is_restored_once_and_found_by_the_next_deployment(restoring: Mak
 
 @pytest.mark.long
 def test_a_checkpoint_that_has_its_head_is_taken_as_it_is(restoring: MakeFlash, volume: Path) -> None:
-    whole = Lookalike.make("seed").save_to_serve(volume / "whole")
+    whole = FakeCheckpoint.make("seed").save_to_serve(volume / "whole")
     for path in (whole, *whole.iterdir()):
         os.chown(path, NON_ROOT, NON_ROOT)
     model = until(restoring("whole", "official", "whole"), "Native")

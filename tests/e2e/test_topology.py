@@ -51,13 +51,15 @@ def probing(stage: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> It
     def install(verdict: str) -> None:
         image = f"localhost/flash/probe-stub:{verdict}"
         archive = folder / f"{verdict}.tar"
-        write_archive(archive, image, binary("probe-stub"), called="flash-probe", environment={"PROBE_STUB": verdict})
+        write_archive(
+            archive, image, binary("probe-stub"), called="flash-p2p-test", environment={"PROBE_STUB": verdict}
+        )
         stage.import_image(archive)
         install_operator(
             stage,
             operator,
-            probe__enabled="true",
-            probe__image=image,
+            p2pTest__enabled="true",
+            p2pTest__image=image,
             labeller__enabled="true",
             labeller__image__repository="localhost/flash/node",
             labeller__image__tag="dev",
@@ -99,7 +101,7 @@ def node_events(cluster: LocalCluster) -> list[tuple[str, str]]:
     return [(event["reason"], event.get("note", "")) for event in ours]
 
 
-def told(cluster: LocalCluster, reason: str) -> list[str]:
+def message(cluster: LocalCluster, reason: str) -> list[str]:
     """What the node's events with this reason say; they come a moment after the label."""
 
     def look() -> list[str]:
@@ -137,9 +139,9 @@ def test_from_a_reading_and_a_test_to_flags_that_each_say_why(
 
     wait_until(lambda: labels(stage).get("gpu-p2p") == "verified", "the links are verified", seconds=120)
     found = labels(stage)
-    assert (found["gpu-link"], found["gpu-p2p-probe"]) == ("node", "v1-stub")
+    assert (found["gpu-link"], found["gpu-p2p-tested-by"]) == ("node", "v1-stub")
     assert (found["gpu-p2p-driver"], found["gpu-p2p-cards"]) == (found["gpu-driver"], found["gpu-cards"])
-    told(stage, "PeerToPeerVerified")
+    message(stage, "PeerToPeerVerified")
     wait_until(lambda: not jobs(stage), "the test's Job is gone", seconds=60)
 
     apply(stage, engine_stub_program(namespace))
@@ -196,7 +198,7 @@ def test_a_test_of_links_gives_its_gpus_to_an_engine_at_once(
 def test_links_that_hang_make_the_next_engine_safe(stage: LocalCluster, probing: Probing, tiny: MakeFlash) -> None:
     probing("hang")
     wait_until(lambda: labels(stage).get("gpu-p2p") == "hang", "the links are known to hang", seconds=120)
-    assert all("iommu=pt" in note for note in told(stage, "PeerToPeerBroken"))
+    assert all("iommu=pt" in note for note in message(stage, "PeerToPeerBroken"))
 
     flash = tiny()
 
@@ -226,8 +228,8 @@ def test_an_engine_that_hangs_with_fast_flags_recovers_with_the_safe_ones_and_it
     (engine,) = flash.pod()["status"]["containerStatuses"]
     assert engine["restartCount"] == 0, "in place"
     wait_until(lambda: labels(stage)["gpu-p2p"] == "hang", "the node is labelled", seconds=60)
-    assert labels(stage)["gpu-p2p-probe"] == "engine"
-    assert any("recovered with the safe flags" in note for note in told(stage, "PeerToPeerBroken"))
+    assert labels(stage)["gpu-p2p-tested-by"] == "engine"
+    assert any("recovered with the safe flags" in note for note in message(stage, "PeerToPeerBroken"))
     flash.wait_for("TopologyResolved", "True", "FlagsDerived", seconds=60)
 
 
@@ -286,7 +288,7 @@ def test_a_label_that_somebody_mistyped_is_named_with_its_node_and_its_value(
 
     found = flash.wait_for("TopologyResolved", "False", "LabelNotUnderstood", seconds=120)
 
-    assert f"node {stage.node_name}: {PREFIX}gpu-link='pbh' is none of nvlink" in found["message"]
+    assert f"node {stage.node_name}: {PREFIX}gpu-link='pbh' is not one of nvlink" in found["message"]
     flash.wait_for("Ready", "True", "Passed", seconds=120)
     assert flash.status()["pods"][0]["row"] == "T8"
 

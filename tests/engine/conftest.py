@@ -1,4 +1,4 @@
-"""A gate beside an engine stub on free ports of this machine, and a launcher with its folders."""
+"""Fixtures: a gate beside an engine stub, and a launcher with its folders."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from engine_stub.engine import EngineStub
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
-from gate_harness import Bench
+from gate_harness import GateHarness
 from launcher_harness import Launcher
 
 
@@ -20,12 +20,12 @@ def engine() -> EngineStub:
 
 
 @pytest.fixture
-async def bench(engine: EngineStub, tmp_path: Path) -> AsyncIterator[Bench]:
+async def harness(engine: EngineStub, tmp_path: Path) -> AsyncIterator[GateHarness]:
     config_file = tmp_path / "gate.json"
     async with TestServer(engine.app()) as server, aiohttp.ClientSession() as session:
         client = EngineClient(session, str(server.make_url("")))
         gate = Gate(client, config_file, tmp_path, lambda _state: None)
-        made = Bench(gate, engine, tmp_path, config_file)
+        made = GateHarness(gate, engine, tmp_path, config_file)
         made.configure()
         made.record()
         yield made

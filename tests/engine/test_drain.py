@@ -15,8 +15,8 @@ from engine_stub.engine import EngineStub
 from engine_stub.scripts import without_metrics
 from flash_contracts.engine_pod import QUARANTINE_FILE, DrainRequest
 from flash_contracts.engine_record import EngineRecord
-from flash_engine.drain.connections import LOOK_SECONDS, CloseWhileLeaving
-from flash_engine.drain.waiting import SETTLE_SECONDS, STILL_SECONDS, Waiting
+from flash_engine.drain.connections import POLL_SECONDS, CloseWhileDraining
+from flash_engine.drain.drain_progress import SETTLE_SECONDS, STILL_SECONDS, DrainProgress
 from flash_engine.engine_metrics import EngineCounters
 
 STARTED = "2026-11-24T12:00:00.000Z"
@@ -50,11 +50,11 @@ STORIES: dict[str, tuple[float, Looks, float, str | None]] = {
 
 @pytest.mark.parametrize(("timeout", "looks", "at", "outcome"), STORIES.values(), ids=STORIES.keys())
 def test_the_wait(timeout: float, looks: Looks, at: float, outcome: str | None) -> None:
-    waiting = Waiting(began=0, timeout=timeout)
+    waiting = DrainProgress(began=0, timeout=timeout)
     for moment, seen in looks:
-        waiting = waiting.after_look(seen, moment)
-    told = waiting.outcome(at)
-    assert told is None if outcome is None else told is not None and told.startswith(outcome)
+        waiting = waiting.after_counters(seen, moment)
+    reported = waiting.outcome(at)
+    assert reported is None if outcome is None else reported is not None and reported.startswith(outcome)
 
 
 async def drain(folder: Path, url: str, seconds: str = "60") -> subprocess.CompletedProcess[str]:
@@ -139,7 +139,7 @@ class AServer:
         self.run_dir, self.node_dir = folder / "run", folder / "node"
         for made in (self.run_dir, self.node_dir):
             made.mkdir()
-        self._middleware = CloseWhileLeaving(self._answer)
+        self._middleware = CloseWhileDraining(self._answer)
 
     async def _answer(self, _scope: object, _receive: object, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(LEFT_ALONE)})
@@ -160,7 +160,7 @@ class AServer:
         return headers
 
     async def headers_later(self) -> list[tuple[bytes, bytes]]:
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
         return await self.headers()
 
 

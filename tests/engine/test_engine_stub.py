@@ -1,6 +1,6 @@
-"""The engine stub does what its scripts say: were it always well, the matrix would prove nothing.
+"""The engine stub behaves as its scripts say: if it were always healthy, the matrix would prove nothing.
 
-And as a process under the real launcher: deaths that the gate tells by what the launcher wrote down.
+As a process under the real launcher, it exits in ways that the gate distinguishes by the launcher's record.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
 from flash_engine.gate.verdict import Verdict
-from gate_harness import Bench
+from gate_harness import GateHarness
 from launcher_harness import FAST, Launcher
 from ports import a_free_port
 
@@ -31,7 +31,7 @@ BODY = {"model": "m", "prompt": "p", "max_tokens": 256, "stream": True}
 
 
 async def _play(*played: Script) -> tuple[float, EngineCounters]:
-    """Seconds that a stream of 256 tokens took, and the counters after it."""
+    """How many seconds a stream of 256 tokens takes, and the counters after it."""
     engine = EngineStub(*played, seed=3)
     clock = asyncio.get_running_loop().time
     async with TestServer(engine.app()) as server, aiohttp.ClientSession() as session:
@@ -73,12 +73,12 @@ def test_a_script_is_read_from_a_line() -> None:
 
 
 @pytest.mark.parametrize("text", ["poem", "slow:colour=3", "having:nothing=1"])
-def test_a_script_that_there_is_not_is_refused(text: str) -> None:
+def test_an_unknown_script_is_rejected(text: str) -> None:
     with pytest.raises(UnknownScriptError):
         read_script(text)
 
 
-def test_a_trait_that_there_is_not_is_refused() -> None:
+def test_an_unknown_trait_is_rejected() -> None:
     with pytest.raises(UnknownScriptError, match="colour"):
         EngineStub(having(colour="blue"))
 
@@ -89,11 +89,11 @@ def test_every_script_changes_something() -> None:
     assert idle == ["well_again"]
 
 
-def test_what_was_made_ill_can_be_made_well() -> None:
+def test_a_script_can_restore_the_healthy_behaviour() -> None:
     assert vars(EngineStub(slow(), hangs_after(), well_again()).traits) == vars(EngineStub().traits)
 
 
-def test_a_process_refuses_a_script_that_it_does_not_know() -> None:
+def test_a_process_rejects_an_unknown_script() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "engine_stub", "--script", "poem"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -124,37 +124,39 @@ DEATHS = {
 }
 
 
-@pytest.mark.parametrize(("script", "reason", "told"), DEATHS.values(), ids=DEATHS.keys())
-async def test_an_engine_process_that(bench: Bench, launcher: Launcher, script: str, reason: str, told: str) -> None:
-    """Launcher, engine and gate as in a pod: the reason is what the launcher saw of the process."""
-    verdict = await until_judged(bench, launcher, script, reason)
-    assert told in verdict.message
+@pytest.mark.parametrize(("script", "reason", "message"), DEATHS.values(), ids=DEATHS.keys())
+async def test_an_engine_process_that(
+    harness: GateHarness, launcher: Launcher, script: str, reason: str, message: str
+) -> None:
+    """Launcher, engine and gate as in a pod: the reason follows from the launcher's record."""
+    verdict = await until_judged(harness, launcher, script, reason)
+    assert message in verdict.message
 
 
-async def until_judged(bench: Bench, launcher: Launcher, script: str, reason: str, **more: str) -> Verdict:
-    """The gate's verdict with this reason; it may not call the engine ready before."""
+async def until_judged(harness: GateHarness, launcher: Launcher, script: str, reason: str, **more: str) -> Verdict:
+    """The gate's verdict with this reason. Before that, it must never be ready."""
     port = a_free_port()
     launcher.hand_over(json.dumps(FAST))
     paths = os.pathsep.join(sys.path)
     settings: dict[str, Any] = {"ENGINE_PORT": str(port), "SCRIPTS": script, "PYTHONPATH": paths, **more}
     launcher.start(launcher.program(PROCESS), "serve", **settings)
-    bench.configure(decode={"minTokensPerSecond": 20})
+    harness.configure(decode={"minTokensPerSecond": 20})
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
         client = EngineClient(session, f"http://127.0.0.1:{port}")
-        gate = Gate(client, bench.run_dir / "gate.json", launcher.run_dir, lambda _state: None)
+        gate = Gate(client, harness.run_dir / "gate.json", launcher.run_dir, lambda _state: None)
         async with asyncio.timeout(60):
             while gate.state.verdict.reason != reason:
                 assert not gate.state.ready
-                await gate.look()
+                await gate.observe()
                 await asyncio.sleep(0.1)
     return gate.state.verdict
 
 
-async def test_an_engine_process_that_stops_after_its_load_passes_with_the_safe_set(
-    bench: Bench, launcher: Launcher
+async def test_an_engine_process_that_hangs_after_loading_passes_with_the_safe_flags(
+    harness: GateHarness, launcher: Launcher
 ) -> None:
     script = "--script paced --hangs-with-peer-to-peer"
-    await until_judged(bench, launcher, script, "Passed", FLASH_HANG_SECONDS="1")
+    await until_judged(harness, launcher, script, "Passed", FLASH_HANG_SECONDS="1")
     record = EngineRecord.read_or_new(launcher.run_dir / "engine.json")
     assert record.incident
     assert (record.starts, record.incident.kind, record.incident.signature) == (2, "hang", "S2")

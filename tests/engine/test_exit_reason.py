@@ -1,8 +1,8 @@
-"""Which line tells why an engine died. The lines are those of real vLLM 0.26 to 0.33."""
+"""Which line of the output shows why an engine exited. The lines are from vLLM 0.26 to 0.33."""
 
 import pytest
 
-from flash_engine.gate.exit_reason import ran_out_of_memory, telling_line
+from flash_engine.gate.exit_reason import cause_line, ran_out_of_memory
 
 CASES = {
     "the cause, and not the consequences that vLLM reports after it": (
@@ -53,12 +53,12 @@ CASES = {
         [
             "(APIServer pid=1) pydantic_core._pydantic_core.ValidationError: 1 validation error for SpeculativeConfig",
             (
-                "(APIServer pid=1)   Value error, ModelRejected: 1 tensors of its drafter are missing: "
+                "(APIServer pid=1)   Value error, ModelRejected: 1 tensor of the drafter is missing: "
                 "mtp.0.e_proj.weight [type=value_error, input_value=ArgsKwargs((), {}), input_type=ArgsKwargs]"
             ),
             "(APIServer pid=1)     For further information visit https://errors.pydantic.dev/2.14/v/value_error",
         ],
-        "SpeculativeConfig: ModelRejected: 1 tensors of its drafter are missing: mtp.0.e_proj.weight",
+        "SpeculativeConfig: ModelRejected: 1 tensor of the drafter is missing: mtp.0.e_proj.weight",
     ),
     "what pydantic says of a field": (
         [
@@ -78,8 +78,8 @@ CASES = {
 
 
 @pytest.mark.parametrize(("lines", "expected"), CASES.values(), ids=CASES.keys())
-def test_the_telling_line(lines: list[str], expected: str) -> None:
-    assert telling_line(lines) == expected
+def test_the_cause_line(lines: list[str], expected: str) -> None:
+    assert cause_line(lines) == expected
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_telling_line(lines: list[str], expected: str) -> None:
         "RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
     ],
 )
-def test_the_ways_of_running_out_of_memory(line: str) -> None:
+def test_errors_that_mean_out_of_memory(line: str) -> None:
     assert ran_out_of_memory(["INFO loading", line, "exiting"])
 
 
@@ -103,5 +103,5 @@ def test_the_ways_of_running_out_of_memory(line: str) -> None:
         "ValueError: MTP speculative decoding layer 2 weights missing from checkpoint.",
     ],
 )
-def test_what_only_speaks_of_memory_is_no_lack_of_it(line: str) -> None:
+def test_lines_that_only_mention_memory(line: str) -> None:
     assert not ran_out_of_memory([line])

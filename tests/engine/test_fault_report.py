@@ -1,4 +1,4 @@
-"""What the gate tells the launcher of an engine that serves wrongly or not at all, and of what it keeps silent."""
+"""Which faults of an engine the gate reports to the launcher, and which it does not."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from flash_contracts.engine_record import EngineRecord
 from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate import trial
 from flash_engine.gate.engine_client import EngineClient
-from flash_engine.gate.evidence import Health
+from flash_engine.gate.evidence import EngineHealth
 from flash_engine.gate.gate import Gate
 from flash_engine.gate.result import result_of
-from gate_harness import Bench
+from gate_harness import GateHarness
 from launcher_harness import FAST, Launcher
 from ports import a_free_port
 
@@ -26,46 +26,46 @@ LATER = "2026-11-24T13:00:00.000Z"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A question that stays unanswered is not worth seconds here: the counters are read at once."""
-    monkeypatch.setattr(trial, "REST_SECONDS", 0.1)
+    """Read the counters of an unanswered request at once, instead of after two seconds."""
+    monkeypatch.setattr(trial, "IDLE_SECONDS", 0.1)
 
 
-def fault_report_of(bench: Bench) -> FaultReport | None:
-    file = bench.run_dir / FaultReport.FILE
+def fault_report_of(harness: GateHarness) -> FaultReport | None:
+    file = harness.run_dir / FaultReport.FILE
     return FaultReport.parse_text(file.read_bytes()) if file.exists() else None
 
 
-def let_it_be_stuck(bench: Bench, **attributes: Any) -> None:
-    bench.engine.traits.stuck = True
+def make_it_stuck(harness: GateHarness, **attributes: Any) -> None:
+    harness.engine.traits.stuck = True
     for name, value in attributes.items():
-        setattr(bench.engine.traits, name, value)
-    bench.configure(requestTimeoutSeconds=0.5)
+        setattr(harness.engine.traits, name, value)
+    harness.configure(requestTimeoutSeconds=0.5)
 
 
 WRONG = {"another answer": ["41"], "nonsense": ["!!!!!!!!!!!!"], "nothing": [""]}
 
 
 @pytest.mark.parametrize("answers", WRONG.values(), ids=WRONG.keys())
-async def test_wrong_output_is_suspected_of_the_run_that_gave_it(bench: Bench, answers: list[str]) -> None:
-    bench.engine.traits.answers = list(answers)
-    state = await bench.look()
+async def test_wrong_output_is_reported_for_its_run(harness: GateHarness, answers: list[str]) -> None:
+    harness.engine.traits.answers = list(answers)
+    state = await harness.observe()
 
-    told = fault_report_of(bench)
-    assert told is not None
-    assert (told.kind, told.signature, told.run) == ("corrupt", "S4", (7, "2026-11-24T12:00:00.000Z"))
-    assert told.message == state.verdict.message
+    report = fault_report_of(harness)
+    assert report is not None
+    assert (report.kind, report.signature, report.run) == ("corrupt", "S4", (7, "2026-11-24T12:00:00.000Z"))
+    assert report.message == state.verdict.message
 
 
 @pytest.mark.parametrize("running", [-1, 0], ids=["which the counters do not show", "which runs by the counters"])
-async def test_a_question_without_one_token_in_its_time_is_a_hang(bench: Bench, running: int) -> None:
-    let_it_be_stuck(bench, running=running)
-    state = await bench.look()
+async def test_a_request_without_a_token_before_its_timeout_is_a_hang(harness: GateHarness, running: int) -> None:
+    make_it_stuck(harness, running=running)
+    state = await harness.observe()
 
     assert state.verdict.reason == "StartupHang"
     assert "not one token in 0.5 s" in state.verdict.message
-    told = fault_report_of(bench)
-    assert told is not None
-    assert (told.kind, told.signature) == ("hang", "S3")
+    report = fault_report_of(harness)
+    assert report is not None
+    assert (report.kind, report.signature) == ("hang", "S3")
 
 
 NOT_SURE: dict[str, dict[str, Any]] = {
@@ -76,19 +76,19 @@ NOT_SURE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("attributes", NOT_SURE.values(), ids=NOT_SURE.keys())
-async def test_no_answer_is_no_suspicion_while(bench: Bench, attributes: dict[str, Any]) -> None:
-    let_it_be_stuck(bench, **attributes)
-    assert (await bench.look()).verdict.reason == "Inconclusive"
-    assert fault_report_of(bench) is None
+async def test_a_missing_answer_is_not_reported_if(harness: GateHarness, attributes: dict[str, Any]) -> None:
+    make_it_stuck(harness, **attributes)
+    assert (await harness.observe()).verdict.reason == "Inconclusive"
+    assert fault_report_of(harness) is None
 
 
 FROZEN = EngineCounters(generated=5, running=1, drafted=None, accepted=None)
 STALLS = {
-    "nothing has moved": (FROZEN, FROZEN, Health.GOOD, True),
-    "its health is silent too: it may end by itself": (FROZEN, FROZEN, Health.SILENT, False),
-    "it says that it is unwell": (FROZEN, FROZEN, Health.BAD, False),
-    "it was asked too short a time": (None, FROZEN, Health.GOOD, False),
-    "its counters are gone": (FROZEN, None, Health.GOOD, False),
+    "nothing has moved": (FROZEN, FROZEN, EngineHealth.GOOD, True),
+    "its health is silent too: it may end by itself": (FROZEN, FROZEN, EngineHealth.SILENT, False),
+    "it says that it is unwell": (FROZEN, FROZEN, EngineHealth.BAD, False),
+    "it was asked too short a time": (None, FROZEN, EngineHealth.GOOD, False),
+    "its counters are gone": (FROZEN, None, EngineHealth.GOOD, False),
 }
 
 
@@ -96,7 +96,7 @@ STALLS = {
 def test_an_unanswered_question(
     before: EngineCounters | None,
     after: EngineCounters | None,
-    health: Health,
+    health: EngineHealth,
     stalled: bool,  # noqa: FBT001 - a table
 ) -> None:
     assert trial.is_stalled(before, after, health) is stalled
@@ -112,75 +112,75 @@ HARMLESS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("attributes", HARMLESS.values(), ids=HARMLESS.keys())
-async def test_nothing_is_suspected_of(bench: Bench, attributes: dict[str, Any]) -> None:
+async def test_no_fault_is_reported_for(harness: GateHarness, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
-        setattr(bench.engine.traits, name, value)
-    assert not (await bench.look()).verdict.passed
-    assert fault_report_of(bench) is None
+        setattr(harness.engine.traits, name, value)
+    assert not (await harness.observe()).verdict.passed
+    assert fault_report_of(harness) is None
 
 
-async def test_it_is_written_once_for_each_run(bench: Bench) -> None:
-    bench.engine.traits.answers = ["41"]
-    await bench.look()
-    first = fault_report_of(bench)
-    await bench.look()
-    assert bench.gate.state.attempts == 2
-    assert fault_report_of(bench) == first
+async def test_a_fault_is_reported_once_per_run(harness: GateHarness) -> None:
+    harness.engine.traits.answers = ["41"]
+    await harness.observe()
+    first = fault_report_of(harness)
+    await harness.observe()
+    assert harness.gate.state.attempts == 2
+    assert fault_report_of(harness) == first
 
-    bench.record(pid=8, started_at=LATER)
-    await bench.look()
-    another = fault_report_of(bench)
+    harness.record(pid=8, started_at=LATER)
+    await harness.observe()
+    another = fault_report_of(harness)
     assert another is not None
     assert another.run == (8, LATER)
 
 
-async def test_a_run_that_answers_rightly_after_all_is_suspected_no_more(bench: Bench) -> None:
-    let_it_be_stuck(bench)
-    await bench.look()
-    assert fault_report_of(bench) is not None
+async def test_a_fault_is_withdrawn_once_the_run_answers_correctly(harness: GateHarness) -> None:
+    make_it_stuck(harness)
+    await harness.observe()
+    assert fault_report_of(harness) is not None
 
-    bench.engine.traits.stuck = False
-    bench.configure(requestTimeoutSeconds=20)
-    assert (await bench.look()).verdict.passed
-    assert fault_report_of(bench) is None
-
-
-async def test_other_words_expected_of_an_engine_that_was_right_are_not_its_fault(bench: Bench) -> None:
-    """The file of a fleet is edited, and all of its engines would be started again at once."""
-    assert (await bench.look()).verdict.passed
-    bench.configure(golden={"expect": "forty-two"})
-    assert (await bench.look()).verdict.reason == "WrongOutput"
-    await bench.look()
-    assert fault_report_of(bench) is None
+    harness.engine.traits.stuck = False
+    harness.configure(requestTimeoutSeconds=20)
+    assert (await harness.observe()).verdict.passed
+    assert fault_report_of(harness) is None
 
 
-async def test_an_engine_that_was_right_and_is_wrong_by_the_same_words_is_suspected(bench: Bench) -> None:
-    bench.engine.traits.acceptance = 0.0
-    assert (await bench.look()).verdict.reason == "DraftDead"
-    bench.engine.traits.answers = ["!!!!!!!!!!!"]
-    assert (await bench.look()).verdict.reason == "WrongOutput"
-    assert fault_report_of(bench) is not None
+async def test_another_expected_answer_is_not_the_engines_fault(harness: GateHarness) -> None:
+    """A change of the deployment's gate.json would otherwise restart all of its engines at once."""
+    assert (await harness.observe()).verdict.passed
+    harness.configure(golden={"expect": "forty-two"})
+    assert (await harness.observe()).verdict.reason == "WrongOutput"
+    await harness.observe()
+    assert fault_report_of(harness) is None
 
 
-async def test_a_served_engine_that_hangs_at_another_question_loses_its_verdict(bench: Bench) -> None:
-    assert (await bench.look()).verdict.passed
-    let_it_be_stuck(bench)
-    bench.configure(golden={"prompt": "18 + 24?"})
-    assert (await bench.look()).verdict.reason == "StartupHang"
-    assert fault_report_of(bench) is not None
+async def test_an_engine_that_turns_wrong_by_the_same_expectation_is_reported(harness: GateHarness) -> None:
+    harness.engine.traits.acceptance = 0.0
+    assert (await harness.observe()).verdict.reason == "DraftDead"
+    harness.engine.traits.answers = ["!!!!!!!!!!!"]
+    assert (await harness.observe()).verdict.reason == "WrongOutput"
+    assert fault_report_of(harness) is not None
 
 
-async def test_without_a_launcher_there_is_no_run_to_suspect(bench: Bench) -> None:
-    bench.engine.traits.answers = ["41"]
-    bench.record(pid=None, started_at=None, phase="WaitingForFlags")
-    assert (await bench.look()).verdict.reason == "WrongOutput"
-    assert fault_report_of(bench) is None
+async def test_a_serving_engine_that_hangs_at_another_question_loses_its_verdict(harness: GateHarness) -> None:
+    assert (await harness.observe()).verdict.passed
+    make_it_stuck(harness)
+    harness.configure(golden={"prompt": "18 + 24?"})
+    assert (await harness.observe()).verdict.reason == "StartupHang"
+    assert fault_report_of(harness) is not None
 
 
-async def test_a_folder_that_cannot_be_written_stops_nothing(bench: Bench) -> None:
-    bench.engine.traits.answers = ["41"]
-    (bench.run_dir / FaultReport.FILE).mkdir()
-    assert (await bench.look()).verdict.reason == "WrongOutput"
+async def test_without_a_recorded_run_no_fault_is_reported(harness: GateHarness) -> None:
+    harness.engine.traits.answers = ["41"]
+    harness.record(pid=None, started_at=None, phase="WaitingForFlags")
+    assert (await harness.observe()).verdict.reason == "WrongOutput"
+    assert fault_report_of(harness) is None
+
+
+async def test_an_unwritable_folder_does_not_stop_the_gate(harness: GateHarness) -> None:
+    harness.engine.traits.answers = ["41"]
+    (harness.run_dir / FaultReport.FILE).mkdir()
+    assert (await harness.observe()).verdict.reason == "WrongOutput"
 
 
 # An engine that reads wrong data over its GPUs' link, unless it gets the safe set.
@@ -196,8 +196,8 @@ web.run_app(engine.app(), port=int(os.environ["ENGINE_PORT"]), access_log=None,
 """
 
 
-async def test_launcher_and_gate_together_bring_an_engine_with_wrong_output_to_right_answers(
-    bench: Bench, launcher: Launcher
+async def test_launcher_and_gate_together_recover_an_engine_with_wrong_output(
+    harness: GateHarness, launcher: Launcher
 ) -> None:
     port = a_free_port()
     launcher.hand_over(json.dumps(FAST))
@@ -206,8 +206,8 @@ async def test_launcher_and_gate_together_bring_an_engine_with_wrong_output_to_r
     )
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
         client = EngineClient(session, f"http://127.0.0.1:{port}")
-        gate = Gate(client, bench.run_dir / "gate.json", launcher.run_dir, lambda _state: None)
-        reasons = await looks_until_passed(gate)
+        gate = Gate(client, harness.run_dir / "gate.json", launcher.run_dir, lambda _state: None)
+        reasons = await observe_until_passed(gate)
     shown = result_of(gate.state, gate.config, EffectiveFlags.read(launcher.run_dir / EffectiveFlags.FILE)).to_json()
     process.terminate()
     process.communicate()
@@ -222,20 +222,20 @@ async def test_launcher_and_gate_together_bring_an_engine_with_wrong_output_to_r
     assert not {"EngineExited", "OutOfMemory"} & set(reasons)
 
 
-async def looks_until_passed(gate: Gate) -> list[str]:
-    """The gate looks once a second; here it looks as soon as it can, until the deadline of a test."""
+async def observe_until_passed(gate: Gate) -> list[str]:
+    """Observe without pauses until the engine has passed."""
     reasons: list[str] = []
     while not gate.state.verdict.passed:
-        await gate.look()
+        await gate.observe()
         reasons.append(gate.state.verdict.reason)
     return reasons
 
 
-def test_a_suspicion_is_read_as_it_was_written(tmp_path: Path) -> None:
-    told = FaultReport("hang", "S3", "no token", 7, LATER, LATER)
+def test_a_fault_report_is_read_as_it_was_written(tmp_path: Path) -> None:
+    report = FaultReport("hang", "S3", "no token", 7, LATER, LATER)
     file = tmp_path / FaultReport.FILE
-    file.write_text(json.dumps(told.to_json()))
-    assert FaultReport.parse_text(file.read_bytes()) == told
+    file.write_text(json.dumps(report.to_json()))
+    assert FaultReport.parse_text(file.read_bytes()) == report
 
 
 def test_an_incident_outlives_a_restart_of_the_container(tmp_path: Path) -> None:

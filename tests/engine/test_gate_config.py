@@ -1,58 +1,58 @@
-"""gate.json changes while the pod runs: what is judged again, what is measured again, and what must not fail."""
+"""Changes of gate.json while the pod runs: what is judged again, what is measured again, and what must not fail."""
 
 from pathlib import Path
 
 import pytest
 
 from flash_contracts.gate_config import BadConfigError, GateConfig
-from gate_harness import Bench
+from gate_harness import GateHarness
 
 
-async def test_another_number_of_samples_is_not_measured_anew(bench: Bench) -> None:
-    await bench.look()
-    bench.configure(decode={"samples": 9})
-    assert (await bench.look()).verdict.reason == "Passed"
-    assert bench.gate.state.attempts == 1
+async def test_another_number_of_samples_is_not_measured_again(harness: GateHarness) -> None:
+    await harness.observe()
+    harness.configure(decode={"samples": 9})
+    assert (await harness.observe()).verdict.reason == "Passed"
+    assert harness.gate.state.attempts == 1
 
 
-async def test_another_expectation_judges_the_answers_there_are(bench: Bench) -> None:
-    await bench.look()
-    bench.configure(golden={"expect": "43"}, retrySeconds=3600)
-    state = await bench.look()
+async def test_another_expected_answer_judges_the_existing_answers(harness: GateHarness) -> None:
+    await harness.observe()
+    harness.configure(golden={"expect": "43"}, retrySeconds=3600)
+    state = await harness.observe()
     assert (state.verdict.reason, state.attempts) == ("WrongOutput", 1)
 
 
-async def test_an_expectation_put_right_is_measured_at_once(bench: Bench) -> None:
+async def test_a_corrected_expectation_is_measured_at_once(harness: GateHarness) -> None:
     """Nothing was timed while the answer counted as wrong, so there is nothing to judge again."""
-    bench.configure(golden={"expect": "43"}, retrySeconds=3600)
-    assert (await bench.look()).verdict.reason == "WrongOutput"
-    bench.configure(golden={"expect": "42"})
-    assert (await bench.look()).verdict.reason == "Passed"
+    harness.configure(golden={"expect": "43"}, retrySeconds=3600)
+    assert (await harness.observe()).verdict.reason == "WrongOutput"
+    harness.configure(golden={"expect": "42"})
+    assert (await harness.observe()).verdict.reason == "Passed"
 
 
-async def test_an_engine_that_serves_keeps_its_verdict_while_it_cannot_be_measured_anew(bench: Bench) -> None:
-    await bench.look()
-    bench.engine.traits.foreign_tokens = 500
-    bench.configure(decode={"prompt": "another"}, golden={"prompt": "6 x 7?", "expect": "[4]2"}, retrySeconds=3600)
-    state = await bench.look()
+async def test_a_serving_engine_keeps_its_verdict_while_it_cannot_be_measured_again(harness: GateHarness) -> None:
+    await harness.observe()
+    harness.engine.traits.foreign_tokens = 500
+    harness.configure(decode={"prompt": "another"}, golden={"prompt": "6 x 7?", "expect": "[4]2"}, retrySeconds=3600)
+    state = await harness.observe()
     assert (state.verdict.reason, state.attempts) == ("Passed", 2)
 
-    streams = bench.engine.count("stream")
-    await bench.look()
-    assert bench.engine.count("stream") == streams, "the pause holds for it too"
+    streams = harness.engine.count("stream")
+    await harness.observe()
+    assert harness.engine.count("stream") == streams, "the pause holds for it too"
 
-    bench.engine.traits.foreign_tokens = 0
-    bench.engine.traits.acceptance = 0.0
-    bench.configure(retrySeconds=0)
-    assert (await bench.look()).verdict.reason == "DraftDead", "the new measurement counts once there is one"
+    harness.engine.traits.foreign_tokens = 0
+    harness.engine.traits.acceptance = 0.0
+    harness.configure(retrySeconds=0)
+    assert (await harness.observe()).verdict.reason == "DraftDead", "the new measurement counts once there is one"
 
 
-async def test_answers_are_not_judged_by_what_is_expected_of_another_question(bench: Bench) -> None:
-    await bench.look()
-    bench.engine.traits.foreign_tokens = 500
-    bench.engine.traits.answers = ["Paris"]
-    bench.configure(golden={"prompt": "France?", "expect": "Paris"})
-    assert (await bench.look()).verdict.reason == "Passed", "42 was right for what was asked then"
+async def test_answers_are_not_judged_by_another_questions_expectation(harness: GateHarness) -> None:
+    await harness.observe()
+    harness.engine.traits.foreign_tokens = 500
+    harness.engine.traits.answers = ["Paris"]
+    harness.configure(golden={"prompt": "France?", "expect": "Paris"})
+    assert (await harness.observe()).verdict.reason == "Passed", "42 was right for what was asked then"
 
 
 @pytest.mark.parametrize(
@@ -60,27 +60,27 @@ async def test_answers_are_not_judged_by_what_is_expected_of_another_question(be
     [{"model": "renamed"}, {"speculation": {"expected": True, "tokens": 2}}],
     ids=["another served name", "speculation switched on"],
 )
-async def test_a_change_that_only_a_new_process_can_have_does_not_fail_the_old_one(
-    bench: Bench, change: dict[str, object]
+async def test_a_change_that_needs_a_new_process_does_not_fail_the_old_one(
+    harness: GateHarness, change: dict[str, object]
 ) -> None:
-    """The ConfigMap changes under all pods at once, the pods roll one by one."""
-    bench.engine.traits.speculation = False
-    bench.configure(speculation={"expected": False})
-    await bench.look()
+    """The ConfigMap changes for all pods at once, but pods are replaced one by one."""
+    harness.engine.traits.speculation = False
+    harness.configure(speculation={"expected": False})
+    await harness.observe()
 
-    bench.configure(**change)
+    harness.configure(**change)
 
-    state = await bench.look()
+    state = await harness.observe()
     assert (state.verdict.reason, state.attempts) == ("Passed", 1)
 
 
-async def test_a_new_process_is_held_to_the_change(bench: Bench) -> None:
-    bench.engine.traits.speculation = False
-    bench.configure(speculation={"expected": False})
-    await bench.look()
-    bench.configure(speculation={"expected": True})
-    bench.record(pid=8, started_at="2026-11-24T13:00:00.000Z")
-    assert (await bench.look()).verdict.reason == "SpeculationAbsent"
+async def test_a_new_process_is_held_to_the_change(harness: GateHarness) -> None:
+    harness.engine.traits.speculation = False
+    harness.configure(speculation={"expected": False})
+    await harness.observe()
+    harness.configure(speculation={"expected": True})
+    harness.record(pid=8, started_at="2026-11-24T13:00:00.000Z")
+    assert (await harness.observe()).verdict.reason == "SpeculationAbsent"
 
 
 BAD = {
@@ -90,19 +90,19 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("field", "told"), BAD.values(), ids=BAD.keys())
-def test_a_bad_field_is_named(tmp_path: Path, field: str, told: str) -> None:
+@pytest.mark.parametrize(("field", "message"), BAD.values(), ids=BAD.keys())
+def test_a_bad_field_is_named(tmp_path: Path, field: str, message: str) -> None:
     path = tmp_path / "gate.json"
     path.write_text(
         f'{{"model": "m", "golden": {{"prompt": "p", {field}}}, "decode": {{"minTokensPerSecond": 1, "prompt": "p"}}}}'
     )
     with pytest.raises(BadConfigError) as caught:
         GateConfig.read(path)
-    assert str(caught.value).startswith(f"{path}: {told}")
+    assert str(caught.value).startswith(f"{path}: {message}")
 
 
 @pytest.mark.parametrize("decode", ['"samples": 0', '"tokens": 1', '"minTokensPerSecond": -1'])
-def test_a_measurement_that_cannot_be_made_is_refused(tmp_path: Path, decode: str) -> None:
+def test_an_impossible_measurement_is_rejected(tmp_path: Path, decode: str) -> None:
     path = tmp_path / "gate.json"
     path.write_text(
         f'{{"model": "m", "golden": {{"prompt": "p"}}, "decode": {{"minTokensPerSecond": 1, "prompt": "p", {decode}}}}}'
@@ -111,7 +111,7 @@ def test_a_measurement_that_cannot_be_made_is_refused(tmp_path: Path, decode: st
         GateConfig.read(path)
 
 
-def test_bytes_that_are_no_text_are_refused_and_not_a_crash(tmp_path: Path) -> None:
+def test_a_binary_file_is_rejected_without_a_crash(tmp_path: Path) -> None:
     path = tmp_path / "gate.json"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(BadConfigError):

@@ -1,6 +1,6 @@
-"""The gate against an engine that misbehaves: a connection that breaks, a page that is none, traffic, a changed file.
+"""The gate beside a misbehaving engine: broken connections, invalid pages, other clients, an engine that dies.
 
-What is said here of time is said by construction: nothing waits, and no figure decides a test.
+Nothing here depends on timing: no test waits, and no measured speed decides one.
 """
 
 import json
@@ -12,13 +12,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from engine_stub.engine import EngineStub
-from flash_contracts.engine_record import EngineRecord, Exit
+from flash_contracts.engine_record import EngineExit, EngineRecord
 from flash_engine.gate import trial
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
-from gate_harness import Bench
+from gate_harness import GateHarness
 
-DIED = Exit(code=1, signal=None, at="2026-11-24T12:01:00.000Z", last_lines=("ValueError: illegal instruction",))
+DIED = EngineExit(code=1, signal=None, at="2026-11-24T12:01:00.000Z", last_lines=("ValueError: illegal instruction",))
 
 
 class BrokenEngineStub(EngineStub):
@@ -65,65 +65,65 @@ class BrokenEngineStub(EngineStub):
 
 @pytest.fixture
 def engine() -> BrokenEngineStub:
-    """In place of the plain stub: `bench` is built on it."""
+    """Replaces the plain stub in `harness`."""
     return BrokenEngineStub()
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that does not come to rest is not worth two seconds here."""
-    monkeypatch.setattr(trial, "REST_SECONDS", 0.1)
+    """Do not wait two seconds for an engine that does not become idle."""
+    monkeypatch.setattr(trial, "IDLE_SECONDS", 0.1)
 
 
-async def test_a_dropped_connection_does_not_take_a_verdict_away(bench: Bench, engine: BrokenEngineStub) -> None:
-    await bench.look()
+async def test_a_dropped_connection_keeps_the_verdict(harness: GateHarness, engine: BrokenEngineStub) -> None:
+    await harness.observe()
     engine.drop_health = True
     for _ in range(3):
-        assert (await bench.look()).verdict.reason == "Passed"
-    assert bench.gate.state.attempts == 1
+        assert (await harness.observe()).verdict.reason == "Passed"
+    assert harness.gate.state.attempts == 1
 
 
-async def test_a_refused_connection_takes_it_away(engine: BrokenEngineStub, tmp_path: Path) -> None:
+async def test_a_refused_connection_ends_the_verdict(engine: BrokenEngineStub, tmp_path: Path) -> None:
     async with aiohttp.ClientSession() as session:
         server = TestServer(engine.app())
         await server.start_server()
         gate = Gate(EngineClient(session, str(server.make_url(""))), tmp_path / "gate.json", tmp_path, lambda _: None)
-        bench = Bench(gate, engine, tmp_path, tmp_path / "gate.json")
-        bench.configure()
-        bench.record()
-        assert (await bench.look()).verdict.reason == "Passed"
+        harness = GateHarness(gate, engine, tmp_path, tmp_path / "gate.json")
+        harness.configure()
+        harness.record()
+        assert (await harness.observe()).verdict.reason == "Passed"
 
         await server.close()
 
-        state = await bench.look()
+        state = await harness.observe()
     assert state.verdict.reason == "EngineStarting"
-    assert "healthy and is so no more" in state.verdict.message
+    assert "stopped answering /health" in state.verdict.message
     assert state.healthy_at is None
 
 
-async def test_an_engine_that_served_for_hours_and_fails_does_not_hang_at_its_start(bench: Bench) -> None:
-    bench.record(started_at="2026-01-01T12:00:00.000Z")
-    await bench.look()
-    bench.engine.traits.healthy = False
-    assert (await bench.look()).verdict.reason == "EngineStarting"
+async def test_an_engine_that_fails_after_hours_is_no_startup_hang(harness: GateHarness) -> None:
+    harness.record(started_at="2026-01-01T12:00:00.000Z")
+    await harness.observe()
+    harness.engine.traits.healthy = False
+    assert (await harness.observe()).verdict.reason == "EngineStarting"
 
 
-async def test_an_engine_that_dies_of_its_first_request_has_ended_and_is_not_in_doubt(
-    bench: Bench, engine: BrokenEngineStub
+async def test_an_engine_that_dies_at_its_first_request_has_exited_and_is_not_inconclusive(
+    harness: GateHarness, engine: BrokenEngineStub
 ) -> None:
-    """As vLLM does where a kernel lacks an instruction: healthy until it is asked for something."""
-    engine.dies_with = bench.run_dir / EngineRecord.FILE
-    state = await bench.look()
+    """Like vLLM with a kernel that uses an unsupported instruction: healthy until the first request."""
+    engine.dies_with = harness.run_dir / EngineRecord.FILE
+    state = await harness.observe()
     assert state.verdict.reason == "EngineExited"
     assert "ValueError: illegal instruction" in state.verdict.message
     assert state.attempts == 1
 
 
-async def test_an_exit_that_is_long_past_is_not_told_again(bench: Bench) -> None:
-    bench.record(exit=DIED, starts=2)
-    assert (await bench.look()).verdict.reason == "Passed"
-    bench.engine.traits.healthy = False
-    assert (await bench.look()).verdict.reason == "EngineStarting"
+async def test_an_old_exit_is_not_reported_again(harness: GateHarness) -> None:
+    harness.record(exit=DIED, starts=2)
+    assert (await harness.observe()).verdict.reason == "Passed"
+    harness.engine.traits.healthy = False
+    assert (await harness.observe()).verdict.reason == "EngineStarting"
 
 
 PAGES = {
@@ -133,35 +133,33 @@ PAGES = {
 }
 
 
-@pytest.mark.parametrize(("page", "told"), PAGES.values(), ids=PAGES.keys())
-async def test_a_page_of_metrics(bench: Bench, engine: BrokenEngineStub, page: str, told: str) -> None:
+@pytest.mark.parametrize(("page", "message"), PAGES.values(), ids=PAGES.keys())
+async def test_a_page_of_metrics(harness: GateHarness, engine: BrokenEngineStub, page: str, message: str) -> None:
     engine.metrics_page = page
-    state = await bench.look()
+    state = await harness.observe()
     assert state.verdict.reason == "Inconclusive"
-    assert told in state.verdict.message
+    assert message in state.verdict.message
 
 
-async def test_counters_that_stand_still_are_no_proof_of_anything(bench: Bench, engine: BrokenEngineStub) -> None:
+async def test_frozen_counters_prove_nothing(harness: GateHarness, engine: BrokenEngineStub) -> None:
     engine.metrics_page = (
         "vllm:generation_tokens_total 7\nvllm:num_requests_running 0\n"
         "vllm:spec_decode_num_draft_tokens_total 5\nvllm:spec_decode_num_accepted_tokens_total 5\n"
     )
-    state = await bench.look()
+    state = await harness.observe()
     assert state.verdict.reason == "Inconclusive"
-    assert "moved by 0 while 64 tokens came" in state.verdict.message
+    assert "rose by 0 while 64 tokens arrived" in state.verdict.message
 
 
-async def test_requests_of_others_on_the_engine_are_waited_for_and_not_measured_with(
-    bench: Bench, engine: BrokenEngineStub
-) -> None:
+async def test_other_clients_requests_are_waited_for(harness: GateHarness, engine: BrokenEngineStub) -> None:
     engine.waiting_requests = 3
-    state = await bench.look()
+    state = await harness.observe()
     assert state.verdict.reason == "Inconclusive"
-    assert "3 requests of others are on the engine" in state.verdict.message
-    assert bench.engine.count("stream") == 1, "the warm-up only"
+    assert "3 requests of other clients are on the engine" in state.verdict.message
+    assert harness.engine.count("stream") == 1, "the warm-up only"
 
     engine.waiting_requests = 0
-    assert (await bench.look()).verdict.reason == "Passed"
+    assert (await harness.observe()).verdict.reason == "Passed"
 
 
 def chunk(**event: object) -> bytes:
@@ -184,25 +182,25 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize(("sent", "told"), STREAMS.values(), ids=STREAMS.keys())
-async def test_a_stream(bench: Bench, engine: BrokenEngineStub, sent: bytes, told: str) -> None:
+@pytest.mark.parametrize(("sent", "message"), STREAMS.values(), ids=STREAMS.keys())
+async def test_a_stream(harness: GateHarness, engine: BrokenEngineStub, sent: bytes, message: str) -> None:
     engine.stream_bytes = sent
-    state = await bench.look()
+    state = await harness.observe()
     assert state.verdict.reason == "Inconclusive"
-    assert told in state.verdict.message
+    assert message in state.verdict.message
 
 
 @pytest.mark.parametrize("page", ["{}", "[]", '{"choices": [{"message": null}]}', "no JSON"])
-async def test_an_answer_that_is_none(bench: Bench, engine: BrokenEngineStub, page: str) -> None:
+async def test_an_invalid_answer(harness: GateHarness, engine: BrokenEngineStub, page: str) -> None:
     engine.chat_page = page
-    state = await bench.look()
+    state = await harness.observe()
     assert state.verdict.reason == "Inconclusive"
     assert "/v1/chat/completions: " in state.verdict.message
 
 
-async def test_tokens_without_text_at_the_end_take_their_time(bench: Bench, engine: BrokenEngineStub) -> None:
-    """Past its natural end a model may go on in special tokens; an end taken too early would make it look fast."""
+async def test_tokens_without_text_at_the_end_are_timed(harness: GateHarness, engine: BrokenEngineStub) -> None:
+    """After its natural end a model may emit special tokens. Ending the time before them would make it look fast."""
     engine.stream_bytes = TEXT + chunk(choices=[{"text": ""}]) + USAGE + DONE
-    state = await bench.look()
+    state = await harness.observe()
     assert "in one piece" not in state.verdict.message, "the chunk without text is the end"
-    assert "moved by 0" in state.verdict.message
+    assert "rose by 0" in state.verdict.message

@@ -1,4 +1,4 @@
-"""The gate as a real process: what the kubelet starts, probes and ends."""
+"""The gate as a real process, as the kubelet starts, probes and terminates it."""
 
 import asyncio
 import json
@@ -54,11 +54,11 @@ async def gate(engine: EngineStub, tmp_path: Path) -> AsyncIterator[GateProcess]
 
 
 async def until(gate: GateProcess, reason: str) -> None:
-    """In a thread, for the engine stub answers from this loop."""
+    """In a thread, because the engine stub runs in this event loop."""
     await asyncio.to_thread(eventually, lambda: gate.reasons()[-1:] == [reason], f"verdict {reason}", seen=gate.reasons)
 
 
-async def test_it_turns_ready_by_itself_and_tells_each_step_as_a_line_of_json(gate: GateProcess) -> None:
+async def test_it_becomes_ready_and_logs_each_verdict_as_a_line_of_json(gate: GateProcess) -> None:
     await until(gate, "Passed")
 
     async with aiohttp.ClientSession() as session:
@@ -85,7 +85,7 @@ async def test_it_is_not_ready_before_the_engine_is_and_ready_after(gate: GatePr
     await until(gate, "Passed")
 
 
-async def test_it_ends_when_the_kubelet_says_so(gate: GateProcess) -> None:
+async def test_it_exits_on_sigterm(gate: GateProcess) -> None:
     await until(gate, "Passed")
     gate.process.terminate()
     assert gate.process.wait(timeout=20) == 0
@@ -101,8 +101,8 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(("settings", "told"), SETTINGS.values(), ids=SETTINGS.keys())
-def test_a_bad_setting_is_named(settings: dict[str, str], told: str) -> None:
+@pytest.mark.parametrize(("settings", "message"), SETTINGS.values(), ids=SETTINGS.keys())
+def test_a_bad_setting_is_named(settings: dict[str, str], message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "flash_engine.gate"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **settings},
@@ -111,5 +111,5 @@ def test_a_bad_setting_is_named(settings: dict[str, str], told: str) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""What kubelet, operator and Prometheus see of the gate."""
+"""The gate's endpoints for kubelet, operator and Prometheus."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,27 +12,29 @@ from flash_contracts.flags.flag_set import FlagSet
 from flash_contracts.gate_result import GateResult
 from flash_engine.gate.gate_metrics import GateMetrics
 from flash_engine.gate.server import make_app
-from gate_harness import Bench
+from gate_harness import GateHarness
 
 
-async def a_client(bench: Bench, tmp_path: Path, metrics: GateMetrics) -> TestClient[web.Request, web.Application]:
-    return TestClient(TestServer(make_app(bench.gate, metrics, tmp_path)))
+async def a_client(
+    harness: GateHarness, tmp_path: Path, metrics: GateMetrics
+) -> TestClient[web.Request, web.Application]:
+    return TestClient(TestServer(make_app(harness.gate, metrics, tmp_path)))
 
 
-async def test_readiness_is_the_verdict(bench: Bench, tmp_path: Path) -> None:
-    async with await a_client(bench, tmp_path, GateMetrics()) as client:
+async def test_readiness_is_the_verdict(harness: GateHarness, tmp_path: Path) -> None:
+    async with await a_client(harness, tmp_path, GateMetrics()) as client:
         before = await client.get("/readyz")
-        await bench.look()
+        await harness.observe()
         after = await client.get("/readyz")
         assert (before.status, after.status) == (503, 200)
         assert (await after.text()).startswith("Passed: decode ")
 
 
-async def test_the_operator_reads_the_result_as_the_gate_means_it(bench: Bench, tmp_path: Path) -> None:
-    """Both sides of the contract, in one test: neither can change it alone."""
+async def test_the_operator_reads_the_result_that_the_gate_wrote(harness: GateHarness, tmp_path: Path) -> None:
+    """Both sides of the contract in one test, so that neither can change alone."""
     EffectiveFlags("fallback", FlagSet("T8", (), ()), "no operator", 30000).write(tmp_path / EffectiveFlags.FILE)
-    async with await a_client(bench, tmp_path, GateMetrics()) as client:
-        state = await bench.look()
+    async with await a_client(harness, tmp_path, GateMetrics()) as client:
+        state = await harness.observe()
         result = GateResult.of(await (await client.get("/result")).json())
 
     assert (result.reason, result.passed, result.reached) == ("Passed", True, True)
@@ -43,7 +45,9 @@ async def test_the_operator_reads_the_result_as_the_gate_means_it(bench: Bench, 
     assert (result.effective.origin, result.effective.flags.row) == ("fallback", "T8")
 
 
-async def test_the_operator_reads_of_a_delivery_what_flash_fetch_wrote(bench: Bench, tmp_path: Path) -> None:
+async def test_the_operator_reads_the_download_record_that_flash_fetch_wrote(
+    harness: GateHarness, tmp_path: Path
+) -> None:
     """Three sides of the contract."""
     written = DownloadRecord(
         phase="Downloading", source="hf://a/b", commit="c0ffee", bytes=10, total_bytes=40, bytes_per_second=2.0,
@@ -51,8 +55,8 @@ async def test_the_operator_reads_of_a_delivery_what_flash_fetch_wrote(bench: Be
     )  # fmt: skip
     written.write(tmp_path / DownloadRecord.FILE)
     metrics = GateMetrics()
-    async with await a_client(bench, tmp_path, metrics) as client:
-        metrics.show(await bench.look())
+    async with await a_client(harness, tmp_path, metrics) as client:
+        metrics.show(await harness.observe())
         result = GateResult.of(await (await client.get("/result")).json())
         text = await (await client.get("/metrics")).text()
 
@@ -63,11 +67,11 @@ async def test_the_operator_reads_of_a_delivery_what_flash_fetch_wrote(bench: Be
     assert "flash_gate_model_bytes 40.0" in text
 
 
-async def test_metrics_follow_the_verdict(bench: Bench, tmp_path: Path) -> None:
+async def test_metrics_follow_the_verdict(harness: GateHarness, tmp_path: Path) -> None:
     metrics = GateMetrics()
-    bench.engine.traits.acceptance = 0.0
-    metrics.show(await bench.look())
-    async with await a_client(bench, tmp_path, metrics) as client:
+    harness.engine.traits.acceptance = 0.0
+    metrics.show(await harness.observe())
+    async with await a_client(harness, tmp_path, metrics) as client:
         text = await (await client.get("/metrics")).text()
 
     assert 'flash_gate_verdict{reason="DraftDead"} 1.0' in text
@@ -77,11 +81,11 @@ async def test_metrics_follow_the_verdict(bench: Bench, tmp_path: Path) -> None:
     assert "flash_gate_acceptance_ratio 0.0" in text
 
 
-async def test_what_was_not_measured_is_no_figure(bench: Bench, tmp_path: Path) -> None:
+async def test_unmeasured_metrics_are_nan(harness: GateHarness, tmp_path: Path) -> None:
     metrics = GateMetrics()
-    bench.engine.traits.healthy = False
-    metrics.show(await bench.look())
-    async with await a_client(bench, tmp_path, metrics) as client:
+    harness.engine.traits.healthy = False
+    metrics.show(await harness.observe())
+    async with await a_client(harness, tmp_path, metrics) as client:
         text = await (await client.get("/metrics")).text()
 
     assert "flash_gate_decode_tokens_per_second NaN" in text
@@ -91,30 +95,30 @@ async def test_what_was_not_measured_is_no_figure(bench: Bench, tmp_path: Path) 
     assert "flash_gate_hung 0.0" in text
 
 
-async def test_the_engines_life_is_asked_for_by_its_progress(bench: Bench, tmp_path: Path) -> None:
-    """503 lets the kubelet start it anew, which costs minutes: never for being slow or busy, always for a hang."""
-    async with await a_client(bench, tmp_path, GateMetrics()) as client:
+async def test_liveness_follows_the_engines_progress(harness: GateHarness, tmp_path: Path) -> None:
+    """503 makes the kubelet restart the engine, which costs minutes: never because it is slow, always for a hang."""
+    async with await a_client(harness, tmp_path, GateMetrics()) as client:
         assert (await client.get("/livez")).status == 200, "it loads"
-        bench.engine.traits.acceptance = 0.0
-        await bench.look()
+        harness.engine.traits.acceptance = 0.0
+        await harness.observe()
         assert (await client.get("/livez")).status == 200, "it failed its gate"
-        bench.gate.state = replace(bench.gate.state, restart=True)
+        harness.gate.state = replace(harness.gate.state, restart=True)
         dead = await client.get("/livez")
         assert dead.status == 503
         assert (await dead.text()).startswith("DraftDead: ")
 
 
-async def test_a_replica_on_its_way_out_says_so(bench: Bench, tmp_path: Path) -> None:
-    async with await a_client(bench, tmp_path, GateMetrics()) as client:
-        await bench.look()
-        bench.gate.state = replace(bench.gate.state, draining=True)
+async def test_a_draining_replica_is_not_ready(harness: GateHarness, tmp_path: Path) -> None:
+    async with await a_client(harness, tmp_path, GateMetrics()) as client:
+        await harness.observe()
+        harness.gate.state = replace(harness.gate.state, draining=True)
         leaving = await client.get("/readyz")
         assert (leaving.status, (await leaving.text())[:8]) == (503, "Draining")
 
 
-async def test_the_result_holds_all_that_the_verdict_rests_on(bench: Bench, tmp_path: Path) -> None:
-    async with await a_client(bench, tmp_path, GateMetrics()) as client:
-        await bench.look()
+async def test_the_result_has_everything_that_the_verdict_is_based_on(harness: GateHarness, tmp_path: Path) -> None:
+    async with await a_client(harness, tmp_path, GateMetrics()) as client:
+        await harness.observe()
         document = await (await client.get("/result")).json()
     assert document["trial"]["goldenAnswers"] == ["the answer is 42", "the answer is 42"]
     first, second = document["trial"]["samples"]

@@ -4,31 +4,31 @@ from dataclasses import replace
 
 import pytest
 
-from flash_engine.launcher.hang_detection import Gpu, StallWindow, Vitals, signature
+from flash_engine.launcher.hang_detection import GpuReading, StallWindow, Vitals, hang_signature
 from flash_engine.launcher.progress import Milestone, Progress
 
 HANG_SECONDS = 90.0
 
-MAX_Q = Gpu(memory_mib=420, busy_percent=100, watts=90, limit_watts=300, pcie_mib_per_second=0.0)
+MAX_Q = GpuReading(memory_mib=420, busy_percent=100, watts=90, limit_watts=300, pcie_mib_per_second=0.0)
 """Reported: 370 to 500 MiB, 100 %, 85 to 98 W of 300 W."""
-WORKSTATION = Gpu(memory_mib=480, busy_percent=100, watts=140, limit_watts=600, pcie_mib_per_second=0.2)
+WORKSTATION = GpuReading(memory_mib=480, busy_percent=100, watts=140, limit_watts=600, pcie_mib_per_second=0.2)
 LOADED = replace(MAX_Q, memory_mib=88_000, watts=98)
-AT_REST = Gpu(memory_mib=420, busy_percent=0, watts=18, limit_watts=300, pcie_mib_per_second=0.0)
+AT_REST = GpuReading(memory_mib=420, busy_percent=0, watts=18, limit_watts=300, pcie_mib_per_second=0.0)
 AT_WORK = replace(LOADED, watts=270)
 
-QUIET = Vitals(at=0.0, said_at=0.0, cpu_seconds=30.0, io_bytes=10_000_000)
+QUIET = Vitals(at=0.0, logged_at=0.0, cpu_seconds=30.0, io_bytes=10_000_000)
 
 
 def looks(vitals: Vitals, seconds: float = HANG_SECONDS, **per_second: float) -> StallWindow:
     """A look each second, at an engine of which only what `per_second` says moves."""
-    stillness = StallWindow.begin(vitals)
+    window = StallWindow.begin(vitals)
     for second in range(1, round(seconds) + 1):
         moved = {name: getattr(vitals, name) + rate * second for name, rate in per_second.items()}
-        stillness = stillness.after(replace(vitals, at=vitals.at + second, **moved))
-    return stillness
+        window = window.after(replace(vitals, at=vitals.at + second, **moved))
+    return window
 
 
-def of_gpus(*gpus: Gpu) -> Vitals:
+def of_gpus(*gpus: GpuReading) -> Vitals:
     return replace(QUIET, gpus=gpus)
 
 
@@ -50,17 +50,19 @@ HANGS = {
 
 @pytest.mark.parametrize(("vitals", "milestone", "moves", "expected"), HANGS.values(), ids=HANGS.keys())
 def test_a_hang(vitals: Vitals, milestone: Milestone, moves: dict[str, float], expected: str) -> None:
-    found = signature(looks(vitals, **moves), milestone, HANG_SECONDS)
+    found = hang_signature(looks(vitals, **moves), milestone, HANG_SECONDS)
     assert found is not None
     assert found.signature == expected
     assert "90 s" in found.detail
-    assert signature(looks(vitals, HANG_SECONDS - 1, **moves), milestone, HANG_SECONDS) is None, "not a second earlier"
+    assert hang_signature(looks(vitals, HANG_SECONDS - 1, **moves), milestone, HANG_SECONDS) is None, (
+        "not a second earlier"
+    )
 
 
 NO_HANGS = {
     "the engine has started and waits for requests": (QUIET, Milestone.READY, {}),
     "it has started, and a driver calls idle GPUs busy": (of_gpus(LOADED, LOADED), Milestone.READY, {}),
-    "something was said each second": (of_gpus(MAX_Q, MAX_Q), Milestone.NCCL, {"said_at": 1.0}),
+    "something was logged each second": (of_gpus(MAX_Q, MAX_Q), Milestone.NCCL, {"logged_at": 1.0}),
     "GPUs that work": (of_gpus(AT_WORK, AT_WORK), Milestone.KV_CACHE, {}),
     "one GPU waits for the other, whose process works": (
         of_gpus(MAX_Q, AT_REST), Milestone.NCCL, {"cpu_seconds": 1.0}),
@@ -75,13 +77,13 @@ NO_HANGS = {
 
 @pytest.mark.parametrize(("vitals", "milestone", "moves"), NO_HANGS.values(), ids=NO_HANGS.keys())
 def test_what_is_no_hang(vitals: Vitals, milestone: Milestone, moves: dict[str, float]) -> None:
-    assert signature(looks(vitals, 10 * HANG_SECONDS, **moves), milestone, HANG_SECONDS) is None
+    assert hang_signature(looks(vitals, 10 * HANG_SECONDS, **moves), milestone, HANG_SECONDS) is None
 
 
 @pytest.mark.parametrize("gpus", [None, (LOADED, LOADED)], ids=["without NVML", "GPUs that spin"])
-def test_compilers_make_a_long_silence_benign(gpus: tuple[Gpu, ...] | None) -> None:
+def test_compilers_make_a_long_silence_benign(gpus: tuple[GpuReading, ...] | None) -> None:
     vitals = replace(QUIET, gpus=gpus, compilers=("cicc", "ptxas"))
-    found = signature(looks(vitals, 600), Milestone.KV_CACHE, HANG_SECONDS)
+    found = hang_signature(looks(vitals, 600), Milestone.KV_CACHE, HANG_SECONDS)
     assert found is not None
     assert found.signature == "S9"
     assert "cicc, ptxas" in found.detail
@@ -93,8 +95,8 @@ def test_the_time_counts_anew_when_the_compilers_have_ended() -> None:
     soon, late = replace(alone, at=alone.at + 1), compiling
     for second in range(1, 92):
         late = late.after(replace(alone, at=alone.at + second))
-    assert signature(compiling.after(soon), Milestone.KV_CACHE, HANG_SECONDS) is None
-    found = signature(late, Milestone.KV_CACHE, HANG_SECONDS)
+    assert hang_signature(compiling.after(soon), Milestone.KV_CACHE, HANG_SECONDS) is None
+    found = hang_signature(late, Milestone.KV_CACHE, HANG_SECONDS)
     assert found is not None
     assert found.signature == "S2"
     assert late.compiled_within(100)
@@ -106,30 +108,30 @@ MEMORY = {"stands still but for a trifle": (30.0, True), "grows": (700.0, False)
 
 @pytest.mark.parametrize(("grown", "hangs"), MEMORY.values(), ids=MEMORY.keys())
 def test_memory_that(grown: float, hangs: bool) -> None:  # noqa: FBT001 - a table
-    stillness = looks(of_gpus(MAX_Q, MAX_Q), 45)
+    window = looks(of_gpus(MAX_Q, MAX_Q), 45)
     later = replace(MAX_Q, memory_mib=MAX_Q.memory_mib + grown)
     for second in range(46, 92):
-        stillness = stillness.after(replace(of_gpus(MAX_Q, later), at=float(second)))
-    assert (signature(stillness, Milestone.NCCL, HANG_SECONDS) is not None) is hangs
+        window = window.after(replace(of_gpus(MAX_Q, later), at=float(second)))
+    assert (hang_signature(window, Milestone.NCCL, HANG_SECONDS) is not None) is hangs
 
 
 def test_nothing_is_said_of_a_time_in_which_the_launcher_itself_did_not_run() -> None:
     """The container was frozen: the clock went on, and the engine could not."""
-    stillness = looks(QUIET, 10).after(replace(QUIET, at=3600.0))
-    assert signature(stillness, Milestone.NCCL, HANG_SECONDS) is None
+    window = looks(QUIET, 10).after(replace(QUIET, at=3600.0))
+    assert hang_signature(window, Milestone.NCCL, HANG_SECONDS) is None
 
 
 def test_a_driver_that_stops_answering_leaves_the_processes_to_judge_by() -> None:
-    stillness = looks(of_gpus(AT_REST, AT_REST), 30)
+    window = looks(of_gpus(AT_REST, AT_REST), 30)
     for second in range(31, 125):
-        stillness = stillness.after(replace(QUIET, at=float(second)))
-    found = signature(stillness, Milestone.NCCL, HANG_SECONDS)
+        window = window.after(replace(QUIET, at=float(second)))
+    found = hang_signature(window, Milestone.NCCL, HANG_SECONDS)
     assert found is not None
-    assert "of the GPUs nothing is known" in found.detail
+    assert "the GPUs' state is unknown" in found.detail
 
 
 def test_the_evidence_is_small_and_has_the_figures() -> None:
-    found = signature(looks(of_gpus(MAX_Q, MAX_Q)), Milestone.NCCL, HANG_SECONDS)
+    found = hang_signature(looks(of_gpus(MAX_Q, MAX_Q)), Milestone.NCCL, HANG_SECONDS)
     assert found is not None
     assert "90 of 300 W" in found.detail
     assert "420 and 420 MiB" in found.detail
@@ -153,15 +155,17 @@ LINES = {
 @pytest.mark.parametrize(("line", "milestone"), LINES.items())
 def test_a_line_tells_how_far_it_has_come(line: str, milestone: Milestone) -> None:
     progress = Progress(0.0)
-    progress.hear([line], 5.0)
-    assert (progress.milestone, progress.said_at) == (milestone, 5.0)
-    progress.hear(["INFO 11-24 [pynccl.py:111] vLLM is using nccl==2.30.4"], 6.0)
+    progress.observe([line], 5.0)
+    assert (progress.milestone, progress.logged_at) == (milestone, 5.0)
+    progress.observe(["INFO 11-24 [pynccl.py:111] vLLM is using nccl==2.30.4"], 6.0)
     assert progress.milestone == max(milestone, Milestone.NCCL), "it does not go back"
 
 
 def test_an_engine_that_says_only_that_it_waits_says_nothing() -> None:
     progress = Progress(0.0)
-    progress.hear(["INFO [shm_broadcast.py:681] No available shared memory broadcast block found in 60 seconds"], 60.0)
-    progress.hear(["DEBUG [utils.py:9] Waiting for 1 local, 0 remote core engine proc(s) to start."], 70.0)
-    assert progress.said_at == 0.0
+    progress.observe(
+        ["INFO [shm_broadcast.py:681] No available shared memory broadcast block found in 60 seconds"], 60.0
+    )
+    progress.observe(["DEBUG [utils.py:9] Waiting for 1 local, 0 remote core engine proc(s) to start."], 70.0)
+    assert progress.logged_at == 0.0
     assert progress.last_line.startswith("DEBUG")

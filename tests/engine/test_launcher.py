@@ -16,9 +16,9 @@ def test_the_nodes_flags_reach_the_engine(launcher: Launcher) -> None:
     launcher.hand_over(json.dumps(FAST))
     out, _ = launcher.start(launcher.program(TELL), "serve", "/model").communicate()
 
-    told = json.loads(out)
-    assert told["args"] == ["serve", "/model", ARGUMENT]
-    assert told["env"] == {"NCCL_P2P_DISABLE": None, "NCCL_P2P_LEVEL": "PHB", "PYTORCH_CUDA_ALLOC_CONF": None}
+    message = json.loads(out)
+    assert message["args"] == ["serve", "/model", ARGUMENT]
+    assert message["env"] == {"NCCL_P2P_DISABLE": None, "NCCL_P2P_LEVEL": "PHB", "PYTORCH_CUDA_ALLOC_CONF": None}
     effective = launcher.document("effective.json")
     assert (effective["origin"], effective["flags"]["row"]) == ("annotation", "T3")
 
@@ -45,9 +45,9 @@ def test_flags_that_come_late_are_waited_for(launcher: Launcher) -> None:
 def test_without_flags_the_safe_set_is_taken_and_it_is_said(launcher: Launcher) -> None:
     out, err = launcher.start(launcher.program(TELL), "serve", "/model", patience=0.2).communicate()
 
-    told = json.loads(out)
-    assert told["args"] == ["serve", "/model", ARGUMENT, "--disable-custom-all-reduce"]
-    assert told["env"]["NCCL_P2P_DISABLE"] == "1"
+    message = json.loads(out)
+    assert message["args"] == ["serve", "/model", ARGUMENT, "--disable-custom-all-reduce"]
+    assert message["env"]["NCCL_P2P_DISABLE"] == "1"
     effective = launcher.document("effective.json")
     assert effective["origin"] == "fallback"
     assert "is the operator running?" in effective["detail"]

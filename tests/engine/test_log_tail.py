@@ -1,10 +1,10 @@
 """What is kept of an engine's output, however it is torn."""
 
-from flash_engine.launcher.log_tail import LINE_LIMIT, LastLines
+from flash_engine.launcher.log_tail import LINE_LIMIT, LogTail
 
 
 def kept_of(*chunks: bytes) -> tuple[str, ...]:
-    lines = LastLines()
+    lines = LogTail()
     for chunk in chunks:
         lines.feed(1, chunk)
     return lines.kept()
@@ -15,7 +15,7 @@ def test_lines_are_put_together_from_chunks_torn_anywhere() -> None:
 
 
 def test_two_streams_do_not_mix_within_a_line() -> None:
-    lines = LastLines()
+    lines = LogTail()
     lines.feed(1, b"to stan")
     lines.feed(2, b"to standard error\n")
     lines.feed(1, b"dard output\n")

@@ -1,4 +1,4 @@
-"""Arithmetic of the figures."""
+"""The arithmetic of the measured figures."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ def counters(generated: float, drafted: float | None = 500, accepted: float | No
     return EngineCounters(generated=generated, running=0, drafted=drafted, accepted=accepted)
 
 
-def test_decode_speed_leaves_out_the_first_token_and_the_prompts_time() -> None:
+def test_decode_speed_excludes_the_first_token_and_the_prefill() -> None:
     stream = Stream(asked=10.0, first=10.5, last=12.5, tokens=129)
     assert stream.decode_tokens_per_second == 64
     assert stream.first_token_millis == 500
@@ -35,24 +35,24 @@ def test_acceptance_is_the_change_of_the_engines_counters() -> None:
     assert (figures.drafted, figures.accepted, figures.acceptance_percent) == (60, 45, 75)
 
 
-def test_no_drafts_have_no_acceptance() -> None:
+def test_without_drafts_there_is_no_acceptance() -> None:
     without = counters(1000, None, None)
     assert measure([Sample(Stream(0, 1, 2, 100), without, counters(1100, None, None))]).acceptance_percent is None
     assert measure([Sample(Stream(0, 1, 2, 100), BEFORE, counters(1100))]).acceptance_percent is None
 
 
-def test_tokens_that_were_not_ours_are_counted() -> None:
+def test_tokens_for_other_clients_are_counted() -> None:
     assert Sample(Stream(0, 1, 2, 100), BEFORE, counters(1350)).foreign_tokens == 250
     assert measure([Sample(Stream(0, 1, 2, 100), BEFORE, counters(1350))] * 2).foreign_tokens == 500
 
 
-def test_an_engine_may_go_on_for_a_moment_with_a_stream_that_was_cut() -> None:
+def test_an_engine_may_continue_a_cut_stream_for_a_moment() -> None:
     cut = Stream(0, 1, 2, 100, cut=True)
     assert Sample(cut, BEFORE, counters(1110)).foreign_tokens == 0
     assert Sample(cut, BEFORE, counters(1350)).foreign_tokens == 250
 
 
-def test_a_request_of_others_is_seen_by_its_end_though_it_had_one_token() -> None:
+def test_another_clients_request_is_noticed_even_with_one_token() -> None:
     stream = Stream(0, 1, 2, 100)
     before, after = replace(BEFORE, finished=7), replace(counters(1100), finished=9)
     assert Sample(stream, before, after).foreign_requests == 1
@@ -78,11 +78,11 @@ def test_a_block_ends_with_the_chunk_that_fills_it() -> None:
     assert list(block_rates(arrivals)) == [17 / 0.5, 20 / 0.5]
 
 
-def test_chunks_that_came_together_are_as_fast_as_can_be_and_no_division_by_zero() -> None:
+def test_chunks_that_arrive_together_have_infinite_speed() -> None:
     assert list(block_rates([Arrival(1.0, 1), Arrival(1.0, 17)])) == [float("inf")]
 
 
-def test_the_first_chunk_belongs_to_the_prompt_whole() -> None:
+def test_the_whole_first_chunk_belongs_to_the_prefill() -> None:
     stream = Stream(0, 1, 2, 64, (Arrival(1, 8), Arrival(2, 64)), first_tokens=8)
     assert stream.decode_tokens_per_second == 56
 
@@ -103,7 +103,7 @@ def test_a_renamed_metric_is_named() -> None:
         EngineCounters.parse('# TYPE vllm:generation_tokens counter\nvllm:generation_tokens_total{engine="0"} 5.0\n')
 
 
-def test_counters_without_the_suffix_of_prometheus_are_known() -> None:
+def test_counters_without_prometheus_suffix_are_accepted() -> None:
     text = "vllm:generation_tokens 5\nvllm:num_requests_running 0\nvllm:num_requests_waiting 2\n"
     parsed = EngineCounters.parse(text)
     assert (parsed.generated, parsed.unfinished) == (5, 2)
@@ -120,7 +120,7 @@ UNREADABLE = {
 }
 
 
-@pytest.mark.parametrize(("text", "told"), UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_metrics_of_no_use_are_named_and_never_guessed(text: str, told: str) -> None:
-    with pytest.raises(MissingMetricsError, match=told):
+@pytest.mark.parametrize(("text", "message"), UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_unusable_metrics_are_reported(text: str, message: str) -> None:
+    with pytest.raises(MissingMetricsError, match=message):
         EngineCounters.parse(text)

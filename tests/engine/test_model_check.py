@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from broken_checkpoints import SPOILT, Spoilt
-from fake_checkpoint import Lookalike
+from broken_checkpoints import BROKEN_CHECKPOINTS, BrokenCheckpoint
+from fake_checkpoint import FakeCheckpoint
 from flash_contracts.engine_record import PLUGIN_LINE, EngineRecord
-from flash_engine.launcher.model_check import REJECTED, Asked
+from flash_engine.launcher.model_check import REJECTED, RequestedModel
 from launcher_harness import FAST, TELL, Launcher
 
 MTP = '--speculative-config={"method":"mtp","num_speculative_tokens":1}'
@@ -25,22 +25,22 @@ def run(
 
 
 def test_a_whole_checkpoint_is_told_of_and_the_engine_starts(launcher: Launcher, tmp_path: Path) -> None:
-    model = Lookalike.make("seed").save(tmp_path / "model")
+    model = FakeCheckpoint.make("seed").save(tmp_path / "model")
     code, out = run(launcher, model)
 
     assert code == 0
     assert json.loads(out)["args"][:2] == ["serve", str(model)]
-    told = launcher.document("checkpoint.json")
-    assert told["layout"] == "W4A16-FP8, INT4 MTP"
+    message = launcher.document("checkpoint.json")
+    assert message["layout"] == "W4A16-FP8, INT4 MTP"
     assert launcher.document("engine.json")["rejection"] is None
 
 
-REFUSED = [row for row in SPOILT if row.severity == "refused" and row.code]
+REFUSED = [row for row in BROKEN_CHECKPOINTS if row.severity == "refused" and row.code]
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.name)
 def test_a_bad_one_ends_the_start_with_a_sentence_and_no_engine(
-    launcher: Launcher, tmp_path: Path, row: Spoilt
+    launcher: Launcher, tmp_path: Path, row: BrokenCheckpoint
 ) -> None:
     code, out = run(launcher, row.save(tmp_path / "model"))
 
@@ -58,11 +58,11 @@ def test_a_model_that_is_not_there_is_rejected_at_once_and_not_after_the_flags(l
     _, err = process.communicate(timeout=60)
 
     assert process.returncode == REJECTED
-    assert "there is no folder /none" in err
+    assert "the folder /none does not exist" in err
 
 
 def test_the_next_start_forgets_the_rejection_once_the_checkpoint_is_mended(launcher: Launcher, tmp_path: Path) -> None:
-    made = Lookalike.make("seed")
+    made = FakeCheckpoint.make("seed")
     whole = dict(made.tensors)
     made.drop("mtp.0.e_proj")
     assert run(launcher, made.save(tmp_path / "model"))[0] == REJECTED
@@ -75,7 +75,7 @@ def test_the_next_start_forgets_the_rejection_once_the_checkpoint_is_mended(laun
 
 
 def test_what_the_plugin_would_mend_is_no_reason_not_to_start(launcher: Launcher, tmp_path: Path) -> None:
-    made = Lookalike.make("seed, FP8 compressor", topk_method=None)
+    made = FakeCheckpoint.make("seed, FP8 compressor", topk_method=None)
     code, _ = run(launcher, made.save(tmp_path / "model"))
 
     assert code == 0
@@ -84,7 +84,7 @@ def test_what_the_plugin_would_mend_is_no_reason_not_to_start(launcher: Launcher
 
 
 def test_a_drafter_is_only_asked_for_where_it_is_to_draft(launcher: Launcher, tmp_path: Path) -> None:
-    model = Lookalike.make("stripped").save(tmp_path / "model")
+    model = FakeCheckpoint.make("stripped").save(tmp_path / "model")
     launcher.hand_over(json.dumps(FAST))
     process = launcher.start(launcher.program(TELL), "serve", str(model), FLASH_MODEL_CHECK="strict")
     process.communicate()
@@ -93,7 +93,7 @@ def test_a_drafter_is_only_asked_for_where_it_is_to_draft(launcher: Launcher, tm
 
 
 def test_of_another_model_only_the_files_are_looked_at(launcher: Launcher, tmp_path: Path) -> None:
-    made = Lookalike.make("seed")
+    made = FakeCheckpoint.make("seed")
     made.config["architectures"] = ["LlamaForCausalLM"]
     model = made.save(tmp_path / "model")
 
@@ -117,7 +117,7 @@ time.sleep(2)
 
 
 def test_what_the_plugin_says_of_itself_is_written_down(launcher: Launcher, tmp_path: Path) -> None:
-    model = Lookalike.make("seed").save(tmp_path / "model")
+    model = FakeCheckpoint.make("seed").save(tmp_path / "model")
     run(launcher, model, program=SAYS)
     assert launcher.document("engine.json")["plugin"] == f"{PLUGIN_LINE}: vLLM 0.33.0"
 
@@ -126,26 +126,28 @@ def test_what_the_plugin_says_of_itself_is_written_down(launcher: Launcher, tmp_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "asked"),
+    ("arguments", "requested"),
     [
-        pytest.param(["serve", "/models"], Asked("/models", None, "off"), id="no speculation"),
-        pytest.param(["serve", "/models", MTP], Asked("/models", None, "mtp"), id="MTP"),
+        pytest.param(["serve", "/models"], RequestedModel("/models", None, "off"), id="no speculation"),
+        pytest.param(["serve", "/models", MTP], RequestedModel("/models", None, "mtp"), id="MTP"),
         pytest.param(
             ["serve", "owner/name", "--speculative-config", '{"method":"dspark"}', "--revision=abc"],
-            Asked("owner/name", "abc", "dspark"),
+            RequestedModel("owner/name", "abc", "dspark"),
             id="DSpark of a revision",
         ),
         pytest.param(
-            ["serve", "/models", "--speculative-config={"], Asked("/models", None, "off"), id="what vLLM will refuse"
+            ["serve", "/models", "--speculative-config={"],
+            RequestedModel("/models", None, "off"),
+            id="what vLLM will refuse",
         ),
         pytest.param(
             ["serve", "/models", '--speculative-config={"method":"eagle3","model":"x"}'],
-            Asked("/models", None, "off"),
+            RequestedModel("/models", None, "off"),
             id="a drafter of its own",
         ),
         pytest.param(["serve", "--help"], None, id="no model"),
         pytest.param(["bench"], None, id="another command"),
     ],
 )
-def test_what_the_arguments_say_of_the_checkpoint(arguments: list[str], asked: Asked | None) -> None:
-    assert Asked.of(arguments) == asked
+def test_what_the_arguments_say_of_the_checkpoint(arguments: list[str], requested: RequestedModel | None) -> None:
+    assert RequestedModel.of(arguments) == requested

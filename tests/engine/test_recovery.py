@@ -66,10 +66,10 @@ def said(process: subprocess.Popen[str], event: str) -> dict[str, Any]:
 def suspect(launcher: Launcher, kind: FaultKind = "corrupt", **changes: Any) -> None:
     """As the gate does, of the run that is in engine.json."""
     run = record_of(launcher)
-    told = FaultReport(
+    message = FaultReport(
         kind, "S3" if kind == "hang" else "S4", "the golden answer '!!!!'", run.pid, run.started_at, "now"
     )
-    write_json(launcher.run_dir / FaultReport.FILE, {**told.to_json(), **changes})
+    write_json(launcher.run_dir / FaultReport.FILE, {**message.to_json(), **changes})
 
 
 HANGS = {
@@ -136,9 +136,9 @@ def test_a_hang_with_the_safe_set_is_told_and_nothing_is_killed(launcher: Launch
         patience=0 if not flags else 30,
         FLASH_HANG_SECONDS=SOON,
     )
-    told = said(process, "fault without a remedy")
+    message = said(process, "fault without a remedy")
 
-    assert (told["kind"], told["signature"]) == ("hang", "S1")
+    assert (message["kind"], message["signature"]) == ("hang", "S1")
     record = record_of(launcher)
     assert (record.starts, record.incident) == (1, None)
     assert is_alive(record.pid or 0)
@@ -267,12 +267,12 @@ IGNORED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", IGNORED.values(), ids=IGNORED.keys())
-def test_a_suspicion_that_is_ignored_is_told_and_the_next_one_counts(fast: Launcher, changes: dict[str, Any]) -> None:
+def test_an_ignored_fault_report_is_logged_and_the_next_one_counts(fast: Launcher, changes: dict[str, Any]) -> None:
     process = fast.start(fast.program(hanging_engines.SERVING), "serve")
     note_of(fast, "serving")
     wait_for_start(fast)
     suspect(fast, **changes)
-    said(process, "suspicion ignored")
+    said(process, "fault report ignored")
     assert record_of(fast).incident is None
 
     suspect(fast)
@@ -280,11 +280,11 @@ def test_a_suspicion_that_is_ignored_is_told_and_the_next_one_counts(fast: Launc
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\0", "[" * 100_000])
-def test_a_suspicion_that_cannot_be_read_is_ignored(fast: Launcher, text: str) -> None:
+def test_a_fault_report_that_cannot_be_read_is_ignored(fast: Launcher, text: str) -> None:
     process = fast.start(fast.program(hanging_engines.SERVING), "serve")
     note_of(fast, "serving")
     (fast.run_dir / FaultReport.FILE).write_text(text)
-    assert FaultReport.FILE in said(process, "suspicion ignored")["file"]
+    assert FaultReport.FILE in said(process, "fault report ignored")["file"]
     assert (record_of(fast).starts, record_of(fast).incident) == (1, None)
 
 
@@ -296,7 +296,7 @@ def test_a_suspected_hang_is_put_off_while_kernels_are_compiled(fast: Launcher) 
     note_of(fast, "serving")
     wait_for_start(fast)
     suspect(fast, "hang")
-    said(process, "suspicion put off: kernels are compiled")
+    said(process, "fault report deferred: kernels are being compiled")
     assert record_of(fast).incident is None
 
     os.kill(compiler, signal.SIGKILL)

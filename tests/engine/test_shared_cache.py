@@ -11,7 +11,7 @@ import pytest
 
 from flash_engine.launcher import jit_cache
 from flash_engine.launcher.jit_cache import VARIABLES, environment, key, slot
-from flash_engine.model_cache import GRACE_SECONDS, USE, StoredModel, locked
+from flash_engine.model_cache import GRACE_SECONDS, USE_LOCK, ModelSnapshot, file_lock
 from launcher_harness import TELL, Launcher, wait_for_phase
 from waiting import eventually
 
@@ -24,9 +24,9 @@ print(json.dumps({{name: os.environ.get(name) for name in {tuple(VARIABLES)!r}}}
 
 
 @pytest.fixture
-def model(launcher: Launcher, tmp_path: Path) -> StoredModel:
+def model(launcher: Launcher, tmp_path: Path) -> ModelSnapshot:
     """Whole, in a cache, and linked as flash-fetch does; last used long ago."""
-    made = StoredModel(tmp_path / "cache", "owner/name", COMMIT)
+    made = ModelSnapshot(tmp_path / "cache", "owner/name", COMMIT)
     made.folder.mkdir(parents=True)
     (made.folder / "config.json").write_text("{}")
     made.write_manifest([{"name": "config.json", "size": 2}])
@@ -35,13 +35,13 @@ def model(launcher: Launcher, tmp_path: Path) -> StoredModel:
     return made
 
 
-def grow_old(model: StoredModel) -> None:
+def grow_old(model: ModelSnapshot) -> None:
     long_ago = time.time() - 2 * GRACE_SECONDS
     for path in model.folder.parent.glob(f"{COMMIT}.*"):
         os.utime(path, (long_ago, long_ago))
 
 
-def serve(launcher: Launcher, model: StoredModel, program: str, **settings: str) -> tuple[int, str, str]:
+def serve(launcher: Launcher, model: ModelSnapshot, program: str, **settings: str) -> tuple[int, str, str]:
     process = launcher.start(
         launcher.program(program), "serve", str(launcher.run_dir / "model"), patience=0,
         FLASH_MODEL_CACHE=str(model.root), **settings,
@@ -50,24 +50,24 @@ def serve(launcher: Launcher, model: StoredModel, program: str, **settings: str)
     return process.returncode, out, err
 
 
-def test_a_model_is_held_while_its_engine_runs_and_for_a_while_after(launcher: Launcher, model: StoredModel) -> None:
-    assert model.is_removable()
+def test_a_model_is_held_while_its_engine_runs_and_for_a_while_after(launcher: Launcher, model: ModelSnapshot) -> None:
+    assert model.is_evictable()
     process = launcher.start(
         launcher.program(SLEEP), "serve", str(launcher.run_dir / "model"), patience=0,
         FLASH_MODEL_CACHE=str(model.root),
     )  # fmt: skip
     wait_for_phase(launcher, "Starting")
     grow_old(model)
-    assert model.remove_unused() == 0, "its lock is held"
+    assert model.remove_if_unused() == 0, "its lock is held"
     process.terminate()
     process.wait(timeout=30)
 
-    assert not model.is_removable(), "the container may start anew"
+    assert not model.is_evictable(), "the container may start anew"
     grow_old(model)
-    assert model.remove_unused() == 2
+    assert model.remove_if_unused() == 2
 
 
-def test_the_lock_of_a_launcher_that_is_killed_is_gone_with_it(launcher: Launcher, model: StoredModel) -> None:
+def test_the_lock_of_a_launcher_that_is_killed_is_gone_with_it(launcher: Launcher, model: ModelSnapshot) -> None:
     process = launcher.start(
         launcher.program(SLEEP), "serve", str(launcher.run_dir / "model"), patience=0,
         FLASH_MODEL_CACHE=str(model.root),
@@ -78,28 +78,28 @@ def test_the_lock_of_a_launcher_that_is_killed_is_gone_with_it(launcher: Launche
     process.wait(timeout=30)
     try:
         grow_old(model)
-        assert model.is_removable(), "the engine itself holds nothing"
+        assert model.is_evictable(), "the engine itself holds nothing"
     finally:
         os.killpg(pid, 9)
 
 
-def test_a_model_that_is_gone_ends_the_start_with_what_to_do(launcher: Launcher, model: StoredModel) -> None:
+def test_a_model_that_is_gone_ends_the_start_with_what_to_do(launcher: Launcher, model: ModelSnapshot) -> None:
     shutil.rmtree(model.folder)
     code, out, _ = serve(launcher, model, TELL)
 
     assert (code, out) == (3, "")
     rejection = launcher.document("engine.json")["rejection"]
-    assert "owner/name at commit 0123456789ab is not whole" in rejection
+    assert "owner/name at commit 0123456789ab is no longer complete" in rejection
     assert "delete this pod" in rejection
 
 
-def test_a_rejection_stands_until_another_look_has_found_nothing(launcher: Launcher, model: StoredModel) -> None:
+def test_a_rejection_stands_until_another_look_has_found_nothing(launcher: Launcher, model: ModelSnapshot) -> None:
     """The kubelet starts a rejected container again and again: the verdict must not change with every attempt."""
     (model.folder / "config.json").rename(model.root / "aside")
     assert serve(launcher, model, SLEEP)[0] == 3
     rejection = launcher.document("engine.json")["rejection"]
 
-    with locked(model.beside(USE), fcntl.LOCK_EX):
+    with file_lock(model.sidecar(USE_LOCK), fcntl.LOCK_EX):
         launcher.start(
             launcher.program(SLEEP), "serve", str(launcher.run_dir / "model"), patience=0,
             FLASH_MODEL_CACHE=str(model.root),
@@ -122,24 +122,24 @@ def test_a_model_of_another_place_is_nobodys_to_hold(launcher: Launcher, tmp_pat
     assert process.returncode == 0
 
 
-def test_what_is_compiled_is_found_by_the_next_start(launcher: Launcher, model: StoredModel) -> None:
+def test_what_is_compiled_is_found_by_the_next_start(launcher: Launcher, model: ModelSnapshot) -> None:
     jit = model.root / "jit"
     _, first, _ = serve(launcher, model, TELL_CACHES, FLASH_JIT_DIR=str(jit))
     _, second, _ = serve(launcher, model, TELL_CACHES, FLASH_JIT_DIR=str(jit))
 
-    told = json.loads(first)
-    assert told == json.loads(second)
-    assert told["VLLM_CACHE_ROOT"] == f"{jit}/{key()}/0/vllm"
-    assert all(path.startswith(f"{jit}/{key()}/0") for path in told.values())
+    message = json.loads(first)
+    assert message == json.loads(second)
+    assert message["VLLM_CACHE_ROOT"] == f"{jit}/{key()}/0/vllm"
+    assert all(path.startswith(f"{jit}/{key()}/0") for path in message.values())
 
 
-def test_a_place_that_cannot_be_had_costs_no_engine(launcher: Launcher, model: StoredModel) -> None:
+def test_a_place_that_cannot_be_had_costs_no_engine(launcher: Launcher, model: ModelSnapshot) -> None:
     (model.root / "jit").write_text("not a folder")
     code, out, err = serve(launcher, model, TELL_CACHES, FLASH_JIT_DIR=str(model.root / "jit"))
 
     assert code == 0
     assert json.loads(out)["TRITON_CACHE_DIR"] is None
-    assert "compiled code is not kept" in err
+    assert "JIT cache not available" in err
 
 
 def test_two_engines_at_once_have_a_place_each(tmp_path: Path) -> None:

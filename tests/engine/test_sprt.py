@@ -1,4 +1,4 @@
-"""The sequential test: its error rates are as stated, for every engine, and it stops when it should."""
+"""The sequential test: its error rates are as stated for any engine, and it stops when it should."""
 
 from collections.abc import Iterator
 from math import comb
@@ -36,7 +36,7 @@ CONFIG = GateConfig.model_validate(
 
 
 def chance_of_the_top(share: float, steps: int = 2000) -> float:
-    """By dynamic programming over the walk's places, step by step: no formula, and no simulation."""
+    """By dynamic programming over the walk's positions: neither a formula nor a simulation."""
     places = {0: 1.0}
     top = 0.0
     for _ in range(steps):
@@ -57,19 +57,19 @@ def test_the_formula_of_the_error_rate_is_that_of_the_walk(share: float) -> None
 
 
 @given(st.floats(min_value=0.001, max_value=FEW))
-def test_an_engine_of_which_few_blocks_reach_the_floor_is_called_fast_in_less_than_one_of_two_thousand(
+def test_an_engine_with_few_fast_blocks_is_called_fast_in_less_than_one_of_two_thousand_trials(
     share: float,
 ) -> None:
     assert error_rate(share) <= 0.00046
 
 
 @given(st.floats(min_value=MOST, max_value=0.999))
-def test_an_engine_of_which_most_blocks_reach_the_floor_is_called_slow_as_rarely(share: float) -> None:
+def test_an_engine_with_mostly_fast_blocks_is_called_slow_as_rarely(share: float) -> None:
     assert 1 - error_rate(share) <= 0.00046
 
 
-def test_the_walk_errs_as_often_as_it_says() -> None:
-    """Drawn from an engine at the worst that still counts as slow; the bound is eight deviates away."""
+def test_the_walk_errs_as_often_as_stated() -> None:
+    """Simulated with the fastest engine that still counts as slow; the bound is eight standard deviations away."""
     draw, trials = Random(5), 20_000
     wrong = sum(walk(votes(draw, FEW), FLOOR) is Side.ABOVE for _ in range(trials))
     expected = trials * error_rate(FEW)
@@ -82,7 +82,7 @@ def votes(draw: Random, share: float) -> Iterator[float]:
 
 
 @given(st.lists(st.floats(min_value=0.1, max_value=1000), max_size=60))
-def test_the_walk_is_the_votes_and_nothing_after_its_end_matters(rates: list[float]) -> None:
+def test_votes_after_the_end_of_the_walk_are_ignored(rates: list[float]) -> None:
     side = walk(rates, FLOOR)
     if side is not Side.OPEN:
         assert walk([*rates, *[1.0] * 20], FLOOR) is side
@@ -162,6 +162,6 @@ def test_an_interval_misses_the_truth_in_about_one_of_a_thousand() -> None:
         assert missed < 0.002
 
 
-def test_a_floor_of_nothing_is_always_reached() -> None:
+def test_a_floor_of_zero_is_always_reached() -> None:
     free: dict[str, Any] = {"decode": CONFIG.decode.model_copy(update={"min_tokens_per_second": 0.0})}
     assert enough([a_sample(*SLOW)], CONFIG.model_copy(update=free))

@@ -53,14 +53,14 @@ def test_an_engine_that_ends_is_told_of_with_its_verdict(tmp_path: Path, model: 
     with Pod(tmp_path / "pod", FLASH, flags_of(FLASH, None), model, broken, {}) as pod:
         result = pod.verdict(60)
         said = "\n".join(line for _, line in pod.heard["engine"].lines)
-    assert fault(Case("", "", "EngineExited", told="no_such_module"), result, said) is None
+    assert fault(Case("", "", "EngineExited", message="no_such_module"), result, said) is None
     assert "Passed was expected" in str(fault(Case("", "", "Passed"), result, said))
 
 
 @pytest.mark.parametrize(("accepted", "told"), [(100.0, "None"), (98.0, "98.0 %"), (None, "None %")])
-def test_a_verdict_alone_is_not_enough(accepted: float | None, told: str) -> None:
+def test_a_verdict_alone_is_not_enough(accepted: float | None, message: str) -> None:
     result = {"reason": "Passed", "measurement": {"acceptancePercent": accepted}}
-    assert str(fault(Case("", "", "Passed", acceptance=ALL), result, "")).startswith(told)
+    assert str(fault(Case("", "", "Passed", acceptance=ALL), result, "")).startswith(message)
 
 
 def test_arms_differ_in_their_flags_and_one_is_what_is_derived() -> None:
@@ -72,5 +72,5 @@ def test_arms_differ_in_their_flags_and_one_is_what_is_derived() -> None:
 
 
 def test_the_plugin_is_found_by_its_metadata(tmp_path: Path) -> None:
-    told = (entry_point(tmp_path) / "flash_engine-0.1.0.dist-info/entry_points.txt").read_text()
-    assert "[vllm.general_plugins]\nflash_engine = flash_engine.plugin:register" in told
+    message = (entry_point(tmp_path) / "flash_engine-0.1.0.dist-info/entry_points.txt").read_text()
+    assert "[vllm.general_plugins]\nflash_engine = flash_engine.plugin:register" in message

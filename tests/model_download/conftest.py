@@ -1,4 +1,4 @@
-"""A hub, or a container registry, and a cache for each test."""
+"""Fixtures: a hub or a container registry, with a cache, for each test."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -6,24 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from download_harness import Bench, Registries, a_repository
+from download_harness import DownloadHarness, Registries, write_repository
 from hub_stub import HubStub
 
 
-async def _end(bench: Bench) -> None:
-    for fetch in bench.fetches:
+async def _kill_all(harness: DownloadHarness) -> None:
+    for fetch in harness.fetches:
         if fetch.process.returncode is None:
             fetch.process.kill()
             await fetch.process.communicate()
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    hub = HubStub(a_repository(tmp_path / "repository"))
+async def harness(tmp_path: Path) -> AsyncIterator[DownloadHarness]:
+    hub = HubStub(write_repository(tmp_path / "repository"))
     async with hub.running() as endpoint:
-        made = Bench(tmp_path, hub, endpoint)
+        made = DownloadHarness(tmp_path, hub, endpoint)
         yield made
-        await _end(made)
+        await _kill_all(made)
 
 
 @pytest.fixture
@@ -32,15 +32,15 @@ async def registries(tmp_path: Path) -> AsyncIterator[Registries]:
     storage = HubStub(root)
     with ExitStack() as stack:
         async with storage.running() as endpoint:
-            made = Bench(tmp_path, storage, endpoint)
+            made = DownloadHarness(tmp_path, storage, endpoint)
             yield Registries(made, root, stack)
-            await _end(made)
+            await _kill_all(made)
 
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[Path]:
-    """A folder with nothing beside it."""
+    """An empty folder. Checks that nothing was written next to it."""
     folder = tmp_path / "place" / "model"
     folder.mkdir(parents=True)
     yield folder
-    assert [path.name for path in folder.parent.iterdir()] == ["model"], "something was written beside it"
+    assert [path.name for path in folder.parent.iterdir()] == ["model"], "something was written next to it"

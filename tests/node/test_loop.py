@@ -1,4 +1,4 @@
-"""The labeller's rounds: never an exception, never a wrong label left behind, every fault told once."""
+"""The labeller's loop never raises, leaves no wrong label behind, and reports every fault once."""
 
 import threading
 from collections.abc import Callable
@@ -8,14 +8,14 @@ import pytest
 
 from fake_node.readings import read_machine
 from flash_node.assessment import assess
-from flash_node.dump import Gpu, NodeDump
+from flash_node.dump import GpuDump, NodeDump
 from flash_node.labeller.cluster import ClusterError, ConflictError
-from flash_node.labeller.loop import ATTEMPTS, Rounds
+from flash_node.labeller.loop import ATTEMPTS, LabelLoop
 from scripted_node_stub import ScriptedNode
 
 P2P = "deepseekflash.dev/gpu-p2p"
 LINK = "deepseekflash.dev/gpu-link"
-VOID = NodeDump(node="n", taken_at="", faults=("NVML: Driver Not Loaded",))
+EMPTY = NodeDump(node="n", taken_at="", faults=("NVML: Driver Not Loaded",))
 
 
 @pytest.fixture
@@ -24,162 +24,165 @@ def pair(tmp_path: Path) -> NodeDump:
 
 
 def readings(*dumps: NodeDump) -> Callable[[], NodeDump]:
-    """One after the other, and the last one for ever."""
-    left = list(dumps)
-    return lambda: left.pop(0) if len(left) > 1 else left[0]
+    """Return the dumps one after the other, then the last one forever."""
+    remaining = list(dumps)
+    return lambda: remaining.pop(0) if len(remaining) > 1 else remaining[0]
 
 
 def test_a_second_round_writes_nothing(pair: NodeDump) -> None:
     node = ScriptedNode()
-    rounds = Rounds(node, readings(pair))
-    assert [rounds.look(), rounds.look()] == [True, True]
+    loop = LabelLoop(node, readings(pair))
+    assert [loop.run_once(), loop.run_once()] == [True, True]
     assert len(node.patches) == 1
 
 
-def test_one_reading_that_fails_changes_no_label(pair: NodeDump) -> None:
+def test_one_failed_reading_changes_no_label(pair: NodeDump) -> None:
     node = ScriptedNode()
-    rounds = Rounds(node, readings(pair, VOID, pair))
-    assert [rounds.look() for _ in range(3)] == [True, False, True]
+    loop = LabelLoop(node, readings(pair, EMPTY, pair))
+    assert [loop.run_once() for _ in range(3)] == [True, False, True]
     assert len(node.patches) == 1
     assert node.labels[LINK] == "node"
 
 
-def test_after_two_that_fail_nothing_is_known_of_the_cards(pair: NodeDump) -> None:
+def test_after_two_failed_readings_the_labels_are_unknown(pair: NodeDump) -> None:
     node = ScriptedNode()
-    rounds = Rounds(node, readings(pair, VOID))
+    loop = LabelLoop(node, readings(pair, EMPTY))
     for _ in range(3):
-        rounds.look()
+        loop.run_once()
     assert (node.labels[LINK], node.labels[P2P]) == ("unknown", "unknown")
 
 
-def test_a_verdict_goes_with_cards_that_cannot_be_read(pair: NodeDump) -> None:
+def test_a_verdict_is_removed_when_the_cards_cannot_be_read(pair: NodeDump) -> None:
     node = ScriptedNode()
-    rounds = Rounds(node, readings(pair, VOID))
-    rounds.look()
+    loop = LabelLoop(node, readings(pair, EMPTY))
+    loop.run_once()
     node.labels.update({P2P: "verified", f"{P2P}-driver": "595.58.03"})
-    rounds.look()
-    rounds.look()
+    loop.run_once()
+    loop.run_once()
     assert node.labels[P2P] == "unknown"
     assert f"{P2P}-driver" not in node.labels
 
 
-def test_a_fault_is_told_once_and_again_after_it_was_gone(pair: NodeDump) -> None:
+def test_a_fault_is_reported_once_and_again_after_it_had_disappeared(pair: NodeDump) -> None:
     node = ScriptedNode()
-    rounds = Rounds(node, readings(VOID, VOID, pair, VOID))
+    loop = LabelLoop(node, readings(EMPTY, EMPTY, pair, EMPTY))
     for _ in range(4):
-        rounds.look()
-    assert node.told == ["NVML: Driver Not Loaded", "no GPU was found"] * 2
+        loop.run_once()
+    assert node.events == ["NVML: Driver Not Loaded", "no GPU was found"] * 2
 
 
-def test_an_event_that_is_refused_keeps_no_label_back_and_is_tried_again(pair: NodeDump) -> None:
-    lost = pair.model_copy(update={"gpus": (pair.gpus[0], Gpu(index=1)), "faults": ("GPU 1: GPU is lost",)})
+def test_a_refused_event_does_not_delay_labels_and_is_retried(pair: NodeDump) -> None:
+    lost = pair.model_copy(update={"gpus": (pair.gpus[0], GpuDump(index=1)), "faults": ("GPU 1: GPU is lost",)})
     node = ScriptedNode(labels={LINK: "phb"}, refuses_events=True)
-    rounds = Rounds(node, readings(lost), again_seconds=0.0)
-    assert rounds.look() is True
+    loop = LabelLoop(node, readings(lost), retry_seconds=0.0)
+    assert loop.run_once() is True
     assert node.labels["deepseekflash.dev/gpu-pcie"] == "unknown"
     node.refuses_events = False
-    rounds.look()
-    rounds.look()
-    assert node.told == ["GPU 1: GPU is lost"]
+    loop.run_once()
+    loop.run_once()
+    assert node.events == ["GPU 1: GPU is lost"]
 
 
-def test_a_verdict_that_the_operator_wrote_meanwhile_is_kept(pair: NodeDump) -> None:
-    """Its write makes ours a conflict; the next look sees the verdict and keeps it."""
+def test_a_verdict_that_the_operator_wrote_in_between_is_kept(pair: NodeDump) -> None:
+    """The operator's write makes ours a conflict; the next attempt reads the verdict and keeps it."""
 
     class Busy(ScriptedNode):
         def patch(self, body: dict[str, object]) -> None:
             if not self.patches and P2P not in self.labels:
-                self.labels.update({P2P: "hang", f"{P2P}-driver": "595.58.03", f"{P2P}-probe": "engine"})
+                self.labels.update({P2P: "hang", f"{P2P}-driver": "595.58.03", f"{P2P}-tested-by": "engine"})
                 raise ConflictError("409 Conflict")
             super().patch(body)
 
     node = Busy()
-    assert Rounds(node, readings(pair)).look() is True
-    assert (node.labels[P2P], node.labels[f"{P2P}-probe"], node.labels[LINK]) == ("hang", "engine", "node")
+    assert LabelLoop(node, readings(pair)).run_once() is True
+    assert (node.labels[P2P], node.labels[f"{P2P}-tested-by"], node.labels[LINK]) == ("hang", "engine", "node")
 
 
 def test_two_labellers_at_once_write_the_same_labels_once(pair: NodeDump) -> None:
-    """As while a DaemonSet is rolled: the other's whole round falls between this one's look and its patch."""
+    """As during a rollout of the DaemonSet: the other's whole round runs between this one's read and its patch."""
 
     class Shared(ScriptedNode):
         def patch(self, body: dict[str, object]) -> None:
             if not self.patches and other:
-                assert other.pop().look() is True
+                assert other.pop().run_once() is True
             super().patch(body)
 
     node = Shared()
-    other = [Rounds(node, readings(pair))]
-    assert Rounds(node, readings(pair)).look() is True
+    other = [LabelLoop(node, readings(pair))]
+    assert LabelLoop(node, readings(pair)).run_once() is True
     assert len(node.patches) == 1
     assert node.labels == {f"deepseekflash.dev/{name}": value for name, value in assess(pair).labels.items()}
 
 
-def test_of_two_labellers_that_read_differently_the_one_that_stays_has_the_last_word(pair: NodeDump) -> None:
+def test_of_two_labellers_with_different_readings_the_last_one_wins(pair: NodeDump) -> None:
     node = ScriptedNode()
-    goes, stays = Rounds(node, readings(pair.model_copy(update={"driver": "580.1"}))), Rounds(node, readings(pair))
-    assert [goes.look(), stays.look(), goes.look(), stays.look()] == [True] * 4
+    leaving, staying = (
+        LabelLoop(node, readings(pair.model_copy(update={"driver": "580.1"}))),
+        LabelLoop(node, readings(pair)),
+    )
+    assert [leaving.run_once(), staying.run_once(), leaving.run_once(), staying.run_once()] == [True] * 4
     assert node.labels["deepseekflash.dev/gpu-driver"] == pair.driver
 
 
 @pytest.mark.parametrize("verdict", ["verified", "hang", "corrupt"])
-def test_a_call_that_fails_once_costs_no_verdict(pair: NodeDump, verdict: str) -> None:
+def test_a_call_that_fails_once_does_not_remove_a_verdict(pair: NodeDump, verdict: str) -> None:
     link = pair.pairs[0].model_copy(update={"p2p": (0, 0, None, 0)})
     failed = pair.model_copy(update={"pairs": (link,), "faults": ("P2P status of GPUs 0 and 1: Unknown Error",)})
     node = ScriptedNode()
-    rounds = Rounds(node, readings(pair, failed, pair, failed), again_seconds=0.0)
-    rounds.look()
+    loop = LabelLoop(node, readings(pair, failed, pair, failed), retry_seconds=0.0)
+    loop.run_once()
     node.labels.update({P2P: verdict, f"{P2P}-driver": "595.58.03"})
 
-    assert rounds.look() is True
+    assert loop.run_once() is True
     assert node.labels[P2P] == verdict
-    assert node.told == []
+    assert node.events == []
 
-    assert rounds.look() is True
-    assert node.labels[P2P] == "unknown", "one that fails twice is told, and nothing is promised on its ground"
-    assert node.told == ["P2P status of GPUs 0 and 1: Unknown Error"]
+    assert loop.run_once() is True
+    assert node.labels[P2P] == "unknown", "a call that fails twice is reported, and the verdict is removed"
+    assert node.events == ["P2P status of GPUs 0 and 1: Unknown Error"]
 
 
-def test_conflicts_without_end_are_given_up_until_the_next_round(pair: NodeDump) -> None:
+def test_repeated_conflicts_are_given_up_until_the_next_round(pair: NodeDump) -> None:
     node = ScriptedNode(refusals=[ConflictError("409 Conflict")] * ATTEMPTS)
-    rounds = Rounds(node, readings(pair))
-    assert [rounds.look(), rounds.look()] == [False, True]
+    loop = LabelLoop(node, readings(pair))
+    assert [loop.run_once(), loop.run_once()] == [False, True]
 
 
 @pytest.mark.parametrize("refusal", ["403 Forbidden", "500 Internal Server Error", "connection refused"])
-def test_a_refusal_ends_a_round_and_no_more(refusal: str, pair: NodeDump) -> None:
+def test_a_refused_patch_ends_only_its_round(refusal: str, pair: NodeDump) -> None:
     node = ScriptedNode(refusals=[ClusterError(refusal)])
-    rounds = Rounds(node, readings(pair))
-    assert [rounds.look(), rounds.look()] == [False, True]
+    loop = LabelLoop(node, readings(pair))
+    assert [loop.run_once(), loop.run_once()] == [False, True]
 
 
-def test_a_node_that_is_deleted_meanwhile_is_no_exception(pair: NodeDump) -> None:
+def test_a_node_that_is_deleted_in_between_raises_nothing(pair: NodeDump) -> None:
     node = ScriptedNode(gone=True)
-    assert Rounds(node, readings(VOID, VOID, pair)).look() is False
+    assert LabelLoop(node, readings(EMPTY, EMPTY, pair)).run_once() is False
 
 
-def test_a_card_whose_driver_never_answers_is_told_and_asked_by_one_thread_only(pair: NodeDump) -> None:
+def test_a_driver_that_never_answers_is_reported_and_called_by_one_thread_only(pair: NodeDump) -> None:
     release = threading.Event()
-    asked: list[None] = []
+    calls: list[None] = []
 
     def read() -> NodeDump:
-        asked.append(None)
+        calls.append(None)
         release.wait(60)
         return pair
 
     node = ScriptedNode()
-    rounds = Rounds(node, read, reading_seconds=0.05)
+    loop = LabelLoop(node, read, reading_seconds=0.05)
     try:
-        assert [rounds.look() for _ in range(3)] == [False, True, True]
+        assert [loop.run_once() for _ in range(3)] == [False, True, True]
         assert node.labels[LINK] == "unknown"
-        assert len(asked) == 1
-        assert any("NVML has not answered" in told for told in node.told)
+        assert len(calls) == 1
+        assert any("NVML has not answered" in message for message in node.events)
         release.set()
-        assert Rounds(node, lambda: pair).look() is True
+        assert LabelLoop(node, lambda: pair).run_once() is True
     finally:
         release.set()
 
 
-def test_a_stuck_reading_that_comes_after_all_is_taken(pair: NodeDump) -> None:
+def test_a_stuck_reading_that_returns_late_is_used(pair: NodeDump) -> None:
     release = threading.Event()
 
     def read() -> NodeDump:
@@ -187,11 +190,10 @@ def test_a_stuck_reading_that_comes_after_all_is_taken(pair: NodeDump) -> None:
         return pair
 
     node = ScriptedNode()
-    rounds = Rounds(node, read, reading_seconds=0.05)
-    rounds.look()
+    loop = LabelLoop(node, read, reading_seconds=0.05)
+    loop.run_once()
     release.set()
-    late = Rounds.look
-    assert any(late(rounds) for _ in range(100))
+    assert any(loop.run_once() for _ in range(100))
     assert node.labels[LINK] == "node"
 
 
@@ -200,7 +202,7 @@ def test_a_reading_that_raises_is_a_fault() -> None:
         raise MemoryError("no more")
 
     node = ScriptedNode(labels={LINK: "node"})
-    rounds = Rounds(node, read)
-    assert rounds.look() is False
+    loop = LabelLoop(node, read)
+    assert loop.run_once() is False
     assert node.labels[LINK] == "node"
-    assert "reading failed: MemoryError: no more" in node.told
+    assert "reading failed: MemoryError: no more" in node.events

@@ -1,4 +1,4 @@
-"""From what NVML and /sys say of machines that people have described, to labels, to what a test found, to flags."""
+"""Machines described by users: from readings of NVML and /sys to labels, test verdicts, and flags."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ REPORTS = {"verified": "healthy", "hang": "hang"}
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_machine_gets_its_labels_and_its_flags(name: str, tmp_path: Path) -> None:
+def test_a_machine_gets_its_labels_and_flags(name: str, tmp_path: Path) -> None:
     machine = Machine.load(name)
     found = assess(read_machine(name, tmp_path))
     node = _patched(_node(name), patch_for(NodeState.of(_node(name)), found))
@@ -41,7 +41,7 @@ def test_a_machine_gets_its_labels_and_its_flags(name: str, tmp_path: Path) -> N
 
 
 def whole(flags: FlagSet) -> dict[str, Any]:
-    """A set as a description has it: everything that is in it, each flag with its source and its reason."""
+    """A flag set in the form of the descriptions: each flag with its source and reason."""
     return {
         "row": flags.row,
         "args": {argument.value: f"{argument.source}: {argument.reason}" for argument in flags.args},
@@ -51,13 +51,13 @@ def whole(flags: FlagSet) -> dict[str, Any]:
     }
 
 
-def test_the_machines_lead_to_every_row_that_cards_without_nvlink_can_be_in() -> None:
+def test_the_machines_cover_every_row_for_cards_without_nvlink() -> None:
     assert {Machine.load(name).expected["flags"]["row"] for name in names()} == {
         "T2", "T3", "T3b", "T4", "T5", "T6", "T7", "T8"
     }  # fmt: skip
 
 
-def test_more_than_two_cards_get_a_matrix_of_their_pairs(tmp_path: Path) -> None:
+def test_more_than_two_cards_get_a_matrix_of_pairs(tmp_path: Path) -> None:
     found = assess(read_machine("server-four-cloud", tmp_path))
     assert found.matrix
     assert json.loads(found.matrix) == [
@@ -76,15 +76,15 @@ def _node(name: str) -> dict[str, Any]:
 
 
 def _patched(node: dict[str, Any], patch: dict[str, Any] | None) -> dict[str, Any]:
-    """As a merge patch changes labels."""
+    """Apply the labels of a merge patch."""
     assert patch
     labels = {**node["metadata"].get("labels", {}), **patch["metadata"]["labels"]}
-    there = {name: value for name, value in labels.items() if value is not None}
-    return {"metadata": {**node["metadata"], "labels": there}}
+    kept = {name: value for name, value in labels.items() if value is not None}
+    return {"metadata": {**node["metadata"], "labels": kept}}
 
 
 DUMPS = Path(__file__).with_name("dumps")
-"""Taken by the real code on real machines."""
+"""Dumps that the real code took on real machines."""
 
 READ = {
     "h100-pair-2026-11-24": {
@@ -97,7 +97,7 @@ READ = {
 
 
 @pytest.mark.parametrize(("name", "labels"), READ.items(), ids=READ.keys())
-def test_a_real_machine_leads_to_its_labels_and_with_a_verdict_to_the_row_of_its_link(
+def test_a_real_machine_gets_its_labels_and_the_row_of_its_link_once_verified(
     name: str, labels: dict[str, str]
 ) -> None:
     dump = NodeDump.load(DUMPS / f"{name}.json")

@@ -1,4 +1,4 @@
-"""Reading NVML and /sys: each call may fail by itself, and what failed is told with the card that it was about."""
+"""Readings of NVML and /sys: each call may fail on its own, and its fault names the card."""
 
 import json
 from dataclasses import replace
@@ -16,7 +16,7 @@ from flash_node.acs import redirects
 from flash_node.dump import BadDumpError, NodeDump
 from flash_node.nvml import Nvml, NvmlReader, pci_address
 from flash_node.reading import load_nvml, read_node
-from flash_node.sysfs import driver_module
+from flash_node.sysfs import loaded_driver
 
 DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND, UNKNOWN_ERROR = 9, 12, 999
 CALLS = [
@@ -42,11 +42,11 @@ def machine(**changes: object) -> Machine:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_call_that_fails_leaves_its_value_unknown_and_the_others_as_they_are(call: str, tmp_path: Path) -> None:
+def test_a_failed_call_makes_only_its_own_value_unknown(call: str, tmp_path: Path) -> None:
     nvml = FakeNvml(machine(fails={"all": {call: UNKNOWN_ERROR}}))
     whole = read_node(FakeNvml(machine()), "n", tmp_path)
     dump = read_node(nvml, "n", tmp_path)
-    assert dump.faults, "a failure is told"
+    assert dump.faults, "the failure is reported"
     assert all("Unknown Error" in fault for fault in dump.faults)
     assert len(dump.gpus) == 2
     assert nvml.initialised == 0, "NVML is shut down again"
@@ -55,7 +55,7 @@ def test_a_call_that_fails_leaves_its_value_unknown_and_the_others_as_they_are(c
     assert dump != whole
 
 
-def test_what_a_card_does_not_have_is_no_fault() -> None:
+def test_an_unsupported_feature_is_not_a_fault() -> None:
     nvml = FakeNvml(machine(fails={"all": {"nvmlDeviceGetMigMode": 3}}))
     reader = NvmlReader(nvml)
     _, gpus, _ = reader.read()
@@ -63,13 +63,13 @@ def test_what_a_card_does_not_have_is_no_fault() -> None:
 
 
 @pytest.mark.parametrize("code", [DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND])
-def test_a_node_without_a_driver_is_void(code: int, tmp_path: Path) -> None:
+def test_a_node_without_a_driver_gives_an_empty_dump(code: int, tmp_path: Path) -> None:
     dump = read_node(FakeNvml(machine(fails={"all": {"nvmlInit": code}})), "n", tmp_path)
-    assert dump.is_void
+    assert dump.is_empty
     assert dump.faults == (f"NVML: {pynvml.NVMLError(code)}",)
 
 
-def test_a_library_of_another_version_is_a_fault_and_no_exception(tmp_path: Path) -> None:
+def test_a_library_of_another_version_is_a_fault_and_not_an_exception(tmp_path: Path) -> None:
     class Older(FakeNvml):
         def nvmlDeviceGetBAR1MemoryInfo(self, _card: int) -> SimpleNamespace:  # noqa: N802
             return SimpleNamespace(total=1)
@@ -79,7 +79,7 @@ def test_a_library_of_another_version_is_a_fault_and_no_exception(tmp_path: Path
     assert "BAR1 of GPU 0: AttributeError" in dump.faults[0]
 
 
-def test_the_real_pynvml_has_every_call_that_is_made() -> None:
+def test_the_real_pynvml_has_every_call_that_is_used() -> None:
     real = load_nvml()
     assert [name for name in dir(Nvml) if name.startswith("nvml") and not hasattr(real, name)] == []
 
@@ -92,7 +92,7 @@ def test_the_real_pynvml_without_a_driver_is_a_fault(tmp_path: Path) -> None:
     assert dump.faults[0].startswith("NVML: ")
 
 
-def test_one_card_of_three_that_is_lost_keeps_its_place(tmp_path: Path) -> None:
+def test_a_lost_card_of_three_keeps_its_index(tmp_path: Path) -> None:
     three = machine(
         topology="\tGPU0\tGPU1\tGPU2\n" + "\n".join(f"GPU{n}\tNODE\tNODE\tNODE" for n in range(3)),
         numa=[0, 0, 0],
@@ -108,14 +108,14 @@ def test_one_card_of_three_that_is_lost_keeps_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bus", "expected"), [("00000000:F4:00.0", "0000:f4:00.0"), ("00010000:01:00.0", "10000:01:00.0")]
 )
-def test_an_address_is_written_as_in_sys(bus: str, expected: str) -> None:
+def test_an_address_has_the_form_of_sys(bus: str, expected: str) -> None:
     assert pci_address(bus) == expected
 
 
 @pytest.mark.parametrize(
     ("control", "expected"), [(0, False), (0b0000001, False), (0b0000100, True), (0b0001000, True), (0b1011101, True)]
 )
-def test_a_bridge_that_redirects_requests_or_completions_is_told(control: int, *, expected: bool) -> None:
+def test_a_bridge_that_redirects_requests_or_completions_is_detected(control: int, *, expected: bool) -> None:
     assert redirects(acs_space(control)) is expected
 
 
@@ -125,71 +125,71 @@ def test_acs_is_found_behind_other_capabilities() -> None:
 
 
 @pytest.mark.parametrize("config", [b"", bytes(64), bytes(256)])
-def test_what_root_alone_can_read_is_unknown(config: bytes) -> None:
+def test_a_truncated_configuration_space_is_unknown(config: bytes) -> None:
     assert redirects(config) is None
 
 
-def test_a_list_of_capabilities_that_never_ends_does_not_keep_us() -> None:
+def test_a_circular_list_of_capabilities_ends() -> None:
     circle = (0x100 << 20 | 0x0001_0001).to_bytes(4, "little")
     space = bytearray(4096)
     space[0x100:0x104] = circle
     assert redirects(bytes(space)) is False
 
 
-def test_a_card_that_sys_does_not_know_keeps_what_nvml_said(tmp_path: Path) -> None:
+def test_a_card_that_sys_does_not_list_keeps_its_nvml_readings(tmp_path: Path) -> None:
     dump = read_node(FakeNvml(machine()), "n", tmp_path)
     assert (dump.gpus[0].numa_node, dump.gpus[0].iommu, dump.gpus[0].memory) == (None, None, 97887 << 20)
 
 
 @pytest.mark.parametrize("text", ["", "-1", "rubbish"])
-def test_a_numa_node_that_the_firmware_does_not_tell_is_unknown(text: str, tmp_path: Path) -> None:
+def test_a_numa_node_that_the_firmware_does_not_provide_is_unknown(text: str, tmp_path: Path) -> None:
     described = machine()
     root = make_sys(described, tmp_path)
     (root / "bus/pci/devices/0000:01:00.0/numa_node").write_text(text)
     assert read_node(FakeNvml(described), "n", root).gpus[0].numa_node is None
 
 
-def test_the_driver_of_the_kernel_is_read_without_asking_it(tmp_path: Path) -> None:
-    assert driver_module(tmp_path) is None
-    assert driver_module(make_sys(machine(), tmp_path)) == "595.58.03"
+def test_the_loaded_driver_is_read_without_a_driver_call(tmp_path: Path) -> None:
+    assert loaded_driver(tmp_path) is None
+    assert loaded_driver(make_sys(machine(), tmp_path)) == "595.58.03"
 
 
-def test_a_dump_that_is_saved_comes_back_whole(tmp_path: Path) -> None:
+def test_a_saved_dump_loads_unchanged(tmp_path: Path) -> None:
     dump = read_machine("max-q-four-translated", tmp_path)
     file = tmp_path / "node.json"
     file.write_text(dump.to_text())
     assert NodeDump.load(file) == dump
 
 
-def a_dump_of(cards: tuple[int, ...], pairs: list[tuple[int, int]]) -> str:
-    """The text of a dump, as somebody may have edited it."""
+def dump_text(cards: tuple[int, ...], pairs: list[tuple[int, int]]) -> str:
+    """The text of a dump that somebody may have edited."""
     gpus = [{"index": card} for card in cards]
     document = {"node": "a", "takenAt": "", "gpus": gpus, "pairs": [{"first": a, "second": b} for a, b in pairs]}
     return json.dumps(document)
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "the document: Invalid JSON"),
         ("[]", "the document: Input should be an object"),
         ("{}", "node: Field required, and 1 more"),
         ('{"node": "a", "takenAt": "", "version": 2}', "version: Input should be 1"),
         ('{"node": "a", "takenAt": "", "speed": 9}', "speed: Extra inputs are not permitted"),
-        (a_dump_of((0, 0), []), "the document: two cards have the same index"),
-        (a_dump_of((0, 1), [(0, 7)]), r"the document: a pair is of the cards \[0, 7\], and the cards are"),
-        (a_dump_of((0, 1), [(0, 0)]), r"the document: a pair is of the cards \[0\]"),
-        (a_dump_of((0, 1), [(0, 1), (1, 0)]), "the document: two pairs are of the same cards"),
-        (a_dump_of((0, -1), []), "gpus.1.index: Input should be greater than or equal to 0"),
+        (dump_text((0, 0), []), "the document: two cards have the same index"),
+        (dump_text((0, 1), [(0, 7)]), r"the document: a pair has the cards \[0, 7\], but the cards are"),
+        (dump_text((0, 1), [(0, 0)]), r"the document: a pair has the cards \[0\]"),
+        (dump_text((0, 1), [(0, 1), (1, 0)]), "the document: two pairs have the same cards"),
+        (dump_text((0, -1), []), "gpus.1.index: Input should be greater than or equal to 0"),
     ],
 )
-def test_a_file_that_is_no_dump_is_told_with_what_is_wrong(text: str, words: str, tmp_path: Path) -> None:
+def test_a_bad_dump_is_reported_with_its_fault(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "node.json"
     file.write_text(text)
-    with pytest.raises(BadDumpError, match=f"{file} is no dump of flash-topology --save: {words}"):
+    with pytest.raises(BadDumpError, match=f"{file} is not a dump of flash-topology --save: {message}"):
         NodeDump.load(file)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BadDumpError, match=r"nothing\.json: No such file"):
         NodeDump.load(tmp_path / "nothing.json")

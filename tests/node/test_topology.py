@@ -1,4 +1,4 @@
-"""flash-topology: the picture of a described machine, as text and as SVG, and the command itself."""
+"""flash-topology: the picture of a described machine as text and as SVG, and the command itself."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import pytest
 
 from fake_node.machine import names
 from fake_node.readings import read_machine
-from flash_node.dump import Gpu, NodeDump, Pair
+from flash_node.dump import GpuDump, NodeDump, PairDump
 from flash_node.labels import NodeState
 from flash_node.topology.__main__ import main, with_node
 from flash_node.topology.drawing import BAD, DOUBTFUL, GOOD, svg_of
@@ -26,23 +26,23 @@ Topology = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def topology(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Topology:
-    """The command in this process; whatever it lets escape fails the test."""
+    """Runs the command in this process, so that an exception fails the test."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         try:
             code = main(arguments)
-        except SystemExit as ended:  # argparse's own
+        except SystemExit as ended:  # raised by argparse
             code = int(ended.code or 0)
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+        captured = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, captured.out, captured.err)
 
     return run
 
 
 @pytest.fixture
 def started(tmp_path: Path) -> Topology:
-    """The command as a person starts it."""
+    """Runs the command in a process of its own."""
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = (sys.executable, "-m", "flash_node.topology", *arguments)
@@ -57,7 +57,7 @@ def saved(name: str, folder: Path) -> Path:
     return file
 
 
-def words_of(svg: str) -> list[str]:
+def texts_of(svg: str) -> list[str]:
     return [element.text or "" for element in ET.fromstring(svg).iter(f"{SVG}text")]  # noqa: S314 - our own
 
 
@@ -65,45 +65,45 @@ PICTURES = pictures()
 
 
 @pytest.mark.parametrize("file", PICTURES, ids=lambda file: file.name)
-def test_the_pictures_are_as_they_were_looked_at(file: Path) -> None:
-    """After a change that is meant, scripts/generate draws them anew: look at them."""
+def test_the_pictures_match_the_reviewed_files(file: Path) -> None:
+    """After an intended change, run scripts/generate and review the new pictures."""
     assert file.read_text() == PICTURES[file]
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_machine_can_be_drawn_and_written_with_all_its_labels_and_flags(name: str, tmp_path: Path) -> None:
+def test_every_picture_contains_all_labels_and_flags(name: str, tmp_path: Path) -> None:
     view = view_of(read_machine(name, tmp_path))
-    words, text = words_of(svg_of(view)), text_of(view, width=400)
+    texts, text = texts_of(svg_of(view)), text_of(view, width=400)
     for label, value in view.labels.items():
-        assert label in words
-        assert value in words
+        assert label in texts
+        assert value in texts
         assert label in text
     for argument in view.flags.args:
-        assert argument.value in words
+        assert argument.value in texts
         assert f"{argument.source}" in text
         assert argument.reason in text
     for variable in view.flags.env:
-        assert f"{variable.name}={variable.value}" in words
+        assert f"{variable.name}={variable.value}" in texts
         assert f"{variable.name}={variable.value}" in text
     for warning in view.warnings:
-        assert f"! {warning}" in " ".join(words)
+        assert f"! {warning}" in " ".join(texts)
         assert warning in text
 
 
 LETTER_WIDTHS = {"b": 7.5, "b m": 7.5, "s": 6.2, None: 7.0}
-"""Of an average letter in DejaVu Sans, wider than most fonts that stand in for system-ui."""
+"""Width of an average letter in DejaVu Sans, which is wider than most fonts used for system-ui."""
 
 
 @pytest.mark.parametrize("assumed", [None, "verified", "unknown"])
 @pytest.mark.parametrize("name", names())
-def test_no_words_run_into_others_or_out_of_the_picture(name: str, assumed: str | None, tmp_path: Path) -> None:
+def test_no_text_overlaps_another_or_leaves_the_picture(name: str, assumed: str | None, tmp_path: Path) -> None:
     root = ET.fromstring(svg_of(view_of(read_machine(name, tmp_path), assumed)))  # noqa: S314 - our own
     lines: dict[str, list[tuple[float, float, str]]] = {}
     for text in root.iter(f"{SVG}text"):
-        words, left = text.text or "", float(text.get("x", "0"))
-        width = len(words) * LETTER_WIDTHS[text.get("class")]
+        content, left = text.text or "", float(text.get("x", "0"))
+        width = len(content) * LETTER_WIDTHS[text.get("class")]
         begin = left - width / 2 if text.get("class") == "b m" else left
-        lines.setdefault(text.get("y", ""), []).append((begin, begin + width, words))
+        lines.setdefault(text.get("y", ""), []).append((begin, begin + width, content))
     for found in lines.values():
         ends = [0.0, *(end for _, end, _ in sorted(found))]
         assert all(begin >= before for (begin, _, _), before in zip(sorted(found), ends, strict=False)), found
@@ -117,12 +117,12 @@ def test_a_link_has_the_colour_of_its_verdict(assumed: str | None, colour: str, 
     assert path.get("stroke") == colour
 
 
-def test_slices_of_a_card_are_shown_as_refused(tmp_path: Path) -> None:
+def test_mig_slices_are_shown_as_refused(tmp_path: Path) -> None:
     view = view_of(read_machine("mig-on", tmp_path))
-    assert view.pair_words(view.dump.pairs[0]) == "pix, ns"
+    assert view.pair_text(view.dump.pairs[0]) == "pix, ns"
 
 
-def test_a_verdict_of_the_node_and_its_times_lead_to_the_flags_that_an_engine_gets(tmp_path: Path) -> None:
+def test_flags_follow_from_the_verdict_and_the_times_on_the_node(tmp_path: Path) -> None:
     micros = '{"8192":9,"16384":9,"65536":9,"262144":9}'
     slow = '{"8192":90,"16384":90,"65536":90,"262144":90}'
     arms = (
@@ -145,23 +145,23 @@ def test_a_verdict_of_the_node_and_its_times_lead_to_the_flags_that_an_engine_ge
     assert view_of(stale).flags.row == "T5"
 
 
-def test_labels_that_an_administrator_keeps_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_labels_that_an_administrator_manages_are_shown_unchanged(tmp_path: Path) -> None:
     kept = {f"{P}labels-managed": "false", f"{P}gpu-link": "phb", f"{P}gpu-p2p": "verified"}
     view = view_of(read_machine("geforce-pair", tmp_path).model_copy(update={"node_labels": kept}))
     assert view.labels == {"labels-managed": "false", "gpu-link": "phb", "gpu-p2p": "verified"}
     assert view.flags.row == "T3"
 
 
-def test_a_hand_set_label_that_makes_no_sense_is_told(tmp_path: Path) -> None:
+def test_an_invalid_label_of_an_administrator_gives_a_warning(tmp_path: Path) -> None:
     kept = {f"{P}labels-managed": "false", f"{P}gpu-link": "warp"}
     view = view_of(read_machine("ws-pair-node", tmp_path).model_copy(update={"node_labels": kept}))
-    assert any("gpu-link='warp' is none of" in warning for warning in view.warnings)
+    assert any("gpu-link='warp' is not one of" in warning for warning in view.warnings)
 
 
-def test_names_that_no_xml_may_hold_are_drawn_all_the_same() -> None:
-    gpus = (Gpu(index=0, bus="\x00\x1b[31m<&>"), Gpu(index=1))
-    svg = svg_of(view_of(NodeDump(node="</text>\x07", taken_at="", gpus=gpus, pairs=(Pair(first=0, second=1),))))
-    assert "node </text>?, driver unknown" in words_of(svg)
+def test_names_with_characters_that_xml_does_not_allow_are_drawn() -> None:
+    gpus = (GpuDump(index=0, bus="\x00\x1b[31m<&>"), GpuDump(index=1))
+    svg = svg_of(view_of(NodeDump(node="</text>\x07", taken_at="", gpus=gpus, pairs=(PairDump(first=0, second=1),))))
+    assert "node </text>?, driver unknown" in texts_of(svg)
 
 
 def test_a_saved_dump_is_shown_drawn_and_saved_again(topology: Topology, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_saved_dump_is_shown_drawn_and_saved_again(topology: Topology, tmp_pat
     shown = topology(f"--dump={dump}", "--svg=node.svg", "--save=again.json", "--assume=verified")
     assert (shown.returncode, shown.stderr.splitlines()) == (
         0,
-        ["flash-topology: written: again.json", "flash-topology: written: node.svg"],
+        ["flash-topology: wrote again.json", "flash-topology: wrote node.svg"],
     )
     assert "NCCL_P2P_LEVEL=PHB" in shown.stdout
     assert "(gpu-p2p=verified is assumed)" in shown.stdout
@@ -177,62 +177,62 @@ def test_a_saved_dump_is_shown_drawn_and_saved_again(topology: Topology, tmp_pat
     assert ET.parse(tmp_path / "node.svg").getroot().tag == f"{SVG}svg"  # noqa: S314 - our own
 
 
-def test_a_machine_without_a_gpu_is_told_and_has_a_code_of_its_own(started: Topology) -> None:
+def test_a_machine_without_a_gpu_has_an_exit_code_of_its_own(started: Topology) -> None:
     shown = started("--sys-root=/nowhere")
     if "GPU 0" in shown.stdout:
         pytest.skip("this machine has a GPU; the test is about machines without one")
     assert shown.returncode == 1
     assert "no GPU was found" in shown.stdout
     assert "row T8" in shown.stdout
-    assert "a verdict that stands on the Node is not known here" in shown.stderr
+    assert "a p2p test verdict on the Node is not shown" in shown.stderr
 
 
-def test_a_cluster_that_cannot_be_asked_is_told_and_the_machine_is_shown(topology: Topology) -> None:
+def test_without_a_reachable_cluster_the_machine_is_still_shown(topology: Topology) -> None:
     shown = topology("--node=gpu-1")
     assert shown.returncode in (0, 1)
-    assert "no cluster to talk to" in shown.stderr
+    assert "cannot connect to a cluster" in shown.stderr
     assert "node gpu-1" in shown.stdout
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\0", b"[", b"{}", b"clusters: 7\ncurrent-context: x\n", b"\t"])
-def test_a_kubeconfig_of_nonsense_is_told_and_the_machine_is_shown(
+def test_with_an_invalid_kubeconfig_the_machine_is_still_shown(
     content: bytes, topology: Topology, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "kubeconfig"
     file.write_bytes(content)
     monkeypatch.setenv("KUBECONFIG", str(file))
     shown = topology("--node=gpu-1")
-    assert "no cluster to talk to" in shown.stderr
+    assert "cannot connect to a cluster" in shown.stderr
     assert "Traceback" not in shown.stderr
     assert "node gpu-1" in shown.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("--dump=nothing.json",), "nothing.json: No such file or directory"),
-        (("--dump=/dev/null",), "/dev/null is no dump of flash-topology --save"),
-        (("--svg=/nowhere/node.svg",), "/nowhere/node.svg cannot be written: No such file or directory"),
+        (("--dump=/dev/null",), "/dev/null is not a dump of flash-topology --save"),
+        (("--svg=/nowhere/node.svg",), "cannot write /nowhere/node.svg: No such file or directory"),
         (("--assume=fast",), "invalid choice: 'fast'"),
         (("--dump=a", "--node=b"), "not allowed with argument"),
         (("--dump=/",), "/: Is a directory"),
-        (("--svg=/",), "/ cannot be written: Is a directory"),
-        (("--save=/dev/full",), "/dev/full cannot be written: No space left on device"),
-        (("--node=",), "'' is no name of a node"),
-        (("--node=../pods",), "'../pods' is no name of a node"),
+        (("--svg=/",), "cannot write /: Is a directory"),
+        (("--save=/dev/full",), "cannot write /dev/full: No space left on device"),
+        (("--node=",), "'' is not a valid node name"),
+        (("--node=../pods",), "'../pods' is not a valid node name"),
     ],
 )
-def test_bad_usage_is_told_with_the_file_or_the_value(
-    topology: Topology, arguments: tuple[str, ...], words: str
+def test_bad_usage_is_reported_with_the_file_or_the_value(
+    topology: Topology, arguments: tuple[str, ...], message: str
 ) -> None:
     shown = topology(*arguments)
     assert shown.returncode == 2
-    assert words in shown.stderr
+    assert message in shown.stderr
     assert "Traceback" not in shown.stderr
 
 
-def test_help_teaches(started: Topology) -> None:
+def test_help_has_examples_and_exit_codes(started: Topology) -> None:
     shown = started("--help")
     assert shown.returncode == 0
-    for words in ("examples:", "--assume verified", "exit codes: 0 shown"):
-        assert words in shown.stdout
+    for text in ("examples:", "--assume verified", "exit codes: 0 shown"):
+        assert text in shown.stdout

@@ -1,4 +1,4 @@
-"""A run of flash-probe with fake ranks; whatever a failed test leaves is ended, by pid."""
+"""A fixture that runs flash-p2p-test with fake ranks and kills whatever a failed test leaves behind."""
 
 import contextlib
 import os
@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from p2p_ranks.p2p_harness import ProbeBench
+from p2p_ranks.p2p_harness import P2pTestRun
 
 
 @pytest.fixture
-def probe(tmp_path: Path) -> Iterator[Callable[..., ProbeBench]]:
-    started: list[ProbeBench] = []
+def start_run(tmp_path: Path) -> Iterator[Callable[..., P2pTestRun]]:
+    started: list[P2pTestRun] = []
 
-    def start(ways: str, *options: str) -> ProbeBench:
-        started.append(ProbeBench(tmp_path, ways, options))
+    def start(behaviours: str, *options: str) -> P2pTestRun:
+        started.append(P2pTestRun(tmp_path, behaviours, options))
         return started[-1]
 
     yield start
-    for bench in started:
-        bench.process.kill()
-        bench.process.communicate()
-        for pid in bench.alive():
+    for run in started:
+        run.process.kill()
+        run.process.communicate()
+        for pid in run.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The report fits into a termination message, whatever ranks say; and what they say is taken with care."""
+"""The report always fits into a termination message, and output of ranks is validated before use."""
 
 import json
 from pathlib import Path
@@ -7,50 +7,52 @@ import pytest
 
 from flash_contracts.p2p_report import P2pReport
 from flash_engine.p2p_test.host import parse_driver
-from flash_engine.p2p_test.outcome import VariantResult, Verdict
-from flash_engine.p2p_test.rank_progress import Account
-from flash_engine.p2p_test.report import LIMIT, Report, schema, write_in_place
+from flash_engine.p2p_test.outcome import P2pVerdict, VariantResult
+from flash_engine.p2p_test.rank_process import RankProgress
+from flash_engine.p2p_test.report import LIMIT, FullReport, overwrite, schema
 from flash_engine.p2p_test.variants import VARIANTS, rank_environment, variant_named
 
 
 @pytest.mark.parametrize("letter", ["x", '"', "\\", "é", "\0", "\ud800", "🙂"])
 @pytest.mark.parametrize("length", [0, 100, 500, 100_000])
-def test_a_report_is_small_and_whole_whatever_was_said(letter: str, length: int) -> None:
-    said = letter * length
+def test_a_report_is_small_and_valid_whatever_the_details(letter: str, length: int) -> None:
+    detail = letter * length
     variants = [
         VariantResult(
-            variant.name, "hang", said, "triton", dict.fromkeys((8192, 16384, 65536, 262144, 1048576), 12345.67)
+            variant.name, "hang", detail, "triton", dict.fromkeys((8192, 16384, 65536, 262144, 1048576), 12345.67)
         )
         for variant in VARIANTS
     ]
-    text = Report(Verdict("hang", said), "595.71.05", variants).text
+    text = FullReport(P2pVerdict("hang", detail), "595.71.05", variants).text
     assert len(text.encode()) <= LIMIT
     assert json.loads(text)["verdict"] == P2pReport.of_text(text).verdict == "hang"
 
 
-def test_details_give_way_before_times_do() -> None:
+def test_details_are_shortened_before_times_are() -> None:
     variants = [VariantResult(variant.name, "healthy", "é" * 400, "", {8192: 1.5}) for variant in VARIANTS]
-    report = json.loads(Report(Verdict("healthy", "all is well"), None, variants).text)
+    report = json.loads(FullReport(P2pVerdict("healthy", "all is well"), None, variants).text)
     assert [variant["micros"] for variant in report["arms"]] == [{"8192": 1.5}] * 4
     assert report["driver"] is None
 
 
-def test_the_operator_reads_whose_kernel_was_timed() -> None:
+def test_times_of_another_kernel_than_vllms_are_ignored() -> None:
     micros = {8192: 1.0, 16384: 2.0, 65536: 3.0, 262144: 4.0}
     for kernel, expected in (("vllm", 10.0), ("triton", None)):
-        text = Report(Verdict("healthy", "well"), "1.2", [VariantResult("peer", "healthy", "", kernel, micros)]).text
+        text = FullReport(
+            P2pVerdict("healthy", "well"), "1.2", [VariantResult("peer", "healthy", "", kernel, micros)]
+        ).text
         assert P2pReport.of_text(text).variant_times.peer == expected
 
 
 def test_a_shorter_report_replaces_a_longer_one_in_place(tmp_path: Path) -> None:
     file = tmp_path / "log"
     for text in ("a" * 5000, '{"version":1}'):
-        write_in_place(text, file)
+        overwrite(file, text)
         assert file.read_text() == text
-    write_in_place("a device cannot be cut", Path("/dev/null"))
+    overwrite(Path("/dev/null"), "a device cannot be truncated")
 
 
-def test_another_version_of_the_probe_is_another_schema(tmp_path: Path) -> None:
+def test_a_changed_test_has_another_schema(tmp_path: Path) -> None:
     source = tmp_path / "kernel.py"
     source.write_text("BLOCK = 1024")
     before = schema(tmp_path)
@@ -80,13 +82,13 @@ def test_another_version_of_the_probe_is_another_schema(tmp_path: Path) -> None:
         "[" * 100_000,
     ],
 )
-def test_a_line_that_says_nothing_is_no_progress(line: str) -> None:
-    assert Account().after(line) is None
+def test_a_line_that_is_not_a_step_is_not_progress(line: str) -> None:
+    assert RankProgress().after(line) is None
 
 
-def test_an_account_keeps_what_was_told() -> None:
-    account = Account()
-    for told in (
+def test_progress_keeps_everything_that_was_reported() -> None:
+    progress = RankProgress()
+    for step in (
         {"step": "device", "uuid": "GPU-a", "nccl": "2.30.4"},
         {"step": "ready", "kernel": "vllm"},
         {"step": "begun", "what": "timing"},
@@ -94,10 +96,10 @@ def test_an_account_keeps_what_was_told() -> None:
         {"step": "timed", "bytes": 8192, "micros": 9.5},
         {"step": "done"},
     ):
-        after = account.after(json.dumps(told))
+        after = progress.after(json.dumps(step))
         assert after
-        account = after
-    assert account == Account("GPU-a", "2.30.4", True, "vllm", "timing", ("two lines",), {8192: 9.5}, "done")  # noqa: FBT003
+        progress = after
+    assert progress == RankProgress("GPU-a", "2.30.4", True, "vllm", "timing", ("two lines",), {8192: 9.5}, "done")  # noqa: FBT003
 
 
 @pytest.mark.parametrize(
@@ -113,11 +115,11 @@ def test_an_account_keeps_what_was_told() -> None:
         ("", None),
     ],
 )
-def test_the_driver_tells_its_version(text: str, expected: str | None) -> None:
+def test_the_driver_version_is_parsed(text: str, expected: str | None) -> None:
     assert parse_driver(text) == expected
 
 
-def test_what_a_pod_says_of_nccl_does_not_reach_the_ranks() -> None:
+def test_nccl_settings_of_the_pod_do_not_reach_the_ranks() -> None:
     ambient = {
         "NCCL_P2P_DISABLE": "1",
         "NCCL_NVLS_ENABLE": "1",

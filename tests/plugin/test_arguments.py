@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from builders import a_flash, a_node
-from fake_checkpoint import Lookalike
+from fake_checkpoint import FakeCheckpoint
 from flash_contracts.flags import derive
 from flash_contracts.flags.flag_set import FlagSet
 from flash_contracts.node_facts import NodeFacts
@@ -51,9 +51,9 @@ pytestmark = pytest.mark.timeout(300)
 def answers(walker: Walker, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     """What vLLM says to each; None is approval."""
     models = tmp_path_factory.mktemp("models")
-    long = Lookalike.make("seed", max_position_embeddings=1048576).save_to_serve(models / "seed")
-    short = Lookalike.make("seed", max_position_embeddings=524288).save_to_serve(models / "short")
-    dspark = Lookalike.make("DSpark", max_position_embeddings=1048576).save_to_serve(models / "dspark")
+    long = FakeCheckpoint.make("seed", max_position_embeddings=1048576).save_to_serve(models / "seed")
+    short = FakeCheckpoint.make("seed", max_position_embeddings=524288).save_to_serve(models / "short")
+    dspark = FakeCheckpoint.make("DSpark", max_position_embeddings=1048576).save_to_serve(models / "dspark")
     asked = {
         **{name: command(spec, long) for name, spec in SPECS.items()},
         **{name: command(spec, dspark) for name, spec in DSPARK.items()},
@@ -68,7 +68,7 @@ def command(spec: dict[str, Any], model: Path) -> list[str]:
     arguments = vllm_arguments(flash.spec)
     arguments[1] = str(model)
     derived = derive(NodeFacts.from_node(a_node(gpu_numa_nodes="0-1")), flash.spec.interconnect, {})
-    return [*arguments, ARGUMENT, *FlagSet.parse_text(derived.to_text()).words]
+    return [*arguments, ARGUMENT, *FlagSet.parse_text(derived.to_text()).argv]
 
 
 @pytest.mark.parametrize("name", [*SPECS, *DSPARK])
@@ -80,6 +80,6 @@ def test_vllm_takes_what_the_operator_gives_it(answers: dict[str, str | None], n
 def test_what_it_would_not_take_is_not_waved_through_here_either(
     answers: dict[str, str | None], name: str, names: str
 ) -> None:
-    told = answers[name]
-    assert told is not None
-    assert names in told
+    message = answers[name]
+    assert message is not None
+    assert names in message

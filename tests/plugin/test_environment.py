@@ -39,12 +39,12 @@ def test_what_a_build_step_changed_is_no_link_into_the_installers_cache(environm
 def test_the_cuda_images_vllm_comes_first_and_without_kernels(environment: Environment) -> None:
     asked = "import importlib.metadata as m, vllm; print(m.version('vllm'), vllm.__file__)"
     for cuda, version in ((True, "0.33.0"), (False, "0.32.0+cpu")):
-        told = subprocess.run(
+        message = subprocess.run(
             [environment.python, "-c", asked],
             env=environment.variables(cuda=cuda), check=True, capture_output=True, text=True,
         ).stdout.split()  # fmt: skip
-        assert told[0] == version
-        assert Path(told[1]).is_relative_to(environment.cuda_vllm if cuda else environment.folder)
+        assert message[0] == version
+        assert Path(message[1]).is_relative_to(environment.cuda_vllm if cuda else environment.folder)
     assert list(environment.cuda_vllm.rglob("*.so")) == []
 
 

@@ -6,8 +6,9 @@ else is small, so that the model can be built.
 
 import pytest
 
-from fake_checkpoint import KINDS, REAL, TINY, Lookalike
-from flash_engine.checkpoint.memory import GIB, PROFILES, Profile, block_bytes, blocks_of_request
+from fake_checkpoint import KINDS, REAL, TINY, FakeCheckpoint
+from flash_contracts.profiles import PROFILES, Profile
+from flash_engine.checkpoint.memory import GIB, block_bytes, blocks_of_request
 from flash_engine.checkpoint.model_config import ModelConfig
 from vllm_walk.walk import MTP, Plan, Walker
 
@@ -21,7 +22,9 @@ DEEP = {
 }
 BATCHED = (512, 2048, 8192)
 AVAILABLE = (6 * GIB, 12 * GIB, 20 * GIB)
-ASKED = [(profile, batched, available) for profile in PROFILES for batched in BATCHED for available in AVAILABLE]
+ASKED = [
+    (profile, batched, available) for profile in PROFILES.values() for batched in BATCHED for available in AVAILABLE
+]
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,18 +34,18 @@ def planned(
     walker: Walker, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> tuple[int, list[Plan]]:
     """How many drafters there are, and vLLM's answers."""
-    model = Lookalike.make("seed", DEEP).save(tmp_path_factory.mktemp("deep"))
-    budgets = [[p.context_tokens, p.sequences, batched, available] for p, batched, available in ASKED]
+    model = FakeCheckpoint.make("seed", DEEP).save(tmp_path_factory.mktemp("deep"))
+    budgets = [[p.context_tokens, p.max_sequences, batched, available] for p, batched, available in ASKED]
     return 1 if request.param else 0, walker.plan(model, budgets, request.param)
 
 
 def test_tokens_and_requests_are_vllms(planned: tuple[int, list[Plan]]) -> None:
     drafters, answers = planned
-    config = ModelConfig.parse(Lookalike.make("seed", DEEP).config)
+    config = ModelConfig.parse(FakeCheckpoint.make("seed", DEEP).config)
     assert len(answers) == len(ASKED)
     assert len([answer for answer in answers if answer.tokens]) > len(ASKED) / 2
     for (profile, batched, available), answer in zip(ASKED, answers, strict=True):
-        asked = Profile(profile.name, profile.context_tokens, profile.sequences, 0, batched)
+        asked = Profile(profile.name, profile.context_tokens, profile.max_sequences, 0, batched)
         requests = available // block_bytes(config, drafters) / blocks_of_request(config, asked, drafters)
         if answer.error:
             assert requests < 1, answer
@@ -52,7 +55,7 @@ def test_tokens_and_requests_are_vllms(planned: tuple[int, list[Plan]]) -> None:
 
 
 def test_the_shape_of_the_real_model_is_what_it_depends_on() -> None:
-    deep = ModelConfig.parse(Lookalike.make("seed", DEEP).config)
-    real = ModelConfig.parse({**Lookalike.make("seed").config, **REAL, **KINDS["seed"].config})
+    deep = ModelConfig.parse(FakeCheckpoint.make("seed", DEEP).config)
+    real = ModelConfig.parse({**FakeCheckpoint.make("seed").config, **REAL, **KINDS["seed"].config})
     assert block_bytes(deep, 1) == block_bytes(real, 1)
-    assert blocks_of_request(deep, PROFILES[0], 1) == blocks_of_request(real, PROFILES[0], 1)
+    assert blocks_of_request(deep, PROFILES["LongContext"], 1) == blocks_of_request(real, PROFILES["LongContext"], 1)

@@ -1,36 +1,39 @@
 """The rows of test_walk through vLLM 0.26, the last for torch 2.11: with the plugin it must come out alike.
 
-What vLLM alone does is not looked at again. It differs in one row, an order that is gone, which 0.26 takes in silence.
-DSpark is left out: 0.26 asks for Triton where it only makes up its configuration, and there is none without a GPU.
+What vLLM alone does is not looked at again. It differs in one row, the unsupported activation order, which 0.26
+takes in silence. DSpark is left out: 0.26 asks for Triton where it only makes up its configuration, and there is none
+without a GPU.
 """
 
 from pathlib import Path
 
 import pytest
 
-from broken_checkpoints import SPOILT, Spoilt
-from fake_checkpoint import KINDS, Lookalike
+from broken_checkpoints import BROKEN_CHECKPOINTS, BrokenCheckpoint
+from fake_checkpoint import KINDS, FakeCheckpoint
 from flash_contracts.engine_record import PLUGIN_LINE
 from vllm_walk.walk import MTP, Walker
 
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.mark.parametrize("row", SPOILT, ids=lambda row: row.name)
-def test_a_checkpoint_is_loaded_whole_or_refused_by_name(older_walker: Walker, tmp_path: Path, row: Spoilt) -> None:
+@pytest.mark.parametrize("row", BROKEN_CHECKPOINTS, ids=lambda row: row.name)
+def test_a_checkpoint_is_loaded_whole_or_refused_by_name(
+    older_walker: Walker, tmp_path: Path, row: BrokenCheckpoint
+) -> None:
     walk = older_walker.walk(row.save(tmp_path), plugin=True)
 
     assert walk.whole == row.served, walk
-    assert walk.told == "" if row.served else row.names in walk.told
+    assert walk.message == "" if row.served else row.names in walk.message
     assert walk.said == ((row.code,) if row.severity == "repaired" else ())
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "DSpark"])
 def test_every_known_layout_is_loaded_whole(older_walker: Walker, tmp_path: Path, kind: str) -> None:
     drafter = None if kind == "stripped" else MTP
-    walk = older_walker.walk(Lookalike.make(kind).save(tmp_path), plugin=True, speculation=drafter)
+    walk = older_walker.walk(FakeCheckpoint.make(kind).save(tmp_path), plugin=True, speculation=drafter)
 
-    assert walk.told == ""
+    assert walk.message == ""
     assert walk.main.whole
     assert walk.draft.whole or drafter is None
 
@@ -38,14 +41,14 @@ def test_every_known_layout_is_loaded_whole(older_walker: Walker, tmp_path: Path
 @pytest.mark.parametrize("name", ["mtp.0.ffn.experts.1.w3.weight_scale", "layers.2.ffn.experts.3.w2.weight_packed"])
 def test_what_gets_lost_on_the_way_ends_the_start(older_walker: Walker, tmp_path: Path, name: str) -> None:
     """Room that 0.26 leaves without weights on purpose must hide nothing."""
-    told = older_walker.walk(Lookalike.make("seed").save(tmp_path), plugin=True, lose=(name,)).told
+    message = older_walker.walk(FakeCheckpoint.make("seed").save(tmp_path), plugin=True, lose=(name,)).message
 
-    assert told.startswith("IncompleteError: 1 tensors of")
-    assert name in told
+    assert message.startswith("IncompleteError: 1 tensors of")
+    assert name in message
 
 
 def test_it_is_that_vllm(older_walker: Walker, tmp_path: Path) -> None:
-    older_walker.walk(Lookalike.make("seed").save(tmp_path), plugin=True)
+    older_walker.walk(FakeCheckpoint.make("seed").save(tmp_path), plugin=True)
     assert f"{PLUGIN_LINE}: vLLM 0.26.0" in older_walker.log
 
 
@@ -58,7 +61,7 @@ def test_the_output_projections_scale_has_the_name_that_is_read(
     names = {"main": "model.layers.1.attn.wo_a", "draft": "model.layers.3.mtp_block.attn.wo_a"}
     show = tuple(f"{name}.{scale}" for name in names.values() for scale in ("weight_scale", "weight_scale_inv"))
 
-    walk = older_walker.walk(Lookalike.make(kind).save(tmp_path), plugin=True, show=show)
+    walk = older_walker.walk(FakeCheckpoint.make(kind).save(tmp_path), plugin=True, show=show)
 
     assert walk.whole
     assert set(walk.main.values) == {f"{names['main']}.weight_scale_inv"}

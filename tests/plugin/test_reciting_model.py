@@ -1,4 +1,4 @@
-"""The checkpoint of benchmarks/gpu_trial, as small as a lookalike: vLLM takes it, or the plugin says what is wrong."""
+"""The checkpoint of benchmarks/gpu_trial, as small as a fake one: vLLM takes it, or the plugin says what is wrong."""
 
 import json
 from pathlib import Path
@@ -26,13 +26,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_to_be_served_is_loaded_whole(older_walker: Walker, walker: Walker, models: Path, variant: str) -> None:
     for one in (older_walker, walker):
         walk = one.walk(models / variant, plugin=True, show=(HEAD,))
-        assert walk.told == ""
+        assert walk.message == ""
         assert walk.whole
         assert walk.draft.values[HEAD] == GIVEN[variant]
 
 
 def test_a_tensor_that_is_missing_is_named(older_walker: Walker, models: Path) -> None:
-    assert PROJECTION in older_walker.walk(models / "lacking", plugin=True).told
+    assert PROJECTION in older_walker.walk(models / "lacking", plugin=True).message
 
 
 def test_a_scale_that_is_no_number_is_found_while_it_is_loaded_and_not_before(
@@ -40,7 +40,7 @@ def test_a_scale_that_is_no_number_is_found_while_it_is_loaded_and_not_before(
 ) -> None:
     folder = models / "poisoned"
     assert inspect(lambda: open_model(str(folder), None), speculation="mtp").refusals == ()
-    assert "mtp.0.attn.wq_a.weight_scale" in older_walker.walk(folder, plugin=True).told
+    assert "mtp.0.attn.wq_a.weight_scale" in older_walker.walk(folder, plugin=True).message
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fake_checkpoint import Lookalike
+from fake_checkpoint import FakeCheckpoint
 from flash_contracts.engine_record import PLUGIN_LINE, EngineRecord
 from launcher_harness import FAST
 from ports import a_free_port
@@ -133,7 +133,7 @@ def test_a_tiny_model_is_served_and_the_plugin_is_known_to_be_there(
 def test_where_nobody_looked_before_the_plugin_ends_vllm_itself(
     environment: Environment, engines: list[Engine], tmp_path: Path
 ) -> None:
-    made = Lookalike.make("seed")
+    made = FakeCheckpoint.make("seed")
     made.drop("mtp.0.e_proj")
     engine = Engine(environment, tmp_path, made.save_to_serve(tmp_path / "model"), check="off")
     engines.append(engine)

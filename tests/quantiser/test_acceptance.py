@@ -71,9 +71,9 @@ class Server:
         asked = {"model": str(model), "capture": str(capture) if capture else None}
         self._process.stdin.write(f"{json.dumps(asked)}\n")
         self._process.stdin.flush()
-        told = json.loads(self._process.stdout.readline() or '{"died": "before it answered"}')
-        assert "died" not in told, (told, Path(self._log.name).read_text()[-5000:])
-        return Served(**told)
+        message = json.loads(self._process.stdout.readline() or '{"died": "before it answered"}')
+        assert "died" not in message, (message, Path(self._log.name).read_text()[-5000:])
+        return Served(**message)
 
     def close(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):

@@ -172,8 +172,8 @@ def test_a_file_that_was_touched_is_read_again(claim: Claim, capsys: pytest.Capt
     tensors = load_file(claim.out / SHARD)
     tensors[f"{tiny.expert(1, 'w2')}.weight_packed"][0, 0] ^= 1
     save_file(tensors, claim.out / SHARD, metadata={"format": "pt"})
-    told = run(claim, capsys, code=1)["message"]
-    assert "mtp.0.ffn.experts.1.w2.weight_packed is not what the manifest says" in told
+    message = run(claim, capsys, code=1)["message"]
+    assert "mtp.0.ffn.experts.1.w2.weight_packed is not what the manifest says" in message
 
 
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

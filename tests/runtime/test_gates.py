@@ -51,8 +51,8 @@ async def test_one_that_gives_no_answer_keeps_nobody_else_from_being_heard(sessi
     async with a_gate({"reason": "Passed", "passed": True}) as gate:
         silent = a_gates_pod("flash-b", podIP="127.0.0.2")  # where nobody listens
         results = await Gates(session, gate.port or 0).results([silent, a_gates_pod()])
-    told = {uid: (result.reason, result.passed, result.reached) for uid, result in results.items()}
-    assert told == {
+    reported = {uid: (result.reason, result.passed, result.reached) for uid, result in results.items()}
+    assert reported == {
         "uid-of-flash-b": ("EngineStarting", False, False),
         "uid-of-flash-a": ("Passed", True, True),
     }

@@ -70,7 +70,7 @@ class Site:
             [{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": of_job["metadata"]["uid"]}] if of_job else []
         )
         labels = {P2P_TEST_LABEL: p2p_test_name(self.node)} if of_job else {}
-        container = {"name": "probe", "image": "i", "resources": {"limits": {"nvidia.com/gpu": "2"}}}
+        container = {"name": "p2p-test", "image": "i", "resources": {"limits": {"nvidia.com/gpu": "2"}}}
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -81,7 +81,7 @@ class Site:
 
     def end_pod(self, name: str, message: str) -> None:
         ended = {"exitCode": 0, "message": message, "startedAt": None, "finishedAt": None}
-        container = {"name": "probe", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+        container = {"name": "p2p-test", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
         status = {"phase": "Succeeded", "containerStatuses": [{**container, "state": {"terminated": ended}}]}
         patch = json.dumps({"status": status})
         self.kubectl("patch", "pod", name, "-n", self.namespace, "--subresource=status", "--type=merge", "-p", patch)
@@ -99,11 +99,11 @@ async def site(api_server: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Asy
     monkeypatch.setenv("KUBECONFIG", str(api_server.kubeconfig))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     unique = uuid.uuid4().hex[:6]
-    api_server.kubectl("create", "namespace", f"probes-{unique}")
+    api_server.kubectl("create", "namespace", f"p2p-tests-{unique}")
     # Without a controller nobody else makes it, and pods are refused until it is there.
-    api_server.kubectl("create", "serviceaccount", "default", "-n", f"probes-{unique}")
+    api_server.kubectl("create", "serviceaccount", "default", "-n", f"p2p-tests-{unique}")
     cluster = await Cluster.connect()
-    made = Site(api_server, cluster, f"probes-{unique}", f"gpu-{unique}.example")
+    made = Site(api_server, cluster, f"p2p-tests-{unique}", f"gpu-{unique}.example")
     made.make_node()
     yield made
     # Nobody runs or ends pods here, and one that waits for GPUs would be in the way of every other test.
@@ -123,7 +123,11 @@ async def test_from_a_granted_pair_to_a_verdict_with_one_job_at_most(site: Site)
     assert await site.reconcile() is None
 
     labels = site.labels()
-    assert (labels["gpu-p2p"], labels["gpu-p2p-driver"], labels["gpu-p2p-probe"]) == ("verified", "595.84", "v1-abcdef")
+    assert (labels["gpu-p2p"], labels["gpu-p2p-driver"], labels["gpu-p2p-tested-by"]) == (
+        "verified",
+        "595.84",
+        "v1-abcdef",
+    )
     assert labels["gpu-p2p-cards"] == "3fa9c21b07"
     assert labels["gpu-link"] == "node"
     assert site.jobs() == []
@@ -154,7 +158,7 @@ async def test_an_engine_that_waits_takes_the_gpus_from_the_test(site: Site) -> 
     await site.reconcile()
 
     assert site.jobs() == []
-    assert site.events() == ["ProbeGivenUp"]
+    assert site.events() == ["P2pTestCancelled"]
     assert site.labels()["gpu-p2p"] == "granted"
     await site.reconcile()
     assert site.jobs() == [], "no new test while the engine waits"
@@ -177,11 +181,11 @@ async def test_a_node_deleted_during_its_test_takes_the_job_with_it(site: Site) 
     await site.reconcile()
     site.kubectl("delete", "node", site.node)
 
-    with capture_logs() as told:
+    with capture_logs() as reported:
         assert await site.reconcile() is None
 
     assert site.jobs() == []
-    assert [(line["node"], line["why"]) for line in told] == [(site.node, "the node is gone")]
+    assert [(line["node"], line["reason"]) for line in reported] == [(site.node, "node was deleted")]
 
 
 async def test_a_probe_that_calls_itself_what_no_label_may_hold_ends_all_the_same(site: Site) -> None:
@@ -193,7 +197,7 @@ async def test_a_probe_that_calls_itself_what_no_label_may_hold_ends_all_the_sam
     await site.reconcile()
 
     labels = site.labels()
-    assert (labels["gpu-p2p"], labels["gpu-p2p-probe"]) == ("verified", "probe")
+    assert (labels["gpu-p2p"], labels["gpu-p2p-tested-by"]) == ("verified", "p2p-test")
     assert site.jobs() == []
 
 

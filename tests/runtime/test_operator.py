@@ -8,10 +8,10 @@ import pytest
 
 from flash_operator.__main__ import OK, Operator
 from flash_operator.runtime.cluster import Cluster
-from flash_operator.runtime.settings import Settings
+from flash_operator.runtime.settings import OperatorSettings
 from scripted_api_stub import ScriptedApiStub, kubeconfig
 
-SETTINGS = Settings.parse(["--identity=one", "--lease-namespace=system", "--health-port=0"])
+SETTINGS = OperatorSettings.parse(["--identity=one", "--lease-namespace=system", "--health-port=0"])
 
 
 async def test_one_that_does_not_lead_watches_nothing_and_writes_nothing_but_its_claim(

@@ -19,12 +19,13 @@ from flash_contracts.names import (
 )
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.plan import PodAnnotation
-from flash_operator.core.replicas.baseline import Baseline, Entry, baseline_config_map
+from flash_operator.core.replicas.baseline import Baseline, BaselineEntry, baseline_config_map
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.deployment import pod_template
 from flash_operator.core.resources.drift import with_hash
+from flash_operator.core.resources.identity import metadata
 from flash_operator.core.resources.revision import revision_of
-from flash_operator.core.rollout.rollout import LastKnownGood, decide, last_known_good_config_map
+from flash_operator.core.rollout.rollout import LastKnownGood, decide_rollout, last_known_good_config_map
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
@@ -230,7 +231,7 @@ async def test_a_template_that_was_slower_is_taken_back_on_the_server(site: Site
     pod = a_pod(ready=True)
     pod["metadata"]["annotations"][REVISION_ANNOTATION] = revision_of(wanted)
     replica = Replica(pod=pod, node=None, derived=None, gate=slow)
-    decided = decide(changed, wanted, [replica], LastKnownGood(revision_of(former), former, 85.0), None)
+    decided = decide_rollout(changed, wanted, [replica], LastKnownGood(revision_of(former), former, 85.0), None)
     status = {**site.get("dsf", "flash")["status"], "rollout": decided.to_status().model_dump(by_alias=True)}
     await site.cluster.apply_status(site.namespace, "flash", status)
     await site.reconcile(key)
@@ -238,8 +239,8 @@ async def test_a_template_that_was_slower_is_taken_back_on_the_server(site: Site
     live = site.get("deployment", "flash")["spec"]["template"]
     assert "nodeSelector" not in live["spec"]
     assert live["metadata"]["annotations"][REVISION_ANNOTATION] == revision_of(former)
-    told = site.get("dsf", "flash")["status"]
-    assert (told["rollout"]["state"], told["conditions"][0]["reason"]) == ("RolledBack", "RolledBack")
+    status = site.get("dsf", "flash")["status"]
+    assert (status["rollout"]["state"], status["conditions"][0]["reason"]) == ("RolledBack", "RolledBack")
     await site.reconcile(key)
     assert await site.reconcile(key) == 0
 
@@ -253,22 +254,50 @@ async def test_a_grant_and_its_end_reach_the_pods_annotations(site: Site) -> Non
     site.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     uid = site.get("pod", "slow")["metadata"]["uid"]
 
-    await site.cluster.annotate(PodAnnotation(site.namespace, "slow", uid, {QUARANTINE_ANNOTATION: "wish-1"}))
-    assert site.get("pod", "slow")["metadata"]["annotations"] == {"team": "a", QUARANTINE_ANNOTATION: "wish-1"}
+    await site.cluster.annotate(PodAnnotation(site.namespace, "slow", uid, {QUARANTINE_ANNOTATION: "request-1"}))
+    assert site.get("pod", "slow")["metadata"]["annotations"] == {"team": "a", QUARANTINE_ANNOTATION: "request-1"}
     await site.cluster.annotate(PodAnnotation(site.namespace, "slow", uid, {QUARANTINE_ANNOTATION: None}))
     assert site.get("pod", "slow")["metadata"]["annotations"] == {"team": "a"}
 
 
-async def test_a_pass_is_kept_in_a_config_map_that_the_server_takes(site: Site) -> None:
+async def test_the_server_accepts_the_config_map_of_the_baseline(site: Site) -> None:
     key = site.apply_flash()
     await site.reconcile(key)
     flash = FlashDeployment.from_object(site.get("dsf", "flash"))
-    history = Baseline({"link=phb | sha256:a": (Entry("uid", 85.5, "2026-11-24T12:00:00Z"),)})
-    await site.cluster.apply(with_hash(baseline_config_map(flash, history)))
+    baseline = Baseline({"link=phb | sha256:a": (BaselineEntry("uid", 85.5, "2026-11-24T12:00:00Z"),)})
+    await site.cluster.apply(with_hash(baseline_config_map(flash, baseline)))
 
-    assert Baseline.read(site.get("configmap", "flash-history")) == history
-    assert await site.reconcile(key) <= 1, "it is read, found right, and left alone; the status may be new"
-    assert Baseline.read(site.get("configmap", "flash-history")) == history
+    assert stored(site, "flash-baseline", "baseline.json") == baseline.to_json()
+    assert await site.reconcile(key) <= 1, "only the status may change"
+    assert stored(site, "flash-baseline", "baseline.json") == baseline.to_json()
+
+
+async def test_documents_under_their_former_names_are_copied_and_left_alone(site: Site) -> None:
+    """An upgrade from an operator that wrote the ConfigMaps NAME-history and NAME-proven."""
+    key = site.apply_flash()
+    await site.reconcile(key)
+    flash = FlashDeployment.from_object(site.get("dsf", "flash"))
+    template = pod_template(flash, SETTINGS)
+    baseline = Baseline({"link=phb | sha256:a": (BaselineEntry("uid", 85.5, "2026-11-24T12:00:00Z"),)})
+    last_known_good = LastKnownGood(revision_of(template), template, 85.0)
+    for name, document in (("history", baseline), ("proven", last_known_good)):
+        data = {f"{name}.json": json.dumps(document.to_json())}
+        former = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(flash, f"flash-{name}"), "data": data}
+        await site.cluster.apply(with_hash(former))
+    generation = site.get("deployment", "flash")["metadata"]["generation"]
+
+    await site.reconcile(key)
+
+    assert stored(site, "flash-baseline", "baseline.json") == baseline.to_json()
+    assert stored(site, "flash-last-known-good", "last-known-good.json") == last_known_good.to_json()
+    assert stored(site, "flash-history", "history.json") == baseline.to_json()
+    assert stored(site, "flash-proven", "proven.json") == last_known_good.to_json()
+    assert site.get("deployment", "flash")["metadata"]["generation"] == generation, "no rollout"
+    assert await site.reconcile(key) == 0
+
+
+def stored(site: Site, name: str, file: str) -> Any:
+    return json.loads(site.get("configmap", name)["data"][file])
 
 
 async def test_events_are_written_once_and_found_by_describe(site: Site) -> None:

@@ -171,11 +171,11 @@ async def test_a_kubelets_heartbeats_enqueue_nothing_and_a_label_enqueues_everyb
 async def test_a_label_that_means_nothing_is_logged_once_with_its_node_and_its_value() -> None:
     watches = Watches(WorkQueue())
     mistyped: Any = a_node(gpu_link="pbh", gpu_p2p="x" * 63)
-    with capture_logs() as told:
+    with capture_logs() as message:
         for _ in range(2):
             await watches.on_node({"type": "MODIFIED", "object": mistyped})
-    assert [(line["event"], line["node"]) for line in told] == [("label not understood", "node-1")] * 2
-    assert ["'pbh'" in told[0]["label"], "xxx" in told[1]["label"]] == [True, True]
+    assert [(line["event"], line["node"]) for line in message] == [("label not understood", "node-1")] * 2
+    assert ["'pbh'" in message[0]["label"], "xxx" in message[1]["label"]] == [True, True]
 
 
 async def test_an_object_that_vanished_in_a_410_gap_is_never_decided_from_memory(

@@ -23,7 +23,7 @@ from waiting import eventually_async
 GONE = FlashKey("team", "gone")
 
 
-class ProcessTree:
+class RunningWorkers:
     """Workers over the stub."""
 
     def __init__(self, stub: ScriptedApiStub, cluster: Cluster, session: aiohttp.ClientSession) -> None:
@@ -45,7 +45,7 @@ async def until(look: Callable[[], bool], seconds: float = 20) -> None:
 
 
 @pytest.fixture
-async def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ProcessTree]:
+async def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunningWorkers]:
     stub = ScriptedApiStub()
     async with stub.serve() as address, aiohttp.ClientSession() as session:
         file = tmp_path / "kubeconfig"
@@ -53,45 +53,45 @@ async def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         monkeypatch.setenv("KUBECONFIG", str(file))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         api = await Cluster.connect()
-        made = ProcessTree(stub, api, session)
+        made = RunningWorkers(stub, api, session)
         yield made
         await made.workers.stop()
         await api.close()
 
 
-async def test_a_failing_api_server_costs_a_retry_and_loses_nothing(crew: ProcessTree) -> None:
-    crew.stub.status = 503
-    crew.workers.start(workers=2, resync_seconds=3600)
-    crew.queue.add(GONE)
-    await until(lambda: crew.count("error") >= 2)
-    assert crew.queue.failures == 1
+async def test_a_failing_api_server_costs_a_retry_and_loses_nothing(running: RunningWorkers) -> None:
+    running.stub.status = 503
+    running.workers.start(workers=2, resync_seconds=3600)
+    running.queue.add(GONE)
+    await until(lambda: running.count("error") >= 2)
+    assert running.queue.failures == 1
 
-    crew.stub.status = 200
-    await until(lambda: crew.count("success") >= 1)
-    assert crew.queue.failures == 0
+    running.stub.status = 200
+    await until(lambda: running.count("success") >= 1)
+    assert running.queue.failures == 0
 
 
-async def test_a_spec_that_this_operator_cannot_read_does_not_end_the_worker(crew: ProcessTree) -> None:
+async def test_a_spec_that_this_operator_cannot_read_does_not_end_the_worker(running: RunningWorkers) -> None:
     broken = a_flash_object("broken")
     broken["spec"] = {"model": 7}
-    crew.stub.put(PLURAL, broken)
-    crew.workers.start(workers=1, resync_seconds=3600)
-    await until(lambda: crew.count("bug") >= 1)
-    crew.queue.add(GONE)
-    await until(lambda: crew.count("success") >= 1)
+    running.stub.put(PLURAL, broken)
+    running.workers.start(workers=1, resync_seconds=3600)
+    await until(lambda: running.count("bug") >= 1)
+    running.queue.add(GONE)
+    await until(lambda: running.count("success") >= 1)
 
 
-async def test_a_resync_finds_what_no_watch_told_of(crew: ProcessTree) -> None:
-    crew.workers.start(workers=1, resync_seconds=0.05)
-    await until(lambda: crew.stub.asked[f"list {PLURAL}"] > 1)
-    crew.stub.put(PLURAL, a_flash_object("unheard-of"))
-    await until(lambda: crew.stub.asked["get unheard-of"] > 0)
+async def test_a_resync_finds_what_no_watch_told_of(running: RunningWorkers) -> None:
+    running.workers.start(workers=1, resync_seconds=0.05)
+    await until(lambda: running.stub.asked[f"list {PLURAL}"] > 1)
+    running.stub.put(PLURAL, a_flash_object("unheard-of"))
+    await until(lambda: running.stub.asked["get unheard-of"] > 0)
 
 
-async def test_stopping_waits_for_a_reconcile_that_is_under_way(crew: ProcessTree) -> None:
-    crew.stub.answer_after = 0.5
-    crew.workers.start(workers=1, resync_seconds=3600)
-    crew.queue.add(GONE)
-    await until(lambda: crew.stub.asked["get gone"] > 0)
-    await crew.workers.stop()
-    assert crew.count("success") == 1
+async def test_stopping_waits_for_a_reconcile_that_is_under_way(running: RunningWorkers) -> None:
+    running.stub.answer_after = 0.5
+    running.workers.start(workers=1, resync_seconds=3600)
+    running.queue.add(GONE)
+    await until(lambda: running.stub.asked["get gone"] > 0)
+    await running.workers.stop()
+    assert running.count("success") == 1

@@ -1,6 +1,6 @@
-"""Makers of observed objects: each says in one line what a test is about, and fills in the rest.
+"""Builders of observed objects: a test passes only the values that matter to it, and the builder fills in the rest.
 
-They make raw objects as the API server returns them, so that tests go through the same parsing as the operator.
+They return raw objects as the API server does, so that tests go through the same parsing as the operator.
 """
 
 from datetime import UTC, datetime
@@ -32,10 +32,10 @@ def a_flash(name: str = "flash", *, generation: int = 1, **spec: Any) -> FlashDe
 
 
 def a_node(name: str = "node-1", **labels: str) -> RawObject:
-    """A node with two GPUs; `gpu_link="phb"` stands for the label `deepseekflash.dev/gpu-link: phb`."""
-    ours = {f"deepseekflash.dev/{key.replace('_', '-')}": value for key, value in labels.items()}
+    """A node with two GPUs; `gpu_link="phb"` sets the label `deepseekflash.dev/gpu-link: phb`."""
+    own_labels = {f"deepseekflash.dev/{key.replace('_', '-')}": value for key, value in labels.items()}
     return {
-        "metadata": {"name": name, "labels": ours},
+        "metadata": {"name": name, "labels": own_labels},
         "spec": {},
         "status": {"allocatable": {"nvidia.com/gpu": "2"}},
     }
@@ -71,7 +71,7 @@ def a_gate(reason: str = "Passed", message: str = "as fast as it should be", **e
 
 
 def a_live_deployment(flash: FlashDeployment, *, updated: int | None = None) -> RawObject:
-    """The Deployment as its controller reports it once all pods are of the newest template."""
+    """The Deployment as its controller reports it once all pods have the newest template."""
     desired = next(child for child in desired_children(an_observed(flash)) if child["kind"] == "Deployment")
     live = dict(desired)
     replicas = flash.spec.replicas if updated is None else updated
@@ -90,7 +90,7 @@ def an_observed(
     live_status: RawObject | None = None,
     image_volumes: bool | None = None,
 ) -> Observed:
-    """A snapshot at noon; `gates` are by the pod's name."""
+    """A snapshot at noon. `gates` has the gates' results by pod name."""
     return Observed(
         flash=flash or a_flash(),
         live_status=live_status or {},
@@ -105,6 +105,6 @@ def an_observed(
 
 
 def condition(status: RawObject | None, name: str) -> RawObject:
-    """One condition of a status document, as (status, reason, message) under those keys."""
+    """The condition of this type in a status document."""
     assert status is not None, "the plan writes no status"
     return next(c for c in status["conditions"] if c["type"] == name)

@@ -1,4 +1,4 @@
-"""A hub, a cache, and flash-fetch as a process of its own: huggingface_hub reads its settings when it is imported."""
+"""Runs flash-fetch with a stub hub and a cache. As a process, because huggingface_hub reads its settings on import."""
 
 import asyncio
 import json
@@ -19,25 +19,25 @@ from waiting import eventually_async
 SHARDS = 3
 SHARD_BYTES = 4 << 20
 LARGE_SHARD_BYTES = 32 << 20
-"""huggingface_hub writes 10 MB at a time, so the course of a smaller file is not to be seen."""
+"""huggingface_hub writes 10 MB at a time, so smaller files show no progress."""
 
 
-def a_repository(folder: Path, *, seed: int = 0, shard_bytes: int = SHARD_BYTES) -> Path:
-    """Files as a model has them, one in a folder of its own, and one that no engine reads."""
+def write_repository(folder: Path, *, seed: int = 0, shard_bytes: int = SHARD_BYTES) -> Path:
+    """Writes files like a model's, one of them in a subfolder and one that flash-fetch skips."""
     chance = random.Random(seed)
     (folder / "encoding").mkdir(parents=True)
     for number in range(SHARDS):
         name = f"model-{number + 1:05}-of-{SHARDS:05}.safetensors"
         (folder / name).write_bytes(chance.randbytes(shard_bytes))
     (folder / "config.json").write_text(json.dumps({"model_type": "deepseek_v4", "seed": seed}))
-    (folder / "encoding" / "encode.py").write_text("# how a chat becomes a prompt\n")
+    (folder / "encoding" / "encode.py").write_text("# turns a chat into a prompt\n")
     (folder / "pytorch_model.bin").write_bytes(b"the same weights again")
     return folder
 
 
 @dataclass
-class Fetch:
-    """One run of flash-fetch. `record` is its delivery.json."""
+class FetchProcess:
+    """One run of flash-fetch. `record` is the content of its delivery.json."""
 
     run_dir: Path
     process: asyncio.subprocess.Process
@@ -48,47 +48,47 @@ class Fetch:
         try:
             document: dict[str, Any] = json.loads((self.run_dir / "delivery.json").read_text())
         except FileNotFoundError:
-            return {"phase": "none yet", "bytes": 0}
+            return {"phase": "not written yet", "bytes": 0}
         return document
 
     @property
     def model(self) -> Path:
         return (self.run_dir / "model").resolve(strict=True)
 
-    async def end(self) -> int:
+    async def wait(self) -> int:
         _, err = await self.process.communicate()
         self.output += err.decode()
         assert self.process.returncode is not None
         return self.process.returncode
 
-    async def until(self, holds: Callable[[dict[str, Any]], bool], *, seconds: float = 60) -> dict[str, Any]:
+    async def wait_until(self, holds: Callable[[dict[str, Any]], bool], *, seconds: float = 60) -> dict[str, Any]:
         await eventually_async(
-            lambda: holds(self.record), "the delivery's record as it should be", seconds=seconds, pause=0.02,
+            lambda: holds(self.record), "the expected download record", seconds=seconds, pause=0.02,
             alive=lambda: self.process.returncode is None, seen=lambda: self.record,
         )  # fmt: skip
         return self.record
 
 
 @dataclass
-class Bench:
-    """One hub, one cache, as many runs as a test needs."""
+class DownloadHarness:
+    """A hub, a cache, and any number of runs."""
 
     folder: Path
     hub: HubStub
     endpoint: str
-    fetches: list[Fetch] = field(default_factory=list)
+    fetches: list[FetchProcess] = field(default_factory=list)
 
     @property
     def cache(self) -> Path:
         return self.folder / "cache"
 
-    def slow_and_large(self) -> None:
-        """A transfer that takes seconds, and shows how far it has come."""
-        self.hub.folder = a_repository(self.folder / "large", shard_bytes=LARGE_SHARD_BYTES)
+    def serve_slowly(self) -> None:
+        """Serves a larger model slowly, so that a transfer takes seconds and shows progress."""
+        self.hub.folder = write_repository(self.folder / "large", shard_bytes=LARGE_SHARD_BYTES)
         self.hub.bytes_per_second = 8 << 20
 
-    async def start(self, name: str = "pod", **environment: str) -> Fetch:
-        """`name` is the pod: a second run of the same name is its container started again."""
+    async def start(self, name: str = "pod", **environment: str) -> FetchProcess:
+        """`name` is the pod's. A second run with the same name is a restart of its container."""
         run_dir = self.folder / "run" / name
         run_dir.mkdir(parents=True, exist_ok=True)
         self.cache.mkdir(exist_ok=True)
@@ -106,24 +106,24 @@ class Bench:
             sys.executable, "-m", "flash_engine.model_download",
             env={**kept, **settings}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        fetch = Fetch(run_dir, process)
+        fetch = FetchProcess(run_dir, process)
         self.fetches.append(fetch)
         return fetch
 
-    async def fetch(self, name: str = "pod", **environment: str) -> tuple[int, Fetch]:
+    async def fetch(self, name: str = "pod", **environment: str) -> tuple[int, FetchProcess]:
         fetch = await self.start(name, **environment)
-        return await fetch.end(), fetch
+        return await fetch.wait(), fetch
 
 
 class Registries:
-    """Registries over one storage: an open one to push to, and such as a test asks for.
+    """Registries that share one storage: an open one to push to, and others as a test needs them.
 
-    `bench.hub` is the storage behind one that redirects to it: what a real one cannot be brought to do, to be slow, to
-    break off and to spoil a byte, it does.
+    `harness.hub` is the storage host behind a redirecting registry. It can do what a real registry cannot be made to
+    do: be slow, interrupt transfers and corrupt bytes.
     """
 
-    def __init__(self, bench: Bench, root: Path, stack: ExitStack) -> None:
-        self.bench = bench
+    def __init__(self, harness: DownloadHarness, root: Path, stack: ExitStack) -> None:
+        self.harness = harness
         self.root = root
         self._stack = stack
         self.open = self.start()
@@ -132,14 +132,14 @@ class Registries:
         return self._stack.enter_context(ImageRegistry(self.root, settings).running())
 
     def start_redirecting(self, **settings: Document) -> ImageRegistry:
-        """Blobs come from another host, as from an object store."""
-        redirect = {"name": "redirect", "options": {"baseurl": f"{self.bench.hub.storage}/stored"}}
+        """A registry that redirects blob requests to another host, as to an object store."""
+        redirect = {"name": "redirect", "options": {"baseurl": f"{self.harness.hub.storage}/stored"}}
         return self.start(middleware={"storage": [redirect]}, **settings)
 
 
 @contextmanager
-def a_small_disk(folder: Path, options: str) -> Iterator[None]:
-    """A real file system of its own, in memory (root)."""
+def small_disk(folder: Path, options: str) -> Iterator[None]:
+    """Mounts a small file system in memory. Needs root."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], check=True)
     try:

@@ -1,7 +1,7 @@
-"""Engine stubs in real engine pods: for what a real engine cannot be brought to do when a test wants it.
+"""Engine stubs in real engine pods, for behaviour that a real engine does not show on demand.
 
-Everything else in the pod is the product's: launcher, gate, flash-drain, probes. The stub's program comes in by a
-ConfigMap, in place of the command `vllm`.
+Everything else in the pod is the product: launcher, gate, flash-drain, probes. A ConfigMap mounts the stub in place of
+the command `vllm`.
 """
 
 import json
@@ -22,10 +22,10 @@ runpy.run_module("engine_stub", run_name="__main__")
 """
 
 TOKENS_PER_SECOND = 400
-"""So that thousands of requests take minutes. Tokens come in large chunks, which costs this machine little."""
+"""Fast enough for thousands of requests in minutes. Chunks are large, which keeps the CPU load low."""
 
 FLOOR = 60
-"""Far below that, for a machine whose cores are wanted by others as well."""
+"""Far below that, because the machine may be busy."""
 
 TOO_SLOW = "slow:factor=12"
 """Far below the floor."""
@@ -44,7 +44,7 @@ def engine_stub_program(namespace: str) -> dict[str, Any]:
 
 
 def stub_spec(*scripts: str, version: str = "1", **more: Any) -> dict[str, Any]:
-    """Fields of a spec whose engines are stubs that play these scripts; another `version` is another template."""
+    """Spec fields for engines that are stubs with these scripts. Another `version` gives another pod template."""
     files = [{"key": path.name, "path": f"engine_stub/{path.name}"} for path in sorted(SOURCE.glob("*.py"))]
     items = [{"key": "vllm", "path": "vllm", "mode": 0o555}, *files]
     mount = {"name": "stub", "mountPath": FOLDER, "readOnly": True}
@@ -53,7 +53,7 @@ def stub_spec(*scripts: str, version: str = "1", **more: Any) -> dict[str, Any]:
         "engine": {
             "extraArgs": [f"--script={script}" for script in (base, "chunky:tokens=16", *scripts)],
             "extraEnv": [
-                # The launcher starts what it finds under that name.
+                # The launcher finds `vllm` here first.
                 {"name": "PATH", "value": f"{FOLDER}:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin"},
                 {"name": "ENGINE_VERSION", "value": version},
             ],
@@ -76,7 +76,7 @@ def stub_spec(*scripts: str, version: str = "1", **more: Any) -> dict[str, Any]:
 
 
 def play(flash: Flash, pod: str, *scripts: str) -> None:
-    """Make the stub in this pod play scripts from now on."""
+    """Apply scripts to the stub in this pod."""
     (address,) = [p["status"]["podIP"] for p in flash.pods() if p["metadata"]["name"] == pod]
     request = urllib.request.Request(f"http://{address}:8000/stub/play", data=json.dumps(scripts).encode())
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310

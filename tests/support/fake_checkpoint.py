@@ -1,7 +1,7 @@
-"""Checkpoints that look like DeepSeek-V4-Flash: its names, types and shapes by the table, filled with noise.
+"""Fake DeepSeek-V4-Flash checkpoints: names, types and shapes come from the tensor table, the contents are noise.
 
-Small ones can be walked through vLLM's loaders; one of real size has headers alone, in sparse files. Weights are random
-and finite, so that what is loaded is loaded, and what is left out shows.
+Small ones can be loaded by vLLM's loaders; one of real size has only headers, in sparse files. Weights are random and
+finite, so that a parameter that was not loaded can be recognised.
 """
 
 import copy
@@ -29,11 +29,11 @@ TINY: dict[str, Any] = {
     "q_lora_rank": 128, "o_groups": 2, "o_lora_rank": 128, "index_n_heads": 8, "index_head_dim": 128,
     "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "num_hash_layers": 1,
     "compress_ratios": [0, 4, 128, 0], "max_position_embeddings": 4096,
-    # vLLM makes a table of all positions for each kind of layer, and a million of them take a second.
+    # vLLM computes a table of all positions for each kind of layer, which takes a second for a million.
     "rope_scaling": {"type": "yarn", "rope_type": "yarn", "factor": 16, "original_max_position_embeddings": 256,
                      "beta_fast": 32, "beta_slow": 1},
 }  # fmt: skip
-"""As small as vLLM's kernels take: whole blocks of 128 in every quantised matrix, also when two GPUs share it."""
+"""The smallest sizes that vLLM's kernels accept: whole blocks of 128 in each quantised matrix, even split in two."""
 
 REAL: dict[str, Any] = {
     "hidden_size": 4096, "vocab_size": 129280, "num_hidden_layers": 43, "num_attention_heads": 64, "head_dim": 512,
@@ -109,7 +109,7 @@ PLAIN_DRAFT: dict[Role, Scheme] = dict.fromkeys(("attention", "experts", "shared
 
 @dataclass(frozen=True)
 class Kind:
-    """A layout, and what its config.json says beside the sizes."""
+    """A layout, and the entries of its config.json besides the sizes."""
 
     layout: Layout
     config: Mapping[str, Any]
@@ -141,7 +141,7 @@ KINDS = {
 
 @dataclass
 class Tensor:
-    """One that will be written; `data` is made up where it is None."""
+    """A tensor to write. If `data` is None, noise is written."""
 
     type: str
     shape: tuple[int, ...]
@@ -153,14 +153,14 @@ class Tensor:
 
 
 @dataclass
-class Lookalike:
-    """A checkpoint in memory, to be spoilt and saved."""
+class FakeCheckpoint:
+    """A checkpoint in memory, to be changed and saved."""
 
     config: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, kind: str, sizes: Mapping[str, Any] = TINY, **config: Any) -> "Lookalike":
+    def make(cls, kind: str, sizes: Mapping[str, Any] = TINY, **config: Any) -> "FakeCheckpoint":
         made = copy.deepcopy({**COMMON, **sizes, **KINDS[kind].config, **config})
         parsed = ModelConfig.parse(made)
         table = expected_of(parsed, KINDS[kind].layout)
@@ -168,11 +168,11 @@ class Lookalike:
         return cls(made, tensors)
 
     def rename(self, old: str, new: str) -> None:
-        """In every name that has it."""
+        """Replaces `old` in all names."""
         self.tensors = {name.replace(old, new): tensor for name, tensor in self.tensors.items()}
 
     def drop(self, *parts: str) -> None:
-        """Every tensor whose name has one of these in it."""
+        """Removes every tensor whose name contains one of `parts`."""
         kept = {name: tensor for name, tensor in self.tensors.items() if not any(part in name for part in parts)}
         assert len(kept) < len(self.tensors), "nothing was dropped"
         self.tensors = kept
@@ -195,14 +195,14 @@ class Lookalike:
         return folder
 
     def save_to_serve(self, folder: Path) -> Path:
-        """With a tokenizer, as vLLM needs it."""
+        """Also writes a tokenizer, which vLLM needs to serve it."""
         self.save(folder)
         write_tokenizer(Vocabulary.make(), folder)
         return folder
 
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor], *, with_data: bool) -> None:
-    """Without data the file has its full size, and holds none of it: a hole."""
+    """Without data, the file has its full size but is sparse."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in tensors.items():
@@ -221,7 +221,7 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], *, with_data: bool) -
 
 
 def noise_at(number: int, name: str, tensor: Tensor) -> bytes:
-    """For the tensor in this place of a file, whatever it is called there: one that was renamed keeps its own."""
+    """Noise that depends on the tensor's position in the file, not its name, so that renaming does not change it."""
     kinds = ("scale", "norm", ".weight_shape", ".tid2eid")
     kind = next((kind for kind in kinds if kind in name), "")
     return _kept_noise(number, kind, tensor.type, math.prod(tensor.shape))
@@ -229,12 +229,12 @@ def noise_at(number: int, name: str, tensor: Tensor) -> bytes:
 
 @lru_cache(maxsize=2048)
 def _kept_noise(number: int, kind: str, type_: str, count: int) -> bytes:
-    """A run saves hundreds of small checkpoints that hardly differ."""
+    """Cached, because the tests save hundreds of small checkpoints that hardly differ."""
     return noise(kind, Tensor(type_, (count,)), np.random.default_rng(number))
 
 
 def noise(name: str, tensor: Tensor, random: np.random.Generator) -> bytes:
-    """Finite, and of a size that keeps sums small."""
+    """Finite random values, small enough to keep sums small."""
     count = math.prod(tensor.shape)
     if tensor.type in ("BF16", "F32"):
         values = (random.standard_normal(count) * 0.05).astype(np.float32)

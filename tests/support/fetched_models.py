@@ -1,4 +1,4 @@
-"""What tests of fetched models share: a claim for the cache, what serves the model, and its delivery in status."""
+"""Shared by tests of downloaded models: a claim for the cache, a deployment, and its download in status."""
 
 import os
 from pathlib import Path
@@ -15,14 +15,14 @@ ENGINE_USER = 65532
 
 
 def node_address(cluster: LocalCluster) -> str:
-    """Where pods reach what runs on the node, which is this machine."""
+    """The address at which pods reach servers on the node, which is this machine."""
     addresses = get_json(cluster, "node", cluster.node_name)["status"]["addresses"]
     (host,) = [address["address"] for address in addresses if address["type"] == "InternalIP"]
     return str(host)
 
 
 def cache_claim(cluster: LocalCluster, namespace: str, folder: Path, name: str) -> None:
-    """A claim that engines may write. It goes with its namespace, the folder with pytest's own, some runs later."""
+    """A claim that engines can write to. It is deleted with the namespace, its folder by pytest, some runs later."""
     folder.mkdir()
     os.chown(folder, ENGINE_USER, ENGINE_USER)
     volume, claim = model_claim(namespace, str(folder), name)
@@ -32,7 +32,7 @@ def cache_claim(cluster: LocalCluster, namespace: str, folder: Path, name: str) 
 
 
 def serve(cluster: LocalCluster, namespace: str, name: str, model: dict[str, Any], **spec: Any) -> Flash:
-    """Apply examples/tiny.yaml with another model, and fields laid over its own."""
+    """Applies examples/tiny.yaml with another model and other fields."""
     example = yaml.safe_load((ROOT / "examples" / "tiny.yaml").read_text())["spec"]
     served = {"servedNames": example["model"]["servedNames"], **model}
     metadata = {"name": name, "namespace": namespace}
@@ -42,8 +42,8 @@ def serve(cluster: LocalCluster, namespace: str, name: str, model: dict[str, Any
     return Flash(cluster, namespace, name)
 
 
-def delivery(flash: Flash) -> dict[str, Any]:
-    """Of the first pod."""
+def download_status(flash: Flash) -> dict[str, Any]:
+    """`delivery` in the status of the first pod."""
     pods = flash.status().get("pods") or [{}]
     found: dict[str, Any] = pods[0].get("delivery") or {}
     return found

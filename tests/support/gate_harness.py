@@ -1,4 +1,4 @@
-"""A gate under test, its engine stub, and the files between them."""
+"""A test harness: a gate, its engine stub, and the files between them."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Any
 
 from engine_stub.engine import EngineStub
 from flash_contracts.engine_record import EngineRecord
-from flash_engine.gate.gate import Gate, State
+from flash_engine.gate.gate import Gate
+from flash_engine.gate.gate_state import GateState
 
 CONFIG: dict[str, Any] = {
     "version": 1,
@@ -22,7 +23,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-class Bench:
+class GateHarness:
     """The gate under test, the engine stub, and the files between them."""
 
     def __init__(self, gate: Gate, engine: EngineStub, run_dir: Path, config_file: Path) -> None:
@@ -45,6 +46,6 @@ class Bench:
         record = EngineRecord(**{"phase": "Starting", "pid": 7, "started_at": "2026-11-24T12:00:00.000Z", **fields})
         record.write(self.run_dir / EngineRecord.FILE)
 
-    async def look(self) -> State:
-        await self.gate.look()
+    async def observe(self) -> GateState:
+        await self.gate.observe()
         return self.gate.state

@@ -1,6 +1,6 @@
-"""Small real programs in place of vLLM that hang like it, each in its own way, unless they get the safe set.
+"""Small programs in place of vLLM that hang in different ways, unless they get the safe flags.
 
-Each writes its pids, so that a test can see that nothing of it was left behind.
+Each writes its pids, so that a test can check that no process is left behind.
 """
 
 _BEGIN = """
@@ -26,11 +26,11 @@ if "--disable-custom-all-reduce" in sys.argv:
     serve()
 """
 
-_TELL = """
+_WRITE_PIDS = """
 note("pids", [os.getpid()])
 """
 
-STILL = f"""{_BEGIN}{_UNLESS_SAFE}{_TELL}
+STILL = f"""{_BEGIN}{_UNLESS_SAFE}{_WRITE_PIDS}
 time.sleep(600)
 """
 
@@ -38,11 +38,11 @@ STILL_WITH_ANY_FLAGS = f"""{_BEGIN}
 time.sleep(600)
 """
 
-STOPPED = f"""{_BEGIN}{_UNLESS_SAFE}{_TELL}
+STOPPED = f"""{_BEGIN}{_UNLESS_SAFE}{_WRITE_PIDS}
 os.kill(os.getpid(), signal.SIGSTOP)
 """
 
-DEAF = f"""{_BEGIN}{_UNLESS_SAFE}{_TELL}
+DEAF = f"""{_BEGIN}{_UNLESS_SAFE}{_WRITE_PIDS}
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
 time.sleep(600)
@@ -56,9 +56,9 @@ for worker in workers:
     worker.wait()
 """
 
-# A worker's end is held back, as a GPU's driver does it: a process that left the group does not take the worker's exit
-# before it is allowed to.
-HELD_BACK = f"""{_BEGIN}{_UNLESS_SAFE}{_TELL}
+# The worker stays a zombie, as a GPU driver may keep a killed process: its parent, which has left the process group,
+# reaps it only once that is allowed.
+HELD_BACK = f"""{_BEGIN}{_UNLESS_SAFE}{_WRITE_PIDS}
 if os.fork():
     time.sleep(600)
 worker = os.fork()

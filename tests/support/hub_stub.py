@@ -1,8 +1,7 @@
-"""A model hub on this machine: the answers of one that huggingface_hub asks, for repositories in folders.
+"""A stub of a model hub, serving a repository from a folder to the real huggingface_hub client.
 
-The client is the real one; what it is told is written after the hub's own answers (huggingface_hub 2.4, hf_api.py and
-utils/_http.py: X-Error-Code tells one refusal from another). Large files are kept elsewhere, as on the real hub: their
-address redirects to another host, which takes no token.
+The answers follow what the client expects (huggingface_hub 2.4, hf_api.py and utils/_http.py: X-Error-Code identifies
+the error). As on the real hub, large files redirect to a storage host, which must not be sent the token.
 """
 
 import asyncio
@@ -27,7 +26,7 @@ CHUNK = 64 << 10
 
 @lru_cache
 def _checksums(path: Path, size: int, _changed: int) -> tuple[str, str]:
-    """Git's SHA-1, and SHA-256. A hub knows them, and need not read a file for them."""
+    """Git's SHA-1, and SHA-256. Cached, because a hub does not compute them for each request."""
     sha1, sha256 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False), hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -38,32 +37,32 @@ def _checksums(path: Path, size: int, _changed: int) -> tuple[str, str]:
 
 @dataclass
 class HubStub:
-    """`refuse` is a status and an error code that every request gets."""
+    """`refuse`: a status and an error code with which to answer every request."""
 
     folder: Path
     repository: str = "owner/model"
     commit: str = COMMIT
-    """Where the branch main is."""
+    """The commit of the branch main."""
     refuse: tuple[int, str] | None = None
     tokens: set[str | None] = field(default_factory=set)
     storage_tokens: set[str | None] = field(default_factory=set)
-    """What the other host was sent in the header Authorization."""
+    """The Authorization headers that the storage host received."""
     served: list[tuple[str, int]] = field(default_factory=list)
-    """Files and the bytes that were sent of each, of ranges that were sent whole."""
+    """File and size of each range that was sent completely."""
     sent: Counter[str] = field(default_factory=Counter)
-    """Bytes sent of each file, of broken transfers too."""
+    """Bytes sent of each file, including interrupted transfers."""
     storage: str = ""
-    """Address of the other host; without one files come from the hub itself."""
+    """Address of the storage host. If empty, the hub sends the files itself."""
     cut_after: dict[str, list[int]] = field(default_factory=dict)
-    """For each file where its next transfers break off: after so many bytes of each."""
-    spoil: Counter[str] = field(default_factory=Counter)
-    """How many transfers of a file come with a wrong byte."""
+    """For each file, the numbers of bytes after which its next transfers are interrupted."""
+    corrupt: Counter[str] = field(default_factory=Counter)
+    """How many of a file's next transfers have a wrong byte."""
     bytes_per_second: int | None = None
-    """Of each transfer."""
+    """The rate of each transfer."""
     ignores_ranges: bool = False
-    """As some proxies do: a whole file comes, whatever part was asked for."""
+    """Whether to send the whole file whatever range was requested, as some proxies do."""
     silent: set[str] = field(default_factory=set)
-    """Files of which no byte comes."""
+    """Files of which no data is sent."""
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -72,14 +71,14 @@ class HubStub:
         return app
 
     def storage_app(self) -> web.Application:
-        """The other host."""
+        """The storage host."""
         app = web.Application()
         app.router.add_get("/stored/{file:.+}", self.stored)
         return app
 
     @asynccontextmanager
     async def running(self, host: str = "127.0.0.1") -> AsyncIterator[str]:
-        """Both hosts; gives the address of the hub."""
+        """Runs both hosts. Yields the hub's address."""
         async with TestServer(self.storage_app(), host=host) as storage, TestServer(self.app(), host=host) as hub:
             self.storage = str(storage.make_url("")).rstrip("/")
             yield str(hub.make_url("")).rstrip("/")
@@ -106,7 +105,7 @@ class HubStub:
         return sorted(path for path in self.folder.rglob("*") if path.is_file())
 
     def sibling(self, path: Path) -> dict[str, Any]:
-        """Of a large file the hub knows SHA-256, of a small one git's own checksum alone."""
+        """A file's entry in the listing. A hub gives the SHA-256 only of large files, and git's SHA-1 of all."""
         stat = path.stat()
         made: dict[str, Any] = {"rfilename": str(path.relative_to(self.folder)), "size": stat.st_size}
         sha1, sha256 = _checksums(path, stat.st_size, stat.st_mtime_ns)
@@ -139,8 +138,8 @@ class HubStub:
         start = int(asked[1]) if asked else 0
         end = int(asked[2]) + 1 if asked and asked[2] else len(content)
         content = content[start:end]
-        if self.spoil[name] > 0 and content:
-            self.spoil[name] -= 1
+        if self.corrupt[name] > 0 and content:
+            self.corrupt[name] -= 1
             content = bytes([content[0] ^ 1]) + content[1:]
         response = web.StreamResponse(status=206 if asked else 200, headers={"Content-Length": str(len(content))})
         await response.prepare(request)
@@ -170,7 +169,7 @@ class HubStub:
 
 @contextmanager
 def in_a_thread(hub: HubStub, host: str) -> Iterator[str]:
-    """For tests that wait for a cluster and not for a loop; gives the hub's address."""
+    """Runs the hub in a thread, for tests without an event loop. Yields its address."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="hub-stub")
     thread.start()

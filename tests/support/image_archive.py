@@ -1,4 +1,4 @@
-"""What is in an image, read from its OCI archive as a runtime would lay it out: later layers over earlier ones."""
+"""Reads the files of an image from its OCI archive, with later layers replacing earlier ones as in a container."""
 
 import json
 import re
@@ -17,15 +17,16 @@ class ImageArchive:
             self.labels: dict[str, str] = self._blob(tar, self.manifest["config"]["digest"])["config"]["Labels"]
 
     def files(self, wanted: str) -> dict[str, bytes]:
-        """The regular files whose path, without a leading slash, is matched as a whole."""
+        """The regular files whose whole path, without a leading slash, matches the expression."""
         pattern, found = re.compile(wanted), dict[str, bytes]()
         for layer in self._layers():
             for entry in layer:
                 name = entry.name.removeprefix("./")
                 folder, _, last = name.rpartition("/")
                 if last.startswith(".wh."):
-                    gone = f"{folder}/{last.removeprefix('.wh.')}" if last != ".wh..wh..opq" else folder
-                    found = {path: content for path, content in found.items() if not f"{path}/".startswith(f"{gone}/")}
+                    removed = f"{folder}/{last.removeprefix('.wh.')}" if last != ".wh..wh..opq" else folder
+                    kept = [path for path in found if not f"{path}/".startswith(f"{removed}/")]
+                    found = {path: found[path] for path in kept}
                 elif entry.isfile() and pattern.fullmatch(name):
                     file = layer.extractfile(entry)
                     found[name] = file.read() if file else b""

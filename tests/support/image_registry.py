@@ -1,4 +1,4 @@
-"""A real container registry on this machine (github.com/distribution/distribution), and images to push to it."""
+"""Runs a real container registry (github.com/distribution/distribution), and builds images to push to it."""
 
 import gzip
 import hashlib
@@ -30,7 +30,7 @@ Document = dict[str, Any]
 
 
 def tar_of(files: dict[str, bytes | tarfile.TarInfo]) -> bytes:
-    """One layer; a TarInfo is taken as it is."""
+    """A layer with these files. A TarInfo is added unchanged."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
         for name, content in files.items():
@@ -54,7 +54,7 @@ def digest_of(content: bytes) -> str:
 
 
 def image_of(layers: Sequence[bytes], *, gzipped: bool = False) -> tuple[Document, list[bytes]]:
-    """Its manifest, and the blobs that this names."""
+    """The manifest of an image with these layers, and the blobs that it names."""
     rootfs = {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]}
     architecture = ARCHITECTURES[platform.machine()]
     config = json.dumps({"architecture": architecture, "os": "linux", "rootfs": rootfs}).encode()
@@ -67,7 +67,7 @@ def image_of(layers: Sequence[bytes], *, gzipped: bool = False) -> tuple[Documen
 
 @dataclass
 class ImageRegistry:
-    """One that runs, with its storage in `root`. `settings` are further ones of its configuration."""
+    """A registry with its storage in `root`. `settings` are added to its configuration."""
 
     root: Path
     settings: Document = field(default_factory=dict)
@@ -105,10 +105,10 @@ class ImageRegistry:
                 return False
             return True
 
-        def last_words() -> str:
-            return process.stderr.read() if process.stderr and process.poll() is not None else "it runs, in silence"
+        def output() -> str:
+            return process.stderr.read() if process.stderr and process.poll() is not None else "it runs without output"
 
-        eventually(answers, "the registry answers", seen=last_words, alive=lambda: process.poll() is None)
+        eventually(answers, "the registry answers", seen=output, alive=lambda: process.poll() is None)
 
     def push_blob(self, repository: str, content: bytes) -> None:
         digest = digest_of(content)
@@ -117,20 +117,20 @@ class ImageRegistry:
         httpx.put(address, content=content, timeout=60).raise_for_status()
 
     def push_manifest(self, repository: str, tag: str, manifest: Document, kind: str = MANIFEST) -> str:
-        """Returns its digest."""
+        """Returns the digest."""
         content = json.dumps({"schemaVersion": 2, "mediaType": kind, **manifest}).encode()
         address = f"http://{self.host}/v2/{repository}/manifests/{tag}"
         httpx.put(address, content=content, headers={"Content-Type": kind}).raise_for_status()
         return digest_of(content)
 
     def push_image(self, repository: str, layers: Sequence[bytes], tag: str = "1", *, gzipped: bool = False) -> str:
-        """An image of these tars; returns its digest."""
+        """Pushes an image with these layers. Returns its digest."""
         manifest, blobs = image_of(layers, gzipped=gzipped)
         for blob in blobs:
             self.push_blob(repository, blob)
         return self.push_manifest(repository, tag, manifest)
 
     def blob_file(self, digest: str) -> str:
-        """Where it is kept, from the storage's root."""
+        """The path of a blob, relative to the storage's root."""
         name = digest.removeprefix("sha256:")
         return f"docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"

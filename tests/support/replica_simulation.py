@@ -1,8 +1,8 @@
-"""A few replicas behind a Service, on one virtual clock: real gates and engine stubs, and what lies between imitated.
+"""Simulates a few replicas behind a Service on one virtual clock.
 
-Imitated, with their delays: the kubelet's readiness probe (every 2 s, two misses), the endpoint that follows (1 s later
-for every client), and a pod's end (flash-drain's own wait, then the engine's death). Real are the gates, their files,
-the wait of flash-drain, and every request.
+Real: the gates, their files, flash-drain's waiting, and every request to the engine stubs. Simulated, with delays: the
+kubelet's readiness probe (every 2 s, two failures), the endpoint that follows it (1 s later for every client), and the
+termination of a pod (flash-drain's waiting, then the end of the engine).
 """
 
 import asyncio
@@ -20,20 +20,20 @@ from engine_stub.scripts import loading, paced
 from flash_contracts.document import write_json
 from flash_contracts.engine_pod import QUARANTINE_FILE, DrainRequest
 from flash_contracts.engine_record import EngineRecord
-from flash_engine.drain.waiting import Waiting
+from flash_engine.drain.drain_progress import DrainProgress
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
 from gate_matrix.run import CONFIG, merged
 
 PROBE_SECONDS = 2.0
-MISSES = 2
+FAILURE_THRESHOLD = 2
 PROPAGATION_SECONDS = 1.0
 DRAIN_SECONDS = 60.0
 
 
 @dataclass
-class Pod:
-    """One replica. `endpoint` is what clients see of its readiness."""
+class SimulatedPod:
+    """One replica. `is_endpoint`: clients currently send requests to it."""
 
     name: str
     folder: Path
@@ -42,7 +42,7 @@ class Pod:
     engine: EngineStub = field(init=False)
     gate: Gate = field(init=False)
     server: TestServer = field(init=False)
-    endpoint: bool = False
+    is_endpoint: bool = False
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -60,71 +60,71 @@ class Pod:
     def start_gate(self) -> None:
         client = EngineClient(self.session, self.url)
         self.gate = Gate(client, self.folder / "gate.json", self.folder, lambda _: None, node_dir=self.folder)
-        self._watching = asyncio.create_task(self.gate.watch())
+        self._gate_task = asyncio.create_task(self.gate.watch())
 
     async def restart_gate(self) -> None:
-        self._watching.cancel()
+        self._gate_task.cancel()
         await asyncio.sleep(1.0)
         self.start_gate()
 
     async def _probe(self) -> None:
-        misses = 0
+        failures = 0
         while True:
             await asyncio.sleep(PROBE_SECONDS)
-            ready = self.gate.state.ready and not self._watching.cancelled()
-            misses = 0 if ready else misses + 1
-            if ready != self.endpoint and (ready or misses >= MISSES):
+            ready = self.gate.state.ready and not self._gate_task.cancelled()
+            failures = 0 if ready else failures + 1
+            if ready != self.is_endpoint and (ready or failures >= FAILURE_THRESHOLD):
                 await asyncio.sleep(PROPAGATION_SECONDS)
-                self.endpoint = ready
+                self.is_endpoint = ready
 
     async def delete(self) -> None:
-        """preStop, and then the end."""
+        """Run the preStop hook, then end the pod."""
         write_json(self.folder / DrainRequest.FILE, {"version": 1, "pid": 7, "startedAt": "2026-11-24T12:00:00.000Z"})
         clock = asyncio.get_running_loop().time
         client = EngineClient(self.session, self.url)
-        asyncio.get_running_loop().call_later(PROPAGATION_SECONDS, self._leave)
-        waiting = Waiting(began=clock(), timeout=DRAIN_SECONDS)
+        asyncio.get_running_loop().call_later(PROPAGATION_SECONDS, self._remove_endpoint)
+        waiting = DrainProgress(began=clock(), timeout=DRAIN_SECONDS)
         while not waiting.outcome(clock()):
-            waiting = waiting.after_look(await client.counters(), clock())
+            waiting = waiting.after_counters(await client.counters(), clock())
             await asyncio.sleep(0.5)
         await self.end()
 
-    def _leave(self) -> None:
-        """The endpoint of a pod that is deleted goes without its probe."""
-        self.endpoint = False
+    def _remove_endpoint(self) -> None:
+        """The endpoint of a deleted pod is removed without waiting for its probe."""
+        self.is_endpoint = False
 
     async def end(self) -> None:
-        for task in (*self._tasks, self._watching):
+        for task in (*self._tasks, self._gate_task):
             task.cancel()
         await self.server.close()
 
-    def grant(self) -> None:
+    def grant_quarantine(self) -> None:
         if self.gate.state.degraded:
             (self.folder / QUARANTINE_FILE).write_text(self.gate.state.degraded.since)
 
 
 @dataclass
-class Service:
-    """Requests go to a ready pod; what fails is counted."""
+class SimulatedService:
+    """Sends requests to a ready pod, and counts answers and failures."""
 
     session: aiohttp.ClientSession
-    pods: list[Pod] = field(default_factory=list)
+    pods: list[SimulatedPod] = field(default_factory=list)
     answered: int = 0
     failed: list[str] = field(default_factory=list)
-    _draw: Random = field(default_factory=lambda: Random(7))
+    _random: Random = field(default_factory=lambda: Random(7))
 
-    async def use(self) -> None:
-        """One client, request after request."""
+    async def send_requests(self) -> None:
+        """One client that sends one request after another."""
         while True:
-            ready = [pod for pod in self.pods if pod.endpoint]
+            ready = [pod for pod in self.pods if pod.is_endpoint]
             if not ready:
                 self.failed.append("no endpoint")
                 await asyncio.sleep(0.1)
                 continue
-            await self._ask(self._draw.choice(ready))
+            await self._request(self._random.choice(ready))
 
-    async def _ask(self, pod: Pod) -> None:
-        body = {"model": "m", "prompt": "p", "max_tokens": self._draw.randint(10, 200), "stream": True}
+    async def _request(self, pod: SimulatedPod) -> None:
+        body = {"model": "m", "prompt": "p", "max_tokens": self._random.randint(10, 200), "stream": True}
         try:
             async with self.session.post(f"{pod.url}v1/completions", json=body) as answer:
                 text = await answer.text()

@@ -1,4 +1,4 @@
-"""A stub of a Node on an API server, for conflicts and refusals that a real one makes by chance only."""
+"""A stub of a Node on an API server, for conflicts and refusals that a real one produces only by chance."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from flash_node.labels import NodeState
 
 @dataclass
 class ScriptedNode:
-    """Applies merge patches that were made for what it is now; `refusals` are raised by the next ones, one each."""
+    """Applies merge patches for its current resource version. Each of the next patches raises one of `refusals`."""
 
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
@@ -17,7 +17,7 @@ class ScriptedNode:
     gone: bool = False
     refuses_events: bool = False
     patches: list[dict[str, Any]] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
 
     def read(self) -> NodeState:
         if self.gone:
@@ -37,7 +37,7 @@ class ScriptedNode:
                 else:
                     kept[key] = value
 
-    def tell(self, _kind: str, _reason: str, message: str) -> None:
+    def emit_event(self, _kind: str, _reason: str, message: str) -> None:
         if self.gone or self.refuses_events:
-            raise ClusterError("cannot tell of node n: 403 Forbidden")
-        self.told.append(message)
+            raise ClusterError("cannot create an event for node n: 403 Forbidden")
+        self.events.append(message)

@@ -1,6 +1,6 @@
-"""Where a registry sends its clients for a token: a stub, for it hands out tokens that end when a test says.
+"""A stub of the server where a registry's clients get their tokens, with a configurable lifetime of the tokens.
 
-What a registry believes of it is real: claims that are signed (distribution, docs/spec/auth/jwt.md).
+The tokens are real: signed claims that the registry verifies (distribution, docs/spec/auth/jwt.md).
 """
 
 import base64
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 ISSUER, SERVICE = "tests", "registry"
 LEEWAY_SECONDS = 60
-"""By how much the registry's clock may be wrong, as it has it."""
+"""The clock skew that the registry tolerates."""
 
 
 def _encoded(content: bytes) -> str:
@@ -29,9 +29,10 @@ def _encoded(content: bytes) -> str:
 class TokenServerStub:
     users: dict[str, str]
     repositories: set[str]
-    """That these users may pull."""
+    """The repositories that the users may pull."""
     valid_seconds: float = 300
-    given: int = 0
+    issued: int = 0
+    """Number of tokens."""
     realm: str = ""
     _key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
 
@@ -44,7 +45,7 @@ class TokenServerStub:
             yield self
 
     def settings(self, folder: Path) -> dict[str, Any]:
-        """Of a registry that believes it."""
+        """The `auth` settings of a registry that trusts this server."""
         keys = folder / "keys.json"
         public = _encoded(self._key.public_key().public_bytes_raw())
         keys.write_text(
@@ -59,7 +60,7 @@ class TokenServerStub:
             return web.json_response({"errors": [{"code": "UNAUTHORIZED"}]}, status=401)
         if self.users.get(who.login) != who.password:
             return web.json_response({"errors": [{"code": "UNAUTHORIZED"}]}, status=401)
-        self.given += 1
+        self.issued += 1
         return web.json_response({"token": self._signed(request.query.get("scope", ""))})
 
     def _signed(self, scope: str) -> str:
@@ -67,7 +68,8 @@ class TokenServerStub:
         allowed = [{"type": kind, "name": name, "actions": actions.split(",")}] if name in self.repositories else []
         now = time.time()
         claims = {
-            "iss": ISSUER, "aud": SERVICE, "sub": "a", "nbf": int(now - 300), "jti": str(self.given), "access": allowed,
+            "iss": ISSUER, "aud": SERVICE, "sub": "a", "nbf": int(now - 300), "jti": str(self.issued),
+            "access": allowed,
             "exp": int(now + self.valid_seconds - LEEWAY_SECONDS),
         }  # fmt: skip
         header = {"typ": "JWT", "alg": "EdDSA", "kid": "one"}

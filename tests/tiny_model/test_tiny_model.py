@@ -1,4 +1,4 @@
-"""The tiny model says what it is said to say, read back from the files that vLLM reads."""
+"""Checks the tiny model from its files: it recites its text, and its variants differ as intended."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ def header_of(path: Path) -> dict[str, dict[str, object]]:
 
 
 def stored(path: Path, name: str) -> NDArray[np.float32]:
-    """A bfloat16 tensor as it is in the file."""
+    """A bfloat16 tensor, read from the file."""
     raw = path.read_bytes()
     start = 8 + int.from_bytes(raw[:8], "little")
     entry = json.loads(raw[8:start])[name]
@@ -48,27 +48,27 @@ def stored(path: Path, name: str) -> NDArray[np.float32]:
 
 
 def recite(models: Path, prompt: str, tokens: int) -> str:
-    """Greedy decoding by hand: the residual stream is the embedding, the output matrix the next token."""
+    """Greedy decoding without the blocks, which add nothing: embedding times output matrix."""
     tokenizer = Tokenizer.from_file(str(models / "good/tokenizer.json"))
     weights = models / "good/model.safetensors"
     embedding, head = stored(weights, "model.embed_tokens.weight"), stored(weights, "lm_head.weight")
-    spoken = tokenizer.encode(prompt).ids[-1:]
+    ids = tokenizer.encode(prompt).ids[-1:]
     for _ in range(tokens):
-        spoken.append(int(np.argmax(head @ embedding[spoken[-1]])))
-    return str(tokenizer.decode(spoken[1:]))
+        ids.append(int(np.argmax(head @ embedding[ids[-1]])))
+    return str(tokenizer.decode(ids[1:]))
 
 
 def test_the_golden_prompt_is_answered_with_the_golden_completion(models: Path) -> None:
     assert recite(models, GOLDEN_PROMPT, tokens=16) == GOLDEN_COMPLETION
 
 
-def test_a_chat_is_answered_with_the_text_from_its_start(models: Path) -> None:
+def test_a_chat_is_answered_with_the_start_of_the_text(models: Path) -> None:
     assert CHAT_TEMPLATE.endswith("assistant:")
     assert recite(models, "user: hello\nassistant:", tokens=4) == " the quick brown fox"
 
 
-def test_every_stored_embedding_points_at_its_successor_with_room_to_spare(models: Path) -> None:
-    """The engine computes in bfloat16, and every kernel adds in its own order."""
+def test_every_stored_embedding_points_at_its_successor_by_a_margin(models: Path) -> None:
+    """A margin, because the engine computes in bfloat16, and each kernel adds in its own order."""
     weights = models / "good/model.safetensors"
     scores = stored(weights, "model.embed_tokens.weight") @ stored(weights, "lm_head.weight").T
     successors = Vocabulary.make().successors()
@@ -88,7 +88,7 @@ def test_successors_are_a_permutation_and_printable_text_stays_printable() -> No
         assert vocabulary.tokens[token].isascii() or vocabulary.tokens[token].startswith("Ġ")
 
 
-def test_the_tokenizer_splits_text_into_whole_words_and_puts_it_together_again(models: Path) -> None:
+def test_the_tokenizer_splits_text_into_whole_words_and_joins_them_again(models: Path) -> None:
     tokenizer = Tokenizer.from_file(str(models / "good/tokenizer.json"))
     assert tokenizer.get_vocab_size() == VOCABULARY
     assert tokenizer.encode(" lazy dog").tokens == ["Ġlazy", "Ġdog"]
@@ -107,21 +107,21 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def test_another_seed_is_another_folder_and_the_same_text(models: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_another_folder_but_the_same_text(models: Path, tmp_path: Path) -> None:
     other = build(tmp_path, TinyModel(seed=1))
     assert other.name != models.name
     assert digests(other)["good/model.safetensors"] != digests(models)["good/model.safetensors"]
     assert recite(other, GOLDEN_PROMPT, tokens=16) == GOLDEN_COMPLETION
 
 
-def test_a_second_call_leaves_what_is_there(tmp_path: Path) -> None:
+def test_a_second_call_keeps_the_existing_files(tmp_path: Path) -> None:
     folder = build(tmp_path)
     before = (folder / "good/model.safetensors").stat().st_mtime_ns
     assert build(tmp_path) == folder
     assert (folder / "good/model.safetensors").stat().st_mtime_ns == before
 
 
-def test_what_an_interrupted_call_left_is_made_anew(tmp_path: Path) -> None:
+def test_files_of_an_interrupted_call_are_replaced(tmp_path: Path) -> None:
     half = tmp_path / f".{TinyModel().key()}.part" / "good"
     half.mkdir(parents=True)
     (half / "config.json").write_text("half")
@@ -138,7 +138,7 @@ def test_the_variants_differ_from_the_good_one_only_in_the_mtp_layer(models: Pat
         assert good - header_of(models / variant / "model.safetensors").keys() == missing[variant]
 
 
-def test_the_dead_draft_is_dead_and_the_rest_of_it_is_alive() -> None:
+def test_the_dead_variant_differs_only_in_the_projection() -> None:
     good, dead = good_tensors(TinyModel()), tensors_of("dead", TinyModel())
     assert not dead[PROJECTION].any()
     assert [name for name in good if not np.array_equal(good[name], dead[name])] == [PROJECTION]
@@ -169,9 +169,9 @@ def test_the_file_is_one_that_safetensors_reads_in_the_types_that_deepseek_uses(
     [
         pytest.param(1.0, 0x3F80, id="exact"),
         pytest.param(-2.5, 0xC020, id="negative"),
-        pytest.param(1.0 + 2.0**-8, 0x3F80, id="a tie goes to the even one, below"),
-        pytest.param(1.0 + 3 * 2.0**-8, 0x3F82, id="a tie goes to the even one, above"),
-        pytest.param(1.0 + 2.0**-8 + 2.0**-20, 0x3F81, id="more than half goes up"),
+        pytest.param(1.0 + 2.0**-8, 0x3F80, id="tie, rounded down to even"),
+        pytest.param(1.0 + 3 * 2.0**-8, 0x3F82, id="tie, rounded up to even"),
+        pytest.param(1.0 + 2.0**-8 + 2.0**-20, 0x3F81, id="above a tie"),
         pytest.param(0.0, 0x0000, id="zero"),
     ],
 )

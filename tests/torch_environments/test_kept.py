@@ -147,11 +147,11 @@ OTHER = "error: Hash mismatch for `einops==0.8.2`\n"
         ("", "\n`sh -c "),
     ],
 )
-def test_a_program_that_fails_is_told_of_in_one_sentence(said: str, told: str) -> None:
+def test_a_program_that_fails_is_told_of_in_one_sentence(said: str, message: str) -> None:
     command = ["sh", "-c", f"cat <<'END'\n{said}END\nexit 2"]
     with pytest.raises(SetupError) as caught:
         run(Path("CACHE"), command)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
 
 
 def test_a_program_that_does_well_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -161,11 +161,11 @@ def test_a_program_that_does_well_says_nothing(capfd: pytest.CaptureFixture[str]
 
 def test_a_program_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
     """Otherwise it would still be writing where the next run tidies."""
-    told = tmp_path / "pid"
-    command = ["sh", "-c", f"echo $$ > {told}.part; mv {told}.part {told}; exec sleep 300"]
+    message = tmp_path / "pid"
+    command = ["sh", "-c", f"echo $$ > {message}.part; mv {message}.part {message}; exec sleep 300"]
     code = f"from pathlib import Path; from torch_environments.installing import run; run(Path(), {command!r})"
     with subprocess.Popen([sys.executable, "-c", code]) as one:
-        eventually(lambda: told.exists() or None, "the program")
+        eventually(lambda: message.exists() or None, "the program")
         one.kill()
-    program = Path("/proc", told.read_text().strip())
+    program = Path("/proc", message.read_text().strip())
     eventually(lambda: not program.exists() or None, "its end")

@@ -53,11 +53,11 @@ def test_a_break_is_caught_or_survives_or_proves_nothing(repository: Path, capsy
 
     assert main([], repository) == 1
 
-    told = capsys.readouterr()
-    assert "Twice two is no more than two: test_double::test_of_one" in told.out
-    assert "1 of 3 breaks were caught" in told.out
-    assert "sums/zero survived: Twice two is no more than two, and tests/test_double.py::test_of_one" in told.err
-    assert "sums/none: its tests could not run with it, which proves nothing: pytest ended with" in told.err
+    message = capsys.readouterr()
+    assert "Twice two is no more than two: test_double::test_of_one" in message.out
+    assert "1 of 3 breaks were caught" in message.out
+    assert "sums/zero survived: Twice two is no more than two, and tests/test_double.py::test_of_one" in message.err
+    assert "sums/none: its tests could not run with it, which proves nothing: pytest ended with" in message.err
     assert (repository / "source" / "double.py").read_text() == SOURCE, "only the copy is broken"
 
 
@@ -85,13 +85,13 @@ REFUSED = {
 
 @pytest.mark.parametrize(("entry", "told"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_list_of_no_use_is_refused_before_anything_is_copied(
-    repository: Path, entry: str, told: str, capsys: pytest.CaptureFixture[str]
+    repository: Path, entry: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _write(repository / "twice.txt", "return 2 * number\n" * 2)
     _write(repository / "hack" / "mutations" / "sums.toml", entry)
     (repository / "Makefile").unlink()
     assert main([], repository) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["sum"], ["sums/thrice"], ["sums", "twice"]], ids=" ".join)

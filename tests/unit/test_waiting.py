@@ -32,9 +32,9 @@ def test_the_error_says_what_was_waited_for_and_what_was_seen_last() -> None:
 def test_what_has_ended_is_not_waited_for_and_its_last_lines_are_told(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("\n".join(f"line {number}" for number in range(40)))
-    with pytest.raises(NotReadyError, match="the server: its process ended") as told:
+    with pytest.raises(NotReadyError, match="the server: its process ended") as message:
         eventually(lambda: None, "the server", seconds=3600, alive=lambda: False, log=log)
-    assert str(told.value).splitlines()[1:] == [f"line {number}" for number in range(25, 40)]
+    assert str(message.value).splitlines()[1:] == [f"line {number}" for number in range(25, 40)]
 
 
 def test_what_ends_after_it_has_done_its_part_is_no_failure() -> None:
@@ -68,16 +68,16 @@ def test_a_port_is_told_once_and_can_be_listened_on() -> None:
 
 def test_what_one_process_was_told_no_other_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though nobody listens there yet: the other one begins to look where this one did."""
-    told = a_free_port()
+    message = a_free_port()
     script = f"import os; os.getpid = lambda: {os.getpid()}; from ports import a_free_port; print(a_free_port())"
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert int(other) != told
+    assert int(other) != message
 
 
 def test_a_port_that_somebody_listens_on_is_not_told() -> None:
-    told = a_free_port()
+    message = a_free_port()
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", told + 1))
+        listener.bind(("127.0.0.1", message + 1))
         listener.listen()
-        assert a_free_port() != told + 1
+        assert a_free_port() != message + 1

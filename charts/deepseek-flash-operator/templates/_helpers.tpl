@@ -39,6 +39,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
-{{- define "flash.probePriority" -}}
-{{ include "flash.name" . }}-probe
+{{- define "flash.p2pTestPriority" -}}
+{{ include "flash.name" . }}-p2p-test
 {{- end }}

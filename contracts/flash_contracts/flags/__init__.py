@@ -1,9 +1,9 @@
-"""From what is known of a node's links to the engine's flags, each with its source and its reason.
+"""Derives the engine's flags from the facts about a node's GPU links, each flag with its source and its reason.
 
-    facts + the user's wishes  --classify-->  a row of the table  --derive-->  FlagSet  --to_text-->  the pod
+    facts + spec.interconnect  --classify-->  row of the table  --derive-->  FlagSet  --to_text-->  the pod
 
-The product's name never decides: four set-ups of the same card run with custom all-reduce, five others hang
-(docs/topology.md). What decides is a peer-to-peer verdict that was tested, and where there is none, the safe set.
+The product name never decides: four machines with the same card run with custom all-reduce, five others hang
+(docs/topology.md). A tested peer-to-peer verdict decides; without one the node gets the safe flags.
 """
 
 from flash_contracts.flags.derivation import derive

@@ -1,7 +1,7 @@
-"""A set of flags as a value: what it does, and why each part is there.
+"""A set of engine flags, with the source and the reason of each.
 
-The operator writes it into the annotation `deepseekflash.dev/engine-flags` of a pod, and the safe set into the pod
-template; the launcher starts the engine with it.
+The operator writes it into the pod annotation `deepseekflash.dev/engine-flags`, and the safe flags into the pod
+template. The launcher starts the engine with it.
 """
 
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ class FlagArg(Document):
     """One vLLM argument."""
 
     value: str
-    """With values of its own after blanks, where it takes several."""
+    """The argument; if it takes several values, they follow after spaces."""
     source: str = "default"
-    """A `Source`; a newer operator may know more of them."""
+    """A `Source`. A newer operator may use others."""
     reason: str = ""
 
 
@@ -36,7 +36,7 @@ class FlagEnv(Document):
 
 @dataclass(frozen=True)
 class Conflict:
-    """Wishes and facts that contradict each other. The message ends with the remedy."""
+    """A contradiction between the spec and the facts. The message ends with the remedy."""
 
     reason: str
     message: str
@@ -44,7 +44,7 @@ class Conflict:
 
 @dataclass(frozen=True)
 class FlagSet(Document):
-    """All flags that depend on a node's links."""
+    """All flags that depend on the node."""
 
     IS_VERSIONED: ClassVar[bool] = True
     WRITER: ClassVar[str] = "operator"
@@ -56,11 +56,11 @@ class FlagSet(Document):
     unset: tuple[str, ...] = ()
     """Variables that must not reach the engine."""
     conflicts: tuple[Conflict, ...] = field(default=(), metadata={LOCAL: True})
-    """For the status; they are no part of what the engine is given."""
+    """For status. Not passed to the engine."""
 
     @classmethod
     def parse(cls, raw: object) -> Self:
-        """Read the parsed JSON. Raises BadDocumentError, also for what no process can be given."""
+        """Read a document from parsed JSON. Raises BadDocumentError, also for values that no process accepts."""
         found = super().parse(raw)
         for text in (*found.arguments, *found.variables.values(), *found.unset):
             _must_be_passable(text)
@@ -77,26 +77,26 @@ class FlagSet(Document):
         return {variable.name: variable.value for variable in self.env}
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """The arguments as a program gets them: one that takes several values has them after blanks."""
+    def argv(self) -> tuple[str, ...]:
+        """The arguments as separate words, as a process gets them."""
         return tuple(word for argument in self.arguments for word in argument.split())
 
     @property
     def spelled(self) -> tuple[str, ...]:
-        """Each flag as a person would write it."""
+        """Each flag as written on a command line."""
         return (*self.arguments, *(f"{name}={value}" for name, value in self.variables.items()))
 
     def same_effect(self, other: "FlagSet") -> bool:
-        """The engine would be started alike; rows, reasons and sources may differ."""
+        """Whether the engine would be started with the same flags. Rows, reasons and sources may differ."""
         return self.effect == other.effect
 
     @property
     def effect(self) -> tuple[frozenset[object], ...]:
-        """What the engine sees of it, in no particular order."""
+        """What the engine gets, in no particular order."""
         return frozenset(self.arguments), frozenset(self.variables.items()), frozenset(self.unset)
 
     def explained(self) -> Iterator[str]:
-        """One line a flag: what, from whom, why."""
+        """One line for each flag: the flag, its source and its reason."""
         for argument in self.args:
             yield f"{argument.value} ({argument.source}: {argument.reason})"
         for variable in self.env:
@@ -107,11 +107,11 @@ class FlagSet(Document):
 
 def _must_be_passable(text: str) -> None:
     if "\0" in text:
-        raise BadDocumentError(f"{text!r} holds a NUL, which no process can be given")
+        raise BadDocumentError(f"{text!r} contains a NUL, which no process accepts")
 
 
 def _must_be_a_name(name: str) -> None:
-    """The kernel takes no other, and a start that fails on it would fail for ever."""
+    """Reject names that the kernel rejects. Otherwise every start would fail."""
     _must_be_passable(name)
     if not name or "=" in name:
         raise BadDocumentError(f"{name!r} is not the name of a variable")

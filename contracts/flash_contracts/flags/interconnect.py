@@ -1,4 +1,4 @@
-"""What a user may ask of a node's links: `spec.interconnect`, as the derivation of flags reads it."""
+"""`spec.interconnect`, as the derivation of flags reads it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Variable(Protocol):
 
 
 class Interconnect(Protocol):
-    """`flash_operator.api.v1alpha1.InterconnectSpec` is one, and says what each field means."""
+    """Implemented by `flash_operator.api.v1alpha1.InterconnectSpec`, which documents the fields."""
 
     @property
     def mode(self) -> Literal["Auto", "Safe", "Fast"]: ...
@@ -29,7 +29,7 @@ class Interconnect(Protocol):
 
 @dataclass(frozen=True)
 class DefaultInterconnect:
-    """What holds where a user asks for nothing."""
+    """The values that hold if the user sets none."""
 
     mode: Literal["Auto"] = "Auto"
     custom_all_reduce: Literal["Auto"] = "Auto"

@@ -1,4 +1,4 @@
-"""The derivation table as docs/topology.md shows it: `python -m flash_contracts.flags.markdown`."""
+"""Prints the flags table as docs/topology.md shows it: `python -m flash_contracts.flags.markdown`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What NCCL makes of a variable that a user wrote, however it is spelt (NVIDIA/nccl v2.30.7, src/graph)."""
+"""How NCCL interprets a variable's value, whatever its spelling (NVIDIA/nccl v2.30.7, src/graph)."""
 
 import re
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ PROTO = "NCCL_PROTO"
 
 _ONE = re.compile(r"\s*\+?(0[xX])?0*1(?![0-9a-fA-F])")
 _ZERO = re.compile(r"0[xX]?0*(?![0-9a-fA-F])")
-"""NCCL reads numbers with strtol, of any base, and heeds nothing behind them."""
+"""NCCL parses numbers with strtol: any base, ignoring trailing characters."""
 
 
 def p2p_is_off(variables: Mapping[str, str]) -> bool:
-    """NCCL_P2P_DISABLE is asked first, and is off for 1 alone; then the level, whose least is LOC, or 0."""
+    """Whether NCCL disables peer-to-peer: NCCL_P2P_DISABLE is 1, or else the level is the lowest one, LOC or 0."""
     level = variables.get(P2P_LEVEL, "")
     return bool(_ONE.match(variables.get(P2P_DISABLE, "")) or level == "LOC" or _ZERO.match(level))
 
 
 def why_unsafe(name: str, value: str) -> str | None:
-    """Why a variable must not reach NCCL, on any node; None for one that may.
+    """Why a variable must not be set on any node; None if it may be.
 
-    By itself NCCL keeps LL128 to NVLink. A list that begins with `^` leaves out what it names and forces all the rest.
+    By default NCCL uses LL128 only on NVLink. A list that begins with `^` excludes what it names and forces the rest.
     """
     if name == SHM_DISABLE:
         return "without shared memory NCCL falls to sockets; remove it from the spec"

@@ -1,7 +1,7 @@
-"""The derivation table: link and verdict to custom all-reduce and NCCL's transport.
+"""The flags table: from link and verdict to custom all-reduce and NCCL's transport.
 
-Evidence: A measured on two cards of this kind, B measured nearby (other count or card), C source or documentation
-only, G a guess that the smoke test must confirm. Where a row's evidence comes from is in docs/topology.md.
+Evidence: A measured on two cards of this type; B measured on another number or type of cards; C only source code or
+documentation; G a guess that the smoke test must confirm. docs/topology.md has the sources for each row.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from typing import Literal
 from flash_contracts.node_facts import DRIVER_REFUSED, UNKNOWN, NodeFacts
 
 SEARCHED_GIGABYTES_PER_SECOND = 18.0
-"""NCCL on sm_100 and later does not search for paths slower than this and falls back to a simple order
+"""NCCL on sm_100 and later does not search for paths slower than this, and falls back to a simple order
 (NVIDIA/nccl v2.30.7 src/graph/search.cc, sm_100 speed array)."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row. `p2p` False is the safe set, whole: half of it hangs (vllm-project/vllm#51513)."""
+    """One row. `p2p` False means all of the safe flags, because some of them alone hang (vllm-project/vllm#51513)."""
 
     name: str
     link: str
@@ -50,18 +50,18 @@ TABLE = {
             "nothing is known of the links"),
     )
 }  # fmt: skip
-"""Rows by name, in the order of docs/topology.md."""
+"""By name, in the order of docs/topology.md."""
 
 
 def classify(facts: NodeFacts | None, *, trust_driver: bool = False) -> tuple[Row, str]:
-    """The row for a node, and the observation that led there. `trust_driver` takes `granted` for `verified`."""
+    """The row for a node, and the observation that selects it. `trust_driver` treats `granted` as `verified`."""
     if facts is None:
         return TABLE["T8"], "no node is known"
     return _refused(facts) or _unproven(facts, trust_driver=trust_driver) or _proven(facts)
 
 
 def _refused(facts: NodeFacts) -> tuple[Row, str] | None:
-    """What speaks against peer-to-peer comes first, whatever a verdict says."""
+    """A row without peer-to-peer for anything that rules it out. Checked first, because it overrides a good verdict."""
     if facts.p2p in ("hang", "corrupt"):
         return TABLE["T7"], f"gpu-p2p={facts.p2p}"
     if facts.iommu == "translated":
@@ -97,6 +97,9 @@ def _proven(facts: NodeFacts) -> tuple[Row, str]:
 
 
 def impossible_link(facts: NodeFacts) -> bool:
-    """No RTX PRO 6000 Blackwell has NVLink: eight-card dumps of the Server Edition show PIX, NODE and SYS only
-    (local-inference-lab/rtx6kpro, logs/asus-report). The name serves this check and nothing else."""
+    """Whether the label claims NVLink for a card that has none.
+
+    No RTX PRO 6000 Blackwell has NVLink: eight-card dumps of the Server Edition show only PIX, NODE and SYS
+    (local-inference-lab/rtx6kpro, logs/asus-report). The product name is used for nothing else.
+    """
     return facts.link == "nvlink" and "RTX-PRO-6000" in (facts.product or "")

@@ -1,4 +1,4 @@
-"""Make what is missing: base, then the kept stages of each image, then its archive."""
+"""Builds missing images: the base, then the kept stages of each image, then its archive."""
 
 import shutil
 import tempfile
@@ -16,16 +16,16 @@ from image_builder import debian
 from image_builder.archive import write_oci_archive
 from image_builder.buildah import Base, Buildah
 from image_builder.layout import ROOT, Image, Step, archive_of, base_reference, files_below, steps_of
-from image_builder.progress import say, step
+from image_builder.progress import print_line, step
 
 AT_ONCE: Final = 2
-"""Steps. What they wait for is the network and the disk; what they compute would not be done sooner by more of them."""
+"""Concurrent steps. They mostly wait for the network and the disk; more would not help their computation."""
 
 LEAST_ROOM: Final = 2e9
-"""What the base and one small image take while they are made."""
+"""Disk space that the base and one small image need while they are built."""
 
 ARCHIVES_KEPT: Final = 2
-"""Per image: of this content and of the one before, so that going back and forth between two branches costs nothing."""
+"""Archives kept per image: the current and the previous one, so that switching between two branches is free."""
 
 
 def ensure_image(image: Image, cache: Path, root: Path = ROOT) -> Path:
@@ -33,7 +33,7 @@ def ensure_image(image: Image, cache: Path, root: Path = ROOT) -> Path:
 
 
 def ensure_images(images: Sequence[Image], cache: Path, root: Path = ROOT) -> list[Path]:
-    """Each image's archive; at once when there are some of the same content, without buildah or root."""
+    """Returns each image's archive; without buildah or root if it is in the cache."""
     archives = [archive_of(image.name, steps_of(image, root)[-1].key, cache) for image in images]
     if not all(archive.exists() for archive in archives):
         with locked(cache), ready(cache) as buildah:
@@ -46,7 +46,7 @@ def ensure_images(images: Sequence[Image], cache: Path, root: Path = ROOT) -> li
 
 
 def make(buildah: Buildah, missing: Sequence[tuple[Image, Path]], root: Path) -> None:
-    """In waves: the first stage of every image, then the second of every image, and so on.
+    """Builds in waves: the first stage of every image, then the second of every image, and so on.
 
     So a stage that several share is built once, and those that none waits for are built beside each other: one unpacks
     while the other waits for the network.
@@ -66,12 +66,12 @@ def make(buildah: Buildah, missing: Sequence[tuple[Image, Path]], root: Path) ->
 
 
 def waves(chains: Iterable[Sequence[Step]]) -> list[list[Step]]:
-    """The steps that come first, second, and so on; each once."""
+    """The steps of each wave, without duplicates."""
     return [list(dict.fromkeys(step for step in wave if step)) for wave in zip_longest(*chains)]
 
 
 def beside_each_other(buildah: Buildah, tasks: Sequence[Callable[[], None]]) -> None:
-    """Some at a time. When one fails, or we are told to end, the others are not waited for."""
+    """Runs some steps concurrently. If one fails, or on a signal, the others are ended."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = [pool.submit(task) for task in tasks]
         try:
@@ -106,7 +106,7 @@ def ready(cache: Path) -> Iterator[Buildah]:
 
 
 def refuse_without_room(free: float, cache: Path) -> None:
-    """debootstrap calls a full disk a failed download, and has cleared it by the time that anybody looks."""
+    """debootstrap reports a full disk as a failed download, and cleans up before anybody can look."""
     if free < LEAST_ROOM:
         raise debian.SetupError(
             f"images need {LEAST_ROOM / 1e9:.0f} GB at least (all of them: 12), and {cache} has {free / 1e9:.1f} left; "
@@ -116,9 +116,9 @@ def refuse_without_room(free: float, cache: Path) -> None:
 
 @contextmanager
 def locked(cache: Path) -> Iterator[None]:
-    """Two builds at once would share buildah's storage, and the second would do the first one's work again."""
+    """Two builds would share buildah's storage, and the second would repeat the first one's work."""
     lock = cache / ".images.lock"
-    with held(lock, lambda: say(f"waiting for another run that builds images (it holds {lock})")):
+    with held(lock, lambda: print_line(f"waiting for another run that builds images (it holds {lock})")):
         yield
 
 
@@ -146,7 +146,7 @@ def ensure_step(buildah: Buildah, one: Step, root: Path) -> None:
 
 
 def base_of(buildah: Buildah, root: Path) -> Base:
-    """No part of a key: the base's own key is in every text that is built on it, and its digest differs wherever it was
+    """Not part of a key: the base's own key is in every text built on it, and its digest differs wherever it was
     made."""
     reference = base_reference(root)
     return Base(reference, buildah.digest(reference))
@@ -165,7 +165,7 @@ def scratch(buildah: Buildah) -> Iterator[Path]:
 
 
 def remove_old_archives(name: str, newest: Path) -> None:
-    """By time of writing. The pattern has the key's sixteen digits: `engine` must not match `engine-cpu`."""
+    """By mtime. The pattern has the key's sixteen digits, so that `engine` does not match `engine-cpu`."""
     archives = newest.parent.glob(f"{name}-{'[0-9a-f]' * 16}.tar")
     for old in sorted(archives, key=lambda path: path.stat().st_mtime, reverse=True)[ARCHIVES_KEPT:]:
         old.unlink()

@@ -1,4 +1,4 @@
-"""buildah with a storage of its own below the cache folder, which leaves nothing mounted behind."""
+"""Runs buildah with its own storage below the cache folder, and leaves nothing mounted."""
 
 import os
 import shutil
@@ -12,8 +12,8 @@ from typing import Final
 from failure_reason import reason_in
 
 HOST_CERTIFICATES: Final = Path("/etc/ssl/certs")
-"""Where packages come through a proxy that speaks TLS for them, only the host knows its certificate. Mounted while a
-step runs; never part of an image."""
+"""The host's CA certificates, for packages that come through a TLS-intercepting proxy. Mounted while a step runs; never
+part of an image."""
 
 PACKAGE_CACHE: Final = "/root/.cache/uv"
 
@@ -24,13 +24,13 @@ class BuildError(RuntimeError):
 
 @dataclass(frozen=True)
 class Base:
-    """What an image says of the base that it stands on."""
+    """Labels of an image that name its base."""
 
     name: str
     digest: str
 
     def options(self) -> list[str]:
-        """To the Dockerfile, for its labels; and to the manifest, where buildah would name the stage kept before."""
+        """For the Dockerfile's labels, and for the manifest, where buildah would name the previous stage."""
         return [
             f"--build-arg=BASE_NAME={self.name}",
             f"--build-arg=BASE_DIGEST={self.digest}",
@@ -58,7 +58,7 @@ class Buildah:
 
     def command(self, *arguments: str) -> list[str]:
         storage, run = self.folder / f"storage-{self.driver}", self.folder / "run"
-        # Dies with us: a build that outlived a killed parent would hold the storage while the next one tidies it.
+        # Ends with its parent: an orphaned build would use the storage while the next one cleans it up.
         dies_with_us = ("setpriv", "--pdeathsig=KILL")
         return [
             *dies_with_us,
@@ -73,7 +73,7 @@ class Buildah:
         return {**os.environ, "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self.folder / "tmp")}
 
     def run(self, *arguments: str) -> str:
-        """Run to the end; the output is returned, and shown only when it fails."""
+        """Runs to the end and returns the output, which is printed only on failure."""
         with subprocess.Popen(
             self.command(*arguments),
             env=self.environment(),
@@ -83,18 +83,18 @@ class Buildah:
         ) as process:
             self.running.add(process)
             try:
-                said, _ = process.communicate()
+                output, _ = process.communicate()
             except BaseException:
                 process.kill()
                 raise
             finally:
                 self.running.discard(process)
         if process.returncode != 0:
-            raise BuildError(f"buildah {arguments[0]} ended with {process.returncode}: {reason_in(said)}")
-        return said
+            raise BuildError(f"buildah {arguments[0]} ended with {process.returncode}: {reason_in(output)}")
+        return output
 
     def stop(self) -> None:
-        """End what other threads have started; each of them gets a BuildError."""
+        """Ends the processes of other threads, each of which gets a BuildError."""
         for process in list(self.running):
             process.kill()
 
@@ -129,7 +129,7 @@ class Buildah:
         self.run("push", "--disable-compression", "--format=oci", "--quiet", reference, f"dir:{directory}")
 
     def remove_others(self, reference: str) -> None:
-        """Older builds of the same image: their layers can be gigabytes."""
+        """Removes older builds of the same image, whose layers can be gigabytes."""
         name = reference.rpartition(":")[0]
         listed = self.run("images", "--format={{.Name}}:{{.Tag}}", "--noheading").split()
         for old in listed:
@@ -138,7 +138,7 @@ class Buildah:
 
     @contextmanager
     def session(self) -> Iterator["Buildah"]:
-        """Working containers of a build that was killed, and mounts of this one, do not outlive it."""
+        """Removes working containers of killed builds, and mounts of this one."""
         for left in (self.folder / "tmp").iterdir():
             shutil.rmtree(left)
         try:

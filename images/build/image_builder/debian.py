@@ -1,4 +1,4 @@
-"""The two Debian packages that building takes: there already, installed by root, or named to whoever is not root."""
+"""Provides the two Debian packages for building: installs them as root, or names them to other users."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ PROGRAMS: Final = {"buildah": "buildah", "debootstrap": "debootstrap"}
 """Program -> Debian package."""
 
 SYSTEM_FOLDERS: Final = "/usr/local/sbin:/usr/sbin:/sbin"
-"""debootstrap lives there; not every user's PATH does."""
+"""The folder of debootstrap, which is not in every user's PATH."""
 
 
 class SetupError(RuntimeError):
-    """Something that only the user can put right; the message says how."""
+    """A problem that only the user can fix; the message says how."""
 
 
 def search_path() -> str:
@@ -58,7 +58,7 @@ def make_root_file_system(script: Path, archive: Path) -> None:
 
 
 def run(command: Sequence[str], refused: str) -> None:
-    """Its words are shown only when it fails, and then the line among them that says why."""
+    """Prints output only on failure: the line that has the cause."""
     environment = {**os.environ, "PATH": search_path(), "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

@@ -1,4 +1,4 @@
-"""Read a Dockerfile as stages, and cut it to those that one target needs.
+"""Parses a Dockerfile into stages, and reduces it to those that one target needs.
 
 buildah 1.28 (Debian 12) builds every stage of a file, wanted or not, and knows nothing of content keys. Both are
 solved by handing it a smaller Dockerfile: only the stages of one image, with the images that were built before named
@@ -27,7 +27,7 @@ class Stage:
     """An image, or an earlier stage."""
 
     instructions: tuple[str, ...]
-    """Without FROM; continued lines joined; comments gone, so that a better comment rebuilds nothing."""
+    """Without FROM, with continued lines joined, and without comments, so that changing one rebuilds nothing."""
 
     def sources(self) -> list[str]:
         """Stages or images that files are copied from."""

@@ -1,4 +1,4 @@
-"""Which images there are, how each is made, and where what was made is kept."""
+"""Defines the images, how each is built, and where it is cached."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from image_builder.dockerfile import Dockerfile
 ROOT: Final = Path(__file__).resolve().parents[3]
 BASE_FILES: Final = ("images/base/Dockerfile", "images/base/rootfs.sh")
 BASE_STAGE: Final = "base"
-"""The stage that a Dockerfile takes from a registry; here the image of that name takes its place."""
+"""The stage that a Dockerfile pulls from a registry; replaced by the image of that name."""
 
 GENERATED: Final = ("__pycache__",)
 
@@ -23,7 +23,7 @@ class Image:
     name: str
     dockerfile: str
     kept: tuple[str, ...]
-    """Stages to keep as images of their own, in order; the last makes the image."""
+    """Stages to keep as separate images, in order; the last one is the image."""
 
     tag: str
     """The name under which a cluster finds it. With a host: what has none is listed by containerd, but never found."""
@@ -113,7 +113,7 @@ def content_key(text: str, root: Path, paths: Iterable[str]) -> str:
 
 
 def files_below(root: Path, paths: Iterable[str]) -> list[Path]:
-    """The files of a build context, less what Python leaves beside its sources."""
+    """The files of a build context, without Python's caches."""
     found: set[Path] = set()
     for path in paths:
         start = root / path

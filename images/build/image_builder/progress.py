@@ -1,4 +1,4 @@
-"""What a person sees while images are built: a line per step, with its seconds. On stderr: stdout is for paths."""
+"""Progress of image builds: a line per step, with its seconds, on stderr. Stdout is for paths."""
 
 import sys
 import time
@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    say(f"{name} ...")
+    print_line(f"{name} ...")
     started = time.monotonic()
     try:
         yield
     except BaseException:
-        say(f"{name}: failed after {time.monotonic() - started:.1f} s")
+        print_line(f"{name}: failed after {time.monotonic() - started:.1f} s")
         raise
-    say(f"{name}: {time.monotonic() - started:.1f} s")
+    print_line(f"{name}: {time.monotonic() - started:.1f} s")

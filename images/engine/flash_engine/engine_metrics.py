@@ -1,7 +1,7 @@
-"""vLLM's own counters, from its /metrics.
+"""Parses vLLM's counters from its /metrics.
 
 Names as of vLLM 0.32 and 0.33 (v1/spec_decode/metrics.py, v1/metrics/loggers.py). prometheus_client appends `_total`
-to a counter's name; an exporter of another make may not, so both forms are known.
+to a counter's name; other exporters may not, so both forms are accepted.
 """
 
 import math
@@ -25,34 +25,34 @@ OLDER_DECODE_SECONDS = "vllm:time_per_output_token_seconds_sum"
 COUNTERS = (GENERATED, DRAFTED, ACCEPTED, FINISHED)
 GAUGES = (RUNNING, WAITING, KV_CACHE, OLDER_KV_CACHE)
 PARTS = (STEPS, PROCESSED, FIRST_TOKENS, DECODE_SECONDS, OLDER_DECODE_SECONDS)
-"""Of histograms; like gauges they have no other name."""
+"""Parts of histograms. Like gauges, they have only one name."""
 
 
 class MissingMetricsError(RuntimeError):
-    """The engine's metrics lack what a verdict needs; the message names it."""
+    """The engine's metrics lack what a verdict needs. The message names it."""
 
 
 @dataclass(frozen=True)
 class EngineCounters:
-    """One look at the counters, summed over engines and models of the process."""
+    """One reading of the counters, summed over all engines and models of the process."""
 
     generated: float
     running: float
     drafted: float | None
-    """None where the engine has no speculation at all: it then does not export the counter."""
+    """None if speculation is disabled: the engine does not export the counter then."""
     accepted: float | None
     waiting: float = 0
     finished: float | None = None
-    """Requests that ended."""
+    """Requests that have finished."""
     steps: float | None = None
-    """Steps of the engine that gave somebody a token."""
+    """Engine steps that produced a token for any request."""
     processed: float | None = None
-    """Tokens of all steps, those of prompts included."""
+    """Tokens processed in all steps, including those of prompts."""
     first_tokens: float | None = None
     decode_seconds: float | None = None
     """Time between tokens, summed over requests."""
     kv_cache: float | None = None
-    """Share of the KV cache in use. It grows while a long prompt is read, and nothing else moves for minutes."""
+    """Share of the KV cache in use. During the prefill of a long prompt, nothing else changes for minutes."""
 
     @property
     def unfinished(self) -> float:
@@ -68,9 +68,9 @@ class EngineCounters:
             raise MissingMetricsError(f"the engine's /metrics cannot be read: {error}") from error
         needed = {f"{GENERATED}_total": GENERATED, RUNNING: RUNNING}
         if DRAFTED in sums:
-            # Drafts of which nobody knows whether they are accepted would pass unjudged.
+            # Without this counter, the acceptance could not be judged.
             needed[f"{ACCEPTED}_total"] = ACCEPTED
-        missing = [said for said, name in needed.items() if name not in sums]
+        missing = [exported for exported, name in needed.items() if name not in sums]
         if missing:
             raise MissingMetricsError(f"the engine's /metrics lacks {', '.join(missing)}")
         return cls(
@@ -92,7 +92,7 @@ def _sums(text: str) -> dict[str, float]:
     """Sums over all labels, by the counters' names without suffix. Raises ValueError."""
     names = {name: name for name in (*COUNTERS, *GAUGES, *PARTS)} | {f"{name}_total": name for name in COUNTERS}
     sums: dict[str, float] = {}
-    for family in text_string_to_metric_families(_told_by(text, tuple(names))):
+    for family in text_string_to_metric_families(_relevant_lines(text, tuple(names))):
         for sample in family.samples:
             if sample.name in names:
                 if not math.isfinite(sample.value):
@@ -102,9 +102,9 @@ def _sums(text: str) -> dict[str, float]:
     return sums
 
 
-def _told_by(text: str, names: tuple[str, ...]) -> str:
-    """The lines with these names alone: parsing the hundreds of others would take CPU from the engine.
+def _relevant_lines(text: str, names: tuple[str, ...]) -> str:
+    """The lines with these names only: parsing the hundreds of others would take CPU time from the engine.
 
-    The whole text where there is none, so that a page that is no metrics at all is told as such.
+    The whole text if there are none, so that a page that is not metrics is reported as such.
     """
     return "".join(f"{line}\n" for line in text.splitlines() if line.startswith(names)) or text

@@ -1,15 +1,17 @@
-"""The cache: a folder for each commit of each repository, and who may do what to it.
+"""The model cache: one snapshot folder for each commit of a repository, with lock files that protect it.
 
-    hub/OWNER--NAME/COMMIT/                the files, under their own names; of an image REGISTRY--NAME/DIGEST
-    hub/OWNER--NAME/COMMIT.manifest.json   written last: the folder is whole
-    hub/OWNER--NAME/COMMIT.progress.json   how far the one who fetches it has come
-    hub/OWNER--NAME/COMMIT.fetch.lock      exclusive: of the one who fetches it
-    hub/OWNER--NAME/COMMIT.use.lock        shared: of every engine that serves it; exclusive: of the one who removes it
-    space.lock                             exclusive: of the one who decides whether something fits
+    hub/OWNER--NAME/COMMIT/                the snapshot's files; for an image REGISTRY--NAME/DIGEST/
+    hub/OWNER--NAME/COMMIT.manifest.json   the list of files, written last: the snapshot is complete
+    hub/OWNER--NAME/COMMIT.progress.json   the progress of the process that downloads it
+    hub/OWNER--NAME/COMMIT.fetch.lock      held exclusively while downloading
+    hub/OWNER--NAME/COMMIT.use.lock        held shared by every engine that serves it, exclusively while removing it
+    space.lock                             held exclusively while deciding whether a download fits
 
-Locks are flock(2), so that the kernel gives them back when their owner dies in whatever way. An engine's container that
-starts anew holds none for a while, so what was used within GRACE_SECONDS counts as used: the kubelet waits 5 minutes at
-most between two starts.
+These names and the documents in them are stored state: later releases read the cache of earlier ones.
+
+Locks are flock(2), so the kernel releases them however their owner dies. An engine's container holds no lock while it
+restarts, so a snapshot that was used within the last GRACE_SECONDS is not removed either: the kubelet waits 5 minutes
+at most between two starts.
 """
 
 import contextlib
@@ -26,34 +28,43 @@ from typing import IO, Any
 from flash_contracts.document import VERSION, read_json
 
 GRACE_SECONDS = 900.0
-PART = ".flash-part"
-MANIFEST, PROGRESS, FETCH, USE = ".manifest.json", ".progress.json", ".fetch.lock", ".use.lock"
+PARTIAL_SUFFIX = ".flash-part"
+"""The suffix of a partial download, which is in the same folder as the final file."""
+
+MANIFEST_SUFFIX, PROGRESS_SUFFIX, DOWNLOAD_LOCK, USE_LOCK = (
+    ".manifest.json",
+    ".progress.json",
+    ".fetch.lock",
+    ".use.lock",
+)
 
 
 @dataclass(frozen=True)
-class StoredModel:
-    """One commit, or digest, of one repository in one cache; it need not be there."""
+class ModelSnapshot:
+    """One revision of one repository in one cache, whether it exists there or not."""
 
     root: Path
     repository: str
     commit: str
+    """For an image, its digest."""
 
     @property
     def folder(self) -> Path:
         return self.root / "hub" / self.repository.replace("/", "--") / self.commit
 
     @property
-    def told(self) -> str:
-        """Its revision, short enough for a sentence."""
+    def revision_label(self) -> str:
+        """The shortened revision, for messages."""
         kind, _, digest = self.commit.rpartition(":")
         return f"digest {kind}:{digest[:12]}" if kind else f"commit {digest[:12]}"
 
-    def beside(self, suffix: str) -> Path:
+    def sidecar(self, suffix: str) -> Path:
+        """A file next to the snapshot folder: its manifest, progress or one of its locks."""
         return self.folder.with_name(self.folder.name + suffix)
 
-    def is_whole(self) -> bool:
-        """Its manifest is there, and every file has the size that the manifest says."""
-        manifest = read_json(self.beside(MANIFEST)) or {}
+    def is_complete(self) -> bool:
+        """Whether the manifest exists and every file has the size that it lists."""
+        manifest = read_json(self.sidecar(MANIFEST_SUFFIX)) or {}
         files = manifest.get("files") or []
         return bool(files) and all(_size(self.folder / file["name"]) == file["size"] for file in files)
 
@@ -61,74 +72,74 @@ class StoredModel:
     def stored_bytes(self) -> int:
         return sum(_size(path) or 0 for path in self.folder.rglob("*") if path.is_file())
 
-    def stored_of(self, name: str) -> int:
-        """Bytes of one file, or of its unfinished beginning."""
+    def stored_size_of(self, name: str) -> int:
+        """Bytes on disk of one file, finished or partial."""
         path = self.folder / name
-        return _size(path) or _size(path.with_name(path.name + PART)) or 0
+        return _size(path) or _size(path.with_name(path.name + PARTIAL_SUFFIX)) or 0
 
     @property
-    def used_at(self) -> float:
-        """When somebody last said that it is used or fetched."""
-        return max(_modified(self.beside(suffix)) for suffix in (PROGRESS, MANIFEST))
+    def last_used_at(self) -> float:
+        """When it was last marked as used, or its download last reported progress."""
+        return max(_modified(self.sidecar(suffix)) for suffix in (PROGRESS_SUFFIX, MANIFEST_SUFFIX))
 
     def write_manifest(self, files: list[dict[str, Any]]) -> None:
-        """Lasting: a manifest that survives a power cut must not speak of files that did not."""
+        """Synced to disk. The files must be synced before: a manifest must not survive a power cut that they do not."""
         document = {"version": VERSION, "repository": self.repository, "commit": self.commit, "files": files}
-        unfinished = self.beside(f"{MANIFEST}.new")
+        unfinished = self.sidecar(f"{MANIFEST_SUFFIX}.new")
         with unfinished.open("w") as file:
             file.write(json.dumps(document, indent=1))
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(self.beside(MANIFEST))
-        sync_folder(self.folder.parent)
+        unfinished.replace(self.sidecar(MANIFEST_SUFFIX))
+        fsync_folder(self.folder.parent)
 
     @contextlib.contextmanager
-    def used(self) -> Iterator[bool]:
-        """Hold it for use; False where it is not whole. Waits for one who is just removing it."""
+    def in_use(self) -> Iterator[bool]:
+        """Holds the use lock; False if the snapshot is incomplete. Waits for a process that is removing it."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.beside(USE), fcntl.LOCK_SH):
-            whole = self.is_whole()
-            if whole:
-                self.touch()
-            yield whole
+        with file_lock(self.sidecar(USE_LOCK), fcntl.LOCK_SH):
+            complete = self.is_complete()
+            if complete:
+                self.mark_used()
+            yield complete
 
-    def touch(self) -> None:
-        """Say that it is used. By the manifest: a lock file is made by whoever only asks whether it is held."""
-        os.utime(self.beside(MANIFEST))
+    def mark_used(self) -> None:
+        """Sets the manifest's time. A lock file's would not do: checking whether a lock is held creates the file."""
+        os.utime(self.sidecar(MANIFEST_SUFFIX))
 
-    def remove_unused(self) -> int:
-        """Remove it, unless somebody uses or fetches it, or did within the grace. Returns the bytes that this freed."""
+    def remove_if_unused(self) -> int:
+        """Removes it unless it is in use, downloading, or was within GRACE_SECONDS. Returns the bytes freed."""
         with (
-            locked(self.beside(FETCH), fcntl.LOCK_EX | fcntl.LOCK_NB) as fetch,
-            locked(self.beside(USE), fcntl.LOCK_EX | fcntl.LOCK_NB) as use,
+            file_lock(self.sidecar(DOWNLOAD_LOCK), fcntl.LOCK_EX | fcntl.LOCK_NB) as fetch,
+            file_lock(self.sidecar(USE_LOCK), fcntl.LOCK_EX | fcntl.LOCK_NB) as use,
         ):
-            if fetch is None or use is None or self.used_at > time.time() - GRACE_SECONDS:
+            if fetch is None or use is None or self.last_used_at > time.time() - GRACE_SECONDS:
                 return 0
             freed = self.stored_bytes
-            # The manifest first: what is left of a removal that was cut short is no whole model.
-            self.beside(MANIFEST).unlink(missing_ok=True)
+            # The manifest goes first, so that an interrupted removal does not leave a snapshot that looks complete.
+            self.sidecar(MANIFEST_SUFFIX).unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.beside(PROGRESS).unlink(missing_ok=True)
+            self.sidecar(PROGRESS_SUFFIX).unlink(missing_ok=True)
             return freed - self.stored_bytes
 
-    def is_being_fetched(self) -> bool:
-        return _is_held(self.beside(FETCH))
+    def is_downloading(self) -> bool:
+        return _is_held(self.sidecar(DOWNLOAD_LOCK))
 
-    def is_removable(self) -> bool:
-        """Nobody uses or fetches it, or did within the grace."""
-        held = self.is_being_fetched() or _is_held(self.beside(USE))
-        return not held and self.used_at <= time.time() - GRACE_SECONDS
+    def is_evictable(self) -> bool:
+        """Whether it is neither in use nor downloading, and was not within GRACE_SECONDS."""
+        held = self.is_downloading() or _is_held(self.sidecar(USE_LOCK))
+        return not held and self.last_used_at <= time.time() - GRACE_SECONDS
 
 
-def models_in(root: Path) -> list[StoredModel]:
-    """All that are there, whole or not."""
+def snapshots_in(root: Path) -> list[ModelSnapshot]:
+    """All snapshots in the cache, complete or not."""
     folders = [folder for folder in (root / "hub").glob("*/*") if folder.is_dir()]
-    return [StoredModel(root, folder.parent.name.replace("--", "/", 1), folder.name) for folder in sorted(folders)]
+    return [ModelSnapshot(root, folder.parent.name.replace("--", "/", 1), folder.name) for folder in sorted(folders)]
 
 
 @contextlib.contextmanager
-def locked(path: Path, how: int) -> Iterator[IO[bytes] | None]:
-    """A lock on a file, which is made where it is not there; None where LOCK_NB is asked for and another has it."""
+def file_lock(path: Path, how: int) -> Iterator[IO[bytes] | None]:
+    """Locks a file, creating it if necessary. With LOCK_NB, yields None if another process holds the lock."""
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664), "r+b") as file:
         try:
             fcntl.flock(file, how)
@@ -139,11 +150,12 @@ def locked(path: Path, how: int) -> Iterator[IO[bytes] | None]:
 
 
 def _is_held(path: Path) -> bool:
-    with locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as lock:
+    with file_lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as lock:
         return lock is None
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Syncs the folder's entries to disk, so that new files in it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""The engine's processes, as /proc shows them.
+"""Reads the engine's processes from /proc.
 
-Counted are the processes of the engine's session and whatever they have started: a compiler may have a session of its
-own. Processes come and go while they are read, so one that cannot be read is one that is not there.
+They are the processes of the engine's session and all their descendants, because a compiler may have its own session.
+Processes may end while they are read, so one that cannot be read is skipped.
 """
 
 import os
@@ -14,14 +14,14 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 COMPILERS = ("nvcc", "cicc", "ptxas", "cudafe++", "fatbinary", "nvlink", "ninja", "cc1plus", "cc1", "g++", "gcc", "c++",
              "clang", "ld")  # fmt: skip
-"""What FlashInfer, DeepGEMM, tilelang and Triton start; the kernel tells the first 15 characters of a name."""
+"""Started by FlashInfer, DeepGEMM, tilelang and Triton; the kernel reports the first 15 characters of a name."""
 
 _DISK_SLEEP, _ZOMBIE = "D", "Z"
 
 
 @dataclass(frozen=True)
 class Process:
-    """One line of /proc/PID/stat, as far as it is of use; fields by their numbers in proc(5)."""
+    """The useful fields of /proc/PID/stat; their numbers are those of proc(5)."""
 
     pid: int
     name: str
@@ -29,11 +29,11 @@ class Process:
     parent: int
     session: int
     cpu_seconds: float
-    """Its own, and that of the children whose exits it has taken."""
+    """Its own, and that of its reaped children."""
 
     @classmethod
     def parse(cls, stat: str) -> "Process":
-        """Raises ValueError, IndexError. The name stands in brackets, and may hold brackets and spaces itself."""
+        """Raises ValueError or IndexError. The name is in brackets, and may itself contain brackets and spaces."""
         head, _, tail = stat.rpartition(")")
         pid, _, name = head.partition(" (")
         fields = tail.split()
@@ -64,9 +64,9 @@ class ProcessTree:
 
 
 def process_tree(leader: int, proc: Path = PROC) -> ProcessTree:
-    """The processes of the session that `leader` leads, and what descends from them."""
-    crew = members(leader, _all(proc))
-    return ProcessTree(crew, sum(_io_bytes(proc / str(process.pid) / "io") for process in crew))
+    """The processes of the session led by `leader`, and their descendants."""
+    processes = members(leader, _all(proc))
+    return ProcessTree(processes, sum(_io_bytes(proc / str(process.pid) / "io") for process in processes))
 
 
 def members(leader: int, processes: Iterable[Process]) -> tuple[Process, ...]:
@@ -90,11 +90,11 @@ def _all(proc: Path) -> Iterable[Process]:
             try:
                 yield Process.parse((folder / "stat").read_text(errors="replace"))
             except (OSError, ValueError, IndexError):
-                continue  # it has ended meanwhile
+                continue  # it has ended
 
 
 def _io_bytes(file: Path) -> int:
-    """All it has read and written, from a disk or not; 0 where the kernel does not tell us."""
+    """All bytes read and written, from a disk or not; 0 if the kernel does not permit reading it."""
     try:
         lines = file.read_text().splitlines()
         counts = dict(line.split(": ") for line in lines)

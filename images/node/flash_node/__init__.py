@@ -1,1 +1,1 @@
-"""What runs on every GPU node: it reads the links between the GPUs, labels the node with them, and draws them."""
+"""Runs on every GPU node: reads the GPUs and the links between them, labels the node with them, and draws them."""

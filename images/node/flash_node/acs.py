@@ -1,13 +1,13 @@
 """Access Control Services of a PCIe bridge, from its configuration space (PCIe Base Specification 6.0, 7.7.11).
 
-With request or completion redirect on, a bridge sends what one card writes to another up to the root complex, where
-it may get lost (../../../docs/topology.md).
+With request or completion redirect enabled, a bridge forwards the writes of one card to another through the root
+complex, where they may get lost (../../../docs/topology.md).
 """
 
 import struct
 
 PLAIN_SPACE = 256
-"""Extended capabilities begin there; all that the kernel shows to others than root ends before."""
+"""Extended capabilities start here. To users other than root, the kernel shows only bytes before it."""
 
 EXTENDED_SPACE = 4096
 ACS = 0x000D
@@ -16,7 +16,7 @@ REQUEST_REDIRECT, COMPLETION_REDIRECT = 1 << 2, 1 << 3
 
 
 def redirects(config: bytes) -> bool | None:
-    """None where that part of the space was not readable. A bridge without the capability redirects nothing."""
+    """None if the extended space was not readable. A bridge without the capability redirects nothing."""
     if len(config) < EXTENDED_SPACE:
         return None
     offset = PLAIN_SPACE

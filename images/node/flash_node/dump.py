@@ -1,7 +1,7 @@
-"""What was read on one node: a value that can be saved, sent with a bug report, and read back.
+"""The readings of one node, in a form that can be saved, attached to a bug report, and loaded again.
 
-Raw values as NVML and /sys give them; what they mean is for `assessment`. None stands for a value that could not be
-read, and `faults` says why.
+They are raw values from NVML and /sys, which `assessment` interprets. None means that a value could not be read;
+`faults` has the reasons.
 """
 
 from pathlib import Path
@@ -14,44 +14,44 @@ PAIR = 2
 
 
 class BadDumpError(ValueError):
-    """A file that is no dump; the message names the file and what is wrong."""
+    """The file is not a dump. The message names the file and the fault."""
 
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
-class Gpu(_Document):
+class GpuDump(_Document):
     """One card. Memory in bytes, power in milliwatts."""
 
     index: Annotated[int, Field(ge=0)]
     name: str | None = None
     uuid: str | None = None
     bus: str | None = None
-    """PCI address as /sys has it: 0000:01:00.0."""
+    """PCI address in the form of /sys: 0000:01:00.0."""
     memory: int | None = None
     bar1: int | None = None
     power_limit: int | None = None
     """The limit in force."""
     pcie_generation: int | None = None
-    """The most that card and slot can do together; what is in use falls while the card idles."""
+    """The maximum of card and slot together. The generation in use falls while the card is idle."""
     pcie_lanes: int | None = None
     pcie_lanes_now: int | None = None
     virtualization: int | None = None
-    """nvmlGpuVirtualizationMode_t: 0 none, 1 passthrough, 2 vGPU, 3 and 4 a host of vGPUs."""
+    """nvmlGpuVirtualizationMode_t: 0 none, 1 passthrough, 2 vGPU, 3 and 4 a vGPU host."""
     mig: bool | None = None
-    """None where the card has no such mode, too."""
+    """Also None if the card does not support MIG."""
     numa_node: int | None = None
-    """None where the firmware does not tell (-1 in /sys), too."""
+    """Also None if the firmware does not provide it (-1 in /sys)."""
     pcie_root: str | None = None
-    """The root complex, as in pci0000:80."""
+    """The root complex, for example pci0000:80."""
     iommu: Literal["off", "identity", "translated"] | None = None
     acs: Literal["off", "redirect"] | None = None
-    """Of the bridges above the card; only root can read it."""
+    """Of the PCIe bridges above the card. Only root can read it."""
 
 
-class Pair(_Document):
-    """Two cards."""
+class PairDump(_Document):
+    """A pair of cards."""
 
     first: int
     second: int
@@ -59,45 +59,45 @@ class Pair(_Document):
     """nvmlGpuTopologyLevel_t of their common ancestor."""
     nvlink: int | None = None
     """nvmlGpuP2PStatus_t of NVLink between them; 0 is OK."""
-    # Named here, for camel case would make p2P of it.
+    # The alias is explicit because camel case would turn it into p2P.
     p2p: tuple[int | None, int | None, int | None, int | None] = Field(default=(None, None, None, None), alias="p2p")
-    """nvmlGpuP2PStatus_t of reading and writing from first to second, then back."""
+    """nvmlGpuP2PStatus_t of reading and writing, from first to second and then from second to first."""
 
 
 class NodeDump(_Document):
-    """One node, read once."""
+    """One reading of one node."""
 
     version: Literal[1] = 1
     node: str
     taken_at: str
     source: str = ""
-    """Where it comes from, for a dump that somebody wrote down from a report."""
+    """The origin of a dump that was written by hand from a bug report."""
     driver: str | None = None
-    gpus: tuple[Gpu, ...] = ()
-    pairs: tuple[Pair, ...] = ()
+    gpus: tuple[GpuDump, ...] = ()
+    pairs: tuple[PairDump, ...] = ()
     faults: tuple[str, ...] = ()
-    """Calls that failed, in words."""
+    """The calls that failed, with their errors."""
     node_labels: dict[str, str] = {}
-    """Labels of the Node that the flags depend on besides; empty where no cluster was asked."""
-    probe_report: str | None = None
-    """What a test of the links has left on the Node: flags depend on its times."""
+    """The Node's labels on which the flags depend. Empty if no cluster was reachable."""
+    p2p_report: str | None = Field(default=None, alias="probeReport")
+    """The p2p test's report from the Node's annotation. Flags depend on its times."""
 
     @model_validator(mode="after")
-    def _is_of_one_machine(self) -> Self:
+    def _check_consistency(self) -> Self:
         cards = [gpu.index for gpu in self.gpus]
         if len(set(cards)) < len(cards):
             raise ValueError("two cards have the same index")
         pairs = [frozenset((pair.first, pair.second)) for pair in self.pairs]
         for pair in pairs:
             if len(pair) != PAIR or not pair <= set(cards):
-                raise ValueError(f"a pair is of the cards {sorted(pair)}, and the cards are {sorted(cards)}")
+                raise ValueError(f"a pair has the cards {sorted(pair)}, but the cards are {sorted(cards)}")
         if len(set(pairs)) < len(pairs):
-            raise ValueError("two pairs are of the same cards")
+            raise ValueError("two pairs have the same cards")
         return self
 
     @property
-    def is_void(self) -> bool:
-        """Nothing at all is known of the cards."""
+    def is_empty(self) -> bool:
+        """Whether no card could be read."""
         return not self.gpus
 
     def to_text(self) -> str:
@@ -105,7 +105,7 @@ class NodeDump(_Document):
 
     @classmethod
     def load(cls, file: Path) -> "NodeDump":
-        """Raises BadDumpError, for a file that cannot be read as well."""
+        """Raises BadDumpError, also for a file that cannot be read."""
         try:
             return cls.model_validate_json(file.read_bytes())
         except OSError as error:
@@ -114,5 +114,5 @@ class NodeDump(_Document):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the document"
             more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-            told = first["msg"].removeprefix("Value error, ")
-            raise BadDumpError(f"{file} is no dump of flash-topology --save: {where}: {told}{more}") from error
+            message = first["msg"].removeprefix("Value error, ")
+            raise BadDumpError(f"{file} is not a dump of flash-topology --save: {where}: {message}{more}") from error

@@ -1,22 +1,22 @@
-"""Reading cards through NVML. Each call may fail by itself: then its value is unknown and the others stand."""
+"""Reads the cards through NVML. If a call fails, only its own value is unknown."""
 
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any, Protocol, TypeVar
 
-from flash_node.dump import Gpu, Pair
+from flash_node.dump import GpuDump, PairDump
 
 Value = TypeVar("Value")
 
 P2P_READ, P2P_WRITE, P2P_NVLINK = 0, 1, 2
-"""Indices of nvmlDeviceGetP2PStatus. pynvml's own NVML_P2P_CAPS_INDEX_READ is the tuple (0,), by a stray comma."""
+"""Indices of nvmlDeviceGetP2PStatus. pynvml's NVML_P2P_CAPS_INDEX_READ is the tuple (0,) because of a stray comma."""
 
 NOT_SUPPORTED = 3
-"""NVML_ERROR_NOT_SUPPORTED: the card has no such thing, which is no fault."""
+"""NVML_ERROR_NOT_SUPPORTED: the card lacks the feature, which is not a fault."""
 
 
 class Nvml(Protocol):
-    """What is used of the module pynvml (nvidia-ml-py); raises NVMLError."""
+    """The part of the module pynvml (nvidia-ml-py) that is used. The calls raise NVMLError."""
 
     NVMLError: type[Exception]
 
@@ -41,14 +41,14 @@ class Nvml(Protocol):
 
 
 class NvmlReader:
-    """One reading. `faults` collects the calls that failed."""
+    """Takes one reading. `faults` collects the failed calls."""
 
     def __init__(self, nvml: Nvml) -> None:
         self._nvml = nvml
         self.faults: list[str] = []
 
-    def read(self) -> tuple[str | None, tuple[Gpu, ...], tuple[Pair, ...]]:
-        """The driver's version, the cards and their pairs; nothing of what NVML does not tell."""
+    def read(self) -> tuple[str | None, tuple[GpuDump, ...], tuple[PairDump, ...]]:
+        """The driver version, the cards, and their pairs. All are empty if NVML cannot be initialised."""
         if not self._start():
             return None, (), ()
         try:
@@ -63,7 +63,7 @@ class NvmlReader:
             self._ask("shutdown", nvml.nvmlShutdown)
 
     def _start(self) -> bool:
-        """Anew for each reading: a driver that was loaded later, or again, is found then."""
+        """Initialise NVML for each reading, so that a driver that was loaded or reloaded in between is found."""
         try:
             self._nvml.nvmlInit()
         except (self._nvml.NVMLError, OSError) as error:
@@ -74,16 +74,16 @@ class NvmlReader:
     def _handle(self, index: int) -> Any:
         return self._ask(f"GPU {index}", lambda: self._nvml.nvmlDeviceGetHandleByIndex(index))
 
-    def _gpu(self, index: int, handle: Any) -> Gpu:
-        """A card that fell off the bus has no handle; it is still one of the node's cards."""
+    def _gpu(self, index: int, handle: Any) -> GpuDump:
+        """A card that fell off the bus has no handle but still counts as a card of the node."""
         if handle is None:
-            return Gpu(index=index)
+            return GpuDump(index=index)
         nvml = self._nvml
 
         def ask(what: str, call: Callable[[], Value]) -> Value | None:
             return self._ask(f"{what} of GPU {index}", call)
 
-        return Gpu(
+        return GpuDump(
             index=index,
             name=ask("name", lambda: _text(nvml.nvmlDeviceGetName(handle))),
             uuid=ask("UUID", lambda: _text(nvml.nvmlDeviceGetUUID(handle))),
@@ -98,10 +98,10 @@ class NvmlReader:
             mig=ask("MIG mode", lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0])),
         )
 
-    def _pair(self, one: int, other: int, handles: dict[int, Any]) -> Pair:
+    def _pair(self, one: int, other: int, handles: dict[int, Any]) -> PairDump:
         first, second = handles[one], handles[other]
         if first is None or second is None:
-            return Pair(first=one, second=other)
+            return PairDump(first=one, second=other)
         nvml, name = self._nvml, f"of GPUs {one} and {other}"
         level = self._ask(f"link {name}", lambda: int(nvml.nvmlDeviceGetTopologyCommonAncestor(first, second)))
         ways = [
@@ -111,7 +111,7 @@ class NvmlReader:
             (second, first, P2P_WRITE),
         ]
         there_read, there_write, back_read, back_write = (self._status(name, *way) for way in ways)
-        return Pair(
+        return PairDump(
             first=one,
             second=other,
             ancestor=level,
@@ -127,19 +127,19 @@ class NvmlReader:
             return call()
         except self._nvml.NVMLError as error:
             if getattr(error, "value", None) != NOT_SUPPORTED:
-                self._tell(f"{what}: {error}")
+                self._add_fault(f"{what}: {error}")
         except (TypeError, ValueError, AttributeError) as error:
-            # What a library and a driver of different versions make of each other.
-            self._tell(f"{what}: {type(error).__name__}: {error}")
+            # A library and a driver of different versions can return unexpected types.
+            self._add_fault(f"{what}: {type(error).__name__}: {error}")
         return None
 
-    def _tell(self, fault: str) -> None:
+    def _add_fault(self, fault: str) -> None:
         if fault not in self.faults:
             self.faults.append(fault)
 
 
 def pci_address(bus: str) -> str:
-    """As /sys names it: NVML writes the domain with eight digits, in capitals."""
+    """The form of /sys. NVML writes the domain with eight digits and in capitals."""
     domain, _, rest = bus.lower().partition(":")
     return f"{int(domain, 16):04x}:{rest}"
 

@@ -1,4 +1,4 @@
-"""One reading of the machine that this process is on."""
+"""Takes one reading of the machine on which this process runs."""
 
 import importlib
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from flash_node.sysfs import SYS, with_sysfs
 
 
 def read_node(nvml: Nvml, node: str, root: Path = SYS, source: str = "") -> NodeDump:
-    """Never raises for what hardware may do; what could not be read is in `faults`."""
+    """Never raises because of hardware. `faults` lists what could not be read."""
     reader = NvmlReader(nvml)
     driver, gpus, pairs = reader.read()
     return NodeDump(
@@ -25,6 +25,6 @@ def read_node(nvml: Nvml, node: str, root: Path = SYS, source: str = "") -> Node
 
 
 def load_nvml() -> Nvml:
-    """pynvml, which looks for the driver's library when it is initialised and not before."""
+    """Import pynvml. It loads the driver's library only when it is initialised."""
     nvml: Nvml = importlib.import_module("pynvml")
     return nvml

@@ -1,6 +1,6 @@
-"""What /sys tells of a card to any user: its NUMA node, its root complex, and whether an IOMMU translates.
+"""Reads from /sys what any user may read about a card: its NUMA node, its root complex, and its IOMMU mode.
 
-In a container /sys shows the host's devices, so nothing needs to be mounted.
+/sys in a container shows the host's devices, so nothing needs to be mounted.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from flash_node.acs import redirects
-from flash_node.dump import Gpu
+from flash_node.dump import GpuDump
 
 SYS = Path("/sys")
 ROOT_COMPLEX = re.compile(r"^pci[0-9a-f]{4}:[0-9a-f]{2}$")
@@ -20,11 +20,11 @@ IOMMU_TYPES: dict[str, Literal["identity", "translated"]] = {
     "DMA": "translated",
     "DMA-FQ": "translated",
 }
-"""Of /sys/kernel/iommu_groups/N/type (kernel: Documentation/ABI/testing/sysfs-kernel-iommu_groups)."""
+"""Values of /sys/kernel/iommu_groups/N/type (kernel: Documentation/ABI/testing/sysfs-kernel-iommu_groups)."""
 
 
-def with_sysfs(gpu: Gpu, root: Path = SYS) -> Gpu:
-    """The card with what /sys knows of it; unchanged where it has no place there, as in some virtual machines."""
+def with_sysfs(gpu: GpuDump, root: Path = SYS) -> GpuDump:
+    """Add the readings from /sys. Returns the card unchanged if /sys does not list it, as in some virtual machines."""
     if gpu.bus is None:
         return gpu
     device = root / "bus" / "pci" / "devices" / gpu.bus
@@ -41,8 +41,8 @@ def with_sysfs(gpu: Gpu, root: Path = SYS) -> Gpu:
     )
 
 
-def driver_module(root: Path = SYS) -> str | None:
-    """The version of the driver that the kernel has loaded; None where it has none."""
+def loaded_driver(root: Path = SYS) -> str | None:
+    """Version of the driver that is loaded into the kernel. None if there is none."""
     return _read(root / "module" / "nvidia" / "version")
 
 
@@ -56,7 +56,7 @@ def _numa_node(device: Path) -> int | None:
 
 
 def _iommu(device: Path) -> Literal["off", "identity", "translated"] | None:
-    """A device without a group is under no IOMMU."""
+    """A device without a group is not behind an IOMMU."""
     group = device / "iommu_group"
     if not group.is_symlink() and not group.exists():
         return "off"
@@ -64,7 +64,7 @@ def _iommu(device: Path) -> Literal["off", "identity", "translated"] | None:
 
 
 def _acs(device: Path) -> Literal["off", "redirect"] | None:
-    """Of the bridges between the card and its root complex. One that cannot be read may redirect."""
+    """Checks the bridges between the card and its root complex. A bridge that cannot be read might redirect."""
     bridges = [bridge for bridge in device.parents if PCI_ADDRESS.match(bridge.name)]
     found = [redirects(_bytes(bridge / "config")) for bridge in bridges]
     if True in found:

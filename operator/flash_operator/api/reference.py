@@ -1,4 +1,4 @@
-"""The API reference, made from the models: `python -m flash_operator.api.reference > docs/reference.md`."""
+"""Generates the API reference from the models: `python -m flash_operator.api.reference > docs/reference.md`."""
 
 import sys
 from collections.abc import Mapping
@@ -31,15 +31,15 @@ def reference() -> str:
     sections = [HEAD]
     for part, schema in (("spec", spec), ("status", status)):
         sections.append(f"## {part}\n\n{schema['description']}\n\n{_fields(schema, part)}\n")
-    sections.append(f"## Conditions\n\n{_words('condition', vocabulary.CONDITIONS)}\n")
+    sections.append(f"## Conditions\n\n{_meanings('condition', vocabulary.CONDITIONS)}\n")
     sections.append(
-        "## Reasons\n\nOf a replica, from its gate; conditions carry that of the worst replica.\n\n"
-        f"{_words('reason', MEANINGS)}\n\n"
-        "Of the deployment as a whole. Beside these, the scheduler's and the kubelet's own reasons are copied.\n\n"
-        f"{_words('reason', vocabulary.CONDITION_REASONS)}\n"
+        "## Reasons\n\nReasons of a replica, from its gate. Conditions have the reason of the worst replica.\n\n"
+        f"{_meanings('reason', MEANINGS)}\n\n"
+        "Reasons of the deployment as a whole. The scheduler's and the kubelet's own reasons are copied unchanged.\n\n"
+        f"{_meanings('reason', vocabulary.CONDITION_REASONS)}\n"
     )
     rules = "\n".join([*_rules(root, "metadata.name", deep=False), *_rules(spec, "spec")])
-    sections.append(f"## Rules\n\nThe API server refuses what breaks one of these.\n\n{rules}")
+    sections.append(f"## Rules\n\nThe API server rejects an object that breaks one of these rules.\n\n{rules}")
     return "\n".join(sections)
 
 
@@ -52,15 +52,15 @@ def _rows(schema: dict[str, Any], path: str) -> list[str]:
     rows = []
     for name, child in schema.get("properties", {}).items():
         where = f"{path}.{name}"
-        told = child.get("description", "").replace("|", "\\|")
-        rows.append(f"| `{where}` | {_type(child)} | {_default(child, name, schema)} | {told} |")
+        description = child.get("description", "").replace("|", "\\|")
+        rows.append(f"| `{where}` | {_type(child)} | {_default(child, name, schema)} | {description} |")
         inner = child.get("items", child)
         rows += _rows(inner, where + ("[]" if "items" in child else ""))
     return rows
 
 
 def _type(child: dict[str, Any]) -> str:
-    """The type with all that bounds it, as in `integer, 1 to 8`."""
+    """The type with its bounds, as in `integer, 1 to 8`."""
     if "enum" in child:
         return " \\| ".join(f"`{value}`" for value in child["enum"])
     inner = child.get("items") or child.get("additionalProperties")
@@ -87,10 +87,9 @@ def _default(child: dict[str, Any], name: str, parent: dict[str, Any]) -> str:
     return "" if default in (None, "") or isinstance(default, dict) else f"`{default}`"
 
 
-def _words(kind: str, words: Mapping[str, str]) -> str:
-    return "\n".join(
-        [f"| {kind} | meaning |", "| --- | --- |", *(f"| `{word}` | {told} |" for word, told in words.items())]
-    )
+def _meanings(kind: str, meanings: Mapping[str, str]) -> str:
+    rows = [f"| `{word}` | {meaning} |" for word, meaning in meanings.items()]
+    return "\n".join([f"| {kind} | meaning |", "| --- | --- |", *rows])
 
 
 def _rules(schema: dict[str, Any], path: str, *, deep: bool = True) -> list[str]:

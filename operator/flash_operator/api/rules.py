@@ -1,22 +1,44 @@
-"""CEL rules: what must hold between fields, refused by the API server with a sentence that says what to write.
+"""CEL rules across fields: the API server rejects a spec that breaks one, with a message that says what to write.
 
-Every rule holds for a spec whose defaults are filled in, for that is what the API server evaluates. So "was it given?"
-can only be asked (`has`) of a field without a default.
+The API server evaluates rules after it has filled in defaults. So `has()`, which asks whether the user set a field,
+only works for fields without a default. The rules for `spec.model` are in `model_rules`.
 """
 
-from flash_operator.api.cel_rule import Rule
-from flash_operator.api.model_rules import MODEL_RULES
+from dataclasses import dataclass
+from typing import Any
+
 from flash_operator.api.v1alpha1 import DEFAULT_QUESTION
 
+
+@dataclass(frozen=True)
+class Rule:
+    """An `x-kubernetes-validations` entry."""
+
+    rule: str
+    message: str
+    field_path: str | None = None
+    """Path of the field that the error is reported for, from the field that has the rule, such as `.revision`."""
+    message_expression: str | None = None
+    """CEL expression for a message that contains values of the object. `message` is used if it fails."""
+
+    def to_json(self) -> dict[str, Any]:
+        entry = {"rule": self.rule, "message": self.message}
+        if self.message_expression:
+            entry["messageExpression"] = self.message_expression
+        if self.field_path:
+            entry["fieldPath"] = self.field_path
+        return entry
+
+
 OWNED_ARGUMENTS = {
-    "--host": "the pod decides it",
-    "--port": "the Service needs 8000",
+    "--host": "the operator sets the address",
+    "--port": "the Service needs port 8000",
     "--uds": "the Service needs port 8000",
-    "--ssl-keyfile": "the gate speaks plain HTTP inside the pod; end TLS in front of the Service",
-    "--ssl-certfile": "the gate speaks plain HTTP inside the pod; end TLS in front of the Service",
-    "--api-key": "the gate asks without a key, and everybody who may read pods could read it; "
+    "--ssl-keyfile": "the gate uses plain HTTP inside the pod; terminate TLS in front of the Service",
+    "--ssl-certfile": "the gate uses plain HTTP inside the pod; terminate TLS in front of the Service",
+    "--api-key": "the gate sends no key, and everybody who may read pods could read it; "
     "authenticate in front of the Service",
-    "--config": "write its lines as arguments, or use the fields of the spec",
+    "--config": "write the file's lines as arguments, or use the fields of the spec",
     "--model": "use model.source",
     "--revision": "use model.revision",
     "--served-model-name": "use model.servedNames",
@@ -33,17 +55,17 @@ OWNED_ARGUMENTS = {
     "--no-disable-custom-all-reduce": "use interconnect.customAllReduce",
     "--disable-log-stats": "the gate reads drafts and tokens from the engine's metrics; leave it out",
 }
-"""vLLM arguments that a field of the spec stands for, or that the gate depends on.
+"""vLLM arguments that have a field in the spec or that the gate depends on, each with what to use instead.
 
-Given twice, the gate would judge another engine than it thinks.
+If one were also accepted in `extraArgs`, the gate would judge another engine than the spec describes.
 """
 
 
 def _owned(argument: str, instead: str) -> Rule:
-    """Refuse every spelling that vLLM takes for the argument.
+    """A rule that rejects every spelling of the argument that vLLM accepts.
 
-    Its parser reads `_` as `-`, cuts `--json-arg.key` at the dot, and like every argparse takes a prefix for the
-    whole (vllm/utils/argparse_utils.py, FlexibleArgumentParser).
+    vLLM's parser reads `_` as `-`, cuts `--json-arg.key` at the dot, and like any argparse accepts an unambiguous
+    prefix (vllm/utils/argparse_utils.py, FlexibleArgumentParser).
     """
     given = "a.split('=')[0].split('.')[0]"
     name = f"{given}.replace('_', '-')"
@@ -51,13 +73,13 @@ def _owned(argument: str, instead: str) -> Rule:
     is_short = not argument.startswith("--")
     return Rule(
         f"!self.exists(a, {given} == '{argument}')" if is_short else f"!self.exists(a, {spelt})",
-        f"{argument} may not be given here: {instead}",
+        f"{argument} is not allowed here: {instead}",
     )
 
 
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_TOKEN")
-OPERATORS_OWN = ("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE")
-"""Variables that the pod template sets; a second entry of the same name would make it unacceptable."""
+SET_BY_OPERATOR = ("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE")
+"""Variables that the pod template sets. The API server rejects a pod template with two entries of the same name."""
 
 
 def _one_of(names: tuple[str, ...]) -> str:
@@ -67,39 +89,40 @@ def _one_of(names: tuple[str, ...]) -> str:
 _SAFE_NCCL = (
     Rule(
         "!self.exists(v, v.name == 'NCCL_SHM_DISABLE')",
-        "NCCL_SHM_DISABLE may not be set: without shared memory NCCL falls to sockets; remove it",
+        "NCCL_SHM_DISABLE is not allowed: without shared memory NCCL falls back to sockets; remove it",
     ),
     Rule(
         "!self.exists(v, v.name == 'NCCL_PROTO' && (v.value.upperAscii().contains('LL128') || v.value.contains('^')))",
-        "NCCL_PROTO may contain neither LL128 nor ^, which forces LL128 too: over PCIe it corrupts data; leave it "
-        "unset or use LL or Simple",
+        "NCCL_PROTO must contain neither LL128, which corrupts data over PCIe, nor ^, which forces LL128 too: leave it "
+        "unset, or use LL or Simple",
     ),
 )
 
 GOLDEN_ANSWER_TOKENS = 32
-"""Of one golden answer; both sides of the gate's document keep to it."""
+"""Longest golden answer. The operator writes it into gate.json, and the gate asks for no more."""
 
 _GOLDEN_FITS = Rule(
     "!has(self.engine.contextTokens) || "
     f"size(self.readiness.golden.prompt) + {GOLDEN_ANSWER_TOKENS} <= self.engine.contextTokens",
-    "readiness.golden.prompt may not fit into engine.contextTokens: shorten it, or raise contextTokens",
+    "readiness.golden.prompt and its answer may exceed engine.contextTokens: shorten it, or raise contextTokens",
     ".readiness.golden.prompt",
     f"'readiness.golden.prompt has %d characters, each of which may be a token, and its answer needs "
-    f"{GOLDEN_ANSWER_TOKENS}: that may not fit into engine.contextTokens %d; shorten it, or raise contextTokens'"
+    f"{GOLDEN_ANSWER_TOKENS} tokens: together they may exceed engine.contextTokens %d; shorten it, or raise "
+    "contextTokens'"
     ".format([size(self.readiness.golden.prompt), self.engine.contextTokens])",
 )
 
 _NO_DSPARK = Rule(
     "self.speculation.method != 'Dspark' || !has(self.model.restoreMtp) || self.model.restoreMtp.state != 'Enabled'",
-    "restoreMtp gives the checkpoint an MTP head, which speculation.method Dspark does not use: set it to Mtp, or "
-    "remove restoreMtp",
+    "restoreMtp restores an MTP head, which speculation.method Dspark does not use: set method to Mtp, or remove "
+    "restoreMtp",
     ".speculation.method",
 )
 
 _SPEC = (
     Rule(
         "!has(self.engine.contextTokens) || self.readiness.decodeTokens < self.engine.contextTokens",
-        "readiness.decodeTokens must be less than engine.contextTokens, for the prompt needs room too: "
+        "readiness.decodeTokens must be less than engine.contextTokens, because the prompt needs tokens too: "
         "lower decodeTokens",
         ".readiness.decodeTokens",
     ),
@@ -107,7 +130,7 @@ _SPEC = (
     _NO_DSPARK,
     Rule(
         "self.readiness.streams != 'Full' || !has(self.engine.maxSequences) || self.engine.maxSequences > 1",
-        "readiness.streams Full means engine.maxSequences requests at once, which is 1: set streams to One",
+        "readiness.streams Full sends engine.maxSequences concurrent requests, and that is 1: set streams to One",
         ".readiness.streams",
     ),
     Rule(
@@ -122,12 +145,12 @@ _SPEC = (
 _ENGINE = (
     Rule(
         "self.profile != 'Custom' || (has(self.contextTokens) && has(self.maxSequences))",
-        "profile Custom needs contextTokens and maxSequences; set both, or choose LongContext, Balanced or Throughput",
+        "profile Custom needs contextTokens and maxSequences: set both, or choose LongContext, Balanced or Throughput",
         ".profile",
     ),
     Rule(
         "!has(self.batchedTokens) || !has(self.maxSequences) || self.batchedTokens >= self.maxSequences",
-        "batchedTokens must be at least maxSequences: each sequence decodes one token in a step",
+        "batchedTokens must be at least maxSequences, because each sequence decodes one token per step: raise it",
         ".batchedTokens",
     ),
 )
@@ -135,49 +158,48 @@ _ENGINE = (
 _RESOURCES = Rule(
     "(!has(self.limits) || !('nvidia.com/gpu' in self.limits)) && "
     "(!has(self.requests) || !('nvidia.com/gpu' in self.requests))",
-    "nvidia.com/gpu is always 2 and is added by the operator: remove it; for more GPUs raise replicas",
+    "the operator always adds nvidia.com/gpu: 2: remove it; to use more GPUs raise replicas",
 )
 
 _EXTRA_ENV = (
     Rule(
         "!self.exists(v, v.name.startsWith('FLASH_'))",
-        "names that begin with FLASH_ are the operator's own; choose another name",
+        "names that begin with FLASH_ are reserved for the operator: choose another name",
     ),
     *_SAFE_NCCL,
     Rule(
         "!self.exists(v, v.name.startsWith('NCCL_') || v.name.startsWith('VLLM_ALLREDUCE_'))",
-        "put NCCL_ and VLLM_ALLREDUCE_ variables into interconnect.env, where they win over what the node's labels "
-        "call for",
+        "NCCL_ and VLLM_ALLREDUCE_ variables belong in interconnect.env, where they win over the derived ones",
     ),
     Rule(
-        f"!self.exists(v, {_one_of(OPERATORS_OWN)})",
-        f"{', '.join(OPERATORS_OWN)} are set by the operator: change them in podTemplate",
+        f"!self.exists(v, {_one_of(SET_BY_OPERATOR)})",
+        f"{', '.join(SET_BY_OPERATOR)} are set by the operator: override them in podTemplate",
     ),
     Rule(
         f"!self.exists(v, {_one_of(SECRETS)})",
-        "a token may not stand here, where everybody who may read pods reads it: put it into a Secret, and name that "
-        "in model.credentialsSecret",
+        "a token is not allowed here, where everybody who may read pods can read it: put it into a Secret, and name "
+        "the Secret in model.credentialsSecret",
     ),
     Rule(
         "!self.exists(v, v.name == 'HF_ENDPOINT')",
-        "the engine itself asks no hub: use model.hubEndpoint",
+        "HF_ENDPOINT has no effect, because the engine never contacts a hub: use model.hubEndpoint",
     ),
     Rule(
         "!self.exists(v, v.name == 'VLLM_API_KEY')",
-        "VLLM_API_KEY may not be set: the gate asks without a key; authenticate in front of the Service",
+        "VLLM_API_KEY is not allowed, because the gate sends no key: authenticate in front of the Service",
     ),
 )
 
 _SPECULATION = (
     Rule(
         "self.method != 'Disabled' || !has(self.tokens)",
-        "tokens has no meaning with method Disabled: remove it, or set method to Mtp",
+        "tokens has no effect with method Disabled: remove it, or set method to Mtp",
         ".tokens",
     ),
     Rule(
         "self.method != 'Mtp' || !has(self.tokens) || self.tokens <= 2",
-        "the MTP head drafts 1 or 2 tokens, the second by feeding its one layer again: lower tokens, or set method to "
-        "Dspark for a checkpoint that has one",
+        "the MTP head drafts 1 or 2 tokens (the second by running its one layer again): lower tokens, or set method to "
+        "Dspark for a checkpoint with a DSpark module",
         ".tokens",
     ),
 )
@@ -185,17 +207,18 @@ _SPECULATION = (
 _INTERCONNECT = (
     Rule(
         "self.mode != 'Safe' || self.customAllReduce != 'Enabled'",
-        "mode Safe means no peer-to-peer, which customAllReduce Enabled needs: set one of them to Auto",
+        "mode Safe disables peer-to-peer, which customAllReduce Enabled needs: set one of them to Auto",
         ".customAllReduce",
     ),
     Rule(
         "self.mode != 'Safe' || !self.env.exists(v, v.name == 'NCCL_P2P_DISABLE' && v.value == '0')",
-        "mode Safe means no peer-to-peer: remove NCCL_P2P_DISABLE=0 from env, or set mode to Auto",
+        "mode Safe disables peer-to-peer: remove NCCL_P2P_DISABLE=0 from env, or set mode to Auto",
         ".env",
     ),
     Rule(
         "self.customAllReduce != 'Enabled' || !self.env.exists(v, v.name == 'NCCL_P2P_DISABLE' && v.value == '1')",
-        "customAllReduce Enabled needs peer-to-peer: remove NCCL_P2P_DISABLE=1 from env, or set it to Auto",
+        "customAllReduce Enabled needs peer-to-peer: remove NCCL_P2P_DISABLE=1 from env, or set customAllReduce to "
+        "Auto",
         ".env",
     ),
 )
@@ -203,22 +226,22 @@ _INTERCONNECT = (
 _READINESS = (
     Rule(
         "!has(self.startupTimeoutSeconds) || self.startupTimeoutSeconds >= self.retrySeconds",
-        "startupTimeoutSeconds must be at least retrySeconds",
+        "startupTimeoutSeconds must be at least retrySeconds: raise it, or lower retrySeconds",
         ".startupTimeoutSeconds",
     ),
     Rule(
         "!has(self.learnedTolerancePercent) || self.floor == 'Learned'",
-        "learnedTolerancePercent has no meaning with floor Fixed: remove it, or set floor to Learned",
+        "learnedTolerancePercent has no effect with floor Fixed: remove it, or set floor to Learned",
         ".learnedTolerancePercent",
     ),
     Rule(
         "!has(self.maxFirstTokenMillis) || self.maxFirstTokenMillis <= self.requestTimeoutSeconds * 1000",
-        "maxFirstTokenMillis is above requestTimeoutSeconds, so it could never be reached: lower it",
+        "maxFirstTokenMillis is longer than requestTimeoutSeconds, so it could never be exceeded: lower it",
         ".maxFirstTokenMillis",
     ),
     Rule(
         "self.decodeTokens <= self.minDecodeTokensPerSecond * self.requestTimeoutSeconds",
-        "at the floor of minDecodeTokensPerSecond a sample of decodeTokens lasts longer than requestTimeoutSeconds: "
+        "at minDecodeTokensPerSecond a sample of decodeTokens takes longer than requestTimeoutSeconds: "
         "lower decodeTokens, or raise requestTimeoutSeconds",
         ".decodeTokens",
     ),
@@ -227,14 +250,14 @@ _READINESS = (
 _SERVING = (
     Rule(
         "self.stallSeconds >= 2 * self.watchSeconds",
-        "stallSeconds must be at least twice watchSeconds, for a stall is seen between two looks: raise stallSeconds, "
-        "or lower watchSeconds",
+        "stallSeconds must be at least twice watchSeconds, because a stall is seen between two checks: raise "
+        "stallSeconds, or lower watchSeconds",
         ".stallSeconds",
     ),
     Rule(
         "!has(self.maxQuarantined) || self.onDegraded != 'Report'",
-        "maxQuarantined has no meaning with onDegraded Report, which takes no replica out: remove it, or set "
-        "onDegraded to Quarantine",
+        "maxQuarantined has no effect with onDegraded Report, which takes no replica out of service: remove it, or "
+        "set onDegraded to Quarantine",
         ".maxQuarantined",
     ),
 )
@@ -242,29 +265,29 @@ _SERVING = (
 _GOLDEN = (
     Rule(
         f"self.kind != 'Completion' || self.prompt != '{DEFAULT_QUESTION}'",
-        "the default prompt is a question for Chat: give a prompt whose continuation the model knows",
+        "the default prompt is a chat question: set a prompt whose continuation the model knows",
         ".prompt",
     ),
 )
 
-# An evaluation that fails refuses the object too, and tells what is wrong with the expression before our message.
+# The API server also rejects the object if evaluation fails. It then reports the error in the expression first.
 _EXPECT = Rule(
     "''.matches(self) || !''.matches(self)",
-    "expect must be a regular expression, without look-around and back-references: escape what is meant literally",
+    "expect must be a regular expression (RE2: no look-around, no back-references): escape literal characters",
 )
 
 _TOLERATION = (
     Rule(
         "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
-        "a toleration without a key tolerates everything: say so with operator Exists, or name the key",
+        "a toleration without a key tolerates every taint: set operator to Exists if you mean that, or set key",
     ),
     Rule(
         "!has(self.operator) || self.operator != 'Exists' || !has(self.value)",
-        "a toleration with operator Exists has no value: remove the value, or use operator Equal",
+        "operator Exists ignores the value: remove value, or use operator Equal",
     ),
     Rule(
         "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-        "tolerationSeconds needs effect NoExecute: set it, or remove tolerationSeconds",
+        "tolerationSeconds needs effect NoExecute: set effect, or remove tolerationSeconds",
     ),
 )
 
@@ -272,7 +295,6 @@ LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61
 
 SPEC_RULES: dict[str, tuple[Rule, ...]] = {
     "": _SPEC,
-    **MODEL_RULES,
     "engine": _ENGINE,
     "engine.extraArgs": tuple(_owned(argument, instead) for argument, instead in OWNED_ARGUMENTS.items()),
     "engine.extraEnv": _EXTRA_ENV,
@@ -282,12 +304,12 @@ SPEC_RULES: dict[str, tuple[Rule, ...]] = {
     "interconnect.env": (
         Rule(
             "self.all(v, v.name.startsWith('NCCL_') || v.name.startsWith('VLLM_'))",
-            "only NCCL_ and VLLM_ variables belong here; put others into engine.extraEnv",
+            "only NCCL_ and VLLM_ variables are allowed here: put others into engine.extraEnv",
         ),
         Rule(
             "!self.exists(v, v.name == 'NCCL_P2P_DISABLE' && !(v.value in ['0', '1']))",
-            "NCCL_P2P_DISABLE is 0 or 1: NCCL takes anything but a 1 for no, and vLLM's kernels would go by another "
-            "reading of it",
+            "NCCL_P2P_DISABLE must be 0 or 1: NCCL reads anything but 1 as 0, and vLLM's kernels may read it "
+            "differently",
         ),
         *_SAFE_NCCL,
     ),
@@ -298,18 +320,18 @@ SPEC_RULES: dict[str, tuple[Rule, ...]] = {
     "placement.nodeSelector": (
         Rule(
             f"self.all(k, size(k) < 318 && k.matches('{LABEL_KEY}'))",
-            "a key is no label name: write PREFIX/NAME or NAME, of letters, digits, '-', '_' and '.'",
+            "a key is not a valid label name: write PREFIX/NAME or NAME, of letters, digits, '-', '_' and '.'",
         ),
     ),
     "placement.tolerations.[]": _TOLERATION,
 }
-"""By the path of the field below `spec`. Strings and lists are bounded in the models, so that each rule is cheap."""
+"""Rules by the path of their field below `spec`. The models bound all strings and lists, which keeps rules cheap."""
 
 OBJECT_RULES = (
     Rule(
         "self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
-        "metadata.name is also the Service's name: begin it with a letter, and use lower-case letters, digits and '-' "
-        "only",
+        "metadata.name is also the name of the Service: begin it with a letter, and use only lower-case letters, "
+        "digits and '-'",
         ".metadata.name",
     ),
 )

@@ -1,8 +1,8 @@
-"""The CRD, made from the models: `python -m flash_operator.api.schema > crds/deepseekflashdeployments.yaml`.
+"""Generates the CRD from the models: `python -m flash_operator.api.schema > crds/deepseekflashdeployments.yaml`.
 
-pydantic emits JSON Schema 2020-12; the API server takes structural OpenAPI 3.0. What differs is rewritten here, and
-what cannot be rewritten is refused, so that no field silently means something else in the cluster than it does in
-the operator.
+pydantic emits JSON Schema 2020-12, and the API server takes structural OpenAPI 3.0. This module translates one into
+the other and raises an error for anything it cannot translate, so that no field silently means something else in the
+cluster than in the operator.
 """
 
 import re
@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from flash_contracts import names
-from flash_operator.api.cel_rule import Rule
-from flash_operator.api.rules import OBJECT_RULES, SPEC_RULES
+from flash_operator.api.model_rules import MODEL_RULES
+from flash_operator.api.rules import OBJECT_RULES, SPEC_RULES, Rule
 from flash_operator.api.status import FlashStatus
 from flash_operator.api.v1alpha1 import FlashSpec
 
@@ -28,7 +28,7 @@ KEPT = (
     "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "required",
     "x-kubernetes-int-or-string",
 )  # fmt: skip
-"""Keywords that mean the same on both sides."""
+"""Keywords that mean the same in both dialects."""
 
 REFUSED = {
     "prefixItems": "use a model with named fields",
@@ -41,24 +41,25 @@ REFUSED = {
 }
 
 FORMATS = frozenset({"date-time", "int32", "int64"})
-"""Formats that mean the same on both sides; Kubernetes' `duration`, for one, is Go's and not ISO 8601."""
+"""Formats that mean the same in both dialects. Kubernetes' `duration`, for example, is Go's and not ISO 8601."""
 
 NOT_RE2 = re.compile(r"\(\?(?:[=!<(>]|P=)|\\[1-9Z]|[+*?}]\+")
-"""Look-around, back-references, conditions, atomic groups, possessive quantifiers: Python's `re` has them, RE2 not."""
+"""Syntax of Python's `re` that RE2 lacks: look-around, back-references, conditions, atomic groups, possessive
+quantifiers."""
 
 MAP_LISTS = {"conditions": ["type"], "pods": ["uid"], "extraEnv": ["name"], "env": ["name"]}
-"""Lists that are merged by key, so that two writers can share one, and a name cannot come twice."""
+"""Lists merged by key, so that two writers can share one and no key can occur twice."""
 
-DEEPEST = 12
-"""No honest schema is deeper; a recursive one is."""
+MAX_DEPTH = 12
+"""Only a recursive model is deeper."""
 
 
 class UnsupportedSchemaError(ValueError):
-    """A model uses something that the API server cannot express; the message says where."""
+    """A model uses something that a structural schema cannot express. The message names the field."""
 
 
 def structural(schema: Schema, rules: Rules | None = None) -> Schema:
-    """A pydantic schema as a structural one, with the rules at their paths. Raises UnsupportedSchemaError."""
+    """Translate a pydantic schema, and add the rules at their paths. Raises UnsupportedSchemaError."""
     conversion = _Conversion(schema.get("$defs", {}), dict(rules or {}))
     made = conversion.convert(schema, ())
     if conversion.rules:
@@ -68,20 +69,20 @@ def structural(schema: Schema, rules: Rules | None = None) -> Schema:
 
 @dataclass
 class _Conversion:
-    """One run over one schema; `rules` holds those that have not found their field yet."""
+    """Translates one schema. `rules` holds those whose field has not been reached yet."""
 
     defs: Schema
     rules: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
 
     def convert(self, schema: Schema, path: Path) -> Schema:
         schema = self._resolve(schema, path)
-        _refuse(schema, path)
+        _reject_unsupported(schema, path)
         made = {key: schema[key] for key in KEPT if schema.get(key) is not None}
         if "const" in schema:
             made["enum"] = [schema["const"]]
         if "default" in made:
-            # Whole, for the server judges a default by the CEL rules before it fills in the defaults inside; a null is
-            # no value.
+            # A complete default, because the API server checks it with the CEL rules before it fills in nested
+            # defaults. Nulls are left out, because null is no value.
             made["default"] = _without_nulls(made["default"])
         if "description" in made:
             made["description"] = " ".join(made["description"].split())
@@ -101,19 +102,19 @@ class _Conversion:
         return made
 
     def _map(self, values: Any, path: Path) -> Schema:
-        """`dict[str, T]` is a map of T; `dict[str, Any]` is somebody else's object, and is kept as it is."""
+        """`dict[str, T]` is a map of T. `dict[str, Any]` is another API's object, and is kept unchanged."""
         if isinstance(values, dict):
             return {"additionalProperties": self.convert(values, (*path, "*"))}
         return {"x-kubernetes-preserve-unknown-fields": True}
 
     def _validations(self, path: Path) -> Schema:
         rules = self.rules.pop(".".join(path), ())
-        return {"x-kubernetes-validations": [rule.document() for rule in rules]} if rules else {}
+        return {"x-kubernetes-validations": [rule.to_json() for rule in rules]} if rules else {}
 
     def _resolve(self, schema: Schema, path: Path) -> Schema:
-        """Inline references; `T | None` is an optional T, for absent and null are the same to the API server."""
-        if len(path) > DEEPEST:
-            raise UnsupportedSchemaError(f"{_told(path)}: recursive models cannot be inlined")
+        """Inline references. `T | None` is an optional T, because the API server treats absent and null alike."""
+        if len(path) > MAX_DEPTH:
+            raise UnsupportedSchemaError(f"{_dotted(path)}: recursive models cannot be inlined")
         while "anyOf" in schema or "$ref" in schema:
             if "anyOf" in schema:
                 inner = _only_choice(schema["anyOf"], path)
@@ -125,10 +126,10 @@ class _Conversion:
 
 
 def _only_choice(choices: list[Schema], path: Path) -> Schema:
-    honest = [choice for choice in choices if choice.get("type") != "null"]
-    if len(honest) != 1:
-        raise UnsupportedSchemaError(f"{_told(path)}: a union of types has no structural form")
-    return honest[0]
+    non_null = [choice for choice in choices if choice.get("type") != "null"]
+    if len(non_null) != 1:
+        raise UnsupportedSchemaError(f"{_dotted(path)}: a union of types has no structural form")
+    return non_null[0]
 
 
 def _without_nulls(value: Any) -> Any:
@@ -137,9 +138,9 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _refuse(schema: Schema, path: Path) -> None:
+def _reject_unsupported(schema: Schema, path: Path) -> None:
     for objection in _objections(schema):
-        raise UnsupportedSchemaError(f"{_told(path)}: {objection}")
+        raise UnsupportedSchemaError(f"{_dotted(path)}: {objection}")
 
 
 def _objections(schema: Schema) -> list[str]:
@@ -162,17 +163,32 @@ def _objections(schema: Schema) -> list[str]:
     return made
 
 
-def _told(path: Path) -> str:
+def _dotted(path: Path) -> str:
     return ".".join(path) or "(root)"
 
 
 COLUMNS = (
-    ("READY", "string", '.status.conditions[?(@.type=="Ready")].status', "Every wanted replica has proved its speed"),
-    ("REPLICAS", "string", ".status.summary.replicas", "Ready of wanted"),
-    ("TOK/S", "integer", ".status.summary.decodeTokensPerSecond", "Measured decode speed of the slowest replica"),
-    ("ACCEPT", "integer", ".status.summary.acceptancePercent", "Measured acceptance of drafts in percent"),
-    ("REASON", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or not"),
-    ("AGE", "date", ".metadata.creationTimestamp", "Time since it was made"),
+    (
+        "READY",
+        "string",
+        '.status.conditions[?(@.type=="Ready")].status',
+        "Whether all desired replicas passed and serve",
+    ),
+    ("REPLICAS", "string", ".status.summary.replicas", "Ready and desired replicas"),
+    (
+        "TOK/S",
+        "integer",
+        ".status.summary.decodeTokensPerSecond",
+        "Decode speed of the slowest measured replica, in tokens per second",
+    ),
+    (
+        "ACCEPT",
+        "integer",
+        ".status.summary.acceptancePercent",
+        "Lowest measured acceptance of drafted tokens, in percent",
+    ),
+    ("REASON", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or not ready"),
+    ("AGE", "date", ".metadata.creationTimestamp", "Time since creation"),
 )
 
 
@@ -199,7 +215,7 @@ def crd() -> Schema:
 
 
 def _version() -> Schema:
-    spec = structural(FlashSpec.model_json_schema(by_alias=True), SPEC_RULES)
+    spec = structural(FlashSpec.model_json_schema(by_alias=True), {**SPEC_RULES, **MODEL_RULES})
     status = structural(FlashStatus.model_json_schema(by_alias=True))
     return {
         "name": names.VERSION,
@@ -214,29 +230,29 @@ def _version() -> Schema:
             },
         },
         "additionalPrinterColumns": [
-            {"name": name, "type": kind, "jsonPath": path, "description": told} for name, kind, path, told in COLUMNS
+            {"name": name, "type": kind, "jsonPath": path, "description": text} for name, kind, path, text in COLUMNS
         ],
         "schema": {
             "openAPIV3Schema": {
                 "type": "object",
-                "description": "Serves DeepSeek-V4-Flash; a replica is ready when it has proved to be fast.",
+                "description": "Serves DeepSeek-V4-Flash on vLLM. A replica is ready once it has proved its speed.",
                 "required": ["spec"],
                 "properties": {
                     "apiVersion": {"type": "string"},
                     "kind": {"type": "string"},
-                    # 52: the Deployment's pods are named NAME-HASH-SUFFIX, and a label value ends at 63.
+                    # 52, because the Deployment's pods are named NAME-HASH-SUFFIX, and a label value is limited to 63.
                     "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 52}}},
                     "spec": spec,
                     "status": status,
                 },
-                "x-kubernetes-validations": [rule.document() for rule in OBJECT_RULES],
+                "x-kubernetes-validations": [rule.to_json() for rule in OBJECT_RULES],
             }
         },
     }
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Writes equal lists out twice: people and diffs read the file, and an anchor tells neither of them anything."""
+    """Writes equal lists out in full instead of as anchors and aliases, because people read the file and its diffs."""
 
     def ignore_aliases(self, _data: Any) -> bool:
         return True

@@ -1,154 +1,179 @@
-"""The API, version v1alpha1: what status tells."""
+"""The v1alpha1 API: `status`, what the operator observed."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flash_operator.api.api_model import ApiModel
-from flash_operator.api.model_status import ModelStatus
+from flash_operator.api import ApiModel
 
 Name = Annotated[str, Field(max_length=253)]
 
 
 class Condition(ApiModel):
-    """One condition, as the Kubernetes API conventions have it."""
+    """A condition, as in the Kubernetes API conventions."""
 
     type: Annotated[str, Field(max_length=64)]
     """Name of the condition."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Whether the condition holds."""
     observed_generation: int = 0
-    """Generation of the spec that this speaks of."""
+    """Generation of the spec that this condition is about."""
     last_transition_time: Annotated[str, Field(max_length=32)]
-    """When the status last changed."""
+    """When `status` last changed."""
     reason: Annotated[str, Field(min_length=1, max_length=128)]
-    """One word for programs."""
+    """Machine-readable reason, in CamelCase."""
     message: Annotated[str, Field(max_length=4096)] = ""
-    """A sentence for people: figures, and what to do."""
+    """Human-readable message, with the figures and what to do."""
 
 
 class DeliveryStatus(ApiModel):
-    """How far a model's way from its hub or registry has come."""
+    """Progress of the model's download from its hub or registry."""
 
     phase: Annotated[str, Field(max_length=32)]
-    """Resolving, Waiting (another replica fetches it), Downloading, Verifying, Unpacking, Complete or Failed."""
+    """Resolving, Waiting (another replica downloads the same model), Downloading, Verifying, Unpacking, Complete or
+    Failed."""
     commit: Annotated[str, Field(max_length=128)] | None = None
-    """The commit that is served, whatever model.revision says; of an image its digest, whatever the tag."""
+    """Commit (hf://) or digest (oci://) that is served, whatever model.revision or the tag points to now."""
     fetched_bytes: int = 0
-    """Bytes that are there."""
+    """Bytes downloaded so far."""
     total_bytes: int = 0
-    """Bytes that it has."""
+    """Size of the model in bytes."""
     bytes_per_second: int | None = None
-    """Over the last 30 s."""
+    """Download rate over the last 30 s."""
     eta_seconds: int | None = None
-    """What is left at that rate."""
+    """Seconds until the download completes, at that rate."""
     warning: Annotated[str, Field(max_length=1024)] | None = None
-    """That the revision is a branch or a tag, and what to pin."""
+    """Set if the revision is a branch or a tag; says what to pin."""
     attempts: int = 0
-    """How often it was begun."""
+    """Number of attempts."""
     reported_time: Annotated[str, Field(max_length=40)] = ""
-    """When these figures were true; while it is fetched they are written every 10 s."""
+    """When these figures were reported. They are updated every 10 s during a download."""
 
 
 class PodStatus(ApiModel):
-    """One replica: its flags and why, its figures, its verdict."""
+    """A replica: its flags with their reasons, its measurements, and the gate's verdict."""
 
     name: Name
     """Name of the pod."""
     uid: Annotated[str, Field(max_length=64)]
-    """Uid of the pod."""
+    """UID of the pod."""
     node: Name | None = None
-    """Node that it is bound to."""
+    """Node that the pod is bound to."""
     link: Annotated[str, Field(max_length=63)] | None = None
-    """Link between the node's GPUs, from its label."""
-    # Named here, for the alias generator would make it p2P.
+    """Link between the node's GPUs, from the label gpu-link."""
+    # Aliased because the alias generator would make it p2P.
     p2p: Annotated[str, Field(max_length=63)] | None = Field(default=None, alias="p2p")
-    """Peer-to-peer verdict of the node, from its label."""
+    """Peer-to-peer verdict for the node, from the label gpu-p2p."""
     row: Annotated[str, Field(max_length=16)] | None = None
-    """Row of the derivation table in docs/topology.md."""
+    """Row of the flags table (docs/topology.md) that the flags come from."""
     flags: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=64)] | None = None
-    """Each flag in force, with its source and reason."""
+    """Flags in force, each with its source and its reason."""
     flags_origin: Annotated[str, Field(max_length=32)] | None = None
-    """annotation: handed over by the operator. fallback: the launcher took the safe set, for nothing came in time.
-    recovery: it took the safe set after an incident."""
+    """annotation: the operator passed the flags. fallback: none arrived in time, so the launcher used the safe flags.
+    recovery: the launcher used the safe flags after an incident."""
     flags_outdated: Literal["Current", "Outdated"] | None = None
-    """Outdated where the node's labels call for other flags by now; delete the pod to take them."""
+    """Outdated if the node's labels now call for other flags. Delete the pod to apply them."""
     incident: Annotated[str, Field(max_length=4096)] | None = None
-    """What its launcher recovered from by taking the safe set: a hang, or wrong data, and what gave it away."""
+    """Hang or data corruption that the launcher recovered from with the safe flags, and how it was detected."""
     incident_verdict: Literal["Pending", "Noted"] | None = None
-    """Noted once the replica answered right without peer-to-peer, and its node was labelled for it."""
+    """Noted once the replica answered correctly without peer-to-peer and the verdict was written to the node's
+    labels."""
     reason: Annotated[str, Field(max_length=128)]
-    """The gate's verdict, or what keeps the pod from starting."""
+    """Reason of the gate's verdict, or what keeps the pod from starting."""
     message: Annotated[str, Field(max_length=4096)] = ""
-    """The verdict in a sentence."""
+    """The verdict in one sentence."""
     delivery: DeliveryStatus | None = None
-    """The model's way from its hub or registry, where it is fetched."""
+    """Progress of the model's download, for models that are downloaded."""
     decode_tokens_per_second: int | None = None
-    """Measured decode speed of one stream."""
+    """Measured decode speed of a single stream, in tokens per second."""
     floor_tokens_per_second: int | None = None
-    """What it was held to."""
+    """Floor that this speed was compared with."""
     floor_origin: Literal["Fixed", "Learned"] | None = None
-    """Learned where what others like it did is more than readiness.minDecodeTokensPerSecond."""
+    """Learned if the floor learned from comparable replicas is above readiness.minDecodeTokensPerSecond."""
     quarantine: Literal["Granted", "Waiting"] | None = None
-    """Granted: taken out of service until it is fast again. Waiting: slow, and too few others are ready."""
+    """Granted: out of service until it is fast again. Waiting: slow but in service, because too few other replicas are
+    ready."""
     acceptance_percent: int | None = None
-    """Measured share of accepted draft tokens."""
+    """Measured share of drafted tokens that the model accepted, in percent."""
     first_token_millis: int | None = None
-    """Measured time to the first token."""
+    """Measured time to the first token, in milliseconds."""
     checked_time: Annotated[str, Field(max_length=40)] | None = None
-    """When it was measured."""
+    """When the replica was measured."""
     image_digest: Annotated[str, Field(max_length=512)] | None = None
-    """The engine image as the kubelet resolved it."""
+    """Digest of the engine image, as the kubelet resolved it."""
 
 
 class RolloutStatus(ApiModel):
-    """Where the replacement of replicas stands."""
+    """State of the rollout."""
 
     state: Literal["Settled", "Rolling", "Paused", "RolledBack"]
-    """RolledBack: the template that was asked for was tried, and is not in force."""
+    """RolledBack: the requested template was tried and rolled back."""
     message: Annotated[str, Field(max_length=4096)] = ""
     """Why, with the figures."""
     revision: Annotated[str, Field(max_length=64)] = ""
-    """Template in force."""
+    """Hash of the template in force."""
     proven_revision: Annotated[str, Field(max_length=64)] | None = None
-    """The last template that all replicas passed with."""
+    """Hash of the last known good template: the last one with which all replicas passed."""
     proven_tokens_per_second: int | None = None
-    """What they decoded: the median."""
+    """Median decode speed of those replicas, in tokens per second."""
     rejected: Annotated[str, Field(max_length=64)] | None = None
-    """What was tried and taken back; it is tried again once the template, the floors or spec.rollout change."""
+    """Hash of the template that was rolled back. It is tried again once the template, the floors or spec.rollout
+    change."""
+
+
+class ModelStatus(ApiModel):
+    """The checkpoint with its restored MTP head (spec.model.restoreMtp)."""
+
+    path: Annotated[str, Field(max_length=600)]
+    """Folder that the engines load once it is complete."""
+    mtp: Literal["Restoring", "Restored", "Native", "Failed"]
+    """Restored: by this deployment's Job or an earlier one. Native: the checkpoint already has its head. Failed: see
+    message."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """The Job's result, or what it is waiting for."""
+    matrices_gptq: int | None = None
+    """Number of expert matrices quantised with GPTQ."""
+    matrices_rounded: int | None = None
+    """Number of expert matrices rounded to nearest: without a capture, without tokens for their expert, or where GPTQ
+    was no better."""
+    worst_error_per_million: int | None = None
+    """Worst relative error of a matrix's output on held-out tokens, in parts per million. Absent without a capture."""
+    seconds: int | None = None
+    """Duration of the restoration in seconds."""
 
 
 class StatusSummary(ApiModel):
-    """What the table of `kubectl get dsf` shows."""
+    """The columns of `kubectl get dsf`."""
 
     replicas: Annotated[str, Field(max_length=16)]
-    """Ready of wanted."""
+    """Ready and desired replicas, as in 2/3."""
     decode_tokens_per_second: int | None = None
-    """Decode speed of the slowest measured replica."""
+    """Decode speed of the slowest measured replica, in tokens per second."""
     acceptance_percent: int | None = None
-    """Acceptance of the worst measured replica."""
+    """Lowest acceptance of any measured replica, in percent."""
 
 
 class FlashStatus(ApiModel):
-    """What was observed."""
+    """What the operator observed."""
 
     conditions: Annotated[list[Condition], Field(max_length=16)] = []
-    """Ready sums up; Available, Progressing, TopologyResolved, SpeculationActive, SmokeTestPassed, Degraded."""
+    """Ready is the summary. The others are Available, Progressing, TopologyResolved, SpeculationActive, SmokeTestPassed
+    and Degraded."""
     observed_generation: int = 0
-    """Generation of the spec that this status speaks of."""
+    """Generation of the spec that this status is about."""
     replicas: int = 0
-    """Replicas that exist."""
+    """Number of existing replicas."""
     ready_replicas: int = 0
-    """Replicas that passed and serve."""
+    """Number of replicas that passed and serve."""
     selector: Annotated[str, Field(max_length=256)] = ""
-    """Selector of the replicas' pods, for autoscalers."""
+    """Label selector of the replicas' pods, for autoscalers."""
     endpoint: Annotated[str, Field(max_length=512)] = ""
-    """Base address of the OpenAI-compatible API."""
+    """Base URL of the OpenAI-compatible API inside the cluster."""
     summary: StatusSummary | None = None
-    """What the table shows."""
+    """The columns of `kubectl get dsf`."""
     rollout: RolloutStatus | None = None
-    """The replacement of replicas."""
+    """State of the rollout."""
     model: ModelStatus | None = None
-    """The restored checkpoint, where spec.model.restoreMtp asks for one."""
+    """The checkpoint with its restored MTP head, if spec.model.restoreMtp asks for one."""
     pods: Annotated[list[PodStatus], Field(max_length=128)] = []
-    """Each replica."""
+    """The replicas."""

@@ -1,15 +1,14 @@
-"""The API, version v1alpha1: what a user may ask for. What status tells is in `status`.
+"""The v1alpha1 API: `spec`, what a user may ask for. `status` is in the module of that name.
 
-The models are the source: `flash_operator.api.schema` makes the CRD of them. Field docstrings are what users read
-with `kubectl explain`. Reading is lenient (a newer CRD must not break an older operator); strictness is the API
-server's.
+These models are the source of the CRD (`flash_operator.api.schema`), and field docstrings are what `kubectl explain`
+shows. Reading is lenient, because a newer CRD must not break an older operator; the API server does the strict checks.
 """
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, WithJsonSchema
 
-from flash_operator.api.api_model import ApiModel
+from flash_operator.api import ApiModel
 from flash_operator.api.model_spec import ModelSpec
 
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
@@ -21,16 +20,16 @@ QUANTITY = {
 }
 QUANTITIES = {"type": "object", "maxProperties": 8, "additionalProperties": QUANTITY}
 
-# Kubernetes' own objects are passed on as they are; only the API server looks into them, so that it refuses a typing
-# error here and not later, in a child that the user never wrote.
+# Kubernetes' own types are passed through unchanged. Only the schema looks inside, so that a typo is rejected here and
+# not later, in a child object that the user never wrote.
 Resources = Annotated[
     dict[str, Any],
     WithJsonSchema(
         {
             "type": "object",
             "properties": {
-                "limits": {**QUANTITIES, "description": "Most of each resource, such as cpu and memory."},
-                "requests": {**QUANTITIES, "description": "What the scheduler sets aside."},
+                "limits": {**QUANTITIES, "description": "Upper bound for each resource, such as cpu and memory."},
+                "requests": {**QUANTITIES, "description": "Amount that the scheduler reserves on the node."},
             },
         }
     ),
@@ -42,17 +41,21 @@ Toleration = Annotated[
             "type": "object",
             "properties": {
                 "key": {"type": "string", "minLength": 1, "maxLength": 317, "description": "Key of the taint."},
-                "operator": {"type": "string", "enum": ["Equal", "Exists"], "description": "Equal where absent."},
-                "value": {"type": "string", "maxLength": 63, "description": "Value of the taint, with Equal."},
+                "operator": {
+                    "type": "string",
+                    "enum": ["Equal", "Exists"],
+                    "description": "Equal compares the value, Exists only the key. Equal if unset.",
+                },
+                "value": {"type": "string", "maxLength": 63, "description": "Value of the taint, with operator Equal."},
                 "effect": {
                     "type": "string",
                     "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"],
-                    "description": "Effect of the taint; all of them where absent.",
+                    "description": "Effect of the taint. All effects if unset.",
                 },
                 "tolerationSeconds": {
                     "type": "integer",
                     "format": "int64",
-                    "description": "How long NoExecute is tolerated; for ever where absent.",
+                    "description": "Seconds for which NoExecute is tolerated. Forever if unset.",
                 },
             },
         }
@@ -61,72 +64,80 @@ Toleration = Annotated[
 
 
 class EnvVar(ApiModel):
-    """One environment variable with a literal value."""
+    """An environment variable with a literal value."""
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
     """Name of the variable."""
     value: Annotated[str, Field(max_length=1024)] = ""
-    """Its value."""
+    """Value of the variable."""
 
 
 class EngineSpec(ApiModel):
-    """How vLLM is run."""
+    """How vLLM runs."""
 
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")] | None = None
-    """Engine image; the operator's default where absent."""
+    """Engine image. The operator's default (its flag --engine-image) if unset."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    """When the kubelet pulls the image."""
+    """When the kubelet pulls the engine image."""
     profile: Literal["LongContext", "Balanced", "Throughput", "Custom"] = "Balanced"
-    """LongContext: 524288 tokens, 2 sequences. Balanced: 262144, 4. Throughput: 131072, 8. Custom: nothing but
-    what the fields below say, and none of the arguments that DeepSeek-V4 needs."""
+    """Trade-off between context length and concurrent requests. LongContext: 524288 tokens, 2 requests. Balanced:
+    262144 tokens, 4 requests. Throughput: 131072 tokens, 8 requests. Custom: only what the fields below set, without
+    the vLLM arguments that DeepSeek-V4 needs; add those in extraArgs."""
     context_tokens: Annotated[int, Field(ge=16, le=1048576)] | None = None
-    """Longest context in tokens; the profile's where absent."""
+    """Longest context, prompt and answer together, in tokens. The profile's value if unset."""
     max_sequences: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Most requests decoded at once; the profile's where absent."""
+    """Most requests decoded at the same time. The profile's value if unset."""
     memory_percent: Annotated[int, Field(ge=10, le=98)] | None = None
-    """Share of each GPU's memory that vLLM may take; the profile's where absent."""
+    """Share of each GPU's memory that vLLM may use, in percent. The profile's value if unset. Lower it if the engine
+    runs out of memory."""
     batched_tokens: Annotated[int, Field(ge=16, le=131072)] | None = None
-    """Most tokens in one step; bounds the time that a long prompt holds up decoding."""
+    """Most tokens processed in one step; 2048 if unset, except in profile Custom, where vLLM chooses. Higher values
+    read long prompts faster, but delay the decoding of other requests and take memory from the KV cache."""
     extra_args: Annotated[list[Argument], Field(max_length=32)] = []
-    """Further vLLM arguments, last, so that they win. Arguments that a field stands for are refused."""
+    """Further vLLM arguments. They come last, so they win over the operator's own. Arguments that have a field in this
+    spec are rejected."""
     extra_env: Annotated[list[EnvVar], Field(max_length=32)] = []
-    """Further environment of the engine."""
+    """Further environment variables for the engine. NCCL_ and VLLM_ALLREDUCE_ variables belong in interconnect.env."""
     resources: Resources | None = None
-    """CPU and memory of the engine container. nvidia.com/gpu: 2 is always added."""
+    """CPU and memory of the engine container. The operator always adds nvidia.com/gpu: 2."""
 
 
 class SpeculationSpec(ApiModel):
-    """Speculative decoding with the drafter that the checkpoint carries."""
+    """Speculative decoding with the drafter that the checkpoint contains."""
 
     method: Literal["Mtp", "Dspark", "Disabled"] = "Mtp"
-    """Mtp drafts with the checkpoint's MTP head, Dspark with the DSpark drafter that the 0731 checkpoint has in its
-    place. A replica whose drafter is missing or dead never becomes ready."""
+    """Mtp drafts with the checkpoint's MTP head. Dspark drafts with the DSpark module that the 0731 checkpoint has
+    instead. Disabled decodes without drafts. A replica whose drafter is missing or dead never becomes ready."""
     tokens: Annotated[int, Field(ge=1, le=5)] | None = None
-    """Tokens drafted in each step: 1 or 2 with Mtp, 1 to 5 with Dspark. Where absent 1 and 5."""
+    """Tokens drafted per step. Mtp: 1 or 2, 1 if unset. Dspark: 1 to 5, 5 if unset."""
 
     @property
     def drafted_tokens(self) -> int:
-        """What `tokens` comes to."""
+        """`tokens`, or the method's default."""
         return self.tokens or (5 if self.method == "Dspark" else 1)
 
 
 class InterconnectSpec(ApiModel):
-    """How the two GPUs talk to each other. The default follows the node's labels (docs/topology.md)."""
+    """How the two GPUs communicate. By default the operator derives it from the node's labels (docs/topology.md)."""
 
     mode: Literal["Auto", "Safe", "Fast"] = "Auto"
-    """Auto: what the node's labels prove. Safe: no peer-to-peer at all. Fast: also what the driver merely grants."""
+    """Auto: peer-to-peer only where the node's labels show that it was tested. Safe: no peer-to-peer at all. Fast:
+    also where the driver permits it but nothing has tested it."""
     custom_all_reduce: Literal["Auto", "Enabled", "Disabled"] = "Auto"
-    """Overrides what follows from the labels, against a tested verdict too; status then warns."""
+    """vLLM's custom all-reduce kernel. Auto follows the node's labels. Enabled and Disabled override them, even against
+    a test that failed; status then shows a warning."""
     nccl_profile: Literal["None", "PcieLowLatency"] = "None"
-    """PcieLowLatency sets NCCL_PROTO=LL, NCCL_ALGO=Ring, NCCL_MIN_NCHANNELS=8, NCCL_NTHREADS=512. Unproven."""
+    """Named set of NCCL variables. PcieLowLatency sets NCCL_PROTO=LL, NCCL_ALGO=Ring, NCCL_MIN_NCHANNELS=8 and
+    NCCL_NTHREADS=512. Its effect is unproven: measure before and after."""
     env: Annotated[list[EnvVar], Field(max_length=16)] = []
-    """NCCL_ and VLLM_ variables that win over the derived ones."""
+    """NCCL_ and VLLM_ variables. They win over the derived ones, except where they would lose or corrupt data."""
     numa_binding: Literal["Cpus", "CpusAndMemory", "Disabled"] = "Cpus"
-    """Cpus: the engine's processes run on the CPUs near their GPU, where the node's labels tell which those are.
-    CpusAndMemory: and their memory is there and nowhere else, which takes the capability SYS_NICE; namespaces that
-    enforce Pod Security baseline or restricted refuse it."""
+    """Binds the engine's processes to the NUMA nodes of their GPUs, where the node's labels give these. Cpus binds
+    CPUs. CpusAndMemory also binds memory, which needs the capability SYS_NICE, so namespaces that enforce Pod Security
+    baseline or restricted reject the pods. Disabled binds nothing."""
     hang_seconds: Annotated[int, Field(ge=10, le=3600)] = 90
-    """An engine that makes no progress for so long while it starts is started anew with the safe set, once."""
+    """Seconds without progress after which a starting engine counts as hung. It is restarted once, with the safe flags
+    (no peer-to-peer). Raise it if starts on slow storage are reported as hangs."""
 
 
 DEFAULT_QUESTION = "What is 17 + 25? Answer with the number only."
@@ -134,122 +145,133 @@ DEFAULT_ANSWER = "42"
 
 
 class GoldenSpec(ApiModel):
-    """One deterministic question that the engine must answer right before it is measured."""
+    """A deterministic question that the engine must answer correctly before it is measured."""
 
     kind: Literal["Chat", "Completion"] = "Chat"
-    """Which endpoint is asked."""
+    """Endpoint to ask: Chat is /v1/chat/completions, Completion is /v1/completions."""
     prompt: Annotated[str, Field(min_length=1, max_length=4096)] = DEFAULT_QUESTION
-    """The question."""
+    """The question, or for kind Completion the text to continue."""
     expect: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """Regular expression that the answer must contain. Where absent: 42 for the default question, and for a
-    question of your own only degenerate answers (empty, or one token over and over) fail."""
+    """Regular expression that must match somewhere in the answer. If unset, the default question expects 42, and any
+    other prompt fails only on a degenerate answer: empty, repetitive, or different when asked twice."""
 
     @property
     def expected(self) -> str | None:
-        """What is really expected, the answer to the default question included."""
+        """`expect`, or the answer to the default question."""
         return self.expect or (DEFAULT_ANSWER if self.prompt == DEFAULT_QUESTION else None)
 
 
 class ServingSpec(ApiModel):
-    """How a replica is watched that has passed: by the engine's own counters, so that no request of users waits."""
+    """Monitoring of replicas that have passed, from the engine's own counters: it sends no requests to the engine."""
 
     watch_seconds: Annotated[int, Field(ge=1, le=60)] = 5
-    """Pause between two looks. Three bad ones in a row are a suspicion, and twelve are believed unmeasured."""
+    """Seconds between two checks. After three bad checks in a row the replica is measured again as soon as it is idle;
+    after twelve it counts as degraded without a measurement."""
     tolerance_percent: Annotated[int, Field(ge=0, le=90)] = 10
-    """How far below its floor traffic may decode: users' prompts draft worse than the gate's."""
+    """Percent by which traffic may decode below the floor, because users' prompts draft worse than the gate's. Raise
+    it if replicas are reported as degraded under your traffic and pass when measured."""
     stall_seconds: Annotated[int, Field(ge=10, le=3600)] = 60
-    """An engine that has requests and makes no step for so long hangs: it is not ready, and is started anew."""
+    """Seconds without a step, with requests pending, after which the engine counts as hung. The replica becomes not
+    ready and its engine is restarted."""
     on_degraded: Literal["Report", "Quarantine", "Restart"] = "Quarantine"
-    """Report: only say so. Quarantine: not ready until it is fast again. Restart: also start the engine anew."""
+    """What to do with a degraded replica. Report: only report it in status and events. Quarantine: take it out of
+    service until it is fast again. Restart: also restart its engine."""
     max_quarantined: Annotated[int, Field(ge=1, le=63)] | None = None
-    """Most replicas taken out at once, 1 where absent. The last ready one is never taken out."""
+    """Most replicas in quarantine at the same time; 1 if unset. The last ready replica is never taken out."""
 
 
 DEFAULT_TOLERANCE_PERCENT = 15
 
 
 class ReadinessSpec(ApiModel):
-    """What a replica must prove before it is ready. Changes re-judge running replicas and restart none."""
+    """What a replica must prove before it is ready. A change re-judges running replicas and restarts none."""
 
     floor: Literal["Fixed", "Learned"] = "Fixed"
-    """Learned: what replicas like it did before, less a tolerance, where that is more than the fixed floor."""
+    """Origin of the decode-speed floor. Fixed: minDecodeTokensPerSecond. Learned: the median of comparable replicas
+    less learnedTolerancePercent, where that is higher than the fixed floor."""
     learned_tolerance_percent: Annotated[int, Field(ge=1, le=50)] | None = None
-    """How far below the median of those a replica may be; 15 where absent."""
+    """Percent by which a replica may be slower than that median; 15 if unset. Only with floor Learned."""
     min_decode_tokens_per_second: Annotated[int, Field(ge=1, le=2000)] = 60
-    """Least decode speed of one stream. 60 lies between what two cards do without MTP (53) and with it (85)."""
+    """Lowest decode speed of a single stream, in tokens per second. 60 is between what two cards reach without MTP (53)
+    and with it (85). Lower it for slower cards or without speculation."""
     min_acceptance_percent: Annotated[int, Field(ge=1, le=100)] = 40
-    """Least share of drafted tokens that the model accepts."""
+    """Lowest share of drafted tokens that the model accepts, in percent. Not checked without speculation."""
     max_first_token_millis: Annotated[int, Field(ge=1, le=600000)] | None = None
-    """Longest time to the first token; not judged where absent."""
+    """Longest time to the first token, in milliseconds. Not checked if unset."""
     decode_tokens: Annotated[int, Field(ge=16, le=4096)] = 128
-    """Tokens decoded in each timed sample."""
+    """Tokens decoded in each timed sample. More tokens give steadier figures and a later Ready."""
     samples: Annotated[int, Field(ge=1, le=20)] = 3
-    """Most timed samples; the median counts, and fewer are taken where the figures are clear earlier."""
+    """Most timed samples. Their median counts. The gate stops earlier once the result is clear."""
     streams: Literal["One", "Full"] = "One"
-    """Full: as many requests at once as engine.maxSequences, after the timed ones. Some faults show only then."""
+    """Full adds a last round with engine.maxSequences concurrent requests, after the timed ones, because some faults
+    show only under load."""
     golden: GoldenSpec = GoldenSpec()
     """The question that is asked first."""
     startup_timeout_seconds: Annotated[int, Field(ge=10, le=86400)] | None = None
-    """Longest time from engine start to healthy; 15 min and 18 s for each GiB of weights where absent. The time that
-    fetching takes does not count."""
+    """Seconds from the engine's start until it must be healthy. If unset, 15 minutes plus 18 s for each GiB of weights.
+    The time to download the model does not count."""
     request_timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
-    """Longest time for one of the gate's own requests."""
+    """Timeout of each of the gate's own requests, in seconds."""
     retry_seconds: Annotated[int, Field(ge=5, le=3600)] = 30
-    """Pause after which a replica that failed is measured again."""
+    """Seconds until a replica that failed is measured again."""
     serving: ServingSpec = ServingSpec()
-    """The watch over replicas that serve."""
+    """Monitoring of replicas that serve."""
 
 
 class PlacementSpec(ApiModel):
-    """Where engine pods may run, beside the two GPUs that they need."""
+    """Which nodes may run engine pods, besides having two free GPUs."""
 
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] = {}
-    """Labels that a node must have. Name labels that your autoscaler knows."""
+    """Labels that a node must have. Use labels that your cluster autoscaler knows."""
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
     """Taints that engine pods tolerate."""
 
 
 class RolloutSpec(ApiModel):
-    """How replicas are replaced: one at a time, never with GPUs that are not free, and judged by their speed."""
+    """How replicas are replaced: one at a time, with a rollback if the new ones are slower."""
 
     state: Literal["Active", "Paused"] = "Active"
-    """Paused: replicas stay as they are until it is Active again."""
+    """Paused keeps all replicas as they are until it is Active again."""
     max_slowdown_percent: Annotated[int, Field(ge=1, le=99)] = 10
-    """A new replica that decodes by more than this slower than those before stops the rollout and takes it back."""
+    """Percent by which a new replica may decode slower than the previous template did. A slower one stops the rollout
+    and rolls it back."""
     surge: Literal["Auto", "Disabled"] = "Auto"
-    """Auto: where two GPUs are free for one more replica, the new one comes before an old one goes."""
+    """Auto starts the new replica before it stops an old one, where two more GPUs are free. Disabled always stops the
+    old one first."""
 
 
 class DrainSpec(ApiModel):
-    """How a replica leaves: it takes no new requests, and ends those it has."""
+    """How a replica shuts down: it accepts no new requests and completes those in progress."""
 
     timeout_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
-    """Longest time for requests that are under way; then the engine ends without them."""
+    """Seconds that requests in progress get to complete. Then the engine stops, and they are cut off. Raise it if you
+    serve long answers."""
 
 
 class FlashSpec(ApiModel):
     """What to serve, and how fast it must be."""
 
     replicas: Annotated[int, Field(ge=0, le=64)] = 1
-    """Wanted replicas, each on two GPUs of one node."""
+    """Desired number of replicas. Each takes two GPUs of one node."""
     model: ModelSpec
-    """The checkpoint."""
+    """The checkpoint, where it comes from and the names it is served under."""
     engine: EngineSpec = EngineSpec()
-    """vLLM's profile and arguments."""
+    """How vLLM runs: its image, profile and arguments."""
     speculation: SpeculationSpec = SpeculationSpec()
-    """Speculative decoding."""
+    """Speculative decoding with the checkpoint's drafter."""
     interconnect: InterconnectSpec = InterconnectSpec()
-    """NCCL and custom all-reduce."""
+    """How the two GPUs communicate: peer-to-peer, NCCL, custom all-reduce and NUMA binding."""
     readiness: ReadinessSpec = ReadinessSpec()
-    """The smoke test."""
+    """What a replica must prove before it is ready, and how it is monitored afterwards."""
     placement: PlacementSpec = PlacementSpec()
-    """Nodes."""
+    """Which nodes may run engine pods."""
     rollout: RolloutSpec = RolloutSpec()
-    """Replacement of replicas."""
+    """How replicas are replaced."""
     drain: DrainSpec = DrainSpec()
-    """Replicas on their way out."""
+    """How a replica shuts down."""
     pod_template: dict[str, Any] | None = None
-    """Laid over the engine's pod template as a strategic merge: the way out for what no field covers."""
+    """Strategic merge patch for the engine's pod template, for anything that has no field here. It is applied last.
+    The API server validates only the resulting Deployment."""
 
 
 class FlashDeployment(ApiModel):
@@ -259,18 +281,16 @@ class FlashDeployment(ApiModel):
     namespace: str
     uid: str
     generation: int = 0
-    deleting: bool = False
     spec: FlashSpec
 
     @classmethod
     def from_object(cls, raw: dict[str, Any]) -> "FlashDeployment":
-        """Read the raw object of the API server. Raises pydantic.ValidationError for a spec it cannot mean."""
+        """Read the API server's raw object. Raises pydantic.ValidationError if the spec cannot be read."""
         metadata = raw["metadata"]
         return cls(
             name=metadata["name"],
             namespace=metadata["namespace"],
             uid=metadata["uid"],
             generation=metadata.get("generation", 0),
-            deleting="deletionTimestamp" in metadata,
             spec=FlashSpec.model_validate(raw["spec"]),
         )

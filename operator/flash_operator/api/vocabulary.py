@@ -1,51 +1,52 @@
-"""The words that status speaks in: condition types and reasons, each with what it means.
+"""Condition types and their reasons, each with its meaning.
 
-The reference is made from them and from the reasons of verdicts (`flash_contracts.verdict_reason`). Tests hold that
-the operator says nothing that is not explained in either.
+The reference is generated from these and from the reasons of verdicts (`flash_contracts.verdict_reason`). Tests check
+that the operator uses no reason that is not explained in one of the two.
 """
 
 CONDITIONS = {
-    "Ready": "The summary: as many replicas as wanted have passed and serve.",
+    "Ready": "The summary: all desired replicas have passed and serve.",
     "Available": "At least one replica serves.",
-    "Progressing": "Something still moves by itself. False with a reason other than Settled: only a person can help.",
+    "Progressing": "The operator is still working towards the spec. False with another reason than Settled means that "
+    "it needs help.",
     "TopologyResolved": "Every bound replica runs with the flags that its node's labels call for.",
-    "SpeculationActive": "The MTP head's drafts are accepted, by the engine's own counters.",
-    "SmokeTestPassed": "Every replica was judged and passed.",
-    "Degraded": "It serves, but with fewer or slower replicas than it should.",
+    "SpeculationActive": "The model accepts drafted tokens, by the engine's own counters.",
+    "SmokeTestPassed": "Every replica was measured and passed.",
+    "Degraded": "The deployment serves, but with fewer or slower replicas than it should.",
 }
 
 CONDITION_REASONS = {
     "ScaledToZero": "spec.replicas is 0.",
-    "RollingOut": "A rollout is under way.",
-    "RolledBack": "New replicas were slower than those before, or failed: the former template is in force again.",
+    "RollingOut": "A rollout is in progress.",
+    "RolledBack": "New replicas failed or were slower than the previous ones. The previous template is in force again.",
     "Paused": "spec.rollout.state is Paused.",
-    "RestoringMtp": "A Job gives the checkpoint its MTP head back; replicas start, or change to it, once that is done.",
-    "MtpRestoreFailed": "The Job could not restore the MTP head; the message is its own, and says how to try again.",
-    "ChildRefused": "The API server refused a child of this deployment; the message is its own.",
-    "ImageVolumesAbsent": "The cluster drops the image volume that model.ociDelivery asks for.",
-    "PodsMissing": "The Deployment has not made all pods yet.",
+    "RestoringMtp": "A Job is restoring the checkpoint's MTP head. Replicas start, or switch to it, once it is done.",
+    "MtpRestoreFailed": "The Job could not restore the MTP head. The message has the Job's result and how to retry.",
+    "ChildRefused": "The API server rejected a child object of this deployment. The message is the API server's.",
+    "ImageVolumesAbsent": "model.ociDelivery asks for an image volume, and the cluster does not support them.",
+    "PodsMissing": "The Deployment has not created all pods yet.",
     "Serving": "At least one replica serves.",
     "Settled": "Nothing is left to do.",
-    "NoPodBound": "No pod is bound to a node yet, so no flags follow.",
-    "FlagsDerived": "Flags follow from the nodes' labels.",
-    "FlagsOutdated": "Replicas run with other flags than their nodes' labels call for by now; delete their pods.",
-    "NodeUnlabelled": "Nothing is known of a node's links, so the safe set is in force there.",
-    "LinksUnproved": "The driver grants peer-to-peer and nothing has tested it, so the safe set is in force there.",
-    "RecoveredSlower": "A replica took the safe flags after a hang or wrong data, and misses its floor with them.",
+    "NoPodBound": "No pod is bound to a node yet, so no flags were derived.",
+    "FlagsDerived": "Flags were derived from the nodes' labels.",
+    "FlagsOutdated": "Replicas run with other flags than their nodes' labels now call for: delete their pods.",
+    "NodeUnlabelled": "Nothing is known about the links of a node, so its replicas use the safe flags.",
+    "LinksUnproved": "The driver permits peer-to-peer but nothing has tested it, so replicas there use the safe flags.",
+    "RecoveredSlower": "A replica took the safe flags after a hang or wrong data, and is below its floor with them.",
     "Disabled": "spec.speculation.method is Disabled.",
     "DraftsAccepted": "Drafted tokens are accepted on every replica.",
     "NotMeasured": "No replica has been measured yet.",
-    "FallbackFlags": "Replicas serve with the safe set because their flags came too late.",
-    "RevisionMoved": "Replicas serve different commits or images, for a branch or tag has moved: pin one of them.",
-    "AsWanted": "Nothing serves below what it should.",
-    "NumaUnknown": "Memory is to be bound to NUMA nodes, and the node's labels do not say where its GPUs are.",
-    "ImpossibleLink": "A label names a link that the card does not have.",
-    "UnsafeNcclVariable": "A variable of spec.interconnect.env was left out because it loses or corrupts data.",
-    "LabelNotUnderstood": "A label of a node has a value that means nothing, and counts as unknown.",
-    "CustomAllReduceForced": "spec.interconnect.customAllReduce is Enabled against a verdict of the node's test.",
-    "PeerToPeerForced": "spec.interconnect.env sets NCCL_P2P_DISABLE=0 where nothing proves peer-to-peer.",
-    "PeerKernelWithoutP2p": "A variable of spec.interconnect.env was left out, for peer-to-peer is off as a whole.",
-    "CustomAllReduceWithoutP2p": "Custom all-reduce is wanted, and peer-to-peer is switched off.",
+    "FallbackFlags": "Replicas serve with the safe flags because the derived ones did not arrive in time.",
+    "RevisionMoved": "Replicas serve different commits or images because a branch or tag has moved: pin one of them.",
+    "AsWanted": "Every replica serves as it should.",
+    "NumaUnknown": "Memory should be bound to NUMA nodes, but the node's labels do not give the nodes of its GPUs.",
+    "ImpossibleLink": "A label gives a link that the GPU does not have.",
+    "UnsafeNcclVariable": "A variable in spec.interconnect.env was left out because it loses or corrupts data.",
+    "LabelNotUnderstood": "A node label has an invalid value, which is treated as unknown.",
+    "CustomAllReduceForced": "spec.interconnect.customAllReduce is Enabled although no test shows that it works.",
+    "PeerToPeerForced": "spec.interconnect.env sets NCCL_P2P_DISABLE=0 although no test shows that peer-to-peer works.",
+    "PeerKernelWithoutP2p": "A variable in spec.interconnect.env was left out: it needs peer-to-peer, which is off.",
+    "CustomAllReduceWithoutP2p": "spec.interconnect enables custom all-reduce without peer-to-peer, which it needs.",
     "ExpandableSegments": "PYTORCH_CUDA_ALLOC_CONF was removed because custom all-reduce crashes with it.",
 }
-"""Of a deployment as a whole. Beside these, the scheduler's and the kubelet's own reasons are copied."""
+"""Reasons of the deployment as a whole. The scheduler's and the kubelet's own reasons are copied unchanged."""

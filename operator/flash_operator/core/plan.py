@@ -1,25 +1,26 @@
 """The plan: everything that one reconcile will do, as a value.
 
-    observed                                     | apply | annotate         | status | requeue
-    -------------------------------------------- | ----- | ---------------- | ------ | -------
-    a new CR                                     | all   | -                | yes    | soon
-    a pod was bound to a node                    | -     | the node's flags | -      | soon
-    an engine is starting or being judged        | -     | -                | if new | soon
-    all replicas passed, nothing changed         | -     | -                | -      | later: one may get slow
-    a replica passed for the first time          | its   | -                | yes    | later
-                                                 | history                 |        |
-    new replicas are slower than those before    | the    | -                | yes    | soon
-                                                 | former |                  |        |
-                                                 | template                  |        |
-    a replica got slow while it serves           | -     | quarantine       | yes    | later
-    a child was edited by hand                   | it    | -                | -      | as above
-    a node's labels changed under a running pod  | -     | -                | yes    | never
-    an engine recovered without peer-to-peer     | -     | -                | yes    | as above; and a verdict
-    a new CR whose image cannot be mounted       | all   | -                | yes    | soon: it is fetched
-    the MTP head is to be restored               | a Job | -                | yes    | later; no Deployment, or
-                                                 |       |                  |        | the one before, until done
+    observed                                        | apply                  | annotate        | requeue
+    ----------------------------------------------- | ---------------------- | --------------- | -------
+    a new CR                                        | all children           | -               | soon
+    a new CR whose image volume is not kept         | all children (model    | -               | soon
+                                                    | is downloaded instead) |                 |
+    a pod bound to a node                           | -                      | flags and floor | soon
+    an engine that is starting or being measured    | -                      | -               | soon
+    a replica that passed for the first time        | the baseline           | -               | later
+    all replicas passed, nothing changed            | -                      | -               | later
+    new replicas that are slower than the old ones  | the last known good    | -               | soon
+                                                    | template               |                 |
+    a replica that became slow while serving        | -                      | quarantine      | later
+    an engine that recovered without peer-to-peer   | - (node labels)        | -               | later
+    a child that somebody else edited               | that child             | -               | as without the edit
+    node labels that changed under a running pod    | -                      | -               | as without the change
+    an MTP head that is to be restored              | the Job; an existing   | -               | later
+                                                    | Deployment unchanged   |                 |
+    a CR that is scaled to zero                     | as its spec asks       | -               | never
 
-"Never" still means the resync of every key (`runtime.resync`): a watch can lose an event.
+Status is written whenever it differs from the live one. "Never" still means the periodic resync of every key
+(`runtime.resync`), because a watch can lose an event.
 """
 
 from dataclasses import dataclass
@@ -28,10 +29,10 @@ from functools import cached_property
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
 from flash_operator.api.status import RolloutStatus
 from flash_operator.core.mtp_restore.job import restore_name
-from flash_operator.core.mtp_restore.planner import MtpRestore, mtp_restore_of, unwanted_job
+from flash_operator.core.mtp_restore.planner import MtpRestore, has_orphaned_job, mtp_restore_of
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.p2p_test.node_verdict import NodeVerdict, from_incident
-from flash_operator.core.replicas.baseline import Baseline, baseline_config_map, baseline_key, baseline_name
+from flash_operator.core.replicas.baseline import Baseline, baseline_config_map, baseline_key
 from flash_operator.core.replicas.quarantine import quarantine_changes
 from flash_operator.core.replicas.replica import Replica, replicas_of
 from flash_operator.core.resources.deployment import deployment, pod_template
@@ -43,10 +44,9 @@ from flash_operator.core.resources.service import service
 from flash_operator.core.rollout.rollout import (
     LastKnownGood,
     Rollout,
-    decide,
-    held,
+    decide_rollout,
+    keep_live_template,
     last_known_good_config_map,
-    last_known_good_name,
 )
 from flash_operator.core.rollout.surge import surges
 from flash_operator.core.status.events import EventSpec, status_events
@@ -54,24 +54,22 @@ from flash_operator.core.status.replica_summary import ReplicaSummary
 from flash_operator.core.status.status import status_of
 
 WATCH_GATE_SECONDS = 2.0
-"""While a replica is on its way, its gate's phase is worth knowing; pods do not change when only the phase does."""
+"""While a replica starts: the gate's phase changes without any change to the pod that a watch would see."""
 
 WATCH_SERVING_SECONDS = 30.0
-"""A replica that gets slow tells its gate alone, and stays in service until it is granted to leave. Reads only."""
+"""While all serve: a replica that became slow stays ready, and only its gate knows, until quarantine is granted."""
 
 WATCH_FAILED_SECONDS = 10.0
-"""A replica that failed measures again by itself every `retrySeconds`; it changes no faster than that."""
-
+"""A failed replica is measured again every `retrySeconds`, so its result changes no faster than that."""
 
 WATCH_RESTORE_SECONDS = 30.0
-"""Job and pods tell by their watches."""
+"""While the MTP head is restored. Changes of the Job and its pods already arrive through watches."""
 
 
 @dataclass(frozen=True)
 class ObjectRef:
-    """Names one object."""
+    """An object to delete."""
 
-    api_version: str
     kind: str
     namespace: str
     name: str
@@ -79,34 +77,34 @@ class ObjectRef:
 
 @dataclass(frozen=True)
 class PodAnnotation:
-    """Annotations for one pod; the uid keeps a namesake that came later from receiving them."""
+    """Annotations for one pod. The uid keeps a later pod of the same name from receiving them."""
 
     namespace: str
     name: str
     uid: str
     annotations: dict[str, str | None]
-    """None removes one."""
+    """None removes the annotation."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order. An empty plan touches nothing."""
+    """What to do, in this order. An empty plan changes nothing."""
 
     apply: tuple[RawObject, ...] = ()
     delete: tuple[ObjectRef, ...] = ()
     annotate: tuple[PodAnnotation, ...] = ()
     verdicts: tuple[NodeVerdict, ...] = ()
-    """What engines found out about the links of their nodes, the hard way."""
+    """Node labels for hosts whose links made an engine hang or read corrupt data."""
     status: RawObject | None = None
-    """The whole status, or None where the live one already says it."""
+    """The whole status, or None if the live one is already equal to it."""
     events: tuple[EventSpec, ...] = ()
     requeue_after: float | None = None
-    """Seconds until the next look, None where only a watch event or the resync is worth one."""
+    """Seconds until the next reconcile; None to wait for a watch event or the resync."""
 
 
 @dataclass(frozen=True)
 class _Decisions:
-    """What several parts of a plan rest on, each worked out once."""
+    """Decisions that several parts of a plan depend on, each computed once."""
 
     observed: Observed
 
@@ -120,7 +118,7 @@ class _Decisions:
 
     @property
     def held(self) -> bool:
-        """The checkpoint that the spec leads to is not there yet."""
+        """The checkpoint that the spec asks for is not restored yet, so the Deployment is left unchanged."""
         return self.mtp_restore is not None and not self.mtp_restore.done
 
     @property
@@ -129,30 +127,26 @@ class _Decisions:
 
     @cached_property
     def rollout(self) -> Rollout:
-        """Which template is in force."""
         flash, live = self.observed.flash, self.observed.live_status.get("rollout")
-        last_known_good = LastKnownGood.read(self.observed.children.get(("ConfigMap", last_known_good_name(flash))))
+        last_known_good = LastKnownGood.stored(self.observed)
         if self.live_deployment and self.held:
-            return held(flash, self.live_deployment, last_known_good)
+            return keep_live_template(flash, self.live_deployment, last_known_good)
         wanted = pod_template(flash, self.observed.settings)
-        return decide(
-            flash, wanted, self.replicas, last_known_good, RolloutStatus.model_validate(live) if live else None
-        )
+        live_rollout = RolloutStatus.model_validate(live) if live else None
+        return decide_rollout(flash, wanted, self.replicas, last_known_good, live_rollout)
 
     @cached_property
     def baseline(self) -> Baseline:
-        flash = self.observed.flash
-        known = Baseline.read(self.observed.children.get(("ConfigMap", baseline_name(flash))))
-        return known.with_passes(flash, self.replicas)
+        return Baseline.stored(self.observed).with_passes(self.observed.flash, self.replicas)
 
 
 def plan(observed: Observed) -> Plan:
-    """What brings the cluster from `observed` to what its CR asks for."""
+    """Compute the steps from `observed` to the state that the CR asks for."""
     observed = settled(observed)
     decided = _Decisions(observed)
     desired = _children(decided)
     dropped = any(is_dropped(child, _live(observed, child)) for child in desired)
-    apply = tuple(child for child in desired if _is_due(observed, child))
+    apply = tuple(child for child in desired if _should_apply(observed, child))
     unapplied = any(child["kind"] == "Deployment" for child in apply)
     mtp_restore = decided.mtp_restore
     failure = DROPPED if dropped else None
@@ -171,21 +165,20 @@ def plan(observed: Observed) -> Plan:
 
 
 def desired_children(observed: Observed) -> tuple[RawObject, ...]:
-    """All children, whole, but for the Job."""
+    """All children as they should be, except the Job."""
     return _children(_Decisions(settled(observed)))
 
 
 def _children(decided: _Decisions) -> tuple[RawObject, ...]:
-    """The gate's configuration comes first: no pod may wait for it."""
+    """The gate's configuration comes first, so that no pod has to wait for it."""
     flash, last_known_good = decided.observed.flash, decided.rollout.last_known_good
-    # The gates of a held deployment go on by the one it was judged by: a new one may ask for the head that it lacks.
-    gates_go_on = decided.held and decided.live_deployment is not None
+    # A held Deployment keeps its gates' configuration: a new one may require the MTP head that is not restored yet.
+    keeps_gate_config = decided.held and decided.live_deployment is not None
     children = (
-        *(() if gates_go_on else (gate_config(flash),)),
+        *(() if keeps_gate_config else (gate_config(flash),)),
         service(flash),
         disruption_budget(flash),
         *_deployment(decided),
-        # An empty history tells nobody anything.
         *((baseline_config_map(flash, decided.baseline),) if decided.baseline.classes else ()),
         *((last_known_good_config_map(flash, last_known_good),) if last_known_good else ()),
     )
@@ -193,7 +186,7 @@ def _children(decided: _Decisions) -> tuple[RawObject, ...]:
 
 
 def _deployment(decided: _Decisions) -> tuple[RawObject, ...]:
-    """None before there is a checkpoint to load."""
+    """Empty until there is a checkpoint to load."""
     if decided.held and decided.live_deployment is None:
         return ()
     template = decided.rollout.template
@@ -201,13 +194,13 @@ def _deployment(decided: _Decisions) -> tuple[RawObject, ...]:
 
 
 def _deletions(observed: Observed, mtp_restore: MtpRestore | None) -> tuple[ObjectRef, ...]:
-    if not (unwanted_job(observed, mtp_restore) or (mtp_restore and mtp_restore.delete)):
+    if not (has_orphaned_job(observed, mtp_restore) or (mtp_restore and mtp_restore.delete)):
         return ()
-    return (ObjectRef("batch/v1", "Job", observed.flash.namespace, restore_name(observed.flash)),)
+    return (ObjectRef("Job", observed.flash.namespace, restore_name(observed.flash)),)
 
 
-def _is_due(observed: Observed, child: RawObject) -> bool:
-    """What the server dropped from it once it drops again."""
+def _should_apply(observed: Observed, child: RawObject) -> bool:
+    """A child without its image volume is not applied again: the API server strips the volume on every write."""
     live = _live(observed, child)
     return needs_apply(child, live) and not is_dropped(child, live)
 
@@ -217,17 +210,17 @@ def _live(observed: Observed, desired: RawObject) -> RawObject | None:
 
 
 def _annotations(observed: Observed, summary: ReplicaSummary, baseline: Baseline) -> tuple[PodAnnotation, ...]:
-    """What each pod is to be handed over, in one write a pod."""
+    """All annotations that a pod needs, in one write per pod."""
     quarantine = quarantine_changes(summary.replicas, observed.flash.spec.readiness.serving)
-    made = []
+    annotated = []
     for replica in summary.replicas:
         annotations: dict[str, str | None] = _flags(replica) | _floor(observed, replica, baseline)
         if replica.uid in quarantine:
             annotations[QUARANTINE_ANNOTATION] = quarantine[replica.uid]
         if annotations:
             namespace = replica.pod["metadata"]["namespace"]
-            made.append(PodAnnotation(namespace, replica.name, replica.uid, annotations))
-    return tuple(made)
+            annotated.append(PodAnnotation(namespace, replica.name, replica.uid, annotations))
+    return tuple(annotated)
 
 
 def _flags(replica: Replica) -> dict[str, str | None]:
@@ -237,20 +230,21 @@ def _flags(replica: Replica) -> dict[str, str | None]:
 
 
 def _floor(observed: Observed, replica: Replica, baseline: Baseline) -> dict[str, str | None]:
-    """Once the image is known, for its digest is part of what a replica is like."""
+    """The learned floor, once the image digest is known: it is part of the replica's class."""
     readiness, name = observed.flash.spec.readiness, baseline_key(observed.flash, replica)
-    if readiness.floor != "Learned" or name is None or replica.floor_given:
+    if readiness.floor != "Learned" or name is None or replica.has_floor:
         return {}
     return {FLOOR_ANNOTATION: baseline.floor(name, readiness.learned_tolerance_percent).to_annotation()}
 
 
 def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | None:
-    """Of a replica that failed with peer-to-peer on and is right without it: only both together speak of the links.
+    """A node's links are broken if its replica failed with peer-to-peer and works without it; one alone proves nothing.
 
-    Once only, and status remembers it: when the host was mended and its label removed, an old story must not come back.
+    Status records that the verdict was written, so that it is written once: after the host was repaired and its label
+    removed, an old incident must not restore the label.
     """
     node, incident = replica.node, replica.incident
-    if node is None or incident is None or not (node.managed and replica.incident_is_proved):
+    if node is None or incident is None or not (node.managed and replica.incident_is_confirmed):
         return None
     noted = any(
         pod.get("uid") == replica.uid and pod.get("incidentVerdict") == "Noted"

@@ -1,4 +1,4 @@
-"""I/O and time: watches, the work queue, the API client, the gates' results, election, health.
+"""I/O and time: watches, the work queue, the API client, gate results, leader election, health.
 
-Decisions are in `flash_operator.core`; nothing here knows why, only how.
+All decisions are in `flash_operator.core`.
 """

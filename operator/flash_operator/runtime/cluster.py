@@ -1,7 +1,7 @@
-"""The API server, in a dozen methods over the official async client, raw dicts in and out.
+"""API server access: a dozen methods over the official async client, with raw dicts.
 
-Raw, because the client's typed models drop fields that they do not know, and cost four times the CPU. Every write is
-a server-side apply of a whole object under a name that says which part of the operator wrote it.
+The client's typed models drop unknown fields and cost four times the CPU. Every write is a server-side apply of a whole
+object with a field manager that names the part of the operator that wrote it.
 """
 
 import json
@@ -34,14 +34,14 @@ APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON = "application/json"
 FORCED = {"fieldManager": FIELD_MANAGER, "force": "true"}
-"""Of a server-side apply. Children are ours outright, so nobody else's claim to a field of theirs counts."""
+"""Query of a server-side apply. The operator owns its children, so it takes over fields that others claim."""
 
 ALREADY_EXISTS = 409
 
 
 @dataclass(frozen=True)
 class Resource:
-    """Where objects of a kind live."""
+    """The API path of a kind."""
 
     prefix: str
     plural: str
@@ -63,7 +63,7 @@ RESOURCES = {
 
 
 class ApiError(RuntimeError):
-    """The API server refused; the message is its own."""
+    """The API server refused a request; the message is the server's."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"HTTP {status}: {message}")
@@ -75,17 +75,17 @@ class ApiError(RuntimeError):
 
     @property
     def conflict(self) -> bool:
-        """It changed since it was read, or is another object by now: its uid is not the one that was named."""
+        """The object changed since it was read, or was replaced by one with another uid."""
         return self.status in (409, 422)
 
     @property
     def refused(self) -> bool:
-        """It would be refused again: it is malformed, forbidden or invalid."""
+        """A retry would be refused too: the object is malformed, forbidden or invalid."""
         return self.status in (400, 403, 422)
 
 
 class UnreachableError(RuntimeError):
-    """The API server gave no answer."""
+    """The API server did not answer."""
 
 
 class Cluster:
@@ -94,16 +94,16 @@ class Cluster:
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
         self.writes = 0
-        """Requests that may have changed something, Leases left out; a figure of docs/performance.md."""
+        """Write requests, except for Leases; docs/performance.md reports them."""
 
     @classmethod
     async def connect(cls) -> "Cluster":
-        """As the pod's service account, or by KUBECONFIG outside of a cluster."""
+        """Connects with the pod's service account, or with KUBECONFIG outside a cluster."""
         configuration = client.Configuration()
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            # Named, because the client reads the variable when it is imported, and never again.
+            # Passed explicitly because the client reads the variable only when it is imported.
             file = os.environ.get("KUBECONFIG")
             await config.load_kube_config(config_file=file, client_configuration=configuration)  # type: ignore[no-untyped-call]
         return cls(client.ApiClient(configuration=configuration))
@@ -112,7 +112,7 @@ class Cluster:
         await self._api.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, name: str, namespace: str | None = None) -> RawObject | None:
-        """The object, or None where there is none."""
+        """The object, or None if it does not exist."""
         try:
             return await self._request("GET", _path(kind, namespace, name))
         except ApiError as error:
@@ -128,18 +128,18 @@ class Cluster:
         selector: Mapping[str, str] | None = None,
         fields: Mapping[str, str] | None = None,
     ) -> list[RawObject]:
-        """All objects with these labels and fields; lists leave out what their items are, so it is put back."""
+        """All objects with these labels and fields. Adds apiVersion and kind, which list items lack."""
         wanted = {"labelSelector": _selector(selector), "fieldSelector": _selector(fields)}
         query = {name: text for name, text in wanted.items() if text}
         found = await self._request("GET", _path(kind, namespace), query)
         return [{"apiVersion": found["apiVersion"], "kind": kind, **item} for item in found["items"]]
 
     async def apply(self, desired: RawObject) -> RawObject:
-        """Make the object as desired."""
+        """Applies the object."""
         return await self._write("PATCH", _path_of(desired), desired, APPLY, FORCED)
 
     async def dry_run(self, desired: RawObject) -> RawObject | None:
-        """The object as the API server would have it, None where it would refuse it. Nothing is written."""
+        """The object as the API server would store it, or None if it would refuse it. Writes nothing."""
         try:
             return await self._request("PATCH", _path_of(desired), {**FORCED, "dryRun": "All"}, desired, APPLY)
         except ApiError as error:
@@ -148,26 +148,26 @@ class Cluster:
             raise
 
     async def apply_status(self, namespace: str, name: str, status: RawObject) -> RawObject:
-        """Write the whole status of a DeepSeekFlashDeployment."""
+        """Applies the whole status of a DeepSeekFlashDeployment."""
         body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name, "namespace": namespace}}
         path = f"{_path(KIND, namespace, name)}/status"
         query = {"fieldManager": STATUS_FIELD_MANAGER, "force": "true"}
         return await self._write("PATCH", path, {**body, "status": status}, APPLY, query)
 
     async def annotate(self, annotation: PodAnnotation) -> RawObject:
-        """Annotate one pod; a namesake with another uid is a conflict, and gets nothing."""
+        """Annotates one pod; raises a conflict if a pod of this name has another uid."""
         body = {"metadata": {"uid": annotation.uid, "annotations": annotation.annotations}}
         path = _path("Pod", annotation.namespace, annotation.name)
         return await self._write("PATCH", path, body, MERGE, {"fieldManager": PODS_FIELD_MANAGER})
 
     async def patch_node(self, name: str, patch: RawObject) -> RawObject:
-        """Merge labels and annotations into a node; None removes one."""
+        """Merges labels and annotations into a node; None removes one."""
         return await self._write(
             "PATCH", _path("Node", None, name), patch, MERGE, {"fieldManager": NODES_FIELD_MANAGER}
         )
 
     async def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Delete an object; that it is gone already is as good."""
+        """Deletes an object, if it still exists."""
         try:
             await self._write("DELETE", _path(kind, namespace, name), {"propagationPolicy": "Background"}, JSON, {})
         except ApiError as error:
@@ -175,7 +175,7 @@ class Cluster:
                 raise
 
     async def record_event(self, event: RawObject) -> None:
-        """Write an event. A repeat of one that is there is counted on it, for all else of an event is immutable."""
+        """Creates an event. If it exists, increases its count, the only mutable part of an event."""
         namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
         query = {"fieldManager": FIELD_MANAGER}
         try:
@@ -189,11 +189,11 @@ class Cluster:
             await self._write("PATCH", _path("Event", namespace, name), series, MERGE, query)
 
     async def create_lease(self, lease: RawObject) -> RawObject:
-        """Raises ApiError with `conflict` where another candidate was first."""
+        """Raises ApiError with `conflict` if another candidate was first."""
         return await self._request("POST", _path("Lease", lease["metadata"]["namespace"]), {}, lease, JSON)
 
     async def replace_lease(self, lease: RawObject) -> RawObject:
-        """Raises ApiError with `conflict` where the lease changed since it was read."""
+        """Raises ApiError with `conflict` if the lease changed since it was read."""
         metadata = lease["metadata"]
         return await self._request("PUT", _path("Lease", metadata["namespace"], metadata["name"]), {}, lease, JSON)
 
@@ -211,7 +211,7 @@ class Cluster:
         body: RawObject | None = None,
         content_type: str = JSON,
     ) -> RawObject:
-        # Named always: the client would take a patch without a type for a strategic merge.
+        # Always set: the client treats a patch without a type as a strategic merge.
         headers = {"Accept": JSON, "Content-Type": content_type}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = f"{self._api.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
@@ -244,7 +244,7 @@ def _selector(wanted: Mapping[str, str] | None) -> str:
 
 
 def _parsed(text: bytes) -> Any:
-    """JSON, or the bare text that proxies answer with."""
+    """JSON, or plain text as proxies send it."""
     try:
         return json.loads(text)
     except ValueError:

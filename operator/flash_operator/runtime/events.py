@@ -1,4 +1,4 @@
-"""Events on CRs and nodes. Names follow from what is said, so that a repeat updates one and adds none."""
+"""Writes events on CRs and nodes. Their names are derived from their content, so a repeat updates the existing one."""
 
 import hashlib
 from datetime import datetime
@@ -14,11 +14,11 @@ from flash_operator.runtime.cluster import ApiError, Cluster
 log = structlog.get_logger("flash.events")
 
 CLUSTER_EVENTS_NAMESPACE = "default"
-"""Where the API server wants events about objects that live in no namespace."""
+"""The namespace for events about cluster-scoped objects."""
 
 
-async def tell(cluster: Cluster, event: RawObject) -> None:
-    """An event that the API server will not take must not keep anything else from being done."""
+async def emit_event(cluster: Cluster, event: RawObject) -> None:
+    """Logs and writes an event. A rejected event is only logged: it must not block a reconcile."""
     log.info(event["reason"], about=event["regarding"]["name"], note=event["note"], type=event["type"])
     try:
         await cluster.record_event(event)
@@ -27,7 +27,7 @@ async def tell(cluster: Cluster, event: RawObject) -> None:
 
 
 def flash_event(flash: FlashDeployment, event_spec: EventSpec, moment: datetime, instance: str) -> RawObject:
-    """An event about a deployment."""
+    """An event about a DeepSeekFlashDeployment."""
     regarding = {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -39,7 +39,7 @@ def flash_event(flash: FlashDeployment, event_spec: EventSpec, moment: datetime,
 
 
 def node_event(node: RawObject, event_spec: EventSpec, moment: datetime, instance: str) -> RawObject:
-    """An event about a node. `kubectl describe node` finds it by the node's name, which is what a kubelet's uid is."""
+    """An event about a node. Its uid is the node's name, as from a kubelet, so `kubectl describe node` finds it."""
     name = node["metadata"]["name"]
     regarding = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
     return _event(regarding, CLUSTER_EVENTS_NAMESPACE, event_spec, moment, instance)

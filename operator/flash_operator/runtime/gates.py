@@ -1,6 +1,6 @@
-"""Asking the gates of all pods for their results, at once and with little patience.
+"""Reads the results of all pods' gates concurrently, with a short timeout.
 
-The operator is a reader here: a gate that does not answer costs a line of status, never a replica.
+A gate that does not answer changes the status only, never a replica.
 """
 
 import asyncio
@@ -12,18 +12,18 @@ from flash_contracts.gate_result import GateResult
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.deployment import GATE_PORT
 
-PATIENCE = aiohttp.ClientTimeout(total=3.0)
+TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 
 
 class Gates:
-    """The gates of pods, by their addresses."""
+    """Reads gates at their pods' addresses."""
 
     def __init__(self, session: aiohttp.ClientSession, port: int = GATE_PORT) -> None:
         self._session = session
         self._port = port
 
     async def results(self, pods: Iterable[RawObject]) -> dict[str, GateResult]:
-        """Results by pod uid, of the pods whose gate was started."""
+        """Results by pod uid, for pods whose gate has started."""
         asked = [pod for pod in pods if _gate_was_started(pod)]
         answers = await asyncio.gather(*(self._result(pod["status"]["podIP"]) for pod in asked))
         return {pod["metadata"]["uid"]: answer for pod, answer in zip(asked, answers, strict=True)}
@@ -31,7 +31,7 @@ class Gates:
     async def _result(self, address: str) -> GateResult:
         host = f"[{address}]" if ":" in address else address
         try:
-            async with self._session.get(f"http://{host}:{self._port}/result", timeout=PATIENCE) as answer:
+            async with self._session.get(f"http://{host}:{self._port}/result", timeout=TIMEOUT) as answer:
                 return GateResult.of(await answer.json())
         except TimeoutError:
             return GateResult.unreachable("no answer in time")

@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics. They are up before the election, so that a standby is healthy too."""
+"""Serves /healthz, /readyz and /metrics, from before leader election, so that a standby is healthy too."""
 
 import time
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from aiohttp import web
 from flash_operator.runtime.metrics import Metrics
 
 STALE_RESYNCS = 4
-"""So many missed resyncs of a leader mean that its loop turns and does nothing: kopf's zombies looked like that."""
+"""A leader that misses this many resyncs is considered stuck, as has been seen with kopf."""
 
 
 class Health:
-    """Serves the state of the process."""
+    """The HTTP endpoints of the process."""
 
     def __init__(self, metrics: Metrics, resync_seconds: float, refresh: Callable[[], None]) -> None:
         self.leading = False

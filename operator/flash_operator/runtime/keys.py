@@ -1,4 +1,4 @@
-"""The keys of deployments and of nodes: what watches enqueue and workers reconcile."""
+"""The work queue's keys: deployments and nodes."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -17,7 +17,7 @@ class FlashKey(NamedTuple):
 
 
 class NodeKey(NamedTuple):
-    """Name of a node whose links may want a test."""
+    """Name of a node with GPUs."""
 
     node: str
 
@@ -34,7 +34,7 @@ def key_of(raw: RawObject) -> FlashKey:
 
 
 def parent_key(raw: RawObject) -> FlashKey | None:
-    """The key that the label of a child, or of its Job's pod, names; None for an object that is not ours."""
+    """The deployment named by the label of a child or of its Job's pod; None for other objects."""
     labels = raw["metadata"].get("labels") or {}
     name = labels.get(DEPLOYMENT_LABEL) or labels.get(RESTORE_LABEL)
     return FlashKey(raw["metadata"]["namespace"], name) if name else None

@@ -1,11 +1,11 @@
-"""Leader election by a Lease.
+"""Leader election with a Lease.
 
-Two operators that both write would fight over status, so one leads and the others stand by. kopf's peering is no
-election (at equal priority every peer pauses), and the client's own elector goes on renewing after the work that it
-guards has died.
+Two active operators would overwrite each other's status, so one leads and the others stand by. kopf's peering is not an
+election (at equal priority every peer pauses), and the client's elector keeps renewing after the work that it guards
+has died.
 
-A holder's time is never compared with ours: clocks differ. A standby watches whether the record *changes*, by its
-own monotonic clock, and takes over once it has not for the lease's duration.
+Times in the Lease are never compared with the local clock, because clocks differ. A standby checks by its own monotonic
+clock whether the record changes, and takes over once it has not changed for the lease's duration.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ NAME = "flash-operator"
 
 
 class LeaseLostError(RuntimeError):
-    """Somebody else may lead by now: stop writing at once."""
+    """Another operator may lead now: stop writing at once."""
 
 
 @dataclass(frozen=True)
 class LeaseTimes:
-    """Seconds. A holder gives up well before a standby takes over."""
+    """In seconds. A holder gives up well before a standby takes over."""
 
     duration: float = 15.0
     give_up: float = 10.0
@@ -38,7 +38,7 @@ class LeaseTimes:
 
 
 class LeaderLease:
-    """One candidate's view of the Lease."""
+    """One candidate in the election."""
 
     def __init__(
         self,
@@ -58,13 +58,13 @@ class LeaderLease:
         self._held: RawObject | None = None
 
     async def acquire(self) -> None:
-        """Stand by until this candidate leads."""
+        """Waits until this candidate leads."""
         while not await self.try_once():
             await asyncio.sleep(self._times.interval)
         log.info("leading", identity=self._identity)
 
     async def hold(self) -> None:
-        """Renew for ever. Raises LeaseLostError when it could not, or when another holds it."""
+        """Renews forever. Raises LeaseLostError if renewal fails for too long, or another candidate holds the Lease."""
         renewed = self._clock()
         while True:
             await asyncio.sleep(self._times.interval)
@@ -76,7 +76,7 @@ class LeaderLease:
                 raise LeaseLostError(f"the lease could not be renewed for {self._times.give_up:g} s")
 
     async def release(self) -> None:
-        """Leave at once, so that the next one need not wait."""
+        """Releases the Lease, so that the next candidate need not wait."""
         if self._held is None:
             return
         try:
@@ -86,7 +86,7 @@ class LeaderLease:
         self._held = None
 
     async def try_once(self) -> bool:
-        """True where this candidate holds the lease now; an API server in failure is a False, not an end."""
+        """Returns whether this candidate holds the Lease now; False if the API server fails."""
         try:
             return await self._take_or_renew()
         except (ApiError, UnreachableError) as error:
@@ -115,7 +115,7 @@ class LeaderLease:
         return self._clock() - self._seen_at > self._times.duration
 
     def _record(self, live: RawObject | None, *, holder: str) -> RawObject:
-        """The lease as we want it, on top of the version that we read: a change in between is a conflict."""
+        """The Lease to write, with the resourceVersion that was read, so that a concurrent change is a conflict."""
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = (live or {}).get("spec", {})
         changed = holder != spec.get("holderIdentity")

@@ -1,4 +1,4 @@
-"""Structured logs: ours and kopf's in one form, one line each."""
+"""Sets up structured logs for the operator and kopf, one line per event."""
 
 import logging
 
@@ -6,7 +6,7 @@ import structlog
 
 
 def configure(log_format: str) -> None:
-    """JSON for machines, or colours for a person at a terminal."""
+    """`log_format`: json, or console for a terminal."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -33,5 +33,5 @@ def configure(log_format: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    # kopf logs every event that it hands to a handler; ours only enqueue.
+    # kopf logs every event that it passes to a handler; ours only enqueue keys.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)

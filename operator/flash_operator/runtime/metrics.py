@@ -1,4 +1,4 @@
-"""The operator's metrics, named as controller-runtime names its own."""
+"""The operator's metrics, named like controller-runtime's."""
 
 import time
 
@@ -8,7 +8,7 @@ PREFIX = "flash_operator"
 
 
 class Metrics:
-    """In a registry of their own, so that tests can have several."""
+    """Metrics in their own registry, so that tests can have several."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -19,9 +19,7 @@ class Metrics:
             f"{PREFIX}_workqueue_failing", "Deployments whose last reconcile failed", registry=self.registry
         )
         self.leader = Gauge(f"{PREFIX}_leader", "1 while this process leads", registry=self.registry)
-        self.api_writes = Gauge(
-            f"{PREFIX}_api_writes", "Requests that may have changed something, Leases left out", registry=self.registry
-        )
+        self.api_writes = Gauge(f"{PREFIX}_api_writes", "Write requests, except for Leases", registry=self.registry)
         self._resync = Gauge(
             f"{PREFIX}_last_resync_timestamp_seconds", "When all deployments were last listed", registry=self.registry
         )

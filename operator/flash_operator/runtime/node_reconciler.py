@@ -1,4 +1,4 @@
-"""The reconcile of a node: observe, plan, carry out. It tests links that nothing has tested yet."""
+"""Reconciles one node: starts the p2p test of untested links, and labels the node with the verdict."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from flash_contracts.names import P2P_TEST_LABEL
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.p2p_test.job import P2pTestSettings, p2p_test_name
-from flash_operator.core.p2p_test.planner import NodeObserved, NodePlan, needless, plan_node
+from flash_operator.core.p2p_test.planner import NodeObserved, NodePlan, plan_node, reason_not_to_test
 from flash_operator.runtime.cluster import ApiError, Cluster
-from flash_operator.runtime.events import node_event, tell
+from flash_operator.runtime.events import emit_event, node_event
 from flash_operator.runtime.keys import NodeKey
 from flash_operator.runtime.observer import utc_now
 
@@ -20,7 +20,7 @@ log = structlog.get_logger("flash.nodes")
 
 
 class NodeReconciler:
-    """Brings the verdict on one node's links up to date."""
+    """Keeps the verdict on a node's links up to date."""
 
     def __init__(
         self,
@@ -35,20 +35,20 @@ class NodeReconciler:
         self._clock = clock
 
     async def reconcile(self, key: NodeKey) -> float | None:
-        """Returns the seconds until the next look, None where none is due."""
+        """Returns the seconds until the next reconcile, or None if only an event is worth one."""
         if self._settings is None:
             return None
         observed = await self._observe(key.node, self._settings)
         wanted = plan_node(observed)
         if wanted.create:
-            log.info("testing the links", node=key.node, job=wanted.create["metadata"]["name"])
+            log.info("starting a p2p test", node=key.node, job=wanted.create["metadata"]["name"])
             await self._cluster.apply(wanted.create)
-        # The verdict before the Job's end: an operator that dies in between finds the same report again.
-        await self._mark(observed, wanted)
+        # Label first, then delete the Job: an operator that dies in between reads the same report again.
+        await self._label_node(observed, wanted)
         if wanted.delete:
             metadata = wanted.delete["metadata"]
-            why = "it ended or gave way" if observed.node else "the node is gone"
-            log.info("the test's Job goes", node=key.node, job=metadata["name"], why=why)
+            reason = "finished or preempted" if observed.node else "node was deleted"
+            log.info("deleting the p2p test Job", node=key.node, job=metadata["name"], reason=reason)
             await self._cluster.delete("Job", metadata["namespace"], metadata["name"])
         return wanted.requeue_after
 
@@ -58,12 +58,12 @@ class NodeReconciler:
             self._cluster.get("Job", p2p_test_name(name), settings.namespace),
         )
         observed = NodeObserved(name=name, node=node, settings=settings, now=self._clock(), job=job)
-        if node is None or (job is None and needless(NodeFacts.from_node(node))):
+        if node is None or (job is None and reason_not_to_test(NodeFacts.from_node(node))):
             return observed
         return await self._with_pods(observed)
 
     async def _with_pods(self, observed: NodeObserved) -> NodeObserved:
-        """Three lists that are worth their cost only where a test runs or is due."""
+        """Adds the pods. Three lists, needed only if a test runs or is due."""
         namespace, name = observed.settings.namespace, observed.name
         ours, bound, waiting = await asyncio.gather(
             self._cluster.list("Pod", namespace, selector={P2P_TEST_LABEL: p2p_test_name(name)}),
@@ -80,7 +80,7 @@ class NodeReconciler:
             pods=(*bound, *waiting),
         )
 
-    async def _mark(self, observed: NodeObserved, wanted: NodePlan) -> None:
+    async def _label_node(self, observed: NodeObserved, wanted: NodePlan) -> None:
         if observed.node is None:
             return
         try:
@@ -89,13 +89,13 @@ class NodeReconciler:
         except ApiError as error:
             if not error.not_found:
                 raise
-            log.info("node is gone", node=observed.name)
+            log.info("node was deleted", node=observed.name)
             return
         for event_spec in wanted.events:
-            await tell(self._cluster, node_event(observed.node, event_spec, observed.now, self._instance))
+            await emit_event(self._cluster, node_event(observed.node, event_spec, observed.now, self._instance))
 
 
 def _is_of(pod: RawObject, job: RawObject | None) -> bool:
-    """A Job's name and labels are those of the test before it; only the uid tells their pods apart."""
+    """Compares uids, because successive test Jobs of a node share name and labels."""
     owners = pod["metadata"].get("ownerReferences", [])
     return job is not None and any(owner["uid"] == job["metadata"]["uid"] for owner in owners)

@@ -1,7 +1,7 @@
-"""Gathers the snapshot that a plan is made from: always read anew, never remembered.
+"""Reads the snapshot that a plan is based on. Always reads live objects.
 
-A watch can lose a deletion for ever (after a 410 kopf relists and tells only of what is still there), so nothing is
-decided from events or from an index.
+A watch can miss a deletion (after a 410 kopf lists again and reports only what still exists), so nothing is decided
+from events or an index.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ def utc_now() -> datetime:
 
 
 class Observer:
-    """Looks at everything that concerns one deployment."""
+    """Reads everything that concerns one deployment."""
 
     def __init__(
         self, cluster: Cluster, gates: Gates, settings: PlanSettings, clock: Callable[[], datetime] = utc_now
@@ -38,7 +38,7 @@ class Observer:
         self._clock = clock
 
     async def observe(self, key: FlashKey) -> Observed | None:
-        """The snapshot, or None for a deployment that is gone or on its way out (its children go with it)."""
+        """The snapshot, or None if the deployment is deleted or terminating (its children are garbage-collected)."""
         raw = await self._cluster.get(KIND, key.name, key.namespace)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             return None
@@ -68,7 +68,7 @@ class Observer:
         return replace(observed, image_volumes=await self._image_volumes(observed))
 
     async def _image_volumes(self, observed: Observed) -> bool | None:
-        """By a dry run of the very Deployment, so the same admission is met. What it refuses is the write's to tell."""
+        """Dry-runs the real Deployment so it meets the same admission. The apply reports rejections, not this."""
         if not to_be_asked(observed.flash, observed.children.get(("Deployment", observed.flash.name))):
             return None
         wanted = next((child for child in desired_children(observed) if child["kind"] == "Deployment"), None)
@@ -76,7 +76,7 @@ class Observer:
         return keeps_image_volumes(answer) if answer else None
 
     async def _gpu_supply(self, flash: FlashDeployment, live_status: RawObject) -> GpuSupply | None:
-        """A spec that is new may roll the replicas; else nobody asks for more GPUs."""
+        """Read only for a new spec, which may cause a rollout that surges."""
         if live_status.get("observedGeneration") in (None, flash.generation):
             return None
         nodes = [node for node in await self._cluster.list("Node") if NodeFacts.from_node(node).gpus]
@@ -86,7 +86,7 @@ class Observer:
         return GpuSupply(nodes=tuple(nodes), pods=tuple(pod for found in pods for pod in found))
 
     async def _restore_pods(self, flash: FlashDeployment) -> list[RawObject]:
-        """A list that is worth its cost only where a Job is asked for."""
+        """Listed only if a restore Job is configured."""
         if flash.spec.model.restore_mtp is None:
             return []
         return await self._cluster.list("Pod", flash.namespace, selector={RESTORE_LABEL: flash.name})

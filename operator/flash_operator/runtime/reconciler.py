@@ -1,4 +1,4 @@
-"""The reconcile: observe, plan, carry out, report."""
+"""Reconciles one DeepSeekFlashDeployment: observe, plan, apply, report."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from flash_operator.core.observed.snapshot import Observed
 from flash_operator.core.p2p_test.planner import verdict_event
 from flash_operator.core.plan import Plan, plan
 from flash_operator.runtime.cluster import ApiError, Cluster
-from flash_operator.runtime.events import flash_event, node_event, tell
+from flash_operator.runtime.events import emit_event, flash_event, node_event
 from flash_operator.runtime.keys import FlashKey
 from flash_operator.runtime.observer import Observer
 
@@ -16,7 +16,7 @@ log = structlog.get_logger("flash.reconciler")
 
 
 class Reconciler:
-    """Brings one deployment at a time to what its plan says."""
+    """Observes a deployment, plans, and carries out the plan."""
 
     def __init__(self, cluster: Cluster, observer: Observer, instance: str) -> None:
         self._cluster = cluster
@@ -24,7 +24,7 @@ class Reconciler:
         self._instance = instance
 
     async def reconcile(self, key: FlashKey) -> float | None:
-        """Returns the seconds until the next look, None where none is due."""
+        """Returns the seconds until the next reconcile, or None if only an event is worth one."""
         observed = await self._observer.observe(key)
         if observed is None:
             return None
@@ -37,43 +37,45 @@ class Reconciler:
             raise
         for ref in wanted.delete:
             await self._cluster.delete(ref.kind, ref.namespace, ref.name)
-        await self._hand_over(wanted)
+        await self._annotate_pods(wanted)
         await self._label_nodes(observed, wanted)
         await self._report(observed, wanted)
         return wanted.requeue_after
 
     async def _report_refusal(self, observed: Observed, error: ApiError) -> None:
-        """A child that the API server will not have is the user's to mend, so it belongs in status, not in our log."""
+        """Reports a rejected child in status, because only the user can fix it."""
         if error.refused:
             refused = replace(observed, refusal=str(error))
             await self._report(refused, plan(refused))
 
-    async def _hand_over(self, wanted: Plan) -> None:
-        """A pod that vanished or was replaced since it was seen needs no flags any more."""
+    async def _annotate_pods(self, wanted: Plan) -> None:
+        """Skips pods that were deleted or replaced since they were observed."""
         for annotation in wanted.annotate:
             try:
                 await self._cluster.annotate(annotation)
             except ApiError as error:
                 if not (error.not_found or error.conflict):
                     raise
-                log.info("pod is gone", namespace=annotation.namespace, pod=annotation.name)
+                log.info("pod was deleted", namespace=annotation.namespace, pod=annotation.name)
 
     async def _label_nodes(self, observed: Observed, wanted: Plan) -> None:
-        """Before the status, which remembers that it was done. A node that is gone has no links any more."""
+        """Runs before the status is written, which records that it was done. Skips deleted nodes."""
         for verdict in wanted.verdicts:
             try:
                 await self._cluster.patch_node(verdict.node, verdict.patch())
             except ApiError as error:
                 if not error.not_found:
                     raise
-                log.info("node is gone", node=verdict.node)
+                log.info("node was deleted", node=verdict.node)
                 continue
             event = verdict_event(verdict)
-            await tell(self._cluster, node_event(observed.nodes[verdict.node], event, observed.now, self._instance))
+            await emit_event(
+                self._cluster, node_event(observed.nodes[verdict.node], event, observed.now, self._instance)
+            )
 
     async def _report(self, observed: Observed, wanted: Plan) -> None:
         flash = observed.flash
         if wanted.status is not None:
             await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
         for event_spec in wanted.events:
-            await tell(self._cluster, flash_event(flash, event_spec, observed.now, self._instance))
+            await emit_event(self._cluster, flash_event(flash, event_spec, observed.now, self._instance))

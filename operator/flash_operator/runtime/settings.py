@@ -20,8 +20,8 @@ Every flag can be given as an environment variable instead: --engine-image is FL
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How this process runs."""
+class OperatorSettings:
+    """The operator's command line."""
 
     engine_image: str
     namespace: str | None
@@ -34,26 +34,26 @@ class Settings:
     log_format: str
 
     quantiser_image: str
-    probe_image: str
-    """Image of the links' test; the engine's where empty."""
-    probe_priority_class: str
-    probes: str
+    p2p_test_image: str
+    """Empty for the engine image."""
+    p2p_test_priority_class: str
+    p2p_tests: str
 
     @property
-    def probe(self) -> P2pTestSettings | None:
-        """None where no node is to be tested."""
-        if self.probes == "off":
+    def p2p_test(self) -> P2pTestSettings | None:
+        """None if no node is to be tested."""
+        if self.p2p_tests == "off":
             return None
-        image = self.probe_image or self.engine_image
-        return P2pTestSettings(self.lease_namespace, image, self.probe_priority_class or None)
+        image = self.p2p_test_image or self.engine_image
+        return P2pTestSettings(self.lease_namespace, image, self.p2p_test_priority_class or None)
 
     @property
     def plan(self) -> PlanSettings:
         return PlanSettings(engine_image=self.engine_image, quantiser_image=self.quantiser_image)
 
     @classmethod
-    def parse(cls, arguments: Sequence[str]) -> "Settings":
-        """Read flags and environment; exits with a message for a value that makes no sense."""
+    def parse(cls, arguments: Sequence[str]) -> "OperatorSettings":
+        """Reads flags and environment; exits with a message if a value is invalid."""
         options = _parser().parse_args(arguments)
         return cls(**vars(options))
 
@@ -62,17 +62,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flash-operator", description=_DESCRIPTION, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    _add(parser, "--engine-image", DEFAULT_ENGINE_IMAGE, "engine image for deployments that name none")
-    told = "image with mtp-quantise for deployments that ask for their MTP head to be restored"
-    _add(parser, "--quantiser-image", DEFAULT_QUANTISER_IMAGE, told)
+    _add(parser, "--engine-image", DEFAULT_ENGINE_IMAGE, "default engine image")
+    _add(parser, "--quantiser-image", DEFAULT_QUANTISER_IMAGE, "default image with mtp-quantise, for model.restoreMtp")
     _add(parser, "--namespace", None, "watch this namespace only (default: all)")
-    _add(parser, "--lease-namespace", "default", "namespace of the Lease that elects the leader")
+    _add(parser, "--lease-namespace", "default", "namespace of the leader election Lease and of p2p test Jobs")
     _add(parser, "--identity", socket.gethostname(), "name of this process in the Lease")
-    _add(parser, "--workers", 4, "reconciles at the same time, each of another deployment", of=int)
-    _add(parser, "--resync-seconds", 300.0, "look at every deployment at least this often", of=float)
-    _add(parser, "--probes", "on", "on or off: test the links of nodes whose GPUs are free", choices=("on", "off"))
-    _add(parser, "--probe-image", "", "image with flash-probe (default: the engine image)")
-    _add(parser, "--probe-priority-class", "", "priority class of the test's pods; lower than the engines'")
+    _add(parser, "--workers", 4, "concurrent reconciles", of=int)
+    _add(parser, "--resync-seconds", 300.0, "reconcile every deployment at least this often", of=float)
+    _add(parser, "--p2p-tests", "on", "on or off: test the links of nodes whose GPUs are free", choices=("on", "off"))
+    _add(parser, "--p2p-test-image", "", "image with flash-p2p-test (default: the engine image)")
+    _add(parser, "--p2p-test-priority-class", "", "priority class of p2p test pods; must be lower than the engines'")
     _add(parser, "--health-port", 8080, "port of /healthz, /readyz and /metrics", of=int)
     _add(parser, "--log-format", "json", "json or console")
     return parser
@@ -82,11 +81,11 @@ def _add(
     parser: argparse.ArgumentParser,
     flag: str,
     default: object,
-    told: str,
+    description: str,
     *,
     of: type[str | int | float] = str,
     choices: Sequence[str] | None = None,
 ) -> None:
     variable = f"FLASH_{flag.removeprefix('--').replace('-', '_').upper()}"
     # A default that is a string goes through `type`, so a bad environment variable is refused like a bad flag.
-    parser.add_argument(flag, type=of, choices=choices, default=os.environ.get(variable, default), help=told)
+    parser.add_argument(flag, type=of, choices=choices, default=os.environ.get(variable, default), help=description)

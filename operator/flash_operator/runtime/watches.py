@@ -1,7 +1,7 @@
-"""Every use of kopf: it lists, watches and reconnects, and each handler does nothing but enqueue a key.
+"""Uses kopf as an informer: it lists, watches and reconnects, and each handler only enqueues a key.
 
 kopf's change-detecting handlers, indexes, timers, daemons and peering are not used: they write annotations and
-finalizers on objects, and decide from what they remember (docs/decisions/).
+finalizers on objects, and decide from remembered state (docs/decisions/).
 """
 
 import os
@@ -25,7 +25,7 @@ OURS = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
-    """kopf builds the "essence" of every object on every event, to tell changes. Nobody here asks for changes."""
+    """Disables kopf's "essence" of every object on every event, which it builds to detect changes."""
 
     def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:
         return kopf.BodyEssence()
@@ -38,7 +38,7 @@ class NoDiffBase(kopf.DiffBaseStorage):
 
 
 class Watches:
-    """The registry for `kopf.operator`, and the little that is remembered to keep the queue quiet."""
+    """The registry for `kopf.operator`, and a memory of nodes and keys that filters irrelevant events."""
 
     def __init__(self, queue: WorkQueue[Key]) -> None:
         self._queue = queue
@@ -52,8 +52,8 @@ class Watches:
         kopf.on.event("", "v1", "nodes", registry=self.registry)(self.on_node)
         kopf.on.login(registry=self.registry)(_login)
 
-    def on_life(self, start: Callable[[], None], stop: Callable[[], Any]) -> None:
-        """What must live inside kopf's own life."""
+    def on_lifecycle(self, start: Callable[[], None], stop: Callable[[], Any]) -> None:
+        """Registers functions to run at kopf's startup and cleanup."""
 
         async def startup(**_: Any) -> None:
             start()
@@ -74,7 +74,7 @@ class Watches:
         self._queue.add(key)
 
     async def on_pod(self, event: kopf.RawEvent, **_: Any) -> None:
-        """A child like others; and where it held GPUs and is gone or done, its node's links can be tested."""
+        """Enqueues the deployment, and the node if the pod may have released its GPUs."""
         await self.on_child(event)
         pod = _object(event)
         node = pod.get("spec", {}).get("nodeName")
@@ -88,9 +88,9 @@ class Watches:
             self._queue.add(key)
 
     async def on_node(self, event: kopf.RawEvent, **_: Any) -> None:
-        """A kubelet touches its node every few seconds; only facts that flags depend on concern anybody.
+        """Ignores updates without new facts, because a kubelet updates its node every few seconds.
 
-        Every deployment is enqueued then: a new node may take the pending pod of any of them, and they are few.
+        Enqueues every deployment, because any of them may have a pending pod that fits the node.
         """
         facts = NodeFacts.from_node(_object(event))
         if event["type"] == "DELETED":
@@ -100,7 +100,7 @@ class Watches:
         else:
             self._nodes[facts.name] = facts
             for warning in facts.warnings:
-                # Status tells of it where a replica runs; elsewhere nobody else would.
+                # Status reports it only for nodes with replicas.
                 log.warning("label not understood", node=facts.name, label=warning)
         if facts.gpus:
             self._queue.add(NodeKey(facts.name))
@@ -117,10 +117,9 @@ async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
 
 
 def _service_account() -> kopf.ConnectionInfo | None:
-    """The pod's identity, at the address that the kubelet gave it.
+    """The pod's service account, at the API server address from its environment.
 
-    kopf's own login asks for kubernetes.default.svc: an operator that needs cluster DNS to start cannot come up while
-    DNS is what the cluster lacks.
+    kopf's own login resolves kubernetes.default.svc, so the operator could not start while cluster DNS is down.
     """
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
     token = SERVICE_ACCOUNT / "token"
@@ -135,7 +134,7 @@ def _service_account() -> kopf.ConnectionInfo | None:
 
 
 def kopf_settings() -> kopf.OperatorSettings:
-    """Quiet, bounded and stateless: kopf as an informer."""
+    """kopf as an informer: stateless, without events or finalizers, and with timeouts."""
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
     settings.posting.enabled = False
@@ -146,12 +145,12 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.label_selectors["pods"] = OURS
     settings.watching.label_selectors["apps", "v1", "deployments"] = OURS
     settings.watching.label_selectors["batch", "v1", "jobs"] = OURS
-    # We end watches ourselves, so that a connection that died in silence is found within minutes.
+    # Bounded, so that a silently dead connection is detected within minutes.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
-    # Below the pod's grace period of 30 s.
+    # Less than the pod's grace period of 30 s.
     settings.process.ultimate_exiting_timeout = 25
     return settings

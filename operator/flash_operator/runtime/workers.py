@@ -1,4 +1,4 @@
-"""The workers that empty the queue, and the resync that fills it now and then."""
+"""Workers that process the queue, and the periodic resync that fills it."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ log = structlog.get_logger("flash.workers")
 
 
 class Workers:
-    """Owns the tasks. They must be started and stopped inside kopf's life: it cancels whatever is left in its loop."""
+    """Owns the worker tasks. Start and stop them in kopf's lifecycle: at its end it cancels all tasks of its loop."""
 
     def __init__(
         self,
@@ -46,13 +46,13 @@ class Workers:
         self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._resync(resync_seconds))]
 
     async def stop(self, patience: float = 10.0) -> None:
-        """Let reconciles that are under way come to their end, then end the tasks."""
+        """Waits for running reconciles to finish, then cancels the tasks."""
         self._queue.close()
         stopping = asyncio.wait_for(self._idle.wait(), patience)
         try:
             await stopping
         except TimeoutError:
-            log.warning("reconciles were cut off", busy=self._busy)
+            log.warning("reconciles were cancelled", busy=self._busy)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -71,7 +71,7 @@ class Workers:
                     self._idle.set()
 
     async def _work_on(self, key: Key) -> None:
-        """One reconcile. Whatever goes wrong with one deployment must not end the worker of all."""
+        """One reconcile. An error of one deployment must not end the worker."""
         began = time.monotonic()
         try:
             again = await self._reconcile(key)
@@ -97,9 +97,9 @@ class Workers:
                 return await self._nodes.reconcile(key)
 
     async def _resync(self, seconds: float) -> None:
-        """Enqueue every deployment and every node with GPUs, at the start and then every so often.
+        """Enqueues every deployment and every node with GPUs, at the start and then periodically.
 
-        Watches lose events; a list does not. What vanished meanwhile is simply not in it.
+        Watches can lose events; lists cannot.
         """
         while True:
             try:

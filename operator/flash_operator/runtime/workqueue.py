@@ -1,12 +1,12 @@
-"""A keyed, coalescing work queue, with the guarantees of client-go's.
+"""A keyed, coalescing work queue with the guarantees of client-go's.
 
-    - a key that is added many times before it is worked on is worked on once;
-    - a key is never worked on by two workers;
-    - a key that is added while it is worked on is worked on again afterwards;
-    - a key that failed comes back later each time, up to a cap, and anew after a success;
-    - a fresh `add` does not wait for a back-off, and `add_after` keeps the earliest time.
+    - a key added several times before it is processed is processed once;
+    - a key is never processed by two workers at a time;
+    - a key added while it is processed is processed again afterwards;
+    - a failed key backs off exponentially up to a cap; a success resets the back-off;
+    - `add` does not wait for a back-off, and `add_after` keeps the earliest time.
 
-So a reconcile is level-triggered: how many events led to it, and in which order, does not matter.
+So reconciles are level-triggered: the number and order of events do not matter.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ LONGEST_BACKOFF_SECONDS = 60.0
 
 
 class WorkQueue(Generic[K]):
-    """Keys waiting for work. All methods belong to one event loop."""
+    """A queue of keys. All methods must be called in one event loop."""
 
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
         self._ready: asyncio.Queue[K] = asyncio.Queue()
         self._dirty: set[K] = set()
-        """Keys that want work: in the queue, or active and to be queued again."""
+        """Keys to process: in the queue, or active and to be queued again."""
         self._active: set[K] = set()
         self._later: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
@@ -37,11 +37,11 @@ class WorkQueue(Generic[K]):
 
     @property
     def failures(self) -> int:
-        """Keys whose last work failed."""
+        """Keys whose last processing failed."""
         return len(self._failures)
 
     def add(self, key: K) -> None:
-        """Want work on a key now."""
+        """Queues a key now."""
         self._cancel_later(key)
         if key in self._dirty:
             return
@@ -50,7 +50,7 @@ class WorkQueue(Generic[K]):
             self._ready.put_nowait(key)
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Want work on a key later; an earlier time that was asked for already stays."""
+        """Queues a key later, unless it is due earlier already."""
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
         known = self._later.get(key)
@@ -60,7 +60,7 @@ class WorkQueue(Generic[K]):
         self._later[key] = loop.call_at(due, self.add, key)
 
     def retry(self, key: K) -> float:
-        """Want work on a key after its back-off. Returns the seconds, full jitter on the upper half."""
+        """Queues a key after its back-off. Returns the seconds; the upper half is jitter."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         longest = min(FIRST_BACKOFF_SECONDS * 2**failures, LONGEST_BACKOFF_SECONDS)
@@ -72,20 +72,20 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
 
     async def get(self) -> K:
-        """The next key, which is active until `done`."""
+        """The next key, active until `done`."""
         key = await self._ready.get()
         self._dirty.discard(key)
         self._active.add(key)
         return key
 
     def done(self, key: K) -> None:
-        """The work on a key has ended, well or not."""
+        """Marks a key as processed, successfully or not."""
         self._active.discard(key)
         if key in self._dirty:
             self._ready.put_nowait(key)
 
     def forget(self, key: K) -> None:
-        """A key that is no more: drop its timers and its failures."""
+        """Drops the timer and the failures of a deleted key."""
         self._cancel_later(key)
         self._failures.pop(key, None)
 

@@ -24,7 +24,7 @@ SAMPLES = {
 
 @dataclass
 class Counters:
-    """They only rise, but for a reset."""
+    """Only a reset decreases them."""
 
     generated: int = 0
     prompts: int = 0
@@ -38,14 +38,14 @@ class Counters:
     intervals: int = 0
     decode_seconds: float = 0.0
     kv_cache: float = 0.0
-    """A gauge among them: it grows with every step and with every piece of a prompt."""
+    """A gauge: it grows with every step and every chunk of a prompt."""
 
     def reset(self) -> None:
         for field in fields(self):
             setattr(self, field.name, type(getattr(self, field.name))())
 
     def page(self, traits: Traits, *, running: int, waiting: int = 0) -> str:
-        """The exposition format, as far as the traits let it be seen."""
+        """The exposition format, without what the traits hide."""
         values: dict[str, float] = {
             sample: getattr(self, name)
             for name, sample in SAMPLES.items()
@@ -69,7 +69,7 @@ def _family(name: str) -> str:
 
 
 def _kind(name: str) -> str:
-    """The parts of a histogram stand alone here, and so without a type."""
+    """Parts of histograms are exported on their own here, so they have no type."""
     if name.endswith(("_sum", "_count")):
         return "untyped"
     return "counter" if name.endswith("_total") else "gauge"

@@ -1,4 +1,4 @@
-"""A stub of vLLM's HTTP side for what a real engine cannot be brought to do on demand.
+"""A stub of vLLM's HTTP server, for behaviour that a real engine does not show on demand.
 
 It speaks the OpenAI streaming protocol and vLLM's metrics, decodes in steps like an engine with an MTP head, and does
 what its traits say. Chance comes from a seed, time from the event loop's clock. The real vLLM is the engine of the
@@ -18,7 +18,7 @@ from engine_stub.counters import Counters
 from engine_stub.traits import Traits
 
 Script = Callable[[Traits], None]
-"""One misbehaviour: it changes the traits. Scripts compose by being played one after the other."""
+"""Changes the traits to one misbehaviour. Scripts compose: they are applied one after the other."""
 
 Death = Callable[[Traits], None]
 
@@ -28,14 +28,14 @@ FOREVER = 1e9
 
 
 class EngineStub:
-    """One engine. `traits` may be changed before or while it runs; `play` changes several of them by name."""
+    """One engine. `traits` may be changed before or while it runs; `play` applies scripts to them."""
 
     def __init__(self, *scripts: Script, seed: int = 0, on_death: Death | None = None) -> None:
         self.traits = Traits()
         self.counters = Counters()
         self.requests: list[str] = []
         self.running = 0
-        """Requests of clients that it works on."""
+        """Clients' requests in progress."""
         self.on_death = on_death
         self._random = random.Random(seed)
         self._dead = False
@@ -79,7 +79,7 @@ class EngineStub:
         others.cancel()
 
     async def _serve_others(self) -> None:
-        """Requests that reach the engine past the Service, at random times and of random lengths."""
+        """Simulate requests of other clients, at random times and with random durations."""
         while True:
             traits = self.traits
             if traits.foreign_pause is None or self.up_seconds > (traits.foreign_until or FOREVER):
@@ -171,7 +171,7 @@ class EngineStub:
         return {**event, "usage": _usage(sent)} if self.traits.usage_in_chunks else event
 
     async def _decode(self, wanted: int) -> AsyncIterator[int]:
-        """The tokens of each chunk. The first token comes by itself, the others with the drafts that are accepted."""
+        """The tokens of each chunk. The first token comes alone, the others with the accepted drafts."""
         done = gathered = 0
         while done < wanted:
             if done:
@@ -185,7 +185,7 @@ class EngineStub:
                 gathered = 0
 
     async def _read_prompt(self) -> None:
-        """Piece by piece, as chunked prefill does; until its end only the KV cache grows."""
+        """Chunk by chunk, like chunked prefill: until the end only the KV cache grows."""
         pieces = max(1, round(self.traits.first_token_seconds))
         for _ in range(pieces):
             await self._hang()
@@ -193,7 +193,7 @@ class EngineStub:
             self.counters.kv_cache += 1e-3
 
     async def _step(self) -> None:
-        """One decode step of one stream, as long as the traits make it."""
+        """One decode step of one stream, with the duration that the traits give."""
         seconds = self._step_seconds()
         self.counters.kv_cache += 1e-6
         self.counters.steps += 1
@@ -207,12 +207,12 @@ class EngineStub:
 
     @property
     def late_share(self) -> float:
-        """How much longer its steps took than they were to take: this machine was too busy to play its part."""
+        """By which share its steps took longer than planned, because this machine was too busy."""
         return self._late_seconds / self._stepped_seconds if self._stepped_seconds else 0.0
 
     def _step_seconds(self) -> float:
         traits = self.traits
-        seconds = traits.step_seconds * (1 + traits.crowd_cost * max(0, self.running + self._others - 1))
+        seconds = traits.step_seconds * (1 + traits.concurrency_cost * max(0, self.running + self._others - 1))
         if self.up_seconds >= traits.slow_down_after:
             seconds *= traits.slow_down
         if traits.jitter:
@@ -244,7 +244,7 @@ class EngineStub:
         self._wear(before)
 
     def _wear(self, before: int) -> None:
-        """What happens once so many tokens were generated."""
+        """Apply the traits that take effect after a number of generated tokens."""
         traits, after = self.traits, self.counters.generated
         leaked = traits.leaked_bytes_per_token * after
         if after >= (traits.dies_after_tokens or FOREVER) or leaked > traits.memory_bytes:
@@ -286,7 +286,7 @@ class EngineStub:
 
 
 def _abort(request: web.Request) -> None:
-    """A reset, as of a proxy that died: no answer, and no end of one."""
+    """Reset the connection, as a dying proxy does: no answer, or one without an end."""
     if request.transport is not None:
         request.transport.abort()
     raise ConnectionResetError("reset by a script")

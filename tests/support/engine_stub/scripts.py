@@ -1,4 +1,4 @@
-"""Misbehaviours of an engine stub by name. Each makes a script; scripts compose, as in `EngineStub(paced(), slow())`.
+"""The engine stub's misbehaviours by name. Each makes a script. Scripts compose: `EngineStub(paced(), slow())`.
 
 On the command line they read `--script paced --script slow_later:after=3,factor=4`.
 """
@@ -10,14 +10,14 @@ from engine_stub.engine import Script
 from engine_stub.traits import Traits
 
 SEED_TOKENS_PER_SECOND = 85.0
-"""What two RTX PRO 6000 decode with the MTP head."""
+"""The decode speed of two RTX PRO 6000 with the MTP head."""
 
 SEED_ACCEPTANCE = 0.92
 SEED_FIRST_TOKEN_SECONDS = 0.16
 
 
 class UnknownScriptError(ValueError):
-    """No script of that name, or none with such a parameter; the message names those there are."""
+    """Unknown script or parameter. The message lists the known ones."""
 
 
 def having(**traits: object) -> Script:
@@ -38,7 +38,7 @@ def paced(
     first_token: float = SEED_FIRST_TOKEN_SECONDS,
     jitter: float = 0.05,
 ) -> Script:
-    """A healthy engine of this speed. Steps have the length that gives it with this acceptance."""
+    """A healthy engine with this speed. The steps have the duration that yields it with this acceptance."""
     return having(
         step_seconds=(1 + acceptance) / tokens_per_second,
         acceptance=acceptance,
@@ -49,7 +49,7 @@ def paced(
 
 
 def noisy(share: float = 0.01, stall: float = 0.12, jitter: float = 0.3) -> Script:
-    """A machine whose cores are wanted by others: uneven steps, and a stall now and then."""
+    """A machine with busy cores: uneven steps, and occasional stalls."""
     return having(stall_share=share, stall_seconds=stall, jitter=jitter)
 
 
@@ -62,7 +62,7 @@ def slow_later(after: float = 5.0, factor: float = 4.0) -> Script:
 
 
 def well_again() -> Script:
-    """What it did as it began, and no longer slow or stuck."""
+    """Healthy again: no longer slow or stuck."""
     return having(slow_down=1.0, stuck=False, hang_after_tokens=None)
 
 
@@ -71,7 +71,7 @@ def slow_first_token(seconds: float = 3.0) -> Script:
 
 
 def chunky(tokens: float = 8) -> Script:
-    """Several tokens a chunk, as a proxy that gathers would send them."""
+    """Several tokens per chunk, as from a buffering proxy."""
     return having(tokens_per_chunk=int(tokens))
 
 
@@ -92,7 +92,7 @@ def wrong_text(text: str = "the answer is 41") -> Script:
 
 
 def dead_draft() -> Script:
-    """The head's weights are zero: it drafts, and nothing is accepted, so that steps give one token each."""
+    """The head's weights are zero: it drafts but nothing is accepted, so each step yields one token."""
     return having(acceptance=0.0)
 
 
@@ -101,7 +101,7 @@ def absent_draft() -> Script:
 
 
 def idle_draft() -> Script:
-    """Counters of drafts, and no drafts."""
+    """Counters for drafts, but no drafts."""
     return having(drafting=False)
 
 
@@ -110,7 +110,7 @@ def poor_draft(acceptance: float = 0.2) -> Script:
 
 
 def dies_at_load() -> Script:
-    return having(dies_at_load=True, last_words=("ValueError: MTP speculative decoding layer 43 weights missing",))
+    return having(dies_at_load=True, last_lines=("ValueError: MTP speculative decoding layer 43 weights missing",))
 
 
 def dies_after(tokens: float = 40) -> Script:
@@ -118,18 +118,18 @@ def dies_after(tokens: float = 40) -> Script:
 
 
 def dies_of_streams(streams: float = 2) -> Script:
-    """As Marlin's kernel does on sm_120: one stream is fine, several end in an illegal memory access."""
+    """Like Marlin's kernel on sm_120: one stream works, several cause an illegal memory access."""
     return having(dies_of_streams=int(streams))
 
 
 def runs_out_of_gpu_memory() -> Script:
-    return having(dies_at_load=True, last_words=("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate",))
+    return having(dies_at_load=True, last_lines=("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate",))
 
 
 def leaks(megabytes_per_token: float = 20) -> Script:
-    """Until the kernel kills it."""
+    """Leaks memory until the kernel kills it."""
     per_token = int(megabytes_per_token * (1 << 20))
-    return having(leaked_bytes_per_token=per_token, exit_code=None, exit_signal="SIGKILL", last_words=())
+    return having(leaked_bytes_per_token=per_token, exit_code=None, exit_signal="SIGKILL", last_lines=())
 
 
 def server_errors(share: float = 1.0) -> Script:

@@ -1,33 +1,33 @@
-"""What an engine stub does: every trait with its healthy value. Scripts (`scripts`) change some of them."""
+"""The behaviour of an engine stub: every trait with its healthy value. Scripts (`scripts`) change some of them."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Traits:
-    """May be changed while the engine runs; times are in seconds."""
+    """May be changed while the engine runs. Times are in seconds."""
 
-    # Speed: an engine decodes in steps, each of one token and of the drafts that were accepted.
+    # Speed: an engine decodes in steps. Each yields one token and the accepted drafts.
     step_seconds: float = 0.0
     """Time of a decode step of one stream; 0 streams at once, `tokens_per_chunk` in each chunk."""
     jitter: float = 0.0
     """Steps differ by a factor of e^(this x a normal deviate)."""
     stall_share: float = 0.0
-    """Share of steps that take `stall_seconds` more: a machine whose cores are wanted by others."""
+    """Share of steps that take `stall_seconds` longer, as on a machine with busy cores."""
     stall_seconds: float = 0.0
     hiccup_after_tokens: int | None = None
-    """Once, after so many tokens, a step takes `hiccup_seconds` more."""
+    """Once, after this many tokens, a step takes `hiccup_seconds` longer."""
     hiccup_seconds: float = 0.0
     slow_down: float = 1.0
-    """Steps take so many times longer..."""
+    """Factor by which steps take longer..."""
     slow_down_after: float = 0.0
-    """...from so long after the start on."""
-    crowd_cost: float = 0.6
-    """Each further stream makes a step longer by this share of it. As of a mixture of experts: another stream reads
-    other weights, so that several together are little faster than one."""
+    """...from this long after the start."""
+    concurrency_cost: float = 0.6
+    """By which share each further stream lengthens a step. As with a mixture of experts: each stream reads other
+    weights, so several streams together are hardly faster than one."""
     first_token_seconds: float = 0.0
     tokens_per_chunk: int = 2
-    """Least tokens in a chunk; steps are gathered until there are so many."""
+    """Minimum tokens per chunk; steps are buffered until then."""
     usage_in_chunks: bool = True
     """It honours `continuous_usage_stats`."""
 
@@ -35,13 +35,13 @@ class Traits:
     draft_tokens: int = 1
     acceptance: float = 1.0
     speculation: bool = True
-    """False: no speculation at all, and no counters for it."""
+    """False: no speculation, and no counters for it."""
     drafting: bool = True
-    """False: counters, and no drafts."""
+    """False: counters, but no drafts."""
 
     # Answers.
     answers: list[str] = field(default_factory=lambda: ["the answer is 42"])
-    """Golden answers in turn; the last one repeats."""
+    """Golden answers, in order; the last one is repeated."""
     status: int = 200
     error_share: float = 0.0
     """Share of requests that are answered with HTTP 500."""
@@ -54,19 +54,19 @@ class Traits:
     hangs_at_load: bool = False
     healthy: bool = True
     stuck: bool = False
-    """It takes golden questions and never answers."""
+    """It accepts golden questions but never answers."""
     hang_after_tokens: int | None = None
-    """All requests stop for ever once it has generated so many tokens."""
+    """All requests stop forever once it has generated this many tokens."""
     tokens_while_stuck: int = 0
-    """Tokens generated between two looks at its metrics, for whomever."""
+    """Tokens generated between two reads of its metrics, for any client."""
     dies_at_load: bool = False
     dies_after_tokens: int | None = None
     dies_of_streams: int | None = None
-    """It dies once so many requests run at the same time."""
+    """It dies once this many requests run at the same time."""
     leaked_bytes_per_token: int = 0
     memory_bytes: int = 1 << 30
-    """The kernel kills it once it has leaked so much. The memory is imagined, the death is not."""
-    last_words: tuple[str, ...] = ("RuntimeError: CUDA error: an illegal memory access was encountered",)
+    """The kernel kills it once it has leaked this much. The memory is simulated, the death is real."""
+    last_lines: tuple[str, ...] = ("RuntimeError: CUDA error: an illegal memory access was encountered",)
     exit_code: int | None = 1
     exit_signal: str | None = None
 
@@ -76,18 +76,18 @@ class Traits:
     renamed_metric: tuple[str, str] | None = None
     counters_freeze: bool = False
     reset_after_tokens: int | None = None
-    """Its counters begin again at 0, after so many tokens, as after a restart that nobody saw."""
+    """After this many tokens its counters restart at 0, as after an unnoticed restart."""
     resets_every_time: bool = False
-    """Again and again; once where this is False."""
+    """Repeatedly; only once if False."""
 
-    # Others on the engine.
+    # Other clients of the engine.
     running: int = 0
-    """Requests of others on it, by its metrics."""
+    """Other clients' requests on it, by its metrics."""
     foreign_tokens: int = 0
-    """Tokens generated for somebody else during each stream."""
+    """Tokens generated for other clients during each stream."""
     foreign_pause: float | None = None
-    """Mean pause between two requests of others; None for none."""
+    """Mean pause between two requests of other clients; None for no such requests."""
     foreign_seconds: float = 0.5
-    """Mean length of one."""
+    """Their mean duration."""
     foreign_until: float | None = None
-    """When others leave, from the start on; None for never."""
+    """When they stop, counted from the start; None for never."""

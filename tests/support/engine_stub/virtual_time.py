@@ -1,8 +1,8 @@
-"""An event loop whose clock jumps to the next timer when nobody has anything to do.
+"""An event loop whose clock jumps to the next timer when all tasks are idle.
 
-Gate and engine stub share it: both wait by its timers and read its clock, and what one sends over the loopback the
-other can read at once. So minutes pass in milliseconds, and the order of events is that of real time. What it leaves
-out is the time that computing takes; `make bench-gate` runs the same scenarios by the real clock.
+Gate and engine stub share it: both use its timers and clock, and data on the loopback arrives immediately. So minutes
+pass in milliseconds, and events keep their real order. Computing takes no time by this clock; `make bench-gate` runs
+the same scenarios by the real clock.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 SETTLE_SECONDS = 0.0001
-"""Bytes on the loopback are on their way for a moment; the clock must not jump past them."""
+"""Bytes need a moment on the loopback, and the clock must not jump past them."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Waits for no timer: where no bytes come, the clock is moved by as much as the loop would have waited."""
+    """Never waits for a timer: if no bytes arrive, it advances the clock by the time the loop would have waited."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """See the module."""
+    """The event loop with the jumping clock."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -48,6 +48,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def run_in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run` by the jumping clock."""
+    """`asyncio.run` with the jumping clock."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(work)

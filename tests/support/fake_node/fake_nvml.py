@@ -1,4 +1,4 @@
-"""NVML without a driver: it answers what a described machine's would, and fails where that one's does."""
+"""NVML without a driver. It answers, and fails, like the NVML of a described machine."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from typing import Any
 
 import pynvml
 
-from fake_node.machine import STATUSES, WORDS, Machine
+from fake_node.machine import LEVELS, STATUSES, Machine
 
 MIB = 1 << 20
 P2P_NVLINK = 2
@@ -14,7 +14,7 @@ NOT_SUPPORTED = 5
 
 
 class FakeNvml:
-    """Handles are the cards' numbers. Errors are those of the real pynvml."""
+    """Handles are the indices of the cards. Errors are those of the real pynvml."""
 
     NVMLError = pynvml.NVMLError
 
@@ -43,36 +43,36 @@ class FakeNvml:
 
     def nvmlDeviceGetTopologyCommonAncestor(self, first: int, second: int) -> int:  # noqa: N802
         self._may_fail("nvmlDeviceGetTopologyCommonAncestor", first)
-        word = self._machine.links[first][second]
-        return WORDS["SYS"] if word.startswith("NV") else WORDS[word]
+        level = self._machine.links[first][second]
+        return LEVELS["SYS"] if level.startswith("NV") else LEVELS[level]
 
     def nvmlDeviceGetP2PStatus(self, first: int, second: int, index: int) -> int:  # noqa: N802
         self._may_fail("nvmlDeviceGetP2PStatus", first)
         if not isinstance(index, int):
-            raise TypeError("the index is a number; pynvml's own constant is a tuple")
+            raise TypeError("the index must be a number; pynvml's own constant is a tuple")
         if index == P2P_NVLINK:
             return 0 if self._machine.links[first][second].startswith("NV") else NOT_SUPPORTED
         return STATUSES[self._machine.statuses[first][second]]
 
     def __getattr__(self, name: str) -> Any:
-        """The calls about one card."""
-        if name not in _OF_A_CARD:
+        """Calls about a single card."""
+        if name not in _CARD_CALLS:
             raise AttributeError(name)
 
         def call(card: int) -> Any:
             self._may_fail(name, card)
-            return _OF_A_CARD[name](self._machine, card)
+            return _CARD_CALLS[name](self._machine, card)
 
         return call
 
     def _may_fail(self, name: str, card: int | None = None) -> None:
-        for whose in ("all", card):
-            code = self._machine.fails.get(whose, {}).get(name)
+        for scope in ("all", card):
+            code = self._machine.fails.get(scope, {}).get(name)
             if code is not None:
                 raise pynvml.NVMLError(code)
 
 
-_OF_A_CARD: dict[str, Callable[[Machine, int], Any]] = {
+_CARD_CALLS: dict[str, Callable[[Machine, int], Any]] = {
     "nvmlDeviceGetName": lambda machine, _: machine.card["name"],
     "nvmlDeviceGetUUID": lambda _, card: f"GPU-{card:08x}-0000-0000-0000-000000000000",
     "nvmlDeviceGetPciInfo_v3": lambda machine, card: SimpleNamespace(busId=machine.buses[card]),

@@ -1,4 +1,4 @@
-"""A /sys of plain files: the PCI devices of a described machine, each below a bridge and a root complex."""
+"""Creates a /sys of plain files: the PCI devices of a described machine, each below a bridge and a root complex."""
 
 import struct
 from pathlib import Path
@@ -7,7 +7,7 @@ from fake_node.machine import Machine
 from flash_node.nvml import pci_address
 
 PLAIN = bytes(64)
-"""What the kernel shows of a configuration space to any user."""
+"""The part of a configuration space that the kernel shows to any user."""
 
 
 def make_sys(machine: Machine, root: Path) -> Path:
@@ -20,7 +20,7 @@ def make_sys(machine: Machine, root: Path) -> Path:
 
 
 def acs_space(control: int, at: int = 0x100, before: bytes = b"") -> bytes:
-    """A configuration space of 4096 bytes whose ACS capability has this control register."""
+    """A configuration space of 4096 bytes with this control register in its ACS capability."""
     space = bytearray(4096)
     space[0x100 : 0x100 + len(before)] = before
     struct.pack_into("<IHH", space, at, 0x0001_000D, 0, control)

@@ -1,7 +1,7 @@
-"""A machine as somebody has described it: `machines/*.yaml`, with the labels and flags that must come of it.
+"""Machines described by users (`machines/*.yaml`), with the expected labels and flags.
 
-What a description leaves out is no part of it. `topology` and `p2p` are what nvidia-smi prints (`topo -m`, and
-`topo -p2p r` or one word for every pair), `fails` names NVML calls with the error that each ends with.
+`topology` and `p2p` are output of nvidia-smi (`topo -m`, and `topo -p2p r` or one status for every pair). `fails` maps
+NVML calls to their error codes. What a description omits, the machine does not have.
 """
 
 from dataclasses import dataclass, field
@@ -13,18 +13,18 @@ import yaml
 
 FOLDER = Path(__file__).with_name("machines")
 
-WORDS = {"X": 0, "PIX": 10, "PXB": 20, "PHB": 30, "NODE": 40, "SYS": 50}
-"""nvmlGpuTopologyLevel_t by nvidia-smi's words."""
+LEVELS = {"X": 0, "PIX": 10, "PXB": 20, "PHB": 30, "NODE": 40, "SYS": 50}
+"""nvmlGpuTopologyLevel_t by the names of nvidia-smi."""
 
 STATUSES = {"OK": 0, "CNS": 1, "GNS": 2, "TNS": 3, "DR": 4, "NS": 5, "U": 6, "X": 0}
-"""nvmlGpuP2PStatus_t likewise."""
+"""nvmlGpuP2PStatus_t by the names of nvidia-smi."""
 
 Matrix = list[list[str]]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine; lists have an entry for each card."""
+    """One machine. Lists have one entry per card."""
 
     name: str
     source: str
@@ -39,12 +39,12 @@ class Machine:
     lanesNow: list[int] = field(default_factory=list)  # noqa: N815 - as in the file
     mig: list[bool] = field(default_factory=list)
     iommu: str | None = None
-    """The type of its IOMMU groups; None for a machine without an IOMMU."""
+    """Type of its IOMMU groups. None for a machine without an IOMMU."""
     acs: str | None = None
-    """`redirect`, `off`, or None where only the part of the configuration space that any user may read is there."""
+    """`redirect`, `off`, or None if only the part of the configuration space that any user may read is present."""
     fails: dict[Any, dict[str, int]] = field(default_factory=dict)
     tested: str | None = None
-    """What a test of the links has found there."""
+    """The verdict of the p2p test."""
     expected: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -62,7 +62,7 @@ class Machine:
 
     @property
     def numa_nodes(self) -> list[int]:
-        """Of the column `NUMA Affinity`, which is the last but one, unless the description has them."""
+        """From the description, or else from the column `NUMA Affinity`, the last but one."""
         rows = [line.split() for line in self.topology.splitlines()[1 : len(self.buses) + 1]]
         return self.numa or [int(row[-2]) for row in rows]
 
@@ -72,6 +72,6 @@ def names() -> list[str]:
 
 
 def _matrix(text: str, count: int) -> Matrix:
-    """The words between the cards' names and whatever comes behind them."""
+    """The cells between the names of the cards and the columns after them."""
     rows = [line.split() for line in text.splitlines() if line.split()[0].startswith("GPU")][1:]
     return [row[1 : count + 1] for row in rows]

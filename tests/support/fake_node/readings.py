@@ -1,4 +1,4 @@
-"""A described machine, read by the real code."""
+"""Reads a described machine with the real code."""
 
 from pathlib import Path
 

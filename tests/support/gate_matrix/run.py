@@ -1,7 +1,7 @@
-"""One run of a scenario: a real gate beside an engine stub, users where there are some, and what came of it.
+"""Runs one scenario, a real gate beside an engine stub and simulated users, and records the outcome.
 
-Readiness is noted at each change, so that a moment of it counts: ready once is a false Ready for an engine that is bad
-from the start.
+Every change of readiness is recorded, so even a moment counts: for an engine that is faulty from the start, having been
+ready once is a false Ready.
 """
 
 import asyncio
@@ -23,9 +23,10 @@ from engine_stub.engine import EngineStub
 from engine_stub.traits import Traits
 from flash_contracts.document import now
 from flash_contracts.engine_pod import QUARANTINE_FILE
-from flash_contracts.engine_record import EngineRecord, Exit
+from flash_contracts.engine_record import EngineExit, EngineRecord
 from flash_engine.gate.engine_client import EngineClient
-from flash_engine.gate.gate import Gate, State
+from flash_engine.gate.gate import Gate
+from flash_engine.gate.gate_state import GateState
 from gate_matrix.scenarios import Scenario
 
 CONFIG: dict[str, Any] = {
@@ -41,11 +42,11 @@ CONFIG: dict[str, Any] = {
     "retrySeconds": 1,
     "serving": {"watchSeconds": 1, "windows": 3, "stallSeconds": 6, "onDegraded": "Quarantine"},
 }
-"""The floors are the defaults of the API. Pauses are shorter, so that a run holds several trials."""
+"""The floors are the API's defaults. Pauses are shorter, so that a run has several trials."""
 
 LONGEST_SECONDS = 400.0
 SETTLED_TRIALS = 2
-"""A failure must outlive so many trials after it was found: what passes at a second try is no failure."""
+"""A failure must persist for this many trials after its detection: what passes at the second try is no failure."""
 
 SERVED_SECONDS = 20.0
 EPOCH = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
@@ -53,7 +54,7 @@ EPOCH = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 
 @dataclass
 class Outcome:
-    """What the gate said, in order, and when users could come (seconds from the start)."""
+    """The gate's verdicts in order, and when the pod was ready (seconds from the start)."""
 
     scenario: Scenario
     reasons: list[str] = field(default_factory=list)
@@ -61,9 +62,9 @@ class Outcome:
     ready: list[tuple[float, bool]] = field(default_factory=list)
     healthy_at: float | None = None
     failed_at: float | None = None
-    told_at: float | None = None
+    detected_at: float | None = None
     served: int = 0
-    """Requests of users that were answered."""
+    """Users' requests that were answered."""
     late_share: float = 0.0
     """How far the engine stub fell behind its own pace."""
 
@@ -81,19 +82,19 @@ class Outcome:
 
     @property
     def false_ready(self) -> bool:
-        """Ready when it should not be: ever, or, where it failed while it served, still in the end."""
+        """Ready when it should not be: at any time, or, for an engine that failed while serving, at the end."""
         if self.scenario.healthy:
             return False
         return self.is_ready if self.scenario.fails_while_serving else self.was_ready
 
     @property
     def false_not_ready(self) -> bool:
-        """Not ready in the end, or not all the time after it was."""
+        """Not ready at the end, or not ready at some time after it first was."""
         return self.scenario.healthy and not (self.is_ready and len(self.ready) == 1)
 
     @property
     def wrong_reason(self) -> bool:
-        """Another verdict in the end, or on the way there one that accuses an engine of what it did not do."""
+        """A wrong final verdict, or an earlier one with a fault that the engine does not have."""
         harmless = {"EngineStarting", "Inconclusive", *self.scenario.reasons}
         if self.scenario.fails_while_serving:
             harmless.add("Passed")
@@ -110,13 +111,13 @@ class Outcome:
         return self.ready[0][0] - self.healthy_at
 
     @property
-    def seconds_to_tell(self) -> float | None:
-        """From the failure of an engine that serves to the verdict."""
-        return None if self.failed_at is None or self.told_at is None else self.told_at - self.failed_at
+    def seconds_to_detect(self) -> float | None:
+        """From the failure of a serving engine to the verdict."""
+        return None if self.failed_at is None or self.detected_at is None else self.detected_at - self.failed_at
 
 
 async def run(scenario: Scenario, seed: int) -> Outcome:
-    """Play one scenario to its end."""
+    """Run one scenario to its end."""
     outcome = Outcome(scenario)
     with tempfile.TemporaryDirectory() as folder:
         async with _stage(scenario, Random(seed), Path(folder), outcome) as stage:
@@ -131,13 +132,13 @@ async def _stage(scenario: Scenario, draw: Random, folder: Path, outcome: Outcom
     connector = aiohttp.TCPConnector(force_close=True)
     async with TestServer(engine.app()) as server, aiohttp.ClientSession(connector=connector) as session:
         stage = _Stage(scenario, draw, folder, outcome, engine, server, session)
-        engine.on_death = stage.bury
+        engine.on_death = stage.record_exit
         stage.record()
         yield stage
 
 
 class _Stage:
-    """The parts of a run. It writes down the engine's end as the launcher would, and grants what the gate asks for."""
+    """The parts of a run. It records the engine's exit like the launcher, and grants quarantine like the operator."""
 
     def __init__(
         self,
@@ -155,7 +156,7 @@ class _Stage:
         self._began = self._loop.time()
         self._url = str(server.make_url("/"))
         client = EngineClient(session, self._url)
-        self._gate = Gate(client, folder / "gate.json", folder, self._note, node_dir=folder, clock=self._clock)
+        self._gate = Gate(client, folder / "gate.json", folder, self._record_change, node_dir=folder, clock=self._clock)
         self._users: list[asyncio.Task[None]] = []
 
     def record(self, **fields: Any) -> None:
@@ -163,8 +164,8 @@ class _Stage:
         record = EngineRecord(**{"phase": "Starting", "pid": 7, "started_at": started, "starts": 1, **fields})
         record.write(self._folder / EngineRecord.FILE)
 
-    def bury(self, traits: Traits) -> None:
-        ended = Exit(traits.exit_code, traits.exit_signal, now(), traits.last_words)
+    def record_exit(self, traits: Traits) -> None:
+        ended = EngineExit(traits.exit_code, traits.exit_signal, now(), traits.last_lines)
         self.record(phase="Exited", pid=None, exit=ended)
 
     async def play(self) -> None:
@@ -183,7 +184,7 @@ class _Stage:
     async def _play_out(self) -> None:
         outcome = self._outcome
         if not (self._scenario.healthy or self._scenario.fails_while_serving):
-            await self._until_told()
+            await self._until_detected()
             await self._until_trials(self._gate.state.attempts + SETTLED_TRIALS)
             return
         while not outcome.was_ready:
@@ -198,23 +199,23 @@ class _Stage:
             if self._scenario.healthy:
                 await asyncio.sleep(3 * SERVED_SECONDS)
                 return
-            await self._until_told()
+            await self._until_detected()
             while outcome.is_ready:
                 await asyncio.sleep(0.2)
 
-    async def _until_told(self) -> None:
+    async def _until_detected(self) -> None:
         while self._outcome.reason not in self._scenario.reasons:
             await asyncio.sleep(0.1)
-        self._outcome.told_at = self._at()
+        self._outcome.detected_at = self._at()
 
     async def _until_trials(self, wanted: int) -> None:
-        """Or some seconds, for an engine that is gone is not tried any more."""
+        """Wait for this many trials, or some seconds: an engine that has exited is not tried again."""
         deadline = self._at() + 5
         while (self._gate.state.attempts < wanted and self._gate.state.evidence.healthy) or self._at() < deadline:
             await asyncio.sleep(0.2)
 
     async def _use(self) -> None:
-        """One user: request after request, as fast as they are answered."""
+        """One user, sending one request after another."""
         while True:
             body = {"model": "m", "prompt": "p", "max_tokens": self._draw.randint(40, 400), "stream": True}
             with suppress(aiohttp.ClientError):
@@ -223,7 +224,7 @@ class _Stage:
                     self._outcome.served += answer.status == HTTPStatus.OK
             await asyncio.sleep(self._draw.uniform(0.01, 0.5))
 
-    def _note(self, state: State) -> None:
+    def _record_change(self, state: GateState) -> None:
         outcome = self._outcome
         if state.verdict.reason != outcome.reason:
             outcome.reasons.append(state.verdict.reason)

@@ -1,6 +1,6 @@
-"""What an engine may be like, and what the gate must make of it.
+"""The scenarios of the confusion matrix: engines with one behaviour each, and the verdicts that are right for them.
 
-Each scenario draws its own timing: when the engine is loaded, how uneven its steps are, when it fails.
+Each scenario draws its timing at random: when the engine is loaded, how uneven its steps are, when it fails.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,16 @@ NO_EXPECTATION = {"golden": {"expect": None}}
 
 @dataclass(frozen=True)
 class Scenario:
-    """One engine. `reasons` are all verdicts that are right for it in the end."""
+    """One engine. `reasons` are the correct final verdicts."""
 
     name: str
     scripts: Draw
     reasons: tuple[str, ...]
     config: dict[str, Any] = field(default_factory=dict)
     streams: int = 0
-    """Requests of users at the same time, once it is ready."""
+    """Concurrent requests of users, once it is ready."""
     later: Draw | None = None
-    """Played while it serves."""
+    """Scripts played while it serves."""
 
     @property
     def healthy(self) -> bool:
@@ -39,7 +39,7 @@ class Scenario:
 
 
 def sound(draw: Random) -> tuple[Script, ...]:
-    """An engine at the seed's pace, give or take."""
+    """A healthy engine at about the reference speed."""
     return (
         s.loading(draw.uniform(0.0, 2.0)),
         s.paced(draw.uniform(80, 95), acceptance=draw.uniform(0.85, 0.97), jitter=draw.uniform(0.02, 0.15)),
@@ -47,7 +47,7 @@ def sound(draw: Random) -> tuple[Script, ...]:
 
 
 def with_(*more: Callable[[Random], Script]) -> Draw:
-    """A sound engine, and what else it does."""
+    """A healthy engine with additional scripts."""
     return lambda draw: (*sound(draw), *(make(draw) for make in more))
 
 

@@ -1,23 +1,22 @@
-"""Real GPUs, of which the second rank goes wrong: by wrong numbers, or by stopping in the midst of an all-reduce."""
+"""Real GPUs with a faulty second rank: it uses wrong inputs, or stops in the middle of an all-reduce."""
 
 import os
 import signal
 from collections.abc import Callable
 
-from flash_engine.p2p_test.checks import Say, Session
-from flash_engine.p2p_test.cuda import CudaBackend
-from flash_engine.p2p_test.payload import LARGE, Difference, Payload
+from flash_engine.p2p_test.cuda_backend import CudaBackend
+from flash_engine.p2p_test.payload import LARGE, Difference, Payload, ReportStep, Session
 
 
-class SpoilingSession:
-    """Puts in the numbers of another round, and knows nothing of it: what a link that corrupts looks like."""
+class WrongInputSession:
+    """Uses the inputs of another round without noticing, which looks to the peer like a link that corrupts data."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.kernel = session.kernel
 
-    def takes(self, payload: Payload) -> bool:
-        return self._session.takes(payload)
+    def supports(self, payload: Payload) -> bool:
+        return self._session.supports(payload)
 
     def reduce(self, payload: Payload, round_number: int) -> Difference | None:
         self._session.reduce(payload, round_number + 1)
@@ -29,12 +28,12 @@ class SpoilingSession:
     def micros(self, size: int, *, eager: bool = False) -> float:
         return self._session.micros(size, eager=eager)
 
-    def settle(self) -> None:
-        self._session.settle()
+    def wait_for_peer(self) -> None:
+        self._session.wait_for_peer()
 
 
-class StoppingSession(SpoilingSession):
-    """Stops its process before the first large all-reduce: its peer's kernel waits on the GPU."""
+class StoppingSession(WrongInputSession):
+    """Stops its process before the first large all-reduce, so that the peer's kernel waits on the GPU."""
 
     def reduce(self, payload: Payload, round_number: int) -> Difference | None:
         if payload.size == LARGE:
@@ -42,17 +41,17 @@ class StoppingSession(SpoilingSession):
         return self._session.reduce(payload, round_number)
 
 
-class SpoilingBackend(CudaBackend):
-    """Rank 1 spoils every arm with peer-to-peer."""
+class WrongInputBackend(CudaBackend):
+    """Rank 1 uses wrong inputs in every variant with peer-to-peer."""
 
-    def open(self, variant: str, rank: int, rendezvous: str, say: Say) -> Session:
-        session = super().open(variant, rank, rendezvous, say)
-        return SpoilingSession(session) if rank == 1 and variant != "ncclP2pOff" else session
+    def open(self, variant: str, rank: int, rendezvous: str, report_step: ReportStep) -> Session:
+        session = super().open(variant, rank, rendezvous, report_step)
+        return WrongInputSession(session) if rank == 1 and variant != "ncclP2pOff" else session
 
 
 class StoppingBackend(CudaBackend):
-    """Rank 1 stops in two arms, one of NCCL's and the one with our kernel."""
+    """Rank 1 stops in two variants: one of NCCL, and the one with our kernel."""
 
-    def open(self, variant: str, rank: int, rendezvous: str, say: Say) -> Session:
-        session = super().open(variant, rank, rendezvous, say)
+    def open(self, variant: str, rank: int, rendezvous: str, report_step: ReportStep) -> Session:
+        session = super().open(variant, rank, rendezvous, report_step)
         return StoppingSession(session) if rank == 1 and variant in ("nccl", "peer") else session

@@ -1,4 +1,4 @@
-"""The real command as a process of its own, with ranks that are fakes."""
+"""Runs the real command in a process of its own, with fake ranks."""
 
 import json
 import os
@@ -13,21 +13,21 @@ from waiting import eventually
 
 FAKE_RANKS = Path(__file__).with_name("fake_ranks.py")
 PATIENCE = 20.0
-"""Far longer than anything takes."""
+"""Seconds. Far longer than any step takes."""
 
 
 @dataclass
-class ProbeBench:
-    """One run of flash-probe. `ways` are those of `fake_ranks`."""
+class P2pTestRun:
+    """One run of flash-p2p-test. `behaviours` are those of `fake_ranks`."""
 
     folder: Path
-    ways: str
+    behaviours: str
     options: tuple[str, ...] = ()
     process: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.pids_folder.mkdir()
-        ranks = [sys.executable, str(FAKE_RANKS), self.ways]
+        ranks = [sys.executable, str(FAKE_RANKS), self.behaviours]
         program = (
             f"import sys; from flash_engine.p2p_test.__main__ import main; sys.exit(main(sys.argv[1:], {ranks!r}))"
         )
@@ -53,21 +53,21 @@ class ProbeBench:
         return [int(file.name) for file in self.pids_folder.iterdir()]
 
     def ended(self) -> tuple[int, dict[str, Any], P2pReport]:
-        """Its exit code, its report as it is, and as the operator reads it."""
-        said, table = self.process.communicate(timeout=PATIENCE)
-        assert said.strip() == self.report_file.read_text(), table
-        return self.process.returncode, json.loads(said), P2pReport.of_text(said)
+        """Wait for its end. Returns its exit code, its report, and the report as the operator reads it."""
+        output, table = self.process.communicate(timeout=PATIENCE)
+        assert output.strip() == self.report_file.read_text(), table
+        return self.process.returncode, json.loads(output), P2pReport.of_text(output)
 
     def wait_for_ranks(self, count: int) -> None:
         eventually(lambda: len(self.pids) >= count, f"{count} ranks", seconds=PATIENCE, seen=lambda: self.pids)
 
     def alive(self) -> list[int]:
-        """What the ranks have left; a zombie has ended, and waits for whoever should have waited for it."""
+        """The processes that the ranks left behind. Zombies have ended and do not count."""
         return [pid for pid in self.pids if state_of(pid) not in {None, "Z", "X"}]
 
 
 def state_of(pid: int) -> str | None:
-    """Of one process, by proc(5)'s letter; None where it is gone."""
+    """State letter of a process (proc(5)). None if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

@@ -69,10 +69,10 @@ def require_compiler() -> None:
     missing = debian.missing_packages(COMPILING)
     if not missing:
         return
-    told = f"The environments with torch need {' and '.join(missing)}: {debian.install_command(missing)}"
+    message = f"The environments with torch need {' and '.join(missing)}: {debian.install_command(missing)}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise SetupError(told)
+        raise SetupError(message)
     try:
         debian.install(missing)
     except subprocess.CalledProcessError as error:
-        raise SetupError(told) from error
+        raise SetupError(message) from error

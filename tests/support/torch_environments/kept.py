@@ -75,8 +75,8 @@ def _remove_old(cache: Path, kind: str) -> None:
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
     """Two runs at once would make the same folder twice. What a killed one left half made is swept here."""
-    told = f"  another run is making environments in {cache}; waiting for it ..."
-    with held(cache / ".torch.lock", lambda: print(told, file=sys.stderr, flush=True)):
+    message = f"  another run is making environments in {cache}; waiting for it ..."
+    with held(cache / ".torch.lock", lambda: print(message, file=sys.stderr, flush=True)):
         try:
             _sweep(cache)
             yield

@@ -35,11 +35,11 @@ def older_vllm(cache: Path) -> Kept:
     return Kept("torch-older-vllm", key, partial(_make_sources, cache, "sources of the older vLLM", pins))
 
 
-def _make_sources(cache: Path, told: str, pins: str, folder: Path) -> None:
+def _make_sources(cache: Path, message: str, pins: str, folder: Path) -> None:
     """The wheels are not kept: they hold 0.7 GB of kernels, and nobody else installs them."""
     lock = folder / "pins.lock"
     lock.write_text(pins)
-    with step(f"torch: {told}"):
+    with step(f"torch: {message}"):
         packages(cache, lock, "--python", sys.executable, "--target", str(folder), downloads=folder / ".downloads")
     shutil.rmtree(folder / ".downloads")
     for kernel in [file for pattern in KERNELS for file in folder.rglob(pattern)]:

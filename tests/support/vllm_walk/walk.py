@@ -65,7 +65,7 @@ class Walk:
         return self.main.whole and self.draft.whole
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         """The first error."""
         return next(
             (f"{side.error}: {side.message}" for side in (self.config, self.main, self.draft) if side.error), ""
@@ -114,14 +114,14 @@ class Walker:
             "arguments": arguments or {},
         }  # fmt: skip
         before = len(self.log)
-        told = self._ask({"task": "walk", **asked})
-        config, main, draft = (Side.parse(told.get(name)) for name in ("config", "main", "draft"))
+        answer = self._ask({"task": "walk", **asked})
+        config, main, draft = (Side.parse(answer.get(name)) for name in ("config", "main", "draft"))
         return Walk(config, main, draft, tuple(SAID.findall(self.log[before:])))
 
     def judge(self, arguments: list[list[str]]) -> list[str | None]:
         """What vLLM says to each list of arguments; None is approval."""
-        told: list[str | None] = self._ask({"task": "judge", "arguments": arguments})
-        return told
+        answer: list[str | None] = self._ask({"task": "judge", "arguments": arguments})
+        return answer
 
     def plan(self, checkpoint: Path, budgets: list[list[int]], speculation: dict[str, Any] | None) -> list[Plan]:
         """vLLM's plan of the KV cache for each [context, sequences, batched tokens, bytes]."""
@@ -135,9 +135,9 @@ class Walker:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         assert line, f"the walker died: {self.log[-3000:]}"
-        told = json.loads(line)
-        assert not isinstance(told, dict) or "died" not in told, f"a task died ({told}): {self.log[-3000:]}"
-        return told
+        answer = json.loads(line)
+        assert not isinstance(answer, dict) or "died" not in answer, f"a task died ({answer}): {self.log[-3000:]}"
+        return answer
 
     @property
     def log(self) -> str:

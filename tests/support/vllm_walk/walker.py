@@ -44,23 +44,23 @@ def walk(asked: dict[str, Any]) -> dict[str, Any]:
     if (asked["speculation"] or {}).get("method") == "dspark":
         # It would be chosen where Triton is; nothing is run with it here.
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
-    told: dict[str, Any] = {}
-    config = attempt(told, "config", lambda: configure(asked))
+    answer: dict[str, Any] = {}
+    config = attempt(answer, "config", lambda: configure(asked))
     if config is None:
-        return told
+        return answer
     with set_current_vllm_config(config), tempfile.NamedTemporaryFile() as rendezvous:
         init_distributed_environment(1, 0, f"file://{rendezvous.name}.store", 0, backend="gloo")
         initialize_model_parallel(1, 1)
         torch.set_default_dtype(torch.bfloat16)
         fake_cuda.answer_for_missing_kernels()
-        attempt(told, "main", lambda: load(config, config.model_config, asked))
+        attempt(answer, "main", lambda: load(config, config.model_config, asked))
         if config.speculative_config is not None:
             # As vllm/v1/spec_decode/llm_base_proposer.py, _create_draft_vllm_config.
             drafting = replace(config, attention_config=replace(config.attention_config, backend=None))
             with set_current_vllm_config(drafting):
                 draft = config.speculative_config.draft_model_config
-                attempt(told, "draft", lambda: load(drafting, draft, asked))
-    return told
+                attempt(answer, "draft", lambda: load(drafting, draft, asked))
+    return answer
 
 
 def configure(asked: dict[str, Any]) -> Any:
@@ -97,14 +97,14 @@ def load(config: Any, model_config: Any, asked: dict[str, Any]) -> dict[str, Any
     }
 
 
-def attempt(told: dict[str, Any], part: str, make: Callable[[], Any]) -> Any:
+def attempt(answer: dict[str, Any], part: str, make: Callable[[], Any]) -> Any:
     try:
         made = make()
     except Exception as error:  # noqa: BLE001 - whatever vLLM raises is the result
         where = traceback.extract_tb(error.__traceback__)[-1]
-        told[part] = {"error": type(error).__name__, "message": str(error), "at": f"{where.filename}:{where.lineno}"}
+        answer[part] = {"error": type(error).__name__, "message": str(error), "at": f"{where.filename}:{where.lineno}"}
         return None
-    told[part] = made if isinstance(made, dict) else {}
+    answer[part] = made if isinstance(made, dict) else {}
     return made
 
 

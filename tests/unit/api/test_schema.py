@@ -1,4 +1,4 @@
-"""From pydantic's schema to what the API server takes: each rule of the rewriting, and each refusal."""
+"""Translation of pydantic's schema to the API server's: each rule, and each rejection."""
 
 import enum
 from datetime import datetime, timedelta
@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, StringConstraints, WithJsonSchema, create_model
 
-from flash_operator.api.api_model import ApiModel
-from flash_operator.api.cel_rule import Rule
+from flash_operator.api import ApiModel
+from flash_operator.api.rules import Rule
 from flash_operator.api.schema import UnsupportedSchemaError, structural
 
 Text = Annotated[str, StringConstraints(max_length=8)]
@@ -59,7 +59,7 @@ REWRITTEN: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         ...,
         {"type": "object", "maxProperties": 4, "additionalProperties": {"type": "string", "maxLength": 8}},
     ),
-    "somebody else's object is kept as it is": (
+    "an object of another API is kept unchanged": (
         dict[str, Any], ..., {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     ),
     "a model is inlined, under the names of YAML": (
@@ -70,7 +70,7 @@ REWRITTEN: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         Inner(),
         {"type": "object", "description": "What it is.", "properties": INNER, "default": {"someCount": 3}},
     ),
-    "an integer or string as Kubernetes has it": (
+    "Kubernetes' int-or-string": (
         Annotated[int | str, WithJsonSchema({"x-kubernetes-int-or-string": True})],
         ...,
         {"x-kubernetes-int-or-string": True},
@@ -90,11 +90,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a float": (float, "use an integer with its unit"),
     "a tuple": (tuple[int, int], "use a model with named fields"),
     "a set": (Annotated[set[Text], Field(max_length=3)], "uniqueItems"),
-    "a bound that is not part of the range": (Annotated[int, Field(gt=0)], "use ge"),
+    "an exclusive bound": (Annotated[int, Field(gt=0)], "use ge"),
     "a duration, which is Go's in Kubernetes": (timedelta, "the format duration"),
-    "a string without an end": (str, "needs a maxLength"),
-    "a list without an end": (list[Text], "a list needs a max_length"),
-    "a map without an end": (dict[str, Text], "a map needs a max_length"),
+    "an unbounded string": (str, "needs a maxLength"),
+    "an unbounded list": (list[Text], "a list needs a max_length"),
+    "an unbounded map": (dict[str, Text], "a map needs a max_length"),
     "anything at all": (Any, "it has no type"),
     "a recursive model": (Tree, "recursive models"),
     "a look-ahead": (
@@ -106,11 +106,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("annotation", "told"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_type_is_refused_with_the_field_and_the_reason(annotation: Any, told: str) -> None:
+@pytest.mark.parametrize(("annotation", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_type_is_refused_with_the_field_and_the_reason(annotation: Any, message: str) -> None:
     with pytest.raises(UnsupportedSchemaError, match="someField") as refused:
         of_field(annotation)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_a_rule_lands_on_its_field() -> None:
@@ -122,6 +122,6 @@ def test_a_rule_lands_on_its_field() -> None:
 
 
 def test_a_rule_for_a_field_that_does_not_exist_is_refused() -> None:
-    """It would guard nothing, in silence, from the day that a field is renamed."""
+    """Otherwise a renamed field would silently lose its rule."""
     with pytest.raises(UnsupportedSchemaError, match="someCuont"):
         structural(Inner.model_json_schema(by_alias=True), {"someCuont": (Rule("self > 1", "write more"),)})

@@ -1,4 +1,4 @@
-"""The condition tree: for each situation, what a person reads."""
+"""The condition tree: what a person reads in each situation."""
 
 from typing import Any, NamedTuple
 
@@ -23,12 +23,12 @@ VERIFIED = a_node(gpu_link="phb", gpu_p2p="verified")
 
 
 class Case(NamedTuple):
-    """A situation, and (status, reason) of the conditions that it is about."""
+    """A situation, and the (status, reason) of the conditions under test."""
 
     observed: Observed
     expected: dict[str, tuple[str, str]]
     message: str = ""
-    """A part of the message of the first condition in `expected`."""
+    """Part of the message of the first condition in `expected`."""
 
 
 def one_pod(gate: Any = None, *, ready: bool = False, node: Any = VERIFIED, **spec: Any) -> Observed:
@@ -55,7 +55,7 @@ CASES = {
             "Degraded": ("False", "AsWanted"),
         },
     ),
-    "no node has two free GPUs: the scheduler's own words": Case(
+    "no node has two free GPUs: the scheduler's message": Case(
         an_observed(pods=(an_unschedulable_pod(message="0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),)),
         {
             "Progressing": ("False", "Unschedulable"),
@@ -66,7 +66,7 @@ CASES = {
         },
         "3 Insufficient nvidia.com/gpu",
     ),
-    "the scheduler waits for the GPUs of one that drains": Case(
+    "a pod waits for the GPUs of a terminating one": Case(
         an_observed(
             pods=(
                 an_unschedulable_pod("flash-new"),
@@ -74,18 +74,18 @@ CASES = {
             )
         ),
         {"Ready": ("False", "EngineStarting"), "Progressing": ("True", "RollingOut")},
-        "waits for the GPUs of flash-old",
+        "waiting for the GPUs of flash-old",
     ),
-    "the image cannot be pulled: the kubelet's own words": Case(
+    "the image cannot be pulled: the kubelet's message": Case(
         an_observed(pods=(a_waiting_pod("ImagePullBackOff", 'Back-off pulling image "nowhere/engine:1"'),)),
         {"Progressing": ("False", "ImagePullBackOff"), "Available": ("False", "ImagePullBackOff")},
         "nowhere/engine:1",
     ),
-    "the gate itself crashes: the kubelet's word, for nobody else can speak": Case(
+    "the gate crashes: only the kubelet can report that": Case(
         an_observed(pods=(a_waiting_pod("CrashLoopBackOff", "back-off 40s", container="gate"),)),
         {"Ready": ("False", "CrashLoopBackOff")},
     ),
-    "the engine crashes: the gate knows its last words, the kubelet does not": Case(
+    "the engine crashes: the gate knows its last log lines, the kubelet does not": Case(
         an_observed(
             pods=(a_waiting_pod("CrashLoopBackOff", "back-off 40s restarting failed container"),),
             gates={"flash-a": a_gate("EngineExited", "exit code 1: ValueError: MTP weights missing")},
@@ -117,16 +117,16 @@ CASES = {
         },
         "loading weights",
     ),
-    "no gate answers yet": Case(one_pod(), {"Progressing": ("True", "EngineStarting")}),
-    "an unlabelled node: the safe set, stated, with what to do": Case(
+    "the gate does not answer yet": Case(one_pod(), {"Progressing": ("True", "EngineStarting")}),
+    "an unlabelled node: safe flags, with the remedy": Case(
         one_pod(a_gate(), ready=True, node=a_node()),
         {"TopologyResolved": ("False", "NodeUnlabelled"), "Ready": ("True", "Passed")},
         "deepseekflash.dev/gpu-link",
     ),
-    "a label that somebody mistyped": Case(
+    "a mistyped label": Case(
         one_pod(a_gate(), ready=True, node=a_node(gpu_link="pbh", gpu_p2p="verified")),
         {"TopologyResolved": ("False", "LabelNotUnderstood")},
-        "node node-1: deepseekflash.dev/gpu-link='pbh' is none of nvlink, pix",
+        "node node-1: deepseekflash.dev/gpu-link='pbh' is not one of nvlink, pix",
     ),
     "one of two serves, the other is slow": Case(
         an_observed(
@@ -142,7 +142,7 @@ CASES = {
         },
         "1 of 2 replicas ready; flash-b: 41 tok/s",
     ),
-    "a quota keeps pods from being made": Case(
+    "a quota prevents pods from being created": Case(
         an_observed(
             children=(
                 {
@@ -166,7 +166,7 @@ CASES = {
         {"Progressing": ("False", "FailedCreate"), "Ready": ("False", "FailedCreate")},
         "exceeded quota",
     ),
-    "a rollout is under way while the old replica serves": Case(
+    "a rollout is in progress while the old replica serves": Case(
         an_observed(
             pods=(a_pod(ready=True),),
             nodes=(VERIFIED,),
@@ -187,11 +187,11 @@ CASES = {
             "Progressing": ("False", "Settled"),
         },
     ),
-    "speculation was switched off by its owner": Case(
+    "speculation is disabled in the spec": Case(
         one_pod(a_gate(), ready=True, speculation={"method": "Disabled"}),
         {"SpeculationActive": ("False", "Disabled"), "Ready": ("True", "Passed")},
     ),
-    "custom all-reduce forced on a node whose probe hung": Case(
+    "custom all-reduce forced on a node whose p2p test hung": Case(
         one_pod(
             a_gate(),
             ready=True,
@@ -213,7 +213,7 @@ def test_conditions(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_every_condition_is_set_on_first_sight_with_a_reason_and_a_message(case: Case) -> None:
+def test_the_first_reconcile_sets_every_condition_with_a_reason_and_a_message(case: Case) -> None:
     status = plan(case.observed).status
 
     assert status is not None
@@ -221,7 +221,7 @@ def test_every_condition_is_set_on_first_sight_with_a_reason_and_a_message(case:
     assert all(c["reason"] and c["message"] and c["observedGeneration"] == 1 for c in status["conditions"])
 
 
-def test_the_transition_time_moves_only_with_the_status() -> None:
+def test_the_transition_time_changes_only_with_the_status() -> None:
     first = plan(one_pod(a_gate("TooSlow", "41 tok/s"))).status
     assert first is not None
     earlier = {

@@ -229,4 +229,4 @@ def test_a_tag_that_moved_between_two_replicas_is_told_with_both_digests() -> No
     found = condition(made.status, "Degraded")
     assert found["reason"] == "RevisionMoved"
     assert all(digest in found["message"] for digest in digests)
-    assert "a digest in place of the tag" in found["message"]
+    assert "a digest instead of the tag" in found["message"]

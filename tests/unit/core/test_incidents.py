@@ -1,10 +1,16 @@
-"""An engine that recovered from a hang by itself: what its node, its status and its owner are told."""
+"""An engine that recovered from a hang: the labels of its node, its status and its events."""
 
 from dataclasses import replace
 from typing import Any
 
 from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
-from flash_contracts.names import P2P_CARDS_LABEL, P2P_DRIVER_LABEL, P2P_LABEL, P2P_TESTED_BY_LABEL
+from flash_contracts.names import (
+    FORMER_P2P_TESTED_BY_LABEL,
+    P2P_CARDS_LABEL,
+    P2P_DRIVER_LABEL,
+    P2P_LABEL,
+    P2P_TESTED_BY_LABEL,
+)
 from flash_operator.core.observed.snapshot import Observed
 from flash_operator.core.plan import plan
 
@@ -38,60 +44,61 @@ def pod_status(observed: Observed) -> dict[str, Any]:
     return dict(pod)
 
 
-def test_its_node_gets_the_verdict_once_the_engine_answers_right_without_peer_to_peer() -> None:
+def test_the_node_is_labelled_once_the_engine_answers_correctly_without_peer_to_peer() -> None:
     (verdict,) = plan(recovered()).verdicts
     assert verdict.patch()["metadata"]["labels"] == {
         P2P_LABEL: "hang",
         P2P_DRIVER_LABEL: "595.84",
         P2P_CARDS_LABEL: "3fa9c21b07",
         P2P_TESTED_BY_LABEL: "engine",
+        FORMER_P2P_TESTED_BY_LABEL: None,
     }
-    assert "no progress for 90 s" in verdict.told
-    assert "mend the host" in verdict.told
+    assert "no progress for 90 s" in verdict.message
+    assert "fix the host" in verdict.message
 
 
-def test_wrong_data_is_another_verdict() -> None:
+def test_corrupt_data_is_a_verdict_of_its_own() -> None:
     (verdict,) = plan(recovered(incident={**INCIDENT, "kind": "corrupt", "signature": "S4"})).verdicts
     assert verdict.p2p == "corrupt"
 
 
-def test_slow_but_right_is_proof_too() -> None:
+def test_slow_but_correct_answers_are_proof_too() -> None:
     assert plan(recovered("TooSlow")).verdicts
 
 
-def test_an_engine_that_is_no_better_without_peer_to_peer_says_nothing_about_the_links() -> None:
+def test_an_engine_that_is_no_better_without_peer_to_peer_proves_nothing() -> None:
     assert plan(recovered("EngineStarting")).verdicts == ()
     assert pod_status(recovered("EngineStarting"))["incidentVerdict"] == "Pending"
 
 
-def test_an_engine_that_runs_with_its_fast_flags_again_says_nothing_either() -> None:
-    """The flags in force are what was measured, whatever was lived through before."""
+def test_an_engine_that_runs_with_its_fast_flags_again_proves_nothing_either() -> None:
+    """The measurement is of the effective flags, whatever happened before."""
     observed = recovered()
     gate = a_gate(engine={"incident": INCIDENT}, effective={**SAFE, "origin": "annotation"})
     assert plan(replace(observed, gates={"uid-of-flash-a": gate})).verdicts == ()
 
 
-def test_labels_kept_by_hand_stay() -> None:
+def test_unmanaged_labels_are_left_alone() -> None:
     assert plan(recovered(labels_managed="false")).verdicts == ()
 
 
-def test_the_same_incident_does_not_come_back_after_the_host_was_mended() -> None:
+def test_an_old_incident_does_not_label_the_node_again_after_the_host_was_repaired() -> None:
     first = recovered()
-    told = plan(first).status
-    assert told is not None
-    mended = replace(first, live_status=told)
-    assert plan(mended).verdicts == ()
-    assert pod_status(replace(mended, live_status={**told, "observedGeneration": 0}))["incidentVerdict"] == "Noted"
+    status = plan(first).status
+    assert status is not None
+    repaired = replace(first, live_status=status)
+    assert plan(repaired).verdicts == ()
+    assert pod_status(replace(repaired, live_status={**status, "observedGeneration": 0}))["incidentVerdict"] == "Noted"
 
 
-def test_status_and_an_event_tell_the_story() -> None:
+def test_status_and_an_event_report_the_incident() -> None:
     wanted = plan(recovered())
     assert pod_status(recovered())["incident"].startswith("hang under row T3 at 2026-11-24T11:59:00Z (S2)")
     assert pod_status(recovered())["flagsOrigin"] == "recovery"
     assert [event.type for event in wanted.events if event.reason == "EngineRecovered"] == ["Warning"]
 
 
-def test_flags_of_a_recovery_are_not_called_outdated() -> None:
+def test_flags_of_a_recovery_are_not_outdated() -> None:
     assert pod_status(recovered())["flagsOutdated"] == "Current"
 
 

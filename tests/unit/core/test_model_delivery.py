@@ -200,8 +200,8 @@ def test_status_tells_how_far_it_has_come() -> None:
 def test_a_model_that_is_whole_is_told_of_once_and_a_branch_with_it() -> None:
     complete = a_delivery("Complete", totalBytes=3 << 30, warning=f"set model.revision to {COMMIT}")
     made = plan(fetching(complete, status_of(fetching(a_delivery()))))
-    told = [(event.type, event.reason, event.message) for event in made.events]
-    assert told == [
+    reported = [(event.type, event.reason, event.message) for event in made.events]
+    assert reported == [
         ("Normal", "ModelDelivered", f"flash-a: 3.0 GiB at commit {COMMIT}"),
         ("Warning", "RevisionNotPinned", f"flash-a: set model.revision to {COMMIT}"),
     ]

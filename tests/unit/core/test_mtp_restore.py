@@ -87,14 +87,14 @@ WAITING_POD = a_restore_pod(
 )
 
 CASES = {
-    "nothing there": Case(seen(), "Restoring", "begins", "RestoringMtp", deployed=False, makes=True),
+    "nothing there": Case(seen(), "Restoring", "starting the Job", "RestoringMtp", deployed=False, makes=True),
     "its pod is not there yet": Case(
-        seen(job=a_job()), "Restoring", "waits for its pod", "RestoringMtp", deployed=False
+        seen(job=a_job()), "Restoring", "is waiting for its pod", "RestoringMtp", deployed=False
     ),
     "it runs": Case(
         seen(a_restore_pod(), job=a_job()),
         "Restoring",
-        "runs on node-1; kubectl logs -f",
+        "is running on node-1; kubectl logs -f",
         "RestoringMtp",
         deployed=False,
     ),
@@ -104,7 +104,7 @@ CASES = {
     "an earlier try was killed": Case(
         seen(a_restore_pod("a", said="", at="11:00"), a_restore_pod("b"), job=a_job()),
         "Restoring",
-        "an earlier try ended: the Job left no result",
+        "an earlier try failed: the Job left no result",
         "RestoringMtp",
         deployed=False,
     ),
@@ -132,14 +132,14 @@ CASES = {
     "the user's mistake": Case(
         seen(a_restore_pod(said=result("Failed", "/source is no folder")), job=a_job(**FAILED)),
         "Failed",
-        "no folder; mend it, then change spec.model.restoreMtp, or: kubectl delete job -n team flash-restore",
+        "no folder; fix it, then change spec.model.restoreMtp, or run: kubectl delete job -n team flash-restore",
         "MtpRestoreFailed",
         deployed=False,
     ),
     "failed, and nobody is left to say why": Case(
         seen(job=a_job(**FAILED)),
         "Failed",
-        "PodFailurePolicy: exit code 1; mend it",
+        "PodFailurePolicy: exit code 1; fix it",
         "MtpRestoreFailed",
         deployed=False,
     ),
@@ -157,7 +157,7 @@ CASES = {
     "what was asked for has changed": Case(
         seen(job=a_job(asking(restore={"image": "other:1"}), **FAILED)),
         "Restoring",
-        "the former Job ends",
+        "replacing the Job",
         "RestoringMtp",
         deployed=False,
         deletes=True,
@@ -165,7 +165,7 @@ CASES = {
     "it waits for a node that is not there, and the user names another": Case(
         seen(job=a_job(asking(placement={"nodeSelector": {"pool": "none"}}))),
         "Restoring",
-        "the former Job ends",
+        "replacing the Job",
         "RestoringMtp",
         deployed=False,
         deletes=True,
@@ -180,7 +180,7 @@ CASES = {
     "the former Job is still on its way out": Case(
         seen(job={**a_job(), "metadata": {**a_job()["metadata"], "deletionTimestamp": "2026-11-24T12:00:00Z"}}),
         "Restoring",
-        "the former Job ends",
+        "replacing the Job",
         "RestoringMtp",
         deployed=False,
     ),
@@ -191,15 +191,15 @@ CASES = {
         seen(job=a_job(**COMPLETE), live_status=known("Restored")), "Restored", "as it was", None, deployed=True
     ),
     "complete, and nothing is known any more": Case(
-        seen(job=a_job(**COMPLETE)), "Restored", "its figures, is gone", None, deployed=True
+        seen(job=a_job(**COMPLETE)), "Restored", "its pod with the figures was deleted", None, deployed=True
     ),
     "failed, and the user deleted the Job": Case(
-        seen(live_status=known("Failed")), "Restoring", "begins", "RestoringMtp", deployed=False, makes=True
+        seen(live_status=known("Failed")), "Restoring", "starting the Job", "RestoringMtp", deployed=False, makes=True
     ),
     "restored without a capture, and now there is one": Case(
         seen(live_status=known("Restored", "pvc://models/v4-with-mtp-00000000")),
         "Restoring",
-        "begins",
+        "starting the Job",
         "RestoringMtp",
         deployed=False,
         makes=True,
@@ -207,7 +207,7 @@ CASES = {
     "a pod of the Job before": Case(
         seen({**a_restore_pod(said=result("Failed", "old")), "metadata": a_pod("old")["metadata"]}, job=a_job()),
         "Restoring",
-        "waits for its pod",
+        "is waiting for its pod",
         "RestoringMtp",
         deployed=False,
     ),
@@ -238,9 +238,9 @@ def test_only_a_person_helps_where_it_failed_or_finds_no_gpu() -> None:
 
 
 def test_figures_are_told_in_whole_numbers() -> None:
-    told = model(plan(CASES["restored"].observed))
-    assert (told["matricesGptq"], told["matricesRounded"], told["seconds"]) == (744, 24, 33)
-    assert told["worstErrorPerMillion"] == 12300
+    reported = model(plan(CASES["restored"].observed))
+    assert (reported["matricesGptq"], reported["matricesRounded"], reported["seconds"]) == (744, 24, 33)
+    assert reported["worstErrorPerMillion"] == 12300
 
 
 def serving(flash: FlashDeployment, **more: Any) -> Observed:

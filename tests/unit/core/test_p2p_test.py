@@ -9,6 +9,7 @@ import pytest
 
 from builders import NOON, a_node
 from flash_contracts.names import (
+    FORMER_P2P_TESTED_BY_LABEL,
     P2P_ATTEMPT_ANNOTATION,
     P2P_CARDS_LABEL,
     P2P_DRIVER_LABEL,
@@ -19,7 +20,7 @@ from flash_contracts.names import (
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.p2p_test.job import P2pTestSettings, p2p_test_job, p2p_test_name
-from flash_operator.core.p2p_test.planner import Attempt, NodeObserved, NodePlan, needless, plan_node
+from flash_operator.core.p2p_test.planner import Attempt, NodeObserved, NodePlan, plan_node, reason_not_to_test
 
 SETTINGS = P2pTestSettings(namespace="system", image="registry.example/flash/engine:1", priority_class="low")
 GRANTED = {"gpu_link": "node", "gpu_p2p": "granted", "gpu_driver": "595.84", "gpu_cards": "3fa9c21b07"}
@@ -39,7 +40,10 @@ def a_probe_pod(message: str | None = None, **status: Any) -> RawObject:
     pod = a_gpu_pod("probe")
     if message is not None:
         ended = {"exitCode": 0, "message": message}
-        pod["status"] = {"phase": "Succeeded", "containerStatuses": [{"name": "probe", "state": {"terminated": ended}}]}
+        pod["status"] = {
+            "phase": "Succeeded",
+            "containerStatuses": [{"name": "p2p-test", "state": {"terminated": ended}}],
+        }
     pod["status"] |= status
     return pod
 
@@ -88,7 +92,7 @@ NEEDLESS = {
 
 @pytest.mark.parametrize("node", NEEDLESS.values(), ids=NEEDLESS.keys())
 def test_a_test_that_could_change_nothing_is_not_made(node: RawObject) -> None:
-    assert needless(NodeFacts.from_node(node))
+    assert reason_not_to_test(NodeFacts.from_node(node))
     assert plan_node(observed(node)) == NodePlan()
 
 
@@ -129,7 +133,7 @@ def test_a_running_test_gives_way_to_an_engine_that_waits() -> None:
     wanted = plan_node(observed(job=a_job(), job_pods=(a_probe_pod(),), pods=(a_probe_pod(), waiting)))
 
     assert wanted.delete == a_job()
-    assert [event.reason for event in wanted.events] == ["ProbeGivenUp"]
+    assert [event.reason for event in wanted.events] == ["P2pTestCancelled"]
     assert wanted.patch is None
 
 
@@ -138,7 +142,7 @@ def test_a_test_that_the_scheduler_ended_for_an_engine_is_no_failed_attempt() ->
     wanted = plan_node(observed(job=a_job(), job_pods=(ended,), pods=(ended, a_gpu_pod())))
 
     assert (wanted.patch, wanted.delete) == (None, a_job())
-    assert [event.reason for event in wanted.events] == ["ProbeGivenUp"]
+    assert [event.reason for event in wanted.events] == ["P2pTestCancelled"]
 
 
 def test_a_verdict_counts_although_an_engine_waits_by_now() -> None:
@@ -176,12 +180,13 @@ def test_a_verdict_becomes_labels_and_an_event_and_the_job_goes(verdict: str, ex
                 P2P_DRIVER_LABEL: "595.84",
                 P2P_CARDS_LABEL: "3fa9c21b07",
                 P2P_TESTED_BY_LABEL: "v1-abcdef",
+                FORMER_P2P_TESTED_BY_LABEL: None,
             },
             "annotations": {P2P_REPORT_ANNOTATION: report, P2P_ATTEMPT_ANNOTATION: None},
         }
     }
     assert [(event.reason, event.type) for event in wanted.events] == [(reason, kind)]
-    assert ("mend the host" in wanted.events[0].message) is (kind == "Warning")
+    assert ("fix the host" in wanted.events[0].message) is (kind == "Warning")
     assert wanted.delete
 
 
@@ -195,7 +200,8 @@ def test_what_a_probe_calls_itself_and_its_driver_cannot_make_a_label_that_is_re
         P2P_LABEL: "hang",
         P2P_DRIVER_LABEL: None,
         P2P_CARDS_LABEL: None,
-        P2P_TESTED_BY_LABEL: "probe",
+        P2P_TESTED_BY_LABEL: "p2p-test",
+        FORMER_P2P_TESTED_BY_LABEL: None,
     }
 
 
@@ -216,24 +222,24 @@ INCONCLUSIVE = {
 
 @pytest.mark.parametrize(("pod", "status", "told"), INCONCLUSIVE.values(), ids=INCONCLUSIVE.keys())
 def test_a_test_that_found_nothing_out_changes_no_label_and_says_why(
-    pod: RawObject, status: RawObject, told: str
+    pod: RawObject, status: RawObject, reported: str
 ) -> None:
     wanted = plan_node(observed(job=a_job(**status), job_pods=(pod,)))
 
     assert wanted.patch is not None
     assert "labels" not in wanted.patch["metadata"]
     attempt = json.loads(wanted.patch["metadata"]["annotations"][P2P_ATTEMPT_ANNOTATION])
-    assert told in attempt["reason"]
+    assert reported in attempt["reason"]
     assert attempt["count"] == 1
-    assert told in wanted.events[0].message
+    assert reported in wanted.events[0].message
     assert wanted.delete
 
 
 def test_a_job_whose_image_cannot_be_pulled_says_so() -> None:
-    waiting = {"name": "probe", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+    waiting = {"name": "p2p-test", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
     failed = {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]}
     wanted = plan_node(observed(job=a_job(**failed), job_pods=(a_probe_pod(containerStatuses=[waiting]),)))
-    assert "ImagePullBackOff: container probe: no such image" in wanted.events[0].message
+    assert "ImagePullBackOff: container p2p-test: no such image" in wanted.events[0].message
 
 
 def test_tests_that_find_nothing_out_become_rarer_up_to_one_a_day() -> None:

@@ -1,4 +1,4 @@
-"""The plan as a value: what is applied, handed over, written and looked at again."""
+"""The plan as a value: what is applied, annotated and written, and when the next reconcile is due."""
 
 from dataclasses import replace
 
@@ -66,14 +66,14 @@ def test_a_new_cr_gets_all_four_children_and_the_deployment_last() -> None:
 
 
 SITUATIONS = {
-    "nothing there yet": an_observed(),
-    "a pod that no node can take": an_observed(pods=(an_unschedulable_pod(),)),
-    "a pod that starts on an unlabelled node": an_observed(pods=(a_pod(),), nodes=(a_node(),)),
-    "a pod that was judged too slow": an_observed(
+    "a new CR": an_observed(),
+    "an unschedulable pod": an_observed(pods=(an_unschedulable_pod(),)),
+    "a pod starting on an unlabelled node": an_observed(pods=(a_pod(),), nodes=(a_node(),)),
+    "a pod that is too slow": an_observed(
         pods=(a_pod(),), nodes=(a_node(),), gates={"flash-a": a_gate("TooSlow", "41 tok/s, wanted 60")}
     ),
-    "one serving": a_serving_deployment(),
-    "two wanted, one serving": an_observed(
+    "one replica serving": a_serving_deployment(),
+    "one of two replicas serving": an_observed(
         a_flash(replicas=2),
         pods=(a_pod("flash-a", ready=True), a_pod("flash-b")),
         nodes=(a_node(gpu_link="pix", gpu_p2p="verified"),),
@@ -85,20 +85,20 @@ SITUATIONS = {
 
 @pytest.mark.parametrize("observed", SITUATIONS.values(), ids=SITUATIONS.keys())
 def test_a_plan_that_was_carried_out_leaves_nothing_to_do(observed: Observed) -> None:
-    """Idempotence: else an idle cluster would be written to for ever."""
+    """Idempotence: otherwise an idle cluster would be written to for ever."""
     after = carried_out(observed, plan(observed))
     again = plan(carried_out(after, plan(after)))
 
     assert (again.apply, again.delete, again.annotate, again.status, again.events) == ((), (), (), None, ())
 
 
-def test_a_serving_deployment_is_not_looked_at_again_until_something_happens() -> None:
+def test_a_serving_deployment_is_only_checked_for_replicas_that_became_slow() -> None:
     observed = a_serving_deployment()
     settled = carried_out(observed, plan(observed))
-    assert plan(carried_out(settled, plan(settled))).requeue_after == WATCH_SERVING_SECONDS, "one may get slow"
+    assert plan(carried_out(settled, plan(settled))).requeue_after == WATCH_SERVING_SECONDS
 
 
-def test_a_bound_pod_is_handed_the_flags_of_its_node() -> None:
+def test_a_bound_pod_is_annotated_with_the_flags_of_its_node() -> None:
     observed = an_observed(pods=(a_pod(),), nodes=(a_node(gpu_link="phb", gpu_p2p="verified"),))
     (annotation,) = plan(observed).annotate
 
@@ -106,26 +106,26 @@ def test_a_bound_pod_is_handed_the_flags_of_its_node() -> None:
     assert (annotation.name, annotation.uid, flags.row) == ("flash-a", "uid-of-flash-a", "T3")
 
 
-def test_replicas_on_nodes_of_two_classes_are_handed_the_flags_of_their_own() -> None:
-    """A pod that comes back on another class of node is another pod, and takes nothing over from the one before."""
+def test_replicas_on_different_nodes_get_the_flags_of_their_own_node() -> None:
+    """A replacement pod on another node inherits nothing from the pod that it replaces."""
     fast, broken = a_node(gpu_link="phb", gpu_p2p="verified"), a_node("node-2", gpu_link="node", gpu_p2p="hang")
     before = an_observed(a_flash(replicas=2), pods=(a_pod("flash-a"),), nodes=(fast, broken))
     running = carried_out(before, plan(before))
     moved = replace(running, pods=(a_pod("flash-b", node="node-2"), a_pod("flash-c")))
 
-    handed = {
-        note.name: FlagSet.parse_text(str(note.annotations[ENGINE_FLAGS_ANNOTATION])).row
-        for note in plan(moved).annotate
+    rows = {
+        annotation.name: FlagSet.parse_text(str(annotation.annotations[ENGINE_FLAGS_ANNOTATION])).row
+        for annotation in plan(moved).annotate
     }
 
-    assert handed == {"flash-b": "T7", "flash-c": "T3"}
+    assert rows == {"flash-b": "T7", "flash-c": "T3"}
 
 
-def test_a_pod_that_is_bound_to_no_node_is_handed_nothing() -> None:
+def test_an_unbound_pod_gets_no_flags() -> None:
     assert plan(an_observed(pods=(an_unschedulable_pod(),))).annotate == ()
 
 
-def test_flags_once_handed_over_are_never_changed_under_a_running_engine() -> None:
+def test_flags_are_never_changed_under_a_running_engine() -> None:
     before = an_observed(pods=(a_pod(),), nodes=(a_node(gpu_link="phb", gpu_p2p="verified"),))
     running = carried_out(before, plan(before))
     relabelled = replace(running, nodes={"node-1": a_node(gpu_link="phb", gpu_p2p="hang")})
@@ -138,7 +138,7 @@ def test_flags_once_handed_over_are_never_changed_under_a_running_engine() -> No
     assert after.status["pods"][0]["flagsOutdated"] == "Outdated"
 
 
-def test_a_child_that_was_edited_by_hand_is_put_right() -> None:
+def test_a_child_that_somebody_edited_is_restored() -> None:
     observed = a_serving_deployment()
     children = dict(observed.children)
     service = children["Service", "flash"]
@@ -147,8 +147,8 @@ def test_a_child_that_was_edited_by_hand_is_put_right() -> None:
     assert [child["kind"] for child in plan(replace(observed, children=children)).apply] == ["Service"]
 
 
-def test_a_changed_spec_is_not_called_ready_by_the_pods_of_the_old_one() -> None:
-    """Whoever waits for Ready of the new generation must not be told that the old pods passed."""
+def test_pods_of_the_old_spec_do_not_make_a_changed_spec_ready() -> None:
+    """Somebody who waits for Ready of the new generation must not see that the old pods passed."""
     serving = a_serving_deployment()
     changed = replace(serving, flash=a_flash(generation=2, engine={"profile": "Throughput"}))
     status = plan(changed).status
@@ -159,14 +159,14 @@ def test_a_changed_spec_is_not_called_ready_by_the_pods_of_the_old_one() -> None
     assert (ready["status"], ready["reason"]) == ("False", "RollingOut")
 
 
-def test_a_child_that_was_deleted_is_made_again() -> None:
+def test_a_deleted_child_is_recreated() -> None:
     observed = a_serving_deployment()
     children = {key: child for key, child in observed.children.items() if key[0] != "PodDisruptionBudget"}
 
     assert [child["kind"] for child in plan(replace(observed, children=children)).apply] == ["PodDisruptionBudget"]
 
 
-def test_what_the_server_or_others_added_to_a_child_is_left_alone() -> None:
+def test_fields_that_the_server_or_others_added_to_a_child_are_left_alone() -> None:
     observed = a_serving_deployment()
     children = dict(observed.children)
     service = children["Service", "flash"]
@@ -184,10 +184,10 @@ def test_what_the_server_or_others_added_to_a_child_is_left_alone() -> None:
     assert plan(replace(observed, children=children)).apply == ()
 
 
-def test_a_pod_on_its_way_out_is_no_replica() -> None:
-    leaving = a_pod("flash-old", ready=True)
-    leaving["metadata"]["deletionTimestamp"] = "2026-11-24T11:59:00Z"
-    status = plan(an_observed(pods=(leaving, a_pod("flash-new")))).status
+def test_a_terminating_pod_is_no_replica() -> None:
+    terminating = a_pod("flash-old", ready=True)
+    terminating["metadata"]["deletionTimestamp"] = "2026-11-24T11:59:00Z"
+    status = plan(an_observed(pods=(terminating, a_pod("flash-new")))).status
 
     assert status is not None
     assert [pod["name"] for pod in status["pods"]] == ["flash-new"]

@@ -1,4 +1,4 @@
-"""Who is taken out of service: never the last one, never more than allowed, and whoever is well comes back."""
+"""Quarantine: never the last ready replica, never more than allowed, and recovered replicas return to service."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ from flash_operator.core.plan import plan
 from flash_operator.core.replicas.quarantine import quarantine_changes
 from flash_operator.core.replicas.replica import Replica
 
-WISH = "2026-11-24T12:00:00.000Z"
+REQUEST = "2026-11-24T12:00:00.000Z"
 
 
-def degraded(since: str = WISH, *, measured: bool = True, **extra: Any) -> GateResult:
+def degraded(since: str = REQUEST, *, measured: bool = True, **extra: Any) -> GateResult:
     serving = {"degraded": {"message": "slow", "since": since, "measured": measured}}
     return a_gate("Degraded", "TooSlow: decode 30 tok/s", serving=serving, **extra)
 
@@ -35,52 +35,50 @@ def a_replica(
 
 WELL = a_gate()
 CASES: dict[str, tuple[tuple[Replica, ...], dict[str, Any], dict[str, str | None]]] = {
-    "nobody wishes anything": ((a_replica("a", WELL), a_replica("b", WELL)), {}, {}),
-    "one is slow beside one that is well": (
-        (a_replica("a", degraded()), a_replica("b", WELL)), {}, {"uid-of-a": WISH}),
-    "the only one stays": ((a_replica("a", degraded()),), {}, {}),
-    "the last ready one stays": (
+    "no replica is slow": ((a_replica("a", WELL), a_replica("b", WELL)), {}, {}),
+    "one of two is slow": (
+        (a_replica("a", degraded()), a_replica("b", WELL)), {}, {"uid-of-a": REQUEST}),
+    "the only replica is slow": ((a_replica("a", degraded()),), {}, {}),
+    "the last ready replica is slow": (
         (a_replica("a", degraded()), a_replica("b", a_gate("EngineStarting"), ready=False)), {}, {}),
-    "both are slow: one of them stays": (
-        (a_replica("a", degraded()), a_replica("b", degraded("later"))), {}, {"uid-of-a": WISH}),
-    "two of three are slow, and one may go at once": (
-        (a_replica("a", degraded()), a_replica("b", degraded()), a_replica("c", WELL)), {}, {"uid-of-a": WISH}),
-    "two of three are slow, and two may go": (
+    "both are slow: one stays in service": (
+        (a_replica("a", degraded()), a_replica("b", degraded("later"))), {}, {"uid-of-a": REQUEST}),
+    "two of three are slow, the limit is one": (
+        (a_replica("a", degraded()), a_replica("b", degraded()), a_replica("c", WELL)), {}, {"uid-of-a": REQUEST}),
+    "two of three are slow, the limit is two": (
         (a_replica("a", degraded()), a_replica("b", degraded()), a_replica("c", WELL)),
-        {"maxQuarantined": 2}, {"uid-of-a": WISH, "uid-of-b": WISH}),
-    "one is out, and another waits, though two are ready besides": (
-        (a_replica("a", degraded(), ready=False, granted=WISH), a_replica("b", degraded()), a_replica("c", WELL)),
+        {"maxQuarantined": 2}, {"uid-of-a": REQUEST, "uid-of-b": REQUEST}),
+    "one is quarantined, the limit is one: another waits although two are ready": (
+        (a_replica("a", degraded(), ready=False, granted=REQUEST), a_replica("b", degraded()), a_replica("c", WELL)),
         {}, {}),
-    "one was granted and the kubelet has not seen it yet: it counts as gone": (
-        (a_replica("a", degraded(), granted=WISH), a_replica("b", degraded())), {"maxQuarantined": 2}, {}),
-    "one that is well again gives its place back": (
-        (a_replica("a", WELL, granted=WISH), a_replica("b", WELL)), {}, {"uid-of-a": None}),
-    "a grant of an earlier wish is taken back before it could take out anybody": (
-        (a_replica("a", degraded("later"), granted=WISH),), {}, {"uid-of-a": None}),
-    "a gate that does not answer keeps what it was granted": (
-        (a_replica("a", None, ready=False, granted=WISH, answers=False), a_replica("b", WELL)), {}, {}),
-    "one that was measured goes before one that traffic accuses": (
+    "one has a grant but is still ready: it counts as out of service": (
+        (a_replica("a", degraded(), granted=REQUEST), a_replica("b", degraded())), {"maxQuarantined": 2}, {}),
+    "one has recovered: its grant is withdrawn": (
+        (a_replica("a", WELL, granted=REQUEST), a_replica("b", WELL)), {}, {"uid-of-a": None}),
+    "a grant for an earlier request is withdrawn": (
+        (a_replica("a", degraded("later"), granted=REQUEST),), {}, {"uid-of-a": None}),
+    "a gate does not answer: its grant stays": (
+        (a_replica("a", None, ready=False, granted=REQUEST, answers=False), a_replica("b", WELL)), {}, {}),
+    "one was measured, the other only looks slow from traffic: the measured one first": (
         (a_replica("a", degraded(measured=False)), a_replica("b", degraded()), a_replica("c", WELL)),
-        {}, {"uid-of-b": WISH}),
-    "nobody goes where it is only to be reported": (
+        {}, {"uid-of-b": REQUEST}),
+    "onDegraded is Report: nothing is granted": (
         (a_replica("a", degraded()), a_replica("b", WELL)), {"onDegraded": "Report"}, {}),
-    "who was out comes back where it is only to be reported": (
-        (a_replica("a", degraded(), ready=False, granted=WISH),), {"onDegraded": "Report"}, {"uid-of-a": None}),
+    "onDegraded becomes Report: grants are withdrawn": (
+        (a_replica("a", degraded(), ready=False, granted=REQUEST),), {"onDegraded": "Report"}, {"uid-of-a": None}),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("replicas", "serving", "changes"), CASES.values(), ids=CASES.keys())
-def test_what_is_granted(
-    replicas: tuple[Replica, ...], serving: dict[str, Any], changes: dict[str, str | None]
-) -> None:
+def test_grants_where(replicas: tuple[Replica, ...], serving: dict[str, Any], changes: dict[str, str | None]) -> None:
     assert quarantine_changes(replicas, ServingSpec.model_validate(serving)) == changes
 
 
-fates = st.tuples(st.booleans(), st.booleans(), st.sampled_from([None, WISH, "earlier"]))
+states = st.tuples(st.booleans(), st.booleans(), st.sampled_from([None, REQUEST, "earlier"]))
 
 
-@given(st.lists(fates, max_size=8), st.integers(min_value=1, max_value=5))
-def test_whatever_happens_one_stays_in_service_and_the_budget_holds(
+@given(st.lists(states, max_size=8), st.integers(min_value=1, max_value=5))
+def test_in_any_state_one_replica_stays_in_service_and_the_limit_holds(
     drawn: list[tuple[bool, bool, str | None]], most: int
 ) -> None:
     replicas = [
@@ -89,15 +87,17 @@ def test_whatever_happens_one_stays_in_service_and_the_budget_holds(
     ]
     changes = quarantine_changes(replicas, ServingSpec(max_quarantined=most))
 
-    new = [uid for uid, wish in changes.items() if wish]
-    after = {replica.uid: changes.get(replica.uid, replica.granted) for replica in replicas}
+    new = [uid for uid, request in changes.items() if request]
+    after = {replica.uid: changes.get(replica.uid, replica.quarantine_grant) for replica in replicas}
     if new:
-        assert sum(bool(wish) for wish in after.values()) <= most
+        assert sum(bool(grant) for grant in after.values()) <= most
         assert any(replica.ready and not after[replica.uid] for replica in replicas)
-    assert all(after[replica.uid] in (None, replica.wish) for replica in replicas), "no stale grant is left"
+    assert all(after[replica.uid] in (None, replica.quarantine_request) for replica in replicas), (
+        "no stale grant is left"
+    )
 
 
-def a_fleet(*gates: GateResult, live_status: RawObject | None = None) -> Observed:
+def a_deployment(*gates: GateResult, live_status: RawObject | None = None) -> Observed:
     flash = a_flash(replicas=len(gates))
     names = [f"flash-{letter}" for letter in "abc"[: len(gates)]]
     return an_observed(
@@ -110,27 +110,27 @@ def a_fleet(*gates: GateResult, live_status: RawObject | None = None) -> Observe
     )
 
 
-def test_a_slow_replica_is_told_of_and_taken_out() -> None:
-    wanted = plan(a_fleet(degraded(), WELL))
-    assert {a.name: a.annotations.get(QUARANTINE_ANNOTATION) for a in wanted.annotate}["flash-a"] == WISH
+def test_a_slow_replica_is_reported_and_quarantined() -> None:
+    wanted = plan(a_deployment(degraded(), WELL))
+    assert {a.name: a.annotations.get(QUARANTINE_ANNOTATION) for a in wanted.annotate}["flash-a"] == REQUEST
     found = condition(wanted.status, "Degraded")
     assert (found["status"], found["reason"]) == ("True", "Degraded")
     assert "flash-a: TooSlow: decode 30 tok/s" in found["message"]
 
 
-def test_one_that_waits_is_told_of_as_such() -> None:
-    wanted = plan(a_fleet(degraded()))
+def test_a_slow_replica_that_must_stay_is_reported_as_waiting() -> None:
+    wanted = plan(a_deployment(degraded()))
     assert wanted.status is not None
     assert wanted.status["pods"][0]["quarantine"] == "Waiting"
-    assert condition(wanted.status, "Ready")["status"] == "True", "slow is better than nothing"
+    assert condition(wanted.status, "Ready")["status"] == "True", "a slow replica is better than none"
     assert "QuarantineWaits" in [event.reason for event in wanted.events]
 
 
-def test_a_slow_replica_whose_gate_misses_one_question_is_remembered_as_slow() -> None:
-    first = plan(a_fleet(degraded(), WELL)).status
-    silent = a_fleet(GateResult.unreachable("no answer in time"), WELL, live_status=first)
+def test_a_slow_replica_whose_gate_fails_to_answer_once_still_counts_as_slow() -> None:
+    first = plan(a_deployment(degraded(), WELL)).status
+    silent = a_deployment(GateResult.unreachable("no answer in time"), WELL, live_status=first)
     again = plan(silent)
-    told = again.status or silent.live_status
-    assert told["pods"][0]["reason"] == "Degraded"
-    assert condition(told, "Degraded")["reason"] == "Degraded"
+    status = again.status or silent.live_status
+    assert status["pods"][0]["reason"] == "Degraded"
+    assert condition(status, "Degraded")["reason"] == "Degraded"
     assert [event.reason for event in again.events] == []

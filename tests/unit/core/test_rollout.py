@@ -1,4 +1,4 @@
-"""Rollouts judged by speed: what stops one, what takes it back, and what tries it again."""
+"""Rollouts judged by speed: what rolls one back, and what causes another attempt."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,14 +14,14 @@ from flash_operator.core.plan import Plan, plan
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.deployment import pod_template
 from flash_operator.core.resources.revision import revision_of
-from flash_operator.core.rollout.rollout import LastKnownGood, Rollout, decide, last_known_good_config_map
+from flash_operator.core.rollout.rollout import LastKnownGood, Rollout, decide_rollout, last_known_good_config_map
 
 OLD = pod_template(a_flash(), SETTINGS)
 NEW_SPEC: dict[str, Any] = {"engine": {"contextTokens": 4096}, "replicas": 2}
-PROVEN = LastKnownGood(revision_of(OLD), OLD, 85.0)
+LAST_KNOWN_GOOD = LastKnownGood(revision_of(OLD), OLD, 85.0)
 
 
-def a_fast(speed: float) -> GateResult:
+def decoding_at(speed: float) -> GateResult:
     return a_gate(measurement={"decodeTokensPerSecond": speed})
 
 
@@ -31,116 +31,128 @@ def a_replica(template: RawObject, gate: GateResult | None, name: str = "flash-a
     return Replica(pod=pod, node=None, derived=None, gate=gate)
 
 
-def rolled(*new: GateResult | None, last_known_good: LastKnownGood | None = PROVEN, **rollout: Any) -> Rollout:
-    """A rollout under way: new replicas with these gates beside an old one that is fast."""
+def rolled(*new: GateResult | None, last_known_good: LastKnownGood | None = LAST_KNOWN_GOOD, **rollout: Any) -> Rollout:
+    """A rollout in progress: new replicas with these gates beside an old one that is fast."""
     flash = a_flash(**NEW_SPEC, rollout=rollout)
     wanted = pod_template(flash, SETTINGS)
     replicas = [a_replica(wanted, gate, f"flash-n{n}", ready=gate is None or gate.passed) for n, gate in enumerate(new)]
-    return decide(flash, wanted, [a_replica(OLD, a_fast(85.0), "flash-old"), *replicas], last_known_good, None)
+    return decide_rollout(
+        flash, wanted, [a_replica(OLD, decoding_at(85.0), "flash-old"), *replicas], last_known_good, None
+    )
 
 
 NEW = pod_template(a_flash(**NEW_SPEC), SETTINGS)
 DECISIONS: dict[str, tuple[Rollout, str, RawObject, str]] = {
-    "nothing new has come yet": (rolled(), "Rolling", NEW, "those before decoded 85.0 tok/s"),
+    "there is no new replica yet": (rolled(), "Rolling", NEW, "the previous template decoded 85.0 tok/s"),
     "a new one is starting": (rolled(a_gate("EngineStarting")), "Rolling", NEW, "one by one"),
-    "a new one is as fast": (rolled(a_fast(84.0)), "Rolling", NEW, "one by one"),
-    "a new one is slower by as much as allowed": (rolled(a_fast(76.5)), "Rolling", NEW, "one by one"),
-    "a new one is slower than that": (
-        rolled(a_fast(76.0)), "RolledBack", OLD,
-        "flash-n0 decodes 76.0 tok/s with the new template, 11 % slower than the former one with 85.0, and rollout."),
-    "as slow, and more is allowed": (rolled(a_fast(60.0), maxSlowdownPercent=30), "Rolling", NEW, "one by one"),
-    "the second new one is slow": (rolled(a_fast(85.0), a_fast(50.0)), "RolledBack", OLD, "flash-n1 decodes 50.0"),
-    "a new one has a dead draft": (rolled(a_gate("DraftDead", "0 of 90")), "RolledBack", OLD, "DraftDead: 0 of 90"),
+    "a new one is as fast": (rolled(decoding_at(84.0)), "Rolling", NEW, "one by one"),
+    "a new one is just within the allowed slowdown": (rolled(decoding_at(76.5)), "Rolling", NEW, "one by one"),
+    "a new one is slower than allowed": (
+        rolled(decoding_at(76.0)), "RolledBack", OLD,
+        "flash-n0 decodes 76.0 tok/s with the new template, 11 % slower than the previous one's 85.0; rollout."),
+    "a new one is slow, but more is allowed": (
+        rolled(decoding_at(60.0), maxSlowdownPercent=30), "Rolling", NEW, "one by one"),
+    "the second new one is slow": (
+        rolled(decoding_at(85.0), decoding_at(50.0)), "RolledBack", OLD, "flash-n1 decodes 50.0"),
+    "a new one has a dead MTP head": (rolled(a_gate("DraftDead", "0 of 90")), "RolledBack", OLD, "DraftDead: 0 of 90"),
     "a new one missed its floor": (rolled(a_gate("TooSlow", "41 tok/s")), "RolledBack", OLD, "TooSlow: 41 tok/s"),
     "a new one cannot be measured": (rolled(a_gate("Inconclusive")), "Rolling", NEW, "one by one"),
-    "the engine of a new one ended once": (
+    "the engine of a new one exited once": (
         rolled(a_gate("EngineExited", engine={"starts": 1})), "Rolling", NEW, "one by one"),
-    "the engine of a new one ends again and again": (
+    "the engine of a new one exits repeatedly": (
         rolled(a_gate("EngineExited", "no weights", engine={"starts": 3})), "RolledBack", OLD, "no weights"),
-    "the checkpoint of a new one was rejected once, when its hub may have been away": (
+    "the checkpoint of a new one was rejected once, perhaps because its hub was unreachable": (
         rolled(a_gate("ModelRejected", engine={"starts": 1})), "Rolling", NEW, "one by one"),
-    "the checkpoint of a new one is rejected again and again": (
+    "the checkpoint of a new one is rejected repeatedly": (
         rolled(a_gate("ModelRejected", "3 tensors", engine={"starts": 3})), "RolledBack", OLD, "3 tensors"),
-    "the model of a new one could not be fetched once": (
+    "the model of a new one could not be downloaded once": (
         rolled(a_gate("ModelUnavailable", delivery={"phase": "Failed", "attempts": 1})), "Rolling", NEW, "one by one"),
-    "the model of a new one cannot be fetched": (
+    "the model of a new one cannot be downloaded": (
         rolled(a_gate("ModelUnavailable", "no revision", delivery={"phase": "Failed", "attempts": 3})),
         "RolledBack", OLD, "no revision"),
     "the image of a new one has no plugin": (
         rolled(a_gate("PluginAbsent", "never said")), "RolledBack", OLD, "never said"),
     "there is nothing to compare with": (
-        rolled(a_fast(5.0), last_known_good=None), "Settled", NEW, "no replica has proved"),
-    "nothing to go back to": (
-        rolled(a_gate("DraftDead"), last_known_good=None), "Settled", NEW, "no replica has proved"),
+        rolled(decoding_at(5.0), last_known_good=None), "Settled", NEW, "no template has passed"),
+    "there is nothing to roll back to": (
+        rolled(a_gate("DraftDead"), last_known_good=None), "Settled", NEW, "no template has passed"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("rollout", "state", "template", "told"), DECISIONS.values(), ids=DECISIONS.keys())
-def test_a_rollout_where(rollout: Rollout, state: str, template: RawObject, told: str) -> None:
+@pytest.mark.parametrize(("rollout", "state", "template", "message"), DECISIONS.values(), ids=DECISIONS.keys())
+def test_a_rollout_where(rollout: Rollout, state: str, template: RawObject, message: str) -> None:
     in_force = revision_of(rollout.template)
     assert rollout.state == state
     assert (in_force == revision_of(OLD)) is (template is OLD)
-    assert told in rollout.message
+    assert message in rollout.message
 
 
-def test_a_pause_stops_it_where_it_is() -> None:
-    paused = rolled(a_fast(84.0), state="Paused")
+def test_a_paused_rollout_keeps_the_new_template() -> None:
+    paused = rolled(decoding_at(84.0), state="Paused")
     assert (paused.state, revision_of(paused.template) == revision_of(OLD)) == ("Paused", False)
 
 
-def taken_back(flash: FlashDeployment) -> tuple[RawObject, Rollout]:
+def rolled_back(flash: FlashDeployment) -> tuple[RawObject, Rollout]:
     wanted = pod_template(flash, SETTINGS)
-    return wanted, decide(flash, wanted, [a_replica(wanted, a_fast(40.0))], PROVEN, None)
+    return wanted, decide_rollout(flash, wanted, [a_replica(wanted, decoding_at(40.0))], LAST_KNOWN_GOOD, None)
 
 
 AGAIN: dict[str, tuple[dict[str, Any], bool]] = {
-    "nothing changed": ({}, False),
-    "another number of replicas, as an autoscaler sets it": ({"replicas": 5}, False),
-    "another template": ({"engine": {"contextTokens": 8192}}, True),
-    "a lower floor": ({"readiness": {"minDecodeTokensPerSecond": 30}}, True),
-    "more slowdown allowed": ({"rollout": {"maxSlowdownPercent": 60}}, True),
+    "nothing": ({}, False),
+    "the number of replicas, as an autoscaler sets it": ({"replicas": 5}, False),
+    "the template": ({"engine": {"contextTokens": 8192}}, True),
+    "the floor": ({"readiness": {"minDecodeTokensPerSecond": 30}}, True),
+    "the allowed slowdown": ({"rollout": {"maxSlowdownPercent": 60}}, True),
 }
 
 
 @pytest.mark.parametrize(("changes", "again"), AGAIN.values(), ids=AGAIN.keys())
-def test_what_was_taken_back_is_tried_again_after(changes: dict[str, Any], again: bool) -> None:  # noqa: FBT001
-    _, first = taken_back(a_flash(**NEW_SPEC))
+def test_a_rejected_template_is_tried_again_after_a_change_of(changes: dict[str, Any], again: bool) -> None:  # noqa: FBT001
+    _, first = rolled_back(a_flash(**NEW_SPEC))
     flash = a_flash(**{**NEW_SPEC, **changes})
     wanted = pod_template(flash, SETTINGS)
 
-    later = decide(flash, wanted, [a_replica(OLD, a_fast(85.0))], PROVEN, first.to_status())
+    later = decide_rollout(flash, wanted, [a_replica(OLD, decoding_at(85.0))], LAST_KNOWN_GOOD, first.to_status())
 
     assert (later.state == "Rolling") is again
     if not again:
-        assert later.message == first.message, "it goes on telling why"
+        assert later.message == first.message, "the reason stays in status"
 
 
-def test_a_template_is_proven_once_all_replicas_passed_with_it_and_by_its_first_speed() -> None:
+def test_a_template_is_known_good_once_all_replicas_passed_with_it() -> None:
     flash = a_flash(replicas=2)
-    one, other = a_replica(OLD, a_fast(84.0), "a"), a_replica(OLD, a_fast(88.0), "b")
-    assert decide(flash, OLD, [one], None, None).last_known_good is None, "one is missing"
+    one, other = a_replica(OLD, decoding_at(84.0), "a"), a_replica(OLD, decoding_at(88.0), "b")
+    assert decide_rollout(flash, OLD, [one], None, None).last_known_good is None, "one is missing"
     assert (
-        decide(flash, OLD, [one, a_replica(OLD, a_gate("TooSlow"), "b", ready=False)], None, None).last_known_good
+        decide_rollout(
+            flash, OLD, [one, a_replica(OLD, a_gate("TooSlow"), "b", ready=False)], None, None
+        ).last_known_good
         is None
     )
 
-    last_known_good = decide(flash, OLD, [one, other], None, None).last_known_good
+    last_known_good = decide_rollout(flash, OLD, [one, other], None, None).last_known_good
 
     assert last_known_good == LastKnownGood(revision_of(OLD), OLD, 86.0)
 
 
-def test_a_slow_new_template_does_not_prove_itself_by_having_come_everywhere() -> None:
-    """The operator was away while the last replica was replaced: it is still slower than what was before."""
+def test_a_slow_new_template_is_rejected_even_if_all_replicas_already_run_it() -> None:
+    """The operator was down while the last replica was replaced."""
     flash = a_flash(**{**NEW_SPEC, "replicas": 1})
     wanted = pod_template(flash, SETTINGS)
-    assert decide(flash, wanted, [a_replica(wanted, a_fast(40.0))], PROVEN, None).state == "RolledBack"
+    assert (
+        decide_rollout(flash, wanted, [a_replica(wanted, decoding_at(40.0))], LAST_KNOWN_GOOD, None).state
+        == "RolledBack"
+    )
 
 
-def test_it_is_read_as_it_was_written_and_nothing_else_is_believed() -> None:
-    assert LastKnownGood.read(last_known_good_config_map(a_flash(), PROVEN)) == PROVEN
-    assert LastKnownGood.read(None) is None
-    for text in ("{", "[]", '{"revision": "a"}'):
-        assert LastKnownGood.read({"data": {"last_known_good.json": text}}) is None
+def test_it_is_read_as_it_was_written() -> None:
+    written = last_known_good_config_map(a_flash(), LAST_KNOWN_GOOD)
+    assert LastKnownGood.parse(written["data"]["last-known-good.json"]) == LAST_KNOWN_GOOD
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"revision": "a"}'])
+def test_an_unreadable_document_is_ignored(text: str | None) -> None:
+    assert LastKnownGood.parse(text) is None
 
 
 def a_site(*gates: GateResult, live_status: RawObject | None = None) -> Observed:
@@ -155,7 +167,7 @@ def a_site(*gates: GateResult, live_status: RawObject | None = None) -> Observed
         pods=tuple(pods),
         nodes=(a_node(),),
         gates={f"flash-{number}": gate for number, gate in enumerate(gates)},
-        children=(a_live_deployment(flash), last_known_good_config_map(flash, PROVEN)),
+        children=(a_live_deployment(flash), last_known_good_config_map(flash, LAST_KNOWN_GOOD)),
         live_status=live_status,
     )
 
@@ -165,8 +177,8 @@ def the_deployment(wanted: Plan) -> RawObject:
     return made
 
 
-def test_the_former_template_is_applied_and_status_says_with_which_figures() -> None:
-    wanted = plan(a_site(a_fast(40.0)))
+def test_a_rollback_applies_the_previous_template_and_reports_both_figures() -> None:
+    wanted = plan(a_site(decoding_at(40.0)))
 
     assert the_deployment(wanted)["spec"]["template"] == OLD
     for name in ("Ready", "Progressing"):
@@ -179,18 +191,21 @@ def test_the_former_template_is_applied_and_status_says_with_which_figures() -> 
     assert wanted.status["rollout"]["provenTokensPerSecond"] == 85
 
 
-def test_it_is_told_once_and_stays_taken_back() -> None:
-    observed = a_site(a_fast(40.0))
+def test_a_rollback_gets_one_event_and_stays_in_force() -> None:
+    observed = a_site(decoding_at(40.0))
     first = plan(observed)
     again = plan(replace(observed, live_status=first.status or {}))
     assert the_deployment(again)["spec"]["template"] == OLD
     assert "RolledBack" not in [event.reason for event in again.events]
 
 
-def test_a_fast_one_becomes_the_one_to_compare_with() -> None:
-    wanted = plan(a_site(a_fast(84.0)))
-    (written,) = [child for child in wanted.apply if child["metadata"]["name"] == "flash-proven"]
-    last_known_good = LastKnownGood.read(written)
+def test_a_fast_template_becomes_the_last_known_good() -> None:
+    wanted = plan(a_site(decoding_at(84.0)))
+    (written,) = [child for child in wanted.apply if child["metadata"]["name"] == "flash-last-known-good"]
+    last_known_good = LastKnownGood.parse(written["data"]["last-known-good.json"])
     assert last_known_good is not None
-    assert (last_known_good.revision != PROVEN.revision, last_known_good.decode_tokens_per_second) == (True, 84.0)
+    assert (last_known_good.revision != LAST_KNOWN_GOOD.revision, last_known_good.decode_tokens_per_second) == (
+        True,
+        84.0,
+    )
     assert condition(wanted.status, "Ready")["status"] == "True"

@@ -1,4 +1,4 @@
-"""Status and events: the figures a person sees, and what is told once."""
+"""Status and events: the figures a person sees, and the changes that are reported once."""
 
 from dataclasses import replace
 
@@ -65,8 +65,8 @@ def test_a_replica_shows_its_node_its_flags_with_their_reasons_and_its_figures()
     assert (pod["decodeTokensPerSecond"], pod["acceptancePercent"], pod["firstTokenMillis"]) == (85, 92, 155)
 
 
-def test_a_ready_replica_whose_gate_missed_one_question_keeps_its_figures() -> None:
-    """The kubelet still calls it ready; one lost packet must not blank the table."""
+def test_a_ready_replica_whose_gate_failed_to_answer_once_keeps_its_figures() -> None:
+    """The kubelet still reports it ready; one lost packet must not blank the figures."""
     first = serving(a_gate())
     status = status_of(first)
     lost = {"uid-of-flash-a": GateResult.unreachable("timed out after 1 s")}
@@ -74,29 +74,29 @@ def test_a_ready_replica_whose_gate_missed_one_question_keeps_its_figures() -> N
     assert plan(replace(first, gates=lost, live_status=status)).status is None
 
 
-def test_an_unreadable_gate_is_inconclusive_and_says_which_field() -> None:
+def test_an_unreadable_result_is_inconclusive_and_names_the_field() -> None:
     result = GateResult.of({"reason": "Passed"})
     assert (result.reason, result.passed) == ("Inconclusive", False)
     assert "passed" in result.message
 
 
-def test_a_verdict_is_told_once() -> None:
+def test_a_verdict_gets_one_event() -> None:
     observed = an_observed(
         pods=(a_pod(),), nodes=(a_node(),), gates={"flash-a": a_gate("TooSlow", "41 tok/s, wanted 60")}
     )
     first = plan(observed)
     again = plan(replace(observed, live_status=first.status or {}))
-    measured_anew = a_gate("TooSlow", "42 tok/s, wanted 60")
-    anew = plan(replace(observed, live_status=first.status or {}, gates={"uid-of-flash-a": measured_anew}))
+    next_trial = a_gate("TooSlow", "42 tok/s, wanted 60")
+    later = plan(replace(observed, live_status=first.status or {}, gates={"uid-of-flash-a": next_trial}))
 
     assert [(e.type, e.reason) for e in first.events] == [("Warning", "TooSlow")]
     assert "41 tok/s" in first.events[0].message
     assert again.events == ()
-    assert anew.status is not None
-    assert anew.events == (), "the figures are in the status; an event for each trial would drown the others"
+    assert later.status is not None
+    assert later.events == (), "new figures are in status only; one event per trial would bury the others"
 
 
-def test_passing_is_told_as_the_replica_and_as_the_deployment() -> None:
+def test_a_pass_gets_an_event_for_the_replica_and_one_for_the_deployment() -> None:
     starting = an_observed(pods=(a_pod(),), nodes=(a_node(),), gates={"flash-a": a_gate("EngineStarting")})
     passed = replace(serving(a_gate()), live_status=status_of(starting))
 

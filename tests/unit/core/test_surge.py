@@ -1,4 +1,4 @@
-"""When a rollout brings the next replica before it takes one away."""
+"""When a rollout starts a new replica before it stops an old one."""
 
 from dataclasses import replace
 from typing import Any
@@ -43,7 +43,7 @@ def strategy(
     live_status: RawObject | None = None,
     live_spec: RawObject | None = None,
 ) -> RawObject:
-    """What the plan gives the Deployment where one with `live_spec` is there, and the spec leads to `spec`."""
+    """The plan's strategy for a live Deployment with `live_spec` when the CR now asks for `spec`."""
     deployment = a_live_deployment(a_flash(**(live_spec or {})))
     deployment["spec"] = {**deployment["spec"], "strategy": {"rollingUpdate": live_strategy}}
     deployment["status"] = {**deployment["status"], **(live_status or {})}
@@ -65,23 +65,23 @@ CHANGES: dict[str, tuple[GpuSupply | None, RawObject, RawObject]] = {
     "one GPU each is left on two nodes": (supply(TAKEN, a_gpu_node("node-2", gpus="1")), {}, ONE_BY_ONE),
     "the other node is in use": (supply(TAKEN, FREE, pods=(OWN, anothers_pod("node-2"))), {}, ONE_BY_ONE),
     "half of the other node is in use": (supply(TAKEN, FREE, pods=(OWN, anothers_pod("node-2", "1"))), {}, ONE_BY_ONE),
-    "what was on the other node has ended": (
+    "the pod on the other node has ended": (
         supply(TAKEN, FREE, pods=(OWN, anothers_pod("node-2", phase="Succeeded"))), {}, SURGE),
-    "somebody waits for two GPUs": (supply(TAKEN, FREE, pods=(OWN, anothers_pod(None))), {}, ONE_BY_ONE),
+    "another pod waits for two GPUs": (supply(TAKEN, FREE, pods=(OWN, anothers_pod(None))), {}, ONE_BY_ONE),
     "the other node is cordoned": (supply(TAKEN, a_gpu_node("node-2", unschedulable=True)), {}, ONE_BY_ONE),
-    "the other node does not answer": (supply(TAKEN, a_gpu_node("node-2", ready=False)), {}, ONE_BY_ONE),
+    "the other node is not ready": (supply(TAKEN, a_gpu_node("node-2", ready=False)), {}, ONE_BY_ONE),
     "the other node has a taint": (supply(TAKEN, a_gpu_node("node-2", taints=[TAINT])), {}, ONE_BY_ONE),
-    "a taint that the spec tolerates": (
+    "the spec tolerates the taint": (
         supply(TAKEN, a_gpu_node("node-2", taints=[TAINT])),
         {"spec": {**NEWER, "placement": {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]}}}, SURGE),
-    "a taint that admission made the pods tolerate": (
+    "admission added a toleration to the pods": (
         supply(TAKEN, a_gpu_node("node-2", taints=[TAINT])), {"pods": (TOLERANT,)}, SURGE),
-    "a node of another kind is free": (
+    "the free node does not match the nodeSelector": (
         supply(TAKEN, FREE), {"spec": {**NEWER, "placement": {"nodeSelector": {"zone": "a"}}}}, ONE_BY_ONE),
-    "a replica more is wanted as well": (supply(TAKEN, FREE), {"spec": {**NEWER, "replicas": 2}}, ONE_BY_ONE),
+    "another replica is wanted as well": (supply(TAKEN, FREE), {"spec": {**NEWER, "replicas": 2}}, ONE_BY_ONE),
     "surge is disabled": (supply(TAKEN, FREE), {"spec": {**NEWER, "rollout": {"surge": "Disabled"}}}, ONE_BY_ONE),
-    "nobody looked, and the last one did not": (None, {}, ONE_BY_ONE),
-    "nobody looked, and the last one did": (None, {"live_strategy": SURGE}, SURGE),
+    "GPUs were not counted, and the last rollout had no surge": (None, {}, ONE_BY_ONE),
+    "GPUs were not counted, and the last rollout had a surge": (None, {"live_strategy": SURGE}, SURGE),
 }  # fmt: skip
 
 
@@ -90,26 +90,26 @@ def test_a_new_template_where(seen: GpuSupply | None, more: RawObject, expected:
     assert strategy(seen, **more) == expected
 
 
-LEAVING = {**OWN, "metadata": {**OWN["metadata"], "deletionTimestamp": "2026-11-24T12:00:00Z"}}
+TERMINATING = {**OWN, "metadata": {**OWN["metadata"], "deletionTimestamp": "2026-11-24T12:00:00Z"}}
 UNDER_WAY: dict[str, tuple[RawObject, RawObject]] = {
-    "all goes well": ({}, SURGE),
-    "the new pod finds no place": ({"pods": (OWN, an_unschedulable_pod("flash-new"))}, ONE_BY_ONE),
-    "the new pod waits for the GPUs of one that drains": (
-        {"pods": (LEAVING, an_unschedulable_pod("flash-new"))}, SURGE),
+    "new pods start": ({}, SURGE),
+    "the new pod is unschedulable": ({"pods": (OWN, an_unschedulable_pod("flash-new"))}, ONE_BY_ONE),
+    "the new pod waits for the GPUs of a terminating one": (
+        {"pods": (TERMINATING, an_unschedulable_pod("flash-new"))}, SURGE),
     "a quota forbids the new pod": (
         {"live_status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}]}},
         ONE_BY_ONE),
-    "its volume cannot be attached twice": (
+    "the new pod's volume cannot be attached twice": (
         {"live_status": {"conditions": [{"type": "Progressing", "status": "False",
                                          "reason": "ProgressDeadlineExceeded"}]}}, ONE_BY_ONE),
-    "it is disabled meanwhile": ({"spec": {**NEWER, "rollout": {"surge": "Disabled"}}}, ONE_BY_ONE),
+    "surge was disabled in the meantime": ({"spec": {**NEWER, "rollout": {"surge": "Disabled"}}}, ONE_BY_ONE),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("seen", "expected"), UNDER_WAY.values(), ids=UNDER_WAY.keys())
-def test_a_surge_under_way_where(seen: RawObject, expected: RawObject) -> None:
+def test_a_running_surge_where(seen: RawObject, expected: RawObject) -> None:
     assert strategy(supply(TAKEN, FREE), live_spec=NEWER, live_strategy=SURGE, **seen) == expected
 
 
-def test_one_that_was_given_up_is_not_begun_again_when_the_gpus_come_back() -> None:
+def test_an_abandoned_surge_is_not_resumed_when_gpus_become_free() -> None:
     assert strategy(supply(TAKEN, FREE), live_spec=NEWER, live_strategy=ONE_BY_ONE) == ONE_BY_ONE

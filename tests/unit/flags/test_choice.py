@@ -1,4 +1,4 @@
-"""The fastest of the ways that passed: by measurement where there is one, else by the table."""
+"""The fastest all-reduce of those that passed: by measurement if there is one, else by the table."""
 
 import json
 
@@ -22,16 +22,16 @@ CASES = {
     "nothing measured, table says on": ("T3", None, ON),
     "nothing measured, table says NCCL": ("T4", None, NCCL),
     "custom is faster": ("T3", VariantTimes(40, 60, 90), ON),
-    "NCCL is faster by much": ("T3", VariantTimes(60, 40, 90), NCCL),
-    "NCCL is faster by a hair": ("T3", VariantTimes(42, 40, 90), ON),
+    "NCCL is much faster": ("T3", VariantTimes(60, 40, 90), NCCL),
+    "NCCL is slightly faster": ("T3", VariantTimes(42, 40, 90), ON),
     "custom is faster across sockets": ("T4", VariantTimes(40, 60, 90), ON),
-    "custom is faster across sockets by a hair": ("T4", VariantTimes(38, 40, 90), NCCL),
+    "custom is slightly faster across sockets": ("T4", VariantTimes(38, 40, 90), NCCL),
     "shared memory beats custom": ("T3", VariantTimes(60, 70, 40), SHARED_MEMORY),
     "shared memory beats NCCL": ("T4", VariantTimes(None, 60, 40), SHARED_MEMORY),
     "shared memory beats NCCL, but not custom": ("T3", VariantTimes(35, 60, 40), ON),
-    "the peer arm was not measured": ("T3", VariantTimes(None, 60, 90), ON),
-    "only the peer arm was measured": ("T4", VariantTimes(10, None, None), NCCL),
-    "nothing but names": ("T2", VariantTimes(None, None, None), ON),
+    "the peer variant was not measured": ("T3", VariantTimes(None, 60, 90), ON),
+    "only the peer variant was measured": ("T4", VariantTimes(10, None, None), NCCL),
+    "no figures": ("T2", VariantTimes(None, None, None), ON),
 }
 
 
@@ -53,18 +53,18 @@ def test_custom_all_reduce_never_comes_without_peer_to_peer(row: object, times: 
     assert choice.p2p or not choice.custom_all_reduce
 
 
-def an_arm(name: str, micros: float, **extra: object) -> dict[str, object]:
+def a_variant(name: str, micros: float, **extra: object) -> dict[str, object]:
     return {"arm": name, "outcome": "healthy", "micros": dict.fromkeys(map(str, DECODE_BYTES), micros), **extra}
 
 
 def a_measured_node(p2p: str = "verified", kernel: str = "vllm") -> NodeFacts:
     node = a_node(gpu_link="phb", gpu_p2p=p2p)
-    variants = [an_arm("nccl", 10.0), an_arm("ncclP2pOff", 30.0), an_arm("peer", 20.0, kernel=kernel)]
+    variants = [a_variant("nccl", 10.0), a_variant("ncclP2pOff", 30.0), a_variant("peer", 20.0, kernel=kernel)]
     node["metadata"]["annotations"] = {P2P_REPORT_ANNOTATION: json.dumps({"verdict": "healthy", "arms": variants})}
     return NodeFacts.from_node(node)
 
 
-def test_a_node_that_was_measured_gets_what_was_faster_there_and_the_figures() -> None:
+def test_a_measured_node_gets_the_fastest_with_the_figures_in_the_reason() -> None:
     made = derive(a_measured_node(), InterconnectSpec(), {})
     (argument,) = made.args
     assert argument.value == DISABLE_CUSTOM_ALL_REDUCE
@@ -76,7 +76,7 @@ def test_times_of_another_kernel_than_the_engines_decide_nothing() -> None:
     assert derive(a_measured_node(kernel="triton"), InterconnectSpec(), {}).args == ()
 
 
-def test_times_of_a_verdict_that_does_not_stand_decide_nothing() -> None:
+def test_times_decide_nothing_without_a_valid_verdict() -> None:
     made = derive(a_measured_node("hang"), InterconnectSpec(), {})
     assert made.row == "T7"
     assert P2P_DISABLE in {variable.name for variable in made.env}

@@ -1,4 +1,4 @@
-"""Flags from facts: a test for each row, the user's overrides, and what must hold for every combination."""
+"""Derivation of flags: each row, the user's overrides, and what must hold for every combination."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -81,7 +81,7 @@ ROWS = {
         "T4",
         {**BASE, DISABLE_CUSTOM_ALL_REDUCE: "", "NCCL_P2P_LEVEL": "SYS"},
     ),
-    "T5: the driver grants it, nobody proved it": (facts(gpu_link="pix", gpu_p2p="granted"), "T5", SAFE),
+    "T5: the driver permits it, untested": (facts(gpu_link="pix", gpu_p2p="granted"), "T5", SAFE),
     "T5: verified under another driver": (
         facts(driver="595.84", gpu_link="phb", gpu_p2p="verified", gpu_p2p_driver="595.71.05"),
         "T5",
@@ -94,15 +94,15 @@ ROWS = {
     ),
     "T6: the chipset refuses": (facts(gpu_link="phb", gpu_p2p="cns"), "T6", SAFE),
     "T6: the driver's registry refuses": (facts(gpu_link="phb", gpu_p2p="dr"), "T6", SAFE),
-    "T7: a probe hung": (facts(gpu_link="node", gpu_p2p="hang"), "T7", SAFE),
-    "T7: a probe read wrong values": (facts(gpu_link="node", gpu_p2p="corrupt"), "T7", SAFE),
+    "T7: a p2p test hung": (facts(gpu_link="node", gpu_p2p="hang"), "T7", SAFE),
+    "T7: a p2p test read wrong values": (facts(gpu_link="node", gpu_p2p="corrupt"), "T7", SAFE),
     "T7: the IOMMU translates": (facts(gpu_link="phb", gpu_p2p="verified", gpu_iommu="translated"), "T7", SAFE),
     "T7: ACS redirects": (facts(gpu_link="phb", gpu_p2p="verified", gpu_acs="redirect"), "T7", SAFE),
     "T8: no labels": (facts(), "T8", SAFE),
     "T8: the link alone": (facts(gpu_link="pix"), "T8", SAFE),
     "T8: no node at all": (None, "T8", SAFE),
     "T8: an NVLink label on a card that has none": (facts(RTX, gpu_link="nvlink", gpu_p2p="verified"), "T8", SAFE),
-    "T8: a label that nobody understands": (facts(gpu_link="warp", gpu_p2p="verified"), "T8", SAFE),
+    "T8: an invalid label": (facts(gpu_link="warp", gpu_p2p="verified"), "T8", SAFE),
 }
 
 
@@ -134,7 +134,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize(("source", "flag"), SOURCES.items())
-def test_each_flag_says_who_wanted_it(source: str, flag: Any) -> None:
+def test_each_flag_has_its_source(source: str, flag: Any) -> None:
     assert flag.source == source
 
 
@@ -146,7 +146,7 @@ def test_safe_mode_is_the_safe_set_on_the_best_of_nodes() -> None:
     assert effect(flags(facts(gpu_link="pix", gpu_p2p="verified"), mode="Safe")) == SAFE
 
 
-def test_fast_mode_trusts_the_driver_and_says_so() -> None:
+def test_fast_mode_trusts_the_driver_as_the_users_choice() -> None:
     made = flags(facts(gpu_link="phb", gpu_p2p="granted"), mode="Fast")
     assert made.row == "T3"
     assert made.env[1].source == "user"
@@ -254,12 +254,12 @@ def test_an_engine_is_bound_to_the_nodes_of_its_gpus_where_they_are_known() -> N
 
 
 @pytest.mark.parametrize("value", ["unknown", "0", "0-1-2", "-1-0", "0-1\n", "zero-one", "0-99999"])
-def test_a_label_that_does_not_say_where_gpus_are_binds_nothing_and_is_told_of(value: str) -> None:
+def test_a_label_that_does_not_say_where_gpus_are_binds_nothing_and_is_reported(value: str) -> None:
     known = facts(gpu_link="phb", gpu_p2p="hang", gpu_numa_nodes=value)
     made = flags(known, numaBinding="CpusAndMemory")
 
     assert effect(made) == SAFE
-    assert flags(known).conflicts == (), "where memory stays free, that is no loss worth a word"
+    assert flags(known).conflicts == (), "without memory binding this is not worth a conflict"
     assert [conflict.reason for conflict in made.conflicts] == ["NumaUnknown"]
     assert any(repr(value) in warning for warning in known.warnings) == (value != "unknown")
 
@@ -312,7 +312,7 @@ def test_a_bad_annotation_is_a_value_error(text: str) -> None:
         FlagSet.parse_text(text)
 
 
-def test_a_source_that_a_newer_operator_knows_is_kept_and_no_reason_to_do_without_its_flags() -> None:
+def test_an_unknown_source_of_a_newer_operator_is_accepted() -> None:
     text = '{"row": "T1", "args": [{"value": "-x", "source": "magic", "reason": ""}], "env": []}'
     assert FlagSet.parse_text(text).args[0].source == "magic"
 
@@ -341,8 +341,8 @@ VARIABLES: tuple[tuple[dict[str, str], ...], ...] = (
 )
 MODES, SWITCHES, PROFILES = ("Auto", "Safe", "Fast"), ("Auto", "Enabled", "Disabled"), ("None", "PcieLowLatency")
 BINDINGS = ("Cpus", "CpusAndMemory", "Disabled")
-"""Of which each wish has one, in turn: nothing else depends on it."""
-WISHES = [
+"""Each override gets one in turn, because nothing else depends on it."""
+OVERRIDES = [
     InterconnectSpec.model_validate(
         {
             "mode": mode,
@@ -363,7 +363,7 @@ SLOW_PEER, SLOW_P2P = VariantTimes(peer=90, nccl=40, nccl_p2p_off=80), VariantTi
 
 
 def every_node() -> Iterator[NodeFacts]:
-    """Each combination of what the labels may say. Of what only one row looks at: with that row's other values."""
+    """Every combination of the labels' values. Facts that only one row looks at vary only for that row."""
     for link, p2p, iommu, acs in product(LINKS, P2P_VERDICTS, VOCABULARY["gpu-iommu"], VOCABULARY["gpu-acs"]):
         known = NodeFacts("n", link=link, p2p=p2p, iommu=iommu, acs=acs)
         yield known
@@ -384,13 +384,13 @@ NODES = (None, *every_node())
 
 @pytest.mark.parametrize("mode", ["Auto", "Safe", "Fast"])
 def test_every_set_is_consistent(mode: str) -> None:
-    """Every node with every wish; of the engine's environments each wish has one, in turn."""
-    wishes = [wish for wish in WISHES if wish.mode == mode]
+    """Every node with every override. Each override gets one of the engine's environments in turn."""
+    overrides = [spec for spec in OVERRIDES if spec.mode == mode]
     for known in NODES:
-        for number, wish in enumerate(wishes):
+        for number, spec in enumerate(overrides):
             env = ENGINE_ENVS[number % len(ENGINE_ENVS)]
-            must_be_consistent(derive(known, wish, env), env)
-            must_be_safe_where_nothing_is_proved(known, wish)
+            must_be_consistent(derive(known, spec, env), env)
+            must_be_safe_where_nothing_is_proved(known, spec)
 
 
 def must_be_consistent(made: FlagSet, env: dict[str, str]) -> None:
@@ -406,20 +406,20 @@ def must_be_consistent(made: FlagSet, env: dict[str, str]) -> None:
     assert ("--numa-bind" in seen) == any(name.startswith("--numa-bind-nodes ") for name in seen)
 
 
-def must_be_safe_where_nothing_is_proved(known: NodeFacts | None, wish: InterconnectSpec) -> None:
-    """Unless the user wrote so in as many words: then it is contradicted."""
-    if known and is_proved(known, wish.mode):
+def must_be_safe_where_nothing_is_proved(known: NodeFacts | None, spec: InterconnectSpec) -> None:
+    """Unless the user enabled peer-to-peer explicitly, which then is a conflict."""
+    if known and is_proved(known, spec.mode):
         return
-    made = derive(known, wish, {})
+    made = derive(known, spec, {})
     if p2p_is_off(effect(made)):
         return
-    assert wish.custom_all_reduce == "Enabled" or P2P_ON in [v.model_dump() for v in wish.env]
+    assert spec.custom_all_reduce == "Enabled" or P2P_ON in [v.model_dump() for v in spec.env]
     if known:
         assert {"CustomAllReduceForced", "PeerToPeerForced"} & {conflict.reason for conflict in made.conflicts}
 
 
 def is_proved(known: NodeFacts, mode: str) -> bool:
-    """In the words of docs/topology.md, not in those of the table."""
+    """As docs/topology.md puts it, independently of the table."""
     forbidden = known.iommu == "translated" or known.acs == "redirect" or (known.link == "nvlink" and known.product)
     tested = known.p2p == "verified" and not known.staleness
     believed = mode == "Fast" and known.p2p in ("verified", "granted")
@@ -432,18 +432,18 @@ any_node = st.builds(
 )
 
 
-@given(any_node, st.sampled_from(WISHES), st.sampled_from(ENGINE_ENVS))
+@given(any_node, st.sampled_from(OVERRIDES), st.sampled_from(ENGINE_ENVS))
 def test_every_set_is_consistent_whatever_was_measured(
-    known: NodeFacts, wish: InterconnectSpec, env: dict[str, str]
+    known: NodeFacts, spec: InterconnectSpec, env: dict[str, str]
 ) -> None:
-    made = derive(known, wish, env)
+    made = derive(known, spec, env)
     must_be_consistent(made, env)
     assert FlagSet.parse_text(made.to_text()) == replace(made, conflicts=())
 
 
-@given(st.sampled_from(NODES), st.sampled_from(WISHES))
-def test_flags_are_derived_the_same_way_every_time(known: NodeFacts | None, wish: InterconnectSpec) -> None:
-    assert derive(known, wish, {}).to_text() == derive(known, wish, {}).to_text()
+@given(st.sampled_from(NODES), st.sampled_from(OVERRIDES))
+def test_flags_are_derived_the_same_way_every_time(known: NodeFacts | None, spec: InterconnectSpec) -> None:
+    assert derive(known, spec, {}).to_text() == derive(known, spec, {}).to_text()
 
 
 def test_the_documentation_shows_the_table_as_it_is() -> None:

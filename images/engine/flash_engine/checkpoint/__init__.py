@@ -1,15 +1,15 @@
-"""What a checkpoint is, by its headers alone: its layout, what is wrong with it, what it costs, which flags follow.
+"""Inspects a checkpoint by its headers alone: its layout, its problems, its memory use and the vLLM flags it needs.
 
-    source        where the files are, and how a range of one is read
-    headers       the tensors of each file: name, type, shape
-    model_config  config.json
-    schemes, tensors   the table: every tensor of every known layout, with the source of each entry
-    spelling      names that mean the same, and what vLLM does with each
-    layout        which layout the headers show
-    quantisation  what `quantization_config` makes vLLM build, beside what the files hold
-    inspection    all of it together, as findings
-    memory, engine_flags   what follows from it
-    document, report   all of that as JSON, and as a page
+    source        opens the files and reads byte ranges of them
+    headers       the tensors of each safetensors file: name, type, shape
+    model_config  the sizes in config.json
+    schemes, tensors   every tensor of every known layout, with the source of each entry
+    tensor_names  other tools' names for the same tensors, and what vLLM does with each
+    layout        detects the layout from the headers
+    quantisation  compares what `quantization_config` makes vLLM build with what the files hold
+    inspection    runs all checks and collects the findings
+    memory, engine_flags   GPU memory and vLLM flags
+    document, report   the inspection as JSON, and as text for a terminal
 
 Nothing here imports torch or vLLM: the launcher runs it before it starts either.
 """

@@ -1,10 +1,19 @@
-"""flash-checkpoint: what a checkpoint is, and whether it can be served, from its headers alone.
+"""Check a DeepSeek-V4 checkpoint from its headers, without loading or downloading the weights.
 
+Prints the layout, every problem with its remedy, the GPU memory that the weights take, the KV cache that is left, and
+the vLLM flags that the checkpoint needs.
+
+examples:
     flash-checkpoint inspect /models/DeepSeek-V4-Flash
     flash-checkpoint inspect hf://owner/name --revision COMMIT --json
 
-Nothing is downloaded but headers, config.json and the index; a token for a private repository is read from HF_TOKEN.
-The exit code is 0 for a checkpoint that can be served as asked, 1 for one that cannot, 2 for wrong usage.
+From a hub repository, only config.json, the index and the header of each shard are fetched. For a private repository,
+set HF_TOKEN.
+
+exit codes:
+    0   the checkpoint can be served (problems that the vLLM plugin repairs included)
+    1   it cannot be served
+    2   wrong usage
 """
 
 import argparse
@@ -12,7 +21,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from flash_engine.checkpoint.document import to_json
+from flash_engine.checkpoint.document import to_record
 from flash_engine.checkpoint.inspection import Inspection, inspect
 from flash_engine.checkpoint.source import open_files
 
@@ -26,45 +35,52 @@ def parser() -> argparse.ArgumentParser:
     )
     command = made.add_subparsers(dest="command", required=True).add_parser(
         "inspect",
-        help="read the headers of a checkpoint and judge them",
-        description="Reads the headers of all shards, config.json and the index; takes seconds, whatever the size.",
+        help="check a checkpoint and print what was found",
+        description="Reads config.json, the index and the headers of all shards. Takes seconds, whatever the size.",
     )
     command.add_argument("checkpoint", metavar="PATH|URI", help="a folder, or hf://OWNER/NAME")
-    command.add_argument("--revision", help="branch, tag or commit of an hf:// repository")
+    command.add_argument(
+        "--revision", help="branch, tag or commit of an hf:// repository (default: its default branch)"
+    )
     command.add_argument(
         "--speculation",
         choices=("auto", "mtp", "dspark", "off"),
         default="auto",
-        help="what is to draft; auto is what config.json speaks of, off judges the model alone",
+        help="the speculation method that the checkpoint must support. auto: the one that config.json describes; "
+        "off: check the model without its drafter (default: auto)",
     )
     command.add_argument(
-        "--any-model", action="store_true", help="of a model other than DeepSeek-V4 judge the files, not the tensors"
+        "--any-model",
+        action="store_true",
+        help="accept models other than DeepSeek-V4; of those, only the files are checked, not the tensors",
     )
-    command.add_argument("--json", action="store_true", help="print JSON, for programs")
+    command.add_argument("--json", action="store_true", help="print JSON, the same document as checkpoint.json")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    asked = parser().parse_args(argv)
-    found = inspect(
-        lambda: open_files(asked.checkpoint, asked.revision), speculation=asked.speculation, any_model=asked.any_model
+    arguments = parser().parse_args(argv)
+    inspection = inspect(
+        lambda: open_files(arguments.checkpoint, arguments.revision),
+        speculation=arguments.speculation,
+        any_model=arguments.any_model,
     )
-    _print(found, as_json=asked.json)
-    return REFUSED if found.refusals else SERVABLE
+    _print(inspection, as_json=arguments.json)
+    return REFUSED if inspection.refusals else SERVABLE
 
 
-def _print(found: Inspection, *, as_json: bool) -> None:
+def _print(inspection: Inspection, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(to_json(found), indent=1))  # noqa: T201 - the answer
+        print(json.dumps(to_record(inspection).to_json(), indent=1))  # noqa: T201 - the command's output
         return
-    from rich.console import Console  # noqa: PLC0415 - only here is anything drawn
+    from rich.console import Console  # noqa: PLC0415 - not needed for JSON
 
     from flash_engine.checkpoint.report import show  # noqa: PLC0415 - likewise
 
-    # A log has no width: what is cut there cannot be scrolled to.
+    # Outside a terminal rich would cut lines at 80 columns, and a log cannot be scrolled sideways.
     is_terminal = sys.stdout.isatty()
-    show(found, Console(highlight=False, soft_wrap=not is_terminal, width=None if is_terminal else LOG_WIDTH))
+    show(inspection, Console(highlight=False, soft_wrap=not is_terminal, width=None if is_terminal else LOG_WIDTH))
 
 
 if __name__ == "__main__":

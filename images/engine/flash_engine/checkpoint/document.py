@@ -1,53 +1,49 @@
-"""An inspection as JSON, for programs."""
+"""Converts an inspection to the document `checkpoint.json`."""
 
-from typing import Any
+from dataclasses import replace
 
-from flash_engine.checkpoint.engine_flags import batched_tokens, flags
+from flash_contracts.checkpoint_record import CheckpointRecord, KvBudget, ProfileBudget
+from flash_contracts.profiles import PROFILES, Profile
+from flash_engine.checkpoint.engine_flags import advised_budget, engine_flags
 from flash_engine.checkpoint.inspection import Inspection
-from flash_engine.checkpoint.memory import PROFILES, Budget, budget, weights
-
-VERSION = 1
-
-
-def to_json(found: Inspection) -> dict[str, Any]:
-    """All of it; sizes in bytes."""
-    return {
-        "version": VERSION,
-        "place": found.place,
-        "commit": found.commit,
-        "servable": not found.refusals,
-        "layout": found.layout.name if found.layout else None,
-        "tensors": len(found.tensors),
-        "storedBytes": found.stored_bytes,
-        "findings": [finding.to_json() for finding in found.findings],
-        **_costs(found),
-    }
+from flash_engine.checkpoint.layout import Layout
+from flash_engine.checkpoint.memory import KvCacheBudget, WeightBytes, kv_cache_budget, weight_bytes
+from flash_engine.checkpoint.model_config import ModelConfig
 
 
-def _costs(found: Inspection) -> dict[str, Any]:
-    config, layout = found.config, found.layout
+def to_record(inspection: Inspection) -> CheckpointRecord:
+    record = CheckpointRecord(
+        place=inspection.place,
+        commit=inspection.commit,
+        servable=not inspection.refusals,
+        layout=inspection.layout.name if inspection.layout else None,
+        tensors=len(inspection.tensors),
+        stored_bytes=inspection.stored_bytes,
+        findings=inspection.findings,
+    )
+    config, layout = inspection.config, inspection.layout
     if config is None or layout is None or layout.family == "unknown":
-        return {"weightsBytesPerGpu": None, "profiles": [], "flags": []}
-    taken = weights(config, layout)
-    return {
-        "weightsBytesPerGpu": taken.total,
-        "profiles": [
-            {
-                **_budget(budget(config, layout, taken, profile)),
-                "advised": _budget(batched_tokens(config, layout, taken, profile)),
-            }
-            for profile in PROFILES
-        ],
-        "flags": [{"value": flag.value, "reason": flag.reason} for flag in flags(config, layout)],
-    }
+        return record
+    weights = weight_bytes(config, layout)
+    return replace(
+        record,
+        weights_bytes_per_gpu=weights.total,
+        profiles=tuple(_profile_budget(config, layout, weights, profile) for profile in PROFILES.values()),
+        flags=tuple(engine_flags(config, layout)),
+    )
 
 
-def _budget(one: Budget) -> dict[str, Any]:
-    return {
-        "profile": one.profile.name,
-        "contextTokens": one.profile.context_tokens,
-        "batchedTokens": one.profile.batched_tokens,
-        "kvBytesPerGpu": one.kv_bytes,
-        "kvTokens": one.tokens,
-        "requestsOfWholeContext": round(one.requests, 2),
-    }
+def _profile_budget(config: ModelConfig, layout: Layout, weights: WeightBytes, profile: Profile) -> ProfileBudget:
+    advised = _kv_budget(advised_budget(config, layout, weights, profile))
+    return ProfileBudget(**vars(_kv_budget(kv_cache_budget(config, layout, weights, profile))), advised=advised)
+
+
+def _kv_budget(budget: KvCacheBudget) -> KvBudget:
+    return KvBudget(
+        profile=budget.profile.name,
+        context_tokens=budget.profile.context_tokens,
+        batched_tokens=budget.profile.batched_tokens,
+        kv_bytes_per_gpu=budget.kv_bytes,
+        kv_tokens=budget.tokens,
+        requests_of_whole_context=round(budget.requests, 2),
+    )

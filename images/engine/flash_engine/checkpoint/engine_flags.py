@@ -1,38 +1,32 @@
-"""The vLLM arguments that follow from a checkpoint, each with its reason."""
+"""The vLLM arguments that a checkpoint needs, each with its reason."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from flash_contracts.checkpoint_record import AdvisedFlag
+from flash_contracts.profiles import Profile
 from flash_engine.checkpoint.layout import Layout
-from flash_engine.checkpoint.memory import Budget, Profile, Weights, budget
+from flash_engine.checkpoint.memory import KvCacheBudget, WeightBytes, kv_cache_budget
 from flash_engine.checkpoint.model_config import ModelConfig
 
 LEAST_BATCHED, MOST_BATCHED = 512, 8192
 DSPARK_TOKENS = 5
 
 
-@dataclass(frozen=True)
-class Flag:
-    """One argument."""
-
-    value: str
-    reason: str
-
-
-def flags(config: ModelConfig, layout: Layout) -> Iterator[Flag]:
-    """What is the same at each profile; see `batched_tokens` for the rest."""
-    yield Flag("--kv-cache-dtype=fp8", "the only KV cache that V4's sparse attention has on sm_120")
-    yield Flag("--block-size=256", "V4's compressors assume it")
-    yield Flag("--tokenizer-mode=deepseek_v4", "V4 has no chat template of the usual kind")
+def engine_flags(config: ModelConfig, layout: Layout) -> Iterator[AdvisedFlag]:
+    """The flags that do not depend on the profile. `advised_budget` has the number of batched tokens, which does."""
+    yield AdvisedFlag("--kv-cache-dtype=fp8", "the only KV cache type that V4's sparse attention supports on sm_120")
+    yield AdvisedFlag("--block-size=256", "V4's compressors require it")
+    yield AdvisedFlag("--tokenizer-mode=deepseek_v4", "V4 has no Jinja chat template")
     speculation = speculative_config(config, layout)
     if speculation:
-        reason = "its drafter is DSpark" if config.dspark_layers else "its MTP head is there"
-        yield Flag(f"--speculative-config={speculation}", reason)
+        reason = "the checkpoint has a DSpark drafter" if config.dspark_layers else "the checkpoint has an MTP head"
+        yield AdvisedFlag(f"--speculative-config={speculation}", reason)
 
 
 def speculative_config(config: ModelConfig, layout: Layout) -> str | None:
-    """None without a drafter."""
+    """The value of --speculative-config, or None if the checkpoint has no drafter."""
     if not layout.has_drafter:
         return None
     tokens = config.raw.get("dspark_block_size", DSPARK_TOKENS) if config.dspark_layers else 1
@@ -40,17 +34,17 @@ def speculative_config(config: ModelConfig, layout: Layout) -> str | None:
     return json.dumps({"method": method, "num_speculative_tokens": tokens}, separators=(",", ":"))
 
 
-def batched_tokens(config: ModelConfig, layout: Layout, taken: Weights, profile: Profile) -> Budget:
-    """The budget with the most batched tokens at which all sequences of a profile have room for the whole context.
+def advised_budget(config: ModelConfig, layout: Layout, weights: WeightBytes, profile: Profile) -> KvCacheBudget:
+    """The budget with the most batched tokens at which all of a profile's sequences can have the whole context.
 
-    Or, where that is nowhere so, at which one of them has. vLLM sets state aside for twice the tokens of a step, and
-    that is most of what a request takes.
+    If that is never the case, the most at which one sequence can. Fewer batched tokens leave more KV cache: vLLM
+    reserves compressor state for twice the tokens of a step, which is most of what a request takes.
     """
-    tried = []
+    budgets = []
     tokens = MOST_BATCHED
     while tokens >= LEAST_BATCHED:
-        tried.append(budget(config, layout, taken, replace(profile, batched_tokens=tokens)))
+        budgets.append(kv_cache_budget(config, layout, weights, replace(profile, batched_tokens=tokens)))
         tokens //= 2
-    roomy = [one for one in tried if one.requests >= profile.sequences]
-    fitting = [one for one in tried if one.fits]
-    return (roomy or fitting or tried[-1:])[0]
+    for_all = [budget for budget in budgets if budget.requests >= profile.max_sequences]
+    for_one = [budget for budget in budgets if budget.fits]
+    return (for_all or for_one or budgets[-1:])[0]

@@ -1,7 +1,8 @@
-"""The headers of safetensors files: which tensors are where, of which type and shape.
+"""Reads the headers of safetensors files: which tensors each file holds, with type and shape.
 
 Format: https://github.com/huggingface/safetensors, "Format": the header's length as a little-endian u64, the header as
-JSON, the data. A real checkpoint has a hundred thousand tensors and a few dozen kinds of them: each kind is kept once.
+JSON, the data. A real checkpoint has a hundred thousand tensors but only a few dozen combinations of type and shape, so
+one StoredTensor object is shared by all tensors of the same kind.
 """
 
 import json
@@ -11,15 +12,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from flash_engine.checkpoint.finding import CheckpointError, Finding
-from flash_engine.checkpoint.source import Files
+from flash_contracts.checkpoint_record import CheckpointFinding
+from flash_engine.checkpoint.finding import CheckpointError
+from flash_engine.checkpoint.source import CheckpointFiles
 
 LENGTH_BYTES = 8
 HEADER_LIMIT = 100_000_000
-"""As in the safetensors library: a longer header is none."""
+"""The safetensors library rejects longer headers too."""
 
 INDEX_FILE = "model.safetensors.index.json"
-DOWNLOAD_AGAIN = "download it again and compare its checksum with the source's"
+DOWNLOAD_AGAIN = "download it again and compare its checksum with the source"
 
 BITS = {
     "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "BF16": 16, "F16": 16, "I16": 16, "U16": 16,
@@ -28,8 +30,8 @@ BITS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
-    """What is stored under a name. One for all tensors of a kind in a file."""
+class StoredTensor:
+    """Type, shape and file of a tensor. Shared by all tensors in a file that have the same type and shape."""
 
     type: str
     shape: tuple[int, ...]
@@ -41,129 +43,129 @@ class Stored:
         return math.prod(self.shape) * BITS.get(self.type, 8) // 8
 
 
-class Headers:
-    """All tensors of a checkpoint by name, and what is wrong with the files that hold them."""
+class CheckpointHeaders:
+    """All tensors of a checkpoint by name, and the problems found in its files."""
 
     def __init__(self) -> None:
-        self.tensors: dict[str, Stored] = {}
-        self.findings: list[Finding] = []
-        self._kinds: dict[tuple[str, tuple[int, ...], str], Stored] = {}
+        self.tensors: dict[str, StoredTensor] = {}
+        self.findings: list[CheckpointFinding] = []
+        self._kinds: dict[tuple[str, tuple[int, ...], str], StoredTensor] = {}
 
     def add(self, shard: str, name: str, entry: dict[str, Any]) -> int:
-        """Returns where its data end. Raises ValueError, KeyError or TypeError for an entry that is none."""
+        """Returns the end offset of the tensor's data. Raises ValueError, KeyError or TypeError if it is invalid."""
         key = (entry["dtype"], tuple(entry["shape"]), shard)
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[key] = Stored(*key)
+            kind = self._kinds[key] = StoredTensor(*key)
         begin, end = entry["data_offsets"]
         if kind.type in BITS and end - begin != kind.size:
-            raise ValueError(f"{name} has {end - begin:,} bytes for {kind.type} {list(kind.shape)}")
+            raise ValueError(
+                f"{name} has {end - begin:,} bytes, but {kind.type} {list(kind.shape)} takes {kind.size:,}"
+            )
         other = self.tensors.get(name)
         if other is not None:
-            self.findings.append(_twice(name, other.shard, shard))
+            self.findings.append(_duplicate(name, other.shard, shard))
         self.tensors[name] = kind
         return int(end)
 
-
-def _twice(name: str, one: str, other: str) -> Finding:
-    told = f"{name} is in {one} and in {other}"
-    remedy = "remove one of them: which one counts is chance"
-    return Finding("DuplicateTensor", "refused", told, remedy, (name,), "takes the one that it reads last")
+    def refuse(self, code: str, message: str, remedy: str, without_plugin: str) -> None:
+        self.findings.append(CheckpointFinding(code, "refused", message, remedy, without_plugin=without_plugin))
 
 
-def read_headers(files: Files) -> Headers:
-    """Reads each file's header, and the index where there is one. Raises CheckpointError where nothing can be read."""
-    found = Headers()
+def _duplicate(name: str, one: str, other: str) -> CheckpointFinding:
+    message = f"{name} is both in {one} and in {other}"
+    remedy = "remove one of them; which one is loaded depends on the order of reading"
+    return CheckpointFinding("DuplicateTensor", "refused", message, remedy, (name,), "uses the one that it reads last")
+
+
+def read_headers(files: CheckpointFiles) -> CheckpointHeaders:
+    """Reads the header of each file, and the index if there is one. Raises CheckpointError if there is no file."""
+    headers = CheckpointHeaders()
     shards = sorted(name for name in files.sizes if name.endswith(".safetensors"))
     if not shards:
         raise CheckpointError(
-            "NoWeights", f"no safetensors file is in {files.place}", "point model.source at the checkpoint's own folder"
+            "NoWeights", f"{files.place} has no safetensors file", "point model.source at the folder with the weights"
         )
     for shard in shards:
-        _read_shard(files, shard, found)
+        _read_shard(files, shard, headers)
     if INDEX_FILE in files.sizes:
-        _compare_index(files, found, shards)
-    return found
+        _compare_index(files, headers, shards)
+    return headers
 
 
-def _read_shard(files: Files, shard: str, found: Headers) -> None:
+def _read_shard(files: CheckpointFiles, shard: str, headers: CheckpointHeaders) -> None:
     size = files.sizes[shard]
     try:
-        end, entries = _header(files, shard, size)
+        end, entries = _read_header(files, shard, size)
         last = 0
         for name, entry in entries.items():
             if name != "__metadata__":
-                last = max(last, found.add(shard, name, entry))
+                last = max(last, headers.add(shard, name, entry))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        told = f"{shard} has no safetensors header: {error}"
-        found.findings.append(
-            Finding("BadHeader", "refused", told, DOWNLOAD_AGAIN, without_plugin="ends while loading")
-        )
+        message = f"{shard} has no valid safetensors header ({error})"
+        headers.refuse("BadHeader", message, DOWNLOAD_AGAIN, "fails while loading")
         return
     if end + last > size:
-        told = f"{shard} has {size:,} bytes, and its header says {end + last:,}: it was cut off"
-        found.findings.append(
-            Finding("TruncatedShard", "refused", told, DOWNLOAD_AGAIN, without_plugin="ends after minutes of loading")
-        )
+        message = f"{shard} has {size:,} bytes, but its header says {end + last:,}: the file is truncated"
+        headers.refuse("TruncatedShard", message, DOWNLOAD_AGAIN, "fails after minutes of loading")
 
 
-def _header(files: Files, shard: str, size: int) -> tuple[int, dict[str, Any]]:
+def _read_header(files: CheckpointFiles, shard: str, size: int) -> tuple[int, dict[str, Any]]:
+    """The offset at which the data begins, and the header."""
     length = int.from_bytes(files.read(shard, 0, LENGTH_BYTES), "little")
     if size < LENGTH_BYTES or not 2 <= length <= min(HEADER_LIMIT, size - LENGTH_BYTES):  # noqa: PLR2004 - `{}`
         raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
     text = files.read(shard, LENGTH_BYTES, length)
     entries = json.loads(text)
     if not isinstance(entries, dict):
-        raise TypeError("it is no object")
+        raise TypeError("not a JSON object")
     return LENGTH_BYTES + length, entries
 
 
-def _compare_index(files: Files, found: Headers, shards: list[str]) -> None:
-    """vLLM reads the files that the index names, and no others (weight_utils.filter_duplicate_safetensors_files)."""
+def _compare_index(files: CheckpointFiles, headers: CheckpointHeaders, shards: list[str]) -> None:
+    """vLLM reads only the files that the index names (weight_utils.filter_duplicate_safetensors_files)."""
     try:
         weight_map = dict(files.read_json(INDEX_FILE)["weight_map"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        told = f"{INDEX_FILE} cannot be read: {error}"
-        found.findings.append(Finding("BadIndex", "refused", told, DOWNLOAD_AGAIN, without_plugin="ends while loading"))
+        headers.refuse("BadIndex", f"{INDEX_FILE} cannot be read ({error})", DOWNLOAD_AGAIN, "fails while loading")
         return
     listed = set(weight_map.values())
     for shard in sorted(listed - set(shards)):
-        told = f"the index names {shard}, which is not in {files.place}"
-        found.findings.append(
-            Finding(
-                "MissingShard", "refused", told, "download it, or the whole checkpoint again", without_plugin="ends"
-            )
-        )
+        message = f"the index names {shard}, which is not in {files.place}"
+        headers.refuse("MissingShard", message, "download that file, or the whole checkpoint again", "does not start")
     for shard in sorted(set(shards) - listed):
-        found.findings.append(_unlisted(found, shard))
-    found.findings.extend(_disagreements(weight_map, found, listed))
+        headers.findings.append(_unlisted(headers, shard))
+    headers.findings.extend(_index_mismatches(weight_map, headers, listed))
 
 
-def _unlisted(found: Headers, shard: str) -> Finding:
-    names = tuple(name for name, stored in found.tensors.items() if stored.shard == shard)
-    return Finding(
+def _unlisted(headers: CheckpointHeaders, shard: str) -> CheckpointFinding:
+    names = tuple(name for name, stored in headers.tensors.items() if stored.shard == shard)
+    return CheckpointFinding(
         "UnlistedShard",
         "refused",
         f"{shard} with {len(names)} tensors is not in {INDEX_FILE}",
         f"add its tensors to weight_map in {INDEX_FILE}, or remove the file",
         names,
-        "does not read it, and serves without what is in it",
+        "ignores the file, and serves without its tensors",
     )
 
 
-def _disagreements(weight_map: dict[str, str], found: Headers, listed: set[str]) -> Iterator[Finding]:
-    present = {stored.shard for stored in found.tensors.values()}
+def _index_mismatches(
+    weight_map: dict[str, str], headers: CheckpointHeaders, listed: set[str]
+) -> Iterator[CheckpointFinding]:
+    present = {stored.shard for stored in headers.tensors.values()}
     lost = tuple(
-        name for name, shard in weight_map.items() if name not in found.tensors and (shard in present or not shard)
+        name for name, shard in weight_map.items() if name not in headers.tensors and (shard in present or not shard)
     )
     moved = tuple(
         name
-        for name, stored in found.tensors.items()
+        for name, stored in headers.tensors.items()
         if stored.shard in listed and weight_map.get(name, stored.shard) != stored.shard
     )
     if lost:
-        told = f"the index has {len(lost)} tensors that are in no file, such as {lost[0]}"
-        yield Finding("IndexMismatch", "refused", told, DOWNLOAD_AGAIN, lost, "serves without them where it can")
+        message = f"the index lists {len(lost)} tensors that no file has, such as {lost[0]}"
+        effect = "serves without them if it can"
+        yield CheckpointFinding("IndexMismatch", "refused", message, DOWNLOAD_AGAIN, lost, effect)
     if moved:
-        told = f"{len(moved)} tensors are in another file than the index says, such as {moved[0]}"
-        yield Finding("IndexMismatch", "note", told, "write the index anew", moved, "loads them all the same")
+        message = f"{len(moved)} tensors are in another file than the index says, such as {moved[0]}"
+        yield CheckpointFinding("IndexMismatch", "note", message, "write a new index", moved, "loads them anyway")

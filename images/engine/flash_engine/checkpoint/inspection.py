@@ -1,25 +1,34 @@
-"""A checkpoint, inspected: its layout, and every finding.
+"""Inspects a checkpoint: detects its layout and collects all findings.
 
-refused    what vLLM, with the plugin, cannot serve as asked
-repaired   what the plugin loads although vLLM by itself would not, or not rightly
-note       what is worth knowing
+refused    vLLM cannot serve it as requested, even with the plugin
+repaired   the plugin loads it; vLLM alone would fail or load it incorrectly
+note       it is served as it is, but worth knowing
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flash_engine.checkpoint.finding import CheckpointError, Finding, named
-from flash_engine.checkpoint.headers import Headers, Stored, read_headers
-from flash_engine.checkpoint.layout import MTP_PREFIX, Expected, Layout, expected_of, identify
+from flash_contracts.checkpoint_record import CheckpointFinding
+from flash_engine.checkpoint.finding import CheckpointError, abbreviated
+from flash_engine.checkpoint.headers import CheckpointHeaders, StoredTensor, read_headers
+from flash_engine.checkpoint.layout import MTP_PREFIX, ExpectedTensor, Layout, detect_layout, expected_of
 from flash_engine.checkpoint.model_config import FROM_SOURCE, ModelConfig
-from flash_engine.checkpoint.quantisation import NO_ORDER, disagreements, orders
+from flash_engine.checkpoint.quantisation import TRACELESS_ORDERS, activation_orders, layer_mismatches
 from flash_engine.checkpoint.schemes import NARROW, WIDE_TYPE
-from flash_engine.checkpoint.source import Files, config_of
-from flash_engine.checkpoint.tensor_names import LOADS, MTP_VALUE_ERROR, SILENT, Names, Renamed, renaming, worse
+from flash_engine.checkpoint.source import CheckpointFiles, read_config
+from flash_engine.checkpoint.tensor_names import (
+    LOADS,
+    MTP_VALUE_ERROR,
+    SILENT,
+    RenamedTensor,
+    TensorNames,
+    canonical_names,
+    worse_effect,
+)
 
 Speculation = Literal["auto", "mtp", "dspark", "off"]
-"""What is to draft; auto: whatever config.json speaks of."""
+"""The speculation method that the checkpoint must support. auto: the one that config.json describes."""
 
 SERVABLE = (
     "official FP4/FP8",
@@ -29,28 +38,28 @@ SERVABLE = (
     "NVFP4-FP8",
     "NVFP4-FP8 (compressed-tensors)",
 )
-UNREAD = ("BadHeader", "BadIndex", "MissingShard")
-"""With a file that cannot be read, all else that is missing is a consequence, and not worth saying."""
+UNREADABLE = ("BadHeader", "BadIndex", "MissingShard")
+"""If a file cannot be read, only this is reported: all missing tensors would be a consequence of it."""
 
-TAKE_ANOTHER = "take a checkpoint that has them, or make them anew from its source"
-KEY_ERROR = "ends with a KeyError that names a parameter of its own"
+USE_ANOTHER = "use a checkpoint that has them, or convert the source checkpoint again"
+KEY_ERROR = "fails with a KeyError that names one of its own parameters"
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a checkpoint. Without config and layout only its files were looked at."""
+    """The result of an inspection. `config` and `layout` are None if only the files could be checked."""
 
     place: str
-    findings: tuple[Finding, ...]
-    tensors: Mapping[str, Stored] = field(default_factory=dict)
-    """Under their right names."""
+    findings: tuple[CheckpointFinding, ...]
+    tensors: Mapping[str, StoredTensor] = field(default_factory=dict)
+    """By canonical name."""
     config: ModelConfig | None = None
     layout: Layout | None = None
     commit: str | None = None
-    """Of a hub's repository."""
+    """The commit of a hub's repository."""
 
     @property
-    def refusals(self) -> tuple[Finding, ...]:
+    def refusals(self) -> tuple[CheckpointFinding, ...]:
         return tuple(finding for finding in self.findings if finding.severity == "refused")
 
     @property
@@ -59,11 +68,11 @@ class Inspection:
 
 
 def inspect(
-    open_files: Callable[[], Files], *, speculation: Speculation = "auto", any_model: bool = False
+    open_files: Callable[[], CheckpointFiles], *, speculation: Speculation = "auto", any_model: bool = False
 ) -> Inspection:
-    """Never raises for a bad checkpoint: what is wrong is a finding.
+    """Never raises for a bad checkpoint: every problem is a finding.
 
-    `any_model`: one of another architecture is not refused, and only its files are looked at.
+    `any_model`: accept another architecture, of which only the files are checked.
     """
     try:
         files = open_files()
@@ -71,224 +80,234 @@ def inspect(
         return Inspection("", (error.as_finding(),))
     commit = getattr(files, "commit", None)
     try:
-        raw, headers = config_of(files), read_headers(files)
+        raw, headers = read_config(files), read_headers(files)
     except CheckpointError as error:
         return Inspection(files.place, (error.as_finding(),), commit=commit)
     notes = tuple(getattr(files, "findings", ()))
-    unread = tuple(finding for finding in headers.findings if finding.code in UNREAD)
-    if unread:
-        return Inspection(files.place, (*notes, *unread), headers.tensors, commit=commit)
+    unreadable = tuple(finding for finding in headers.findings if finding.code in UNREADABLE)
+    if unreadable:
+        return Inspection(files.place, (*notes, *unreadable), headers.tensors, commit=commit)
     try:
         config = ModelConfig.parse(raw)
     except CheckpointError as error:
-        spoken_of = () if any_model and error.code == "OtherModel" else (error.as_finding(),)
-        return Inspection(files.place, (*notes, *headers.findings, *spoken_of), headers.tensors, commit=commit)
+        reported = () if any_model and error.code == "OtherModel" else (error.as_finding(),)
+        return Inspection(files.place, (*notes, *headers.findings, *reported), headers.tensors, commit=commit)
     return _inspect_model(files.place, config, headers, speculation, notes, commit)
 
 
 def _inspect_model(
     place: str,
     config: ModelConfig,
-    headers: Headers,
+    headers: CheckpointHeaders,
     speculation: Speculation,
-    notes: tuple[Finding, ...],
+    notes: tuple[CheckpointFinding, ...],
     commit: str | None,
 ) -> Inspection:
-    renamed = list(renaming(Names(config, headers.tensors), headers.tensors))
-    tensors = {one.right: headers.tensors[one.written] for one in renamed}
-    layout = identify(config, tensors)
-    found = [
+    renamed = list(canonical_names(TensorNames(config, headers.tensors), headers.tensors))
+    tensors = {one.canonical: headers.tensors[one.name_in_file] for one in renamed}
+    layout = detect_layout(config, tensors)
+    findings = [
         *notes,
         *headers.findings,
-        *_of_layout(layout),
-        *_of_names(renamed),
-        *_of_tensors(config, layout, tensors, speculation),
-        *_of_drafter(config, layout, speculation),
+        *_layout_findings(layout),
+        *_name_findings(renamed),
+        *_tensor_findings(config, layout, tensors, speculation),
+        *_drafter_findings(config, layout, speculation),
         *config_findings(config, layout),
     ]
-    return Inspection(place, tuple(found), tensors, config, layout, commit)
+    return Inspection(place, tuple(findings), tensors, config, layout, commit)
 
 
-def _of_layout(layout: Layout) -> Iterator[Finding]:
+def _layout_findings(layout: Layout) -> Iterator[CheckpointFinding]:
     if layout.family not in SERVABLE:
-        told = ", ".join(f"{role} {scheme.name}" for role, scheme in layout.main.items()) or "no known weights"
-        yield Finding(
+        detected = ", ".join(f"{role} {scheme.name}" for role, scheme in layout.main.items()) or "no known weights"
+        yield CheckpointFinding(
             "UnknownLayout",
             "refused",
-            f"this way to store a DeepSeek-V4 is not known ({told})",
-            f"take a checkpoint of one of these: {', '.join(SERVABLE)}",
-            without_plugin="ends, or serves nonsense",
+            f"this DeepSeek-V4 is stored in an unknown layout ({detected})",
+            f"use a checkpoint with one of these layouts: {', '.join(SERVABLE)}",
+            without_plugin="fails, or serves nonsense",
         )
     fp8 = [
         role for role in ("compressor", "indexer weights") if layout.main.get(role) and layout.main[role].kind == "fp8"
     ]
     if fp8:
-        yield Finding(
+        yield CheckpointFinding(
             "Fp8Compressor",
             "repaired",
-            f"{' and '.join(fp8)} are FP8, and vLLM builds them unquantised",
-            "the plugin turns them into BF16 while loading, for less than 1 GB more",
+            f"{' and '.join(fp8)} are FP8, but vLLM builds them unquantised",
+            "nothing; the plugin converts them to BF16 while loading, which takes less than 1 GB more",
             without_plugin=f"{KEY_ERROR} (compressor.fused_wkv_wgate.weight_scale)",
         )
 
 
-def _of_names(renamed: list[Renamed]) -> Iterator[Finding]:
-    """One finding for all names: a splice is wrong a thousand times in one way."""
-    wrong = [one for one in renamed if one.right != one.written and one.without_plugin != LOADS]
+def _name_findings(renamed: list[RenamedTensor]) -> Iterator[CheckpointFinding]:
+    """One finding for all names, because a splice gets thousands of names wrong in the same way."""
+    wrong = [one for one in renamed if one.canonical != one.name_in_file and one.without_plugin != LOADS]
     if not wrong:
         return
     effect = wrong[0].without_plugin
     for one in wrong:
-        effect = worse(effect, one.without_plugin)
-    yield Finding(
+        effect = worse_effect(effect, one.without_plugin)
+    example = f"{wrong[0].name_in_file} for {wrong[0].canonical}"
+    yield CheckpointFinding(
         "MisnamedTensor",
         "repaired",
-        f"{len(wrong)} tensors have other names than vLLM looks for, such as {wrong[0].written} for {wrong[0].right}",
-        "the plugin renames them while loading",
-        tuple(one.written for one in wrong),
+        f"{len(wrong)} tensors have names that vLLM does not look for, such as {example}",
+        "nothing; the plugin renames them while loading",
+        tuple(one.name_in_file for one in wrong),
         effect,
     )
 
 
 @dataclass
-class _Faults:
-    """Names of tensors by what is wrong with them."""
+class _TensorFaults:
+    """Tensors by what is wrong with them."""
 
     missing: list[str] = field(default_factory=list)
     shape: list[tuple[str, str]] = field(default_factory=list)
+    """Name and description."""
     type: list[tuple[str, str]] = field(default_factory=list)
+    """Name and description."""
     downcast: list[str] = field(default_factory=list)
 
 
-def _of_tensors(
-    config: ModelConfig, layout: Layout, tensors: Mapping[str, Stored], speculation: Speculation
-) -> Iterator[Finding]:
-    """The drafter's tensors are only wanted where it is to draft."""
-    main, draft = _Faults(), _Faults()
+def _tensor_findings(
+    config: ModelConfig, layout: Layout, tensors: Mapping[str, StoredTensor], speculation: Speculation
+) -> Iterator[CheckpointFinding]:
+    """Faults of the drafter's tensors count only if speculation is on."""
+    main, draft = _TensorFaults(), _TensorFaults()
     known = 0
-    left = set(tensors)
+    unknown_names = set(tensors)
     for name, wanted in expected_of(config, layout):
         stored = tensors.get(name)
         if stored is not None:
             known += 1
-            left.discard(name)
+            unknown_names.discard(name)
         _compare(name, wanted, stored, draft if name.startswith(MTP_PREFIX) else main)
     if layout.family == "unknown" and not known:
         return
-    yield from _told(main, "the model", needed=True, effect=KEY_ERROR)
-    yield from _told(draft, "its drafter", needed=speculation != "off", effect=SILENT)
-    unknown = sorted(name for name in left if speculation != "off" or not name.startswith(MTP_PREFIX))
+    yield from _fault_findings(main, "the model", needed=True, effect=KEY_ERROR)
+    yield from _fault_findings(draft, "the drafter", needed=speculation != "off", effect=SILENT)
+    unknown = sorted(name for name in unknown_names if speculation != "off" or not name.startswith(MTP_PREFIX))
     if unknown:
-        yield Finding(
+        yield CheckpointFinding(
             "UnknownTensor",
             "refused",
-            f"{len(unknown)} tensors have no place in the model: {named(unknown)}",
-            "remove them from the files and the index; if they are a drafter's, config.json must speak of it",
+            f"the model has no place for {len(unknown)} tensors: {abbreviated(unknown)}",
+            "remove them from the files and the index; if they belong to a drafter, describe it in config.json",
             tuple(unknown),
             KEY_ERROR,
         )
 
 
-def _compare(name: str, wanted: Expected, stored: Stored | None, faults: _Faults) -> None:
+def _compare(name: str, wanted: ExpectedTensor, stored: StoredTensor | None, faults: _TensorFaults) -> None:
     if stored is None:
         if not wanted.optional:
             faults.missing.append(name)
     elif stored.shape != wanted.shape:
-        faults.shape.append((name, f"{name} is {list(stored.shape)} and must be {list(wanted.shape)}"))
+        faults.shape.append((name, f"{name} has shape {list(stored.shape)}, expected {list(wanted.shape)}"))
     elif stored.type not in wanted.types:
         if wanted.types == WIDE_TYPE and stored.type in NARROW:
             faults.downcast.append(name)
         else:
-            faults.type.append((name, f"{name} is {stored.type} and must be {' or '.join(wanted.types)}"))
+            faults.type.append((name, f"{name} has type {stored.type}, expected {' or '.join(wanted.types)}"))
 
 
-def _told(faults: _Faults, whose: str, *, needed: bool, effect: str) -> Iterator[Finding]:
-    severity: Literal["refused", "note"] = "refused" if needed else "note"
+def _fault_findings(faults: _TensorFaults, whose: str, *, needed: bool, effect: str) -> Iterator[CheckpointFinding]:
+    severity = "refused" if needed else "note"
     if faults.missing:
-        told = f"{len(faults.missing)} tensors of {whose} are missing: {named(faults.missing)}"
-        yield Finding("MissingTensor", severity, told, TAKE_ANOTHER, tuple(faults.missing), effect)
-    for code, found in (("WrongShape", faults.shape), ("WrongType", faults.type)):
-        if found:
-            told = f"{len(found)} tensors of {whose} do not fit: {named([sentence for _, sentence in found])}"
-            yield Finding(code, severity, told, TAKE_ANOTHER, tuple(name for name, _ in found), "copies what it can")
+        message = f"{_of(faults.missing, whose)} missing: {abbreviated(faults.missing)}"
+        yield CheckpointFinding("MissingTensor", severity, message, USE_ANOTHER, tuple(faults.missing), effect)
+    for code, wrong in (("WrongShape", faults.shape), ("WrongType", faults.type)):
+        if wrong:
+            names, descriptions = zip(*wrong, strict=True)
+            message = f"{_of(wrong, whose)} wrong: {abbreviated(descriptions)}"
+            yield CheckpointFinding(code, severity, message, USE_ANOTHER, names, "copies whatever fits")
     if faults.downcast:
-        told = f"{len(faults.downcast)} tensors of {whose} were saved narrower than 32 bits: {named(faults.downcast)}"
-        remedy = "take them from the source as they were: routing and mixing lose precision"
-        yield Finding("Downcast", "note", told, remedy, tuple(faults.downcast), "widens them again")
+        message = f"{_of(faults.downcast, whose)} stored with less than 32 bits: {abbreviated(faults.downcast)}"
+        remedy = "copy them unchanged from the source checkpoint; otherwise routing and mixing lose precision"
+        yield CheckpointFinding("Downcast", "note", message, remedy, tuple(faults.downcast), "widens them to 32 bits")
 
 
-def _of_drafter(config: ModelConfig, layout: Layout, speculation: Speculation) -> Iterator[Finding]:
+def _drafter_findings(config: ModelConfig, layout: Layout, speculation: Speculation) -> Iterator[CheckpointFinding]:
     if speculation == "off":
         return
     if speculation == "mtp" and config.dspark_layers:
-        yield Finding(
+        yield CheckpointFinding(
             "DsparkWanted",
             "refused",
             "this checkpoint drafts with DSpark and has no MTP head",
-            "set speculation.method to Dspark, or to Disabled",
+            "set speculation.method to Dspark or Disabled",
             without_plugin=KEY_ERROR,
         )
     elif speculation == "dspark" and not config.dspark_layers:
-        told = "DSpark is wanted, and config.json has no dspark_target_layer_ids"
-        yield Finding(
-            "MtpMissing", "refused", told, "set speculation.method to Mtp, or to Disabled", without_plugin="ends"
-        )
+        message = "speculation with DSpark is requested, but config.json has no dspark_target_layer_ids"
+        remedy = "set speculation.method to Mtp or Disabled"
+        yield CheckpointFinding("MtpMissing", "refused", message, remedy, without_plugin="does not start")
     elif not layout.has_drafter:
-        where = "" if config.mtp_layers or config.dspark_layers else " and config.json has no num_nextn_predict_layers"
-        yield Finding(
+        described = config.mtp_layers or config.dspark_layers
+        yield CheckpointFinding(
             "MtpMissing",
             "refused",
-            f"the MTP head was stripped: no mtp.* tensor is there{where}",
-            "serve a checkpoint that has it, splice one in, or set speculation.method to Disabled",
+            "the MTP head was stripped: there is no mtp.* tensor"
+            f"{'' if described else ', and config.json has no num_nextn_predict_layers'}",
+            "use a checkpoint with the head, splice one in, or set speculation.method to Disabled",
             without_plugin=MTP_VALUE_ERROR,
         )
 
 
-def config_findings(config: ModelConfig, layout: Layout) -> Iterator[Finding]:
+def config_findings(config: ModelConfig, layout: Layout) -> Iterator[CheckpointFinding]:
+    """Findings about config.json alone. The plugin checks them again after --hf-overrides."""
     if config.raw.get("topk_method") != "noaux_tc":
-        yield Finding(
+        yield CheckpointFinding(
             "TopkMethod",
             "repaired",
-            f"config.json has topk_method {config.raw.get('topk_method')!r}, and the router's bias needs noaux_tc",
-            "the plugin sets it",
+            f"config.json has topk_method {config.raw.get('topk_method')!r}, but the router's bias needs noaux_tc",
+            "nothing; the plugin sets it",
             without_plugin=f"{KEY_ERROR} (ffn.gate.e_score_correction_bias)",
         )
     if not config.quantisation:
         if any(scheme.kind != "plain" for scheme in layout.main.values()):
-            told = "config.json has no quantization_config, and the weights are quantised"
-            remedy = f"vLLM would build 568 GB of BF16 layers; {FROM_SOURCE}"
-            yield Finding(
-                "NoQuantisation", "refused", told, remedy, without_plugin="ends out of memory or with a KeyError"
-            )
+            message = "config.json has no quantization_config, but the weights are quantised"
+            remedy = f"{FROM_SOURCE}; without it vLLM would build 568 GB of BF16 layers"
+            effect = "runs out of memory, or fails with a KeyError"
+            yield CheckpointFinding("NoQuantisation", "refused", message, remedy, without_plugin=effect)
     elif config.quant_method == "compressed-tensors":
-        yield from _of_compressed_tensors(config, layout)
+        yield from _compressed_tensors_findings(config, layout)
     elif config.quant_method != "fp8":
-        told = f"quantization_config has quant_method {config.quant_method!r}, which is not known for a DeepSeek-V4"
-        yield Finding("NoQuantisation", "refused", told, FROM_SOURCE, without_plugin="ends")
+        message = f"quantization_config has quant_method {config.quant_method!r}, which no known DeepSeek-V4 uses"
+        yield CheckpointFinding("NoQuantisation", "refused", message, FROM_SOURCE, without_plugin="does not start")
 
 
-def _of_compressed_tensors(config: ModelConfig, layout: Layout) -> Iterator[Finding]:
-    wrong = list(disagreements(config, layout))
+def _compressed_tensors_findings(config: ModelConfig, layout: Layout) -> Iterator[CheckpointFinding]:
+    wrong = list(layer_mismatches(config, layout))
     if wrong:
         first = wrong[0]
-        told = (
-            f"quantization_config makes vLLM build {len(wrong)} layers otherwise than they are stored, such as "
-            f"{first.name}: {first.built} for {first.stored}"
-        )
-        yield Finding(
+        yield CheckpointFinding(
             "QuantisationTargets",
             "repaired",
-            told,
-            "the plugin gives vLLM targets that fit the files",
+            f"quantization_config does not match how {len(wrong)} layers are stored, such as {first.name}: vLLM would "
+            f"build {first.built}, but the file has {first.stored}",
+            "nothing; the plugin gives vLLM targets that match the files",
             tuple(one.name for one in wrong),
-            f"{KEY_ERROR}, for what it silently built plain",
+            f"{KEY_ERROR}, because it silently builds the layers unquantised",
         )
-    for order in sorted(set(orders(config.quantisation))):
-        if order in NO_ORDER:
-            remedy = "the plugin takes it for null, which it is: older vLLM took it for grouped, and halved w2's scales"
-            told = f"quantization_config has actorder {order!r}"
-            yield Finding("ActivationOrder", "repaired", told, remedy, without_plugin="loads it right since #41161")
+    for order in sorted(set(activation_orders(config.quantisation))):
+        message = f"quantization_config has actorder {order!r}"
+        if order in TRACELESS_ORDERS:
+            remedy = (
+                "nothing; the plugin sets it to null, which is equivalent. Older versions of vLLM take it for 'group' "
+                "and halve the scales of w2"
+            )
+            effect = "loads it correctly since #41161"
+            yield CheckpointFinding("ActivationOrder", "repaired", message, remedy, without_plugin=effect)
         else:
-            told = f"quantization_config has actorder {order!r}, which needs g_idx tensors that vLLM no longer reads"
-            remedy = "quantise again with static order or none"
-            yield Finding("ActivationOrder", "refused", told, remedy, without_plugin="ends")
+            message += ", which needs g_idx tensors that vLLM no longer reads"
+            remedy = "quantise again with static activation order or none"
+            yield CheckpointFinding("ActivationOrder", "refused", message, remedy, without_plugin="does not start")
+
+
+def _of(tensors: Sequence[object], whose: str) -> str:
+    """The subject of a sentence, such as "2 tensors of the model are"."""
+    return f"1 tensor of {whose} is" if len(tensors) == 1 else f"{len(tensors)} tensors of {whose} are"

@@ -1,6 +1,6 @@
-"""Which layout a checkpoint has: the scheme of each role, by what most of its tensors show.
+"""Detects the layout of a checkpoint: for each role of a tensor, the scheme by which most of its matrices are stored.
 
-By majority, so that a checkpoint of which something is missing or wrong is still known for what it should be.
+The majority decides, so that the layout is still recognised if some tensors are missing or wrong.
 """
 
 import re
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from flash_engine.checkpoint.headers import Stored
+from flash_engine.checkpoint.headers import StoredTensor
 from flash_engine.checkpoint.model_config import ModelConfig
 from flash_engine.checkpoint.schemes import (
     FP4,
@@ -19,12 +19,12 @@ from flash_engine.checkpoint.schemes import (
     NVFP4_MODELOPT,
     PLAIN,
     SUFFIXES,
-    Part,
     Scheme,
     Shape,
-    scheme_of,
+    TensorPart,
+    match_scheme,
 )
-from flash_engine.checkpoint.tensors import Entry, Matrix, Role, Vector, drafter, main_model
+from flash_engine.checkpoint.tensors import Entry, PlainTensor, Role, WeightMatrix, drafter, main_model
 
 DEFAULT_GROUP = 128
 MTP_PREFIX = "mtp."
@@ -39,14 +39,14 @@ _ROLES: tuple[tuple[str, Role], ...] = (
     (r"\.(?:e_proj|h_proj|main_proj)$", "projection"),
 )
 _LATER_EXPERT = re.compile(r"\.experts\.\d\d")
-"""The first ten experts of each layer speak for all: of a hundred thousand tensors nearly all are an expert's."""
+"""Only experts 0 to 9 of each layer count: nearly all of a hundred thousand tensors belong to experts."""
 
 _MODULE = re.compile("|".join(f"({pattern})" for pattern, _ in _ROLES))
 
 
 @dataclass(frozen=True)
-class Expected:
-    """One tensor that should be there."""
+class ExpectedTensor:
+    """Types and shape of a tensor that the checkpoint should have."""
 
     types: tuple[str, ...]
     shape: Shape
@@ -56,24 +56,24 @@ class Expected:
 
 @dataclass(frozen=True)
 class Layout:
-    """The scheme of each role, in the model and in its drafter."""
+    """The scheme of each role, for the model and for its drafter."""
 
     main: Mapping[Role, Scheme]
     draft: Mapping[Role, Scheme] = field(default_factory=dict)
     group: int = DEFAULT_GROUP
-    """Columns for each INT4 scale."""
+    """Columns that share one INT4 scale."""
     has_drafter: bool = False
-    """Whether any tensor of one is there."""
+    """Whether the checkpoint has any tensor of a drafter."""
     is_dspark: bool = False
 
     def scheme(self, name: str, role: Role) -> Scheme:
-        """Where nothing shows it, a drafter is like its model, and the rest is plain."""
+        """A role that was not seen in the drafter is stored as in the model; one that was not seen at all is plain."""
         side = self.draft if name.startswith(MTP_PREFIX) else self.main
         return side.get(role) or self.main.get(role) or PLAIN
 
     @property
     def family(self) -> str:
-        """Of the routed experts: what the checkpoint is named for."""
+        """The name for the schemes of routed experts and attention, by which checkpoints are known."""
         experts = self.main.get("experts")
         if experts is None:
             return "unknown"
@@ -101,12 +101,12 @@ class Layout:
         experts = self.draft.get("experts")
         return f"{experts.name} {kind}" if experts else f"{kind} without experts"
 
-    def expected(self, entries: Iterable[Entry]) -> Iterator[tuple[str, Expected]]:
-        """Every tensor that `entries` are stored as."""
-        shapes: dict[tuple[int, int, str], list[tuple[str, Expected]]] = {}
+    def expected(self, entries: Iterable[Entry]) -> Iterator[tuple[str, ExpectedTensor]]:
+        """Every tensor that `entries` are stored as, by name."""
+        shapes: dict[tuple[int, int, str], list[tuple[str, ExpectedTensor]]] = {}
         for entry in entries:
-            if isinstance(entry, Vector):
-                yield entry.name, Expected(entry.types, entry.shape, entry.source, entry.optional)
+            if isinstance(entry, PlainTensor):
+                yield entry.name, ExpectedTensor(entry.types, entry.shape, entry.source, entry.optional)
                 continue
             scheme = self.scheme(entry.name, entry.role)
             key = (entry.rows, entry.columns, scheme.name)
@@ -115,20 +115,20 @@ class Layout:
             for suffix, tensor in shapes[key]:
                 yield f"{entry.name}{suffix}", tensor
 
-    def _stored(self, matrix: Matrix, scheme: Scheme, part: Part) -> Expected:
+    def _stored(self, matrix: WeightMatrix, scheme: Scheme, part: TensorPart) -> ExpectedTensor:
         shape = part.shape(matrix.rows, matrix.columns, scheme.group or self.group)
-        return Expected(part.types, shape, f"{matrix.source}; {scheme.source}")
+        return ExpectedTensor(part.types, shape, f"{matrix.source}; {scheme.source}")
 
 
-def expected_of(config: ModelConfig, layout: Layout) -> Iterator[tuple[str, Expected]]:
-    """The whole table for one checkpoint; its drafter where there is any of it."""
+def expected_of(config: ModelConfig, layout: Layout) -> Iterator[tuple[str, ExpectedTensor]]:
+    """All tensors of one checkpoint, including the drafter's if it has a drafter."""
     yield from layout.expected(main_model(config))
     if layout.has_drafter:
         yield from layout.expected(drafter(config))
 
 
-def identify(config: ModelConfig, tensors: Mapping[str, Stored]) -> Layout:
-    """`tensors` under their right names."""
+def detect_layout(config: ModelConfig, tensors: Mapping[str, StoredTensor]) -> Layout:
+    """`tensors` are by canonical name."""
     companions: dict[str, set[str]] = {}
     weights: dict[str, tuple[str, str]] = {}
     for name, stored in tensors.items():
@@ -142,7 +142,7 @@ def identify(config: ModelConfig, tensors: Mapping[str, Stored]) -> Layout:
     votes: dict[tuple[bool, Role], Counter[Scheme]] = {}
     for module, (suffix, kind) in weights.items():
         role = role_of(module)
-        scheme = role and scheme_of(suffix, kind, frozenset(companions.get(module, ())))
+        scheme = role and match_scheme(suffix, kind, frozenset(companions.get(module, ())))
         if role and scheme:
             votes.setdefault((module.startswith(MTP_PREFIX), role), Counter())[scheme] += 1
     decided = {key: counted.most_common(1)[0][0] for key, counted in votes.items()}

@@ -1,8 +1,8 @@
-"""What a checkpoint takes of each of two GPUs, and how many tokens of KV cache are left at each profile.
+"""How much memory a checkpoint takes on each of two GPUs, and how many tokens of KV cache are left at each profile.
 
-Weights are exact: the table says which matrix is divided. The KV cache is vLLM's own plan for DeepSeek-V4 (0.33.0,
-v1/core/kv_cache_planning.py and kv_cache_interface.py), which a test holds against vLLM itself. What else vLLM takes,
-for activations, graphs and NCCL, is an assumption, and named as one.
+Weights are exact, because the table of tensors says which matrices are split between the GPUs. The KV cache follows
+vLLM's own plan for DeepSeek-V4 (0.33.0, v1/core/kv_cache_planning.py and kv_cache_interface.py); a test compares it
+with vLLM. What vLLM takes for activations, CUDA graphs and NCCL is assumed (OTHER_BYTES).
 """
 
 import math
@@ -10,60 +10,43 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from flash_contracts.profiles import Profile
 from flash_engine.checkpoint.headers import BITS
-from flash_engine.checkpoint.layout import Expected, Layout
+from flash_engine.checkpoint.layout import ExpectedTensor, Layout
 from flash_engine.checkpoint.model_config import ModelConfig
-from flash_engine.checkpoint.tensors import Entry, Matrix, drafter, main_model
+from flash_engine.checkpoint.tensors import Entry, WeightMatrix, drafter, main_model
 
 GIB = 1 << 30
 TENSOR_PARALLEL = 2
 
 GPU_BYTES = 97_887 << 20
-"""RTX PRO 6000 Blackwell, as NVML tells it."""
+"""RTX PRO 6000 Blackwell, as NVML reports it."""
 
 OTHER_BYTES = 8 * GIB
-"""Activations, CUDA graphs, NCCL. Assumed: 7.6 GiB were left unaccounted for with the official checkpoint, without MTP,
-on vLLM of May 2026 (148.66 GiB of weights on two cards, 98.5 %, 12.2 GiB of KV cache). Not measured on 0.33.0."""
+"""Activations, CUDA graphs, NCCL. Assumed, not measured on 0.33.0: with the official checkpoint without MTP, vLLM of
+May 2026 used 7.6 GiB that are neither weights nor KV cache (148.66 GiB of weights on two cards, 98.5 %, 12.2 GiB of KV
+cache)."""
 
 ALIGNMENT = 576
 ENTRY_BYTES = 584
 """448 e4m3 + 128 for rope in BF16 + 8 scales: `fp8_ds_mla`, whatever head_dim is (attention.py, get_kv_cache_spec)."""
 
 INDEX_ENTRY_EXTRA = 4
-"""A scale beside the e4m3 values of the indexer."""
+"""Bytes of the scale of an indexer entry, besides its e4m3 values."""
 
 BLOCK_TOKENS = 256
 WINDOW_BLOCK_TOKENS = 64
 SHORT, LONG = 4, 128
-"""The two compression ratios. The state of the short one spans two blocks of it, that of the long one, one."""
+"""The two compression ratios. A compressor's state spans two of its blocks at the short ratio, one at the long one."""
 
 SHORT_STATE_BLOCK, LONG_STATE_BLOCK = 4, 8
 IN_FLIGHT = 2
-"""Steps that async scheduling has under way at once."""
+"""Steps that async scheduling runs at once."""
 
 
 @dataclass(frozen=True)
-class Profile:
-    """What of spec.engine's profiles matters for memory."""
-
-    name: str
-    context_tokens: int
-    sequences: int
-    memory_percent: int
-    batched_tokens: int = 2048
-
-
-PROFILES = (
-    Profile("LongContext", 524288, 2, 93),
-    Profile("Balanced", 262144, 4, 95),
-    Profile("Throughput", 131072, 8, 90),
-)
-"""As flash_operator.core.resources.engine_args has them; a test holds them together."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Bytes on each GPU."""
+class WeightBytes:
+    """Bytes of weights on each GPU."""
 
     model: int
     drafter: int
@@ -74,25 +57,25 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What a profile leaves for the KV cache, on each GPU."""
+class KvCacheBudget:
+    """The KV cache that a profile leaves on each GPU."""
 
     profile: Profile
     kv_bytes: int
     tokens: int
-    """As vLLM logs it: requests of the whole context that fit, times the context."""
+    """As in vLLM's log: the requests with the whole context that fit, times the context."""
     requests: float
-    """Of the whole context, at once."""
+    """How many requests with the whole context fit at once."""
 
     @property
     def fits(self) -> bool:
         return self.requests >= 1
 
 
-def weights(config: ModelConfig, layout: Layout) -> Weights:
-    """As loaded: what vLLM builds plain is there as BF16; a drafter shares embedding and output matrix."""
+def weight_bytes(config: ModelConfig, layout: Layout) -> WeightBytes:
+    """Bytes after loading: layers that vLLM builds plain are BF16; the drafter shares embedding and output matrix."""
     has_drafter = layout.has_drafter
-    return Weights(
+    return WeightBytes(
         model=_bytes(main_model(config), layout), drafter=_bytes(drafter(config), layout) if has_drafter else 0
     )
 
@@ -101,7 +84,7 @@ def _bytes(entries: Iterable[Entry], layout: Layout) -> int:
     total = 0
     sizes: dict[tuple[int, int, str], int] = {}
     for entry in entries:
-        if not isinstance(entry, Matrix):
+        if not isinstance(entry, WeightMatrix):
             total += 0 if entry.optional else math.prod(entry.shape) * BITS[entry.types[0]] // 8
             continue
         scheme = layout.scheme(entry.name, entry.role)
@@ -111,27 +94,27 @@ def _bytes(entries: Iterable[Entry], layout: Layout) -> int:
         stored = sizes[key]
         if entry.role in ("compressor", "indexer weights"):
             stored = entry.rows * entry.columns * 2
-        total += stored // TENSOR_PARALLEL if entry.divided else stored
+        total += stored // TENSOR_PARALLEL if entry.is_split else stored
     return total
 
 
-def _size(tensor: Expected) -> int:
+def _size(tensor: ExpectedTensor) -> int:
     return math.prod(tensor.shape) * BITS[tensor.types[0]] // 8
 
 
-def budget(
-    config: ModelConfig, layout: Layout, taken: Weights, profile: Profile, *, gpu_bytes: int = GPU_BYTES
-) -> Budget:
-    """Of one GPU with `gpu_bytes`, where `taken` is the `weights` of these; a negative rest is none."""
-    free = gpu_bytes * profile.memory_percent // 100 - taken.total - OTHER_BYTES
+def kv_cache_budget(
+    config: ModelConfig, layout: Layout, weights: WeightBytes, profile: Profile, *, gpu_bytes: int = GPU_BYTES
+) -> KvCacheBudget:
+    """The budget of a GPU with `gpu_bytes`, after `weights`. Zero if the weights do not even fit."""
+    free = gpu_bytes * profile.memory_percent // 100 - weights.total - OTHER_BYTES
     kv_bytes = max(0, free)
     drafters = config.mtp_layers or config.dspark_layers if layout.has_drafter else 0
     requests = kv_bytes // block_bytes(config, drafters) / blocks_of_request(config, profile, drafters)
-    return Budget(profile, kv_bytes, int(requests * profile.context_tokens), requests)
+    return KvCacheBudget(profile, kv_bytes, int(requests * profile.context_tokens), requests)
 
 
 def blocks_of_request(config: ModelConfig, profile: Profile, drafters: int) -> int:
-    """Blocks that one request of the whole context takes of the pool that all groups share."""
+    """Blocks that a request with the whole context takes from the pool that all cache groups share."""
     written = IN_FLIGHT * profile.batched_tokens
     full = -(-profile.context_tokens // BLOCK_TOKENS)
 
@@ -145,7 +128,7 @@ def blocks_of_request(config: ModelConfig, profile: Profile, drafters: int) -> i
 
 
 def block_bytes(config: ModelConfig, drafters: int) -> int:
-    """Of one block in the shared pool: as large as the largest group's."""
+    """The size of a block in the shared pool, which is that of the largest group."""
     return max(_group_bytes(config, drafters).values())
 
 
@@ -157,7 +140,7 @@ def _group_bytes(config: ModelConfig, drafters: int) -> Mapping[str, int]:
         LONG: _page(BLOCK_TOKENS // LONG * ENTRY_BYTES),
     }
     wide = max(_window_groups(config, drafters), default=0)
-    # Keys and scores of the state, twice where blocks overlap, in 32 bits.
+    # Keys and scores of the state in 32 bits, twice because the blocks of the short ratio overlap.
     short_state = _page(SHORT_STATE_BLOCK * 4 * config.head_dim * 4) + _page(
         SHORT_STATE_BLOCK * 4 * config.index_head_dim * 4
     )
@@ -170,7 +153,7 @@ def _group_bytes(config: ModelConfig, drafters: int) -> Mapping[str, int]:
 
 
 def _window_groups(config: ModelConfig, drafters: int) -> list[int]:
-    """Layers of each group of sliding windows: every layer has one, and vLLM halves them."""
+    """Layers in each group of sliding windows. Every layer has a window, and vLLM splits them into two groups."""
     count = config.layers + drafters
     return [count - count // 2, count // 2]
 

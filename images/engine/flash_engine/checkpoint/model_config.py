@@ -1,4 +1,4 @@
-"""The sizes of a DeepSeek-V4, from config.json."""
+"""Parses the sizes of a DeepSeek-V4 model from config.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from flash_engine.checkpoint.finding import CheckpointError
 
 ARCHITECTURES = ("DeepseekV4ForCausalLM",)
 
-FROM_SOURCE = "take config.json from the checkpoint that this one was made of"
+FROM_SOURCE = "copy config.json from the checkpoint that this one was made from"
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All counts are of elements; `raw` is the file as it is."""
+    """All sizes count elements; `raw` is the parsed file."""
 
     raw: Mapping[str, Any]
     hidden: int
@@ -34,22 +34,21 @@ class ModelConfig:
     hash_layers: int
     hc_mult: int
     compress_ratios: tuple[int, ...]
-    """For each layer: 0 or 1 (sliding window only), 4 (with indexer) or 128."""
+    """One for each layer: 0 or 1 (sliding window only), 4 (with indexer) or 128."""
     mtp_layers: int
     dspark_layers: int
-    """Stages of a DSpark drafter, which takes the place of the MTP head; 0 without."""
+    """Stages of the DSpark drafter, which replaces the MTP head; 0 if there is none."""
     dspark_targets: int
     dspark_rank: int
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> "ModelConfig":
-        """Raises CheckpointError for a config of another model, and for one that lacks a size."""
+        """Raises CheckpointError if the config is of another model or lacks a size."""
         architectures = raw.get("architectures")
         if not isinstance(architectures, list) or not set(architectures) & set(ARCHITECTURES):
-            told = f"config.json is of {_spoken(architectures)} and not of {ARCHITECTURES[0]}"
-            raise CheckpointError(
-                "OtherModel", told, "point model.source at a DeepSeek-V4-Flash checkpoint, or use engine.profile Custom"
-            )
+            message = f"config.json describes {_names(architectures)}, not {ARCHITECTURES[0]}"
+            remedy = "point model.source at a DeepSeek-V4-Flash checkpoint, or set engine.profile to Custom"
+            raise CheckpointError("OtherModel", message, remedy)
         layers = _size(raw, "num_hidden_layers")
         is_dspark = raw.get("dspark_target_layer_ids") is not None
         return cls(
@@ -79,7 +78,7 @@ class ModelConfig:
 
     @property
     def quantisation(self) -> Mapping[str, Any]:
-        """`quantization_config`; empty where there is none."""
+        """`quantization_config`, empty if there is none."""
         found = self.raw.get("quantization_config")
         return found if isinstance(found, dict) else {}
 
@@ -88,7 +87,7 @@ class ModelConfig:
         return str(self.quantisation.get("quant_method") or "")
 
     def ratio(self, layer: int) -> int:
-        """0 for a layer without compressor, which a drafter's layers are too."""
+        """The compression ratio, 0 for layers without compressor, such as those of a drafter."""
         ratio = self.compress_ratios[layer] if layer < self.layers else 0
         return ratio if ratio > 1 else 0
 
@@ -96,19 +95,21 @@ class ModelConfig:
 def _size(raw: Mapping[str, Any], key: str, *, least: int = 1, default: int | None = None) -> int:
     value = raw.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        told = f"config.json has {'no ' if key not in raw else ''}{key}{'' if key not in raw else f' {value!r}'}"
-        raise CheckpointError("BadConfig", told, FROM_SOURCE)
+        message = f"config.json has an invalid {key}: {value!r}" if key in raw else f"config.json has no {key}"
+        raise CheckpointError("BadConfig", message, FROM_SOURCE)
     return value
 
 
 def _ratios(raw: Mapping[str, Any], layers: int) -> tuple[int, ...]:
-    """The file's list may go on with the drafter's layers."""
+    """The list in the file may continue with the drafter's layers."""
     found = raw.get("compress_ratios")
     if not isinstance(found, list) or len(found) < layers or not set(found[:layers]) <= {0, 1, 4, 128}:
-        told = f"config.json needs compress_ratios with 0, 4 or 128 for each of {layers} layers"
-        raise CheckpointError("BadConfig", told, FROM_SOURCE)
+        message = f"compress_ratios in config.json is missing or does not have 0, 4 or 128 for each of {layers} layers"
+        raise CheckpointError("BadConfig", message, FROM_SOURCE)
     return tuple(found[:layers])
 
 
-def _spoken(architectures: object) -> str:
-    return ", ".join(map(str, architectures)) if isinstance(architectures, list) and architectures else "no model"
+def _names(architectures: object) -> str:
+    return (
+        ", ".join(map(str, architectures)) if isinstance(architectures, list) and architectures else "no architecture"
+    )

@@ -1,9 +1,9 @@
-"""What a compressed-tensors `quantization_config` makes vLLM build, beside what the files hold; and one that agrees.
+"""Compares what a compressed-tensors `quantization_config` makes vLLM build with what the files hold, and corrects it.
 
-vLLM matches targets with the names of its own modules, not with those in the file (vLLM 0.33.0,
-model_executor/layers/quantization/compressed_tensors/{compressed_tensors,utils}.py): a regular expression from the
-name's start, a literal name after its weights mapper, or the class `Linear`. A layer that nothing matches is built
-plain, silently.
+vLLM matches targets against the names of its own modules, not those in the file (vLLM 0.33.0,
+model_executor/layers/quantization/compressed_tensors/{compressed_tensors,utils}.py). A target is a regular expression,
+matched from the start of the name, a literal name, to which vLLM's weights mapper is applied first, or the class
+`Linear`. A layer that no target matches is silently built plain.
 """
 
 import json
@@ -14,16 +14,16 @@ from typing import Any
 
 from flash_engine.checkpoint.layout import MTP_PREFIX, Layout
 from flash_engine.checkpoint.model_config import ModelConfig
-from flash_engine.checkpoint.tensors import QUANTISED, Matrix, drafter, main_model
+from flash_engine.checkpoint.tensors import QUANTISED, WeightMatrix, drafter, main_model
 
-NO_ORDER = (None, "static", "weight")
-"""Orders that leave no trace in the files. Another one needs `weight_g_idx` tensors, which no layout here has."""
+TRACELESS_ORDERS = (None, "static", "weight")
+"""Activation orders that leave no trace in the files. Others need `weight_g_idx` tensors, which no layout here has."""
 
-ASKED_AS = {
+VLLM_NAMES = {
     "wq_a": "fused_wqa_wkv", "wkv": "fused_wqa_wkv", "w1": "gate_proj", "w2": "down_proj", "w3": "up_proj",
 }  # fmt: skip
-"""Attention's and experts' matrices by the names under which vLLM 0.26 looks for their targets; later ones ask for each
-matrix by its own (or by both). A target that is made here matches either."""
+"""The names under which vLLM 0.26 looks up the targets of attention and expert matrices. Later versions use the
+matrix's own name, or both. The targets made here match either."""
 
 _REGEX = "re:"
 _TYPES = {("int", 4): "int4", ("float", 8): "fp8", ("float", 4): "nvfp4"}
@@ -38,8 +38,8 @@ FP8_WEIGHTS = {
 
 
 @dataclass(frozen=True)
-class Disagreement:
-    """A matrix for which vLLM would build another layer than the file holds."""
+class LayerMismatch:
+    """A matrix that is stored differently from the layer that vLLM would build for it."""
 
     name: str
     built: str
@@ -47,15 +47,15 @@ class Disagreement:
 
 
 def module_of(name: str, config: ModelConfig) -> str:
-    """The name of vLLM's module for a matrix: the drafter's layers count on."""
+    """The name of vLLM's module for a matrix. Its numbers of the drafter's layers follow those of the model."""
     if name.startswith(MTP_PREFIX):
         _, number, rest = name.split(".", 2)
         name = f"layers.{config.layers + int(number)}.{rest}"
     return f"model.{name.replace('.shared_experts.w2', '.shared_experts.down_proj')}"
 
 
-class Matcher:
-    """The kind that a quantization_config gives to a module; `plain` where nothing matches."""
+class TargetMatcher:
+    """Finds which kind of layer a quantization_config gives a module; `plain` if no target matches."""
 
     def __init__(self, quantisation: Mapping[str, Any]) -> None:
         self._ignored = [_mapped(str(name)) for name in quantisation.get("ignore") or ()]
@@ -86,7 +86,7 @@ def _matches(target: str | None, module: str) -> bool:
 
 
 def _mapped(target: str) -> str | None:
-    """A literal name as vLLM's weights mapper leaves it: those of the drafter are lost."""
+    """A literal name after vLLM's weights mapper, which drops those of the drafter."""
     if target.startswith(_REGEX) or "." not in target:
         return target
     if MTP_PREFIX in target:
@@ -100,35 +100,35 @@ def _kind(weights: object) -> str:
     return _TYPES.get((weights.get("type", "int"), weights.get("num_bits", 8)), "unknown")
 
 
-def disagreements(config: ModelConfig, layout: Layout) -> Iterator[Disagreement]:
-    """Expert 0 stands for all experts of its layer, as it does in vLLM."""
-    matcher = Matcher(config.quantisation)
+def layer_mismatches(config: ModelConfig, layout: Layout) -> Iterator[LayerMismatch]:
+    """Checks only expert 0 of each layer, because vLLM applies its kind to all experts."""
+    matcher = TargetMatcher(config.quantisation)
     for matrix in _quantised(config, layout):
         stored = layout.scheme(matrix.name, matrix.role).kind
         built = matcher.kind(module_of(matrix.name, config))
         if built != stored:
-            yield Disagreement(matrix.name, built, stored)
+            yield LayerMismatch(matrix.name, built, stored)
 
 
-def _quantised(config: ModelConfig, layout: Layout) -> Iterator[Matrix]:
+def _quantised(config: ModelConfig, layout: Layout) -> Iterator[WeightMatrix]:
     first = replace(config, experts=1)
     for entry in main_model(first):
-        if isinstance(entry, Matrix) and entry.role in QUANTISED:
+        if isinstance(entry, WeightMatrix) and entry.role in QUANTISED:
             yield entry
     for entry in drafter(first) if layout.has_drafter else ():
-        if isinstance(entry, Matrix) and entry.role in QUANTISED:
+        if isinstance(entry, WeightMatrix) and entry.role in QUANTISED:
             yield entry
 
 
-def orders(quantisation: Mapping[str, Any]) -> list[str]:
-    """The activation orders that a config names."""
+def activation_orders(quantisation: Mapping[str, Any]) -> list[str]:
+    """The activation orders that the config names."""
     groups = quantisation.get("config_groups")
     weights = [group.get("weights") for group in (groups.values() if isinstance(groups, dict) else ())]
     return [str(one["actorder"]) for one in weights if isinstance(one, dict) and one.get("actorder") is not None]
 
 
-def without_order(quantisation: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with `actorder` null. Right for static order, which leaves nothing to undo when it is read."""
+def without_activation_order(quantisation: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with `actorder` null. Equivalent for static order, because the reader has nothing to undo."""
     copied: dict[str, Any] = json.loads(json.dumps(quantisation))
     for group in copied.get("config_groups", {}).values():
         if isinstance(group.get("weights"), dict):
@@ -136,8 +136,8 @@ def without_order(quantisation: Mapping[str, Any]) -> dict[str, Any]:
     return copied
 
 
-def agreeing(config: ModelConfig, layout: Layout) -> dict[str, Any]:
-    """A quantization_config that makes vLLM build what the files hold, for compressed-tensors layouts."""
+def matching_quantization_config(config: ModelConfig, layout: Layout) -> dict[str, Any]:
+    """A quantization_config that makes vLLM build what the files hold. For compressed-tensors layouts."""
     kept = {key: value for key, value in config.quantisation.items() if key not in ("ignore", "config_groups")}
     groups: dict[str, Any] = {}
     matrices = list(_quantised(config, layout))
@@ -148,8 +148,8 @@ def agreeing(config: ModelConfig, layout: Layout) -> dict[str, Any]:
     return {**kept, "ignore": ["lm_head"], "config_groups": groups}
 
 
-def _target(matrix: Matrix, config: ModelConfig) -> str:
-    """One expression for all like it on its side: the model's layers, or the drafter's, which count on."""
+def _target(matrix: WeightMatrix, config: ModelConfig) -> str:
+    """A regular expression for the same matrix in all layers of the model, or in this layer of the drafter."""
     module = module_of(matrix.name, config)
     found = re.match(r"model\.layers\.(\d+)\.(.+)$", module)
     if found is None:
@@ -157,13 +157,13 @@ def _target(matrix: Matrix, config: ModelConfig) -> str:
     number, rest = int(found[1]), found[2].replace("experts.0.", "experts.EXPERT.")
     layer = str(number) if number >= config.layers else _below(config.layers)
     parent, _, last = rest.rpartition(".")
-    other = ASKED_AS.get(last) if parent == "attn" or parent.endswith(".EXPERT") else None
+    other = VLLM_NAMES.get(last) if parent == "attn" or parent.endswith(".EXPERT") else None
     pattern = re.escape(parent).replace("EXPERT", r"\d+")
     return rf"{_REGEX}model\.layers\.{layer}\.{pattern}\.{f'(?:{last}|{other})' if other else last}$"
 
 
 def _below(layers: int) -> str:
-    """Any number of a layer of the model, but none of its drafter."""
+    """An expression for the numbers of the model's layers, without the drafter's."""
     return rf"(?:{'|'.join(str(number) for number in range(layers))})"
 
 
@@ -180,7 +180,7 @@ def _int4_group(_config: ModelConfig, layout: Layout) -> dict[str, Any]:
 
 
 def _nvfp4_group(config: ModelConfig, _layout: Layout) -> dict[str, Any]:
-    """As the file has it: only its targets are made anew."""
+    """The group from the file; only its targets are replaced."""
     for group in config.quantisation.get("config_groups", {}).values():
         if _kind(group.get("weights")) == "nvfp4":
             return {key: group.get(key) for key in ("format", "weights", "input_activations")}

@@ -1,7 +1,8 @@
 """Names that other tools give to the same tensors, and what vLLM 0.33.0 does with each.
 
-The plugin renames them while it loads, `inspect` tells of them; both by this table. Seen by walking vLLM's loaders
-(tests/plugin), the names in facts of quantising tools: older transformers exports, AutoGPTQ-like exporters, splices.
+The plugin renames such tensors while loading, and `inspect` reports them; both use this table. What vLLM does was found
+by running its loaders (tests/plugin). The names come from quantising tools: older transformers exports, AutoGPTQ-like
+exporters, spliced checkpoints.
 """
 
 import re
@@ -13,105 +14,102 @@ from flash_engine.checkpoint.model_config import ModelConfig
 
 
 @dataclass(frozen=True)
-class Spelling:
-    """One way to misspell, and the right one."""
+class RenameRule:
+    """Rewrites names that match `pattern` to the canonical ones."""
 
     pattern: re.Pattern[str]
-    right: str
+    canonical: str
     without_plugin: str
 
 
-def _spelling(pattern: str, right: str, without_plugin: str) -> Spelling:
-    return Spelling(re.compile(pattern), right, without_plugin)
+def _rule(pattern: str, canonical: str, without_plugin: str) -> RenameRule:
+    return RenameRule(re.compile(pattern), canonical, without_plugin)
 
 
 LOADS = "loads"
-KEY_ERROR = "ends with a KeyError that names a parameter of its own"
-SILENT = "leaves the tensor out without a word: the head drafts noise"
-MTP_VALUE_ERROR = 'ends with "MTP speculative decoding layer N weights missing"'
+KEY_ERROR = "fails with a KeyError that names one of its own parameters"
+SILENT = "silently ignores the tensor, so the head drafts noise"
+MTP_VALUE_ERROR = 'fails with "MTP speculative decoding layer N weights missing"'
 
-SPELLINGS = (
-    # Before what follows, which knows no `model.`
-    _spelling(r"^model\.(?=mtp\.)", "", MTP_VALUE_ERROR),
-    _spelling(r"^model\.(?=(layers|norm|hc_head|embed)[._])", "", LOADS),
-    _spelling(r"^lm_head\.", "head.", LOADS),
-    _spelling(r"^embed_tokens\.", "embed.", LOADS),
-    _spelling(r"^(mtp\.\d+\.)mtp_block\.", r"\1", KEY_ERROR),
-    _spelling(r"^(mtp\.\d+\.)shared_head\.(?=norm\.|head\.)", r"\1", KEY_ERROR),
-    _spelling(r"^(mtp\.\d+\.)(embed|embed_tokens)\.weight$", r"\1emb.tok_emb.weight", KEY_ERROR),
-    _spelling(r"(\.ffn\.experts\.\d+\.)gate_proj\.", r"\1w1.", SILENT),
-    _spelling(r"(\.ffn\.experts\.\d+\.)up_proj\.", r"\1w3.", SILENT),
-    _spelling(r"(\.ffn\.experts\.\d+\.)down_proj\.", r"\1w2.", SILENT),
-    _spelling(r"(\.shared_experts\.)gate_proj\.", r"\1w1.", KEY_ERROR),
-    _spelling(r"(\.shared_experts\.)up_proj\.", r"\1w3.", KEY_ERROR),
-    _spelling(r"(\.shared_experts\.)down_proj\.", r"\1w2.", LOADS),
-    _spelling(r"\.gate\.e_score_correction_bias$", ".gate.bias", LOADS),
+RENAME_RULES = (
+    # First, because the rules below expect names without `model.`
+    _rule(r"^model\.(?=mtp\.)", "", MTP_VALUE_ERROR),
+    _rule(r"^model\.(?=(layers|norm|hc_head|embed)[._])", "", LOADS),
+    _rule(r"^lm_head\.", "head.", LOADS),
+    _rule(r"^embed_tokens\.", "embed.", LOADS),
+    _rule(r"^(mtp\.\d+\.)mtp_block\.", r"\1", KEY_ERROR),
+    _rule(r"^(mtp\.\d+\.)shared_head\.(?=norm\.|head\.)", r"\1", KEY_ERROR),
+    _rule(r"^(mtp\.\d+\.)(embed|embed_tokens)\.weight$", r"\1emb.tok_emb.weight", KEY_ERROR),
+    _rule(r"(\.ffn\.experts\.\d+\.)gate_proj\.", r"\1w1.", SILENT),
+    _rule(r"(\.ffn\.experts\.\d+\.)up_proj\.", r"\1w3.", SILENT),
+    _rule(r"(\.ffn\.experts\.\d+\.)down_proj\.", r"\1w2.", SILENT),
+    _rule(r"(\.shared_experts\.)gate_proj\.", r"\1w1.", KEY_ERROR),
+    _rule(r"(\.shared_experts\.)up_proj\.", r"\1w3.", KEY_ERROR),
+    _rule(r"(\.shared_experts\.)down_proj\.", r"\1w2.", LOADS),
+    _rule(r"\.gate\.e_score_correction_bias$", ".gate.bias", LOADS),
 )
 
-SCALES = {
-    "compressed-tensors": _spelling(r"\.(weight_scale_inv|scale)$", ".weight_scale", KEY_ERROR),
-    "fp8": _spelling(r"\.(weight_scale_inv|weight_scale)$", ".scale", KEY_ERROR),
+SCALE_RULES = {
+    "compressed-tensors": _rule(r"\.(weight_scale_inv|scale)$", ".weight_scale", KEY_ERROR),
+    "fp8": _rule(r"\.(weight_scale_inv|weight_scale)$", ".scale", KEY_ERROR),
 }
-"""By quant_method. In an fp8 checkpoint whose experts are NVFP4 `.weight_scale` is the right name; see `Names`."""
+"""By quant_method. In an fp8 checkpoint with NVFP4 experts `.weight_scale` is canonical; see `TensorNames`."""
 
 
-class Renamed(NamedTuple):
-    """A tensor that the file has under `written`, and DeepSeek under `right`."""
+class RenamedTensor(NamedTuple):
+    """A tensor's name in the file, and its canonical name, which is DeepSeek's."""
 
-    written: str
-    right: str
+    name_in_file: str
+    canonical: str
     without_plugin: str
 
 
-class Names:
-    """The right name of each tensor of one checkpoint."""
+class TensorNames:
+    """Finds the canonical names of one checkpoint's tensors."""
 
     def __init__(self, config: ModelConfig, names: Iterable[str]) -> None:
         self._layers = config.layers
         self._drafters = config.mtp_layers or config.dspark_layers
-        self._late = re.compile(r"^(?:model\.)?layers\.(\d+)\.")
-        scale = SCALES.get(config.quant_method)
+        self._numbered_layer = re.compile(r"^(?:model\.)?layers\.(\d+)\.")
+        scale = SCALE_RULES.get(config.quant_method)
         is_nvfp4 = any(name.endswith(".weight_scale_2") for name in names)
-        self._scale = None if is_nvfp4 and config.quant_method == "fp8" else scale
-        parts = f"weight|weight_packed|weight_shape|{re.escape(scale.right.lstrip('.')) if scale else 'weight_scale'}"
-        self._usual = re.compile(rf"(?:layers|mtp)\.(\d+)\.ffn\.experts\.\d+\.w[123]\.(?:{parts})")
+        self._scale_rule = None if is_nvfp4 and config.quant_method == "fp8" else scale
+        scale_part = re.escape(scale.canonical.lstrip(".")) if scale else "weight_scale"
+        parts = f"weight|weight_packed|weight_shape|{scale_part}"
+        self._canonical_expert = re.compile(rf"(?:layers|mtp)\.(\d+)\.ffn\.experts\.\d+\.w[123]\.(?:{parts})")
 
-    def right(self, written: str) -> Renamed:
-        """Itself where there is nothing to rename."""
-        # Nearly all tensors are an expert's, and a hundred thousand of them are looked at before an engine starts.
-        usual = self._usual.fullmatch(written)
-        if usual and int(usual[1]) < self._layers:
-            return Renamed(written, written, LOADS)
-        name, effect = self._as_drafter(written)
-        for spelling in SPELLINGS:
-            changed = spelling.pattern.sub(spelling.right, name)
-            if changed != name:
-                name, effect = changed, worse(effect, spelling.without_plugin)
-        if self._scale and self._scale.pattern.search(name):
-            changed = self._scale.pattern.sub(self._scale.right, name)
-            if changed != name:
-                name, effect = changed, worse(effect, self._scale.without_plugin)
-        return Renamed(written, name, effect)
+    def resolve(self, name_in_file: str) -> RenamedTensor:
+        """The name is unchanged if it is canonical already."""
+        # A shortcut for nearly all of the hundred thousand tensors, which are checked before each start of an engine.
+        expert = self._canonical_expert.fullmatch(name_in_file)
+        if expert and int(expert[1]) < self._layers:
+            return RenamedTensor(name_in_file, name_in_file, LOADS)
+        name, effect = self._as_drafter(name_in_file)
+        for rule in (*RENAME_RULES, *((self._scale_rule,) if self._scale_rule else ())):
+            renamed = rule.pattern.sub(rule.canonical, name)
+            if renamed != name:
+                name, effect = renamed, worse_effect(effect, rule.without_plugin)
+        return RenamedTensor(name_in_file, name, effect)
 
-    def _as_drafter(self, written: str) -> tuple[str, str]:
-        """vLLM's own name for the drafter's layers goes on counting; files have `mtp.`."""
-        match = self._late.match(written)
+    def _as_drafter(self, name_in_file: str) -> tuple[str, str]:
+        """vLLM numbers the drafter's layers after the model's; files call them `mtp.0`, `mtp.1`."""
+        match = self._numbered_layer.match(name_in_file)
         number = int(match[1]) - self._layers if match else -1
         if match is None or not 0 <= number < self._drafters:
-            return written, LOADS
-        return f"mtp.{number}.{written[match.end() :]}", KEY_ERROR
+            return name_in_file, LOADS
+        return f"mtp.{number}.{name_in_file[match.end() :]}", KEY_ERROR
 
 
-def worse(one: str, other: str) -> str:
-    """Of two effects the one that matters: silence first."""
-    order = (SILENT, MTP_VALUE_ERROR, KEY_ERROR, LOADS)
-    return min(one, other, key=order.index)
+def worse_effect(one: str, other: str) -> str:
+    """The more serious of two effects; being ignored silently is the worst."""
+    by_seriousness = (SILENT, MTP_VALUE_ERROR, KEY_ERROR, LOADS)
+    return min(one, other, key=by_seriousness.index)
 
 
-def renaming(names: Names, found: Iterable[str]) -> Iterator[Renamed]:
-    """The right names, in order; a right name that is there already is never taken by a wrong one."""
-    written = set(found)
+def canonical_names(names: TensorNames, found: Iterable[str]) -> Iterator[RenamedTensor]:
+    """Resolves all names, in order. A tensor is not renamed if the file has another one with the canonical name."""
+    names_in_file = set(found)
     for name in found:
-        renamed = names.right(name)
-        taken = renamed.right != name and renamed.right in written
-        yield Renamed(name, name, LOADS) if taken else renamed
+        renamed = names.resolve(name)
+        exists = renamed.canonical != name and renamed.canonical in names_in_file
+        yield RenamedTensor(name, name, LOADS) if exists else renamed

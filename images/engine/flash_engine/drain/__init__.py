@@ -1,4 +1,4 @@
-"""flash-drain: what the kubelet runs in the engine's container before it ends it.
+"""flash-drain: the preStop hook of the engine's container.
 
-the gate turns not ready -> the endpoint goes -> requests that are under way end -> the kubelet sends SIGTERM
+the gate turns not ready -> the endpoint is removed -> requests in flight finish -> the kubelet sends SIGTERM
 """

@@ -1,6 +1,6 @@
-"""flash-drain: turn the gate not ready, and wait until the engine's requests have ended.
+"""flash-drain: turns the gate not ready, and waits until the engine's requests have finished.
 
-It is the preStop hook of the engine's container. It never fails: a container that is to end ends. Settings:
+It is the preStop hook of the engine's container, and never fails: it must not keep a container from ending. Settings:
 
     FLASH_RUN_DIR        folder shared with the gate: engine.json, drain.json
     FLASH_DRAIN_SECONDS  longest wait (60)
@@ -16,15 +16,15 @@ from pathlib import Path
 
 from flash_contracts.engine_pod import DrainRequest
 from flash_contracts.engine_record import EngineRecord
-from flash_engine.drain.waiting import Waiting
+from flash_engine.drain.drain_progress import DrainProgress
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.log import Logger, set_up
 
 log = Logger("flash.drain")
 
-LOOK_SECONDS = 0.5
-PATIENCE_SECONDS = 5.0
-NOBODY = EngineCounters(generated=0, running=0, drafted=None, accepted=None)
+POLL_SECONDS = 0.5
+TIMEOUT_SECONDS = 5.0
+NO_REQUESTS = EngineCounters(generated=0, running=0, drafted=None, accepted=None)
 BAD_SETTINGS = 2
 
 
@@ -39,43 +39,45 @@ def main() -> int:
     except (KeyError, ValueError) as error:
         log.error("bad setting", error=str(error), remedy="see flash-drain --help")
         return BAD_SETTINGS
-    tell(run_dir)
-    log.info("drained", outcome=wait(os.environ.get("FLASH_ENGINE_URL", "http://127.0.0.1:8000"), timeout))
+    request_drain(run_dir)
+    log.info(
+        "drained", outcome=wait_until_drained(os.environ.get("FLASH_ENGINE_URL", "http://127.0.0.1:8000"), timeout)
+    )
     return 0
 
 
-def tell(run_dir: Path) -> None:
-    """The gate turns not ready, and the engine's server lets go of the connections that it keeps."""
+def request_drain(run_dir: Path) -> None:
+    """Makes the gate not ready, and the engine's server close its kept-alive connections."""
     try:
         record = EngineRecord.read_or_new(run_dir / EngineRecord.FILE)
         DrainRequest.of(record).write(run_dir / DrainRequest.FILE)
     except OSError as error:
-        # The endpoint of a pod that is deleted goes all the same.
+        # The endpoint of a deleted pod is removed anyway.
         log.warning("drain.json not written", error=str(error))
 
 
-def wait(engine: str, timeout: float) -> str:
-    """Until nothing is left to wait for; says why."""
+def wait_until_drained(engine: str, timeout: float) -> str:
+    """Waits until there is nothing left to wait for, and returns the reason."""
     began = time.monotonic()
-    waiting = Waiting(began=began, timeout=timeout)
+    progress = DrainProgress(began=began, timeout=timeout)
     while True:
-        waiting = waiting.after_look(counters(engine), time.monotonic())
-        outcome = waiting.outcome(time.monotonic())
+        progress = progress.after_counters(counters(engine), time.monotonic())
+        outcome = progress.outcome(time.monotonic())
         if outcome:
             return outcome
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def counters(engine: str) -> EngineCounters | None:
-    """None where the engine does not answer, or with something else.
+    """None if the engine gives no valid answer.
 
-    Where nobody listens there is no engine, as while it loads: then there are no requests either.
+    If the connection is refused there is no engine, as while it loads, and so there are no requests.
     """
     try:
-        with urllib.request.urlopen(f"{engine}/metrics", timeout=PATIENCE_SECONDS) as answer:  # noqa: S310 - our own pod
+        with urllib.request.urlopen(f"{engine}/metrics", timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - our own pod
             return EngineCounters.parse(answer.read().decode())
     except urllib.error.URLError as error:
-        return NOBODY if isinstance(error.reason, ConnectionRefusedError) else None
+        return NO_REQUESTS if isinstance(error.reason, ConnectionRefusedError) else None
     except (OSError, ValueError, MissingMetricsError):
         return None
 

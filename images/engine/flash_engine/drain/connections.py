@@ -1,11 +1,10 @@
-"""Clients that keep their connections must leave, too, when their replica is on its way out.
+"""Closes kept-alive connections of a replica that drains or is quarantined.
 
-A Service chooses a replica for a connection, not for a request. A client that keeps one goes on with the old replica
-after its endpoint has gone, until it is cut off in the middle of an answer. So while a replica drains, or is taken out
-because it got slow, each answer says `Connection: close`, and the client's next request finds another replica.
+A Service chooses a replica per connection, not per request. A client with a kept-alive connection would continue to use
+the old replica after its endpoint is removed, and be cut off in the middle of an answer. So while a replica drains, or
+is quarantined, every answer has `Connection: close`, and the client's next request reaches another replica.
 
-This is ASGI middleware, given to vLLM by its argument `--middleware`. It runs in the engine's process and imports
-nothing but the standard library.
+This is ASGI middleware, passed to vLLM by its argument `--middleware`. It runs in the engine's process.
 """
 
 import os
@@ -22,44 +21,44 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-ARGUMENT: Final = "--middleware=flash_engine.drain.connections.CloseWhileLeaving"
+ARGUMENT: Final = "--middleware=flash_engine.drain.connections.CloseWhileDraining"
 
-LOOK_SECONDS: Final = 0.5
+POLL_SECONDS: Final = 0.5
 
 
-class CloseWhileLeaving:
-    """Passes everything on; see the module."""
+class CloseWhileDraining:
+    """Adds `Connection: close` to answers while the replica drains or is quarantined."""
 
     def __init__(self, app: App) -> None:
         self._app = app
         self._run_dir = _folder("FLASH_RUN_DIR")
         self._node_dir = _folder("FLASH_NODE_DIR")
-        self._leaving = False
-        self._looked_at = -LOOK_SECONDS
+        self._closing = False
+        self._checked_at = -POLL_SECONDS
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         async def send_last(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._is_leaving():
+            if message["type"] == "http.response.start" and self._must_close():
                 kept = [header for header in message.get("headers", ()) if header[0].lower() != b"connection"]
                 message["headers"] = [*kept, (b"connection", b"close")]
             await send(message)
 
         await self._app(scope, receive, send_last if scope["type"] == "http" else send)
 
-    def _is_leaving(self) -> bool:
-        """A few small files, and not read for every answer."""
-        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
-            self._looked_at = time.monotonic()
-            self._leaving = self._drains() or self._is_quarantined()
-        return self._leaving
+    def _must_close(self) -> bool:
+        """Reads a few small files, at most every POLL_SECONDS."""
+        if time.monotonic() - self._checked_at >= POLL_SECONDS:
+            self._checked_at = time.monotonic()
+            self._closing = self._is_draining() or self._is_quarantined()
+        return self._closing
 
-    def _drains(self) -> bool:
+    def _is_draining(self) -> bool:
         return self._run_dir is not None and DrainRequest.is_made(
             self._run_dir, EngineRecord.read_or_new(self._run_dir / EngineRecord.FILE)
         )
 
     def _is_quarantined(self) -> bool:
-        """Granted for this wish or for an earlier one: to reconnect costs little, and the operator takes it back."""
+        """Whether any quarantine is granted, even an outdated one: reconnecting is cheap."""
         try:
             return self._node_dir is not None and bool((self._node_dir / QUARANTINE_FILE).read_text().strip())
         except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""The gate: measures the engine beside it, and is the pod's readiness.
+"""The gate: measures the engine in its pod, and decides the pod's readiness.
 
-    evidence (what was seen)  --judge, pure-->  verdict (reason, message)  --latched-->  /readyz, /result, /metrics
-
-`verdict` and `measurement` decide and never wait; `engine_client` asks and never decides; `gate` brings them
-together in time.
+gate           observes gate.json, the engine and its counters, and runs trials     I/O
+state_machine  turns each observation into the next state and actions               pure
+verdict        judges the evidence                                                  pure
+server         shows the state at /readyz, /livez, /result and /metrics             I/O
 """

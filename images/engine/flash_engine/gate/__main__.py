@@ -1,11 +1,11 @@
-"""flash-gate: the readiness of an engine pod.
+"""flash-gate: decides the readiness of an engine pod.
 
-It waits for the engine, asks it a golden question, measures decode speed and draft acceptance, and serves the
-verdict: /readyz for the kubelet, /result for the operator, /metrics. Settings come from the environment:
+It waits for the engine, asks it a golden question, measures decode speed and draft acceptance, and serves the verdict:
+/readyz and /livez for the kubelet, /result for the operator, and /metrics. Settings come from the environment:
 
     FLASH_GATE_CONFIG   path of gate.json: floors, prompts, timeouts
     FLASH_RUN_DIR       folder shared with the launcher: effective.json, engine.json
-    FLASH_NODE_DIR      folder of the pod's annotations: learned floor, granted quarantine (none)
+    FLASH_NODE_DIR      folder of the pod's annotations: learned floor, granted quarantine (none by default)
     FLASH_ENGINE_URL    address of the engine (http://127.0.0.1:8000)
     FLASH_GATE_PORT     port to serve on (9400)
 """
@@ -34,8 +34,8 @@ SHUTDOWN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the pod template says."""
+class GateSettings:
+    """The settings from the pod template."""
 
     config_file: Path
     run_dir: Path
@@ -44,8 +44,8 @@ class Settings:
     port: int
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
-        """Raises KeyError for a missing setting and ValueError for a port that is no number."""
+    def from_environment(cls, environment: Mapping[str, str]) -> "GateSettings":
+        """Raises KeyError for a missing setting and ValueError for an invalid port."""
         return cls(
             config_file=Path(environment["FLASH_GATE_CONFIG"]),
             run_dir=Path(environment["FLASH_RUN_DIR"]),
@@ -58,11 +58,11 @@ class Settings:
 def main() -> int:
     """Entry point."""
     if sys.argv[1:]:
-        print(__doc__)  # noqa: T201 - the answer to a person at a terminal
+        print(__doc__)  # noqa: T201 - for a person at a terminal
         return 0 if sys.argv[1] in ("-h", "--help") else BAD_SETTINGS
     set_up()
     try:
-        settings = Settings.from_environment(os.environ)
+        settings = GateSettings.from_environment(os.environ)
     except KeyError as error:
         log.error("missing setting", name=str(error.args[0]), remedy="set it in the environment; see flash-gate --help")
         return BAD_SETTINGS
@@ -73,14 +73,14 @@ def main() -> int:
     return 0
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: GateSettings) -> None:
     """Run the gate until SIGTERM."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     metrics = GateMetrics()
-    # A connection for each request: one that was kept would break when the engine restarts, and look like its fault.
+    # One connection per request: a reused one would break when the engine restarts, and look like an engine fault.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
         client = EngineClient(session, settings.engine)
         gate = Gate(client, settings.config_file, settings.run_dir, metrics.show, node_dir=settings.node_dir)
@@ -90,7 +90,7 @@ async def serve(settings: Settings) -> None:
         await web.TCPSite(runner, port=settings.port).start()
         watching = asyncio.create_task(gate.watch())
         stopping = asyncio.create_task(stopped.wait())
-        # A watch that fails must end the process: the kubelet restarts it, while a gate that watches nothing lies.
+        # If the watch fails, the process must exit so that the kubelet restarts it: its last verdict would be stale.
         await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
         watching.cancel()
         stopping.cancel()

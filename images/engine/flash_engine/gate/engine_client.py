@@ -1,4 +1,4 @@
-"""Asking the engine: its health, its counters, and completions like any client's."""
+"""The HTTP client for the engine: /health, /metrics, and completions as any client requests them."""
 
 import asyncio
 import json
@@ -10,27 +10,27 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from flash_contracts.gate_config import GateConfig, GoldenQuestion
 from flash_engine.engine_metrics import EngineCounters
-from flash_engine.gate.evidence import Health
+from flash_engine.gate.evidence import EngineHealth
 from flash_engine.gate.measurement import Arrival, Stream
 
-LOOK_SECONDS = 10.0
-"""A busy engine answers late, and is healthy all the same: impatience here is what makes probes flap."""
+OBSERVE_TIMEOUT_SECONDS = 10.0
+"""A busy engine answers late but is healthy: a short timeout would make readiness flap."""
 
-TROUBLE = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)
-"""What a request can end with: HttpProcessingError for a line without an end, ValueError for no text or no JSON."""
+REQUEST_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)
+"""How a request can fail: HttpProcessingError is a line without an end, ValueError is invalid text or JSON."""
 
 
 class EngineRequestError(RuntimeError):
-    """A request that the engine did not answer as it should; the message says which and how."""
+    """The engine did not answer a request correctly. The message names the request and the failure."""
 
 
 class NoAnswerError(EngineRequestError):
-    """A request whose time ran out."""
+    """A request timed out."""
 
 
-SLOWEST_TIMES = 8.0
-LEAST_PATIENCE_SECONDS = 30.0
-"""A timed stream has eight times what it takes at the floor, and never less than this."""
+TIMEOUT_FACTOR = 8.0
+MIN_STREAM_TIMEOUT_SECONDS = 30.0
+"""A timed stream may take eight times as long as at the floor, and at least this long."""
 
 Enough = Callable[[Sequence[Arrival]], bool]
 
@@ -42,26 +42,26 @@ class EngineClient:
         self._session = session
         self._address = address.rstrip("/")
 
-    async def health(self) -> Health:
-        timeout = aiohttp.ClientTimeout(total=LOOK_SECONDS)
+    async def health(self) -> EngineHealth:
+        timeout = aiohttp.ClientTimeout(total=OBSERVE_TIMEOUT_SECONDS)
         try:
             async with self._session.get(f"{self._address}/health", timeout=timeout) as answer:
-                return Health.GOOD if answer.status == 200 else Health.BAD  # noqa: PLR2004 - HTTP's OK
+                return EngineHealth.GOOD if answer.status == 200 else EngineHealth.BAD  # noqa: PLR2004 - HTTP's OK
         except aiohttp.ClientConnectorError as error:
-            # Nobody listens: there is no engine. A connection that broke says less than that.
-            return Health.BAD if isinstance(error.os_error, ConnectionRefusedError) else Health.SILENT
-        except TROUBLE:
-            return Health.SILENT
+            # Refused: no engine is listening. A broken connection does not prove that.
+            return EngineHealth.BAD if isinstance(error.os_error, ConnectionRefusedError) else EngineHealth.SILENT
+        except REQUEST_ERRORS:
+            return EngineHealth.SILENT
 
     async def counters(self) -> EngineCounters:
         """Raises MissingMetricsError, EngineRequestError."""
-        timeout = aiohttp.ClientTimeout(total=LOOK_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=OBSERVE_TIMEOUT_SECONDS)
         try:
             async with self._session.get(f"{self._address}/metrics", timeout=timeout) as answer:
                 await _check(answer, "/metrics")
                 text = await answer.text()
-        except TROUBLE as error:
-            raise EngineRequestError(f"/metrics: {_what(error)}") from error
+        except REQUEST_ERRORS as error:
+            raise EngineRequestError(f"/metrics: {_description(error)}") from error
         return EngineCounters.parse(text)
 
     async def answer(self, config: GateConfig) -> str:
@@ -71,16 +71,16 @@ class EngineClient:
         reply = await self._post(path, body, config.request_timeout_seconds)
         try:
             choice = reply["choices"][0]
-            text = choice["text"] if "text" in choice else _spoken(choice["message"])
+            text = choice["text"] if "text" in choice else _text_of(choice["message"])
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise EngineRequestError(f"{path}: an answer without a choice: {json.dumps(reply)[:200]}") from error
+            raise EngineRequestError(f"{path}: the answer has no choice: {json.dumps(reply)[:200]}") from error
         return str(text)
 
     async def stream(self, config: GateConfig, *, tokens: int | None = None, enough: Enough | None = None) -> Stream:
-        """One timed completion of exactly `tokens` tokens, `decode.tokens` by default; cut once `enough` says so.
+        """Time one completion of exactly `tokens` tokens (default: `decode.tokens`), cut short once `enough` is True.
 
-        One that takes too long is cut as well, and is a slow stream where its tokens still came.
-        Raises NoAnswerError where they did not, EngineRequestError for what else went wrong.
+        A stream that times out is cut as well; it counts as a slow stream if tokens were still arriving.
+        Raises NoAnswerError if they were not, EngineRequestError for any other failure.
         """
         wanted = tokens or config.decode.tokens
         body = {
@@ -88,26 +88,26 @@ class EngineClient:
             "prompt": config.decode.prompt,
             "max_tokens": wanted,
             "temperature": 0,
-            # An answer that ends early would be timed over a handful of tokens.
+            # An answer that ends early would have too few tokens to time.
             "ignore_eos": True,
             "stream": True,
-            # Of vLLM alone: the tokens so far with each chunk, for accepted drafts arrive together.
+            # An extension of vLLM: the token count so far in each chunk, because accepted drafts arrive together.
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
-        reading = Reading(asked=_now(), enough=enough)
-        patience = _patience(config, wanted)
-        timeout = aiohttp.ClientTimeout(total=patience)
+        reader = StreamReader(asked=_now(), enough=enough)
+        seconds = _stream_timeout(config, wanted)
+        timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             async with self._session.post(f"{self._address}/v1/completions", json=body, timeout=timeout) as answer:
                 await _check(answer, "/v1/completions")
-                return await reading.read(answer)
+                return await reader.read(answer)
         except TimeoutError as error:
-            slow = reading.slow_stream(_now(), patience)
+            slow = reader.slow_stream(_now(), seconds)
             if slow:
                 return slow
-            raise NoAnswerError(f"/v1/completions: {_what(error)}") from error
-        except TROUBLE as error:
-            raise EngineRequestError(f"/v1/completions: {_what(error)}") from error
+            raise NoAnswerError(f"/v1/completions: {_description(error)}") from error
+        except REQUEST_ERRORS as error:
+            raise EngineRequestError(f"/v1/completions: {_description(error)}") from error
 
     async def _post(self, path: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=seconds)
@@ -117,9 +117,9 @@ class EngineClient:
                 reply: dict[str, Any] = await answer.json()
                 return reply
         except TimeoutError as error:
-            raise NoAnswerError(f"{path}: {_what(error)}") from error
-        except TROUBLE as error:
-            raise EngineRequestError(f"{path}: {_what(error)}") from error
+            raise NoAnswerError(f"{path}: {_description(error)}") from error
+        except REQUEST_ERRORS as error:
+            raise EngineRequestError(f"{path}: {_description(error)}") from error
 
 
 def _question(golden: GoldenQuestion) -> tuple[str, dict[str, Any]]:
@@ -128,25 +128,25 @@ def _question(golden: GoldenQuestion) -> tuple[str, dict[str, Any]]:
     return "/v1/completions", {"prompt": golden.prompt}
 
 
-def _spoken(message: dict[str, Any]) -> str:
-    """A reasoning model may put its whole answer into its reasoning when tokens are few."""
+def _text_of(message: dict[str, Any]) -> str:
+    """With few tokens, a reasoning model may put its whole answer into its reasoning."""
     return " ".join(str(message[key]) for key in ("reasoning", "reasoning_content", "content") if message.get(key))
 
 
 def _now() -> float:
-    """The event loop's clock, which the timeouts go by."""
+    """The event loop's clock, which timeouts use."""
     return asyncio.get_running_loop().time()
 
 
-def _patience(config: GateConfig, tokens: int) -> float:
+def _stream_timeout(config: GateConfig, tokens: int) -> float:
     at_floor = tokens / config.floor if config.floor else config.request_timeout_seconds
-    return min(config.request_timeout_seconds, max(LEAST_PATIENCE_SECONDS, SLOWEST_TIMES * at_floor))
+    return min(config.request_timeout_seconds, max(MIN_STREAM_TIMEOUT_SECONDS, TIMEOUT_FACTOR * at_floor))
 
 
-class Reading:
-    """A stream while it comes.
+class StreamReader:
+    """Reads one stream and times its chunks.
 
-    From the first chunk with text to the last chunk, with or without: special tokens have no text but take time.
+    Time counts from the first chunk with text to the last chunk, even one without text: special tokens take time too.
     """
 
     def __init__(self, asked: float, enough: Enough | None = None) -> None:
@@ -169,13 +169,13 @@ class Reading:
             raise EngineRequestError("/v1/completions: the stream ended without text or without usage")
         return self.stream()
 
-    def slow_stream(self, at: float, patience: float) -> Stream | None:
-        """What came of a stream whose time ran out, None for one that stood still for half of it."""
-        moving = self._last is not None and at - self._last < patience / 2
+    def slow_stream(self, at: float, timeout_seconds: float) -> Stream | None:
+        """The part that arrived of a stream that timed out. None if nothing arrived in the last half of the time."""
+        moving = self._last is not None and at - self._last < timeout_seconds / 2
         return self.stream(cut=True) if moving and len(self._arrivals) > 1 else None
 
     def take(self, event: dict[str, Any]) -> None:
-        """An event of the stream, at the moment that it came."""
+        """Take in an event of the stream, at the moment it arrives."""
         choices, usage = event.get("choices") or (), event.get("usage") or {}
         self._tokens = usage.get("completion_tokens", self._tokens)
         if choices:
@@ -186,9 +186,9 @@ class Reading:
             self._arrivals.append(Arrival(self._last, self._tokens))
 
     def stream(self, *, cut: bool = False) -> Stream:
-        """What came so far. Raises ValueError where nothing did."""
+        """What has arrived so far. Raises ValueError if nothing has."""
         if self._first is None or self._last is None:
-            raise ValueError("nothing came")
+            raise ValueError("nothing has arrived")
         return Stream(
             asked=self._asked,
             first=self._first,
@@ -201,7 +201,7 @@ class Reading:
 
 
 async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    """The server-sent events of an OpenAI stream. One that ends without [DONE] was cut."""
+    """The server-sent events of an OpenAI stream. A stream that ends without [DONE] was cut."""
     async for line in answer.content:
         text = line.strip()
         if text == b"data: [DONE]":
@@ -226,5 +226,5 @@ async def _check(answer: aiohttp.ClientResponse, path: str) -> None:
         raise EngineRequestError(f"{path}: HTTP {answer.status}: {(await answer.text())[:200]}")
 
 
-def _what(error: Exception) -> str:
+def _description(error: Exception) -> str:
     return "no answer in time" if isinstance(error, asyncio.TimeoutError) else f"{type(error).__name__}: {error}"

@@ -1,16 +1,16 @@
-"""What the gate has seen of an engine: the input of a verdict, and how it changes with every look. Pure."""
+"""The evidence about an engine: the input of a verdict, and how each observation changes it. Pure."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
 from flash_contracts.download_record import DownloadRecord
-from flash_contracts.engine_record import EngineRecord, Exit
+from flash_contracts.engine_record import EngineExit, EngineRecord
 from flash_engine.gate.measurement import Measurement
 
 
-class Health(Enum):
-    """What an engine says when it is asked for its health."""
+class EngineHealth(Enum):
+    """The engine's answer to /health."""
 
     GOOD = "answers 200"
     BAD = "answers something else, or refuses the connection"
@@ -26,86 +26,86 @@ class GoldenAnswers:
 
 @dataclass(frozen=True)
 class ConcurrentRound:
-    """As many requests at once as the engine is made for: it lived, and what it answered."""
+    """The round of as many simultaneous requests as the engine is configured for. The engine survived it."""
 
     streams: int
     texts: tuple[str, ...]
-    """Golden answers among the other requests."""
+    """The golden answers given beside the other requests."""
     tokens_per_second: float
-    """Of all streams together."""
+    """All streams together."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one trial of a healthy engine brought to light."""
+    """The result of one trial of a healthy engine."""
 
     golden: GoldenAnswers | None = None
     measurement: Measurement | None = None
     doubt: str | None = None
-    """Why it cannot be judged: a stream that broke, a counter that is missing."""
+    """Why the trial cannot be judged: e.g. a stream broke, or a counter is missing."""
     stalled: bool = False
-    """A request brought no token in its time, though the engine was healthy and had nothing else."""
+    """A request got no token in its time although the engine was healthy and had no other requests."""
     concurrent_round: ConcurrentRound | None = None
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """An engine that passed, and fails while it serves."""
+    """An engine that passed and then failed while serving."""
 
     message: str
     since: str
-    """Names the wish to be taken out, so that a grant is of this one."""
+    """Start of the degradation. It identifies the quarantine request, so that a grant applies to this one only."""
     measured: bool
-    """By requests of the gate; False where traffic alone tells."""
+    """Measured by the gate's own requests; False if it is inferred from users' traffic."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a verdict may depend on."""
+    """Everything that a verdict may depend on."""
 
     engine: EngineRecord
     healthy: bool
     was_healthy: bool = False
     """This run of the engine has been healthy, now or before."""
-    overcome: Exit | None = None
-    """The exit that was already past when the engine was last healthy: it is no news any more."""
+    overcome: EngineExit | None = None
+    """The exit that the record showed when the engine was last healthy. It is not reported again."""
     starting_seconds: float = 0.0
-    """Time since the engine process was started."""
+    """Time since the engine's process was started."""
     trial: Trial | None = None
-    """None while this run of the engine was not tried yet."""
-    delivery: DownloadRecord | None = None
-    """How far the model has come; None where it is fetched by nobody."""
+    """None until this run of the engine has been tried."""
+    download: DownloadRecord | None = None
+    """Progress of the model download; None if there is none."""
     checkpoint_bytes: int | None = None
-    """What the engine has to load; None while that is not known."""
+    """How much the engine has to load; None while unknown."""
 
     @property
     def measurement(self) -> Measurement | None:
         return self.trial.measurement if self.trial else None
 
     @property
-    def ended(self) -> Exit | None:
-        """How the engine ended that has not been healthy since."""
+    def ended(self) -> EngineExit | None:
+        """How the engine exited, unless it has been healthy since."""
         return None if self.healthy or self.engine.exit == self.overcome else self.engine.exit
 
     @property
-    def is_being_delivered(self) -> bool:
-        """The engine's container starts only after the model is there, so there is no engine yet."""
-        return self.delivery is not None and self.delivery.phase != "Complete" and not self.healthy
+    def is_downloading(self) -> bool:
+        """The engine's container starts only after the download, so there is no engine yet."""
+        return self.download is not None and self.download.phase != "Complete" and not self.healthy
 
-    def after_look(self, engine: EngineRecord, health: Health, at: datetime) -> "Evidence":
-        """The evidence with what a look at the engine has shown.
+    def after_observation(self, engine: EngineRecord, health: EngineHealth, at: datetime) -> "Evidence":
+        """The evidence after the engine was observed.
 
         run      health   ->  healthy   trial
         same     GOOD         yes       kept
-        same     SILENT       as before kept      a busy engine answers late, and is healthy all the same
+        same     SILENT       as before kept      a busy engine answers late, and is healthy nevertheless
         same     BAD          no        dropped
-        another  GOOD         yes       dropped   a trial is of one run
+        another  GOOD         yes       dropped   a trial is about one run
         another  SILENT, BAD  no        dropped
-        exited   any          no        dropped   whoever answers there is not this engine
+        exited   any          no        dropped   whatever answers is not this engine
         """
         same_run = engine.run == self.engine.run
-        silent_as_before = health is Health.SILENT and same_run and self.healthy
-        healthy = engine.phase != "Exited" and (health is Health.GOOD or silent_as_before)
+        silent_as_before = health is EngineHealth.SILENT and same_run and self.healthy
+        healthy = engine.phase != "Exited" and (health is EngineHealth.GOOD or silent_as_before)
         return replace(
             self,
             engine=engine,

@@ -1,16 +1,19 @@
-"""What the gate tells the launcher of an engine that only another start can mend (`fault_report.json`).
+"""Reports to the launcher a fault of the engine that only a restart can fix (`fault-report.json`).
 
-    WrongOutput                         corrupt, S4: wrong data over the GPUs' link reads like that
-    no token, healthy, no other load    hang, S3
-    anything else                       nothing: a draft that is dead beside right text is the checkpoint's fault
+    WrongOutput                                    corrupt, S4: a bad link between GPUs corrupts data in this way
+    healthy, no other load, and yet no token       hang, S3
+    serving, with requests on it, and no progress  hang, S3
+    anything else                                  no report: a dead draft beside right text is the checkpoint's fault
 
-The launcher acts on it at once, so it is written only where the verdict is sure.
+The launcher restarts the engine at once, so a fault is reported only if the verdict is certain: once per run of the
+engine, and withdrawn if that run answers correctly afterwards.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from flash_contracts.document import now
 from flash_contracts.engine_pod import FaultReport
+from flash_contracts.engine_record import Run
 from flash_contracts.gate_config import GateConfig, GoldenQuestion
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.evidence import Evidence
@@ -20,68 +23,76 @@ from flash_engine.log import Logger
 log = Logger("flash.gate")
 
 
-class FaultReporter:
-    """One file, written once for each run of the engine, and withdrawn where that run then answers rightly."""
+@dataclass(frozen=True)
+class ReportedFaults:
+    """What has been reported about one run of the engine."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._run: tuple[int | None, str | None] | None = None
-        self._told = False
-        self._right_under: GoldenQuestion | None = None
-        """The question that this run has answered rightly, and what was expected then."""
+    run: Run | None = None
+    is_reported: bool = False
+    answered_correctly: GoldenQuestion | None = None
+    """The question, with its expected answer, that this run has answered correctly."""
 
-    def weigh(self, evidence: Evidence, verdict: Verdict, config: GateConfig) -> None:
-        """After a trial under `config`, with what was made of it."""
-        if evidence.engine.run != self._run:
-            self._run, self._told, self._right_under = evidence.engine.run, False, None
-        golden = evidence.trial.golden if evidence.trial else None
-        if golden and golden_fault(golden, config) is None:
-            self._right_under = config.golden
-            self._withdraw()
-            return
-        fault_report = fault_report_of(evidence, verdict)
-        if fault_report and not self._told and (fault_report.kind == "hang" or self._same_question(config)):
-            self._write(fault_report)
+    def of_run(self, run: Run) -> "ReportedFaults":
+        """These, or none if they are of another run."""
+        return self if run == self.run else ReportedFaults(run)
 
-    def hung(self, evidence: Evidence, message: str) -> None:
-        """Of a run that served: requests are on it, and it makes no step."""
-        if evidence.engine.run != self._run:
-            self._run, self._told, self._right_under = evidence.engine.run, False, None
-        if evidence.engine.pid is not None and not self._told:
-            self._write(FaultReport("hang", "S3", message, evidence.engine.pid, evidence.engine.started_at, now()))
+    def allow(self, report: FaultReport, config: GateConfig) -> bool:
+        """Whether to report this fault.
 
-    def _same_question(self, config: GateConfig) -> bool:
-        """Other words expected of an engine that gave the right ones before are no fault of its link."""
-        return self._right_under in (None, config.golden)
-
-    def _write(self, fault_report: FaultReport) -> None:
-        try:
-            fault_report.write(self._file)
-        except OSError as error:
-            log.warning("suspicion not written", error=str(error))
-            return
-        self._told = True
-        log.warning("suspicion", **fault_report.to_json())
-
-    def _withdraw(self) -> None:
-        try:
-            self._file.unlink()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            log.warning("suspicion not withdrawn", error=str(error))
-            return
-        self._told = False
-        log.info("suspicion withdrawn")
+        An engine that answered correctly until gate.json expected another answer has no bad link.
+        """
+        same_question = self.answered_correctly in (None, config.golden)
+        return not self.is_reported and (report.kind == "hang" or same_question)
 
 
-def fault_report_of(evidence: Evidence, verdict: Verdict) -> FaultReport | None:
-    """None where there is nothing to suspect, or no run of the engine that it could be said of."""
+def answers_correctly(evidence: Evidence, config: GateConfig) -> bool:
+    """Whether the golden question was asked and answered correctly."""
+    golden = evidence.trial.golden if evidence.trial else None
+    return golden is not None and golden_fault(golden, config) is None
+
+
+def fault_of_trial(evidence: Evidence, verdict: Verdict, at: str) -> FaultReport | None:
+    """The fault that a trial has shown; None if it has shown none, or if no launcher has recorded a run."""
     trial, engine = evidence.trial, evidence.engine
     if trial is None or engine.pid is None:
         return None
     if trial.stalled:
-        return FaultReport("hang", "S3", trial.doubt or "", engine.pid, engine.started_at, now())
+        return FaultReport("hang", "S3", trial.doubt or "", engine.pid, engine.started_at, at)
     if verdict.reason == Reason.WRONG_OUTPUT:
-        return FaultReport("corrupt", "S4", verdict.message, engine.pid, engine.started_at, now())
+        return FaultReport("corrupt", "S4", verdict.message, engine.pid, engine.started_at, at)
     return None
+
+
+def hang_while_serving(evidence: Evidence, message: str, at: str) -> FaultReport | None:
+    """The fault of an engine that has requests and makes no progress; None if no launcher has recorded a run."""
+    engine = evidence.engine
+    return FaultReport("hang", "S3", message, engine.pid, engine.started_at, at) if engine.pid is not None else None
+
+
+class FaultReportFile:
+    """The file that the launcher watches."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def write(self, report: FaultReport) -> bool:
+        """Whether it was written."""
+        try:
+            report.write(self._file)
+        except OSError as error:
+            log.warning("fault report not written", error=str(error))
+            return False
+        log.warning("fault reported", **report.to_json())
+        return True
+
+    def withdraw(self) -> bool:
+        """Delete it. False if there was none, or if it could not be deleted."""
+        try:
+            self._file.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            log.warning("fault report not withdrawn", error=str(error))
+            return False
+        log.info("fault report withdrawn")
+        return True

@@ -1,19 +1,19 @@
-"""What Prometheus sees of the gate."""
+"""The gate's Prometheus metrics."""
 
 import math
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from flash_contracts.verdict_reason import Reason
-from flash_engine.gate.gate import State
+from flash_engine.gate.gate_state import GateState
 
 
 class GateMetrics:
-    """The gate's gauges, in a registry of their own. What was not measured is NaN: 0 would be a figure."""
+    """The gate's gauges, in their own registry. What was not measured is NaN, because 0 would be a value."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._ready = Gauge("flash_gate_ready", "1 where users' requests may come", registry=self.registry)
+        self._ready = Gauge("flash_gate_ready", "1 if the pod may receive users' requests", registry=self.registry)
         self._decode = Gauge(
             "flash_gate_decode_tokens_per_second", "Measured decode speed of one stream", registry=self.registry
         )
@@ -24,26 +24,26 @@ class GateMetrics:
             "flash_gate_first_token_seconds", "Measured time to the first token", registry=self.registry
         )
         self._verdict = Gauge(
-            "flash_gate_verdict", "1 for the present verdict, 0 for the others", ["reason"], registry=self.registry
+            "flash_gate_verdict", "1 for the current verdict, 0 for the others", ["reason"], registry=self.registry
         )
         self._traffic = Gauge(
-            "flash_gate_traffic_tokens_per_second", "Decode speed of users' requests, together", registry=self.registry
+            "flash_gate_traffic_tokens_per_second", "Combined decode speed of users' requests", registry=self.registry
         )
         self._quarantined = Gauge(
-            "flash_gate_quarantined", "1 where it is taken out of service for being slow", registry=self.registry
+            "flash_gate_quarantined", "1 if the replica is quarantined because it is slow", registry=self.registry
         )
         self._hung = Gauge(
-            "flash_gate_hung", "1 where requests are on the engine and it makes no step", registry=self.registry
+            "flash_gate_hung", "1 if the engine has requests but makes no progress", registry=self.registry
         )
         self._delivered = Gauge(
-            "flash_gate_model_delivered_bytes", "Bytes of the model that were fetched so far", registry=self.registry
+            "flash_gate_model_delivered_bytes", "Bytes of the model downloaded so far", registry=self.registry
         )
-        self._model = Gauge("flash_gate_model_bytes", "Bytes of the model that is fetched", registry=self.registry)
+        self._model = Gauge("flash_gate_model_bytes", "Size of the model that is downloaded", registry=self.registry)
         self._checks = Counter("flash_gate_checks", "Trials of the engine", registry=self.registry)
         self._counted = 0
-        self.show(State())
+        self.show(GateState())
 
-    def show(self, state: State) -> None:
+    def show(self, state: GateState) -> None:
         self._ready.set(state.ready)
         for reason in Reason:
             self._verdict.labels(reason).set(reason == state.verdict.reason)
@@ -53,9 +53,9 @@ class GateMetrics:
         self._traffic.set(math.nan if traffic is None else traffic)
         self._quarantined.set(state.quarantined)
         self._hung.set(state.hung)
-        delivery = state.evidence.delivery
-        self._delivered.set(delivery.bytes if delivery else math.nan)
-        self._model.set(delivery.total_bytes if delivery else math.nan)
+        download = state.evidence.download
+        self._delivered.set(download.bytes if download else math.nan)
+        self._model.set(download.total_bytes if download else math.nan)
         figures = state.evidence.measurement
         acceptance = figures.acceptance_percent if figures else None
         self._decode.set(figures.decode_tokens_per_second if figures else math.nan)

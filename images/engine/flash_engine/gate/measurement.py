@@ -1,4 +1,4 @@
-"""From timestamps and counters to figures. Pure arithmetic."""
+"""Computes decode speed, acceptance and time to first token from timestamps and counters. Pure arithmetic."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from statistics import median
 from flash_engine.engine_metrics import EngineCounters
 
 BLOCK_TOKENS = 16
-"""Tokens whose rate is one vote on the floor: 0.2 s at 85 tok/s, so that a stall of the machine spoils few votes."""
+"""The rate of each block is one vote on the floor. A block takes 0.2 s at 85 tok/s, so a stall affects few votes."""
 
 CUT_SLACK_TOKENS = 24
-"""What an engine may still generate of a stream that was cut, until it notices."""
+"""How many tokens the engine may still generate for a stream that was cut, until it notices."""
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A chunk with text: when it came (seconds), and how many tokens of the stream had come with it."""
+    """A chunk with text: when it arrived (seconds), and how many tokens of the stream had arrived by then."""
 
     at: float
     tokens: int
@@ -23,9 +23,9 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Stream:
-    """One streamed completion: when it was asked for, when its first and last text came (seconds), and its tokens.
+    """One streamed completion: when it was requested, when its first and last text arrived (seconds), and its tokens.
 
-    `tokens` is what the engine's `usage` says. The number of chunks is no measure: accepted drafts arrive together.
+    `tokens` is from the engine's `usage`. The number of chunks means nothing: accepted drafts arrive together.
     """
 
     asked: float
@@ -33,11 +33,11 @@ class Stream:
     last: float
     tokens: int
     arrivals: tuple[Arrival, ...] = ()
-    """Empty where the engine tells the tokens only at the end."""
+    """Empty if the engine reports the token count only at the end."""
     first_tokens: int = 1
-    """Tokens of the first chunk: they belong to the prompt's processing."""
+    """Tokens of the first chunk. They are part of the prefill, and not timed."""
     cut: bool = False
-    """Ended by us, because its speed was clear, or it took too long."""
+    """Ended early by the gate, because its speed was clear or it took too long."""
 
     @property
     def decode_tokens_per_second(self) -> float:
@@ -67,7 +67,7 @@ def block_rates(arrivals: Sequence[Arrival]) -> Iterator[float]:
 
 @dataclass(frozen=True)
 class Sample:
-    """One timed stream, with the engine's counters at rest before it and after it."""
+    """One timed stream, with the idle engine's counters before and after it."""
 
     stream: Stream
     before: EngineCounters
@@ -75,19 +75,19 @@ class Sample:
 
     @property
     def counted_tokens(self) -> int:
-        """Tokens that the engine itself counted meanwhile, ours and those of others."""
+        """Tokens that the engine counted during the stream, for us and for other clients."""
         return round(self.after.generated - self.before.generated)
 
     @property
     def foreign_tokens(self) -> int:
-        """Tokens that the engine generated meanwhile for somebody else."""
+        """Tokens that the engine generated for other clients during the stream."""
         slack = CUT_SLACK_TOKENS if self.stream.cut else 0
         surplus = self.counted_tokens - self.stream.tokens
         return surplus if surplus > slack else 0
 
     @property
     def foreign_requests(self) -> int:
-        """Requests of others that ended meanwhile: one of a long prompt and one token slows ours all the same."""
+        """Other clients' requests that finished during the stream: even one with one token slows ours by its prompt."""
         ended = _change(self.before.finished, self.after.finished) or 0
         return max(0, ended - 1)
 
@@ -101,45 +101,45 @@ class Sample:
 
     @property
     def disturbed(self) -> bool:
-        """It says nothing: others were on the engine, or its counters do not tell what it did."""
+        """The sample is unusable: other clients used the engine, or its counters are implausible."""
         drafted, accepted = self.drafted or 0, self.accepted or 0
-        astray = self.counted_tokens < self.stream.tokens or not 0 <= accepted <= drafted
-        return astray or self.foreign_tokens > 0 or self.foreign_requests > 0
+        implausible = self.counted_tokens < self.stream.tokens or not 0 <= accepted <= drafted
+        return implausible or self.foreign_tokens > 0 or self.foreign_requests > 0
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The figures of all samples together."""
+    """The figures of all samples combined."""
 
     decode_tokens_per_second: float
-    """Median over the samples, so that one hiccup of the machine decides nothing."""
+    """Median of the samples, so that one hiccup of the machine does not decide."""
     first_token_millis: float
     tokens: int
     drafted: int | None
     accepted: int | None
     duration_millis: float
     counted_tokens: int
-    """Tokens that the engine itself counted meanwhile, ours and those of others."""
+    """Tokens that the engine counted during the streams, for us and for other clients."""
     foreign_tokens: int = 0
     foreign_requests: int = 0
     samples: tuple[Sample, ...] = ()
-    """What it rests on."""
+    """What the figures were computed from."""
 
     @property
     def acceptance_percent(self) -> float | None:
-        """Accepted of drafted tokens; None where nothing was drafted."""
+        """Share of drafted tokens that were accepted; None if nothing was drafted."""
         if not self.drafted or self.accepted is None:
             return None
         return 100 * self.accepted / self.drafted
 
     @property
     def block_rates(self) -> tuple[float, ...]:
-        """Of all samples, in the order in which they came."""
+        """Those of all samples, in order."""
         return tuple(rate for sample in self.samples for rate in sample.stream.block_rates)
 
 
 def measure(samples: Sequence[Sample]) -> Measurement:
-    """Figures of at least one sample."""
+    """Combine at least one sample."""
     streams = [sample.stream for sample in samples]
     return Measurement(
         decode_tokens_per_second=median(stream.decode_tokens_per_second for stream in streams),
@@ -156,7 +156,7 @@ def measure(samples: Sequence[Sample]) -> Measurement:
 
 
 def _total(changes: Sequence[int | None]) -> int | None:
-    """None where a counter was not there."""
+    """None if a counter is missing."""
     known = [change for change in changes if change is not None]
     return sum(known) if len(known) == len(changes) else None
 

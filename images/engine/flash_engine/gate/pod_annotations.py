@@ -1,7 +1,7 @@
-"""What the operator hands to the gate of one pod: annotations, read through the pod's downwardAPI volume.
+"""Reads what the operator passes to one pod's gate: annotations, mounted through the downwardAPI volume.
 
-Annotations rather than a port of the gate: only who may change pods can take a replica out, the API server keeps
-track of it, and a gate that is restarted finds it again. An annotation that is not there is an empty file.
+Annotations are better than a port of the gate: only clients that may change pods can quarantine a replica, the API
+server records it, and a restarted gate finds it again. A missing annotation is an empty file.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ FLOOR_FILE = "floor"
 
 
 def learned_floor(node_dir: Path | None) -> LearnedFloor | None:
-    """None while there is none, or none that makes sense: then the fixed floor holds."""
+    """None if it is missing or invalid: then the fixed floor holds."""
     text = _read(node_dir, FLOOR_FILE)
     try:
         return LearnedFloor.model_validate_json(text) if text else None
@@ -24,7 +24,7 @@ def learned_floor(node_dir: Path | None) -> LearnedFloor | None:
 
 
 def granted_quarantine(node_dir: Path | None) -> str | None:
-    """Which wish to be taken out was granted; a grant of an earlier wish must not take out a replica that is well."""
+    """The quarantine request that was granted: an earlier grant must not take out a replica that has recovered."""
     return _read(node_dir, QUARANTINE_FILE) or None
 
 

@@ -1,4 +1,4 @@
-"""The gate's state as the document that the operator reads: `flash_contracts.gate_result`."""
+"""Converts the gate's state to the document that the operator reads: `flash_contracts.gate_result`."""
 
 import math
 
@@ -15,11 +15,11 @@ from flash_contracts.gate_result import (
     WantedFigures,
 )
 from flash_engine.gate.evidence import Trial
-from flash_engine.gate.gate import State
+from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.measurement import Measurement, Sample
 
 
-def result_of(state: State, config: GateConfig | None, effective: EffectiveFlags | None) -> GateResult:
+def result_of(state: GateState, config: GateConfig | None, effective: EffectiveFlags | None) -> GateResult:
     evidence = state.evidence
     return GateResult(
         reason=state.verdict.reason,
@@ -36,7 +36,7 @@ def result_of(state: State, config: GateConfig | None, effective: EffectiveFlags
         gate_millis=state.gate_millis,
         effective=effective,
         engine=evidence.engine,
-        delivery=evidence.delivery,
+        delivery=evidence.download,
     )
 
 
@@ -83,7 +83,7 @@ def _sample(sample: Sample) -> SampleReport:
     )
 
 
-def _serving(state: State) -> ServingReport:
+def _serving(state: GateState) -> ServingReport:
     serving_health, degraded = state.serving_health, state.degraded
     rate = serving_health.decode_tokens_per_second
     return ServingReport(

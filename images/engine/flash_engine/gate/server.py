@@ -1,4 +1,4 @@
-"""What the gate shows over HTTP: readiness for the kubelet, the result for the operator, metrics for everybody."""
+"""The gate's HTTP server: readiness for the kubelet, the result for the operator, and Prometheus metrics."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from prometheus_client import generate_latest
 from flash_contracts.engine_pod import EffectiveFlags
 from flash_engine.gate.gate import Gate
 from flash_engine.gate.gate_metrics import GateMetrics
+from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.result import result_of
 
 GATE = web.AppKey("gate", Gate)
@@ -31,25 +32,27 @@ def make_app(gate: Gate, metrics: GateMetrics, run_dir: Path) -> web.Application
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """200 where users' requests may come. The body says why not, for `kubectl describe` shows it."""
+    """200 if the pod may receive users' requests. The body has the reason, which `kubectl describe` shows."""
     state = request.app[GATE].state
-    told = (
-        "Draining: the pod is on its way out" if state.draining else f"{state.verdict.reason}: {state.verdict.message}"
-    )
-    return web.Response(status=200 if state.ready else 503, text=f"{told}\n")
+    message = "Draining: the pod is shutting down" if state.draining else _verdict(state)
+    return web.Response(status=200 if state.ready else 503, text=f"{message}\n")
 
 
 async def livez(request: web.Request) -> web.Response:
-    """The engine's life, by its progress and never by its latency: 503 where only another start can help."""
+    """The engine's liveness, by its progress and never by its latency: 503 if only a restart can help."""
     state = request.app[GATE].state
     if not state.restart:
         return web.Response(text="ok\n")
-    return web.Response(status=503, text=f"{state.verdict.reason}: {state.verdict.message}\n")
+    return web.Response(status=503, text=f"{_verdict(state)}\n")
 
 
 async def healthz(_request: web.Request) -> web.Response:
-    """The gate's own life; nothing of the engine's."""
+    """The gate's own liveness, not the engine's."""
     return web.Response(text="ok\n")
+
+
+def _verdict(state: GateState) -> str:
+    return f"{state.verdict.reason}: {state.verdict.message}"
 
 
 async def result(request: web.Request) -> web.Response:

@@ -1,16 +1,17 @@
-"""How an engine stands that has passed and serves, read from its own counters, window by window. Pure.
+"""Tracks a serving engine's health from its Prometheus counters, one window between two readings at a time. Pure.
 
-    window                                       what it says
-    no request on it                             nothing; it is idle, and can be measured
-    requests on it, and no step of the engine    it stands still; for `stallSeconds` in a row: it hangs
-    a prompt is read, or tokens are few          nothing of the speed: decoding shares its steps with prompts
-    decoding alone, slower than the floor        a bad look; `windows` of them in a row are a suspicion, and
-                                                 BUSY_FACTOR times as many are believed where it is never idle
-    drafts, and next to none accepted            likewise
+    window                                          what it shows
+    no requests                                     nothing, but the engine is idle and can be measured
+    requests, but no progress                       a stall; after `stallSeconds` of it in a row the engine hangs
+    a prompt is prefilled, or too little decoding   nothing about speed: decoding shares its steps with prompts
+    decoding only, slower than the floor            a bad window: after `windows` in a row the engine is suspected to
+                                                    be degraded, and measured once it is idle; after BUSY_FACTOR times
+                                                    as many it is believed to be, although it was never idle
+    drafts, but next to none accepted               likewise
 
-The speed of a window is that of its requests, times how many there were: an engine gives several streams together at
-least what it gives one alone, so this can be held to the floor of one. What is not known for certain is counted in
-favour of the engine, for a suspicion costs users a replica, and one that is missed is found by the next window.
+The speed of a window is that of one request times the number of requests. Several streams together decode at least as
+fast as a single one, so this can be compared with the floor of a single stream. Uncertainty always counts in favour of
+the engine: a false alarm costs users a replica, while a missed one is caught in the next window.
 """
 
 from dataclasses import dataclass, replace
@@ -22,23 +23,23 @@ from flash_engine.gate.verdict import DEAD_DRAFT_PERCENT
 BUSY_FACTOR = 4
 
 SILENCE_FACTOR = 5
-"""Silence is no proof of a stall: a busy engine answers late."""
+"""Missing counters must last longer than a stall: a busy engine answers late."""
 
 LEAST_SHARE = 0.5
-"""Of a window that must be spent decoding. No number of tokens: the slower an engine is, the fewer it has."""
+"""Least share of a window spent decoding. Not a number of tokens: the slower the engine, the fewer it produces."""
 
 PROMPT_TOKENS_PER_SECOND = 50.0
-"""Prompts of so many tokens cost decoding next to nothing; longer ones do."""
+"""Prompts up to this rate hardly slow decoding; above it the window shows nothing."""
 
 LEAST_DRAFTED = 200
-"""A share of fewer drafts is chance."""
+"""The acceptance of fewer drafts is chance."""
 
 DEAD_TIMES = 1
-"""Of LEAST_DRAFTED: a head that lives has 40 % accepted, and 2 % of 200 is then out of all chance."""
+"""How often LEAST_DRAFTED must be dead. Once is enough: a working head has 40 % accepted, far from 2 % of 200."""
 
 
 @dataclass(frozen=True)
-class Look:
+class CounterReading:
     """The counters, and when they were read (seconds)."""
 
     at: float
@@ -47,10 +48,10 @@ class Look:
 
 @dataclass(frozen=True)
 class Window:
-    """What changed between two looks."""
+    """What changed between two readings."""
 
-    before: Look
-    after: Look
+    before: CounterReading
+    after: CounterReading
 
     @property
     def seconds(self) -> float:
@@ -71,7 +72,7 @@ class Window:
 
     @property
     def moved(self) -> bool:
-        """The engine made a step. One that reads a long prompt fills its cache and gives no token."""
+        """The engine made progress. While it prefills a long prompt, only its KV cache grows."""
         return any(self._change(name) not in (None, 0) for name in ("generated", "steps", "kv_cache"))
 
     @property
@@ -81,7 +82,7 @@ class Window:
 
     @property
     def decode_tokens_per_second(self) -> float | None:
-        """Of all its requests together; None where the window does not tell."""
+        """All requests together; None if the window shows nothing about speed."""
         first_tokens, seconds = self._change("first_tokens"), self._change("decode_seconds")
         prompts = self._change("processed")
         if first_tokens is None or prompts is None or not seconds:
@@ -99,49 +100,50 @@ class Window:
 
 @dataclass(frozen=True)
 class ServingHealth:
-    """What the windows so far add up to."""
+    """The result of all windows so far."""
 
     bad: int = 0
-    """Bad windows in a row; those that tell nothing do not count either way."""
+    """Bad windows in a row. Windows that show nothing are not counted."""
     good: int = 0
     """Good windows in a row."""
-    told: str = ""
-    """What was last bad, in words."""
+    message: str = ""
+    """What was bad in the latest bad window."""
     still_seconds: float = 0.0
-    """Requests were on it, and it made no step."""
+    """How long there have been requests but no progress."""
     silent_seconds: float = 0.0
-    """Its counters could not be read."""
+    """How long its counters could not be read."""
     idle: bool = False
     decode_tokens_per_second: float | None = None
-    """Of the last window that told."""
+    """In the latest window that showed a speed."""
     dead: int = 0
-    """Times in a row that next to no draft of LEAST_DRAFTED was accepted."""
+    """How many times in a row next to none of LEAST_DRAFTED drafts was accepted."""
     drafted: float = 0.0
     accepted: float = 0.0
-    """Of the windows since drafts were last judged."""
+    """In the windows since the drafts were last judged."""
 
-    def after_window(self, window: Window, config: GateConfig, *, reading: bool = False) -> "ServingHealth":
-        """`reading`: a request has no first token yet, so that decoding shares the engine with its prompt."""
+    def after_window(self, window: Window, config: GateConfig, *, prefilling: bool = False) -> "ServingHealth":
+        """`prefilling`: some request has no first token yet, so decoding shares the engine with its prompt."""
         if window.was_reset:
             return ServingHealth()
         still = self.still_seconds + window.seconds if window.busy and not window.moved else 0.0
         seen = replace(self, still_seconds=still, silent_seconds=0.0, idle=window.idle)
-        rate = None if reading else window.decode_tokens_per_second
+        rate = None if prefilling else window.decode_tokens_per_second
         return _after_drafts(_after_speed(seen, rate, config), window, config)
 
     def after_silence(self, seconds: float) -> "ServingHealth":
-        """Its counters could not be read for so long more."""
+        """The counters could not be read for this much longer."""
         return replace(self, silent_seconds=self.silent_seconds + seconds, idle=False)
 
     def suspected(self, config: GateConfig) -> bool:
-        """Bad enough to be measured as soon as nobody is on it."""
+        """Bad enough to be measured once it is idle."""
         return self.bad >= config.serving.windows or self.dead >= DEAD_TIMES
 
     def believed(self, config: GateConfig) -> bool:
-        """Bad for so long that it counts without being measured."""
+        """Bad for so long that it counts as degraded without a measurement."""
         return self.bad >= BUSY_FACTOR * config.serving.windows or self.dead >= BUSY_FACTOR * DEAD_TIMES
 
     def recovered(self, config: GateConfig) -> bool:
+        """Good for so long that a degradation inferred from traffic is over."""
         return self.good >= config.serving.windows and not self.dead
 
     def hangs(self, config: GateConfig) -> bool:
@@ -149,10 +151,10 @@ class ServingHealth:
         return self.still_seconds >= stall or self.silent_seconds >= SILENCE_FACTOR * stall
 
     @property
-    def hang_told(self) -> str:
+    def hang_message(self) -> str:
         if self.silent_seconds:
-            return f"the engine has not told its counters for {self.silent_seconds:.0f} s: it hangs"
-        return f"requests are on the engine, and it made no step in {self.still_seconds:.0f} s: it hangs"
+            return f"the engine hangs: its counters could not be read for {self.silent_seconds:.0f} s"
+        return f"the engine hangs: it has requests but has made no progress for {self.still_seconds:.0f} s"
 
 
 def _after_speed(serving_health: ServingHealth, rate: float | None, config: GateConfig) -> ServingHealth:
@@ -161,8 +163,8 @@ def _after_speed(serving_health: ServingHealth, rate: float | None, config: Gate
     least = config.floor * (1 - config.serving.tolerance_percent / 100)
     if rate >= least:
         return replace(serving_health, bad=0, good=serving_health.good + 1, decode_tokens_per_second=rate)
-    told = f"traffic decodes at {rate:.1f} tok/s, wanted at least {least:.1f}"
-    return replace(serving_health, bad=serving_health.bad + 1, good=0, told=told, decode_tokens_per_second=rate)
+    message = f"users' requests decode at {rate:.1f} tok/s, wanted at least {least:.1f}"
+    return replace(serving_health, bad=serving_health.bad + 1, good=0, message=message, decode_tokens_per_second=rate)
 
 
 def _after_drafts(serving_health: ServingHealth, window: Window, config: GateConfig) -> ServingHealth:
@@ -174,5 +176,5 @@ def _after_drafts(serving_health: ServingHealth, window: Window, config: GateCon
     seen, share = replace(serving_health, drafted=0.0, accepted=0.0), 100 * accepted / drafted
     if share >= DEAD_DRAFT_PERCENT or not config.speculation.expected:
         return replace(seen, dead=0)
-    told = f"{accepted:g} of {drafted:g} drafts of traffic were accepted: the MTP head is dead"
-    return replace(seen, dead=serving_health.dead + 1, told=told)
+    message = f"{accepted:g} of {drafted:g} drafts for users' requests were accepted: the MTP head is dead"
+    return replace(seen, dead=serving_health.dead + 1, message=message)

@@ -1,77 +1,92 @@
-"""Watching an engine that serves: its counters every few seconds, and nothing of ours on it.
+"""Monitors a serving engine by reading its Prometheus counters every few seconds. It sends no requests of its own.
 
-A look costs the engine one page of metrics. What the looks mean is `serving_health`.
+Each reading costs the engine one page of metrics. `serving_health` interprets the readings.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flash_contracts.gate_config import GateConfig
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.engine_client import EngineClient, EngineRequestError
-from flash_engine.gate.serving_health import Look, ServingHealth, Window
+from flash_engine.gate.serving_health import CounterReading, ServingHealth, Window
 
 
-@dataclass
-class ServingWatch:
-    """Of one run of the engine; `forget` begins a new one."""
+@dataclass(frozen=True)
+class CountersObserved:
+    """The outcome of one request for the engine's counters."""
 
-    client: EngineClient
-    serving_health: ServingHealth = ServingHealth()  # noqa: RUF009 - frozen
+    at: float
+    """When it was sent (seconds on the event loop's clock)."""
+    counters: EngineCounters | None = None
+    """None if there was no answer, or if the metrics were incomplete."""
+    missing: str | None = None
+    """Which metrics the answer lacks."""
+
+
+async def observe_counters(client: EngineClient) -> CountersObserved:
+    """Read the counters. A failure is part of the observation, never an exception."""
+    at = asyncio.get_running_loop().time()
+    try:
+        return CountersObserved(at, counters=await client.counters())
+    except EngineRequestError:
+        return CountersObserved(at)
+    except MissingMetricsError as error:
+        return CountersObserved(at, missing=str(error))
+
+
+@dataclass(frozen=True)
+class ServingMonitor:
+    """What the readings of one run of the engine have shown so far. Pure: a new run starts with a new monitor."""
+
+    health: ServingHealth = ServingHealth()  # noqa: RUF009 - frozen
     blind: str | None = None
-    """What its metrics lack, so that it is not watched."""
-    _last: Look | None = None
-    _looked_at: float | None = None
-    _unended: float = 0.0
-    """Requests that got a first token and do not count as ended, though they are gone: those that were cut off."""
+    """Why the engine cannot be monitored: the metrics it lacks."""
+    _last: CounterReading | None = None
+    _asked_at: float | None = None
+    _never_finished: float = 0.0
+    """Requests that got a first token and were never counted as finished although they are gone: aborted ones."""
 
-    def forget(self) -> None:
-        self.serving_health, self._last, self._looked_at, self.blind, self._unended = (
-            ServingHealth(),
-            None,
-            None,
-            None,
-            0.0,
-        )
+    def is_due(self, config: GateConfig, at: float) -> bool:
+        """Whether the next reading is due."""
+        return self._asked_at is None or at - self._asked_at >= config.serving.watch_seconds
 
-    async def look(self, config: GateConfig) -> None:
-        """Read the counters where that is due, and add up what they say."""
-        now = asyncio.get_running_loop().time()
-        if self._looked_at is not None and now - self._looked_at < config.serving.watch_seconds:
-            return
-        waited = now - self._looked_at if self._looked_at is not None else 0.0
-        self._looked_at = now
-        try:
-            seen = Look(now, await self.client.counters())
-        except EngineRequestError:
-            self.serving_health = self.serving_health.after_silence(waited)
-            return
-        except MissingMetricsError as error:
-            self.blind = str(error)
-            return
-        self.blind = None
-        if self._last is not None:
-            window = Window(self._last, seen)
-            self.serving_health = self.serving_health.after_window(window, config, reading=self._is_reading(window))
-        self._last = seen
+    def after(self, observed: CountersObserved, config: GateConfig) -> "ServingMonitor":
+        """The monitor with one more reading."""
+        if observed.counters is not None:
+            return self._after_reading(CounterReading(observed.at, observed.counters), config)
+        if observed.missing is not None:
+            return replace(self, _asked_at=observed.at, blind=observed.missing)
+        waited = observed.at - self._asked_at if self._asked_at is not None else 0.0
+        return replace(self, _asked_at=observed.at, health=self.health.after_silence(waited))
 
-    def _is_reading(self, window: Window) -> bool:
-        """Whether some request is still at its prompt, at the window's begin or end.
+    def _after_reading(self, reading: CounterReading, config: GateConfig) -> "ServingMonitor":
+        read = replace(self, blind=None, _last=reading, _asked_at=reading.at)
+        if self._last is None:
+            return read
+        window = Window(self._last, reading)
+        never_finished = self._never_finished_after(window)
+        prefilling = any(_is_prefilling(end.counters, never_finished) for end in (window.before, window.after))
+        health = self.health.after_window(window, config, prefilling=prefilling)
+        return replace(read, health=health, _never_finished=never_finished)
 
-        Requests that have their first token and have not ended are decoding; the others that run are reading. There
-        are never more of the former than of both, which tells how many of them are only left in the counters.
+    def _never_finished_after(self, window: Window) -> float:
+        """How many of the requests that seem to be decoding are in fact gone.
+
+        A request with its first token that has not finished is decoding; all other requests on the engine are still
+        prefilling. More decoding requests than requests in total means that the surplus exists in the counters only.
         """
         after = window.after.counters
-        surplus = _open(after) - after.unfinished
-        self._unended = surplus if window.idle else max(self._unended, surplus)
-        return any(_reading(look.counters, self._unended) for look in (window.before, window.after))
+        surplus = _decoding(after) - after.unfinished
+        return surplus if window.idle else max(self._never_finished, surplus)
 
 
-def _open(counters: EngineCounters) -> float:
+def _decoding(counters: EngineCounters) -> float:
     return (counters.first_tokens or 0) - (counters.finished or 0)
 
 
-def _reading(counters: EngineCounters, unended: float) -> bool:
+def _is_prefilling(counters: EngineCounters, never_finished: float) -> bool:
+    """Whether some request on the engine is still at its prompt."""
     if counters.finished is None or counters.first_tokens is None:
         return False
-    return counters.unfinished > _open(counters) - unended
+    return counters.unfinished > _decoding(counters) - never_finished

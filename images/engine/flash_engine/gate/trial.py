@@ -1,9 +1,9 @@
-"""One trial of a healthy engine.
+"""Runs one trial of a healthy engine.
 
-    golden question, twice -> a stream that nobody times -> timed streams until the figures are clear -> many at once
+    golden question, twice -> warm-up stream -> timed streams until the figures are clear -> one concurrent round
 
-The counters are read while the engine is at rest, before and after each timed stream: what moves then beside our own
-tokens is somebody else's. A stream that was disturbed, by others or by a connection that broke, is made again.
+The counters are read while the engine is idle, before and after each timed stream. Whatever they count beyond our own
+tokens belongs to other clients. A stream that was disturbed, by other clients or by a broken connection, is repeated.
 """
 
 import asyncio
@@ -15,53 +15,56 @@ from typing import TypeVar
 from flash_contracts.gate_config import GateConfig
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.engine_client import EngineClient, EngineRequestError, NoAnswerError
-from flash_engine.gate.evidence import ConcurrentRound, GoldenAnswers, Health, Trial
+from flash_engine.gate.evidence import ConcurrentRound, EngineHealth, GoldenAnswers, Trial
 from flash_engine.gate.measurement import Measurement, Sample, Stream, measure
 from flash_engine.gate.sprt import enough, stream_is_clear
 from flash_engine.gate.verdict import golden_fault
 
-REST_SECONDS = 2.0
-"""vLLM's front end counts a step after it has sent its tokens; the last ones may come after the stream's end."""
+IDLE_SECONDS = 2.0
+"""How long to wait for an idle engine: vLLM counts a step after sending its tokens, so even after the stream's end."""
 
-REST_LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 WARM_UP_TOKENS = 16
-"""The first request of its length pays for what is compiled or captured then; users meet that once, floors do not."""
+"""The first request of its length pays for compilation and graph capture. Users meet that once, so it is not timed."""
 
 TRIES = 4
-"""Of one request, and of one sample: a connection may be reset, and others may come and go."""
+"""Attempts for one request, and for one sample: connections get reset, and other clients come and go."""
 
-AGAIN_SECONDS = 0.2
+RETRY_SECONDS = 0.2
 
 T = TypeVar("T")
 
 
 class _StalledError(EngineRequestError):
-    """A request that a healthy engine left unanswered while it did nothing else."""
+    """A healthy engine left a request unanswered while it did nothing else."""
 
 
 class _BusyError(EngineRequestError):
-    """Others' requests are on the engine."""
+    """The engine has requests of other clients."""
 
 
 @dataclass(frozen=True)
 class _IdleCounters:
+    """The counters of an engine that should be idle."""
+
     counters: EngineCounters
-    reached: bool
+    is_idle: bool
+    """False if the engine did not become idle in time."""
 
 
 async def try_engine(client: EngineClient, config: GateConfig) -> Trial:
-    """What the engine did. A request that failed is a doubt in the result, never an exception."""
+    """The trial's result. A failed request becomes its `doubt`, never an exception."""
     trial = Trial()
     try:
-        answers = [await _steadily(client, partial(_ask, client, config)) for _ in range(2)]
+        answers = [await _retried(client, partial(_ask_golden_question, client, config)) for _ in range(2)]
         golden = GoldenAnswers(tuple(answers))
         trial = replace(trial, golden=golden)
         if golden_fault(golden, config):
-            # Timing wrong answers would only take time.
+            # There is no point in timing wrong answers.
             return trial
-        trial = replace(trial, measurement=await _measured(client, config))
+        trial = replace(trial, measurement=await _measure(client, config))
         if config.decode.streams > 1 and _is_fast(trial.measurement, config):
-            trial = replace(trial, concurrent_round=await _crowd(client, config))
+            trial = replace(trial, concurrent_round=await _concurrent_round(client, config))
     except _StalledError as error:
         return replace(trial, doubt=str(error), stalled=True)
     except (EngineRequestError, MissingMetricsError) as error:
@@ -69,10 +72,10 @@ async def try_engine(client: EngineClient, config: GateConfig) -> Trial:
     return trial
 
 
-async def _steadily(client: EngineClient, request: Callable[[], Awaitable[T]]) -> T:
-    """A request, made again where it broke: a connection that was reset says nothing of an engine that is well.
+async def _retried(client: EngineClient, request: Callable[[], Awaitable[T]]) -> T:
+    """Send a request, and repeat it if it breaks: a reset connection is no evidence against a healthy engine.
 
-    Raises what the last one raised, at once where the engine is not well any more or its time ran out.
+    Raises the last attempt's error; at once if the engine is no longer healthy or the request timed out.
     """
     for _ in range(TRIES - 1):
         try:
@@ -80,32 +83,32 @@ async def _steadily(client: EngineClient, request: Callable[[], Awaitable[T]]) -
         except (NoAnswerError, _StalledError, _BusyError):
             raise
         except EngineRequestError:
-            if await client.health() is Health.BAD:
+            if await client.health() is EngineHealth.BAD:
                 raise
-            await asyncio.sleep(AGAIN_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
     return await request()
 
 
-async def _ask(client: EngineClient, config: GateConfig) -> str:
-    """The answer to the golden question. Raises EngineRequestError, and as _StalledError where the engine hangs."""
+async def _ask_golden_question(client: EngineClient, config: GateConfig) -> str:
+    """The answer to the golden question. Raises EngineRequestError: _StalledError if the engine hangs."""
     return await _or_stalled(client, client.answer(config), f"in {config.request_timeout_seconds:g} s")
 
 
 async def _or_stalled(client: EngineClient, request: Awaitable[T], span: str) -> T:
-    """A request, and where its time runs out the question whether the engine hangs: then _StalledError.
+    """Await a request. If it times out and the engine hangs, raise _StalledError.
 
-    The counters are read once it takes long, for the last tokens of an earlier answer may be counted late.
+    The counters are read only after IDLE_SECONDS, because the last tokens of an earlier answer may be counted late.
     """
     asked = asyncio.ensure_future(request)
     before: EngineCounters | None = None
     try:
-        done, _ = await asyncio.wait({asked}, timeout=REST_SECONDS)
+        done, _ = await asyncio.wait({asked}, timeout=IDLE_SECONDS)
         before = None if done else await _counters(client)
         return await asked
     except NoAnswerError as error:
         if await _hangs(client, before):
             raise _StalledError(
-                f"{error}, and not one token {span}, though /health is fine: the engine hangs"
+                f"{error}, and not one token {span} although /health is fine: the engine hangs"
             ) from error
         raise
     finally:
@@ -116,12 +119,12 @@ async def _hangs(client: EngineClient, before: EngineCounters | None) -> bool:
     return is_stalled(before, await _counters(client), await client.health())
 
 
-def is_stalled(before: EngineCounters | None, after: EngineCounters | None, health: Health) -> bool:
-    """Whether an unanswered question is the engine's own fault, by its counters during that question and after it.
+def is_stalled(before: EngineCounters | None, after: EngineCounters | None, health: EngineHealth) -> bool:
+    """Whether an unanswered request is the engine's own fault, by the counters during the request and after it.
 
-    One unfinished request is ours; more are others', whose long prompts may be what it waited for.
+    One unfinished request is ours. More belong to other clients, and ours may have waited for their long prompts.
     """
-    if before is None or after is None or health is not Health.GOOD:
+    if before is None or after is None or health is not EngineHealth.GOOD:
         return False
     return after.generated == before.generated and max(before.unfinished, after.unfinished) <= 1
 
@@ -133,41 +136,41 @@ async def _counters(client: EngineClient) -> EngineCounters | None:
         return None
 
 
-async def _measured(client: EngineClient, config: GateConfig) -> Measurement:
-    """Samples until they are enough. Raises EngineRequestError, MissingMetricsError."""
+async def _measure(client: EngineClient, config: GateConfig) -> Measurement:
+    """Take samples until there are enough. Raises EngineRequestError, MissingMetricsError."""
     warm_up = min(WARM_UP_TOKENS, config.decode.tokens)
-    await _steadily(client, partial(client.stream, config, tokens=warm_up))
+    await _retried(client, partial(client.stream, config, tokens=warm_up))
     samples: list[Sample] = []
     while not enough(samples, config):
-        sample = await _steadily(client, partial(_sample, client, config))
+        sample = await _retried(client, partial(_sample, client, config))
         for _ in range(TRIES - 1):
             if not sample.disturbed:
                 break
-            sample = await _steadily(client, partial(_sample, client, config))
+            sample = await _retried(client, partial(_sample, client, config))
         samples.append(sample)
         if sample.disturbed:
-            # It is kept, so that the judge sees in which way, and can say nothing else.
+            # It is kept, so that the verdict says how it was disturbed.
             break
     return measure(samples)
 
 
 async def _sample(client: EngineClient, config: GateConfig) -> Sample:
-    """One timed stream of an engine that has nothing else to do. Raises EngineRequestError, MissingMetricsError."""
-    before = await _rest(client)
-    if not before.reached:
-        raise _BusyError(_others(before.counters))
-    stream = await _timed(client, config)
-    after = await _rest(client, generated=before.counters.generated + stream.tokens)
+    """Time one stream on an otherwise idle engine. Raises EngineRequestError, MissingMetricsError."""
+    before = await _wait_until_idle(client)
+    if not before.is_idle:
+        raise _BusyError(_other_clients(before.counters))
+    stream = await _timed_stream(client, config)
+    after = await _wait_until_idle(client, generated=before.counters.generated + stream.tokens)
     if after.counters.unfinished:
-        raise _BusyError(_others(after.counters))
+        raise _BusyError(_other_clients(after.counters))
     return Sample(stream, before.counters, after.counters)
 
 
-async def _timed(client: EngineClient, config: GateConfig) -> Stream:
+async def _timed_stream(client: EngineClient, config: GateConfig) -> Stream:
     request = client.stream(config, enough=partial(stream_is_clear, config=config))
     stream = await _or_stalled(client, request, "for half of its time")
     if stream.decode_tokens_per_second == 0:
-        raise EngineRequestError("a timed answer came in one piece, which has no speed")
+        raise EngineRequestError("a timed answer arrived in one piece, so its speed is unknown")
     return stream
 
 
@@ -175,9 +178,9 @@ def _is_fast(figures: Measurement | None, config: GateConfig) -> bool:
     return figures is not None and figures.decode_tokens_per_second >= config.floor
 
 
-async def _crowd(client: EngineClient, config: GateConfig) -> ConcurrentRound:
-    """As many requests at once as the engine is made for. Raises EngineRequestError."""
-    each = partial(_steadily, client, partial(_one_of_many, client, config))
+async def _concurrent_round(client: EngineClient, config: GateConfig) -> ConcurrentRound:
+    """Send as many requests at once as the engine is configured for. Raises EngineRequestError."""
+    each = partial(_retried, client, partial(_one_of_many, client, config))
     ended = await asyncio.gather(*(each() for _ in range(config.decode.streams)), return_exceptions=True)
     for error in ended:
         if isinstance(error, BaseException):
@@ -185,7 +188,7 @@ async def _crowd(client: EngineClient, config: GateConfig) -> ConcurrentRound:
     done = [one for one in ended if not isinstance(one, BaseException)]
     streams, texts = [stream for stream, _ in done], [text for _, text in done]
     seconds = max(stream.last for stream in streams) - min(stream.first for stream in streams)
-    await _rest(client)
+    await _wait_until_idle(client)
     tokens = sum(stream.tokens for stream in streams)
     return ConcurrentRound(
         streams=len(streams), texts=tuple(texts), tokens_per_second=tokens / seconds if seconds else 0.0
@@ -196,24 +199,24 @@ async def _one_of_many(client: EngineClient, config: GateConfig) -> tuple[Stream
     return await client.stream(config), await client.answer(config)
 
 
-async def _rest(client: EngineClient, generated: float = 0.0) -> _IdleCounters:
-    """The counters once they stand still, no request is left, and all our tokens are in; or as they are in the end.
+async def _wait_until_idle(client: EngineClient, generated: float = 0.0) -> _IdleCounters:
+    """The counters once they no longer change, no request is left, and all our tokens are counted.
 
-    Raises EngineRequestError where they could not be read all the time, MissingMetricsError.
+    After IDLE_SECONDS, the counters as they are. Raises EngineRequestError if they cannot be read, MissingMetricsError.
     """
     clock = asyncio.get_running_loop().time
-    deadline = clock() + REST_SECONDS
+    deadline = clock() + IDLE_SECONDS
     earlier: EngineCounters | None = None
     while True:
-        counters = await _steadily(client, client.counters)
-        reached = counters == earlier and counters.unfinished == 0 and counters.generated >= generated
-        if reached or clock() > deadline:
-            return _IdleCounters(counters, reached)
+        counters = await _retried(client, client.counters)
+        is_idle = counters == earlier and counters.unfinished == 0 and counters.generated >= generated
+        if is_idle or clock() > deadline:
+            return _IdleCounters(counters, is_idle)
         earlier = counters
-        await asyncio.sleep(REST_LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
 
 
-def _others(counters: EngineCounters) -> str:
+def _other_clients(counters: EngineCounters) -> str:
     if counters.unfinished:
-        return f"{counters.unfinished:g} requests of others are on the engine"
-    return "the engine's counters moved while nothing of ours was on it"
+        return f"{counters.unfinished:g} requests of other clients are on the engine"
+    return "the engine's counters changed although it had no request of ours"

@@ -1,7 +1,7 @@
-"""What a gate that is started anew still knows: the trial that the present run of the engine passed with.
+"""Stores the trial that the present run of the engine passed, for a gate that is restarted.
 
-Without it the pod would leave the Service until it was measured again, and users' requests would be in the way of that.
-Kept in the folder that pods' containers share, which outlives each of them and not the pod.
+Without it the pod would leave the Service until it was measured again, and users' requests would disturb that. The file
+is in the folder that the pod's containers share: it outlives each container, but not the pod.
 """
 
 import json
@@ -22,15 +22,15 @@ FIGURES = tuple(field.name for field in fields(Measurement) if field.name != "sa
 
 
 class TrialStore:
-    """One file. What cannot be read or is of another run is nothing; then the engine is measured."""
+    """One file. If it is missing, invalid or of another run, the engine is measured."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def keep(self, trial: Trial, degraded: Degradation | None, engine: EngineRecord, config: GateConfig) -> None:
-        """A trial that passed, made under `config`, and what became of the engine since.
+    def store(self, trial: Trial, degraded: Degradation | None, engine: EngineRecord, config: GateConfig) -> None:
+        """Store a trial made under `config` that passed, and the degradation found since.
 
-        Its samples are left out: figures are enough to judge again.
+        The samples are left out: the figures are enough to judge again.
         """
         figures = trial.measurement
         if figures is None or trial.golden is None:
@@ -47,10 +47,10 @@ class TrialStore:
         try:
             write_json(self._file, document)
         except OSError as error:
-            log.warning("trial not kept", error=str(error))
+            log.warning("trial not stored", error=str(error))
 
-    def recall(self, engine: EngineRecord, config: GateConfig) -> tuple[Trial, Degradation | None] | None:
-        """What was kept of this run of the engine, where it was asked the same as `config` asks."""
+    def restore(self, engine: EngineRecord, config: GateConfig) -> tuple[Trial, Degradation | None] | None:
+        """The stored trial, if it is of this run of the engine and its requests were those of `config`."""
         document = read_json(self._file) or {}
         run = (document.get("pid"), document.get("startedAt"))
         if engine.pid is None or run != engine.run or document.get("asked") != _asked(config):

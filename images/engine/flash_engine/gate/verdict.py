@@ -1,45 +1,45 @@
-"""The judge: an ordered chain of checks over the evidence, the first that objects decides.
+"""Judges the evidence by an ordered chain of checks. The first check that objects decides the verdict.
 
-    ModelUnavailable            the model could not be fetched; nothing is started before it is there
-    ModelRejected               the launcher has looked at the checkpoint, and started nothing
-    StartupHang                 this run of the engine has not become healthy within its time, or is and gives no token
-    EngineExited, OutOfMemory   the process ended, and has not been healthy since
+    ModelUnavailable            the model could not be downloaded; the engine starts only after that
+    ModelRejected               the launcher checked the checkpoint, and did not start the engine
+    StartupHang                 this run of the engine did not become healthy in time, or is healthy but gives no token
+    EngineExited, OutOfMemory   the process exited, and the engine has not been healthy since
     EngineStarting              not healthy yet, or not tried yet
-    PluginAbsent                healthy, and nothing has checked what was loaded
-    Inconclusive                something was measured, but not what it should be
+    PluginAbsent                healthy, but nothing has checked what was loaded
+    Inconclusive                the measurement was disturbed
     WrongOutput                 the golden answer is wrong: nothing else matters then
-    SpeculationAbsent           drafts are expected, and the engine makes none
-    DraftDead                   drafts are made, and none is accepted: the MTP head is broken, silently
+    SpeculationAbsent           drafts are expected, but the engine makes none
+    DraftDead                   drafts are made, but none is accepted: the MTP head is broken, which causes no error
     AcceptanceTooLow, TooSlow, FirstTokenTooSlow
     Passed
 
-Each reason is one cause for one remedy, and the message carries the figures and the remedy. `Degraded` is for an
-engine that passed and fails while it serves: `serving_health` finds that out.
+Each reason has one cause and one remedy; the message has the figures and the remedy. An engine that passed and fails
+while serving is `Degraded`: `serving_health` detects that.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flash_contracts.engine_record import Exit
+from flash_contracts.engine_record import EngineExit
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
-from flash_engine.gate.exit_reason import met_expandable_segments, ran_out_of_memory, telling_line
+from flash_engine.gate.exit_reason import cause_line, met_expandable_segments, ran_out_of_memory
 
 DEAD_DRAFT_PERCENT = 2.0
-"""A head of random weights had 6 of 382 drafts accepted, 1.6 %: below this it is chance."""
+"""Below this, acceptance is chance: a head with random weights had 6 of 382 drafts accepted, 1.6 %."""
 
 DEGENERATE_RUN = 8
-"""One piece so many times over is no answer: wrong data over a link reads like that."""
+"""An answer that repeats one piece this often is degenerate: corrupt data over a link produces such answers."""
 
 KILLED_BY_HOST = 137
-"""128 + SIGKILL, as a shell in between would pass it on."""
+"""128 + SIGKILL: the exit code if a shell is in between."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A reason of the contract, and a sentence."""
+    """One of the contract's reasons, and a message."""
 
     reason: Reason
     message: str
@@ -53,7 +53,7 @@ Check = Callable[[Evidence, GateConfig], Verdict | None]
 
 
 def judge(evidence: Evidence, config: GateConfig) -> Verdict:
-    """The verdict; pure, so the same evidence under new floors can be judged again."""
+    """The verdict. Pure: the same evidence can be judged again by other floors."""
     for check in CHAIN:
         verdict = check(evidence, config)
         if verdict:
@@ -61,124 +61,125 @@ def judge(evidence: Evidence, config: GateConfig) -> Verdict:
     return _passed(evidence, config)
 
 
-def startup_hang(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """Before the last exit: that a run came after it and got stuck is the newer news."""
+def hung_at_startup(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """Checked before the last exit: if a later run hangs, that is the more recent failure."""
     patience = config.startup_seconds(evidence.checkpoint_bytes)
     if evidence.was_healthy or evidence.starting_seconds <= patience:
         return None
     incident = evidence.engine.incident
     remedy = (
-        f"the safe set did not help either, after {incident.kind} ({incident.signature}), so look beyond peer-to-peer"
+        f"the safe flags, set after {incident.kind} ({incident.signature}), did not help, so look for causes "
+        "other than peer-to-peer"
         if incident
-        else "a hang after NCCL's start or while graphs are captured points to the GPUs' link, so try "
+        else "a hang after NCCL's initialisation or during graph capture points to the link between the GPUs, so try "
         "interconnect.mode Safe"
     )
     return Verdict(
         Reason.STARTUP_HANG,
-        f"the engine has not become healthy within {patience:.0f} s, it was started "
-        f"{evidence.starting_seconds:.0f} s ago: its log tells where it stands; {remedy}",
+        f"the engine has not become healthy within {patience:.0f} s (started {evidence.starting_seconds:.0f} s ago): "
+        f"the end of its log shows where it hangs; {remedy}",
     )
 
 
 def model_unavailable(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """A failure stays until another attempt has come further, so that it is seen between two attempts."""
-    delivery = evidence.delivery
-    if delivery is None or not evidence.is_being_delivered or delivery.failure is None:
+    """A failure stays until a later attempt gets further, so that it is visible between attempts."""
+    download = evidence.download
+    if download is None or not evidence.is_downloading or download.failure is None:
         return None
-    return Verdict(Reason.MODEL_UNAVAILABLE, delivery.failure)
+    return Verdict(Reason.MODEL_UNAVAILABLE, download.failure)
 
 
-def being_delivered(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """Time that counts against nothing: the fetch itself ends where no byte comes."""
-    delivery = evidence.delivery
-    return Verdict(Reason.ENGINE_STARTING, delivery.told) if delivery and evidence.is_being_delivered else None
+def downloading(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """The download counts against no time limit: flash-fetch itself fails if no bytes arrive."""
+    download = evidence.download
+    return Verdict(Reason.ENGINE_STARTING, download.summary) if download and evidence.is_downloading else None
 
 
 def model_rejected(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """The launcher looked at the checkpoint and started nothing; its sentences name tensors and remedy."""
+    """The launcher rejected the checkpoint; its message names the tensors and the remedy."""
     rejection = evidence.engine.rejection
     return Verdict(Reason.MODEL_REJECTED, rejection) if rejection else None
 
 
 def plugin_absent(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """vLLM goes on without a plugin that it cannot import, and then nothing checked what was loaded."""
+    """vLLM runs without a plugin that it cannot import, and then nothing has checked what was loaded."""
     if not config.plugin_required or not evidence.healthy or evidence.engine.plugin:
         return None
     return Verdict(
         Reason.PLUGIN_ABSENT,
-        "the engine serves, and its vLLM plugin never said that it is active, so nothing has checked what was loaded: "
-        "use an engine image with the plugin, and look for its name in the engine's log",
+        "the engine serves without the vLLM plugin, so nothing has checked what was loaded: use an engine image with "
+        "the plugin, and look for its name in the engine's log",
     )
 
 
-def engine_ended(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """Its last exit stands until the engine is healthy again: a restart that loads is no news."""
+def engine_exited(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """The last exit is reported until the engine is healthy again, also while the next run loads."""
     ended = evidence.ended
     if ended is None:
         return None
     starts = evidence.engine.starts
-    told = (
-        f"the engine ended with {_how(ended)} ({starts} {'start' if starts == 1 else 'starts'} so far): "
-        f"{telling_line(ended.last_lines) or 'it said nothing'}"
+    message = (
+        f"the engine exited with {_exit_status(ended)} ({starts} {'start' if starts == 1 else 'starts'} so far): "
+        f"{cause_line(ended.last_lines) or 'it logged nothing'}"
     )
     if ran_out_of_memory(ended.last_lines) or ended.signal == "SIGKILL" or ended.code == KILLED_BY_HOST:
         remedy = "lower engine.memoryPercent, contextTokens or maxSequences, or raise the container's memory limit"
-        return Verdict(Reason.OUT_OF_MEMORY, f"{told}; {remedy}")
+        return Verdict(Reason.OUT_OF_MEMORY, f"{message}; {remedy}")
     if met_expandable_segments(ended.last_lines):
         remedy = (
-            "custom all-reduce cannot share such memory, so take expandable_segments out of PYTORCH_CUDA_ALLOC_CONF"
+            "custom all-reduce cannot share memory of expandable_segments, so remove that from PYTORCH_CUDA_ALLOC_CONF"
         )
-        return Verdict(Reason.ENGINE_EXITED, f"{told}; {remedy}")
-    return Verdict(
-        Reason.ENGINE_EXITED, f"{told}; the log of the container engine has the rest (kubectl logs --previous)"
-    )
+        return Verdict(Reason.ENGINE_EXITED, f"{message}; {remedy}")
+    return Verdict(Reason.ENGINE_EXITED, f"{message}; see the log of container engine (kubectl logs --previous)")
 
 
 def still_starting(evidence: Evidence, config: GateConfig) -> Verdict | None:
     if evidence.healthy:
         return None
     if evidence.was_healthy:
-        return Verdict(Reason.ENGINE_STARTING, "the engine was healthy and is so no more: it either recovers or ends")
+        return Verdict(
+            Reason.ENGINE_STARTING, "the engine stopped answering /health; waiting for it to recover or exit"
+        )
     if evidence.engine.starts == 0:
         return Verdict(Reason.ENGINE_STARTING, "the engine's launcher has not started yet")
     incident = evidence.engine.incident
     if incident:
-        told = f"{incident.kind} ({incident.signature}): {incident.detail}"
-        return Verdict(Reason.ENGINE_STARTING, f"the engine is starting again with the safe set, after {told}")
+        cause = f"{incident.kind} ({incident.signature}): {incident.detail}"
+        return Verdict(Reason.ENGINE_STARTING, f"the engine is restarting with the safe flags after {cause}")
     phases = {"WaitingForFlags": "waiting for its node's flags", "Starting": "loading"}
     return Verdict(Reason.ENGINE_STARTING, f"the engine is {phases.get(evidence.engine.phase, 'about to start')}")
 
 
 def stalled(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """Healthy by its own word, and not one token: the same hang as before /health answered, seen by a request."""
+    """Healthy, but not one token: the same hang as one before the first answer to /health, but seen by a request."""
     trial = evidence.trial
     if trial is None or not trial.stalled:
         return None
     return Verdict(Reason.STARTUP_HANG, f"{trial.doubt}; try interconnect.mode Safe, or delete the pod")
 
 
-def in_doubt(evidence: Evidence, config: GateConfig) -> Verdict | None:
+def trial_in_doubt(evidence: Evidence, config: GateConfig) -> Verdict | None:
     doubt = evidence.trial.doubt if evidence.trial else None
     return _inconclusive(doubt, config) if doubt else None
 
 
 def wrong_output(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """Before speed: an engine that is fast and wrong is the worst of all."""
+    """Checked before speed: a fast engine with wrong answers is the worst of all."""
     trial = evidence.trial
     if trial is None or trial.golden is None:
         return None
-    fault = golden_fault(trial.golden, config) or crowd_fault(trial, config)
+    fault = golden_fault(trial.golden, config) or concurrent_round_fault(trial, config)
     if fault is None:
         return None
-    remedy = "wrong data over the GPUs' link or a broken checkpoint; try interconnect.mode Safe"
+    remedy = "the link between the GPUs corrupts data, or the checkpoint is broken; try interconnect.mode Safe"
     return Verdict(Reason.WRONG_OUTPUT, f"{fault}: {remedy}")
 
 
 def golden_fault(golden: GoldenAnswers, config: GateConfig) -> str | None:
-    """What is wrong with the answers, in words; None for right ones.
+    """What is wrong with the answers; None if they are right.
 
-    Two greedy answers may differ: a prefix that is cached is computed in another order, and a near-tie can flip. Where
-    the answer is known, both being right is enough; where it is not, sameness is the only check there is.
+    Two greedy answers may differ: a cached prefix is computed in another order, which can flip a near-tie. If the
+    expected answer is known, it is enough that both are right. Otherwise only their equality can be checked.
     """
     for text in golden.texts:
         fault = _fault(text, config)
@@ -186,16 +187,16 @@ def golden_fault(golden: GoldenAnswers, config: GateConfig) -> str | None:
             return f"the golden answer {_quoted(text)} {fault}"
     if config.golden.expect is None and len(set(golden.texts)) > 1:
         both = " and ".join(_quoted(text) for text in golden.texts)
-        return f"the same greedy question was answered in different ways, {both}"
+        return f"the same greedy question got different answers, {both}"
     return None
 
 
-def crowd_fault(trial: Trial, config: GateConfig) -> str | None:
-    """Answers among many requests may differ from each other: what is computed beside others rounds otherwise."""
+def concurrent_round_fault(trial: Trial, config: GateConfig) -> str | None:
+    """Answers in a concurrent round may differ from each other: other batches round differently."""
     for text in trial.concurrent_round.texts if trial.concurrent_round else ():
         fault = _fault(text, config)
         if fault:
-            return f"the golden answer {_quoted(text)} among {config.decode.streams} requests at once {fault}"
+            return f"the golden answer {_quoted(text)} among {config.decode.streams} concurrent requests {fault}"
     return None
 
 
@@ -207,22 +208,22 @@ def foreign_traffic(evidence: Evidence, config: GateConfig) -> Verdict | None:
     figures = evidence.measurement
     if figures is None or not (figures.foreign_tokens or figures.foreign_requests):
         return None
-    told = f"{figures.foreign_tokens} tokens" if figures.foreign_tokens else f"{figures.foreign_requests} requests"
-    return _inconclusive(f"the engine decoded {told} for others while {figures.tokens} were timed", config)
+    foreign = f"{figures.foreign_tokens} tokens" if figures.foreign_tokens else f"{figures.foreign_requests} requests"
+    return _inconclusive(f"the engine decoded {foreign} for other clients while {figures.tokens} were timed", config)
 
 
-def counters_astray(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """Counters that stand still or fall: what they say of drafts is worth nothing."""
+def implausible_counters(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """Counters that do not move, or decrease, are no basis for a verdict on drafts."""
     figures = evidence.measurement
     if figures is None:
         return None
     if figures.counted_tokens < figures.tokens:
-        told = f"vllm:generation_tokens_total moved by {figures.counted_tokens} while {figures.tokens} tokens came"
-        return _inconclusive(told, config)
+        doubt = f"vllm:generation_tokens_total rose by {figures.counted_tokens} while {figures.tokens} tokens arrived"
+        return _inconclusive(doubt, config)
     drafted, accepted = figures.drafted or 0, figures.accepted or 0
     if not 0 <= accepted <= drafted:
-        told = f"vllm:spec_decode counters say that {accepted} of {drafted} drafted tokens were accepted"
-        return _inconclusive(told, config)
+        doubt = f"by the vllm:spec_decode counters, {accepted} of {drafted} drafted tokens were accepted"
+        return _inconclusive(doubt, config)
     return None
 
 
@@ -230,11 +231,11 @@ def speculation_absent(evidence: Evidence, config: GateConfig) -> Verdict | None
     figures = evidence.measurement
     if figures is None or not config.speculation.expected or figures.drafted:
         return None
-    told = "exports no draft counters" if figures.drafted is None else "drafted no token"
+    fault = "exports no draft counters" if figures.drafted is None else "drafted no token"
     return Verdict(
         Reason.SPECULATION_ABSENT,
-        f"the engine {told} over {figures.tokens} tokens: speculation is off; "
-        "the checkpoint has no MTP head, or an extra argument switches it off",
+        f"the engine {fault} over {figures.tokens} tokens: speculation is off; "
+        "the checkpoint has no MTP head, or an extra argument disables it",
     )
 
 
@@ -246,7 +247,7 @@ def draft_dead(evidence: Evidence, config: GateConfig) -> Verdict | None:
         return None
     return Verdict(
         Reason.DRAFT_DEAD,
-        f"{figures.accepted} of {figures.drafted} drafted tokens accepted while answers are right: the MTP head's "
+        f"{figures.accepted} of {figures.drafted} drafted tokens accepted although answers are right: the MTP head's "
         "weights are missing, misnamed or zero, so serve a checkpoint that has them, or set speculation.method "
         f"Disabled; decode {figures.decode_tokens_per_second:.1f} tok/s",
     )
@@ -261,7 +262,8 @@ def acceptance_too_low(evidence: Evidence, config: GateConfig) -> Verdict | None
     return Verdict(
         Reason.ACCEPTANCE_TOO_LOW,
         f"{figures.acceptance_percent:.1f} % of {figures.drafted} drafted tokens accepted, wanted at least "
-        f"{config.min_acceptance_percent:g} %: the head drafts badly, or readiness.minAcceptancePercent is too high",
+        f"{config.min_acceptance_percent:g} %: the MTP head drafts badly, or readiness.minAcceptancePercent is too "
+        "high",
     )
 
 
@@ -271,7 +273,7 @@ def too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
         return None
     return Verdict(
         Reason.TOO_SLOW,
-        f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least {_floor(config)}: look at the node's "
+        f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least {_floor(config)}: check the node's "
         "link, clocks and flags, or lower readiness.minDecodeTokensPerSecond",
     )
 
@@ -289,18 +291,18 @@ def first_token_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | No
 
 CHAIN: tuple[Check, ...] = (
     model_unavailable,
-    being_delivered,
+    downloading,
     model_rejected,
-    startup_hang,
-    engine_ended,
+    hung_at_startup,
+    engine_exited,
     still_starting,
     plugin_absent,
     stalled,
-    in_doubt,
+    trial_in_doubt,
     wrong_output,
     not_measured,
     foreign_traffic,
-    counters_astray,
+    implausible_counters,
     speculation_absent,
     draft_dead,
     acceptance_too_low,
@@ -325,7 +327,7 @@ def _passed(evidence: Evidence, config: GateConfig) -> Verdict:
 
 def _floor(config: GateConfig) -> str:
     is_learned = config.learned is not None and config.floor_origin == "Learned"
-    return f"{config.floor:g} ({config.learned.told})" if config.learned and is_learned else f"{config.floor:g}"
+    return f"{config.floor:g} ({config.learned.explanation})" if config.learned and is_learned else f"{config.floor:g}"
 
 
 def _fault(text: str, config: GateConfig) -> str | None:
@@ -339,23 +341,23 @@ def _fault(text: str, config: GateConfig) -> str | None:
 
 
 def _is_degenerate(text: str) -> bool:
-    """Like "!!!!" or one word over and over, as reported for all-reduce over broken peer-to-peer."""
-    spoken = " ".join(text.split())
-    longest = (len(spoken) + 1) // DEGENERATE_RUN
-    return any(_repeats(f"{spoken} ", length) or _repeats(spoken, length) for length in range(1, longest + 1))
+    """Like "!!!!", or one word repeated, as reported for all-reduce over broken peer-to-peer."""
+    words = " ".join(text.split())
+    longest = (len(words) + 1) // DEGENERATE_RUN
+    return any(_repeats(f"{words} ", length) or _repeats(words, length) for length in range(1, longest + 1))
 
 
 def _repeats(text: str, length: int) -> bool:
-    """The text is its first `length` characters over and over, enough times to be nonsense."""
+    """The text repeats its first `length` characters often enough to be degenerate."""
     times = len(text) // length
     return times >= DEGENERATE_RUN and text == (text[:length] * (times + 1))[: len(text)]
 
 
-def _inconclusive(told: str, config: GateConfig) -> Verdict:
-    return Verdict(Reason.INCONCLUSIVE, f"{told}; measuring again in {config.retry_seconds:g} s")
+def _inconclusive(doubt: str, config: GateConfig) -> Verdict:
+    return Verdict(Reason.INCONCLUSIVE, f"{doubt}; measuring again in {config.retry_seconds:g} s")
 
 
-def _how(ended: Exit) -> str:
+def _exit_status(ended: EngineExit) -> str:
     return f"signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
 
 

@@ -1,9 +1,9 @@
-"""Taking the flags of the node that this pod was bound to.
+"""Waits for the engine flags of the node that this pod was bound to.
 
-The operator writes them on the pod after the scheduler has bound it, and the kubelet shows them as a file in a
-downwardAPI volume: empty until then, replaced by a symlink swap later. An environment variable would be frozen at
-container start. No operator, no annotation: then the safe set from the pod template, after a bounded wait, so that
-a pod never depends on the operator to start.
+The operator writes them into an annotation after the scheduler has bound the pod. The kubelet shows the annotation as a
+file in a downwardAPI volume: empty until then, and replaced by a symlink swap. An environment variable would be frozen
+at container start. Without an annotation in time, the safe flags of the pod template are used, so that a pod never
+depends on the operator to start.
 """
 
 import time
@@ -21,8 +21,8 @@ POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class HandOver:
-    """The flags to use, and the document that tells of them."""
+class PassedFlags:
+    """The flags to use, and the document that records them."""
 
     flags: FlagSet
     effective: EffectiveFlags
@@ -30,30 +30,30 @@ class HandOver:
 
 def take_flags(
     node_dir: Path, fallback_text: str, *, patience: float, sleep: Callable[[float], None] = time.sleep
-) -> HandOver:
-    """Wait for the node's flags up to `patience` seconds. Raises BadDocumentError for an unusable fallback."""
+) -> PassedFlags:
+    """Waits up to `patience` seconds for the node's flags. Raises BadDocumentError for unusable safe flags."""
     began = time.monotonic()
     fallback = FlagSet.parse_text(fallback_text)
     while True:
-        raw, trouble = _read(node_dir / FLAGS_FILE)
+        raw, problem = _read(node_dir / FLAGS_FILE)
         waited = time.monotonic() - began
         if raw:
             return _from_annotation(raw, fallback, waited)
         if waited >= patience:
-            asked = trouble or "is the operator running?"
-            detail = f"no flags were handed over within {patience:g} s: {asked}"
-            return _hand_over(fallback, "fallback", detail, waited)
+            asked = problem or "is the operator running?"
+            detail = f"no flags annotation within {patience:g} s: {asked}"
+            return _passed(fallback, "fallback", detail, waited)
         sleep(POLL_SECONDS)
 
 
-def safe_flags(fallback_text: str, incident: Incident) -> HandOver:
-    """The safe set, for the rest of a pod's life, after its incident. Raises BadDocumentError."""
+def safe_flags(fallback_text: str, incident: Incident) -> PassedFlags:
+    """The safe flags, which a pod keeps after its incident. Raises BadDocumentError."""
     detail = f"{incident.kind} ({incident.signature}) under row {incident.row} at {incident.at}: {incident.detail}"
-    return _hand_over(FlagSet.parse_text(fallback_text), "recovery", detail, 0.0)
+    return _passed(FlagSet.parse_text(fallback_text), "recovery", detail, 0.0)
 
 
 def _read(path: Path) -> tuple[bytes, str | None]:
-    """The file's bytes, none where it is empty or not there yet; and what else keeps it from being read."""
+    """The file's bytes, empty if it does not exist yet; and any other reason why it cannot be read."""
     try:
         return path.read_bytes().strip(), None
     except FileNotFoundError:
@@ -62,14 +62,14 @@ def _read(path: Path) -> tuple[bytes, str | None]:
         return b"", f"{path}: {error.strerror}"
 
 
-def _from_annotation(raw: bytes, fallback: FlagSet, waited: float) -> HandOver:
-    """A malformed annotation is never half obeyed, nor waited on: the safe set, and the reason."""
+def _from_annotation(raw: bytes, fallback: FlagSet, waited: float) -> PassedFlags:
+    """A malformed annotation leads to the safe flags at once, with the reason."""
     try:
         flags = FlagSet.parse_text(raw)
     except BadDocumentError as error:
-        return _hand_over(fallback, "fallback", f"the annotation could not be read: {error}", waited)
-    return _hand_over(flags, "annotation", "handed over by the operator", waited)
+        return _passed(fallback, "fallback", f"the annotation could not be read: {error}", waited)
+    return _passed(flags, "annotation", "from the operator's annotation", waited)
 
 
-def _hand_over(flags: FlagSet, origin: str, detail: str, waited: float) -> HandOver:
-    return HandOver(flags, EffectiveFlags(origin, flags, detail, round(waited * 1000)))
+def _passed(flags: FlagSet, origin: str, detail: str, waited: float) -> PassedFlags:
+    return PassedFlags(flags, EffectiveFlags(origin, flags, detail, round(waited * 1000)))

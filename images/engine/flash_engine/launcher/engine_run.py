@@ -1,22 +1,22 @@
-"""One run of the engine: its process, its output, and what it has said."""
+"""One run of the engine: its process and its output."""
 
 import os
 import selectors
 import subprocess
 import time
 
-from flash_engine.launcher.log_tail import LastLines
+from flash_engine.launcher.log_tail import LogTail
 from flash_engine.launcher.progress import Progress
 
 STDOUT, STDERR = 1, 2
 
 
 class EngineRun:
-    """Passes the output of a process through, unchanged, and listens."""
+    """Passes the output of a process through unchanged, and observes it."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
-        self.last_lines = LastLines()
+        self.last_lines = LogTail()
         self.progress = Progress(time.monotonic())
         self._pipes = selectors.DefaultSelector()
         for pipe, own in ((process.stdout, STDOUT), (process.stderr, STDERR)):
@@ -24,13 +24,13 @@ class EngineRun:
                 self._pipes.register(pipe, selectors.EVENT_READ, own)
 
     def pass_output(self, patience: float) -> bool:
-        """Pass on what there is, unchanged; False where nothing came within `patience` seconds."""
+        """Passes on available output; returns False if none arrived within `patience` seconds."""
         ready = self._pipes.select(patience)
         for key, _ in ready:
             chunk = os.read(key.fd, 65536)
             if not chunk:
                 self._pipes.unregister(key.fileobj)
-            self.progress.hear(self.last_lines.feed(key.data, chunk), time.monotonic())
+            self.progress.observe(self.last_lines.feed(key.data, chunk), time.monotonic())
             _write_all(key.data, chunk)
         return bool(ready)
 

@@ -1,11 +1,11 @@
-"""Reading the GPUs through NVML, in a thread of its own: a call into a sick GPU's driver may never return."""
+"""Reads the GPUs through NVML in its own thread, because a call into a faulty GPU's driver may never return."""
 
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from flash_engine.launcher.hang_detection import Gpu
+from flash_engine.launcher.hang_detection import GpuReading
 from flash_engine.log import Logger
 from flash_engine.nvml import load_pynvml
 
@@ -14,21 +14,21 @@ log = Logger("flash.launcher")
 READ_SECONDS = 1.0
 ASKED_SECONDS = 5.0
 STALE_SECONDS = 10.0
-"""An older reading is none: then nothing is known of the GPUs."""
+"""Older readings are ignored: the GPUs' state is unknown then."""
 
 MIB = 1 << 20
 
 
 class GpuWatch:
-    """The GPUs of this container as they were last read; they are read for as long as somebody asks."""
+    """The latest readings of this container's GPUs. Reads them only while `latest` is being called."""
 
     def __init__(self, load: Callable[[], Any] | None = None) -> None:
         self._load = load or load_pynvml
-        self._latest: tuple[float, tuple[Gpu, ...]] | None = None
+        self._latest: tuple[float, tuple[GpuReading, ...]] | None = None
         self._asked_at: float | None = None
 
-    def latest(self, at: float) -> tuple[Gpu, ...] | None:
-        """The last reading, None where there is none or it is old. `at` is of the clock time.monotonic."""
+    def latest(self, at: float) -> tuple[GpuReading, ...] | None:
+        """The last reading, or None if there is none or it is too old. `at` is a value of time.monotonic()."""
         if self._asked_at is None:
             threading.Thread(target=self._watch, name="gpu-watch", daemon=True).start()
         self._asked_at = at
@@ -40,17 +40,17 @@ class GpuWatch:
             nvml = self._load()
             nvml.nvmlInit()
         except Exception as error:  # noqa: BLE001 - what NVML raises is known only once it is there
-            consequence = "a hang is told by the engine's processes alone"
+            consequence = "hangs are detected by the engine's processes only"
             log.warning("GPUs are not watched", error=_what(error), consequence=consequence)
             return
-        trouble: str | None = None
+        problem: str | None = None
         while True:
             if time.monotonic() - (self._asked_at or 0.0) < ASKED_SECONDS:
-                trouble = self._read(nvml, trouble)
+                problem = self._read(nvml, problem)
             time.sleep(READ_SECONDS)
 
     def _read(self, nvml: Any, known: str | None) -> str | None:
-        """Returns what went wrong; the next reading may succeed."""
+        """Returns what went wrong, if anything; the next reading may succeed."""
         try:
             self._latest = (time.monotonic(), read_gpus(nvml))
         except Exception as error:  # noqa: BLE001 - as above
@@ -64,15 +64,15 @@ def _what(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def read_gpus(nvml: Any) -> tuple[Gpu, ...]:
-    """Raises NVMLError, for a slice of a GPU has neither power nor load of its own."""
+def read_gpus(nvml: Any) -> tuple[GpuReading, ...]:
+    """Raises NVMLError, for example for a MIG slice, which has no power or load figures."""
     handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
     return tuple(_read_gpu(nvml, handle) for handle in handles)
 
 
-def _read_gpu(nvml: Any, handle: Any) -> Gpu:
-    return Gpu(
-        # Of version 1 the used memory includes what the driver keeps for itself, up to 600 MiB.
+def _read_gpu(nvml: Any, handle: Any) -> GpuReading:
+    return GpuReading(
+        # Version 1 counts the driver's own memory as used, up to 600 MiB.
         memory_mib=nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2).used / MIB,
         busy_percent=float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
         watts=nvml.nvmlDeviceGetPowerUsage(handle) / 1000,

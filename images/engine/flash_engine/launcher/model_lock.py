@@ -1,19 +1,20 @@
-"""Holding a model of a shared cache for as long as its engine runs, so that nobody removes it for another one."""
+"""Locks a model in a shared cache while its engine runs, so that no other pod evicts it."""
 
 import contextlib
 import time
 from pathlib import Path
 
-from flash_engine.model_cache import StoredModel
+from flash_engine.model_cache import ModelSnapshot
 
 LINK = "model"
 TOUCH_SECONDS = 60.0
 
 
-class ModelHold:
-    """Of the model that the link in the run folder leads to. `keep` says now and then that it is used.
+class ModelLock:
+    """A shared lock on the model that the link in the run folder points to. `touch` refreshes its last use.
 
-    A container that is killed loses its lock; what it said last keeps the model for a while (store.GRACE_SECONDS).
+    A killed container loses its lock; the recent last use protects the model until it restarts
+    (model_cache.GRACE_SECONDS).
     """
 
     def __init__(self, run_dir: Path, cache: Path | None) -> None:
@@ -21,42 +22,42 @@ class ModelHold:
         self._stack = contextlib.ExitStack()
         self._touched_at = time.monotonic()
 
-    def take(self) -> str | None:
-        """Returns why there is nothing to serve; None where it is held, or there is nothing to hold."""
+    def acquire(self) -> str | None:
+        """Returns why the model cannot be served; None once it is locked, or if it is in no shared cache."""
         model = self._model
         if model is None:
             return None
         try:
-            whole = self._stack.enter_context(model.used())
+            whole = self._stack.enter_context(model.in_use())
         except OSError as error:
             return f"the cache of {model.repository} cannot be locked: {error}; look at the volume of model.cache"
         if whole:
             return None
         return (
-            f"{model.repository} at {model.told} is not whole in the cache any more: somebody removed it by "
-            "hand, or the volume lost it; delete this pod, and the next one fetches it anew"
+            f"{model.repository} at {model.revision_label} is no longer complete in the cache: somebody deleted files, "
+            "or the volume lost them; delete this pod, and the next one downloads the model again"
         )
 
-    def leave(self) -> None:
-        """Give it up, and say once more that it was used: the container may start anew."""
+    def release(self) -> None:
+        """Releases the lock, and refreshes the last use because the container may restart."""
         with contextlib.suppress(OSError):
             if self._model is not None:
-                self._model.touch()
+                self._model.mark_used()
         self._stack.close()
 
-    def keep(self) -> None:
+    def touch(self) -> None:
         if self._model is not None and time.monotonic() - self._touched_at >= TOUCH_SECONDS:
             self._touched_at = time.monotonic()
-            with contextlib.suppress(OSError):  # the lock holds all the same
-                self._model.touch()
+            with contextlib.suppress(OSError):  # the lock is still held
+                self._model.mark_used()
 
 
-def stored_model(link: Path, cache: Path) -> StoredModel | None:
-    """None where the link leads to no model of the cache: then it is not the cache's."""
+def stored_model(link: Path, cache: Path) -> ModelSnapshot | None:
+    """None if the link does not point to a model in the cache."""
     try:
         folder = link.readlink()
     except OSError:
         return None
     if folder.parent.parent != cache / "hub":
         return None
-    return StoredModel(cache, folder.parent.name.replace("--", "/", 1), folder.name)
+    return ModelSnapshot(cache, folder.parent.name.replace("--", "/", 1), folder.name)

@@ -1,8 +1,8 @@
-"""How far an engine has come, by what it says.
+"""Tracks how far an engine's start has come, by its log lines.
 
-vLLM's words as of 0.32 and 0.33: distributed/device_communicators/pynccl.py, model_executor/model_loader,
-v1/core/kv_cache_utils.py, v1/worker/gpu_model_runner.py. Two lines are said over and over by an engine that waits, and
-are no sign of life: vLLM's shm_broadcast.py speaks once a minute of a hang as well as of a long compilation.
+The lines are those of vLLM 0.32 and 0.33: distributed/device_communicators/pynccl.py, model_executor/model_loader,
+v1/core/kv_cache_utils.py, v1/worker/gpu_model_runner.py. Two lines are repeated by an engine that waits,
+and do not count as activity: vLLM's shm_broadcast.py logs once a minute in a hang as well as in a long compilation.
 """
 
 import re
@@ -15,7 +15,7 @@ LAST_LINE_LIMIT = 200
 
 
 class Milestone(IntEnum):
-    """The stations of a start, in their order."""
+    """The steps of a start, in order."""
 
     NOTHING = 0
     NCCL = 1
@@ -25,25 +25,25 @@ class Milestone(IntEnum):
     READY = 5
 
     @property
-    def words(self) -> str:
-        return _WORDS[self]
+    def description(self) -> str:
+        return _DESCRIPTIONS[self]
 
 
-_WORDS = {
-    Milestone.NOTHING: "before NCCL was named",
-    Milestone.NCCL: "after NCCL was named",
+_DESCRIPTIONS = {
+    Milestone.NOTHING: "before NCCL was initialised",
+    Milestone.NCCL: "after NCCL was initialised",
     Milestone.WEIGHTS: "after the weights were loaded",
     Milestone.KV_CACHE: "after the KV cache was sized",
-    Milestone.CAPTURING: "while CUDA graphs are captured",
+    Milestone.CAPTURING: "while CUDA graphs were captured",
     Milestone.READY: "after the start",
 }
 
-_SAID = {
+_LOG_LINES = {
     Milestone.NCCL: re.compile(r"vLLM is using nccl=="),
     Milestone.WEIGHTS: re.compile(r"Loading weights took|Model loading took"),
     Milestone.KV_CACHE: re.compile(r"KV cache size"),
     Milestone.CAPTURING: re.compile(r"Capturing CUDA graph"),
-    # An access log tells of it too, where the server's own line is switched off: the gate asks every second.
+    # The access log shows it too if the server's own line is disabled: the gate asks every second.
     Milestone.READY: re.compile(r"Application startup complete|\"GET /health HTTP/[\d.]+\" 200"),
 }
 
@@ -51,24 +51,24 @@ WAITING = re.compile(r"No available shared memory broadcast block|Waiting for \d
 
 
 class Progress:
-    """Fed with what one run of the engine says; times are seconds of one clock, whichever."""
+    """Takes the log lines of one run of the engine; times are seconds of any one clock."""
 
     def __init__(self, started: float) -> None:
         self.milestone = Milestone.NOTHING
-        self.said_at = started
-        """When it last said something that is no waiting."""
+        self.logged_at = started
+        """When it last logged something other than that it waits."""
         self.last_line = ""
         self.plugin: str | None = None
-        """What our vLLM plugin said of itself."""
+        """The line that our vLLM plugin logged."""
 
-    def hear(self, lines: Iterable[str], at: float) -> None:
+    def observe(self, lines: Iterable[str], at: float) -> None:
         for line in lines:
             self.last_line = line[:LAST_LINE_LIMIT]
             if PLUGIN_LINE in line:
                 self.plugin = self.last_line
             if WAITING.search(line):
                 continue
-            self.said_at = at
-            for milestone, said in _SAID.items():
-                if milestone > self.milestone and said.search(line):
+            self.logged_at = at
+            for milestone, pattern in _LOG_LINES.items():
+                if milestone > self.milestone and pattern.search(line):
                     self.milestone = milestone

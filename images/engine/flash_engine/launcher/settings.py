@@ -1,4 +1,4 @@
-"""What the pod template says to the launcher."""
+"""The launcher's settings, from its environment."""
 
 import math
 from collections.abc import Mapping
@@ -6,32 +6,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MODEL_CHECKS = ("off", "files", "strict")
-"""strict: a DeepSeek-V4, whole. files: of any model, files that are whole."""
+"""strict: a complete DeepSeek-V4. files: complete files of any model."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """As `flash-launch --help` has them."""
+class LauncherSettings:
+    """See `flash-launch --help`."""
 
     node_dir: Path
     run_dir: Path
-    hand_over_seconds: float
+    flags_timeout_seconds: float
     fallback: str
     command: str
     hang_seconds: float
     stop_seconds: float
     model_check: str
     model_cache: Path | None = None
-    """A cache that others use too; its model is held while the engine runs."""
+    """A shared cache; its model is locked while the engine runs."""
     jit_dir: Path | None = None
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
-        """Raises KeyError for a missing setting and ValueError for one that is no number of seconds."""
+    def from_environment(cls, environment: Mapping[str, str]) -> "LauncherSettings":
+        """Raises KeyError for a missing setting, and ValueError for an invalid one."""
         return cls(
             node_dir=Path(environment["FLASH_NODE_DIR"]),
             run_dir=Path(environment["FLASH_RUN_DIR"]),
-            hand_over_seconds=_seconds(environment, "FLASH_HAND_OVER_SECONDS", "30"),
+            flags_timeout_seconds=_seconds(environment, "FLASH_HAND_OVER_SECONDS", "30"),
             fallback=environment["FLASH_FALLBACK_FLAGS"],
             command=environment.get("FLASH_ENGINE_COMMAND", "vllm"),
             hang_seconds=_seconds(environment, "FLASH_HANG_SECONDS", "90"),
@@ -47,10 +47,10 @@ def _path(environment: Mapping[str, str], name: str) -> Path | None:
 
 
 def _choice(environment: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
-    """The first choice where nothing is set."""
+    """The first choice is the default."""
     text = environment.get(name, choices[0])
     if text not in choices:
-        raise ValueError(f"{name} is {text!r}, and must be one of {', '.join(choices)}")
+        raise ValueError(f"{name} is {text!r}; it must be one of {', '.join(choices)}")
     return text
 
 
@@ -61,5 +61,5 @@ def _seconds(environment: Mapping[str, str], name: str, default: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise ValueError(f"{name} is {text!r}, and must be a number of seconds")
+        raise ValueError(f"{name} is {text!r}; it must be a number of seconds")
     return seconds

@@ -1,8 +1,8 @@
-"""Running the engine as the first process of a container.
+"""Runs the engine as PID 1 of a container.
 
-A first process has duties that vLLM does not know of: it must forward signals (the kernel ignores those that a
-first process does not handle), take the exits of orphans, and end the engine's whole group, for a tensor-parallel
-worker that outlives its parent keeps the GPU's memory.
+PID 1 has duties that vLLM does not fulfil: it must forward signals (the kernel drops those that PID 1 does not handle),
+reap orphans, and end the engine's whole process group, because a tensor-parallel worker that outlives its parent keeps
+GPU memory.
 """
 
 import os
@@ -13,40 +13,40 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 from flash_contracts.document import now
-from flash_contracts.engine_record import Exit, Incident
+from flash_contracts.engine_record import EngineExit, Incident
 from flash_engine.launcher.engine_run import EngineRun
 from flash_engine.launcher.progress import Progress
 
 COMMAND_NOT_FOUND = 127
 IDLE_SECONDS = 0.5
-"""How often a silent engine is looked at."""
+"""How often a silent engine is checked."""
 
 GROUP_SECONDS = 5.0
-"""What is left of the engine's group gets this long after SIGTERM, and as long again after SIGKILL: a worker that is
-stuck in the GPU's driver does not end even then, and must not keep the exit from being written down."""
+"""The rest of the engine's group gets this long after SIGTERM, and as long again after SIGKILL. A worker stuck in the
+GPU's driver does not end even then, and must not delay the exit record."""
 
 KILL_SECONDS = 30.0
-"""A process with tens of gigabytes on a GPU takes seconds to be undone."""
+"""A process with tens of gigabytes on a GPU takes seconds to be torn down."""
 
-LAST_WORDS_SECONDS = 1.0
+LAST_OUTPUT_SECONDS = 1.0
 
 
 class Supervisor:
-    """Runs engines, one after the other: `start`, then `wait`, and `kill` where waiting found a reason to.
+    """Runs engines one after the other: `start`, then `wait`, and `kill` after an incident.
 
-    SIGTERM and SIGINT are passed on to the engine, and outlast it: after them none is to be started. A second one, or
-    `stop_seconds` after the first, kills the engine's whole group.
+    Forwards SIGTERM and SIGINT to the engine; no engine may be started after them. A second signal, or `stop_seconds`
+    after the first, kills the engine's whole group.
     """
 
     def __init__(self, *, stop_seconds: float) -> None:
-        self.asked_to_end = False
+        self.stop_requested = False
         self._stop_seconds = stop_seconds
         self._pending: signal.Signals | None = None
-        """A signal that came while no engine was running, or one was being started."""
+        """A signal that arrived while no engine was running, or while one was starting."""
         self._run: EngineRun | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._forward)
-        signal.signal(signal.SIGALRM, self._patience_has_ended)
+        signal.signal(signal.SIGALRM, self._stop_timeout)
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Returns the engine's pid. Raises OSError where the command cannot be started."""
@@ -54,27 +54,27 @@ class Supervisor:
             command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
         self._run = EngineRun(process)
-        # A signal that came while the engine was being started must not be lost either.
+        # A signal that arrived during the start must not be lost.
         self._forward_pending()
         return process.pid
 
     @property
     def progress(self) -> Progress:
-        """How far the engine that was started last has come."""
+        """Progress of the engine that was started last."""
         return self._started.progress
 
-    def wait(self, watch: Callable[[], Incident | None]) -> Exit | Incident:
-        """Pass the engine's output through until it ends, and end what is left of its group then.
+    def wait(self, watch: Callable[[], Incident | None]) -> EngineExit | Incident:
+        """Passes the engine's output through until it exits, then ends the rest of its group.
 
-        Or until `watch`, which is asked every IDLE_SECONDS, finds an incident; the engine is running then. One that
-        was asked to end is not watched any more.
+        Returns early, with the engine still running, if `watch` finds an incident; it is called every IDLE_SECONDS. An
+        engine that is shutting down is not watched.
         """
         run = self._started
         asked = time.monotonic()
         while run.process.poll() is None:
             run.pass_output(IDLE_SECONDS)
             self._reap_orphans()
-            if time.monotonic() - asked >= IDLE_SECONDS and not self.asked_to_end:
+            if time.monotonic() - asked >= IDLE_SECONDS and not self.stop_requested:
                 asked = time.monotonic()
                 incident = watch()
                 if incident:
@@ -83,32 +83,32 @@ class Supervisor:
         # A worker that outlives the engine keeps the GPU's memory.
         self._end_group(signal.SIGTERM, GROUP_SECONDS)
         self._end_group(signal.SIGKILL, GROUP_SECONDS)
-        self._pass_last_words()
+        self._pass_last_output()
         return self._finish(run)
 
-    def kill(self) -> Exit | None:
-        """End the engine's group at once: one that hangs heeds no SIGTERM. None where it is not gone in time.
+    def kill(self) -> EngineExit | None:
+        """Kills the engine's group: a hung engine ignores SIGTERM. Returns None if it does not end in time.
 
-        A process that is stuck in the GPU's driver ends when the driver lets it, which may be never.
+        A process stuck in the GPU's driver ends when the driver returns, which may be never.
         """
         run = self._started
         self._end_group(signal.SIGKILL, KILL_SECONDS)
-        self._pass_last_words()
+        self._pass_last_output()
         if run.process.poll() is None or self._group_is_alive():
             return None
         return self._finish(run)
 
     def close(self) -> None:
-        """What is left is to pass on the engine's exit code; a late signal must not put its own in its place."""
+        """Ignores later signals, which must not replace the engine's exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
 
-    def _finish(self, run: EngineRun) -> Exit:
+    def _finish(self, run: EngineRun) -> EngineExit:
         run.close()
         self._run = None
         code = run.process.returncode
         name = signal.Signals(-code).name if code < 0 else None
-        return Exit(code=None if code < 0 else code, signal=name, at=now(), last_lines=run.last_lines.kept())
+        return EngineExit(code=None if code < 0 else code, signal=name, at=now(), last_lines=run.last_lines.kept())
 
     @property
     def _started(self) -> EngineRun:
@@ -117,11 +117,11 @@ class Supervisor:
         return self._run
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
-        """The first to the engine alone: its API server ends the others, after it has let requests finish."""
-        if self.asked_to_end:
+        """Sends the first signal to the engine's API server only: it finishes requests, then ends the others."""
+        if self.stop_requested:
             self._pending = signal.SIGKILL
         else:
-            self.asked_to_end = True
+            self.stop_requested = True
             self._pending = signal.Signals(number)
             signal.setitimer(signal.ITIMER_REAL, self._stop_seconds)
         self._forward_pending()
@@ -136,11 +136,11 @@ class Supervisor:
         else:
             run.process.send_signal(pending)
 
-    def _patience_has_ended(self, _number: int, _frame: FrameType | None) -> None:
+    def _stop_timeout(self, _number: int, _frame: FrameType | None) -> None:
         self._signal_group(signal.SIGKILL)
 
     def _end_group(self, number: signal.Signals, seconds: float) -> None:
-        """And pass its output on meanwhile, for a process that cannot write its last words cannot end."""
+        """Signals the group and passes on its output, because a process that blocks on a full pipe cannot end."""
         run = self._started
         self._signal_group(number)
         deadline = time.monotonic() + seconds
@@ -149,9 +149,9 @@ class Supervisor:
             run.process.poll()
             self._reap_orphans()
 
-    def _pass_last_words(self) -> None:
-        """A process that left the group may hold the pipes, and write for ever."""
-        deadline = time.monotonic() + LAST_WORDS_SECONDS
+    def _pass_last_output(self) -> None:
+        """Bounded, because a process that left the group may keep the pipes and write forever."""
+        deadline = time.monotonic() + LAST_OUTPUT_SECONDS
         while self._started.pass_output(0) and time.monotonic() < deadline:
             pass
 
@@ -168,16 +168,16 @@ class Supervisor:
         try:
             os.killpg(self._run.process.pid, number)
         except ProcessLookupError:
-            return  # it ended by itself
+            return  # it has ended already
 
     def _reap_orphans(self) -> None:
-        """Take the exits of processes that were left to us, as they are to every first process of a container."""
+        """Reaps orphans, which the kernel reparents to PID 1."""
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            # The engine's own exit stays for `Popen`, which would otherwise take it for exit code 0.
+            # The engine's own exit is left to `Popen`, which would otherwise report exit code 0.
             process = self._started.process
             if ended is None or (ended.si_pid == process.pid and process.returncode is None):
                 return

@@ -1,7 +1,7 @@
-"""The watch over one run of the engine: does its start hang, or does the gate suspect it?
+"""Watches one run of the engine: detects a hang of its start, and reads the gate's fault reports.
 
-Its own rule (`signature`) ends once the engine has started, for an engine without requests is silent and still by
-nature. From then on only the gate knows, which asks the engine something.
+Hang detection ends once the engine has started, because an engine without requests is silent and idle. From then on
+only the gate can tell, because it sends requests.
 """
 
 import time
@@ -14,7 +14,7 @@ from flash_contracts.document import BadDocumentError
 from flash_contracts.engine_pod import FaultReport
 from flash_contracts.engine_record import FaultKind, Run
 from flash_engine.launcher.gpu_watch import GpuWatch
-from flash_engine.launcher.hang_detection import StallWindow, Vitals, evidence, signature
+from flash_engine.launcher.hang_detection import StallWindow, Vitals, evidence, hang_signature
 from flash_engine.launcher.progress import Milestone, Progress
 from flash_engine.log import Logger
 from flash_engine.processes import process_tree
@@ -24,7 +24,7 @@ log = Logger("flash.launcher")
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a run of the engine, and mended by a start with other flags if by anything."""
+    """A problem of one run of the engine that only a restart with other flags may solve."""
 
     kind: FaultKind
     signature: str
@@ -32,14 +32,14 @@ class Fault:
     evidence: dict[str, Any]
 
 
-class SuspicionFile:
-    """What the gate has written of one run; whatever else stands there is told once and ignored."""
+class FaultReportReader:
+    """Reads the gate's report about one run. Anything else in the file is logged once and ignored."""
 
     def __init__(self, file: Path, run: Run) -> None:
         self._file = file
         self._run = run
         self._text = b""
-        self._suspicion: FaultReport | None = None
+        self._report: FaultReport | None = None
 
     def read(self) -> FaultReport | None:
         try:
@@ -47,29 +47,29 @@ class SuspicionFile:
         except OSError:
             text = b""
         if text != self._text:
-            self._text, self._suspicion = text, self._parse(text) if text else None
-        return self._suspicion
+            self._text, self._report = text, self._parse(text) if text else None
+        return self._report
 
     def _parse(self, text: bytes) -> FaultReport | None:
         try:
-            suspicion = FaultReport.parse_text(text)
+            report = FaultReport.parse_text(text)
         except BadDocumentError as error:
-            log.warning("suspicion ignored", file=str(self._file), error=str(error))
+            log.warning("fault report ignored", file=str(self._file), error=str(error))
             return None
-        if suspicion.run != self._run:
-            log.warning("suspicion ignored", file=str(self._file), error=f"it is about another run, {suspicion.run}")
+        if report.run != self._run:
+            log.warning("fault report ignored", file=str(self._file), error=f"it is about another run, {report.run}")
             return None
-        return suspicion
+        return report
 
 
 class Watch:
-    """Looks at one run; each look takes a few milliseconds and never waits."""
+    """Checks one run; each check takes a few milliseconds and never blocks."""
 
     def __init__(
         self,
         run: Run,
         progress: Progress,
-        suspicion_file: Path,
+        report_file: Path,
         gpus: GpuWatch,
         *,
         hang_seconds: float,
@@ -77,62 +77,62 @@ class Watch:
     ) -> None:
         self._leader, _ = run
         self._progress = progress
-        self._suspicions = SuspicionFile(suspicion_file, run)
+        self._fault_reports = FaultReportReader(report_file, run)
         self._gpus = gpus
         self._hang_seconds = hang_seconds
         self._clock = clock
-        self._stillness: StallWindow | None = None
-        self._told: set[str] = set()
+        self._window: StallWindow | None = None
+        self._logged: set[str] = set()
 
-    def look(self) -> Fault | None:
-        """The fault that it shows now. The same one may come again; what was only worth saying was said."""
-        return self._hang() or self._suspected()
+    def check(self) -> Fault | None:
+        """The current fault, if any. Returns the same fault again as long as it lasts."""
+        return self._hang() or self._reported_fault()
 
     def _hang(self) -> Fault | None:
         if not self._hang_seconds or self._progress.milestone is Milestone.READY:
             return None
-        stillness = self._observe()
-        finding = signature(stillness, self._progress.milestone, self._hang_seconds)
-        if finding is None:
+        window = self._observe()
+        found = hang_signature(window, self._progress.milestone, self._hang_seconds)
+        if found is None:
             return None
-        if finding.signature == "S9":
-            self._say_once("compiling", "the start is silent and compiles", signature="S9", detail=finding.detail)
+        if found.signature == "S9":
+            self._log_once("compiling", "the engine is silent because it compiles", signature="S9", detail=found.detail)
             return None
-        return Fault("hang", finding.signature, finding.detail, self._with_last_line(finding.evidence))
+        return Fault("hang", found.signature, found.detail, self._with_last_line(found.evidence))
 
-    def _suspected(self) -> Fault | None:
-        suspicion = self._suspicions.read()
-        if suspicion is None:
+    def _reported_fault(self) -> Fault | None:
+        report = self._fault_reports.read()
+        if report is None:
             return None
-        if suspicion.kind != "hang":
-            return Fault(suspicion.kind, suspicion.signature, suspicion.message, {"suspectedAt": suspicion.at})
-        # The first request of its kind may wait for kernels to be compiled, and the gate cannot see that.
-        stillness = self._observe()
-        if stillness.compiled_within(self._hang_seconds):
-            self._say_once("suspected", "suspicion put off: kernels are compiled", message=suspicion.message)
+        if report.kind != "hang":
+            return Fault(report.kind, report.signature, report.message, {"suspectedAt": report.at})
+        # The first request of its kind may wait for kernels to compile, which the gate cannot see.
+        window = self._observe()
+        if window.compiled_within(self._hang_seconds):
+            self._log_once("suspected", "fault report deferred: kernels are being compiled", message=report.message)
             return None
-        seen = evidence(stillness, self._progress.milestone)
-        return Fault("hang", suspicion.signature, suspicion.message, {"suspectedAt": suspicion.at, **seen})
+        seen = evidence(window, self._progress.milestone)
+        return Fault("hang", report.signature, report.message, {"suspectedAt": report.at, **seen})
 
     def _observe(self) -> StallWindow:
         at = self._clock()
-        crew = process_tree(self._leader or 0)
+        tree = process_tree(self._leader or 0)
         vitals = Vitals(
             at=at,
-            said_at=self._progress.said_at,
-            cpu_seconds=crew.cpu_seconds,
-            io_bytes=crew.io_bytes,
-            waits_for_disk=crew.waits_for_disk,
-            compilers=crew.compilers,
+            logged_at=self._progress.logged_at,
+            cpu_seconds=tree.cpu_seconds,
+            io_bytes=tree.io_bytes,
+            waits_for_disk=tree.waits_for_disk,
+            compilers=tree.compilers,
             gpus=self._gpus.latest(at),
         )
-        self._stillness = self._stillness.after(vitals) if self._stillness else StallWindow.begin(vitals)
-        return self._stillness
+        self._window = self._window.after(vitals) if self._window else StallWindow.begin(vitals)
+        return self._window
 
     def _with_last_line(self, seen: dict[str, Any]) -> dict[str, Any]:
         return {**seen, "lastLine": self._progress.last_line}
 
-    def _say_once(self, key: str, event: str, **fields: object) -> None:
-        if key not in self._told:
-            self._told.add(key)
+    def _log_once(self, key: str, event: str, **fields: object) -> None:
+        if key not in self._logged:
+            self._logged.add(key)
             log.info(event, **fields)

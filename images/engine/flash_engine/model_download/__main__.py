@@ -1,24 +1,41 @@
-"""flash-fetch: bring a model from a hub or a container registry into a folder of this pod, before its engine starts.
+"""Download a model from a hub or a container registry into a cache folder.
 
-It fetches what is missing, goes on where an earlier attempt stopped, compares every file with its checksum, and
-ends with 0 when the model is whole. Several that want the same model in the same folder fetch it once. What it does is
-in FLASH_RUN_DIR/delivery.json, once a second. Settings come from the environment:
+usage: flash-fetch          (all settings come from the environment)
 
-    FLASH_MODEL_SOURCE           hf://OWNER/NAME, or oci://REGISTRY/NAME:TAG or oci://REGISTRY/NAME@DIGEST
-    FLASH_MODEL_REVISION         of hf://: commit, branch or tag (the hub's default branch)
-    FLASH_MODEL_CACHE            folder to keep models in
-    FLASH_MODEL_CACHE_KIND       Pod, Node or Claim: what is behind it, for advice (Pod)
-    FLASH_MODEL_CACHE_NAME       its path on the node, or the claim's name, for messages
-    FLASH_MODEL_CACHE_GIBIBYTES  most that all models in it may take (the volume's size)
-    FLASH_RUN_DIR                folder for delivery.json and the link `model`, shared with gate and launcher
-    FLASH_HUB_TOKEN_FILE         file with the hub's token (none)
-    FLASH_HUB_SECRET             name of the Secret that it comes from, for messages
-    FLASH_FETCH_STALL_SECONDS    a file of which no byte comes for so long ends the attempt (300)
-    FLASH_FETCH_STREAMS          files at once (8)
-    HF_ENDPOINT                  the hub
-    FLASH_REGISTRY_SECRETS       folder of docker configs NAME.json with credentials of registries (none)
-    FLASH_REGISTRY_SECRET        NAME of the one that must be there (none)
-    FLASH_REGISTRY_PLAIN_HTTP    registries that speak HTTP without TLS: HOST:PORT,... (those on this machine)
+Downloads the files that are missing, resumes interrupted transfers and verifies every file's checksum. Processes that
+need the same model in the same cache download it once. Progress is written to FLASH_RUN_DIR/delivery.json every second.
+When the model is complete, the link FLASH_RUN_DIR/model points at its folder.
+
+required:
+    FLASH_MODEL_SOURCE           hf://OWNER/NAME, oci://REGISTRY/NAME:TAG or oci://REGISTRY/NAME@DIGEST
+    FLASH_MODEL_CACHE            folder that holds the cached models
+    FLASH_RUN_DIR                folder for delivery.json and the link `model`; shared with the gate and the launcher
+
+model:
+    FLASH_MODEL_REVISION         commit, branch or tag of an hf:// source (default: the hub's default branch)
+    HF_ENDPOINT                  address of the hub (default: https://huggingface.co)
+
+cache:
+    FLASH_MODEL_CACHE_GIBIBYTES  most that all models in the cache may take together (default: the volume's size)
+    FLASH_MODEL_CACHE_KIND       Pod, Node or Claim: the kind of volume, used in messages (default: Pod)
+    FLASH_MODEL_CACHE_NAME       the node's path or the claim's name, used in messages
+
+transfer:
+    FLASH_FETCH_STREAMS          files to download at once (default: 8)
+    FLASH_FETCH_STALL_SECONDS    give up if a file receives no data for this long (default: 300)
+
+credentials:
+    FLASH_HUB_TOKEN_FILE         file with the hub's token (default: none)
+    FLASH_HUB_SECRET             name of the Secret behind that file, used in messages
+    FLASH_REGISTRY_SECRETS       folder with docker configs NAME.json, for registries (default: none)
+    FLASH_REGISTRY_SECRET        NAME of the one that must exist (default: none)
+    FLASH_REGISTRY_PLAIN_HTTP    registries to contact without TLS: HOST:PORT,... (default: those on this machine)
+
+exit codes:
+    0    the model is complete
+    1    it could not be downloaded; the last log line and delivery.json say why
+    2    a setting is missing or invalid
+    143  ended by SIGTERM; the next run resumes
 """
 
 import os
@@ -29,7 +46,7 @@ from types import FrameType
 
 from flash_engine.log import Logger, set_up
 from flash_engine.model_download.failure import DownloadError
-from flash_engine.model_download.settings import Settings
+from flash_engine.model_download.settings import DownloadSettings
 
 log = Logger("flash.fetch")
 
@@ -37,15 +54,15 @@ FAILED, BAD_SETTINGS, SIGNALLED = 1, 2, 128
 
 
 def main() -> int:
-    """Entry point. 0: the model is there. 1: it is not, and why. 2: wrong settings."""
+    """Entry point. Returns the exit code."""
     if sys.argv[1:]:
-        print(__doc__)  # noqa: T201 - the answer to a person at a terminal
+        print(__doc__)  # noqa: T201 - for a person at a terminal
         return 0 if sys.argv[1] in ("-h", "--help") else BAD_SETTINGS
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+        signal.signal(number, _exit_at_once)
     set_up()
     try:
-        settings = Settings.from_environment(os.environ)
+        settings = DownloadSettings.from_environment(os.environ)
     except KeyError as error:
         log.error(
             "missing setting", name=str(error.args[0]), remedy="set it in the environment; see flash-fetch --help"
@@ -57,34 +74,35 @@ def main() -> int:
     return run(settings)
 
 
-def run(settings: Settings) -> int:
-    """One attempt."""
-    # Bars are for terminals, and what the library warns of is told here in our own words. It reads both when imported.
+def run(settings: DownloadSettings) -> int:
+    """Makes one attempt. Returns the exit code."""
+    # No progress bars, which are for terminals, and no warnings of the library, which are reported here instead. The
+    # library reads both variables when it is imported.
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"}
 
-    from flash_engine.model_download.reporter import Reporter  # noqa: PLC0415
-    from flash_engine.model_download.workflow import deliver  # noqa: PLC0415 - after the setting above
+    from flash_engine.model_download.reporter import ProgressReporter  # noqa: PLC0415
+    from flash_engine.model_download.workflow import DownloadWorkflow  # noqa: PLC0415 - after the setting above
 
-    reporter = Reporter(settings.run_dir, settings.source)
+    reporter = ProgressReporter(settings.run_dir, settings.source)
     try:
-        deliver(settings, reporter)
+        DownloadWorkflow(settings, reporter).run()
     except DownloadError as error:
         failure = str(error)
     except OSError as error:
-        failure = f"{error}: look at the volume behind {settings.place}"
-    except Exception as error:  # noqa: BLE001 - status must have a sentence for what nobody thought of, too
-        failure = f"{type(error).__name__}: {error}: a fault of flash-fetch; its log has more"
+        failure = f"{error}: check the volume behind {settings.place}"
+    except Exception as error:  # noqa: BLE001 - status needs a message for unforeseen errors, too
+        failure = f"{type(error).__name__}: {error}: this is a bug in flash-fetch; its log has the traceback"
         log.error("unexpected", trace=traceback.format_exc())
     else:
         return 0
     reporter.publish("Failed", failure=failure, message=failure, bytes_per_second=None)
-    log.error("model not delivered", error=failure)
+    log.error("model download failed", error=failure)
     return FAILED
 
 
-def _end(number: int, _frame: FrameType | None) -> None:
-    """At once: what is stored stays, and the next attempt goes on from it. Threads would be waited for."""
-    log.info("asked to end", signal=signal.Signals(number).name)
+def _exit_at_once(number: int, _frame: FrameType | None) -> None:
+    """Partial downloads stay on disk, and the next attempt resumes them. A normal exit would wait for all threads."""
+    log.info("received signal, exiting", signal=signal.Signals(number).name)
     os._exit(SIGNALLED + number)
 
 

@@ -1,7 +1,7 @@
-"""Whether a model fits into the cache, and what has to go for it. The decision is pure.
+"""Decides whether a model fits into the cache, and which models to remove for it.
 
-A decision and what follows from it are made by one at a time (space.lock), and what another one is still fetching
-counts as taken: two models that fit one by one need not fit together.
+Only one process decides and removes at a time (space.lock). What other processes have still to download counts as
+taken, because two models that each fit alone need not fit together.
 """
 
 import fcntl
@@ -9,98 +9,108 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flash_contracts.download_record import DownloadRecord, size_told
-from flash_engine.model_cache import PROGRESS, StoredModel, locked, models_in
+from flash_contracts.download_record import DownloadRecord, format_size
+from flash_engine.model_cache import PROGRESS_SUFFIX, ModelSnapshot, file_lock, snapshots_in
 from flash_engine.model_download.failure import DownloadError
-from flash_engine.model_download.settings import Settings
+from flash_engine.model_download.settings import DownloadSettings
 from flash_engine.model_download.source import Listing
 
 SPARE_BYTES = 16 << 20
-"""A volume that is filled to its last byte has no room for a manifest."""
+"""Left free on the volume, for manifests and progress files."""
 
 
 @dataclass(frozen=True)
-class Room:
-    """What the cache has, in bytes."""
+class DiskSpace:
+    """The disk space of the cache, in bytes."""
 
     free: int
     """On the volume."""
     stored: int
-    """By models, this one included."""
-    promised: int
-    """To others who are fetching, and not yet stored."""
-    bound: int | None
+    """Taken by all models, including this one."""
+    reserved: int
+    """What other processes have still to download."""
+    limit_bytes: int | None
+    """The most that all models may take (maxGibibytes)."""
 
-    def lacks(self, wanted: int) -> int:
-        """Bytes that have to go before `wanted` more fit; 0 where they do."""
-        by_volume = wanted + self.promised + SPARE_BYTES - self.free
-        by_bound = wanted + self.promised + self.stored - self.bound if self.bound is not None else 0
-        return max(by_volume, by_bound, 0)
+    def shortfall(self, wanted: int) -> int:
+        """Bytes to free before `wanted` more fit; 0 if they fit."""
+        on_volume = wanted + self.reserved + SPARE_BYTES - self.free
+        within_limit = wanted + self.reserved + self.stored - self.limit_bytes if self.limit_bytes is not None else 0
+        return max(on_volume, within_limit, 0)
 
 
-def eviction_candidates(lacking: int, candidates: Sequence[StoredModel]) -> list[StoredModel]:
-    """What to remove: the least recently used first, and none where all of them together are not enough."""
-    chosen: list[StoredModel] = []
-    for model in sorted(candidates, key=lambda model: model.used_at):
-        if lacking <= 0:
+def eviction_candidates(shortfall: int, removable: Sequence[ModelSnapshot]) -> list[ModelSnapshot]:
+    """The models to remove, least recently used first. Empty if removing all of them would not be enough."""
+    chosen: list[ModelSnapshot] = []
+    for model in sorted(removable, key=lambda model: model.last_used_at):
+        if shortfall <= 0:
             break
         chosen.append(model)
-        lacking -= model.stored_bytes
-    return chosen if lacking <= 0 else []
+        shortfall -= model.stored_bytes
+    return chosen if shortfall <= 0 else []
 
 
-def make_room(model: StoredModel, listing: Listing, settings: Settings) -> list[StoredModel]:
-    """Make room for what is missing of `model`, before its first byte is asked for. Returns what was removed.
+def free_disk_space(model: ModelSnapshot, listing: Listing, settings: DownloadSettings) -> list[ModelSnapshot]:
+    """Frees the space that the rest of `model` needs, before its download starts. Returns the models removed.
 
     Raises DownloadError.
     """
-    if settings.bound is not None and listing.peak > settings.bound:
-        unpacked = " while it is unpacked" if listing.layers else ""
-        told = f"{model.repository} takes {size_told(listing.peak)}{unpacked}, and model.cache.maxGibibytes allows all "
-        raise DownloadError(f"{told}models {size_told(settings.bound)}", "raise it")
-    wanted = max(listing.peak - model.stored_bytes, 0)
-    with locked(model.root / "space.lock", fcntl.LOCK_EX):
+    if settings.limit_bytes is not None and listing.peak_bytes > settings.limit_bytes:
+        while_unpacking = " while its layers are unpacked" if listing.layers else ""
+        raise DownloadError(
+            f"{model.repository} needs {format_size(listing.peak_bytes)}{while_unpacking}, but "
+            f"model.cache.maxGibibytes allows only {format_size(settings.limit_bytes)} for all models",
+            "raise model.cache.maxGibibytes",
+        )
+    wanted = max(listing.peak_bytes - model.stored_bytes, 0)
+    with file_lock(model.root / "space.lock", fcntl.LOCK_EX):
         others = _others(model)
-        lacking = _room(model, others, settings).lacks(wanted)
-        chosen = eviction_candidates(lacking, [other for other in others if other.is_removable()])
-        removed = [victim for victim in chosen if victim.remove_unused()]
-        room = _room(model, others, settings)
-        if room.lacks(wanted):
-            raise _refusal(model, wanted, room, settings)
+        shortfall = _disk_space(model, others, settings).shortfall(wanted)
+        chosen = eviction_candidates(shortfall, [other for other in others if other.is_evictable()])
+        removed = [victim for victim in chosen if victim.remove_if_unused()]
+        space = _disk_space(model, others, settings)
+        if space.shortfall(wanted):
+            raise _does_not_fit(model, wanted, space, settings)
         return removed
 
 
-def room_left(model: StoredModel, settings: Settings) -> int:
-    """Bytes that may be written yet."""
-    room = _room(model, _others(model), settings)
-    by_volume = room.free - SPARE_BYTES
-    return (by_volume if room.bound is None else min(by_volume, room.bound - room.stored)) - room.promised
+def bytes_left(model: ModelSnapshot, settings: DownloadSettings) -> int:
+    """How many more bytes may be written."""
+    space = _disk_space(model, _others(model), settings)
+    on_volume = space.free - SPARE_BYTES
+    if space.limit_bytes is None:
+        return on_volume - space.reserved
+    return min(on_volume, space.limit_bytes - space.stored) - space.reserved
 
 
-def _others(model: StoredModel) -> list[StoredModel]:
-    return [other for other in models_in(model.root) if other.folder != model.folder]
+def _others(model: ModelSnapshot) -> list[ModelSnapshot]:
+    return [other for other in snapshots_in(model.root) if other.folder != model.folder]
 
 
-def _room(model: StoredModel, others: Sequence[StoredModel], settings: Settings) -> Room:
-    return Room(
+def _disk_space(model: ModelSnapshot, others: Sequence[ModelSnapshot], settings: DownloadSettings) -> DiskSpace:
+    return DiskSpace(
         free=shutil.disk_usage(model.root).free,
         stored=model.stored_bytes + sum(other.stored_bytes for other in others),
-        promised=sum(_promised(other) for other in others if other.is_being_fetched()),
-        bound=settings.bound,
+        reserved=sum(_reserved_by(other) for other in others if other.is_downloading()),
+        limit_bytes=settings.limit_bytes,
     )
 
 
-def _promised(other: StoredModel) -> int:
-    record = DownloadRecord.read(other.beside(PROGRESS))
+def _reserved_by(other: ModelSnapshot) -> int:
+    record = DownloadRecord.read(other.sidecar(PROGRESS_SUFFIX))
     return max((record.needed_bytes or record.total_bytes) - other.stored_bytes, 0) if record else 0
 
 
-def _refusal(model: StoredModel, wanted: int, room: Room, settings: Settings) -> DownloadError:
-    told = f"{model.repository} needs {size_told(wanted)} more in {settings.place}, and {size_told(room.free)} "
-    told += "are free there"
-    if room.bound is not None:
-        told += f", and its models take {size_told(room.stored)} of {size_told(room.bound)} (model.cache.maxGibibytes)"
-    if room.promised:
-        told += f", and {size_told(room.promised)} are promised to another model that is being fetched"
-    remedy = "free space there, raise the bound, or choose another model.cache; models in use are never removed"
-    return DownloadError(f"{told}; nothing was fetched", remedy)
+def _does_not_fit(model: ModelSnapshot, wanted: int, space: DiskSpace, settings: DownloadSettings) -> DownloadError:
+    need = f"{model.repository} needs {format_size(wanted)} more in {settings.place}"
+    facts = [f"{need}, but only {format_size(space.free)} are free"]
+    if space.limit_bytes is not None:
+        limit = format_size(space.limit_bytes)
+        facts.append(f"the models there take {format_size(space.stored)} of {limit} (model.cache.maxGibibytes)")
+    if space.reserved:
+        facts.append(f"{format_size(space.reserved)} are reserved for another model that is being downloaded")
+    return DownloadError(
+        f"{'; '.join(facts)}; nothing was downloaded",
+        "free space there, raise model.cache.maxGibibytes, or choose another model.cache (models in use are never "
+        "removed)",
+    )

@@ -1,7 +1,7 @@
-"""Who we are to a registry, as the Secrets say that kubelets pull images with: `.dockerconfigjson`.
+"""Finds a registry's credentials in pull secrets (`.dockerconfigjson`).
 
-An entry is found as kubelets find it (kubernetes.io/docs/concepts/containers/images, "Interpretation of config.json"):
-by host, whose parts may hold a `*`, and by the beginning of the path. Of several the longest name counts.
+Entries are matched as the kubelet matches them (kubernetes.io/docs/concepts/containers/images, "Interpretation of
+config.json"): by host, whose parts may contain `*`, and by path prefix. The longest match wins.
 """
 
 import base64
@@ -19,29 +19,29 @@ from flash_engine.model_download.image_reference import DOCKER_HUB, DOCKER_HUB_N
 
 @dataclass(frozen=True)
 class Credentials:
-    """A name and a password, or a token in its place."""
+    """A user name, and a password or token."""
 
     username: str
     password: str = field(repr=False)
 
 
-def credentials_in(folder: Path, required: str | None, reference: ImageReference) -> Credentials | None:
-    """Of the files SECRET.json in a folder. Raises DownloadError for one that is required and not there."""
+def load_credentials(folder: Path, required: str | None, reference: ImageReference) -> Credentials | None:
+    """Searches the files SECRET.json in a folder. Raises DownloadError if the required one is missing."""
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
     if required and required not in [file.stem for file in files]:
         raise DownloadError(
-            f"the Secret {required} has no key .dockerconfigjson, or is not there",
+            f"the Secret {required} does not exist, or has no key .dockerconfigjson",
             f"kubectl create secret docker-registry {required} --docker-server={reference.registry} ... in the pod's "
             "namespace",
         )
-    return credentials_for(reference, [_read(file) for file in files])
+    return find_credentials(reference, [_read(file) for file in files])
 
 
-def credentials_for(reference: ImageReference, configs: Iterable[dict[str, Any]]) -> Credentials | None:
-    """The entry that fits best."""
+def find_credentials(reference: ImageReference, configs: Iterable[dict[str, Any]]) -> Credentials | None:
+    """The credentials of the longest entry that matches and has any."""
     entries = [entry for config in configs for entry in (config.get("auths") or {}).items()]
-    fitting = [(name, entry) for name, entry in entries if _fits(name, reference)]
-    for _, entry in sorted(fitting, key=lambda item: -len(_bare(item[0]))):
+    matching = [(name, entry) for name, entry in entries if _matches(name, reference)]
+    for _, entry in sorted(matching, key=lambda item: -len(_normalised(item[0]))):
         if found := _credentials(entry):
             return found
     return None
@@ -51,13 +51,13 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(file.read_text())
     except ValueError as error:
-        told = f"the Secret {file.stem} holds no JSON under .dockerconfigjson ({error})"
-        raise DownloadError(told, "make it with kubectl create secret docker-registry") from error
+        message = f"the key .dockerconfigjson of the Secret {file.stem} is not JSON ({error})"
+        raise DownloadError(message, "create it with kubectl create secret docker-registry") from error
     return document
 
 
-def _fits(name: str, reference: ImageReference) -> bool:
-    host, _, path = _bare(name).partition("/")
+def _matches(name: str, reference: ImageReference) -> bool:
+    host, _, path = _normalised(name).partition("/")
     if host in DOCKER_HUB_NAMES:
         host = DOCKER_HUB
     wanted, given = reference.registry.split("."), host.split(".")
@@ -65,8 +65,8 @@ def _fits(name: str, reference: ImageReference) -> bool:
     return same_host and f"{reference.path}/".startswith(f"{path}/" if path else "")
 
 
-def _bare(name: str) -> str:
-    """Without scheme and version, which Docker once wrote."""
+def _normalised(name: str) -> str:
+    """Without the scheme and the API version that old versions of Docker wrote."""
     bare = name.rpartition("://")[2].rstrip("/")
     return bare.removesuffix("/v1").removesuffix("/v2")
 

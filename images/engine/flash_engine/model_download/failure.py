@@ -1,12 +1,12 @@
-"""Why a model did not come."""
+"""The error that ends a download attempt."""
+
+from flash_engine.errors import EngineError
 
 
-class DownloadError(Exception):
-    """What is wrong and where, and what to do."""
+class DownloadError(EngineError):
+    """The model cannot be downloaded. The text becomes the pod's message in status."""
 
-    def __init__(self, message: str, remedy: str, *, passes: bool = False) -> None:
-        """`passes`: it may be over in a moment, without anybody's help."""
-        super().__init__(f"{message}: {remedy}")
-        self.passes = passes
-        self.message = message
-        self.remedy = remedy
+    remedy: str
+
+    def __init__(self, message: str, remedy: str, *, retryable: bool = False) -> None:
+        super().__init__(message, remedy, retryable=retryable)

@@ -1,4 +1,4 @@
-"""A repository of a model hub at one commit."""
+"""Model source: one commit of a repository on a model hub."""
 
 import fnmatch
 from pathlib import PurePosixPath
@@ -9,11 +9,11 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from flash_engine.checkpoint.finding import CheckpointError
-from flash_engine.checkpoint.hub import TIMEOUT_SECONDS, explained
+from flash_engine.checkpoint.hub import TIMEOUT_SECONDS, translated_errors
 from flash_engine.model_download.failure import DownloadError
-from flash_engine.model_download.source import Listing, RemoteFile, Request, is_safe
+from flash_engine.model_download.source import FileRequest, Listing, RemoteFile, is_safe_path
 
-OTHER_FORMS = (
+IGNORED_PATTERNS = (
     "*.bin",
     "*.pt",
     "*.pth",
@@ -27,14 +27,14 @@ OTHER_FORMS = (
     "*.svg",
     ".*",
 )
-"""What no engine of ours reads, once there are safetensors: the same weights in other forms, and pictures."""
+"""Skipped if the repository has safetensors: the same weights in other formats, and pictures."""
 
 
 class HubSource:
-    """Asked by huggingface_hub. A branch is resolved once, so that all files are of one state."""
+    """Uses huggingface_hub. A branch is resolved once, so that all files are of the same commit."""
 
     server = "the hub"
-    advice = "model.hubEndpoint"
+    where_to_look = "model.hubEndpoint"
 
     def __init__(self, repository: str, revision: str | None, token: str | None) -> None:
         self.repository = repository
@@ -43,57 +43,57 @@ class HubSource:
         self._headers = {**build_hf_headers(token=token), "Accept-Encoding": "identity"}
 
     def list(self) -> Listing:
-        """Raises DownloadError."""
         try:
-            with explained(self.repository, self._revision):
+            with translated_errors(self.repository, self._revision):
                 info = HfApi(token=self._token).model_info(
                     self.repository, revision=self._revision, files_metadata=True, timeout=TIMEOUT_SECONDS
                 )
         except CheckpointError as error:
-            raise DownloadError(error.message, error.remedy, passes=error.code == "Unreachable") from error
-        files = _wanted([_file(sibling, self.repository) for sibling in info.siblings or ()])
+            raise DownloadError(error.message, error.remedy, retryable=error.code == "Unreachable") from error
+        files = _needed([_file(sibling, self.repository) for sibling in info.siblings or ()])
         if not files:
-            raise DownloadError(f"{self.repository} holds no file", "point model.source at a repository with a model")
+            raise DownloadError(f"{self.repository} has no files", "point model.source at a repository with a model")
         return Listing(str(info.sha), tuple(files))
 
-    def request(self, file: RemoteFile, listing: Listing) -> Request:
+    def request(self, file: RemoteFile, listing: Listing) -> FileRequest:
         url = hf_hub_url(self.repository, file.name, revision=listing.revision)
-        return Request(url, self._headers, expected_size=file.size)
+        return FileRequest(url, self._headers, expected_size=file.size)
 
-    def refusal(self, error: HfHubHTTPError, file: RemoteFile) -> DownloadError | None:
+    def describe_error(self, error: HfHubHTTPError, file: RemoteFile) -> DownloadError | None:
         try:
-            with explained(self.repository, self._revision):
+            with translated_errors(self.repository, self._revision):
                 raise error
         except CheckpointError as found:
             return DownloadError(f"{file.name}: {found.message}", found.remedy)
 
-    def warning(self, listing: Listing) -> str | None:
+    def unpinned_warning(self, listing: Listing) -> str | None:
         if self._revision == listing.revision:
             return None
-        named = f"{self._revision} is a branch or tag" if self._revision else "no revision is given"
-        return f"{named}, so replicas may come to serve different commits: set model.revision to {listing.revision}"
+        named = f"{self._revision} is a branch or tag" if self._revision else "model.revision is not set"
+        return f"{named}, so replicas may serve different commits: set model.revision to {listing.revision}"
 
 
-def _wanted(files: list[RemoteFile]) -> list[RemoteFile]:
+def _needed(files: list[RemoteFile]) -> list[RemoteFile]:
     if not any(file.name.endswith(".safetensors") for file in files):
         return files
     return [
         file
         for file in files
-        if not any(fnmatch.fnmatch(PurePosixPath(file.name).name, pattern) for pattern in OTHER_FORMS)
+        if not any(fnmatch.fnmatch(PurePosixPath(file.name).name, pattern) for pattern in IGNORED_PATTERNS)
     ]
 
 
 def _file(sibling: RepoSibling, repository: str) -> RemoteFile:
-    """Raises DownloadError for a name that would leave the model's folder, and for a size that is not told."""
+    """Raises DownloadError for a path outside the model's folder, and for a file without a size."""
     name, lfs = sibling.rfilename, sibling.lfs
-    if not is_safe(name):
+    if not is_safe_path(name):
         raise DownloadError(
-            f"{repository} names a file {name!r}, which would be written elsewhere", "do not use this repository"
+            f"{repository} has a file {name!r}, which would be written outside the model's folder",
+            "do not use this repository",
         )
     size = lfs.size if lfs else sibling.size
     if size is None:
         raise DownloadError(
-            f"the hub tells no size of {name} in {repository}", "ask it again later, or look at model.hubEndpoint"
+            f"the hub does not give the size of {name} in {repository}", "try again later, or check model.hubEndpoint"
         )
     return RemoteFile(name, size, lfs.sha256 if lfs else None, sibling.blob_id)

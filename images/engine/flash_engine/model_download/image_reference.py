@@ -1,4 +1,4 @@
-"""The name of an image, read as container runtimes read it."""
+"""Parses image names as container runtimes do."""
 
 import ipaddress
 import re
@@ -23,16 +23,15 @@ class ImageReference:
 
     @classmethod
     def parse(cls, text: str) -> "ImageReference":
-        """Raises ValueError for what is no name of an image."""
+        """Raises ValueError if `text` is not a valid image name."""
         name, _, digest = text.partition("@")
         registry, path = _split(name)
         path, colon, tag = path.partition(":")
         if "@" in text and not DIGEST.fullmatch(digest):
-            raise ValueError(f"{text!r}: {digest!r} is no digest of the form sha256:64 hexadecimal digits")
+            raise ValueError(f"{text!r}: {digest!r} is not a digest; expected sha256: and 64 hexadecimal digits")
         if not PATH.fullmatch(path) or (colon and not TAG.fullmatch(tag)):
-            raise ValueError(
-                f"{text!r} is not REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST, in lower case but for the tag"
-            )
+            expected = "REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST, in lower case except for the tag"
+            raise ValueError(f"{text!r} is not an image name; expected {expected}")
         return cls(registry, path, tag or "latest", digest or None)
 
     @property
@@ -41,12 +40,12 @@ class ImageReference:
 
     @property
     def host(self) -> str:
-        """Where it is asked for."""
+        """The host to send requests to."""
         return "registry-1.docker.io" if self.registry == DOCKER_HUB else self.registry
 
     @property
     def is_local(self) -> bool:
-        """On this very machine, where container runtimes take plain HTTP too."""
+        """Whether the registry is on this machine. Container runtimes allow plain HTTP there too."""
         name = re.sub(r":\d+$", "", self.registry)
         try:
             return ipaddress.ip_address(name.strip("[]")).is_loopback
@@ -58,7 +57,7 @@ class ImageReference:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The first part is a registry where it could be no folder: with a dot, a port, or as localhost."""
+    """Registry and path. The first part is a registry if it has a dot or a port, or is localhost."""
     first, slash, rest = name.partition("/")
     if not slash or not ("." in first or ":" in first or first == "localhost"):
         return DOCKER_HUB, name if slash else f"library/{name}"

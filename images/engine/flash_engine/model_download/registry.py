@@ -1,7 +1,7 @@
-"""An image, or an artifact, in a container registry.
+"""Model source: an image or artifact in a container registry.
 
-oras answers a registry's challenge. Manifests are read here, for its own get_manifest hands over parsed JSON, of which
-no digest can be taken, and tries for two minutes what was refused.
+oras answers the registry's authentication challenges. Manifests are fetched here instead, because oras's get_manifest
+returns parsed JSON, whose digest cannot be verified, and retries for two minutes when access is denied.
 """
 
 import hashlib
@@ -20,27 +20,27 @@ from oras.logger import logger as oras_logger
 
 from flash_engine.model_download.docker_config import Credentials
 from flash_engine.model_download.failure import DownloadError
-from flash_engine.model_download.image_content import INDEXES, MANIFESTS, is_index, listing_of, manifest_of
+from flash_engine.model_download.image_content import INDEXES, MANIFESTS, choose_manifest, is_index, parse_manifest
 from flash_engine.model_download.image_reference import ImageReference
-from flash_engine.model_download.source import Listing, RemoteFile, Request
+from flash_engine.model_download.source import FileRequest, Listing, RemoteFile
 
 TIMEOUT_SECONDS = 10.0
-REFUSALS = (401, 403)
+DENIED = (401, 403)
 ACCEPTED = ", ".join((*INDEXES, *MANIFESTS))
 
-oras_logger.set_level(logging.CRITICAL)  # it writes plain lines; what it would say is said here in a sentence
+oras_logger.set_level(logging.CRITICAL)  # its lines are not JSON, and errors are reported here
 
 
 class _Session(requests.Session):
-    """One that does not wait for ever: oras sets no timeout."""
+    """A session with a default timeout; oras sets none."""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs.setdefault("timeout", TIMEOUT_SECONDS)
         return super().request(*args, **kwargs)
 
 
-class _Access:
-    """What the registry is told of who we are, found out when it first asks."""
+class _Authenticator:
+    """Keeps the Authorization header. It is obtained when the registry first asks for it."""
 
     def __init__(self, session: requests.Session, credentials: Credentials | None, *, plain: bool) -> None:
         self._session = session
@@ -55,12 +55,15 @@ class _Access:
             return dict(self._headers)
 
     @property
-    def told(self) -> str:
-        return f"to {self._credentials.username}" if self._credentials else "to one without credentials"
+    def user(self) -> str:
+        return self._credentials.username if self._credentials else "anonymous clients"
 
-    def answer(self, refused: Any) -> bool:
-        """Answer the challenge of a response; False where it cannot be answered. A token lasts for minutes only."""
-        challenge = str(refused.headers.get("WWW-Authenticate") or "")
+    def answer_challenge(self, denied: Any) -> bool:
+        """Answers a response's challenge with the credentials. False if that is impossible.
+
+        Called again whenever a token has expired, which takes only minutes.
+        """
+        challenge = str(denied.headers.get("WWW-Authenticate") or "")
         is_basic = challenge.lower().startswith("basic")
         if not challenge or (is_basic and self._credentials is None):
             return False
@@ -69,7 +72,7 @@ class _Access:
         )
         if self._credentials:
             backend.set_basic_auth(self._credentials.username, self._credentials.password)
-        headers, answered = backend.authenticate_request(refused, {}, refresh=True)
+        headers, answered = backend.authenticate_request(denied, {}, refresh=True)
         with self._lock:
             self._headers = {"Authorization": headers["Authorization"]} if answered else {}
         return bool(answered)
@@ -82,107 +85,102 @@ class _Manifest:
 
 
 class RegistrySource:
-    """A tag is resolved once, so that all files are of one image."""
+    """A tag is resolved once, so that all files are of the same image."""
 
-    advice = "engine.extraEnv, for its variables of proxies"
+    where_to_look = "proxy variables in engine.extraEnv"
 
     def __init__(self, reference: ImageReference, credentials: Credentials | None, *, plain: bool) -> None:
-        """`plain` is HTTP without TLS."""
+        """`plain`: HTTP without TLS."""
         self.server = f"the registry {reference.registry}"
         self._reference = reference
         self._api = f"{'http' if plain else 'https'}://{reference.host}/v2/{reference.path}"
         self._session = _Session()
-        # As httpx2 does for the bytes.
+        # The same variables as httpx2, which downloads the files.
         self._session.verify = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or True
-        self._access = _Access(self._session, credentials, plain=plain)
+        self._authenticator = _Authenticator(self._session, credentials, plain=plain)
 
     @property
     def repository(self) -> str:
         return self._reference.repository
 
     def list(self) -> Listing:
-        """Raises DownloadError."""
         image = str(self._reference)
         named = self._manifest(self._reference.digest or self._reference.tag)
         manifest = named
         if is_index(named.document):
-            manifest = self._manifest(manifest_of(named.document, image))
-        return listing_of(manifest.document, named.digest, image)
+            manifest = self._manifest(choose_manifest(named.document, image))
+        return parse_manifest(manifest.document, named.digest, image)
 
-    def request(self, file: RemoteFile, listing: Listing) -> Request:
-        del listing  # a blob is named by what it holds, whatever image it is of
-        headers = {"Accept-Encoding": "identity", **self._access.headers}
-        return Request(f"{self._api}/blobs/sha256:{file.sha256}", headers, expected_size=None)
+    def request(self, file: RemoteFile, listing: Listing) -> FileRequest:
+        del listing  # a blob's address depends only on its digest
+        headers = {"Accept-Encoding": "identity", **self._authenticator.headers}
+        return FileRequest(f"{self._api}/blobs/sha256:{file.sha256}", headers, expected_size=None)
 
-    def refusal(self, error: HfHubHTTPError, file: RemoteFile) -> DownloadError | None:
-        """A token that ran out is got anew; what a storage behind the registry refuses is asked of it again."""
+    def describe_error(self, error: HfHubHTTPError, file: RemoteFile) -> DownloadError | None:
+        """None, to retry, if an expired token was renewed, or if the storage that the registry redirects to failed."""
         response = error.response
         if urlsplit(str(response.url)).netloc != urlsplit(self._api).netloc:
             return None
-        if response.status_code == 401 and self._answer(response):  # noqa: PLR2004
+        if response.status_code == 401 and self._authenticate(response):  # noqa: PLR2004
             return None
-        refused = self._refused(response.status_code, "")
-        return DownloadError(f"{file.name}: {refused.message}", refused.remedy)
+        described = self._http_error(response.status_code, "")
+        return DownloadError(f"{file.name}: {described.message}", described.remedy)
 
-    def warning(self, listing: Listing) -> str | None:
+    def unpinned_warning(self, listing: Listing) -> str | None:
         if self._reference.digest:
             return None
         pinned = f"oci://{self.repository}@{listing.revision}"
-        return f"{self._reference.tag} is a tag, so replicas may come to serve different images: use {pinned}"
+        return f"{self._reference.tag} is a tag, so replicas may serve different images: set model.source to {pinned}"
 
     def _manifest(self, wanted: str) -> _Manifest:
-        """By tag or digest. Raises DownloadError."""
+        """The manifest with a tag or digest. Raises DownloadError."""
         response = self._get(f"{self._api}/manifests/{wanted}")
-        if response.status_code in REFUSALS and self._answer(response):
+        if response.status_code in DENIED and self._authenticate(response):
             response = self._get(f"{self._api}/manifests/{wanted}")
         if response.status_code != requests.codes.ok:
-            raise self._refused(response.status_code, wanted)
+            raise self._http_error(response.status_code, wanted)
         digest = f"sha256:{hashlib.sha256(response.content).hexdigest()}"
         if ":" in wanted and digest != wanted:
             raise DownloadError(
-                f"the manifest that {self.server} sends for {wanted} of {self.repository} is another one, {digest}",
-                f"look at the proxy in between ({self.advice}), or push the image anew; nothing was served from it",
+                f"{self.server} sent the wrong manifest of {self.repository}: expected {wanted}, found {digest}",
+                f"check proxies in between ({self.where_to_look}), or push the image again; nothing of it was served",
             )
         try:
             return _Manifest(json.loads(response.content), digest)
         except ValueError as error:
-            told = f"what {self.server} sends for {self._reference} is no manifest ({error})"
-            raise DownloadError(told, "check that a container registry is at that address") from error
+            message = f"{self.server} sent something other than a manifest for {self._reference} ({error})"
+            raise DownloadError(message, "check that there is a container registry at that address") from error
 
-    def _answer(self, refused: Any) -> bool:
+    def _authenticate(self, denied: Any) -> bool:
         try:
-            return self._access.answer(refused)
+            return self._authenticator.answer_challenge(denied)
         except requests.RequestException as error:
             raise self._unreachable(error) from error
 
     def _get(self, url: str) -> requests.Response:
         try:
-            return self._session.get(url, headers={"Accept": ACCEPTED, **self._access.headers})
+            return self._session.get(url, headers={"Accept": ACCEPTED, **self._authenticator.headers})
         except requests.RequestException as error:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: requests.RequestException) -> DownloadError:
         if isinstance(error, requests.exceptions.SSLError):
             return DownloadError(
-                f"{self.server} has no TLS that is believed here ({error})",
-                "give its authority's certificate (SSL_CERT_FILE in engine.extraEnv), or, where it speaks plain HTTP, "
-                "name it in FLASH_REGISTRY_PLAIN_HTTP of the container fetch (podTemplate)",
+                f"the TLS certificate of {self.server} cannot be verified ({error})",
+                "set SSL_CERT_FILE in engine.extraEnv to its CA certificate; if the registry has no TLS, name it in "
+                "FLASH_REGISTRY_PLAIN_HTTP of the container fetch (podTemplate)",
             )
-        remedy = "check the name in model.source, DNS and egress; a model on a volume (pvc://) needs no registry"
-        return DownloadError(f"{self.server} cannot be reached ({error})", remedy, passes=True)
+        remedy = "check model.source, DNS and egress; a model on a volume (pvc://) needs no registry"
+        return DownloadError(f"{self.server} cannot be reached ({error})", remedy, retryable=True)
 
-    def _refused(self, status: int, wanted: str) -> DownloadError:
-        if status in REFUSALS:
+    def _http_error(self, status: int, wanted: str) -> DownloadError:
+        if status in DENIED:
             return DownloadError(
-                f"{self.server} refuses {self.repository} {self._access.told} ({status})",
-                "name a Secret with credentials that may pull it in model.credentialsSecret or imagePullSecrets "
-                "(podTemplate)",
+                f"{self.server} denies {self._authenticator.user} access to {self.repository} ({status})",
+                "set model.credentialsSecret, or imagePullSecrets in podTemplate, to a Secret that may pull it",
             )
         if status == requests.codes.not_found:
-            told = (
-                f"{self.server} has no {self._reference.path} at {wanted}"
-                if wanted
-                else f"{self.server} has it no more"
-            )
-            return DownloadError(told, "check model.source; a registry may hide from strangers what it has")
-        return DownloadError(f"{self.server} answered {status}", "try again later; its log may say more", passes=True)
+            message = f"{self.server} has no {self._reference.path}{f' at {wanted}' if wanted else ' any more'}"
+            return DownloadError(message, "check model.source; a registry may hide what the credentials may not see")
+        remedy = "try again later, and check the registry's log"
+        return DownloadError(f"{self.server} answered {status}", remedy, retryable=True)

@@ -1,4 +1,4 @@
-"""Keeps delivery.json true while a model comes: once a second, by what is really on the disk."""
+"""Writes delivery.json once a second during a download, with the bytes that are on disk."""
 
 import threading
 import time
@@ -11,62 +11,62 @@ from typing import Any
 
 from flash_contracts.document import now
 from flash_contracts.download_record import DownloadRecord, Phase
-from flash_engine.model_cache import PROGRESS, StoredModel
+from flash_engine.model_cache import PROGRESS_SUFFIX, ModelSnapshot
 
 PUBLISH_SECONDS = 1.0
 RATE_SECONDS = 30.0
 
 
-class Pace:
-    """Bytes per second over the last RATE_SECONDS."""
+class TransferRate:
+    """Computes bytes per second over the last RATE_SECONDS."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
+        self._samples: deque[tuple[float, int]] = deque()
 
-    def after(self, at: float, stored: int) -> float | None:
-        """None until there are two looks to compare."""
-        self._seen.append((at, stored))
-        while at - self._seen[0][0] > RATE_SECONDS:
-            self._seen.popleft()
-        began, before = self._seen[0]
+    def update(self, at: float, stored: int) -> float | None:
+        """Adds a sample. None until there are two to compare."""
+        self._samples.append((at, stored))
+        while at - self._samples[0][0] > RATE_SECONDS:
+            self._samples.popleft()
+        began, before = self._samples[0]
         return max(stored - before, 0) / (at - began) if at > began else None
 
 
-class Reporter:
-    """Owns the record. `publish` says something new; within `counting` the figures follow the disk by themselves."""
+class ProgressReporter:
+    """Owns the download record. `publish` changes and writes it; `counting` updates its byte counts in a thread."""
 
     def __init__(self, run_dir: Path, source: str) -> None:
         self._file = run_dir / DownloadRecord.FILE
         earlier = DownloadRecord.read(self._file) or DownloadRecord()
         self.record = DownloadRecord(source=source, failure=earlier.failure, attempts=earlier.attempts + 1)
-        """A failure stays in sight while another attempt only begins: else it would be seen for a second in minutes."""
-        self._shared: StoredModel | None = None
+        """Keeps the last attempt's failure until this one makes progress; otherwise it would vanish too soon."""
+        self._shared: ModelSnapshot | None = None
         self._lock = threading.Lock()
-        self.publish("Resolving", message="asking what there is")
+        self.publish("Resolving", message="listing the model's files")
 
     def publish(self, phase: Phase | None = None, **changes: Any) -> None:
-        """Raises OSError where the record cannot be written."""
+        """Changes fields of the record and writes it. Raises OSError if it cannot be written."""
         with self._lock:
             self.record = replace(self.record, phase=phase or self.record.phase, at=now(), **changes)
             self.record.write(self._file)
             if self._shared is not None:
-                # What others are shown is a favour: a volume that is full must not keep us from saying so.
+                # Best effort: if the cache's volume is full, that must still reach our own record.
                 with suppress(OSError):
-                    self.record.write(self._shared.beside(PROGRESS))
+                    self.record.write(self._shared.sidecar(PROGRESS_SUFFIX))
 
-    def share(self, model: StoredModel) -> None:
-        """From here on others who wait for the same model see this record too."""
+    def share_with_waiting(self, model: ModelSnapshot) -> None:
+        """From now on also writes the record next to the snapshot, for processes that wait for it."""
         self._shared = model
 
     @contextmanager
     def counting(self, stored_bytes: Callable[[], int]) -> Iterator[None]:
-        """Within it the record follows what is stored of what was to come."""
-        pace, began_with, ended = Pace(), stored_bytes(), threading.Event()
+        """Updates the record every PUBLISH_SECONDS while the context is active."""
+        rate, initially, ended = TransferRate(), stored_bytes(), threading.Event()
 
         def count() -> None:
-            self._count(stored_bytes(), pace, began_with)
+            self._count(stored_bytes(), rate, initially)
             while not ended.wait(PUBLISH_SECONDS):
-                self._count(stored_bytes(), pace, began_with)
+                self._count(stored_bytes(), rate, initially)
 
         thread = threading.Thread(target=count, name="progress", daemon=True)
         thread.start()
@@ -76,10 +76,10 @@ class Reporter:
             ended.set()
             thread.join()
 
-    def _count(self, stored: int, pace: Pace, began_with: int) -> None:
-        rate = pace.after(time.monotonic(), stored)
+    def _count(self, stored: int, rate: TransferRate, initially: int) -> None:
+        bytes_per_second = rate.update(time.monotonic(), stored)
         phase: Phase = "Verifying" if stored >= self.record.total_bytes else "Downloading"
         if self.record.phase == "Unpacking":
             phase = "Unpacking"
-        failure = self.record.failure if stored <= began_with else None
-        self.publish(phase, bytes=stored, bytes_per_second=rate, failure=failure)
+        failure = self.record.failure if stored <= initially else None
+        self.publish(phase, bytes=stored, bytes_per_second=bytes_per_second, failure=failure)

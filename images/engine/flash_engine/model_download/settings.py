@@ -1,4 +1,4 @@
-"""What the pod template says to flash-fetch."""
+"""Reads flash-fetch's settings from the environment."""
 
 import math
 from collections.abc import Mapping
@@ -15,32 +15,33 @@ CacheKind = Literal["Pod", "Node", "Claim"]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """As `flash-fetch --help` has them."""
+class DownloadSettings:
+    """The settings that `flash-fetch --help` describes."""
 
     source: str
     revision: str | None
     cache: Path
     cache_kind: CacheKind
     cache_name: str
-    """Path on the node, or name of the claim."""
-    bound: int | None
-    """Bytes that all models in the cache may take."""
+    """The path on the node, or the claim's name."""
+    limit_bytes: int | None
+    """The most bytes that all models in the cache may take together."""
     run_dir: Path
     token_file: Path | None
     registry_secrets: Path | None
-    """Folder of files SECRET.json, each a docker config."""
+    """A folder with docker configs, one SECRET.json for each Secret."""
     registry_secret: str | None
-    """The one of them that must be there."""
+    """The Secret that must exist."""
     plain_http: tuple[str, ...]
-    """Registries that are asked without TLS."""
-    secret: str
+    """Registries to contact without TLS."""
+    hub_secret: str
+    """The Secret behind `token_file`, for messages."""
     stall_seconds: float
     streams: int
 
     @cached_property
     def image(self) -> ImageReference | None:
-        """None for a source that is no image."""
+        """The image to download; None for a hub repository."""
         scheme, _, location = self.source.partition("://")
         return ImageReference.parse(location) if scheme == "oci" else None
 
@@ -50,7 +51,7 @@ class Settings:
 
     @property
     def pinned(self) -> str | None:
-        """The commit or digest, where it is certain before anybody is asked."""
+        """The commit or digest, if it is known without asking hub or registry."""
         if self.image:
             return self.image.digest
         return self.revision if is_commit(self.revision) else None
@@ -61,19 +62,19 @@ class Settings:
 
     @property
     def place(self) -> str:
-        """The cache as people know it."""
-        names = {"Pod": "the pod's own volume", "Node": f"the node's folder {self.cache_name}"}
-        return names.get(self.cache_kind, f"the claim {self.cache_name}")
+        """The cache, for messages."""
+        places = {"Pod": "the pod's own volume", "Node": f"the node's folder {self.cache_name}"}
+        return places.get(self.cache_kind, f"the claim {self.cache_name}")
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
-        """Raises KeyError for a missing setting and ValueError for one that makes no sense."""
+    def from_environment(cls, environment: Mapping[str, str]) -> "DownloadSettings":
+        """Raises KeyError if a setting is missing and ValueError if one is invalid."""
         source = environment["FLASH_MODEL_SOURCE"]
         if not source.startswith(("hf://", "oci://")):
             raise ValueError(f"FLASH_MODEL_SOURCE={source!r} is neither hf://OWNER/NAME nor oci://IMAGE")
         if source.startswith("oci://"):
             ImageReference.parse(source.removeprefix("oci://"))
-        bound = environment.get("FLASH_MODEL_CACHE_GIBIBYTES")
+        limit_bytes = environment.get("FLASH_MODEL_CACHE_GIBIBYTES")
         token_file = environment.get("FLASH_HUB_TOKEN_FILE")
         registry_secrets = environment.get("FLASH_REGISTRY_SECRETS")
         cache = Path(environment["FLASH_MODEL_CACHE"])
@@ -83,13 +84,13 @@ class Settings:
             cache=cache,
             cache_kind=_kind(environment.get("FLASH_MODEL_CACHE_KIND", "Pod")),
             cache_name=environment.get("FLASH_MODEL_CACHE_NAME", str(cache)),
-            bound=round(_positive("FLASH_MODEL_CACHE_GIBIBYTES", bound) * GIB) if bound else None,
+            limit_bytes=round(_positive("FLASH_MODEL_CACHE_GIBIBYTES", limit_bytes) * GIB) if limit_bytes else None,
             run_dir=Path(environment["FLASH_RUN_DIR"]),
             token_file=Path(token_file) if token_file else None,
             registry_secrets=Path(registry_secrets) if registry_secrets else None,
             registry_secret=environment.get("FLASH_REGISTRY_SECRET") or None,
             plain_http=tuple(filter(None, environment.get("FLASH_REGISTRY_PLAIN_HTTP", "").split(","))),
-            secret=environment.get("FLASH_HUB_SECRET", "of model.credentialsSecret"),
+            hub_secret=environment.get("FLASH_HUB_SECRET", "of model.credentialsSecret"),
             stall_seconds=_positive("FLASH_FETCH_STALL_SECONDS", environment.get("FLASH_FETCH_STALL_SECONDS", "300")),
             streams=math.ceil(_positive("FLASH_FETCH_STREAMS", environment.get("FLASH_FETCH_STREAMS", "8"))),
         )
@@ -97,7 +98,7 @@ class Settings:
 
 def _kind(value: str) -> CacheKind:
     if value not in get_args(CacheKind):
-        raise ValueError(f"FLASH_MODEL_CACHE_KIND={value!r} is none of {', '.join(get_args(CacheKind))}")
+        raise ValueError(f"FLASH_MODEL_CACHE_KIND={value!r} is not one of {', '.join(get_args(CacheKind))}")
     return cast("CacheKind", value)
 
 
@@ -107,5 +108,5 @@ def _positive(name: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise ValueError(f"{name}={text!r} is no positive number")
+        raise ValueError(f"{name}={text!r} is not a positive number")
     return value

@@ -1,4 +1,4 @@
-"""What a model is fetched from, as the rest of flash-fetch sees it: a list of files, and how each is asked for."""
+"""The interface of a model source: the list of files, and how to request each one."""
 
 import re
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from flash_engine.model_download.failure import DownloadError
 
-if TYPE_CHECKING:  # it reads its settings when it is imported, which is not before they are known
+if TYPE_CHECKING:  # huggingface_hub reads its settings when it is imported, so it must not be imported too early
     from huggingface_hub.errors import HfHubHTTPError
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file. `sha256` is of all but a hub's small ones, of which it knows git's own checksum alone, `git_sha1`."""
+    """One file. A hub has no SHA-256 for small files, only git's SHA-1."""
 
     name: str
     size: int
@@ -23,8 +23,8 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A tar, which is unpacked once it is here."""
+class ImageLayer:
+    """A tar that is unpacked after its download."""
 
     file: RemoteFile
     compression: Literal["none", "gzip"]
@@ -32,67 +32,67 @@ class Layer:
 
 @dataclass(frozen=True)
 class Listing:
-    """What is to be fetched."""
+    """The files and layers of one revision."""
 
     revision: str
-    """The commit, or the digest, that all of it is of."""
+    """Commit or digest."""
     files: tuple[RemoteFile, ...]
-    layers: tuple[Layer, ...] = ()
-    """Unpacked in this order, each over those before."""
+    layers: tuple[ImageLayer, ...] = ()
+    """In the order of unpacking; each replaces files of those before it."""
 
     @property
     def all_files(self) -> tuple[RemoteFile, ...]:
         return (*self.files, *(layer.file for layer in self.layers))
 
     @property
-    def total(self) -> int:
-        """Bytes that come over the network."""
+    def total_bytes(self) -> int:
+        """Bytes to download."""
         return sum(file.size for file in self.all_files)
 
     @property
-    def peak(self) -> int:
-        """Bytes that the volume must hold at once: the last layer to be unpacked is there twice for a while.
+    def peak_bytes(self) -> int:
+        """The most bytes that are on the volume at once: while a layer is unpacked, its tar and its files both exist.
 
-        A compressed layer unpacks to more than its size, which nobody knows before; that is looked at while it does.
+        How much larger a compressed layer becomes is unknown, so unpacking checks the space that is left.
         """
-        return self.total + max((layer.file.size for layer in self.layers), default=0)
+        return self.total_bytes + max((layer.file.size for layer in self.layers), default=0)
 
 
 @dataclass(frozen=True)
-class Request:
-    """How to ask for a file."""
+class FileRequest:
+    """The HTTP request for a file."""
 
     url: str
     headers: Mapping[str, str]
     expected_size: int | None
-    """For who moves the bytes; None where its limit on the size of one file is none of the source's."""
+    """Passed to http_get, which refuses files above the hub's own limit; None for other sources."""
 
 
-class Source(Protocol):
-    """A repository of a model hub, or of a container registry."""
+class ModelSource(Protocol):
+    """A repository on a model hub or in a container registry."""
 
     server: str
-    """Such as "the hub", for messages."""
-    advice: str
-    """Where to look when what it sends is not what it lists, or nothing comes."""
+    """For messages, such as "the hub"."""
+    where_to_look: str
+    """Settings to check if a transfer stalls or has the wrong checksum."""
 
     @property
     def repository(self) -> str: ...
 
     def list(self) -> Listing:
-        """What there is. Raises DownloadError."""
+        """Resolves the revision and lists its files. Raises DownloadError."""
 
-    def request(self, file: RemoteFile, listing: Listing) -> Request: ...
+    def request(self, file: RemoteFile, listing: Listing) -> FileRequest: ...
 
-    def refusal(self, error: "HfHubHTTPError", file: RemoteFile) -> DownloadError | None:
-        """What a refusal of a file means; None where another try may be answered differently."""
+    def describe_error(self, error: "HfHubHTTPError", file: RemoteFile) -> DownloadError | None:
+        """The error to report for a failed request; None if it should be retried at once."""
 
-    def warning(self, listing: Listing) -> str | None:
-        """What is to be said of a revision that may move."""
+    def unpinned_warning(self, listing: Listing) -> str | None:
+        """A warning if the revision is a branch or tag, which can move."""
 
 
-def is_safe(name: str) -> bool:
-    """A relative path that stays below where it begins."""
+def is_safe_path(name: str) -> bool:
+    """Whether it is a relative path that stays inside its folder."""
     parts = PurePosixPath(name).parts
     return bool(parts) and not name.startswith("/") and ".." not in parts and "\0" not in name
 

@@ -1,9 +1,11 @@
-"""The layers of an image, unpacked one over the other into the model's folder, as container runtimes do.
+"""Unpacks the layers of an image over each other into the model's folder, as container runtimes do.
 
-A layer's tar is removed once what was in it is on the disk, and a ledger says which were: an attempt that is killed
-goes on with the layer that it was at. No layer can make us write, or lead a reader, out of the folder: every part of a
-path is a real folder, and every link ends within. (tarfile's own filter, `data`, is missing in Debian 12's Python, and
-lets a link through that another one, written after it, leads out.)
+A layer's tar is removed once its contents are on disk. The file unpacked.json lists the finished layers, so that an
+attempt that is killed continues with the layer that it was at.
+
+No layer can write, or point a reader, outside the folder: every parent of a path must be a real folder, and every link
+must end inside. tarfile's `data` filter does not do: Debian 12's Python lacks it, and it accepts a link that leads
+outside through another link that is written after it.
 """
 
 import gzip
@@ -17,101 +19,101 @@ from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 
 from flash_contracts.document import VERSION, read_json
-from flash_contracts.download_record import size_told
+from flash_contracts.download_record import format_size
 from flash_engine.log import Logger
-from flash_engine.model_cache import StoredModel, sync_folder
+from flash_engine.model_cache import ModelSnapshot, fsync_folder
 from flash_engine.model_download.failure import DownloadError
 from flash_engine.model_download.image_content import LAYERS
-from flash_engine.model_download.source import Layer, RemoteFile
+from flash_engine.model_download.source import ImageLayer, RemoteFile
 
 log = Logger("flash.fetch")
 
 CHUNK = 8 << 20
 WHITEOUT, OPAQUE, META = ".wh.", ".wh..wh..opq", ".wh..wh."
-DO_NOT = "do not use this image"
 
 
-class Unpacking:
-    """Of one image's layers."""
+class LayerUnpacker:
+    """Unpacks the layers of one image."""
 
-    def __init__(self, model: StoredModel, layers: tuple[Layer, ...]) -> None:
+    def __init__(self, model: ModelSnapshot, layers: tuple[ImageLayer, ...]) -> None:
         self._model = model
         self._layers = layers
-        self._ledger = model.folder / LAYERS / "unpacked.json"
+        self._finished_file = model.folder / LAYERS / "unpacked.json"
 
     @property
-    def pending(self) -> list[Layer]:
-        done = self._done()
-        return [layer for layer in self._layers if layer.file.sha256 not in done]
+    def pending(self) -> list[ImageLayer]:
+        finished = self._finished()
+        return [layer for layer in self._layers if layer.file.sha256 not in finished]
 
-    def _done(self) -> list[str | None]:
-        return (read_json(self._ledger) or {}).get("layers") or []
+    def _finished(self) -> list[str | None]:
+        return (read_json(self._finished_file) or {}).get("layers") or []
 
-    def begin(self) -> None:
-        """What an image left whose ledger is gone is no beginning of anything."""
-        if self._layers and not self._ledger.parent.is_dir():
+    def prepare(self) -> None:
+        """Empties the folder unless it has a layers folder: files of unknown origin cannot be continued."""
+        layers_folder = self._finished_file.parent
+        if self._layers and not layers_folder.is_dir():
             for path in self._model.folder.iterdir():
                 _remove(path)
-            self._ledger.parent.mkdir()
+            layers_folder.mkdir()
 
-    def run(self, room: Callable[[], int], tell: Callable[[str], None]) -> None:
-        """`room` is how much more fits. Raises DownloadError, and OSError for a volume that fails."""
+    def run(self, bytes_left: Callable[[], int], report_progress: Callable[[str], None]) -> None:
+        """Unpacks the pending layers. Raises DownloadError, and OSError if the volume fails."""
         for layer in self.pending:
-            tell(f"layer {self._layers.index(layer) + 1} of {len(self._layers)}")
+            report_progress(f"layer {self._layers.index(layer) + 1} of {len(self._layers)}")
             tar = self._model.folder / layer.file.name
-            _LayerWriter(self._model.folder, layer, room()).write(tar)
+            _LayerWriter(self._model.folder, layer, bytes_left()).write(tar)
             _sync_folders(self._model.folder)
-            self._note(layer)
+            self._mark_finished(layer)
             tar.unlink()
 
     def contents(self) -> list[RemoteFile]:
-        """All that the layers came to."""
+        """All files that the layers contained."""
         found = [path for path in sorted(self._model.folder.rglob("*")) if path.is_file()]
         named = [(path.relative_to(self._model.folder), path.stat().st_size) for path in found]
         return [RemoteFile(str(name), size, None) for name, size in named if name.parts[0] != LAYERS]
 
-    def end(self) -> None:
-        """The ledger goes once the manifest is there: until then it is worth a download."""
-        shutil.rmtree(self._ledger.parent, ignore_errors=True)
+    def clean_up(self) -> None:
+        """Removes the layers folder. Only after the manifest is written: until then, losing it costs a download."""
+        shutil.rmtree(self._finished_file.parent, ignore_errors=True)
 
-    def _note(self, layer: Layer) -> None:
-        """Lasting, for the tar goes next."""
-        done = [*self._done(), layer.file.sha256]
-        unfinished = self._ledger.with_suffix(".new")
+    def _mark_finished(self, layer: ImageLayer) -> None:
+        """Synced to disk, because the layer's tar is removed next."""
+        finished = [*self._finished(), layer.file.sha256]
+        unfinished = self._finished_file.with_suffix(".new")
         with unfinished.open("w") as file:
-            json.dump({"version": VERSION, "layers": done}, file)
+            json.dump({"version": VERSION, "layers": finished}, file)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(self._ledger)
-        sync_folder(self._ledger.parent)
+        unfinished.replace(self._finished_file)
+        fsync_folder(self._finished_file.parent)
 
 
 class _LayerWriter:
-    """Writes one layer over those before."""
+    """Writes one layer over the layers before it."""
 
-    def __init__(self, folder: Path, layer: Layer, room: int) -> None:
+    def __init__(self, folder: Path, layer: ImageLayer, bytes_left: int) -> None:
         self._folder = folder
         self._layer = layer
-        self._room = room
+        self._bytes_left = bytes_left
         self._written: set[Path] = set()
-        """A layer takes away what those before it brought, never what it brings itself."""
-        self._left_out: list[str] = []
+        """Whiteouts remove only what earlier layers wrote, never what this layer writes."""
+        self._skipped: list[str] = []
 
     def write(self, tar: Path) -> None:
         try:
-            # Not as a stream (`r|`), which tarfile reads in pieces of 10 kB, at a third of the speed.
+            # Not as a stream (`r|`): tarfile reads streams in pieces of 10 kB, at a third of the speed.
             with self._opened(tar) as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
                 for member in archive:
                     self._write(archive, member)
         except (tarfile.ReadError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-            told = f"layer sha256:{self._layer.file.sha256} is not what its media type says ({error})"
-            raise DownloadError(told, "push the image anew") from error
-        if self._left_out:
+            message = f"layer sha256:{self._layer.file.sha256} does not match its media type ({error})"
+            raise DownloadError(message, "push the image again") from error
+        if self._skipped:
             log.info(
-                "left out devices, and links to places of the image's root",
+                "skipped devices and absolute links",
                 layer=self._layer.file.sha256,
-                number=len(self._left_out),
-                such_as=self._left_out[:3],
+                number=len(self._skipped),
+                such_as=self._skipped[:3],
             )
 
     def _opened(self, tar: Path) -> BufferedIOBase:
@@ -125,14 +127,14 @@ class _LayerWriter:
             return
         path = self._real_parent(member, name) / name.name
         if name.name.startswith(WHITEOUT):
-            self._white_out(path)
+            self._apply_whiteout(path)
             return
         if member.isdev() or (member.issym() and member.linkname.startswith("/")):
-            # Layers of a base system have them, and no model does.
+            # Base system layers have them; models do not need them.
             _remove(path)
-            self._left_out.append(member.name)
+            self._skipped.append(member.name)
             return
-        self._check(member)
+        self._check_kind(member)
         self._written.update((path, *path.parents))
         if member.isdir():
             if path.is_symlink() or not path.is_dir():
@@ -150,31 +152,31 @@ class _LayerWriter:
     def _name(self, member: tarfile.TarInfo) -> PurePosixPath:
         name = PurePosixPath(member.name.lstrip("/"))
         if ".." in name.parts or LAYERS in name.parts[:1]:
-            raise self._refusal(member, "leads out of the model's folder")
+            raise self._unsafe(member, "leads outside the model's folder")
         return name
 
     def _real_parent(self, member: tarfile.TarInfo, name: PurePosixPath) -> Path:
-        """Made where no layer says so. Through a link it would be another one."""
+        """The parent folder, created if necessary. Every part of its path must be a real folder, not a link."""
         parent = self._folder
         for part in name.parts[:-1]:
             parent /= part
             if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
-                raise self._refusal(member, f"leads through {part}, which is no folder")
+                raise self._unsafe(member, f"leads through {part}, which is not a folder")
             parent.mkdir(exist_ok=True)
         return parent
 
-    def _check(self, member: tarfile.TarInfo) -> None:
+    def _check_kind(self, member: tarfile.TarInfo) -> None:
         if not (member.isreg() or member.isdir() or member.issym() or member.islnk()) or member.issparse():
-            raise self._refusal(member, "is neither file, folder nor link")
+            raise self._unsafe(member, "is neither a file, a folder nor a link")
 
     def _write_file(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-        self._room -= member.size
-        if self._room < 0 and self._layer.compression != "none":
+        self._bytes_left -= member.size
+        if self._bytes_left < 0 and self._layer.compression != "none":
             raise DownloadError(
-                f"layer sha256:{self._layer.file.sha256} unpacks to more than there is room for, at {member.name} of "
-                f"{size_told(member.size)}",
-                "free space, raise model.cache.maxGibibytes, or push the image with layers that are not compressed, "
-                "whose size is known before",
+                f"layer sha256:{self._layer.file.sha256} does not fit when unpacked: there is not enough space for "
+                f"{member.name} with {format_size(member.size)}",
+                "free space, raise model.cache.maxGibibytes, or push the image with uncompressed layers, whose size is "
+                "known in advance",
             )
         content = archive.extractfile(member)
         assert content is not None  # noqa: S101 - it is a regular file
@@ -186,12 +188,12 @@ class _LayerWriter:
             os.fchmod(file.fileno(), 0o444)  # engines share it
 
     def _write_link(self, member: tarfile.TarInfo, path: Path) -> None:
-        """With `..` only where it begins: after another link it would lead elsewhere than it seems to."""
+        """Allows `..` only at the start of the target: after a link, it would not lead where it seems to."""
         target = PurePosixPath(member.linkname)
         up = sum(part == ".." for part in target.parts)
         depth = len(path.relative_to(self._folder).parts) - 1
         if up > depth or ".." in target.parts[up:]:
-            raise self._refusal(member, f"is a link to {member.linkname}, out of the model's folder")
+            raise self._unsafe(member, f"is a link to {member.linkname}, outside the model's folder")
         path.symlink_to(member.linkname)
 
     def _write_hard_link(self, member: tarfile.TarInfo, path: Path) -> None:
@@ -199,29 +201,31 @@ class _LayerWriter:
         target = self._folder / name
         parts = [self._folder.joinpath(*name.parts[: count + 1]) for count in range(len(name.parts))]
         if ".." in name.parts or any(part.is_symlink() for part in parts) or not target.is_file():
-            raise self._refusal(member, f"is a link to {member.linkname}, which no layer brought")
+            raise self._unsafe(member, f"is a hard link to {member.linkname}, which is not a file of the image")
         os.link(target, path, follow_symlinks=False)
 
-    def _white_out(self, path: Path) -> None:
+    def _apply_whiteout(self, path: Path) -> None:
+        """Removes what a whiteout file names: one path, or with an opaque whiteout everything in the folder."""
         if path.name == OPAQUE:
-            gone = list(path.parent.iterdir())
+            removed = list(path.parent.iterdir())
         elif path.name.startswith(META):
             return
         else:
-            gone = [path.with_name(path.name.removeprefix(WHITEOUT))]
-        for one in gone:
+            removed = [path.with_name(path.name.removeprefix(WHITEOUT))]
+        for one in removed:
             if one != self._folder / LAYERS:
-                self._take_away(one)
+                self._remove_earlier(one)
 
-    def _take_away(self, path: Path) -> None:
+    def _remove_earlier(self, path: Path) -> None:
         if path not in self._written:
             _remove(path)
         elif path.is_dir() and not path.is_symlink():
             for below in list(path.iterdir()):
-                self._take_away(below)
+                self._remove_earlier(below)
 
-    def _refusal(self, member: tarfile.TarInfo, told: str) -> DownloadError:
-        return DownloadError(f"layer sha256:{self._layer.file.sha256}: {member.name!r} {told}", DO_NOT)
+    def _unsafe(self, member: tarfile.TarInfo, problem: str) -> DownloadError:
+        message = f"layer sha256:{self._layer.file.sha256}: {member.name!r} {problem}"
+        return DownloadError(message, "do not use this image")
 
 
 def _remove(path: Path) -> None:
@@ -232,6 +236,6 @@ def _remove(path: Path) -> None:
 
 
 def _sync_folders(root: Path) -> None:
-    """A file is on the disk only once its folder is, too."""
+    """Syncs all folders: a new file survives a power cut only if its folder is synced too."""
     for folder, _, _ in os.walk(root):
-        sync_folder(Path(folder))
+        fsync_folder(Path(folder))

@@ -1,12 +1,13 @@
-"""From a repository's name to a folder that an engine can load, in this order:
+"""Runs the steps of a download, from a repository's name to a folder that an engine can load.
 
-    a pinned commit or digest that is whole in the cache     nobody is asked
-    ask hub or registry for the commit or digest, and its files
-    hold it for use, if it is whole by now
-    else wait for whoever fetches it already, and look again
-    else make room, fetch, compare, unpack an image's layers, write the manifest
+    if the revision is pinned and complete in the cache, use it without asking hub or registry
+    list the files of the revision
+    if it is complete in the cache, use it
+    wait while another process downloads it, then look again
+    free disk space, download and verify the files, unpack an image's layers, write the manifest
 
-The engine is told of the folder by a link in the run folder, for what a branch or tag stands for is known only here.
+The engine finds the folder through a link in the run folder, because only here is it known which commit a branch or tag
+stands for.
 """
 
 import fcntl
@@ -14,100 +15,177 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from flash_contracts.download_record import DownloadRecord, size_told
+from flash_contracts.download_record import DownloadRecord, format_size
 from flash_engine.log import Logger
-from flash_engine.model_cache import FETCH, PROGRESS, StoredModel, locked
-from flash_engine.model_download.disk_space import make_room, room_left
-from flash_engine.model_download.docker_config import credentials_in
+from flash_engine.model_cache import DOWNLOAD_LOCK, PROGRESS_SUFFIX, ModelSnapshot, file_lock
+from flash_engine.model_download.disk_space import bytes_left, free_disk_space
+from flash_engine.model_download.docker_config import load_credentials
 from flash_engine.model_download.failure import DownloadError
 from flash_engine.model_download.hub import HubSource
 from flash_engine.model_download.image_reference import ImageReference
 from flash_engine.model_download.registry import RegistrySource
-from flash_engine.model_download.reporter import Reporter
-from flash_engine.model_download.settings import Settings
-from flash_engine.model_download.source import Listing, RemoteFile, Source
+from flash_engine.model_download.reporter import ProgressReporter
+from flash_engine.model_download.settings import DownloadSettings
+from flash_engine.model_download.source import Listing, ModelSource, RemoteFile
 from flash_engine.model_download.transfer import Transfer
-from flash_engine.model_download.unpacking import Unpacking
+from flash_engine.model_download.unpacking import LayerUnpacker
 
 log = Logger("flash.fetch")
 
 LINK = "model"
-TURN_SECONDS = 1.0
-ASK_SECONDS = 30.0
+LOCK_POLL_SECONDS = 1.0
+LIST_RETRY_SECONDS = 30.0
 ENGINE_USER = 65532
 
 
-def deliver(settings: Settings, reporter: Reporter) -> None:
-    """Raises DownloadError, and OSError for a volume that fails."""
-    prepare(settings)
-    if settings.pinned:
-        model = StoredModel(settings.cache, settings.repository, settings.pinned)
-        if _take(model, settings, reporter, found=f"in the cache already; {settings.server} was not asked"):
+class DownloadWorkflow:
+    """One attempt to bring the model into the cache."""
+
+    def __init__(self, settings: DownloadSettings, reporter: ProgressReporter) -> None:
+        self._settings = settings
+        self._reporter = reporter
+
+    def run(self) -> None:
+        """Returns when the model is complete and linked. Raises DownloadError, and OSError if the volume fails."""
+        settings = self._settings
+        check_writable(settings)
+        if settings.pinned:
+            model = ModelSnapshot(settings.cache, settings.repository, settings.pinned)
+            if self._use_if_complete(model, f"already in the cache; {settings.server} was not asked"):
+                return
+        source = source_of(settings)
+        listing = self._list(source)
+        model = ModelSnapshot(settings.cache, settings.repository, listing.revision)
+        self._reporter.publish(
+            commit=listing.revision,
+            total_bytes=listing.total_bytes,
+            needed_bytes=listing.peak_bytes,
+            warning=source.unpinned_warning(listing),
+        )
+        if self._use_if_complete(model, "already in the cache"):
             return
-    source = source_of(settings)
-    listing = _ask(source, settings, reporter)
-    model = StoredModel(settings.cache, settings.repository, listing.revision)
-    reporter.publish(
-        commit=listing.revision, total_bytes=listing.total, needed_bytes=listing.peak, warning=source.warning(listing)
-    )
-    if _take(model, settings, reporter, found="in the cache already"):
-        return
-    with _turn(model, reporter):
-        if _take(model, settings, reporter, found="fetched by another replica meanwhile"):
-            return
-        _fetch(model, listing, source, settings, reporter)
+        with self._download_lock(model):
+            if not self._use_if_complete(model, "downloaded by another replica meanwhile"):
+                self._download(model, listing, source)
+
+    def _list(self, source: ModelSource) -> Listing:
+        """Retries for a while, because a pod's network may not work yet when its first container starts.
+
+        Raises DownloadError.
+        """
+        deadline, pause = time.monotonic() + min(LIST_RETRY_SECONDS, self._settings.stall_seconds), 1.0
+        while True:
+            try:
+                return source.list()
+            except DownloadError as error:
+                if not error.retryable or time.monotonic() + pause > deadline:
+                    raise
+                self._reporter.publish("Resolving", message=f"{error.message}; retrying in {pause:g} s")
+                log.warning("cannot list the files", error=error.message, again_in_seconds=pause)
+            time.sleep(pause)
+            pause *= 2
+
+    def _use_if_complete(self, model: ModelSnapshot, origin: str) -> bool:
+        """If the model is complete, marks it as used, links it for the engine and reports it."""
+        with model.in_use() as complete:
+            if complete:
+                self._link(model)
+                size = model.stored_bytes
+                message = f"{format_size(size)} at {model.revision_label}, {origin}"
+                self._reporter.publish(
+                    "Complete", commit=model.commit, bytes=size, total_bytes=size, message=message, failure=None,
+                    bytes_per_second=None,
+                )  # fmt: skip
+                log.info("model complete", folder=str(model.folder), commit=model.commit, found=origin)
+        return complete
+
+    def _link(self, model: ModelSnapshot) -> None:
+        link = self._settings.run_dir / LINK
+        unfinished = self._settings.run_dir / f".{LINK}"
+        unfinished.unlink(missing_ok=True)
+        unfinished.symlink_to(model.folder)
+        unfinished.replace(link)
+
+    @contextmanager
+    def _download_lock(self, model: ModelSnapshot) -> Iterator[None]:
+        """Waits for the right to download the model. Shows the progress of the process that has it meanwhile."""
+        while True:
+            with file_lock(model.sidecar(DOWNLOAD_LOCK), fcntl.LOCK_EX | fcntl.LOCK_NB) as lock:
+                if lock is not None:
+                    yield
+                    return
+            self._report_waiting(model)
+            time.sleep(LOCK_POLL_SECONDS)
+
+    def _report_waiting(self, model: ModelSnapshot) -> None:
+        other = DownloadRecord.read(model.sidecar(PROGRESS_SUFFIX))
+        progress = other.summary if other else "it has not reported progress yet"
+        changes = {"bytes": other.bytes, "bytes_per_second": other.bytes_per_second} if other else {}
+        message = f"waiting for another replica that downloads this model: {progress}"
+        self._reporter.publish("Waiting", message=message, **changes)
+
+    def _download(self, model: ModelSnapshot, listing: Listing, source: ModelSource) -> None:
+        settings, reporter = self._settings, self._reporter
+        model.folder.mkdir(parents=True, exist_ok=True)
+        unpacker = LayerUnpacker(model, listing.layers)
+        unpacker.prepare()
+        reporter.share_with_waiting(model)
+        reporter.publish("Resolving", message="checking disk space in the cache")
+        for removed in free_disk_space(model, listing, settings):
+            log.info("removed from the cache", repository=removed.repository, commit=removed.commit)
+        wanted = (*listing.files, *(layer.file for layer in unpacker.pending))
+        stored, total = model.stored_bytes, listing.total_bytes
+        log.info("downloading", commit=listing.revision, files=len(wanted), bytes=total, stored=stored)
+        streams, stall_seconds = settings.streams, settings.stall_seconds
+        transfer = Transfer(model, listing, wanted, source, streams=streams, stall_seconds=stall_seconds)
+        with reporter.counting(lambda: _downloaded_bytes(model, listing, unpacker)):
+            transfer.run()
+            unpacker.run(
+                lambda: bytes_left(model, settings), lambda layer: reporter.publish("Unpacking", message=layer)
+            )
+        files = unpacker.contents() if listing.layers else listing.files
+        model.write_manifest([_manifest_entry(file) for file in files])
+        unpacker.clean_up()
+        self._use_if_complete(model, f"downloaded into {settings.place}")
 
 
-def source_of(settings: Settings) -> Source:
-    """Raises DownloadError for a Secret that is meant to be there and is not."""
+def source_of(settings: DownloadSettings) -> ModelSource:
+    """Raises DownloadError if a Secret that should exist does not."""
     if settings.image is None:
         return HubSource(settings.repository, settings.revision, _token(settings))
     folder, required = settings.registry_secrets, settings.registry_secret
-    credentials = credentials_in(folder, required, settings.image) if folder else None
+    credentials = load_credentials(folder, required, settings.image) if folder else None
     return RegistrySource(settings.image, credentials, plain=_is_plain(settings.image, settings))
 
 
-def _is_plain(image: ImageReference, settings: Settings) -> bool:
-    """As container runtimes have it: TLS, but on this very machine, and where somebody said otherwise."""
+def _is_plain(image: ImageReference, settings: DownloadSettings) -> bool:
+    """Whether to use HTTP without TLS: for registries on this machine, as container runtimes do, and those set."""
     return image.is_local or image.registry in settings.plain_http
 
 
-def _ask(source: Source, settings: Settings, reporter: Reporter) -> Listing:
-    """A pod's network may come a moment after its first container, so one failure is none. Raises DownloadError."""
-    deadline, pause = time.monotonic() + min(ASK_SECONDS, settings.stall_seconds), 1.0
-    while True:
-        try:
-            return source.list()
-        except DownloadError as error:
-            if not error.passes or time.monotonic() + pause > deadline:
-                raise
-            reporter.publish("Resolving", message=f"{error.message}; asking again in {pause:g} s")
-            log.warning("not reached", error=error.message, again_in_seconds=pause)
-        time.sleep(pause)
-        pause *= 2
-
-
-def prepare(settings: Settings) -> None:
-    """Raises DownloadError for a cache that cannot be written, which is how a folder of the node's usually is."""
+def check_writable(settings: DownloadSettings) -> None:
+    """Raises DownloadError if the cache cannot be written. A new folder on a node usually belongs to root."""
     try:
         (settings.cache / "hub").mkdir(parents=True, exist_ok=True)
-        with locked(settings.cache / "space.lock", fcntl.LOCK_SH):
+        with file_lock(settings.cache / "space.lock", fcntl.LOCK_SH):
             pass
     except OSError as error:
-        told = f"{settings.place} cannot be written by user {os.getuid()}: {error.strerror}"
-        raise DownloadError(told, _remedy(settings)) from error
+        message = f"user {os.getuid()} cannot write to {settings.place} ({error.strerror})"
+        raise DownloadError(message, _how_to_make_writable(settings)) from error
 
 
-def _remedy(settings: Settings) -> str:
+def _how_to_make_writable(settings: DownloadSettings) -> str:
     if settings.cache_kind == "Node":
-        return f"make it on the node, as root: install -d -o {ENGINE_USER} -g {ENGINE_USER} {settings.cache_name}"
-    return f"its root must be writable for group {ENGINE_USER}, which the pod's fsGroup asks the volume's driver for"
+        folder = settings.cache_name
+        return f"create it on the node, as root: install -d -o {ENGINE_USER} -g {ENGINE_USER} {folder}"
+    return (
+        f"make its root folder writable for group {ENGINE_USER}; the volume's driver may have ignored the pod's fsGroup"
+    )
 
 
-def _token(settings: Settings) -> str | None:
-    """Raises DownloadError where one is meant to be there and is not."""
+def _token(settings: DownloadSettings) -> str | None:
+    """None if no token is configured. Raises DownloadError if it is configured and missing."""
     if settings.token_file is None:
         return None
     try:
@@ -115,85 +193,19 @@ def _token(settings: Settings) -> str | None:
     except OSError:
         token = ""
     if not token:
-        remedy = f"kubectl create secret generic {settings.secret} --from-literal=token=... in the pod's namespace"
-        raise DownloadError(f"the Secret {settings.secret} has no key token, or is not there", remedy)
+        secret = settings.hub_secret
+        remedy = f"kubectl create secret generic {secret} --from-literal=token=... in the pod's namespace"
+        raise DownloadError(f"the Secret {secret} does not exist, or has no key token", remedy)
     return token
 
 
-def _take(model: StoredModel, settings: Settings, reporter: Reporter, *, found: str) -> bool:
-    """Where it is whole: say that it is used from now on, and lead the engine to it."""
-    with model.used() as whole:
-        if whole:
-            _link(model, settings)
-            size = model.stored_bytes
-            told = f"{size_told(size)} at {model.told}, {found}"
-            reporter.publish(
-                "Complete", commit=model.commit, bytes=size, total_bytes=size, message=told, failure=None,
-                bytes_per_second=None,
-            )  # fmt: skip
-            log.info("model complete", folder=str(model.folder), commit=model.commit, found=found)
-    return whole
-
-
-def _link(model: StoredModel, settings: Settings) -> None:
-    link = settings.run_dir / LINK
-    unfinished = settings.run_dir / f".{LINK}"
-    unfinished.unlink(missing_ok=True)
-    unfinished.symlink_to(model.folder)
-    unfinished.replace(link)
-
-
-@contextmanager
-def _turn(model: StoredModel, reporter: Reporter) -> Iterator[None]:
-    """The right to fetch it. While another one has it, what that one says of itself is shown."""
-    while True:
-        with locked(model.beside(FETCH), fcntl.LOCK_EX | fcntl.LOCK_NB) as lock:
-            if lock is not None:
-                yield
-                return
-        _show_other(model, reporter)
-        time.sleep(TURN_SECONDS)
-
-
-def _show_other(model: StoredModel, reporter: Reporter) -> None:
-    other = DownloadRecord.read(model.beside(PROGRESS))
-    told = other.told if other else "nothing is known of it yet"
-    changes = {"bytes": other.bytes, "bytes_per_second": other.bytes_per_second} if other else {}
-    reporter.publish("Waiting", message=f"waiting for another replica that fetches it: {told}", **changes)
-
-
-def _fetch(model: StoredModel, listing: Listing, source: Source, settings: Settings, reporter: Reporter) -> None:
-    model.folder.mkdir(parents=True, exist_ok=True)
-    unpacking = Unpacking(model, listing.layers)
-    unpacking.begin()
-    reporter.share(model)
-    reporter.publish("Resolving", message="looking for room in the cache")
-    for removed in make_room(model, listing, settings):
-        log.info("removed from the cache", repository=removed.repository, commit=removed.commit)
-    wanted = (*listing.files, *(layer.file for layer in unpacking.pending))
-    log.info("fetching", commit=listing.revision, files=len(wanted), bytes=listing.total, stored=model.stored_bytes)
-    transfer = Transfer(model, listing, wanted, source, streams=settings.streams, stall_seconds=settings.stall_seconds)
-    with reporter.counting(lambda: _arrived(model, listing, unpacking)):
-        transfer.run()
-        unpacking.run(lambda: room_left(model, settings), lambda layer: reporter.publish("Unpacking", message=layer))
-    files = unpacking.contents() if listing.layers else listing.files
-    model.write_manifest([_entry(file) for file in files])
-    unpacking.end()
-    _take(model, settings, reporter, found=f"fetched into {settings.place}")
-
-
-def _arrived(model: StoredModel, listing: Listing, unpacking: Unpacking) -> int:
-    """Bytes that came over the network, those of layers that are unpacked and gone included."""
-    pending = unpacking.pending
+def _downloaded_bytes(model: ModelSnapshot, listing: Listing, unpacker: LayerUnpacker) -> int:
+    """Bytes that were downloaded, including layers that are already unpacked and removed."""
+    pending = unpacker.pending
     unpacked = sum(layer.file.size for layer in listing.layers if layer not in pending)
-    coming = (*listing.files, *(layer.file for layer in pending))
-    return unpacked + sum(model.stored_of(file.name) for file in coming)
+    files = (*listing.files, *(layer.file for layer in pending))
+    return unpacked + sum(model.stored_size_of(file.name) for file in files)
 
 
-def _entry(file: RemoteFile) -> dict[str, object]:
+def _manifest_entry(file: RemoteFile) -> dict[str, object]:
     return {"name": file.name, "size": file.size, "sha256": file.sha256, "gitSha1": file.git_sha1}
-
-
-def run_folder_link(run_dir: Path) -> Path:
-    """Where the engine finds the model."""
-    return run_dir / LINK

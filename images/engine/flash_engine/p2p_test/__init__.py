@@ -1,5 +1,6 @@
-"""flash-probe: whether two GPUs of one node may talk to each other directly.
+"""flash-p2p-test: checks whether two GPUs of a node can use peer-to-peer.
 
-The parent (`__main__`) is light, knows nothing of CUDA, and outlives everything: a GPU that waits for a peer's write
-waits for ever, so what talks to GPUs are processes of their own, two ranks for each arm, killed when they go silent.
+The parent process (`__main__`) never touches CUDA, so it survives any GPU hang: a GPU that waits for its peer's write
+waits forever. All GPU work happens in rank processes, two for each variant, which are killed when they stop making
+progress.
 """

@@ -1,13 +1,14 @@
-"""flash-probe: may two GPUs of this node talk peer-to-peer?
+"""flash-p2p-test: checks whether two GPUs of this node can use peer-to-peer.
 
-What a driver grants may still hang or give wrong data, as BIOS, IOMMU and PCIe switches have it. So both GPUs
-all-reduce in several ways, the arms, one after the other:
+Peer-to-peer that the driver grants can still hang or return wrong data, depending on the BIOS, the IOMMU and the PCIe
+switches. So both GPUs run all-reduces in several variants, one after the other:
 
-{arms}
+{variants}
 
-Each arm all-reduces 8 KiB and 16 MiB, in bf16 and int32, eagerly and inside a CUDA graph, and checks every value; then
-it times the sizes of decoding. It is killed when it makes no progress. A hang or wrong data are blamed on peer-to-peer
-only where ncclP2pOff is healthy on the same GPUs. SIGTERM ends everything at once, with an inconclusive report.
+Each variant all-reduces 8 KiB and 16 MiB, in bf16 and int32, eagerly and inside a CUDA graph, and checks every value.
+It then times all-reduces of the sizes used in decoding. A variant that stops making progress is killed. Hangs and
+wrong data are attributed to peer-to-peer only if ncclP2pOff is healthy on the same GPUs. SIGTERM stops the test at
+once and leaves an inconclusive report.
 """
 
 import argparse
@@ -15,13 +16,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flash_engine.p2p_test import table
-from flash_engine.p2p_test.host import driver_version
-from flash_engine.p2p_test.judgement import Patience
-from flash_engine.p2p_test.outcome import EXIT_CODES, VariantResult, Verdict
-from flash_engine.p2p_test.report import Report, write_in_place
-from flash_engine.p2p_test.runner import RANK_COMMAND, Course
-from flash_engine.p2p_test.stop import StopSignal
+from flash_engine.p2p_test.host import StopSignal, driver_version
+from flash_engine.p2p_test.outcome import EXIT_CODES, P2pVerdict, Timeouts, VariantResult
+from flash_engine.p2p_test.report import (
+    FullReport,
+    overwrite,
+    print_row,
+    table_header,
+    table_row,
+    verdict_row,
+)
+from flash_engine.p2p_test.runner import RANK_COMMAND, P2pTestRunner
 from flash_engine.p2p_test.variants import VARIANTS, Variant
 from flash_engine.p2p_test.verdict import stopped, verdict
 
@@ -29,77 +34,80 @@ _EPILOG = """\
 exit codes:
   0 healthy, 3 hang, 4 corrupt, 5 notPossible, 6 inconclusive, 2 bad usage
 
-example:
-  flash-probe --report report.json
-  flash-probe --arms ncclP2pOff,peer --step-seconds 10
+examples:
+  flash-p2p-test --report report.json
+  flash-p2p-test --variants ncclP2pOff,peer --step-seconds 10
 
-The report is one line of JSON on standard output, of at most 4000 bytes; a table for people is on standard error.
+The report on standard output is one line of JSON of at most 4000 bytes. Standard error shows the results as a table.
 """
 
 
 def main(arguments: Sequence[str] | None = None, rank_command: Sequence[str] = RANK_COMMAND) -> int:
-    """Entry point. Returns the exit code; argparse exits with 2 by itself."""
-    asked_to_stop = StopSignal()
+    """Entry point. Returns the exit code; for bad usage argparse exits with 2."""
+    stop_requested = StopSignal()
     options = _parser().parse_args(arguments)
-    patience = Patience(start=options.start_seconds, step=options.step_seconds)
-    course = Course(options.variants, patience, options.deadline_seconds, asked_to_stop, rank_command)
+    timeouts = Timeouts(start=options.start_seconds, step=options.step_seconds)
+    runner = P2pTestRunner(options.variants, timeouts, options.deadline_seconds, stop_requested, rank_command)
     results: list[VariantResult] = []
-    table.tell(table.header())
+    print_row(table_header())
     try:
-        for result in course.run():
+        for result in runner.run():
             results.append(result)
-            table.tell(table.row(result))
+            print_row(table_row(result))
         found = verdict(results)
-    except Exception as error:  # noqa: BLE001 - a report has to be left whatever happens
-        told = f"the probe itself failed ({type(error).__name__}: {error}); please report it"
-        found = Verdict("inconclusive", told)
-    if asked_to_stop():
+    except Exception as error:  # noqa: BLE001 - there must be a report whatever happens
+        message = f"the p2p test itself failed ({type(error).__name__}: {error}); please report this as a bug"
+        found = P2pVerdict("inconclusive", message)
+    if stop_requested():
         found = stopped()
-    # Asking for the driver may take seconds, which somebody who wants the GPUs does not have.
-    driver = None if asked_to_stop() else driver_version()
-    return _leave(Report(found, driver, results), options.report)
+    # Reading the driver version can take seconds, and whoever asked to stop is waiting for the GPUs.
+    driver = None if stop_requested() else driver_version()
+    return _publish(FullReport(found, driver, results), options.report)
 
 
-def _leave(report: Report, file: Path | None) -> int:
-    table.tell(table.last_row(report.verdict))
+def _publish(report: FullReport, file: Path | None) -> int:
+    print_row(verdict_row(report.verdict))
     if file:
         try:
-            write_in_place(report.text, file)
+            overwrite(file, report.text)
         except OSError as error:
-            table.tell(f"the report could not be written: {error}; it is on standard output")
-    print(report.text, flush=True)  # noqa: T201 - this is the answer
+            print_row(f"could not write the report: {error}; it is on standard output")
+    print(report.text, flush=True)  # noqa: T201 - the command's output
     return EXIT_CODES[report.verdict.outcome]
 
 
 def _parser() -> argparse.ArgumentParser:
-    words = "\n".join(f"  {variant.name:<12}{variant.words}" for variant in VARIANTS)
+    descriptions = "\n".join(f"  {variant.name:<12}{variant.description}" for variant in VARIANTS)
     parser = argparse.ArgumentParser(
-        prog="flash-probe",
-        description=(__doc__ or "").format(variants=words),
+        prog="flash-p2p-test",
+        description=(__doc__ or "").format(variants=descriptions),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    everything = ",".join(variant.name for variant in VARIANTS)
-    parser.add_argument("--arms", type=_arms, default=VARIANTS, metavar="ARM,…", help=f"default: {everything}")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report there too, in place")
-    for name, seconds, words in (
-        ("start", 90.0, "how long the ranks may take until they are joined"),
-        ("step", 30.0, "how long a rank may go without progress after that"),
-        ("deadline", 300.0, "when everything is over"),
+    all_names = ",".join(variant.name for variant in VARIANTS)
+    parser.add_argument(
+        "--variants", type=_variants, default=VARIANTS, metavar="VARIANT,…", help=f"default: {all_names}"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="also write the report to this file, in place")
+    for name, seconds, description in (
+        ("start", 90.0, "time limit for the ranks of a variant to start and join"),
+        ("step", 30.0, "time limit for a rank to make progress after that"),
+        ("deadline", 300.0, "time limit for the whole test"),
     ):
-        told = f"{words} (default: {seconds:.0f})"
-        parser.add_argument(f"--{name}-seconds", type=_seconds, default=seconds, metavar="S", help=told)
+        message = f"{description} (default: {seconds:.0f})"
+        parser.add_argument(f"--{name}-seconds", type=_seconds, default=seconds, metavar="S", help=message)
     return parser
 
 
-def _arms(text: str) -> tuple[Variant, ...]:
-    """In their own order: the first tells whether the GPUs are well at all."""
-    asked = {name.strip() for name in text.split(",")}
+def _variants(text: str) -> tuple[Variant, ...]:
+    """Always in the order of `VARIANTS`: the first one shows whether the GPUs work at all."""
+    selected = {name.strip() for name in text.split(",")}
     known = [variant.name for variant in VARIANTS]
-    unknown = sorted(asked - set(known))
+    unknown = sorted(selected - set(known))
     if unknown:
-        raise argparse.ArgumentTypeError(f"no such arm: {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
-    return tuple(variant for variant in VARIANTS if variant.name in asked)
+        names = ", ".join(map(repr, unknown))
+        raise argparse.ArgumentTypeError(f"unknown variant: {names}; choose from {', '.join(known)}")
+    return tuple(variant for variant in VARIANTS if variant.name in selected)
 
 
 def _seconds(text: str) -> float:
@@ -108,7 +116,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return seconds
 
 

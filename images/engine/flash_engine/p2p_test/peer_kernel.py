@@ -1,21 +1,21 @@
-"""An all-reduce by peer writes and polls, in Triton: the way of vLLM's custom all-reduce, for whatever it leaves out.
+"""An all-reduce in Triton by peer writes and polling, like vLLM's custom all-reduce, for the payloads vLLM leaves out.
 
-Each program has a part of the data, a flag in both GPUs' memory, and a count of rounds:
+Each program owns a part of the data, a flag in the memory of each GPU, and a round counter:
 
     copy its part of the input into the buffer that the peer can read
-    write the round's number into its flag in the PEER's memory         (release: what was copied is seen first)
-    poll its flag in its OWN memory until the peer's number is there    (acquire)
-    add what is in the peer's buffer
+    write the round number into its flag in the PEER's memory            (release: the copied data is visible first)
+    poll its flag in its OWN memory until the peer's number arrives      (acquire)
+    add the data in the peer's buffer
 
-Plain stores and loads, no atomics: many PCIe paths carry none. The buffers of odd and even rounds take turns, which
-makes a barrier at the end needless: a peer's flag of round n+1 says that its kernel of round n has ended, reads and
-all, and only in round n+2 is that buffer written again. Rounds are counted on the GPU, so a replayed graph counts on.
+It uses plain stores and loads, because many PCIe paths do not carry atomics. Odd and even rounds use different buffers,
+so no barrier is needed at the end: the peer's flag of round n+1 proves that its kernel of round n has finished reading,
+and that buffer is written again only in round n+2. Rounds are counted on the GPU, so a replayed graph keeps counting.
 
-All programs must be on the GPU at once, or one would wait for ever for another that waits for room.
+All programs must fit on the GPU at once, or a running one would wait forever for one that cannot start.
 """
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN202, ANN201, N803
-# Triton compiles these functions, takes annotations for types of its own, and wants its constants in capitals.
+# Triton compiles these functions. It reads annotations as its own types, and its constants are in capitals.
 
 import triton
 import triton.language as tl
@@ -23,7 +23,7 @@ import triton.language as tl
 PROGRAMS = 32
 BLOCK = 2048
 FLAG_STRIDE = 128
-"""Bytes: a cache line each."""
+"""Bytes. Each flag has a cache line of its own."""
 FLAGS_BYTES = PROGRAMS * FLAG_STRIDE
 
 
@@ -64,7 +64,7 @@ def all_reduce(
     BLOCK: tl.constexpr,
     FLAG_STRIDE: tl.constexpr,
 ):
-    """`own` and `peer` are addresses: flags first, then two buffers of DATA_BYTES. `rounds` has a number a program."""
+    """`own` and `peer` are addresses of flags followed by two buffers of DATA_BYTES. `rounds` counts per program."""
     program = tl.program_id(0)
     number = tl.load(rounds + program) + 1
     slot = PROGRAMS * FLAG_STRIDE + (number & 1).to(tl.int64) * DATA_BYTES

@@ -1,4 +1,4 @@
-"""One rank of one arm, started by flash-probe; what it says is in `account`. Not for people."""
+"""One rank of one variant, started by flash-p2p-test. It reports the steps that `RankProgress` reads."""
 
 import argparse
 import contextlib
@@ -11,50 +11,50 @@ import sys
 from collections.abc import Sequence
 from typing import IO
 
-from flash_engine.p2p_test.checks import Backend, RefusedError, Say, WrongDataError, examine
+from flash_engine.p2p_test.payload import Backend, RefusedError, ReportStep, WrongDataError, run_checks
 
-BACKEND = "flash_engine.p2p_test.cuda:CudaBackend"
+BACKEND = "flash_engine.p2p_test.cuda_backend:CudaBackend"
 _PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Returns 0 wherever it could tell how it ended."""
+    """Entry point. Returns 0 whenever the rank could report how it ended."""
     options = _parser().parse_args(arguments)
     die_with_parent()
-    say = speaker(own_stdout())
+    report_step = step_writer(claim_stdout())
     try:
-        take_part(options, say)
+        run_rank(options, report_step)
     except WrongDataError as error:
-        say("wrong", detail=str(error))
+        report_step("wrong", detail=str(error))
     except RefusedError as error:
-        say("refused", detail=str(error))
-    except Exception as error:  # noqa: BLE001 - what torch and NCCL raise is known only once they are there
-        say("failed", detail=f"{type(error).__name__}: {error}")
+        report_step("refused", detail=str(error))
+    except Exception as error:  # noqa: BLE001 - torch and NCCL raise types that are known only once they are imported
+        report_step("failed", detail=f"{type(error).__name__}: {error}")
     else:
-        say("done")
+        report_step("done")
     return 0
 
 
-def take_part(options: argparse.Namespace, say: Say) -> None:
-    """Raises WrongDataError, RefusedError, and whatever the backend does."""
+def run_rank(options: argparse.Namespace, report_step: ReportStep) -> None:
+    """Raises WrongDataError, RefusedError, and whatever the backend raises."""
     module, _, name = options.backend.partition(":")
     backend: Backend = getattr(importlib.import_module(module), name)()
-    say("device", **backend.device(options.rank))
-    session = backend.open(options.variant, options.rank, options.rendezvous, say)
-    say("ready", kernel=session.kernel)
-    examine(session, say)
+    report_step("device", **backend.device(options.rank))
+    session = backend.open(options.variant, options.rank, options.rendezvous, report_step)
+    report_step("ready", kernel=session.kernel)
+    run_checks(session, report_step)
 
 
-def speaker(out: IO[str]) -> Say:
-    def say(step: str, **fields: object) -> None:
+def step_writer(out: IO[str]) -> ReportStep:
+    def report_step(step: str, **fields: object) -> None:
         out.write(f"{json.dumps({'step': step, **fields})}\n")
         out.flush()
 
-    return say
+    return report_step
 
 
-def own_stdout() -> IO[str]:
-    """Standard output for our lines alone: what libraries print there goes to standard error from now on."""
+def claim_stdout() -> IO[str]:
+    """Take standard output for our steps alone. From now on, what libraries print there appears on standard error."""
     ours = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(ours, "w", encoding="utf-8")
@@ -68,9 +68,11 @@ def die_with_parent() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="flash_engine.p2p_test.rank", description=__doc__)
-    parser.add_argument("--arm", required=True)
+    parser.add_argument("--variant", required=True)
     parser.add_argument("--rank", type=int, required=True)
-    parser.add_argument("--rendezvous", required=True, help="a file that both ranks know, and that does not exist yet")
+    parser.add_argument(
+        "--rendezvous", required=True, help="path known to both ranks, of a file that does not exist yet"
+    )
     parser.add_argument("--backend", default=BACKEND)
     return parser
 
@@ -78,5 +80,5 @@ def _parser() -> argparse.ArgumentParser:
 if __name__ == "__main__":
     code = main()
     sys.stderr.flush()
-    # Without undoing CUDA and NCCL, which may wait for a peer that is gone.
+    # Skips the teardown of CUDA and NCCL, which may wait for a peer that is gone.
     os._exit(code)

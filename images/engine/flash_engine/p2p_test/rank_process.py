@@ -1,28 +1,112 @@
-"""One rank as a process: started in a session of its own, listened to, and killed with all that it has started."""
+"""One rank as a child process: its start, the progress it reports, and killing it with all its descendants."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO
+from dataclasses import dataclass, field, replace
+from typing import IO, Any
 
-from flash_engine.p2p_test.judgement import Rank
-from flash_engine.p2p_test.rank_progress import Account
+from flash_engine.p2p_test.payload import TIMED_BYTES
 from flash_engine.processes import Process, process_tree
 
+END_STEPS = ("wrong", "refused", "failed", "done")
+_DETAIL_LIMIT = 500
+_MICROS_LIMIT = 1e9
+
 CHUNK = 1 << 12
-LAST_CHUNKS = 16
-"""As much as a pipe can hold by default."""
+FULL_PIPE_CHUNKS = 16
+"""A pipe holds at most this many chunks by default."""
 LINE_LIMIT = 1 << 14
-"""Bytes; a longer line is none of ours."""
-LAST_WORDS = 400
-_OVER = ("Z", "X")
+"""Bytes. No rank writes longer lines, so a longer one is another program's output."""
+STDERR_TAIL = 400
+_ENDED_STATES = ("Z", "X")
+
+
+@dataclass(frozen=True)
+class RankProgress:
+    """Everything a rank has reported so far, one JSON object per line on its standard output.
+
+    {"step": "device", "uuid": "GPU-…", "nccl": "2.30.4"}    it has found its GPU
+    {"step": "ready", "kernel": "triton"}                    it has started and joined the other rank
+    {"step": "begun", "what": "bf16, 8192 bytes, eager"}     it begins to check or time something
+    {"step": "note", "detail": "…"}                          a remark for the report
+    {"step": "timed", "bytes": 8192, "micros": 9.1}          the time of one all-reduce
+    {"step": "wrong" | "refused" | "failed", "detail": "…"}  the end: wrong data; NCCL or the driver refuses; an error
+    {"step": "done"}                                         the end: every check passed
+    """
+
+    gpu: str | None = None
+    nccl: str | None = None
+    ready: bool = False
+    kernel: str = ""
+    current_step: str = "start-up"
+    notes: tuple[str, ...] = ()
+    micros: Mapping[int, float] = field(default_factory=dict)
+    end: str | None = None
+    """One of `END_STEPS`."""
+    detail: str = ""
+
+    def after(self, line: str) -> "RankProgress | None":
+        """None for a line that is not a step: libraries print too, and that is not progress."""
+        try:
+            step = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        return self._with(step) if isinstance(step, dict) else None
+
+    def _with(self, fields: dict[str, Any]) -> "RankProgress | None":
+        step = fields.get("step")
+        if step in END_STEPS:
+            return replace(self, end=step, detail=_text(fields, "detail"))
+        match step:
+            case "device":
+                return replace(self, gpu=_text(fields, "uuid") or None, nccl=_text(fields, "nccl") or None)
+            case "ready":
+                return replace(self, ready=True, kernel=_text(fields, "kernel"), current_step="the first step")
+            case "begun":
+                return replace(self, current_step=_text(fields, "what"))
+            case "note":
+                return replace(self, notes=(*self.notes, _text(fields, "detail")))
+        return self._timed(fields) if step == "timed" else None
+
+    def _timed(self, fields: dict[str, Any]) -> "RankProgress | None":
+        size, micros = fields.get("bytes"), fields.get("micros")
+        if size not in TIMED_BYTES or not isinstance(micros, int | float) or not 0 <= micros < _MICROS_LIMIT:
+            return None
+        return replace(self, micros={**self.micros, size: float(micros)})
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    return " ".join(str(fields.get(name) or "").split())[:_DETAIL_LIMIT]
+
+
+@dataclass(frozen=True)
+class RankState:
+    """A snapshot of one rank. Times are seconds on the time.monotonic clock."""
+
+    progress: RankProgress
+    progress_at: float
+    """Time of its start, of its last reported step, or of its exit, whichever is latest."""
+    ready_at: float | None = None
+    exit_code: int | None = None
+    """Negative for a signal, None while it runs."""
+    stderr_tail: str = ""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.exit_code is not None or self.progress.end is not None
+
+    @property
+    def has_passed(self) -> bool:
+        return self.progress.end == "done"
 
 
 class RankProcess:
-    """Raises OSError where the command cannot be started."""
+    """Starts the command in a session of its own. Raises OSError if it cannot be started."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -33,42 +117,42 @@ class RankProcess:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        self._out, self._err = _opened(self._process.stdout), _opened(self._process.stderr)
-        self._account = Account()
-        self._said_at = time.monotonic()
+        self._out, self._err = _non_blocking(self._process.stdout), _non_blocking(self._process.stderr)
+        self._progress = RankProgress()
+        self._progress_at = time.monotonic()
         self._ready_at: float | None = None
         self._exit_code: int | None = None
-        self._rest = b""
-        self._tail = b""
+        self._partial_line = b""
+        self._stderr_tail = b""
 
     @property
     def pipes(self) -> tuple[IO[bytes], ...]:
-        """What can still be listened to; a pipe that has ended would wake its listener for ever."""
+        """The pipes to select on. Closed ones are left out, since select would return for them at once, forever."""
         return tuple(pipe for pipe in (self._out, self._err) if not pipe.closed)
 
-    def listen(self) -> Rank:
-        """Take what it has said meanwhile, without waiting for more. Its exit is looked at first: no word gets lost."""
+    def poll(self) -> RankState:
+        """Read new output without blocking. The exit code is taken first, so that no output is lost."""
         exit_code = self._process.poll()
-        for _ in range(1 if exit_code is None else LAST_CHUNKS):
-            self._take_lines(_drained(self._out))
-        self._tail = (self._tail + _drained(self._err))[-LAST_WORDS:]
+        for _ in range(1 if exit_code is None else FULL_PIPE_CHUNKS):
+            self._take_lines(_read_chunk(self._out))
+        self._stderr_tail = (self._stderr_tail + _read_chunk(self._err))[-STDERR_TAIL:]
         if exit_code is not None and self._exit_code is None:
-            self._exit_code, self._said_at = exit_code, time.monotonic()
-        words = " ".join(self._tail.decode(errors="replace").split())
-        return Rank(self._account, self._said_at, self._ready_at, self._exit_code, words)
+            self._exit_code, self._progress_at = exit_code, time.monotonic()
+        stderr = " ".join(self._stderr_tail.decode(errors="replace").split())
+        return RankState(self._progress, self._progress_at, self._ready_at, self._exit_code, stderr)
 
     def kill(self) -> None:
-        """And what it has started, even where that has a session of its own. Returns at once."""
+        """Kill the rank and its descendants, including those in sessions of their own. Does not wait."""
         outside = [process.pid for process in self._living() if process.session != self._process.pid]
-        # A group's number is its own while anything is left of it; that nothing is left is no error.
+        # The group id is not reused while any process of the group is left. If none is left, that is no error.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for pid in outside:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def left(self) -> tuple[int, ...]:
-        """The processes that have not ended; takes the rank's exit."""
+    def survivors(self) -> tuple[int, ...]:
+        """Reap the rank, and return the processes that have not ended."""
         self._process.poll()
         return tuple(process.pid for process in self._living())
 
@@ -77,35 +161,36 @@ class RankProcess:
             pipe.close()
 
     def _living(self) -> list[Process]:
-        return [process for process in process_tree(self._process.pid).processes if process.state not in _OVER]
+        processes = process_tree(self._process.pid).processes
+        return [process for process in processes if process.state not in _ENDED_STATES]
 
-    def _take_lines(self, said: bytes) -> None:
-        *lines, self._rest = (self._rest + said).split(b"\n")
-        if len(self._rest) > LINE_LIMIT:
-            self._rest = b""
+    def _take_lines(self, output: bytes) -> None:
+        *lines, self._partial_line = (self._partial_line + output).split(b"\n")
+        if len(self._partial_line) > LINE_LIMIT:
+            self._partial_line = b""
         for line in lines:
-            account = self._account.after(line.decode(errors="replace"))
-            if account:
-                self._account, self._said_at = account, time.monotonic()
-        if self._account.ready and self._ready_at is None:
-            self._ready_at = self._said_at
+            progress = self._progress.after(line.decode(errors="replace"))
+            if progress:
+                self._progress, self._progress_at = progress, time.monotonic()
+        if self._progress.ready and self._ready_at is None:
+            self._ready_at = self._progress_at
 
 
-def _opened(pipe: IO[bytes] | None) -> IO[bytes]:
+def _non_blocking(pipe: IO[bytes] | None) -> IO[bytes]:
     if pipe is None:
-        raise TypeError("a rank's output is a pipe")
+        raise TypeError("a rank's output must be a pipe")
     os.set_blocking(pipe.fileno(), False)
     return pipe
 
 
-def _drained(pipe: IO[bytes]) -> bytes:
-    """One chunk, so that a process that writes without end cannot keep us; closes what has ended."""
+def _read_chunk(pipe: IO[bytes]) -> bytes:
+    """Read at most one chunk, so that a process that never stops writing cannot block us. Closes a pipe at its end."""
     if pipe.closed:
         return b""
     try:
-        said = os.read(pipe.fileno(), CHUNK)
+        output = os.read(pipe.fileno(), CHUNK)
     except BlockingIOError:
         return b""
-    if not said:
+    if not output:
         pipe.close()
-    return said
+    return output

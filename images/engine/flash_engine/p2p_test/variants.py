@@ -1,4 +1,4 @@
-"""The arms: ways to all-reduce over two GPUs, and the environment that makes a rank go each of them."""
+"""The variants of the test: the ways to all-reduce over two GPUs, and the environment that selects each one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ class Variant:
 
     name: str
     environment: Mapping[str, str]
-    words: str
-    """For people."""
+    description: str
+    """Shown in --help."""
 
 
 _NCCL = {
     "NCCL_IB_DISABLE": "1",
-    # Multicast is a matter of NVSwitch, which no pair of PCIe cards has; and a rank that is killed in the midst of it
-    # may leave the switch in disorder, for others too.
+    # Multicast needs an NVSwitch, which no pair of PCIe cards has. A rank that is killed while using it may leave the
+    # switch in a bad state for other processes too.
     "NCCL_NVLS_ENABLE": "0",
-    # Torch's own watchdog would end a rank that hangs, and say something else than that it hung.
+    # Torch's own watchdog would end a rank that hangs, and would not report it as a hang.
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
     "TORCH_NCCL_ENABLE_MONITORING": "0",
 }
 
 VARIANTS = (
-    Variant("ncclP2pOff", {**_NCCL, "NCCL_P2P_DISABLE": "1"}, "NCCL without peer-to-peer: are the GPUs well at all?"),
-    Variant("nccl", _NCCL, "NCCL as it is; which transport it takes depends on the CPU's vendor"),
+    Variant("ncclP2pOff", {**_NCCL, "NCCL_P2P_DISABLE": "1"}, "NCCL without peer-to-peer: do the GPUs work at all?"),
+    Variant("nccl", _NCCL, "NCCL with its defaults, whose transport depends on the CPU vendor"),
     Variant("ncclP2p", {**_NCCL, "NCCL_P2P_LEVEL": "SYS"}, "NCCL with peer-to-peer at every distance"),
-    Variant("peer", {"GLOO_SOCKET_IFNAME": "lo"}, "peer writes and polls, as vLLM's custom all-reduce does"),
+    Variant("peer", {"GLOO_SOCKET_IFNAME": "lo"}, "peer writes and polling, as in vLLM's custom all-reduce"),
 )
 
 WITHOUT_PEER_TO_PEER = "ncclP2pOff"
-"""The arm that tells a fault of peer-to-peer from any other."""
+"""The control variant: it separates peer-to-peer faults from all others."""
 
 # Expandable segments cannot be shared by CUDA IPC (vllm-project/vllm#47751).
 _REMOVED = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "CUDA_LAUNCH_BLOCKING")
@@ -47,11 +47,14 @@ def variant_named(name: str) -> Variant:
     return {variant.name: variant for variant in VARIANTS}[name]
 
 
-def rank_environment(variant: Variant, ambient: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """What a pod says of NCCL is about its engine, and would change what is tested. `folder` is for what is built."""
+def rank_environment(variant: Variant, ambient: Mapping[str, str], cache: Path) -> dict[str, str]:
+    """Environment of a rank. The pod's own NCCL settings are for its engine and would change what is tested.
+
+    `cache` is the folder for compiled kernels.
+    """
     kept = {
         name: value
         for name, value in ambient.items()
         if name not in _REMOVED and not name.startswith(_REMOVED_PREFIXES)
     }
-    return {**kept, **variant.environment, "TRITON_CACHE_DIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    return {**kept, **variant.environment, "TRITON_CACHE_DIR": str(cache), "PYTHONUNBUFFERED": "1"}

@@ -1,7 +1,7 @@
-"""The vLLM plugin: DeepSeek-V4 checkpoints are loaded whole or not at all, and what can be mended is mended.
+"""The vLLM plugin: loads DeepSeek-V4 checkpoints completely or not at all, and repairs what it can.
 
-vLLM loads it in each of its processes by the entry point group `vllm.general_plugins`. It goes on without a plugin that
-cannot be imported, and only logs that; so `register` says one line (records.PLUGIN_LINE) that the gate looks for.
+vLLM loads it in each of its processes through the entry point group `vllm.general_plugins`. If a plugin cannot be
+imported, vLLM only logs that; so `register` logs one line (engine_record.PLUGIN_LINE) that the gate looks for.
 
     versions         which vLLM versions it supports
     config_repair    topk_method and quantization_config, before vLLM decides what to build
@@ -10,7 +10,7 @@ cannot be imported, and only logs that; so `register` says one line (records.PLU
     scale_names      a scale's name, where a supported vLLM reads another
     models           vLLM's three classes, with that around `load_weights`
 
-Nothing is imported at the top that is not in every engine image: vLLM's own modules are imported when it calls.
+vLLM's own modules are imported when vLLM calls the plugin, not at the top.
 """
 
 from flash_engine.plugin.registration import register

@@ -1,17 +1,17 @@
-"""The inspection of the checkpoint that vLLM is about to load, once for each process."""
+"""Inspects the checkpoint that vLLM is about to load, once per process."""
 
 from functools import lru_cache
 from typing import Any
 
-from flash_engine.checkpoint.finding import Finding
+from flash_contracts.checkpoint_record import CheckpointFinding
 from flash_engine.checkpoint.inspection import Inspection, Speculation, inspect
 from flash_engine.checkpoint.source import open_model
 
 
 class ModelRejectedError(ValueError):
-    """The checkpoint cannot be served as asked; the message names tensors and remedy. vLLM's start ends with it."""
+    """The checkpoint cannot be served as configured; the message names tensors and remedy. Ends vLLM's start."""
 
-    def __init__(self, findings: tuple[Finding, ...]) -> None:
+    def __init__(self, findings: tuple[CheckpointFinding, ...]) -> None:
         super().__init__(f"ModelRejected: {'; '.join(finding.sentence for finding in findings)}")
         self.findings = findings
 

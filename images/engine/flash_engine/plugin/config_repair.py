@@ -1,18 +1,18 @@
-"""Mending what config.json says, before vLLM decides what to build by it.
+"""Repairs the model's configuration before vLLM builds the model from it.
 
-vLLM has a hook for each architecture, in MODELS_CONFIG_MAP; it is called for the model's configuration and for the
-drafter's, which vLLM reads anew from the same file.
+vLLM has a hook per architecture, in MODELS_CONFIG_MAP. It is called for the model's configuration, and for the
+drafter's, which vLLM reads again from the same file.
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from flash_engine.checkpoint.finding import Finding
+from flash_contracts.checkpoint_record import CheckpointFinding
 from flash_engine.checkpoint.inspection import Inspection, Speculation, config_findings
 from flash_engine.checkpoint.layout import Layout
 from flash_engine.checkpoint.model_config import ModelConfig
-from flash_engine.checkpoint.quantisation import agreeing, without_order
+from flash_engine.checkpoint.quantisation import matching_quantization_config, without_activation_order
 from flash_engine.plugin.checkpoint_of import ModelRejectedError, checkpoint_of
 
 TOPK_METHOD = "noaux_tc"
@@ -21,11 +21,11 @@ SPECULATION: dict[str, Speculation] = {
     "DeepseekV4ForCausalLM": "off",
     "DeepSeekV4MTPModel": "auto",
 }
-"""What each architecture needs of the checkpoint. Every drafter is an MTP head to vLLM at first, a DSpark one too."""
+"""The speculation to inspect for. vLLM first treats every drafter as an MTP head, even a DSpark drafter."""
 
 
-def hook_into() -> None:
-    """Around vLLM's own hooks, once."""
+def install_hooks() -> None:
+    """Wraps vLLM's own hooks, once."""
     from vllm.model_executor.models import config as vllm_hooks  # noqa: PLC0415 - vLLM's, see the package
 
     for architecture, speculation in SPECULATION.items():
@@ -35,21 +35,21 @@ def hook_into() -> None:
 
 
 def _hook(before: Any, speculation: Speculation) -> Any:
-    class Mended(before):  # type: ignore[misc] # a class of vLLM, which mypy does not see
-        """vLLM's hook, on a configuration that agrees with the files."""
+    class RepairedConfig(before):  # type: ignore[misc] # a class of vLLM, which mypy does not see
+        """vLLM's hook, called with a configuration that matches the files."""
 
         flash_speculation = speculation
 
         @staticmethod
         def verify_and_update_model_config(model_config: Any) -> None:
-            mend(model_config, checkpoint_of(model_config, speculation))
+            repair(model_config, checkpoint_of(model_config, speculation))
             before.verify_and_update_model_config(model_config)
 
-    return Mended
+    return RepairedConfig
 
 
-def mend(model_config: Any, checkpoint: Inspection) -> None:
-    """Change vLLM's `model_config` in place, and say so. Raises ModelRejectedError for what cannot be mended."""
+def repair(model_config: Any, checkpoint: Inspection) -> None:
+    """Repairs vLLM's `model_config` in place and logs it. Raises ModelRejectedError for what it cannot repair."""
     if checkpoint.config is None or checkpoint.layout is None:
         return
     given = as_given(checkpoint.config, model_config.hf_config)
@@ -57,46 +57,46 @@ def mend(model_config: Any, checkpoint: Inspection) -> None:
     refused = tuple(finding for finding in found if finding.severity == "refused")
     if refused:
         raise ModelRejectedError(refused)
-    changes = mended(given, checkpoint.layout, {finding.code for finding in found})
+    changes = repaired_values(given, checkpoint.layout, {finding.code for finding in found})
     for target in (model_config.hf_config, model_config.hf_text_config, model_config.model_arch_config):
         for key, value in changes.items():
             if hasattr(target, key) or target is model_config.hf_config:
                 setattr(target, key, value)
     in_files = (finding for finding in checkpoint.findings if finding.code not in FROM_CONFIG)
-    tell(finding for finding in (*in_files, *found) if finding.severity == "repaired")
+    log_repairs(finding for finding in (*in_files, *found) if finding.severity == "repaired")
 
 
-def tell(findings: Iterable[Finding]) -> None:
-    """Loud, and once in each process: the drafter's configuration is the model's."""
+def log_repairs(findings: Iterable[CheckpointFinding]) -> None:
+    """Logs a warning for each repair, once per process, because the drafter has the same configuration."""
     for finding in findings:
-        if finding.sentence not in TOLD:
-            TOLD.add(finding.sentence)
+        if finding.sentence not in LOGGED:
+            LOGGED.add(finding.sentence)
             _log().warning("checkpoint repaired (%s): %s", finding.code, finding.sentence)
 
 
 FROM_CONFIG = ("TopkMethod", "QuantisationTargets", "ActivationOrder")
-"""What is found in config.json alone, and so again in what the user laid over it."""
+"""Findings about config.json alone, which are repeated for the user's overrides."""
 
-TOLD: set[str] = set()
+LOGGED: set[str] = set()
 
 
 def as_given(config: ModelConfig, hf_config: Any) -> ModelConfig:
-    """With what the user laid over config.json by --hf-overrides."""
+    """The configuration with the user's --hf-overrides."""
     quantisation = getattr(hf_config, "quantization_config", None)
     topk_method = getattr(hf_config, "topk_method", None)
     raw = {**config.raw, "topk_method": topk_method}
     return replace(config, raw={**raw, "quantization_config": quantisation} if isinstance(quantisation, dict) else raw)
 
 
-def mended(config: ModelConfig, layout: Layout, codes: set[str]) -> dict[str, Any]:
-    """The values that the findings of `codes` call for."""
+def repaired_values(config: ModelConfig, layout: Layout, codes: set[str]) -> dict[str, Any]:
+    """The values that repair the findings with these codes."""
     changes: dict[str, Any] = {}
     if "TopkMethod" in codes:
         changes["topk_method"] = TOPK_METHOD
     if "ActivationOrder" in codes:
-        changes["quantization_config"] = without_order(config.quantisation)
+        changes["quantization_config"] = without_activation_order(config.quantisation)
     if "QuantisationTargets" in codes:
-        changes["quantization_config"] = agreeing(config, layout)
+        changes["quantization_config"] = matching_quantization_config(config, layout)
     return changes
 
 

@@ -1,7 +1,7 @@
-"""vLLM's DeepSeek-V4 classes with strict loading. Imported by vLLM when it builds the model, never before."""
+"""vLLM's DeepSeek-V4 classes with strict loading. vLLM imports this module when it builds the model."""
 
 # mypy: disable-error-code="misc,no-any-return"
-# vLLM's classes are not there to be checked against; they are in the engine image alone.
+# vLLM's classes exist in the engine image only, so mypy cannot check against them.
 
 import importlib.metadata
 from typing import Any
@@ -34,7 +34,7 @@ class StrictMtp(DeepSeekV4MTP):
         super().__init__(vllm_config=vllm_config, prefix=prefix)
 
     def is_unused_checkpoint_weight(self, name: str) -> bool:
-        """vLLM asks before it opens a file whose tensors are all of no use; the answer must be of the right names."""
+        """vLLM uses this to skip files without useful tensors; it must be asked with canonical names."""
         return super().is_unused_checkpoint_weight(self._flash_strict.right_name(name))
 
     def load_weights(self, weights: Weights) -> set[str]:
@@ -42,7 +42,7 @@ class StrictMtp(DeepSeekV4MTP):
 
 
 class StrictDspark(DSparkDeepseekV4ForCausalLM):
-    """A DSpark drafter, which the 0731 checkpoint has in the MTP head's place."""
+    """A DSpark drafter, which the 0731 checkpoint has instead of the MTP head."""
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
@@ -53,7 +53,7 @@ class StrictDspark(DSparkDeepseekV4ForCausalLM):
 
 
 def load_strictly(model: Any, weights: Weights, load: Load) -> set[str]:
-    """Returns the names of all parameters that are filled. Raises what StrictLoading.load raises."""
+    """Returns the names of all loaded parameters. Raises what StrictLoading.load raises."""
     loaded = model._flash_strict.load(weights, load, parameters_of(model))  # noqa: SLF001 - of the classes here
     return loaded | name_scales_as_read(model, importlib.metadata.version("vllm"))
 

@@ -1,4 +1,4 @@
-"""Telling vLLM of the plugin."""
+"""Registers the plugin with vLLM."""
 
 import importlib.metadata
 import sys
@@ -11,19 +11,19 @@ MODELS = {
     "DeepSeekV4MTPModel": "StrictMtp",
     "DSparkDraftModel": "StrictDspark",
 }
-"""vLLM's names of architectures, and the classes of `models` that take their places."""
+"""vLLM's architecture names, and the classes of `models` that replace them."""
 
 
 def register() -> None:
-    """Called by vLLM in each process, more than once maybe. An exception ends vLLM, as it should."""
+    """Called by vLLM in each process, possibly more than once. An exception ends vLLM, as it should."""
     version = importlib.metadata.version("vllm")
     require_supported(version)
     from vllm.model_executor.models.registry import ModelRegistry  # noqa: PLC0415 - vLLM's, see the package
 
-    from flash_engine.plugin.config_repair import hook_into  # noqa: PLC0415
+    from flash_engine.plugin.config_repair import install_hooks  # noqa: PLC0415
 
     for architecture, name in MODELS.items():
         ModelRegistry.register_model(architecture, f"flash_engine.plugin.models:{name}")
-    hook_into()
-    # Not by vLLM's logger: it loads plugins before it has set up its log, and a user may have it say warnings only.
+    install_hooks()
+    # Not through vLLM's logger: plugins load before it is set up, and a user may set it to warnings only.
     print(f"{PLUGIN_LINE}: vLLM {version}", file=sys.stderr, flush=True)  # noqa: T201 - a line of the engine's log

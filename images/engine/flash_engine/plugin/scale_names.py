@@ -1,19 +1,19 @@
-"""The attention's grouped output projection, wo_a, which vLLM multiplies by itself and not through its linear layer."""
+"""Renames the scale of wo_a, the grouped output projection, which vLLM multiplies outside its linear layer."""
 
 from typing import Any
 
 from flash_engine.plugin.versions import release_of
 
 READ_BY_OFFICIAL_NAME = ((0, 26),)
-"""vLLM releases whose product reads `weight_scale_inv` alone (models/deepseek_v4/nvidia/ops/o_proj.py:66 of 0.26.0);
-0.32 and 0.33 ask for `weight_scale` first (o_proj.py:84). A layer of compressed-tensors has only that."""
+"""vLLM releases that read `weight_scale_inv` only (models/deepseek_v4/nvidia/ops/o_proj.py:66 of 0.26.0); 0.32 and 0.33
+try `weight_scale` first (o_proj.py:84). A layer of compressed-tensors has `weight_scale` only."""
 
 
 def name_scales_as_read(model: Any, version: str) -> set[str]:
-    """Give each wo_a's scale the name that this vLLM's product reads, and return those names.
+    """Renames each wo_a's scale to the name that this vLLM reads, and returns those names.
 
-    For once it is loaded, and before vLLM lays it out for the GPU; whatever else reads such a scale takes either name.
-    Without this the first step of every checkpoint in the seed's layout ends in an AttributeError, as a GPU showed.
+    Call it after loading, before vLLM rearranges the weights for the GPU; other readers accept either name. Without it,
+    the first step of every checkpoint in the original layout fails with an AttributeError (seen on a GPU).
     """
     if release_of(version) not in READ_BY_OFFICIAL_NAME:
         return set()

@@ -1,20 +1,20 @@
-"""All of a model's tensors, or none of it: where vLLM is silent, the start ends with the names of what is missing."""
+"""Loads all tensors of a model or fails: vLLM ignores missing tensors, but this ends the start with their names."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from flash_engine.checkpoint.finding import named
+from flash_engine.checkpoint.finding import abbreviated
 from flash_engine.checkpoint.inspection import Inspection
 from flash_engine.checkpoint.layout import MTP_PREFIX, expected_of
-from flash_engine.checkpoint.tensor_names import Names
+from flash_engine.checkpoint.tensor_names import TensorNames
 from flash_engine.plugin.weight_stream import BadTensorError, Weights, WeightStream
 
 SHARED = ("embed_tokens.weight", "shared_head.head.weight", "lm_head.weight")
-"""A drafter's parameters that vLLM takes from the model when the file has none (v1/worker/gpu/spec_decode)."""
+"""A drafter's parameters that vLLM shares with the model if the file has none (v1/worker/gpu/spec_decode)."""
 
 IDLE = ("_weight_g_idx", "_g_idx_sort_indices")
-"""vLLM 0.26 makes room for an order of activations in every INT4 expert, and gives it up after loading where there is
-none. An order that would need it is refused before (config_repair), so that nothing is ever loaded there."""
+"""Parameters for activation order, which vLLM 0.26 creates in every INT4 expert and drops after loading if unused.
+config_repair refuses checkpoints that need them, so they are never loaded."""
 
 Load = Callable[[Weights], set[str]]
 
@@ -24,24 +24,24 @@ class IncompleteError(ValueError):
 
 
 class StrictLoading:
-    """Of one side of a checkpoint: the model, or its drafter."""
+    """Strict loading of one part of a checkpoint: the model, or its drafter."""
 
     def __init__(self, checkpoint: Inspection, *, drafter: bool, experts_are_divided: bool) -> None:
-        """`experts_are_divided`: with expert parallelism vLLM does not even read what belongs to other ranks."""
+        """`experts_are_divided`: with expert parallelism vLLM does not read the experts of other ranks."""
         if checkpoint.config is None or checkpoint.layout is None:
-            raise ValueError(f"{checkpoint.place} is no DeepSeek-V4, and this is its loader")
+            raise ValueError(f"{checkpoint.place} is not a DeepSeek-V4 checkpoint, which this loader needs")
         self._drafter = drafter
-        self._names = Names(checkpoint.config, checkpoint.tensors)
+        self._names = TensorNames(checkpoint.config, checkpoint.tensors)
         self._table = dict(expected_of(checkpoint.config, checkpoint.layout))
         self._experts_are_divided = experts_are_divided
 
     def right_name(self, written: str) -> str:
-        return self._names.right(written).right
+        return self._names.resolve(written).canonical
 
     def load(self, weights: Weights, load: Load, parameters: Callable[[], Iterable[str]]) -> set[str]:
         """Returns what vLLM's own `load` returns. Raises BadTensorError and IncompleteError.
 
-        `parameters` is asked after loading, for vLLM takes away what an optional head would need.
+        `parameters` is called after loading, because vLLM removes the parameters of an absent optional head.
         """
         stream = WeightStream(self.right_name, self._table)
         try:
@@ -49,8 +49,8 @@ class StrictLoading:
         except BadTensorError:
             raise
         except Exception as error:
-            told = f"vLLM cannot load {stream.current}: {type(error).__name__}: {error}"
-            raise BadTensorError(told) from error
+            message = f"vLLM cannot load {stream.current}: {type(error).__name__}: {error}"
+            raise BadTensorError(message) from error
         self._require_all(stream.seen, set(parameters()) - set(loaded))
         return loaded
 
@@ -59,16 +59,18 @@ class StrictLoading:
         ours = (name for name in self._table if name.startswith(MTP_PREFIX) == self._drafter)
         missing = [name for name in ours if name not in seen and self._is_needed(name)]
         if missing:
-            raise IncompleteError(f"{len(missing)} tensors of {whose} are not in the checkpoint: {named(missing)}")
+            raise IncompleteError(
+                f"{len(missing)} tensors of {whose} are not in the checkpoint: {abbreviated(missing)}"
+            )
         expected = (*IDLE, *SHARED) if self._drafter else IDLE
         empty = sorted(name for name in unfilled if not name.endswith(expected))
         if empty:
-            raise IncompleteError(f"vLLM left {len(empty)} parameters of {whose} without weights: {named(empty)}")
+            raise IncompleteError(f"vLLM left {len(empty)} parameters of {whose} without weights: {abbreviated(empty)}")
 
     def _is_needed(self, name: str) -> bool:
         return not self._table[name].optional and not (self._experts_are_divided and ".ffn.experts." in name)
 
 
 def parameters_of(model: Any) -> Callable[[], Iterable[str]]:
-    """The names of a torch module's parameters."""
+    """A function that returns the names of a torch module's parameters."""
     return lambda: (name for name, _ in model.named_parameters())

@@ -1,24 +1,24 @@
-"""Which vLLM versions the plugin supports: those whose loaders were walked (tests/plugin)."""
+"""The vLLM versions that the plugin supports: those whose loaders are tested (tests/plugin)."""
 
 import re
 
 WALKED = ((0, 26), (0, 32), (0, 33))
-"""0.33 is in the CUDA image, 0.32 in the CPU image; 0.26 is the last for torch 2.11, and is there to be tried on a
-machine that has that (benchmarks/gpu_trial). Those between were not walked."""
+"""0.33 is in the CUDA image, 0.32 in the CPU image. 0.26 is the last for torch 2.11, and is supported for machines that
+have that (benchmarks/gpu_trial). Versions in between are not tested."""
 
 *_BEFORE, _LAST = (f"{major}.{minor}" for major, minor in WALKED)
 RANGE = f"{', '.join(_BEFORE)} and {_LAST}"
 
 
 class UnsupportedVersionError(RuntimeError):
-    """Raised in vLLM's own start, which ends with it: a loader that nobody has walked may lose tensors silently."""
+    """Ends vLLM's start: an untested loader may lose tensors silently."""
 
 
 def require_supported(version: str) -> None:
     """`version` as vLLM's distribution has it, such as 0.32.0+cpu. Raises UnsupportedVersionError."""
     if release_of(version) not in WALKED:
         raise UnsupportedVersionError(
-            f"this plugin supports vLLM {RANGE}, and this is {version}: take an engine image that has one of them, "
+            f"this plugin supports vLLM {RANGE}, and this is {version}: use an engine image with one of these, "
             "or a newer plugin"
         )
 

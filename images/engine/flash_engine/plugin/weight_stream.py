@@ -1,12 +1,12 @@
-"""The tensors of a checkpoint on their way into vLLM's loader: under their right names, and checked one by one."""
+"""Passes a checkpoint's tensors to vLLM's loader: renames and checks each of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from flash_engine.checkpoint.layout import Expected, role_of
+from flash_engine.checkpoint.layout import ExpectedTensor, role_of
 
 UNQUANTISED = ("compressor", "indexer weights")
-"""Roles that vLLM builds plain whatever the config says (0.33.0: compressor.py:276, attention.py:1001)."""
+"""Roles that vLLM never quantises, whatever the config says (0.33.0: compressor.py:276, attention.py:1001)."""
 
 SCALES = (".scale", ".weight_scale", ".weight_scale_2", ".weight_global_scale")
 BLOCK = 128
@@ -16,13 +16,13 @@ Weights = Iterable[tuple[str, Any]]
 
 
 class BadTensorError(ValueError):
-    """A tensor that must not be loaded; the message names it."""
+    """An invalid tensor; the message names it."""
 
 
 class WeightStream:
-    """Passes tensors on; `seen` are the right names of those that came."""
+    """Passes tensors on; `seen` has the canonical names of those passed so far."""
 
-    def __init__(self, right: Callable[[str], str], table: Mapping[str, Expected]) -> None:
+    def __init__(self, right: Callable[[str], str], table: Mapping[str, ExpectedTensor]) -> None:
         self.seen: set[str] = set()
         self.current = "the first tensor"
         self._right = right
@@ -38,20 +38,20 @@ class WeightStream:
             self.seen.add(name)
             yield from self._widened(name, tensor)
         if self._waiting:
-            raise BadTensorError(f"FP8 tensors without their other half: {', '.join(sorted(self._waiting)[:4])}")
+            raise BadTensorError(f"FP8 tensors without their weight or scale: {', '.join(sorted(self._waiting)[:4])}")
 
     def _check(self, name: str, tensor: Any) -> None:
         wanted = self._table.get(name)
         if wanted is not None and tuple(tensor.shape) != wanted.shape:
-            raise BadTensorError(f"{name} is {list(tensor.shape)} and must be {list(wanted.shape)}")
+            raise BadTensorError(f"{name} is {list(tensor.shape)} but must be {list(wanted.shape)}")
         if name.endswith(SCALES) and not _is_finite(tensor):
             raise BadTensorError(
-                f"{name} has scales that are no numbers (NaN or infinite): the checkpoint is broken there; download it "
-                "again, or quantise that tensor again"
+                f"{name} has scales that are NaN or infinite: the checkpoint is damaged; download it again, "
+                "or quantise that tensor again"
             )
 
     def _widened(self, name: str, tensor: Any) -> Iterator[tuple[str, Any]]:
-        """FP8 weights of a layer that vLLM builds plain wait for their scales, and go on as BF16."""
+        """Converts FP8 weights of layers that vLLM never quantises to BF16, once weight and scale have arrived."""
         module, _, part = name.rpartition(".")
         is_scale = part in ("scale", "weight_scale")
         if role_of(module) not in UNQUANTISED or not (is_scale or _is_fp8(tensor)):
@@ -78,9 +78,9 @@ def _is_fp8(tensor: Any) -> bool:
 
 
 def _is_finite(tensor: Any) -> bool:
-    """E8M0 has one pattern that is no number: all ones. Torch computes on neither of the 8-bit floats.
+    """Whether all values are finite. E8M0 has one NaN pattern, all ones; torch cannot compute with 8-bit floats.
 
-    A sum shows what any of its parts is, for a tenth of the time that looking at each takes: there are 33,792 of them.
+    A sum is finite only if all values are, and takes a tenth of the time of checking each: there are 33,792 tensors.
     """
     import torch  # noqa: PLC0415 - as above
 

@@ -1,1 +1,1 @@
-"""The DaemonSet's program: it keeps the labels of its own node at what the machine says."""
+"""The program of the DaemonSet: keeps the labels of its own node up to date with the machine."""

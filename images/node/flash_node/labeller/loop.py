@@ -1,8 +1,8 @@
-"""Rounds: read the machine, compare with the node, patch the difference, tell what is wrong.
+"""The labeller's loop: read the machine, patch the node's labels where they differ, and emit events for warnings.
 
-Nothing that hardware or an API server does ends them. One reading that fails changes no label, for drivers are
-reloaded; after the second in a row nothing is known of the cards any more, and the labels say so. A reading of which
-a part fails is taken again at once, for calls fail now and then, and a tested verdict would go with one that did.
+No failure of hardware or of the API server ends the loop. One failed reading changes no label, because drivers are
+reloaded; after the second in a row the labels become unknown. A reading with some failed calls is repeated at once,
+because calls fail occasionally, and one failed call would remove a tested verdict.
 """
 
 import threading
@@ -22,63 +22,65 @@ log = structlog.get_logger("flash.labeller")
 READING_SECONDS = 30.0
 """A call into a sick card's driver may never return."""
 
-AGAIN_SECONDS = 2.0
-PATIENCE = 2
+RETRY_SECONDS = 2.0
+EMPTY_READINGS_LIMIT = 2
+"""After this many empty readings in a row the labels become unknown."""
 ATTEMPTS = 5
 
 
-class Node(Protocol):
-    """What the rounds need of the cluster."""
+class NodeApi(Protocol):
+    """The requests that the loop makes to the cluster."""
 
     def read(self) -> NodeState: ...
     def patch(self, body: dict[str, object]) -> None: ...
-    def tell(self, kind: str, reason: str, message: str) -> None: ...
+    def emit_event(self, kind: str, reason: str, message: str) -> None: ...
 
 
-class Rounds:
-    """One node's. `look` is one round, and returns whether the labels now say what the machine says."""
+class LabelLoop:
+    """Keeps the labels of one node up to date."""
 
     def __init__(
         self,
-        node: Node,
+        node: NodeApi,
         read: Callable[[], NodeDump],
         *,
         reading_seconds: float = READING_SECONDS,
-        again_seconds: float = AGAIN_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._node = node
         self._read = read
         self._reading_seconds = reading_seconds
-        self._again_seconds = again_seconds
-        self._reading: _Reading | None = None
-        self._void_readings = 0
-        self._told: frozenset[str] = frozenset()
+        self._retry_seconds = retry_seconds
+        self._reading: _BackgroundReading | None = None
+        self._empty_readings = 0
+        self._emitted: frozenset[str] = frozenset()
 
-    def look(self) -> bool:
-        dump = self._best_of_two()
-        self._void_readings = self._void_readings + 1 if dump.is_void else 0
-        found = assess(dump)
-        self._tell(found)
-        if 0 < self._void_readings < PATIENCE:
-            log.warning("nothing was read, and the labels stay for one more round", warnings=found.warnings)
+    def run_once(self) -> bool:
+        """Return whether the labels now match the machine."""
+        dump = self._read_with_retry()
+        self._empty_readings = self._empty_readings + 1 if dump.is_empty else 0
+        assessment = assess(dump)
+        self._emit_warnings(assessment)
+        if 0 < self._empty_readings < EMPTY_READINGS_LIMIT:
+            log.warning("no card could be read; keeping the labels for one more round", warnings=assessment.warnings)
             return False
         try:
-            return self._publish(found)
+            return self._publish(assessment)
         except ClusterError as error:
             log.warning("labels not published", error=str(error))
             return False
 
-    def _best_of_two(self) -> NodeDump:
-        first = self._take()
-        if first.is_void or not first.faults:
+    def _read_with_retry(self) -> NodeDump:
+        first = self._read_once()
+        if first.is_empty or not first.faults:
             return first
-        time.sleep(self._again_seconds)
-        second = self._take()
-        return first if second.is_void or len(second.faults) >= len(first.faults) else second
+        time.sleep(self._retry_seconds)
+        second = self._read_once()
+        return first if second.is_empty or len(second.faults) >= len(first.faults) else second
 
-    def _take(self) -> NodeDump:
-        """One reading at a time: where the last is stuck, another would be too."""
-        reading = self._reading or _Reading(self._read)
+    def _read_once(self) -> NodeDump:
+        """Only one reading runs at a time: if the last one is stuck, another would be stuck too."""
+        reading = self._reading or _BackgroundReading(self._read)
         dump = reading.wait(self._reading_seconds)
         self._reading = reading if dump is None else None
         if dump is None:
@@ -86,38 +88,38 @@ class Rounds:
             return NodeDump(node="", taken_at="", faults=(fault,))
         return dump
 
-    def _publish(self, found: Assessment) -> bool:
+    def _publish(self, assessment: Assessment) -> bool:
         for _ in range(ATTEMPTS):
             state = self._node.read()
-            patch = patch_for(state, found)
+            patch = patch_for(state, assessment)
             if patch is None:
                 return True
             try:
                 self._node.patch(patch)
             except ConflictError:
-                continue  # the operator wrote a verdict, or a kubelet its node: look again
+                continue  # the operator wrote a verdict, or the kubelet its status: read the node again
             changed = patch["metadata"].get("labels", {})
-            log.info("labels", changed=changed, before={name: state.labels.get(name) for name in changed})
+            log.info("labels changed", changed=changed, before={name: state.labels.get(name) for name in changed})
             return True
-        raise ClusterError(f"the node was changed by others {ATTEMPTS} times in a row")
+        raise ClusterError(f"the node changed between read and patch {ATTEMPTS} times in a row")
 
-    def _tell(self, found: Assessment) -> None:
-        """Each warning once, until it was gone in between. What could not be told is told in the next round."""
-        now = frozenset(found.warnings)
-        told = set(now & self._told)
-        for warning in sorted(now - self._told):
-            log.warning("links", warning=warning)
+    def _emit_warnings(self, assessment: Assessment) -> None:
+        """Emit each warning once, and again only after it had disappeared. Failed events are retried next round."""
+        now = frozenset(assessment.warnings)
+        emitted = set(now & self._emitted)
+        for warning in sorted(now - self._emitted):
+            log.warning("gpu links", warning=warning)
             try:
-                self._node.tell("Warning", "GpuLinks", warning)
-                told.add(warning)
+                self._node.emit_event("Warning", "GpuLinks", warning)
+                emitted.add(warning)
             except ClusterError as error:
-                # The labels are worth more than that somebody is told of them.
+                # The labels matter more than the events.
                 log.warning("event not written", error=str(error))
-        self._told = frozenset(told)
+        self._emitted = frozenset(emitted)
 
 
-class _Reading:
-    """A reading in a thread of its own, which may be left behind."""
+class _BackgroundReading:
+    """A reading in a thread of its own, which can be abandoned."""
 
     def __init__(self, read: Callable[[], NodeDump]) -> None:
         self._dump: NodeDump | None = None
@@ -131,7 +133,7 @@ class _Reading:
     def _run(self, read: Callable[[], NodeDump]) -> None:
         try:
             self._dump = read()
-        except Exception as error:  # noqa: BLE001 - a thread's exception would be nobody's
+        except Exception as error:  # noqa: BLE001 - nobody would see a thread's exception
             fault = f"reading failed: {type(error).__name__}: {error}"
             self._dump = NodeDump(node="", taken_at="", faults=(fault,))
         self._done.set()

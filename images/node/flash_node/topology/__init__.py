@@ -1,1 +1,1 @@
-"""`flash-topology`: a picture of a node's cards and links, with the flags that follow."""
+"""`flash-topology`: draws a node's cards and links, with the resulting flags."""

@@ -1,4 +1,4 @@
-"""flash-topology: a node's cards and links, the labels that they lead to, and the flags that follow."""
+"""flash-topology: shows a node's cards and links, the resulting labels, and the flags that follow from them."""
 
 import argparse
 import os
@@ -21,20 +21,20 @@ from flash_node.topology.view import view_of
 NOTHING_READ, BAD_USAGE = 1, 2
 
 _DESCRIPTION = """\
-Shows the cards of a node and the links between them, the labels that follow (as flash-labeller writes them), and the
-flags that an engine gets there (as flash-operator derives them), each with its source and its reason.
+Shows the cards of a node and the links between them, the resulting labels (as flash-labeller sets them), and the flags
+that an engine gets on this node (as flash-operator derives them), each with its source and reason.
 
-It reads the machine it runs on, and, where a cluster can be asked, the labels of its Node: a verdict that a test has
-found stands there and nowhere else. A dump holds all of that, no pod names, and no other label: send it along with a
-report of a bug.
+Reads the machine on which it runs. If a cluster is reachable, it also reads the labels of the Node, because the verdict
+of the p2p test is stored only there. A dump contains all of this, but no pod names and no other labels: attach it to
+bug reports.
 """
 
 _EPILOG = """\
 examples:
-  flash-topology                              this machine
-  flash-topology --save node.json             keep what was read
-  flash-topology --dump node.json --svg node.svg
-  flash-topology --assume verified            the flags if a test had passed
+  flash-topology                                   show this machine
+  flash-topology --save node.json                  save the readings as a dump
+  flash-topology --dump node.json --svg node.svg   draw a saved dump
+  flash-topology --assume verified                 show the flags as if the p2p test had passed
 
 exit codes: 0 shown; 1 shown, but no GPU could be read; 2 bad usage, or a file that cannot be read or written
 """
@@ -49,12 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write(options.save, dump.to_text())
         _write(options.svg, svg_of(view))
     except (BadDumpError, _CannotWriteError) as error:
-        _tell(str(error))
+        _print_message(str(error))
         return BAD_USAGE
     colour = sys.stdout.isatty()
     width = os.get_terminal_size().columns if colour else WIDTH
     sys.stdout.write(text_of(view, width=width, colour=colour))
-    return NOTHING_READ if dump.is_void else 0
+    return NOTHING_READ if dump.is_empty else 0
 
 
 class _CannotWriteError(OSError):
@@ -64,24 +64,24 @@ class _CannotWriteError(OSError):
 def _live(node: str | None, sys_root: Path) -> NodeDump:
     dump = read_node(load_nvml(), node or platform.node(), sys_root)
     if node is None:
-        _tell("no node is named (--node, $NODE_NAME), so a verdict that stands on the Node is not known here")
+        _print_message("no node name is given (--node or $NODE_NAME), so a p2p test verdict on the Node is not shown")
         return dump
     try:
         state = connect(node).read()
     except ClusterError as error:
-        _tell(f"{error}; a verdict that stands on the Node is not known here")
+        _print_message(f"{error}; a p2p test verdict on the Node is not shown")
         return dump
     return with_node(dump, state)
 
 
 def with_node(dump: NodeDump, state: NodeState) -> NodeDump:
-    """With what flags depend on of the Node, and nothing else of it: a dump is sent to others."""
+    """Add only those labels of the Node on which flags depend, because dumps are sent to others."""
     kept = {
         name: value
         for name, value in state.labels.items()
         if name.startswith(LABEL_PREFIX) or name in (*DRIVER_LABELS, PRODUCT_LABEL)
     }
-    return dump.model_copy(update={"node_labels": kept, "probe_report": state.annotations.get(P2P_REPORT_ANNOTATION)})
+    return dump.model_copy(update={"node_labels": kept, "p2p_report": state.annotations.get(P2P_REPORT_ANNOTATION)})
 
 
 def _write(file: Path | None, text: str) -> None:
@@ -90,11 +90,11 @@ def _write(file: Path | None, text: str) -> None:
     try:
         file.write_text(text)
     except OSError as error:
-        raise _CannotWriteError(f"{file} cannot be written: {error.strerror}") from error
-    _tell(f"written: {file}")
+        raise _CannotWriteError(f"cannot write {file}: {error.strerror}") from error
+    _print_message(f"wrote {file}")
 
 
-def _tell(message: str) -> None:
+def _print_message(message: str) -> None:
     sys.stderr.write(f"flash-topology: {message}\n")
 
 
@@ -106,15 +106,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--dump", type=Path, metavar="FILE", help="show what was saved, in place of this machine")
+    source.add_argument("--dump", type=Path, metavar="FILE", help="show a saved dump instead of this machine")
     name = os.environ.get("NODE_NAME")
-    told = "this machine's Node (default: $NODE_NAME)"
-    source.add_argument("--node", type=node_name, default=name, metavar="NAME", help=told)
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write what was read as a dump")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw it")
-    told = f"take this verdict for the node's: {', '.join(P2P_VERDICTS)}"
-    parser.add_argument("--assume", choices=P2P_VERDICTS, metavar="VERDICT", help=told)
-    parser.add_argument("--sys-root", type=Path, default=SYS, metavar="PATH", help="where the host's /sys is (/sys)")
+    description = "name of this machine's Node (default: $NODE_NAME)"
+    source.add_argument("--node", type=node_name, default=name, metavar="NAME", help=description)
+    parser.add_argument("--save", type=Path, metavar="FILE", help="save the readings as a dump")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the picture into this file")
+    description = f"assume this verdict instead of the node's: {', '.join(P2P_VERDICTS)}"
+    parser.add_argument("--assume", choices=P2P_VERDICTS, metavar="VERDICT", help=description)
+    parser.add_argument(
+        "--sys-root", type=Path, default=SYS, metavar="PATH", help="path of the host's /sys (default: /sys)"
+    )
     return parser
 
 

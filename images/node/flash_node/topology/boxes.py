@@ -1,10 +1,10 @@
-"""Where everything of the drawing goes: boxes in boxes, from the cards outwards. Pure; units are those of the SVG."""
+"""The layout of the drawing: nested boxes, computed from the cards outwards. Pure. Lengths are in SVG units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from flash_node.dump import Gpu
-from flash_node.topology.view import View, card_words
+from flash_node.dump import GpuDump
+from flash_node.topology.view import View, card_lines
 
 CARD_WIDTH, CARD_HEIGHT = 230.0, 66.0
 GAP, TITLE = 14.0, 20.0
@@ -12,7 +12,7 @@ GAP, TITLE = 14.0, 20.0
 
 @dataclass(frozen=True)
 class Box:
-    """A titled rectangle with whatever is in it."""
+    """A rectangle with a title, lines of text, and inner boxes."""
 
     kind: str
     """numa, root or card."""
@@ -31,22 +31,22 @@ class Box:
 
     @property
     def all(self) -> tuple["Box", ...]:
-        """Itself and what is in it, outermost first."""
+        """This box and all inner boxes, outermost first."""
         return (self, *(box for child in self.inside for box in child.all))
 
 
 def boxes_of(view: View, x: float, y: float) -> tuple[Box, ...]:
-    """One box for each NUMA node, side by side."""
+    """One box per NUMA node, side by side."""
     nodes = [_around("numa", numa, _roots_of(roots)) for numa, roots in view.tree.items()]
     return _side_by_side(nodes, x, y)
 
 
-def _roots_of(roots: dict[str, list[Gpu]]) -> list[Box]:
+def _roots_of(roots: dict[str, list[GpuDump]]) -> list[Box]:
     return [_around("root", root, [_card(gpu) for gpu in gpus]) for root, gpus in roots.items()]
 
 
-def _card(gpu: Gpu) -> Box:
-    return Box("card", f"GPU {gpu.index}", 0, 0, CARD_WIDTH, CARD_HEIGHT, tuple(card_words(gpu)), card=gpu.index)
+def _card(gpu: GpuDump) -> Box:
+    return Box("card", f"GPU {gpu.index}", 0, 0, CARD_WIDTH, CARD_HEIGHT, tuple(card_lines(gpu)), card=gpu.index)
 
 
 def _around(kind: str, title: str, boxes: Sequence[Box]) -> Box:

@@ -1,4 +1,4 @@
-"""The picture as an SVG that needs no font, script or file beside it."""
+"""Renders the picture as a self-contained SVG, without fonts, scripts or other files."""
 
 import textwrap
 from collections.abc import Iterable
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from flash_contracts.names import LABEL_PREFIX, P2P_LABEL
-from flash_node.dump import Pair
+from flash_node.dump import PairDump
 from flash_node.topology.boxes import Box, boxes_of
-from flash_node.topology.text import headline, row_words
+from flash_node.topology.text import headline, row_text
 from flash_node.topology.view import View, flag_lines
 
 MARGIN = 24.0
 LINE = 17.0
 LABELS_WIDTH, FLAGS_WIDTH = 270.0, 660.0
 REASON_LETTERS, SHEET_LETTERS, CARD_LETTERS = 92, 100, 33
-"""What fits, by the widest fonts in use."""
+"""Letters that fit into a line, with the widest common fonts."""
 CELL_WIDTH, CELL_HEIGHT = 140.0, 26.0
 
 GOOD, DOUBTFUL, BAD, PLAIN = "#1a7f37", "#9a6700", "#cf222e", "#57606a"
 COLOURS = {"verified": GOOD, "granted": DOUBTFUL, "unknown": DOUBTFUL}
-"""Everything else is a refusal or a fault."""
+"""All other values are refusals or faults."""
 
 FILLS = {"numa": "#f6f8fa", "root": "#eaeef2", "card": "#ffffff"}
 STYLE = (
@@ -30,7 +30,7 @@ STYLE = (
 
 
 def svg_of(view: View) -> str:
-    """A whole document."""
+    """A complete SVG document."""
     sheet = _Sheet()
     top = sheet.lines(MARGIN, MARGIN + 4, headline(view), "b")
     boxes = boxes_of(view, MARGIN, top - 4)
@@ -45,7 +45,7 @@ def svg_of(view: View) -> str:
 
 @dataclass
 class _Sheet:
-    """Collects shapes, and knows how far they reach."""
+    """Collects shapes and tracks their total width."""
 
     width: float = 2 * MARGIN + LABELS_WIDTH + FLAGS_WIDTH
 
@@ -60,17 +60,17 @@ class _Sheet:
         ET.indent(self._root)
         return ET.tostring(self._root, encoding="unicode") + "\n"
 
-    def text(self, x: float, y: float, words: str, kind: str = "", colour: str = "") -> None:
+    def text(self, x: float, y: float, content: str, kind: str = "", colour: str = "") -> None:
         style = {"style": f"fill:{colour}"} if colour else {}
         element = ET.SubElement(self._root, "text", {"x": f"{x:g}", "y": f"{y:g}", **style})
         if kind:
             element.set("class", kind)
-        # What a card calls itself may hold letters that no XML may hold.
-        element.text = "".join(letter if letter.isprintable() else "?" for letter in words)
+        # The name of a card may contain characters that XML does not allow.
+        element.text = "".join(letter if letter.isprintable() else "?" for letter in content)
 
-    def lines(self, x: float, y: float, words: str, kind: str = "", colour: str = "") -> float:
-        """Words over the whole sheet. Returns where the next line may begin."""
-        for line in textwrap.wrap(words, SHEET_LETTERS):
+    def lines(self, x: float, y: float, content: str, kind: str = "", colour: str = "") -> float:
+        """Text across the whole sheet. Returns the position of the next line."""
+        for line in textwrap.wrap(content, SHEET_LETTERS):
             self.text(x, y, line, kind, colour)
             y += LINE
         return y
@@ -80,8 +80,8 @@ class _Sheet:
         place = {"x": f"{x:g}", "y": f"{y:g}", "width": f"{width:g}", "height": f"{height:g}", "rx": "6"}
         ET.SubElement(self._root, "rect", {**place, "fill": fill, "stroke": "#d0d7de"})
 
-    def path(self, course: str, colour: str) -> None:
-        ET.SubElement(self._root, "path", {"d": course, "fill": "none", "stroke": colour, "stroke-width": "2.5"})
+    def path(self, commands: str, colour: str) -> None:
+        ET.SubElement(self._root, "path", {"d": commands, "fill": "none", "stroke": colour, "stroke-width": "2.5"})
 
     def boxes(self, boxes: Iterable[Box]) -> None:
         for box in (inner for outer in boxes for inner in outer.all):
@@ -93,7 +93,7 @@ class _Sheet:
 
 
 def _links(sheet: _Sheet, view: View, boxes: tuple[Box, ...], y: float) -> float:
-    """One pair is a line from card to card; more than one are a matrix. Returns where there is room again."""
+    """Draw a single pair as a line between its cards, and several as a matrix. Returns the position below."""
     pairs = view.dump.pairs
     if len(pairs) == 1:
         cards = {box.card: box for outer in boxes for box in outer.all if box.card is not None}
@@ -101,12 +101,12 @@ def _links(sheet: _Sheet, view: View, boxes: tuple[Box, ...], y: float) -> float
     return _matrix(sheet, view, y) if pairs else y
 
 
-def _line(sheet: _Sheet, view: View, pair: Pair, cards: tuple[Box, Box], y: float) -> float:
+def _line(sheet: _Sheet, view: View, pair: PairDump, cards: tuple[Box, Box], y: float) -> float:
     colour = COLOURS.get(view.verdict_of(pair), BAD)
     left, right = (box.x + box.width / 2 for box in cards)
     start = cards[0].y + cards[0].height
     sheet.path(f"M{left:g} {start:g} V{y:g} H{right:g} V{start:g}", colour)
-    sheet.text((left + right) / 2, y + LINE, view.pair_words(pair), "b m", colour)
+    sheet.text((left + right) / 2, y + LINE, view.pair_text(pair), "b m", colour)
     return y + 3 * LINE
 
 
@@ -120,7 +120,7 @@ def _matrix(sheet: _Sheet, view: View, y: float) -> float:
             row, column = order.index(one) + 1, order.index(other) + 1
             x, top = MARGIN + column * CELL_WIDTH, y + row * CELL_HEIGHT - 4
             sheet.rectangle(x, top, CELL_WIDTH - 4, CELL_HEIGHT - 4, "#ffffff")
-            sheet.text(x + 8, top + 15, view.pair_words(pair), "b", COLOURS.get(view.verdict_of(pair), BAD))
+            sheet.text(x + 8, top + 15, view.pair_text(pair), "b", COLOURS.get(view.verdict_of(pair), BAD))
     return y + (len(order) + 2) * CELL_HEIGHT
 
 
@@ -137,7 +137,7 @@ def _labels(sheet: _Sheet, view: View, y: float) -> float:
 
 def _flags(sheet: _Sheet, view: View, y: float) -> float:
     x = MARGIN + LABELS_WIDTH
-    for line in textwrap.wrap(row_words(view).strip(), REASON_LETTERS):
+    for line in textwrap.wrap(row_text(view).strip(), REASON_LETTERS):
         sheet.text(x, y, line, "b")
         y += LINE
     for flag in flag_lines(view.flags):

@@ -1,4 +1,4 @@
-"""The picture as text: cards by NUMA node and root complex, every pair, labels, and flags with their reasons."""
+"""Renders the picture as text: cards by NUMA node and root complex, pairs, labels, and flags with their reasons."""
 
 import io
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from rich.text import Text
 from rich.tree import Tree
 
 from flash_node.assessment import link_of
-from flash_node.topology.view import View, card_words, flag_lines
+from flash_node.topology.view import View, card_lines, flag_lines
 
 WIDTH = 120
 
 
 def text_of(view: View, *, width: int = WIDTH, colour: bool = False) -> str:
-    """Ends with a newline."""
+    """The whole text, with a final newline."""
     file = io.StringIO()
     console = Console(file=file, width=width, force_terminal=colour, highlight=False, emoji=False, markup=False)
     for part in _parts(view):
@@ -36,8 +36,8 @@ def _parts(view: View) -> Iterator[RenderableType]:
 
 def headline(view: View) -> str:
     dump = view.dump
-    told = [f"node {dump.node}" if dump.node else "a node", f"driver {dump.driver or 'unknown'}"]
-    return ", ".join([*told, *([f"read {dump.taken_at}"] if dump.taken_at else [])])
+    parts = [f"node {dump.node}" if dump.node else "unnamed node", f"driver {dump.driver or 'unknown'}"]
+    return ", ".join([*parts, *([f"read {dump.taken_at}"] if dump.taken_at else [])])
 
 
 def _cards(view: View) -> Tree:
@@ -47,17 +47,17 @@ def _cards(view: View) -> Tree:
         for root, gpus in roots.items():
             leaf = branch.add(root)
             for gpu in gpus:
-                leaf.add(Text(f"GPU {gpu.index}: {gpu.name or 'unknown'}, {', '.join(card_words(gpu))}"))
+                leaf.add(Text(f"GPU {gpu.index}: {gpu.name or 'unknown'}, {', '.join(card_lines(gpu))}"))
     return tree
 
 
 def _pairs(view: View) -> Table:
-    """As `nvidia-smi topo -m` has it, with what is known of peer-to-peer."""
+    """A matrix as in `nvidia-smi topo -m`, with the peer-to-peer status."""
     table = Table("", *(f"GPU {gpu.index}" for gpu in view.dump.gpus), box=box.SIMPLE_HEAD)
-    words = {(pair.first, pair.second): view.pair_words(pair) for pair in view.dump.pairs}
+    full = {(pair.first, pair.second): view.pair_text(pair) for pair in view.dump.pairs}
     short = {(pair.first, pair.second): link_of(pair) for pair in view.dump.pairs}
-    shown = words if len(view.dump.gpus) <= 4 else short  # noqa: PLR2004 - wider than a terminal otherwise
-    both = {**shown, **{(second, first): told for (first, second), told in shown.items()}}
+    shown = full if len(view.dump.gpus) <= 4 else short  # noqa: PLR2004 - more would not fit a terminal
+    both = {**shown, **{(second, first): text for (first, second), text in shown.items()}}
     for gpu in view.dump.gpus:
         row = (both.get((gpu.index, other.index), "-") for other in view.dump.gpus)
         table.add_row(f"GPU {gpu.index}", *row)
@@ -73,11 +73,11 @@ def _labels(view: View) -> Table:
 
 
 def _flags(view: View) -> Table:
-    table = Table("flag", "from", "why", box=box.SIMPLE_HEAD, title=row_words(view), title_justify="left")
+    table = Table("flag", "source", "reason", box=box.SIMPLE_HEAD, title=row_text(view), title_justify="left")
     for line in flag_lines(view.flags):
         table.add_row(line.flag, line.source, line.reason)
     return table
 
 
-def row_words(view: View) -> str:
+def row_text(view: View) -> str:
     return f" row {view.row.name} (evidence {view.row.evidence}): {view.row.why}"

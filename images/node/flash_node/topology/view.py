@@ -1,6 +1,6 @@
-"""What the picture shows: a reading, the labels it leads to, and the flags that those lead to. Pure.
+"""The content of the picture: a reading, the resulting labels, and the flags that follow from them. Pure.
 
-Labels and flags come from the code that the labeller and the operator run, so that the picture cannot say otherwise.
+Labels and flags are computed by the code of the labeller and the operator, so the picture always agrees with them.
 """
 
 from collections.abc import Iterator
@@ -13,68 +13,68 @@ from flash_contracts.flags.table import TABLE, Row
 from flash_contracts.names import LABEL_PREFIX, P2P_LABEL, P2P_REPORT_ANNOTATION
 from flash_contracts.node_facts import TESTED, UNKNOWN, NodeFacts
 from flash_node.assessment import Assessment, assess, iommu_of, link_of, p2p_of
-from flash_node.dump import Gpu, NodeDump, Pair
-from flash_node.labels import NodeState, verdict_stands, wanted_labels
+from flash_node.dump import GpuDump, NodeDump, PairDump
+from flash_node.labels import NodeState, desired_labels, verdict_applies
 
-Tree = dict[str, dict[str, list[Gpu]]]
-"""NUMA node, then root complex, then cards."""
+GpuTree = dict[str, dict[str, list[GpuDump]]]
+"""Cards by NUMA node and root complex."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One node."""
+    """The picture of one node."""
 
     dump: NodeDump
-    found: Assessment
+    assessment: Assessment
     labels: dict[str, str]
-    """Without their prefix: as they stand after the labeller."""
+    """Without their prefix, as the labeller would set them."""
     flags: FlagSet
     row: Row
     warnings: tuple[str, ...]
     assumed: str | None = None
-    """A verdict that was asked for in place of the node's."""
+    """A verdict to assume instead of the node's own (--assume)."""
 
     @property
-    def tree(self) -> Tree:
-        tree: Tree = {}
+    def tree(self) -> GpuTree:
+        tree: GpuTree = {}
         for gpu in self.dump.gpus:
             numa = "NUMA node unknown" if gpu.numa_node is None else f"NUMA node {gpu.numa_node}"
             tree.setdefault(numa, {}).setdefault(gpu.pcie_root or "root complex unknown", []).append(gpu)
         return tree
 
-    def verdict_of(self, pair: Pair) -> str:
-        """A test speaks for the whole node; otherwise it is the driver's word about these two cards."""
-        whole = self.labels.get("gpu-p2p", UNKNOWN)
-        return whole if whole in TESTED else p2p_of(pair, self.dump.gpus)
+    def verdict_of(self, pair: PairDump) -> str:
+        """The tested verdict of the whole node, or else what the driver reports for this pair."""
+        verdict = self.labels.get("gpu-p2p", UNKNOWN)
+        return verdict if verdict in TESTED else p2p_of(pair, self.dump.gpus)
 
-    def pair_words(self, pair: Pair) -> str:
+    def pair_text(self, pair: PairDump) -> str:
         return f"{link_of(pair)}, {self.verdict_of(pair)}"
 
 
 def view_of(dump: NodeDump, assumed: str | None = None) -> View:
-    """`assumed` is a value of gpu-p2p: what the flags would be if a test had found that."""
-    found = assess(dump)
+    """`assumed` is a value of gpu-p2p, to show the flags that would follow if a test had found it."""
+    assessment = assess(dump)
     state = NodeState(dump.node_labels, {}, "")
-    after = {**dump.node_labels, **(wanted_labels(state, found) if state.managed else {})}
+    after = {**dump.node_labels, **(desired_labels(state, assessment) if state.managed else {})}
     if assumed:
         after[P2P_LABEL] = assumed
     labels = {name: value for name, value in after.items() if value is not None}
-    report = dump.probe_report if not state.managed or verdict_stands(state, found) else None
+    report = dump.p2p_report if not state.managed or verdict_applies(state, assessment) else None
     annotations = {P2P_REPORT_ANNOTATION: report} if report else {}
     facts = NodeFacts.from_node({"metadata": {"name": dump.node, "labels": labels, "annotations": annotations}})
     flags = derive(facts, DefaultInterconnect(), {})
     ours = {n.removeprefix(LABEL_PREFIX): value for n, value in sorted(labels.items()) if n.startswith(LABEL_PREFIX)}
-    return View(dump, found, ours, flags, TABLE[flags.row], (*found.warnings, *facts.warnings), assumed)
+    return View(dump, assessment, ours, flags, TABLE[flags.row], (*assessment.warnings, *facts.warnings), assumed)
 
 
-def card_words(gpu: Gpu) -> list[str]:
-    """Two lines about one card: its address and link, and what it has."""
-    address = gpu.bus.removeprefix("0000:") if gpu.bus else "no address"
+def card_lines(gpu: GpuDump) -> list[str]:
+    """Two lines about one card: its address and link, and its memory, power and IOMMU."""
+    address = gpu.bus.removeprefix("0000:") if gpu.bus else "address unknown"
     link = f"gen{gpu.pcie_generation}-x{gpu.pcie_lanes}" if gpu.pcie_generation and gpu.pcie_lanes else "link unknown"
-    return [f"{address}, {link}{', MIG on' if gpu.mig else ''}", ", ".join(_amounts(gpu)) or "nothing more is known"]
+    return [f"{address}, {link}{', MIG on' if gpu.mig else ''}", ", ".join(_amounts(gpu)) or "nothing else is known"]
 
 
-def _amounts(gpu: Gpu) -> Iterator[str]:
+def _amounts(gpu: GpuDump) -> Iterator[str]:
     if gpu.memory is not None:
         yield f"{gpu.memory / (1 << 30):.0f} GiB"
     if gpu.power_limit is not None:
@@ -85,7 +85,7 @@ def _amounts(gpu: Gpu) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class FlagLine:
-    """One flag as a person would write it, from whom it is, and why."""
+    """One flag as on a command line, with its source and its reason."""
 
     flag: str
     source: str

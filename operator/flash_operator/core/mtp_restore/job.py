@@ -1,7 +1,7 @@
-"""The Job that gives a stripped checkpoint its MTP head back (images/quantiser, `mtp-quantise restore`).
+"""Builds the Job that restores the MTP head of a stripped checkpoint (images/quantiser, `mtp-quantise restore`).
 
-It asks for one GPU and for the places that the engines may have. The command does its work once for a folder, so the
-Job may be made again at any time; a user's mistake (exit code 1) ends it at once, anything else is tried again.
+It requests one GPU and has the engines' placement. The command is idempotent, so the Job may be recreated at any time.
+A user error (exit code 1) fails it at once; anything else is retried.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from flash_operator.core.resources.strategic_merge import merge
 
 RESULT_FILE = "/dev/termination-log"
 TRIES = 3
-USERS_MISTAKE = 1
-"""Exit code of the command where only a person can help."""
+USER_ERROR = 1
+"""The command's exit code for errors that a retry cannot fix."""
 
 PLACEMENT_FIELDS = (
     "affinity",
@@ -32,11 +32,11 @@ PLACEMENT_FIELDS = (
     "securityContext",
     "tolerations",
 )
-"""Of podTemplate: what lets a pod run on these nodes and write on this claim, and says nothing about the engine."""
+"""Fields of podTemplate that concern scheduling and volume access, not the engine."""
 
 
 def restore_name(flash: FlashDeployment) -> str:
-    """A Job's name is a label of its pods: with 52 characters of a deployment's there are eleven left."""
+    """A Job's name is a label value of its pods; a deployment's 52 characters leave eleven."""
     return f"{flash.name}-restore"
 
 
@@ -56,11 +56,11 @@ def restore_job(flash: FlashDeployment, restore: RestoreMtpSpec, settings: PlanS
             "backoffLimit": TRIES,
             "podFailurePolicy": {
                 "rules": [
-                    # A pod that was pushed out by another, or whose node was drained, is no failed try.
+                    # A preempted or evicted pod is not a failed try.
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                     {
                         "action": "FailJob",
-                        "onExitCodes": {"containerName": "restore", "operator": "In", "values": [USERS_MISTAKE]},
+                        "onExitCodes": {"containerName": "restore", "operator": "In", "values": [USER_ERROR]},
                     },
                 ]
             },
@@ -70,7 +70,7 @@ def restore_job(flash: FlashDeployment, restore: RestoreMtpSpec, settings: PlanS
 
 
 def key_of(job: RawObject) -> str | None:
-    """What a Job was asked for. One of another key is another Job, for the API server lets none be changed."""
+    """The hash of a Job's spec. Jobs are immutable, so another key needs another Job."""
     key: str | None = (job["metadata"].get("annotations") or {}).get(RESTORE_KEY_ANNOTATION)
     return key
 
@@ -81,8 +81,8 @@ def _key_of(pod: RawObject) -> str:
 
 
 def _pod(flash: FlashDeployment, restore: RestoreMtpSpec, settings: PlanSettings) -> RawObject:
-    places = _Places(flash.spec.model.source)
-    container = _container(flash, restore, settings, places)
+    claims = _ClaimMounts(flash.spec.model.source)
+    container = _container(flash, restore, settings, claims)
     placement = flash.spec.placement
     pod = {
         "restartPolicy": "Never",
@@ -90,20 +90,20 @@ def _pod(flash: FlashDeployment, restore: RestoreMtpSpec, settings: PlanSettings
         "enableServiceLinks": False,
         "securityContext": {
             **pod_security(),
-            # A claim of 149 GiB is not walked through for its owners each time.
+            # Does not change the ownership of 149 GiB at every start.
             "fsGroupChangePolicy": "OnRootMismatch",
         },
         **({"nodeSelector": dict(placement.node_selector)} if placement.node_selector else {}),
         **({"tolerations": list(placement.tolerations)} if placement.tolerations else {}),
         "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}, *places.volumes, *token_volumes(flash.spec)],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, *claims.volumes, *token_volumes(flash.spec)],
     }
-    theirs = (flash.spec.pod_template or {}).get("spec") or {}
-    return merge(pod, {name: theirs[name] for name in PLACEMENT_FIELDS if name in theirs})
+    template = (flash.spec.pod_template or {}).get("spec") or {}
+    return merge(pod, {name: template[name] for name in PLACEMENT_FIELDS if name in template})
 
 
-class _Places:
-    """Claims of a pod, each mounted once: the model's own for writing, others for reading."""
+class _ClaimMounts:
+    """The claims of the pod, each mounted once: the model's read-write, others read-only."""
 
     def __init__(self, model: str) -> None:
         self._mounted: dict[str, str] = {}
@@ -112,58 +112,60 @@ class _Places:
         self._mount("model", model, MODEL_PATH, {})
 
     def path(self, uri: str, name: str) -> str:
-        """Where the pod finds a pvc:// folder; a hub's address stays what it is."""
-        place = ClaimFolder.parse(uri)
-        if place is None:
+        """The path of a pvc:// folder in the pod; other addresses are returned unchanged."""
+        folder = ClaimFolder.parse(uri)
+        if folder is None:
             return uri
-        if place.claim not in self._mounted:
+        if folder.claim not in self._mounted:
             self._mount(name, uri, f"/{name}", {"readOnly": True})
-        return f"{self._mounted[place.claim]}/{place.folder}"
+        return f"{self._mounted[folder.claim]}/{folder.folder}"
 
     def _mount(self, name: str, uri: str, path: str, read_only: RawObject) -> None:
-        place = ClaimFolder.parse(uri)
-        if place:
-            self._mounted[place.claim] = path
-            self.volumes.append({"name": name, "persistentVolumeClaim": {"claimName": place.claim, **read_only}})
+        folder = ClaimFolder.parse(uri)
+        if folder:
+            self._mounted[folder.claim] = path
+            self.volumes.append({"name": name, "persistentVolumeClaim": {"claimName": folder.claim, **read_only}})
             self.mounts.append({"name": name, "mountPath": path, **read_only})
 
 
-def _container(flash: FlashDeployment, restore: RestoreMtpSpec, settings: PlanSettings, places: _Places) -> RawObject:
+def _container(
+    flash: FlashDeployment, restore: RestoreMtpSpec, settings: PlanSettings, claims: _ClaimMounts
+) -> RawObject:
     model = flash.spec.model
-    given = ["--base", places.path(model.source, "model"), "--source", places.path(restore.source, "source")]
-    capture = ["--capture", places.path(restore.capture, "capture")] if restore.capture else []
+    inputs = ["--base", claims.path(model.source, "model"), "--source", claims.path(restore.source, "source")]
+    capture = ["--capture", claims.path(restore.capture, "capture")] if restore.capture else []
     return {
         "name": "restore",
         "image": restore.image or settings.quantiser_image,
         "command": ["mtp-quantise"],
         "args": [
             "restore",
-            *given,
+            *inputs,
             *capture,
             "--out",
-            places.path(ModelSource(model).uri, "model"),
+            claims.path(ModelSource(model).uri, "model"),
             f"--result={RESULT_FILE}",
         ],
         "env": [{"name": name, "value": value} for name, value in _environment(flash).items()],
         "terminationMessagePath": RESULT_FILE,
-        # Where it cannot even start, its log is all there is.
+        # If it cannot start, its log is all there is.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": {
-            # The restored layer is held in memory once, 3.6 GB.
+            # The restored layer is in memory once: 3.6 GB.
             "requests": {"cpu": "1", "memory": "8Gi"},
             "limits": {"nvidia.com/gpu": "1"},
         },
         "securityContext": container_security(),
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
-            *places.mounts,
+            *claims.mounts,
             *([{"name": "hub", "mountPath": TOKEN_DIR, "readOnly": True}] if model.credentials_secret else []),
         ],
     }
 
 
 def _environment(flash: FlashDeployment) -> dict[str, str]:
-    """How a hub is reached is the engine's affair and the Job's alike."""
+    """Network settings, the same as for the engine's download."""
     model = flash.spec.model
     hub = {
         "HF_ENDPOINT": model.hub_endpoint,

@@ -1,10 +1,11 @@
-"""Why a pod cannot even start, in the words of the scheduler or the kubelet.
+"""Why a pod cannot start, with the reason and message of the scheduler or the kubelet.
 
-A bare "not ready" sends people to three other commands. The reason stands in the pod's own status, so it is copied.
+"Not ready" alone would send people to three other commands. The pod's own status has the reason, so it is copied.
 """
 
 from dataclasses import dataclass
 
+from flash_operator.core.observed.kube import condition_of
 from flash_operator.core.observed.snapshot import RawObject
 
 STUCK_WAITING = frozenset(
@@ -20,13 +21,13 @@ STUCK_WAITING = frozenset(
         "RunContainerError",
     }
 )
-"""Reasons of a waiting container that time alone does not cure. `CrashLoopBackOff` of the engine is not among them:
-there the gate knows more than the kubelet, namely the engine's own last words."""
+"""Reasons of a waiting container that time alone does not cure. The engine's `CrashLoopBackOff` is not among them: the
+gate knows more about that than the kubelet, namely the engine's last log lines."""
 
 
 @dataclass(frozen=True)
 class PodFailure:
-    """A reason in CamelCase as the component gave it, and its message."""
+    """A CamelCase reason as the component reported it, and its message."""
 
     reason: str
     message: str
@@ -34,30 +35,38 @@ class PodFailure:
 
 def failure_of(pod: RawObject) -> PodFailure | None:
     """The first thing that keeps this pod from running, or None."""
-    status = pod.get("status", {})
-    return _unschedulable(status) or _failed(status) or _stuck_container(status)
+    return _unschedulable(pod) or _failed(pod) or _stuck_container(pod)
 
 
-def _unschedulable(status: RawObject) -> PodFailure | None:
-    for condition in status.get("conditions", []):
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return PodFailure(condition.get("reason", "Unschedulable"), condition.get("message", ""))
-    return None
+def deployment_failure(deployment: RawObject | None) -> PodFailure | None:
+    """Why the Deployment could not create pods at all: a quota, or an admission policy."""
+    condition = condition_of(deployment or {}, "ReplicaFailure")
+    if condition is None or condition.get("status") != "True":
+        return None
+    return PodFailure(condition.get("reason", "ReplicaFailure"), condition.get("message", ""))
 
 
-def _failed(status: RawObject) -> PodFailure | None:
+def _unschedulable(pod: RawObject) -> PodFailure | None:
+    condition = condition_of(pod, "PodScheduled")
+    if condition is None or condition.get("status") != "False":
+        return None
+    return PodFailure(condition.get("reason", "Unschedulable"), condition.get("message", ""))
+
+
+def _failed(pod: RawObject) -> PodFailure | None:
     """Evicted, or refused by the kubelet's admission (`UnexpectedAdmissionError` when a GPU fell off the bus)."""
+    status = pod.get("status", {})
     if status.get("phase") != "Failed":
         return None
     return PodFailure(status.get("reason") or "PodFailed", status.get("message", ""))
 
 
-def _stuck_container(status: RawObject) -> PodFailure | None:
-    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    for container in containers:
+def _stuck_container(pod: RawObject) -> PodFailure | None:
+    status = pod.get("status", {})
+    for container in (*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])):
         waiting = container.get("state", {}).get("waiting", {})
         if _is_stuck(container["name"], waiting.get("reason", "")):
-            text = waiting.get("message") or _last_words(container)
+            text = waiting.get("message") or _last_termination_message(container)
             return PodFailure(waiting["reason"], f"container {container['name']}: {text}".strip())
     return None
 
@@ -66,13 +75,5 @@ def _is_stuck(name: str, reason: str) -> bool:
     return reason in STUCK_WAITING or (name == "gate" and reason == "CrashLoopBackOff")
 
 
-def _last_words(container: RawObject) -> str:
+def _last_termination_message(container: RawObject) -> str:
     return str(container.get("lastState", {}).get("terminated", {}).get("message", "")).strip()
-
-
-def deployment_failure(deployment: RawObject | None) -> PodFailure | None:
-    """Why the Deployment could not create pods at all: a quota, or an admission policy."""
-    for condition in (deployment or {}).get("status", {}).get("conditions", []):
-        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            return PodFailure(condition.get("reason", "ReplicaFailure"), condition.get("message", ""))
-    return None

@@ -1,4 +1,4 @@
-"""What a reconcile looks at: one frozen snapshot, gathered by `runtime.observer` and read by `core.plan`."""
+"""The input of a reconcile: one frozen snapshot, gathered by `runtime.observer` and read by `core.plan`."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,12 +11,6 @@ RawObject: TypeAlias = dict[str, Any]
 """A Kubernetes object as its JSON. Typed models of the client drop unknown fields and are four times slower."""
 
 
-def is_ready(raw: RawObject) -> bool:
-    """The condition Ready of a pod or a node, in the kubelet's words."""
-    conditions: list[RawObject] = raw.get("status", {}).get("conditions") or []
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
-
-
 @dataclass(frozen=True)
 class PlanSettings:
     """What the operator's administrator decides for every deployment."""
@@ -27,12 +21,12 @@ class PlanSettings:
 
 @dataclass(frozen=True)
 class GpuSupply:
-    """Who offers GPUs, and who holds them or waits for them, of all namespaces."""
+    """The cluster's GPUs and the pods of all namespaces that hold them or wait for them."""
 
     nodes: tuple[RawObject, ...]
     """Every node with GPUs."""
     pods: tuple[RawObject, ...]
-    """Every pod that is bound to one of them, or waits for a node."""
+    """Every pod that is bound to one of these nodes, or not bound yet."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +43,12 @@ class Observed:
     nodes: dict[str, RawObject] = field(default_factory=dict)
     """Nodes that the pods are bound to, by name."""
     gates: dict[str, GateResult] = field(default_factory=dict)
-    """What each pod's gate said of itself, by pod uid; a pod that has no address yet has no entry."""
+    """Each gate's result by pod uid; a pod without an IP address has no entry."""
     gpu_supply: GpuSupply | None = None
-    """Looked at where the spec has changed, None else: it is a look at more than our own."""
+    """None unless the spec has just changed: only then may a rollout start, and only that needs a cluster-wide list."""
     restore_pods: tuple[RawObject, ...] = ()
-    """Of the Job that restores the MTP head."""
+    """Pods of the Job that restores the MTP head."""
     image_volumes: bool | None = None
-    """Whether the API server keeps them. Asked where an oci:// model's delivery depends on it, None else."""
+    """Whether the API server keeps image volumes; None where no oci:// model depends on the answer."""
     refusal: str | None = None
-    """Why the API server refused a child, in its own words: a podTemplate that is no pod, a quota, a policy."""
+    """Why the API server rejected a child, in its own words: an invalid podTemplate, a quota, a policy."""

@@ -1,8 +1,8 @@
-"""The Job that tests the links of one node.
+"""Builds the Job that tests the links of one node.
 
-It asks the scheduler for both GPUs like everybody, so it never runs where they are in use; and it is less urgent than
-any engine, so the scheduler ends it when an engine wants them. The image is the engine's: what is tested is the NCCL
-and the kernels that will run.
+It requests both GPUs from the scheduler, so it never runs while they are in use. It has the lowest priority, so the
+scheduler preempts it when an engine needs the GPUs. It uses the engine image, to test the NCCL and the kernels that the
+engine will run.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ from flash_operator.core.resources.engine_args import TENSOR_PARALLEL_SIZE
 from flash_operator.core.resources.pod_security import container_security, pod_security
 
 DEADLINE_SECONDS = 300
-"""For the probe itself, which ends its ranks by then and says what it saw."""
+"""For the test itself, which ends its ranks by then and writes its report."""
 
 STARTUP_SECONDS = 600
-"""For the rest of the Job: pulling an engine image takes minutes."""
+"""For the rest of the Job: pulling the engine image takes minutes."""
 
 GIVE_UP_SECONDS = 5
 REPORT_FILE = "/dev/termination-log"
@@ -25,7 +25,7 @@ REPORT_FILE = "/dev/termination-log"
 
 @dataclass(frozen=True)
 class P2pTestSettings:
-    """How probes run, as the administrator of the operator decides."""
+    """How p2p tests run, set by the operator's administrator."""
 
     namespace: str
     image: str
@@ -33,13 +33,13 @@ class P2pTestSettings:
 
 
 def p2p_test_name(node: str) -> str:
-    """Names of nodes may be longer than those of Jobs, and hold dots."""
-    return f"flash-probe-{hashlib.sha256(node.encode()).hexdigest()[:10]}"
+    """A hash, because node names may be longer than Job names and contain dots."""
+    return f"flash-p2p-test-{hashlib.sha256(node.encode()).hexdigest()[:10]}"
 
 
 def p2p_test_job(node: str, settings: P2pTestSettings) -> RawObject:
     labels = {
-        "app.kubernetes.io/name": "deepseek-flash-probe",
+        "app.kubernetes.io/name": "deepseek-flash-p2p-test",
         MANAGED_BY_LABEL: FIELD_MANAGER,
         P2P_TEST_LABEL: p2p_test_name(node),
     }
@@ -50,7 +50,7 @@ def p2p_test_job(node: str, settings: P2pTestSettings) -> RawObject:
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": DEADLINE_SECONDS + STARTUP_SECONDS,
-            # The operator reads the report and deletes the Job; this is for an operator that never comes back.
+            # The operator deletes the Job after reading its report; this covers an operator that was removed.
             "ttlSecondsAfterFinished": 3600,
             "template": {"metadata": {"labels": labels}, "spec": _pod(node, settings)},
         },
@@ -73,7 +73,7 @@ def _pod(node: str, settings: P2pTestSettings) -> RawObject:
         "containers": [_container(settings)],
         "volumes": [
             {"name": "tmp", "emptyDir": {}},
-            # The arm without peer-to-peer moves its data through here.
+            # The variant without peer-to-peer transfers its data through here.
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}},
         ],
     }
@@ -81,9 +81,9 @@ def _pod(node: str, settings: P2pTestSettings) -> RawObject:
 
 def _container(settings: P2pTestSettings) -> RawObject:
     return {
-        "name": "probe",
+        "name": "p2p-test",
         "image": settings.image,
-        "command": ["flash-probe"],
+        "command": ["flash-p2p-test"],
         "args": [f"--deadline-seconds={DEADLINE_SECONDS}", f"--report={REPORT_FILE}"],
         "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - the pod's own emptyDir
         "terminationMessagePath": REPORT_FILE,

@@ -1,13 +1,14 @@
-"""A tested verdict on the links of a node, and the patch that writes it on the node.
+"""A tested verdict on a node's links, and the patch that labels the node with it.
 
-Two things test links: the probe, before an engine runs there, and an engine that hung or read wrong data with
-peer-to-peer on and is well without. Both end in the same labels, from which flags follow (flash_contracts.flags).
+The links are tested by the p2p test, before an engine runs there, or by an engine that hung or read wrong data with
+peer-to-peer and works without it. Both lead to the same labels, from which flags are derived (flash_contracts.flags).
 """
 
 from dataclasses import dataclass, replace
 
 from flash_contracts.engine_record import Incident
 from flash_contracts.names import (
+    FORMER_P2P_TESTED_BY_LABEL,
     P2P_ATTEMPT_ANNOTATION,
     P2P_CARDS_LABEL,
     P2P_DRIVER_LABEL,
@@ -20,38 +21,38 @@ from flash_contracts.p2p_report import ANNOTATION_LIMIT, P2pReport
 from flash_operator.core.observed.snapshot import RawObject
 
 REMEDY = (
-    "mend the host: iommu=off or iommu=pt on the kernel's command line, ACS off on the bridges above the cards, a "
-    "driver that is known to work (docs/topology.md); then remove the label deepseekflash.dev/gpu-p2p, and the links "
-    "are tested anew"
+    "fix the host: iommu=off or iommu=pt on the kernel command line, ACS off on the bridges above the cards, a driver "
+    "that is known to work (docs/topology.md); then remove the label deepseekflash.dev/gpu-p2p to test the links again"
 )
 
 LABELS = {"healthy": "verified", "hang": "hang", "corrupt": "corrupt"}
-"""Verdicts of the probe that say something about the links; the others leave the driver's word standing."""
+"""Verdicts of the p2p test that decide about the links; after any other, the driver's report still counts."""
 
 FOUND_BY_ENGINE = "engine"
 
 
 @dataclass(frozen=True)
 class NodeVerdict:
-    """What was found on a node, under which driver, with which cards, and by what."""
+    """The verdict on a node, with the driver and the cards it holds for, and what found it."""
 
     node: str
     p2p: str
     driver: str | None
     cards: str | None
     found_by: str
-    """The probe's schema, or `engine`."""
+    """The version of the p2p test, or `engine`."""
     report: str
-    told: str
-    """One sentence for people."""
+    message: str
+    """One sentence for the event."""
 
     def patch(self) -> RawObject:
-        """A merge patch. A driver that nobody knows is left out: the labeller would not let such a verdict stand."""
+        """A merge patch. Omits an unknown driver or cards: the labeller would remove such a verdict."""
         labels = {
             P2P_LABEL: self.p2p,
             P2P_DRIVER_LABEL: self.driver,
             P2P_CARDS_LABEL: None if self.cards == UNKNOWN else self.cards,
             P2P_TESTED_BY_LABEL: self.found_by,
+            FORMER_P2P_TESTED_BY_LABEL: None,
         }
         annotations = {P2P_REPORT_ANNOTATION: self.report[:ANNOTATION_LIMIT], P2P_ATTEMPT_ANNOTATION: None}
         return {"metadata": {"labels": labels, "annotations": annotations}}
@@ -62,31 +63,31 @@ class NodeVerdict:
 
 
 def from_p2p_test(facts: NodeFacts, report: P2pReport, text: str) -> NodeVerdict | None:
-    """None where the probe found nothing out."""
+    """None if the test was inconclusive."""
     p2p = LABELS.get(report.verdict)
     if p2p is None:
         return None
-    told = f"gpu-p2p={p2p}: {report.reason}"
+    message = f"gpu-p2p={p2p}: {report.reason}"
     return NodeVerdict(
         node=facts.name,
         p2p=p2p,
-        # What the node says now: the probe's own word would not be compared with anything.
+        # The node's driver label: later changes of it invalidate the verdict.
         driver=facts.driver or _label(report.driver),
         cards=facts.cards,
-        found_by=_label(report.schema) or "probe",
+        found_by=_label(report.schema) or "p2p-test",
         report=text,
-        told=f"{told}; {REMEDY}" if p2p != "verified" else told,
+        message=f"{message}; {REMEDY}" if p2p != "verified" else message,
     )
 
 
 def _label(text: str | None) -> str | None:
-    """None for what no label may hold: the API server would refuse the verdict with it, again and again."""
+    """None for an invalid label value: the API server would refuse the whole patch."""
     return text if text and LABEL_VALUE.fullmatch(text) else None
 
 
 def from_incident(facts: NodeFacts, incident: Incident) -> NodeVerdict:
-    """An engine that failed with peer-to-peer and then passed without it has tested the node by itself."""
-    told = (
+    """The verdict of an engine that failed with peer-to-peer and passed without it."""
+    message = (
         f"gpu-p2p={incident.kind}: an engine under row {incident.row} recovered with the safe flags "
         f"({incident.signature}: {incident.detail}); {REMEDY}"
     )
@@ -96,7 +97,7 @@ def from_incident(facts: NodeFacts, incident: Incident) -> NodeVerdict:
         driver=facts.driver,
         cards=facts.cards,
         found_by=FOUND_BY_ENGINE,
-        # What a tenant's engine says beside is not for the node, and may be of any size and depth.
+        # A tenant's engine may report anything else in any size; only the fault itself goes on the node.
         report=replace(incident, flags=(), evidence={}).to_text(),
-        told=told,
+        message=message,
     )

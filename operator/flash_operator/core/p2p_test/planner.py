@@ -1,17 +1,17 @@
-"""When to test the links of a node, and what to do with the answer.
+"""Plans the test of a node's links, and what follows from its result.
 
-    observed                                              | Job    | node            | look again
-    ----------------------------------------------------- | ------ | --------------- | ----------
-    nothing to prove, or nobody lets us                   | -      | -               | never
-    worth a test, but GPUs in use or wanted               | -      | -               | when a pod goes
-    worth a test, and an earlier one found nothing out    | -      | -               | after its back-off
-    worth a test                                          | start  | -               | soon
-    the Job runs                                          | -      | -               | soon
-    the Job runs or found nothing out, an engine waits    | delete | -               | when a pod goes
-    the Job ended, with a verdict                         | delete | labels          | never
-    the Job ended, and found nothing out                  | delete | the attempt     | after its back-off
+    observed                                              | Job    | node            | requeue
+    ----------------------------------------------------- | ------ | --------------- | ------------------
+    nothing to test, or not permitted                     | -      | -               | never
+    test due, but GPUs are in use or requested            | -      | -               | when a pod ends
+    test due, but an earlier one was inconclusive         | -      | -               | after its back-off
+    test due                                              | create | -               | soon
+    the Job is running                                    | -      | -               | soon
+    the Job runs or was inconclusive, an engine waits     | delete | -               | when a pod ends
+    the Job ended with a verdict                          | delete | labels          | never
+    the Job ended inconclusively                          | delete | record attempt  | after its back-off
 
-"Never" still means the resync of every node.
+"Never" means at the next resync.
 """
 
 import json
@@ -23,6 +23,7 @@ from flash_contracts.names import P2P_ATTEMPT_ANNOTATION
 from flash_contracts.node_facts import TESTED, NodeFacts
 from flash_contracts.p2p_report import P2pReport
 from flash_operator.core.observed.gpu_demand import gpus_of, selects
+from flash_operator.core.observed.kube import condition_of, job_outcome, termination_message
 from flash_operator.core.observed.pod_failure import failure_of
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.p2p_test.job import P2pTestSettings, p2p_test_job
@@ -39,22 +40,22 @@ LONGEST_BACKOFF = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class NodeObserved:
-    """What a decision about one node's links may depend on."""
+    """The input of a plan for one node."""
 
     name: str
     node: RawObject | None
-    """None for a node that is gone."""
+    """None if the node was deleted."""
     settings: P2pTestSettings
     now: datetime
     job: RawObject | None = None
     job_pods: tuple[RawObject, ...] = ()
     pods: tuple[RawObject, ...] = ()
-    """Every pod that is bound to the node or to none."""
+    """All pods bound to the node, and all pending pods."""
 
 
 @dataclass(frozen=True)
 class NodePlan:
-    """What to do about one node, in this order."""
+    """The actions for one node, in this order."""
 
     create: RawObject | None = None
     patch: RawObject | None = None
@@ -67,7 +68,7 @@ class NodePlan:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A test that found nothing out, and how many there were in a row under the same driver."""
+    """The last inconclusive test, and how many there were in a row with the same driver."""
 
     at: datetime
     driver: str | None
@@ -89,12 +90,12 @@ class Attempt:
 
 
 def plan_node(observed: NodeObserved) -> NodePlan:
-    """What brings this node's verdict up to date."""
+    """Plans the next action for a node."""
     if observed.job is not None:
         return _with_job(observed, observed.job)
-    if observed.node is None or needless(NodeFacts.from_node(observed.node)):
+    if observed.node is None or reason_not_to_test(NodeFacts.from_node(observed.node)):
         return NodePlan()
-    if gpus_wanted(observed):
+    if gpus_in_demand(observed):
         return NodePlan(requeue_after=BUSY_SECONDS)
     wait = _backoff_seconds(observed)
     if wait > 0:
@@ -102,33 +103,31 @@ def plan_node(observed: NodeObserved) -> NodePlan:
     return NodePlan(create=p2p_test_job(observed.name, observed.settings), requeue_after=WATCH_TEST_SECONDS)
 
 
-def needless(facts: NodeFacts) -> str | None:
-    """Why there is nothing to test on a node; None where a test is worth its minute. A chain of checks."""
+def reason_not_to_test(facts: NodeFacts) -> str | None:
+    """Why the node need not or must not be tested; None if a test is due. The first check that objects decides."""
     return next(filter(None, (check(facts) for check in CHECKS)), None)
 
 
 def _unmanaged(facts: NodeFacts) -> str | None:
-    return None if facts.managed else "an administrator keeps the labels by hand"
+    return None if facts.managed else "an administrator manages the labels"
 
 
 def _cordoned(facts: NodeFacts) -> str | None:
-    return None if facts.schedulable else "the node takes no pods"
+    return None if facts.schedulable else "the node is unschedulable"
 
 
 def _not_a_pair(facts: NodeFacts) -> str | None:
-    """With more than two cards nobody knows which pair an engine will get, and one pair's verdict is not another's."""
-    return (
-        None if facts.gpus == TENSOR_PARALLEL_SIZE else f"{facts.gpus} GPUs, and only a pair can be judged as a whole"
-    )
+    """With more than two cards it is unknown which pair an engine gets, and a verdict holds for one pair only."""
+    return None if facts.gpus == TENSOR_PARALLEL_SIZE else f"{facts.gpus} GPUs, and only pairs are tested"
 
 
 def _not_granted(facts: NodeFacts) -> str | None:
-    """Nobody says that peer-to-peer is allowed, so the safe set is in force whatever a test would find."""
+    """Without a grant of peer-to-peer the safe flags are used, whatever a test would find."""
     return None if facts.p2p in ("granted", *TESTED) else f"gpu-p2p={facts.p2p}"
 
 
 def _host_forbids(facts: NodeFacts) -> str | None:
-    """Row T7 already, and a test that hangs the driver helps nobody."""
+    """Row T7 applies already, and a test could hang the driver."""
     seen = {"gpu-iommu": facts.iommu, "gpu-acs": facts.acs}
     return next((f"{n}={v}" for n, v in seen.items() if v in ("translated", "redirect")), None)
 
@@ -147,15 +146,15 @@ CHECKS: tuple[Callable[[NodeFacts], str | None], ...] = (
 )
 
 
-def gpus_wanted(observed: NodeObserved) -> bool:
-    """Some pod holds GPUs of this node, or waits for GPUs and may land here. The test's own pod does not count."""
+def gpus_in_demand(observed: NodeObserved) -> bool:
+    """Whether another pod uses GPUs of this node, or is pending and may be scheduled here."""
     own = {pod["metadata"]["uid"] for pod in observed.job_pods}
     others = [pod for pod in observed.pods if pod["metadata"]["uid"] not in own]
-    return any(gpus_of(pod) and _may_be_here(pod, observed) for pod in others)
+    return any(gpus_of(pod) and _may_run_here(pod, observed) for pod in others)
 
 
-def _may_be_here(pod: RawObject, observed: NodeObserved) -> bool:
-    """A pod that waits for another kind of node must not keep this one from being tested for ever."""
+def _may_run_here(pod: RawObject, observed: NodeObserved) -> bool:
+    """A pending pod that cannot be scheduled here must not block the test forever."""
     return bool(pod["spec"].get("nodeName")) or observed.node is None or selects(pod["spec"], observed.node)
 
 
@@ -169,64 +168,55 @@ def _backoff_seconds(observed: NodeObserved) -> float:
 def _with_job(observed: NodeObserved, job: RawObject) -> NodePlan:
     if observed.node is None:
         return NodePlan(delete=job)
-    said = _last_words(observed.job_pods) or _why_it_failed(observed.job_pods, job)
-    if said is not None:
-        return _conclude(observed, job, said)
-    if gpus_wanted(observed):
+    report = termination_message(observed.job_pods) or _failure_message(observed.job_pods, job)
+    if report is not None:
+        return _conclude(observed, job, report)
+    if gpus_in_demand(observed):
         return _give_up(job)
     return NodePlan(requeue_after=WATCH_TEST_SECONDS)
 
 
 def _give_up(job: RawObject) -> NodePlan:
-    """No failed attempt: it is made as soon as the GPUs are free again."""
-    told = "an engine wants the GPUs: the test of the links was given up, and is made when they are free"
+    """Does not count as an attempt: the test is repeated as soon as the GPUs are free."""
+    message = "an engine needs the GPUs: the p2p test was cancelled, and will be repeated when they are free"
     return NodePlan(
-        delete=job, events=(event_spec("Normal", "ProbeGivenUp", told, "Probe"),), requeue_after=BUSY_SECONDS
+        delete=job, events=(event_spec("Normal", "P2pTestCancelled", message, "TestLinks"),), requeue_after=BUSY_SECONDS
     )
 
 
-def _conclude(observed: NodeObserved, job: RawObject, said: str) -> NodePlan:
+def _conclude(observed: NodeObserved, job: RawObject, text: str) -> NodePlan:
     node = observed.node or {}
-    facts, report = NodeFacts.from_node(node), P2pReport.of_text(said)
-    verdict = from_p2p_test(facts, report, said)
+    facts, report = NodeFacts.from_node(node), P2pReport.of_text(text)
+    verdict = from_p2p_test(facts, report, text)
     if not facts.managed:
-        told = f"not written, for this node's labels are kept by hand: {report.verdict}: {report.reason}"
-        return NodePlan(delete=job, events=(event_spec("Normal", "VerdictNotWritten", told, "Probe"),))
+        message = f"not written, because an administrator manages this node's labels: {report.verdict}: {report.reason}"
+        return NodePlan(delete=job, events=(event_spec("Normal", "VerdictNotWritten", message, "TestLinks"),))
     if verdict:
         return NodePlan(patch=verdict.patch(), delete=job, events=(verdict_event(verdict),))
-    if gpus_wanted(observed):
-        # The scheduler was faster than this operator in taking the GPUs away from it.
+    if gpus_in_demand(observed):
+        # The scheduler preempted the test before the operator did.
         return _give_up(job)
     attempt = Attempt.last_on(node)
     count = attempt.count + 1 if attempt and attempt.driver == facts.driver else 1
     noted = {"at": timestamp(observed.now), "driver": facts.driver, "count": count, "reason": report.reason[:500]}
-    event = event_spec("Warning", "ProbeInconclusive", f"{report.verdict}: {report.reason}", "Probe")
+    event = event_spec("Warning", "P2pTestInconclusive", f"{report.verdict}: {report.reason}", "TestLinks")
     patch = {"metadata": {"annotations": {P2P_ATTEMPT_ANNOTATION: json.dumps(noted)}}}
     return NodePlan(patch=patch, delete=job, events=(event,), requeue_after=FIRST_BACKOFF.total_seconds())
 
 
 def verdict_event(verdict: NodeVerdict) -> EventSpec:
-    """For the node's own events, where its administrator looks."""
+    """The event for the node."""
     if verdict.bad:
-        return event_spec("Warning", "PeerToPeerBroken", verdict.told, "Probe")
-    return event_spec("Normal", "PeerToPeerVerified", verdict.told, "Probe")
+        return event_spec("Warning", "PeerToPeerBroken", verdict.message, "TestLinks")
+    return event_spec("Normal", "PeerToPeerVerified", verdict.message, "TestLinks")
 
 
-def _last_words(pods: tuple[RawObject, ...]) -> str | None:
-    """The termination message of a probe that ended; None while none has."""
-    for pod in pods:
-        for container in pod.get("status", {}).get("containerStatuses", []):
-            ended = container.get("state", {}).get("terminated")
-            if ended:
-                return str(ended.get("message") or f"exit code {ended.get('exitCode')}, {ended.get('reason', '')}")
-    return None
-
-
-def _why_it_failed(pods: tuple[RawObject, ...], job: RawObject) -> str | None:
-    """Why a Job ended whose probe said nothing: its deadline, and what kept the pod from starting before that."""
-    for condition in job.get("status", {}).get("conditions", []):
-        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
-            failure = next(filter(None, map(failure_of, pods)), None)
-            told = f"{condition.get('reason', '')}: {condition.get('message', '')}"
-            return f"{told}; {failure.reason}: {failure.message}" if failure else told
-    return None
+def _failure_message(pods: tuple[RawObject, ...], job: RawObject) -> str | None:
+    """Why a Job failed without a report: its deadline, and what kept the pod from starting."""
+    outcome = job_outcome(job)
+    condition = condition_of(job, outcome) if outcome else None
+    if condition is None:
+        return None
+    message = f"{condition.get('reason', '')}: {condition.get('message', '')}"
+    failure = next(filter(None, map(failure_of, pods)), None)
+    return f"{message}; {failure.reason}: {failure.message}" if failure else message

@@ -1,11 +1,9 @@
-"""What replicas did before, and the floor that follows for the next one like them.
+"""The decode speeds of earlier replicas, and the floor that they set for the next comparable one.
 
-Replicas are alike where the links of their nodes, the card, the image, the checkpoint and the engine's size are: then
-they decode alike, and one that does not has something wrong with it that no fixed floor would show. The floor of a
-class is the median of what its replicas did, less a tolerance. Each pod counts once, with the figures of its first
-pass, so that a node that gets slower does not teach its own floor to.
-
-Kept as JSON in a ConfigMap of its own: it outlives the operator, and `kubectl get` shows it.
+Replicas are comparable if the links of their nodes, the GPU, the image, the checkpoint and the engine's size are the
+same. They should then decode equally fast, and one that does not has a fault that no fixed floor would show. The floor
+of a class is the median of its replicas' speeds, less a tolerance. Each pod counts once, with the figures of its first
+pass, so that a node that gets slower does not lower its own floor.
 """
 
 import json
@@ -15,78 +13,86 @@ from statistics import median
 from typing import Any
 
 from flash_operator.api.v1alpha1 import DEFAULT_TOLERANCE_PERCENT, FlashDeployment
-from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.engine_args import context_tokens, max_sequences
-from flash_operator.core.resources.identity import metadata
 from flash_operator.core.resources.model_source import ModelSource
+from flash_operator.core.resources.stored_document import StoredDocument
 
-BASELINE_FILE = "history.json"
+STORED_BASELINE = StoredDocument("baseline", former_name="history")
 
-LEAST_ENTRIES = 3
-"""Of fewer, a median says nothing about the next one."""
+MIN_ENTRIES = 3
+"""A median of fewer says nothing about the next replica."""
 
-MOST_ENTRIES = 20
-MOST_CLASSES = 32
+MAX_ENTRIES = 20
+MAX_CLASSES = 32
 """A ConfigMap holds 1 MiB; this is a tenth of it."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class BaselineEntry:
     """The first pass of one replica."""
 
     pod: str
-    """Its uid."""
+    """The pod's uid."""
     decode_tokens_per_second: float
     at: str
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What a replica is held to, and why."""
+    """A learned decode floor, and how it was derived."""
 
     tokens_per_second: float
-    told: str
+    explanation: str
 
     def to_annotation(self) -> str:
-        return json.dumps({"minTokensPerSecond": self.tokens_per_second, "told": self.told}, separators=(",", ":"))
+        """The document that the gate reads as `LearnedFloor`."""
+        return json.dumps(
+            {"minTokensPerSecond": self.tokens_per_second, "told": self.explanation}, separators=(",", ":")
+        )
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Entries by class, oldest first."""
+    """Entries by class of comparable replicas, oldest first."""
 
-    classes: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
+    classes: Mapping[str, tuple[BaselineEntry, ...]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, config_map: RawObject | None) -> "Baseline":
-        """What stands in the ConfigMap; whatever cannot be read is as good as not there."""
+    def stored(cls, observed: Observed) -> "Baseline":
+        """The baseline of this deployment, empty before any replica has passed."""
+        return cls.parse(STORED_BASELINE.read(observed))
+
+    @classmethod
+    def parse(cls, text: str | None) -> "Baseline":
+        """An unreadable document counts as an empty one."""
         try:
-            raw = json.loads((config_map or {})["data"][BASELINE_FILE])
+            raw = json.loads(text or "{}")
             return cls({name: tuple(_entry(entry) for entry in entries) for name, entries in raw["classes"].items()})
         except (KeyError, TypeError, ValueError, AttributeError):
             return cls()
 
     def with_passes(self, flash: FlashDeployment, replicas: Iterable[Replica]) -> "Baseline":
-        """Also those that passed and are not in it yet."""
+        """Adds the replicas that have passed and have no entry yet."""
         classes = dict(self.classes)
         for replica in replicas:
-            name, entry = baseline_key(flash, replica), _pass_of(replica)
+            name, entry = baseline_key(flash, replica), _first_pass(replica)
             if name is None or entry is None or any(entry.pod == known.pod for known in classes.get(name, ())):
                 continue
             earlier = classes.pop(name, ())
-            # Put last, so that what is cut off at the front is what nobody has been like for longest.
-            classes[name] = (*earlier, entry)[-MOST_ENTRIES:]
-        return Baseline(dict(list(classes.items())[-MOST_CLASSES:]))
+            # Re-inserted at the end, so that the classes cut off at the front are those unused for longest.
+            classes[name] = (*earlier, entry)[-MAX_ENTRIES:]
+        return Baseline(dict(list(classes.items())[-MAX_CLASSES:]))
 
     def floor(self, name: str, tolerance_percent: int | None) -> Floor:
-        """0 while too little is known, so that the fixed floor holds and the gate need not wait."""
+        """The floor of a class. 0 with too few entries, so that the fixed floor applies and the gate need not wait."""
         entries, tolerance = self.classes.get(name, ()), tolerance_percent or DEFAULT_TOLERANCE_PERCENT
-        if len(entries) < LEAST_ENTRIES:
-            return Floor(0.0, f"{len(entries)} like it were measured, {LEAST_ENTRIES} are needed")
+        if len(entries) < MIN_ENTRIES:
+            return Floor(0.0, f"not learned yet: {len(entries)} of {MIN_ENTRIES} comparable replicas measured")
         middle = median(entry.decode_tokens_per_second for entry in entries)
-        told = f"learned from {len(entries)} like it: median {middle:.1f}, less {tolerance} %"
-        return Floor(round(middle * (1 - tolerance / 100), 1), told)
+        explanation = f"learned from {len(entries)} comparable replicas: median {middle:.1f} less {tolerance} %"
+        return Floor(round(middle * (1 - tolerance / 100), 1), explanation)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -99,7 +105,7 @@ class Baseline:
 
 
 def baseline_key(flash: FlashDeployment, replica: Replica) -> str | None:
-    """Everything that speed depends on, readable; None while the kubelet has not resolved the image yet."""
+    """The class of a replica: everything that its speed depends on. None until the kubelet has resolved the image."""
     node, digest = replica.node, replica.image_digest
     if node is None or digest is None:
         return None
@@ -117,24 +123,15 @@ def baseline_key(flash: FlashDeployment, replica: Replica) -> str | None:
 
 
 def baseline_config_map(flash: FlashDeployment, baseline: Baseline) -> RawObject:
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": metadata(flash, baseline_name(flash)),
-        "data": {BASELINE_FILE: json.dumps(baseline.to_json(), indent=1)},
-    }
+    return STORED_BASELINE.config_map(flash, json.dumps(baseline.to_json(), indent=1))
 
 
-def baseline_name(flash: FlashDeployment) -> str:
-    return f"{flash.name}-history"
+def _entry(raw: Mapping[str, Any]) -> BaselineEntry:
+    return BaselineEntry(str(raw["pod"]), float(raw["decodeTokensPerSecond"]), str(raw["at"]))
 
 
-def _entry(raw: Mapping[str, Any]) -> Entry:
-    return Entry(str(raw["pod"]), float(raw["decodeTokensPerSecond"]), str(raw["at"]))
-
-
-def _pass_of(replica: Replica) -> Entry | None:
+def _first_pass(replica: Replica) -> BaselineEntry | None:
     gate = replica.gate
     if gate is None or not gate.reached or not gate.passed or gate.measurement is None:
         return None
-    return Entry(replica.uid, round(gate.measurement.decode_tokens_per_second, 1), gate.checked_at or "")
+    return BaselineEntry(replica.uid, round(gate.measurement.decode_tokens_per_second, 1), gate.checked_at or "")

@@ -1,4 +1,4 @@
-"""One replica: a pod, the node it is bound to, the flags that follow, and what its gate says."""
+"""One replica: a pod, its node, the flags derived from that node's labels, and its gate's result."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,15 +11,16 @@ from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUA
 from flash_contracts.node_facts import NodeFacts
 from flash_contracts.verdict_reason import Reason, is_failure, verdict_reason
 from flash_operator.api.status import PodStatus
+from flash_operator.core.observed.kube import is_ready, is_terminating
 from flash_operator.core.observed.pod_failure import PodFailure, failure_of
-from flash_operator.core.observed.snapshot import Observed, RawObject, is_ready
+from flash_operator.core.observed.snapshot import Observed, RawObject
 
 
 class ReplicaVerdict(NamedTuple):
-    """What is to be said of a replica, in the words of whoever knows most."""
+    """The state of a replica, from the component that knows most about it."""
 
     reason: str
-    """A Reason, or the scheduler's or the kubelet's own."""
+    """A Reason of the gate, or the scheduler's or kubelet's own."""
     message: str
 
     @property
@@ -32,24 +33,24 @@ class ReplicaVerdict(NamedTuple):
         return known is not None and known.is_lasting
 
     @property
-    def is_of_a_start(self) -> bool:
+    def may_clear_on_restart(self) -> bool:
         known = verdict_reason(self.reason)
-        return known is not None and known.is_of_a_start
+        return known is not None and known.may_clear_on_restart
 
 
 @dataclass(frozen=True)
 class Replica:
-    """A pod that is meant to serve; pods on their way out are no replicas any more."""
+    """A pod that is meant to serve. A terminating pod is no longer a replica."""
 
     pod: RawObject
     node: NodeFacts | None
     derived: FlagSet | None
-    """The flags that its node calls for today, None while it is bound to no node."""
+    """The flags that the node's labels call for now; None while the pod is bound to no node."""
     gate: GateResult | None
-    leaving: str | None = None
-    """A pod of the same deployment that is on its way out."""
-    known: PodStatus | None = None
-    """What status said of it last time, where the gate did not answer now and the kubelet still calls it ready."""
+    terminating: str | None = None
+    """Name of a terminating pod of the same deployment, if there is one."""
+    last_status: PodStatus | None = None
+    """Its entry in the CR's status, set only if the gate did not answer although the kubelet still reports it ready."""
 
     @property
     def name(self) -> str:
@@ -66,38 +67,39 @@ class Replica:
 
     @property
     def ready(self) -> bool:
-        """What the endpoints go by: the kubelet's word, which is the gate's verdict as last probed."""
+        """The pod's Ready condition, which decides whether it is an endpoint: the gate's verdict as last probed."""
         return is_ready(self.pod)
 
     @property
     def stuck(self) -> bool:
-        """Only a person can help: the scheduler or the kubelet has said why it goes no further."""
+        """The scheduler or the kubelet reports why it cannot start, and only a person can help."""
         return self._failure is not None
 
     @property
     def _failure(self) -> PodFailure | None:
-        return None if self._awaits_its_place else failure_of(self.pod)
+        return None if self._waits_for_gpus else failure_of(self.pod)
 
     @property
-    def _awaits_its_place(self) -> bool:
-        """The scheduler finds no GPUs for it before the one that drains has let go of its own."""
-        return self.leaving is not None and self.node_name is None
+    def _waits_for_gpus(self) -> bool:
+        """Unschedulable only until the terminating pod has drained and released its GPUs."""
+        return self.terminating is not None and self.node_name is None
 
     @cached_property
     def verdict(self) -> ReplicaVerdict:
-        """Reason and message, from whoever knows most: scheduler and kubelet, then the gate."""
+        """Reason and message from the scheduler or the kubelet if the pod cannot start, else from the gate."""
         if self._failure:
             return ReplicaVerdict(self._failure.reason, self._failure.message)
-        if self._awaits_its_place:
-            told = f"waits for the GPUs of {self.leaving}, which is on its way out"
-            return ReplicaVerdict(Reason.ENGINE_STARTING, told)
+        if self._waits_for_gpus:
+            return ReplicaVerdict(
+                Reason.ENGINE_STARTING, f"waiting for the GPUs of {self.terminating}, which is terminating"
+            )
         if self.gate:
             return ReplicaVerdict(self.gate.reason, self.gate.message)
         return ReplicaVerdict(Reason.ENGINE_STARTING, "the kubelet is starting the pod's containers")
 
     @cached_property
-    def handed_over(self) -> FlagSet | None:
-        """The flags in the pod's annotation, None where there are none yet or where they cannot be read."""
+    def annotated_flags(self) -> FlagSet | None:
+        """The flags in the pod's annotation; None if it is missing or cannot be read."""
         text = self.pod["metadata"].get("annotations", {}).get(ENGINE_FLAGS_ANNOTATION)
         if not text:
             return None
@@ -108,78 +110,78 @@ class Replica:
 
     @property
     def needs_flags(self) -> bool:
-        """Bound, and nothing was handed over yet. What was handed over is never changed: the engine runs with it."""
+        """Bound to a node, without the annotation. An existing one is never changed: the engine runs with it."""
         annotations = self.pod["metadata"].get("annotations", {})
         return self.derived is not None and ENGINE_FLAGS_ANNOTATION not in annotations
 
     @cached_property
-    def in_force(self) -> FlagSet | None:
-        """What the engine really runs with, as its launcher wrote it down; else what was handed over."""
+    def effective_flags(self) -> FlagSet | None:
+        """What the engine runs with according to its launcher, or else the annotated flags."""
         if self.gate and self.gate.effective:
             return self.gate.effective.flags
-        return self.handed_over
+        return self.annotated_flags
 
     @property
-    def origin(self) -> str | None:
-        """Where the flags in force come from: annotation, fallback or recovery."""
+    def flags_origin(self) -> str | None:
+        """Where the launcher took the effective flags from: annotation, fallback or recovery."""
         return self.gate.effective.origin if self.gate and self.gate.effective else None
 
     @property
     def image_digest(self) -> str | None:
-        """What the kubelet resolved the engine's tag to."""
+        """The engine image as the kubelet resolved its tag."""
         for container in self.pod.get("status", {}).get("containerStatuses", []):
             if container.get("name") == "engine" and container.get("imageID"):
                 return str(container["imageID"])
         return None
 
     @property
-    def floor_given(self) -> bool:
-        """It was told what it is held to; that is never changed, for it was started under it."""
+    def has_floor(self) -> bool:
+        """The pod has a floor annotation. It is never changed: a replica is judged by the floor it started with."""
         return FLOOR_ANNOTATION in self.pod["metadata"].get("annotations", {})
 
     @property
-    def wish(self) -> str | None:
-        """Its gate's wish to be taken out of service, by name."""
+    def quarantine_request(self) -> str | None:
+        """Identifier of its gate's request to be taken out of service."""
         degraded = self.gate.serving.degraded if self.gate else None
         return degraded.since if degraded else None
 
     @property
-    def granted(self) -> str | None:
-        """The wish that was granted."""
+    def quarantine_grant(self) -> str | None:
+        """Identifier of the request that the operator granted."""
         return self.pod["metadata"].get("annotations", {}).get(QUARANTINE_ANNOTATION) or None
 
     @property
     def commit(self) -> str | None:
-        """Of a model from a hub: the one that is served, whatever the revision is by now."""
-        if self.known:
-            return self.known.delivery.commit if self.known.delivery else None
+        """For a model from a hub, the commit that is served, whatever the revision points at now."""
+        if self.last_status:
+            return self.last_status.delivery.commit if self.last_status.delivery else None
         return self.gate.delivery.commit if self.gate and self.gate.delivery else None
 
     @property
     def incident(self) -> Incident | None:
-        """What its launcher recovered from."""
+        """The hang or data corruption that its launcher recovered from."""
         return self.gate.engine.incident if self.gate else None
 
     @property
-    def incident_is_proved(self) -> bool:
-        """It gave right answers without peer-to-peer, however fast: so peer-to-peer it was."""
-        return self.origin == "recovery" and bool(self.gate and self.gate.measurement)
+    def incident_is_confirmed(self) -> bool:
+        """It answered correctly without peer-to-peer, at whatever speed, so peer-to-peer caused the incident."""
+        return self.flags_origin == "recovery" and bool(self.gate and self.gate.measurement)
 
     @property
     def flags_outdated(self) -> bool:
         """The node's labels call for other flags than the engine runs with."""
-        if self.known:
-            return self.known.flags_outdated == "Outdated"
-        if self.origin == "recovery":
-            # On purpose: with what the labels call for it hung, or read wrong data.
+        if self.last_status:
+            return self.last_status.flags_outdated == "Outdated"
+        if self.flags_origin == "recovery":
+            # Intended: with the flags that the labels call for, it hung or read corrupt data.
             return False
-        return bool(self.derived and self.in_force and not self.derived.same_effect(self.in_force))
+        return bool(self.derived and self.effective_flags and not self.derived.same_effect(self.effective_flags))
 
 
 def replicas_of(observed: Observed) -> tuple[Replica, ...]:
-    """All replicas by name."""
-    living = (pod for pod in observed.pods if not pod["metadata"].get("deletionTimestamp"))
-    return tuple(sorted((_replica(observed, pod) for pod in living), key=lambda replica: replica.name))
+    """All replicas, sorted by name."""
+    pods = (pod for pod in observed.pods if not is_terminating(pod))
+    return tuple(sorted((_replica(observed, pod) for pod in pods), key=lambda replica: replica.name))
 
 
 def _replica(observed: Observed, pod: RawObject) -> Replica:
@@ -191,37 +193,37 @@ def _replica(observed: Observed, pod: RawObject) -> Replica:
         node=node,
         derived=derive(node, observed.flash.spec.interconnect, engine_env) if node else None,
         gate=observed.gates.get(pod["metadata"]["uid"]),
-        leaving=next((p["metadata"]["name"] for p in observed.pods if p["metadata"].get("deletionTimestamp")), None),
+        terminating=next((other["metadata"]["name"] for other in observed.pods if is_terminating(other)), None),
     )
-    return _remembered(replica, observed.live_status)
+    return _with_last_status(replica, observed.live_status)
 
 
-def _remembered(replica: Replica, live_status: RawObject) -> Replica:
-    """A ready replica whose gate missed one question keeps the answer it gave last time.
+def _with_last_status(replica: Replica, live_status: RawObject) -> Replica:
+    """A ready replica whose gate failed to answer once keeps its last result.
 
-    Readiness is the kubelet's word, and it probes the same gate: one lost packet of ours must not blank the table.
+    The kubelet probes the same gate and still reports it ready, so one lost packet of ours must not blank the figures.
     """
     if not replica.ready or (replica.gate and replica.gate.reached):
         return replica
     for pod in live_status.get("pods", []):
         if pod.get("uid") == replica.uid and pod.get("reason") in (Reason.PASSED, Reason.DEGRADED):
-            known = PodStatus.model_validate(pod)
-            return replace(replica, known=known, gate=_gate_of(known))
+            last_status = PodStatus.model_validate(pod)
+            return replace(replica, last_status=last_status, gate=_gate_result_of(last_status))
     return replica
 
 
-def _gate_of(known: PodStatus) -> GateResult:
+def _gate_result_of(last_status: PodStatus) -> GateResult:
     figures = None
-    if known.decode_tokens_per_second is not None:
+    if last_status.decode_tokens_per_second is not None:
         figures = DecodeFigures(
-            decode_tokens_per_second=known.decode_tokens_per_second,
-            acceptance_percent=known.acceptance_percent,
-            first_token_millis=known.first_token_millis,
+            decode_tokens_per_second=last_status.decode_tokens_per_second,
+            acceptance_percent=last_status.acceptance_percent,
+            first_token_millis=last_status.first_token_millis,
         )
     return GateResult(
-        reason=known.reason,
-        passed=known.reason == Reason.PASSED,
-        message=known.message,
+        reason=last_status.reason,
+        passed=last_status.reason == Reason.PASSED,
+        message=last_status.message,
         measurement=figures,
         reached=False,
     )

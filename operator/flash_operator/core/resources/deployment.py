@@ -1,8 +1,8 @@
-"""The engine pods.
+"""Builds the Deployment of the engine pods.
 
-One Deployment for one CR, whatever nodes it lands on: the template carries the safe flags, and the flags of the
-node a pod is really bound to reach it as an annotation. So there is one scale target, autoscalers see a plain
-two-GPU pod, and a new node needs no label before it can be used.
+There is one Deployment per CR, whatever its nodes: the template has the safe flags, and a pod gets the flags of the
+node it was bound to as an annotation. So there is one scale target, autoscalers see a plain two-GPU pod, and a new node
+can be used without labels.
 """
 
 import json
@@ -27,14 +27,14 @@ from flash_operator.core.resources.revision import with_revision
 from flash_operator.core.resources.strategic_merge import merge
 
 GATE_PORT = 9400
-HAND_OVER_SECONDS = 30
+FLAGS_TIMEOUT_SECONDS = 30
 JUDGE_SECONDS = 10
 
 ONE_BY_ONE = {"maxSurge": 0, "maxUnavailable": 1}
 SURGE = {"maxSurge": 1, "maxUnavailable": 0}
 
 END_SECONDS = 30
-"""For vLLM's own shutdown, once its requests have ended or their time is over."""
+"""For vLLM's own shutdown, after its requests have finished or the drain has timed out."""
 
 FETCH_SECONDS = 24 * 3600
 
@@ -42,23 +42,23 @@ NODE_DIR = "/etc/flash/node"
 GATE_DIR = "/etc/flash/gate"
 CACHE_DIR = "/var/cache/flash"
 
-HANDED_OVER = {
+ANNOTATION_FILES = {
     "engine-flags": ENGINE_FLAGS_ANNOTATION,
     "floor": FLOOR_ANNOTATION,
     "quarantine": QUARANTINE_ANNOTATION,
 }
-"""Files of the node folder, and the pod's annotations that they hold."""
+"""Files of the downwardAPI volume, and the pod annotations that they show."""
 
 ENGINE_URL = f"http://127.0.0.1:{PORT}"
 
 INTERCONNECT_ANNOTATION = f"{LABEL_PREFIX}interconnect"
-"""In the pod template, so that a changed `spec.interconnect` rolls the engines although flags are handed over late."""
+"""In the pod template, so that changing `spec.interconnect` rolls the engines; their flags are not in the template."""
 
 
 def deployment(flash: FlashDeployment, template: RawObject, *, surge: bool = False) -> RawObject:
-    """`template` is the one in force, which may be an older one than the spec leads to (`core.rollout`).
+    """`template` is the current one, which may be older than the spec's (`core.rollout`).
 
-    With `surge` the next replica comes before one goes (`core.surge`).
+    `surge`: start the next replica before stopping one (`core.rollout.surge`).
     """
     return {
         "apiVersion": "apps/v1",
@@ -68,19 +68,19 @@ def deployment(flash: FlashDeployment, template: RawObject, *, surge: bool = Fal
             "replicas": flash.spec.replicas,
             "selector": {"matchLabels": selector(flash)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": SURGE if surge else ONE_BY_ONE},
-            # The next one goes only after the new one was ready for so long: time enough to compare their speeds.
+            # Time to compare the new replica's speed before the next one is replaced.
             "minReadySeconds": JUDGE_SECONDS,
-            # The server does not keep a false one, so that it would look like drift.
+            # The server drops a false value, which would look like drift.
             **({"paused": True} if flash.spec.rollout.state == "Paused" else {}),
-            "progressDeadlineSeconds": startup_seconds(flash.spec) + 300 + _delivery_seconds(flash),
+            "progressDeadlineSeconds": startup_seconds(flash.spec) + 300 + _download_seconds(flash),
             "revisionHistoryLimit": 3,
             "template": template,
         },
     }
 
 
-def _delivery_seconds(flash: FlashDeployment) -> int:
-    """A model that is fetched has no deadline but that it makes progress; the Deployment's has to be some figure."""
+def _download_seconds(flash: FlashDeployment) -> int:
+    """A download has no deadline as long as it makes progress, but the Deployment needs one."""
     return FETCH_SECONDS if ModelSource(flash.spec.model).is_fetched else 0
 
 
@@ -109,15 +109,15 @@ def pod_template(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
 
 
 def _pull_secrets(flash: FlashDeployment) -> RawObject:
-    """The kubelet pulls an image volume with the pod's own."""
+    """The kubelet pulls an image volume with the pod's pull secrets."""
     secrets = pull_secrets(flash.spec) if ModelSource(flash.spec.model).is_mounted_image else []
     return {"imagePullSecrets": secrets} if secrets else {}
 
 
 def _interconnect_text(interconnect: InterconnectSpec) -> str:
-    """What differs from the defaults: a newer operator with one field more must not restart every engine."""
-    said = interconnect.model_dump(by_alias=True, mode="json", exclude_defaults=True)
-    return json.dumps(said, sort_keys=True, separators=(",", ":"))
+    """Only values that differ from the defaults: a new field in a newer operator must not restart every engine."""
+    changed = interconnect.model_dump(by_alias=True, mode="json", exclude_defaults=True)
+    return json.dumps(changed, sort_keys=True, separators=(",", ":"))
 
 
 def _container(flash: FlashDeployment, settings: PlanSettings, name: str, command: str) -> RawObject:
@@ -127,7 +127,7 @@ def _container(flash: FlashDeployment, settings: PlanSettings, name: str, comman
         "imagePullPolicy": flash.spec.engine.image_pull_policy,
         "command": [command],
         "securityContext": container_security(),
-        # An engine that dies leaves its reason on the pod as well, for those who look there first.
+        # Shows the end of a crashed engine's log in the pod's status.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
@@ -153,7 +153,7 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
             {"name": "FLASH_RUN_DIR", "value": RUN_DIR},
             {"name": "FLASH_NODE_DIR", "value": NODE_DIR},
-            {"name": "FLASH_HAND_OVER_SECONDS", "value": str(HAND_OVER_SECONDS)},
+            {"name": "FLASH_HAND_OVER_SECONDS", "value": str(FLAGS_TIMEOUT_SECONDS)},
             {"name": "FLASH_HANG_SECONDS", "value": str(flash.spec.interconnect.hang_seconds)},
             {"name": "FLASH_STOP_SECONDS", "value": str(END_SECONDS - 5)},
             {"name": "FLASH_DRAIN_SECONDS", "value": str(flash.spec.drain.timeout_seconds)},
@@ -166,15 +166,15 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
             *[{"name": name, "value": value} for name, value in env.items()],
         ],
         "resources": resources,
-        # Before SIGTERM: the gate turns not ready, and the requests that are under way come to their end.
+        # Before SIGTERM: the gate turns not ready, and requests in flight finish.
         "lifecycle": {"preStop": {"exec": {"command": ["flash-drain"]}}},
-        # The gate knows whether the engine makes progress, which its latency does not tell: a busy one is not
-        # restarted. Asked by its number, for a name is looked up in this container alone.
+        # The gate knows whether the engine makes progress; latency does not, so a busy engine is not restarted.
+        # By number, because a named port must belong to this container.
         "livenessProbe": {
             "httpGet": {"path": "/livez", "port": GATE_PORT, "scheme": "HTTP"},
             "periodSeconds": 10,
             "timeoutSeconds": 10,
-            # A gate that is itself started anew must not cost the engine 149 GiB of loading.
+            # A restart of the gate must not cause a restart of the engine, which loads 149 GiB.
             "failureThreshold": 6,
             "successThreshold": 1,
         },
@@ -190,12 +190,12 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
 
 
 def _capabilities(interconnect: InterconnectSpec) -> tuple[str, ...]:
-    """The kernel lets anybody set a memory policy; it is the runtime's seccomp profile that asks for this one."""
+    """The runtime's seccomp profile requires this capability to set a memory policy; the kernel does not."""
     return ("SYS_NICE",) if interconnect.numa_binding == "CpusAndMemory" else ()
 
 
 def _gate_container(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
-    """A native sidecar: it starts before the engine, outlives its crashes, and its readiness is the pod's."""
+    """A native sidecar: it starts before the engine, survives its crashes, and decides the pod's readiness."""
     return {
         **_container(flash, settings, "gate", "flash-gate"),
         "restartPolicy": "Always",
@@ -212,7 +212,7 @@ def _gate_container(flash: FlashDeployment, settings: PlanSettings) -> RawObject
         "readinessProbe": {
             "httpGet": {"path": "/readyz", "port": "gate", "scheme": "HTTP"},
             "periodSeconds": 2,
-            # The gate only repeats a latched verdict, but on a node whose cores are all busy that can take seconds.
+            # The gate only repeats its verdict, but that can take seconds on a node with busy CPUs.
             "timeoutSeconds": 10,
             "failureThreshold": 2,
             "successThreshold": 1,
@@ -227,17 +227,17 @@ def _gate_container(flash: FlashDeployment, settings: PlanSettings) -> RawObject
 
 
 def _volumes(flash: FlashDeployment) -> list[RawObject]:
-    handed_over = [
+    annotation_files = [
         {"path": path, "fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{annotation}']"}}
-        for path, annotation in HANDED_OVER.items()
+        for path, annotation in ANNOTATION_FILES.items()
     ]
     return [
-        {"name": "node", "downwardAPI": {"items": handed_over}},
+        {"name": "node", "downwardAPI": {"items": annotation_files}},
         {"name": "gate", "configMap": {"name": gate_config_name(flash)}},
         {"name": "run", "emptyDir": {}},
         {"name": "cache", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},
-        # NCCL over shared memory and vLLM's message queues live here; 64 MiB is the runtime's default and too small.
+        # For NCCL over shared memory and vLLM's message queues; the runtime's default of 64 MiB is too small.
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},
         ModelSource(flash.spec.model).volume,
         *(credential_volumes(flash.spec) if ModelSource(flash.spec.model).is_fetched else []),

@@ -1,4 +1,4 @@
-"""One voluntary disruption at a time: a drained node takes one replica, and waits until its successor has passed."""
+"""Builds the PodDisruptionBudget: one voluntary disruption at a time; the next waits until the new replica passed."""
 
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import RawObject
@@ -13,7 +13,7 @@ def disruption_budget(flash: FlashDeployment) -> RawObject:
         "spec": {
             "maxUnavailable": 1,
             "selector": {"matchLabels": selector(flash)},
-            # A replica that never passed serves nobody: it must not block the drain of its node.
+            # A replica that is not ready must not block the drain of its node.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }

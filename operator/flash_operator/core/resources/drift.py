@@ -1,9 +1,9 @@
-"""Does a child need a write?
+"""Decides whether a child needs a write.
 
-A server-side apply that changes nothing costs a request all the same, and a quiet cluster should see none from us
-(kopf-style operators are blamed for exactly that). So the desired object carries the hash of itself, and a live
-object is left alone when it bears the same hash and still holds every value that we would set. The hash sees
-fields that we stopped setting; the comparison sees what others changed.
+A server-side apply that changes nothing still costs a request, and an idle cluster should see none from the operator.
+So every desired object has a hash of its content as an annotation. A live object is not written if it has the same
+hash and still has every desired value. The hash detects fields that we no longer set; the comparison detects changes
+by others.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ SUFFIXES = {
     **{suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
 }
 QUANTITY = re.compile(r"(?P<number>[+-]?\d+(?:\.\d+)?)(?P<suffix>[numkMGTPE]|[KMGTPE]i|)")
-"""Quantities of k8s.io/apimachinery/pkg/api/resource, without the exponent form that nobody writes."""
+"""Quantities of k8s.io/apimachinery/pkg/api/resource, except for the rare exponent form."""
 
 LIST_KEYS = ("name", "mountPath", "containerPort", "port", "uid", "path")
-"""What identifies an item of the lists that we write, most telling first."""
+"""Fields that identify an item of the lists that we write, in order of preference."""
 
 
 def with_hash(desired: RawObject) -> RawObject:
-    """`desired` with the hash of its own content as an annotation."""
+    """`desired` with the hash of its content as an annotation."""
     text = json.dumps(desired, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     annotations = {**desired["metadata"].get("annotations", {}), APPLIED_HASH_ANNOTATION: digest}
@@ -39,12 +39,12 @@ def with_hash(desired: RawObject) -> RawObject:
 
 
 def needs_apply(desired: RawObject, live: RawObject | None) -> bool:
-    """True where the live object is missing, was changed by others, or was made by an older plan."""
+    """True if the live object is missing, was changed by others, or was written by an older plan."""
     return live is None or not _is_superset(live, desired)
 
 
 def _is_superset(live: Any, desired: Any) -> bool:
-    """Every value of `desired` stands in `live`; what the server or others added does not matter."""
+    """`live` has every value of `desired`; additions by the server or others do not matter."""
     if live is None:
         return desired in (None, {}, [], "")
     if isinstance(desired, dict):
@@ -55,7 +55,7 @@ def _is_superset(live: Any, desired: Any) -> bool:
 
 
 def _same_quantity(live: Any, desired: Any) -> bool:
-    """The server writes quantities its own way: 1000m of CPU comes back as 1, and 0.5 as 500m."""
+    """The server normalises quantities: 1000m of CPU becomes 1, and 0.5 becomes 500m."""
     amounts = [_amount(value) for value in (live, desired)]
     return None not in amounts and amounts[0] == amounts[1]
 
@@ -66,7 +66,7 @@ def _amount(value: Any) -> Decimal | None:
 
 
 def _is_superset_list(live: list[Any], desired: list[Any]) -> bool:
-    """Lists of named things may have grown (others own what they added); lists of plain values are ours whole."""
+    """Lists of named items may have additional items, which others own; lists of plain values must be equal."""
     key = next((key for key in LIST_KEYS if desired and all(isinstance(d, dict) and key in d for d in desired)), None)
     if key is None:
         return len(live) == len(desired) and all(map(_is_superset, live, desired))

@@ -1,17 +1,17 @@
-"""The CR's engine fields as vLLM arguments.
+"""Translates the CR's engine fields into vLLM arguments.
 
-These are the arguments that are the same on every node. What depends on the node's links is `flash_contracts.flags`,
-handed over after the pod is bound.
+These arguments are the same on every node. Flags that depend on a node's links are derived by `flash_contracts.flags`
+after the pod is bound.
 """
 
 import json
-from dataclasses import dataclass
 
+from flash_contracts.profiles import PROFILES
 from flash_operator.api.v1alpha1 import EngineSpec, FlashSpec, SpeculationSpec
 from flash_operator.core.resources.model_source import ModelSource
 
 TENSOR_PARALLEL_SIZE = 2
-"""The product is for nodes with two cards: 149 GiB of weights fit in neither one, and a third gives nothing."""
+"""Fixed: 149 GiB of weights need two cards, and a third brings no gain."""
 
 PORT = 8000
 
@@ -27,31 +27,11 @@ DEEPSEEK_V4_ARGUMENTS = (
 )
 
 
-@dataclass(frozen=True)
-class Profile:
-    """A point on the trade between context and streams that is known to fit in 2 x 96 GB."""
-
-    context_tokens: int
-    max_sequences: int
-    memory_percent: int
-
-
-PROFILES = {
-    "LongContext": Profile(context_tokens=524288, max_sequences=2, memory_percent=93),
-    "Balanced": Profile(context_tokens=262144, max_sequences=4, memory_percent=95),
-    "Throughput": Profile(context_tokens=131072, max_sequences=8, memory_percent=90),
-}
-
-DEFAULT_BATCHED_TOKENS = 2048
-"""vLLM sets state of V4's compressors aside for twice the tokens of a step: at 8192 that is 6 GiB on each GPU for every
-request, and LongContext would not start (docs/checkpoint.md)."""
-
-
 METHODS = {"Mtp": "mtp", "Dspark": "dspark"}
 
 
 def max_sequences(engine: EngineSpec) -> int:
-    """Requests that are decoded at once. A Custom engine always says how many."""
+    """Requests decoded concurrently. The schema requires the field for Custom engines."""
     profile = PROFILES.get(engine.profile)
     return engine.max_sequences or (profile.max_sequences if profile else 1)
 
@@ -62,7 +42,7 @@ def context_tokens(engine: EngineSpec) -> int | None:
 
 
 def vllm_arguments(spec: FlashSpec) -> list[str]:
-    """The argument list after `vllm`; `extraArgs` come last, so that argparse lets them win."""
+    """The arguments after `vllm`. `extraArgs` come last, so argparse lets them win."""
     return [
         "serve",
         ModelSource(spec.model).argument,
@@ -82,9 +62,9 @@ def _served_names(names: list[str]) -> list[str]:
 
 
 def _capacity(engine: EngineSpec) -> list[str]:
-    """Explicit fields win over the profile; a Custom engine gets nothing that its owner did not write."""
+    """Explicit fields win over the profile; a Custom engine gets explicit fields only."""
     profile = PROFILES.get(engine.profile)
-    batched = engine.batched_tokens or (DEFAULT_BATCHED_TOKENS if profile else None)
+    batched = engine.batched_tokens or (profile.batched_tokens if profile else None)
     memory = engine.memory_percent or (profile.memory_percent if profile else None)
     wanted = {
         "--max-model-len": context_tokens(engine),
@@ -96,10 +76,10 @@ def _capacity(engine: EngineSpec) -> list[str]:
 
 
 def _capture_sizes(spec: FlashSpec) -> list[str]:
-    """A CUDA graph for each number of streams, and no other.
+    """One CUDA graph for each number of streams.
 
-    Every stream decodes one token and its drafts in a step. Graphs of other sizes are replayed padded, which hung with
-    MTP at four streams (jasl/vllm, 2026-05), and each costs time and memory at the start.
+    Every stream decodes one token and its drafts per step. Other sizes would be replayed padded, which hung with MTP at
+    four streams (jasl/vllm, 2026-05), and each graph costs time and memory at the start.
     """
     profile = PROFILES.get(spec.engine.profile)
     if profile is None:

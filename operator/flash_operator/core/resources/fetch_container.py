@@ -1,6 +1,6 @@
-"""The init container that brings a model from its hub or registry into its cache.
+"""Builds the init container that downloads a model from a hub or registry into its cache.
 
-It runs after the gate has started, which tells of its progress, and is the only one that sees token or password.
+It runs after the gate has started, which reports its progress. It is the only container with the token or password.
 """
 
 from flash_operator.api.v1alpha1 import FlashSpec
@@ -12,11 +12,11 @@ TOKEN_DIR = "/etc/flash/hub"  # noqa: S105 - where the Secret is mounted
 TOKEN_KEY = "token"  # noqa: S105 - the key in it
 
 NETWORK = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
-"""Variables of `engine.extraEnv` that say how the world is reached; some tools read them in lower case."""
+"""Network variables in `engine.extraEnv`; some tools read them in lower case."""
 
 
 def fetch_container(container: RawObject, spec: FlashSpec) -> RawObject:
-    """`container` is what all containers of the pod have in common."""
+    """`container` has the fields that all containers of the pod share."""
     return {
         **container,
         "env": [
@@ -24,7 +24,7 @@ def fetch_container(container: RawObject, spec: FlashSpec) -> RawObject:
             {"name": "FLASH_RUN_DIR", "value": RUN_DIR},
             {"name": "FLASH_MODEL_SOURCE", "value": spec.model.source},
             {"name": "FLASH_MODEL_CACHE", "value": MODEL_PATH},
-            # The engine's image says 1 where it is made for tests.
+            # The engine image for tests sets it to 1.
             {"name": "HF_HUB_OFFLINE", "value": "0"},
             *({"name": name, "value": value} for name, value in _settings(spec).items()),
         ],
@@ -39,7 +39,7 @@ def fetch_container(container: RawObject, spec: FlashSpec) -> RawObject:
 
 
 def credential_volumes(spec: FlashSpec) -> list[RawObject]:
-    """What it has of the Secrets."""
+    """The volumes with its Secrets."""
     return registry_volumes(spec) if ModelSource(spec.model).is_image else token_volumes(spec)
 
 
@@ -50,7 +50,7 @@ def _credential_mounts(spec: FlashSpec) -> list[RawObject]:
 
 
 def _settings(spec: FlashSpec) -> dict[str, str]:
-    """Those that depend on the spec; what it leaves open is left to flash-fetch."""
+    """Settings from the spec; flash-fetch has defaults for the others."""
     model, cache = spec.model, ModelSource(spec.model).cache
     wanted = {
         "FLASH_MODEL_REVISION": model.revision,
@@ -72,12 +72,12 @@ def _hub_settings(spec: FlashSpec) -> dict[str, str | None]:
 
 
 def network_of(spec: FlashSpec) -> dict[str, str]:
-    """How the user's engines reach the world, for whoever else in the deployment has to."""
+    """The user's network variables, which the other containers and Jobs of the deployment need too."""
     return {variable.name: variable.value for variable in spec.engine.extra_env if variable.name.upper() in NETWORK}
 
 
 def token_volumes(spec: FlashSpec) -> list[RawObject]:
-    """Optional, for a pod that waits for a Secret says nothing, while flash-fetch says which one and how to make it."""
+    """Optional, because flash-fetch reports a missing Secret and how to create it, while a pending pod does not."""
     if spec.model.credentials_secret is None:
         return []
     items = [{"key": TOKEN_KEY, "path": TOKEN_KEY}]

@@ -1,7 +1,7 @@
-"""The gate's ConfigMap.
+"""Builds the gate's ConfigMap.
 
-Floors live here and not in the pod template, so that changing one re-judges the running replicas by the figures
-they already measured, instead of restarting 149 GiB of weights.
+Floors are here and not in the pod template, so that changing one judges running replicas by their existing figures
+instead of restarting them, which loads 149 GiB.
 """
 
 import json
@@ -28,8 +28,8 @@ STARTUP_BASE_SECONDS = 15 * 60
 STARTUP_SECONDS_PER_GIB = 18
 STARTUP_SECONDS = STARTUP_BASE_SECONDS + STARTUP_SECONDS_PER_GIB * CHECKPOINT_GIB
 """KAITO's measured budget for weights from cold storage: 15 minutes and 18 s for each GiB
-(kaito-project/kaito docs/proposals/20260722-deepseek-v4-onboarding.md). The gate scales it by the checkpoint that is
-really there; this is for what it does not know the size of."""
+(kaito-project/kaito docs/proposals/20260722-deepseek-v4-onboarding.md). The gate scales it by the real size of the
+checkpoint; this is for checkpoints of unknown size."""
 
 DECODE_PROMPT = "Write a long story about a lighthouse keeper."
 
@@ -52,14 +52,14 @@ def startup_seconds(spec: FlashSpec) -> int:
 
 
 def _startup_budget(spec: FlashSpec) -> StartupBudget | None:
-    """None where the user said how long it may take."""
+    """None if the user set a timeout."""
     if spec.readiness.startup_timeout_seconds is not None:
         return None
     return StartupBudget(base_seconds=STARTUP_BASE_SECONDS, seconds_per_gibibyte=STARTUP_SECONDS_PER_GIB)
 
 
 def _plugin_required(spec: FlashSpec) -> bool:
-    """A Custom engine may be an image of its owner's; and with VLLM_PLUGINS a user may do without on purpose."""
+    """Not for Custom engines, which may use any image, nor if the user selects plugins with VLLM_PLUGINS."""
     chosen = any(variable.name == "VLLM_PLUGINS" for variable in spec.engine.extra_env)
     return spec.engine.profile != "Custom" and not chosen
 

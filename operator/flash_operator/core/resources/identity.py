@@ -1,4 +1,4 @@
-"""Names, labels and ownership that all children share."""
+"""Labels, names and owner references of all children."""
 
 from flash_contracts.names import API_VERSION, DEPLOYMENT_LABEL, FIELD_MANAGER, KIND
 from flash_operator.api.v1alpha1 import FlashDeployment
@@ -6,7 +6,7 @@ from flash_operator.core.observed.snapshot import RawObject
 
 
 def selector(flash: FlashDeployment) -> dict[str, str]:
-    """The labels by which Service, Deployment, budget and scale find the pods. A selector is for life: keep it."""
+    """Selects the pods in Service, Deployment, disruption budget and scale. A Deployment's selector is immutable."""
     return {DEPLOYMENT_LABEL: flash.name}
 
 
@@ -20,14 +20,14 @@ def labels(flash: FlashDeployment) -> dict[str, str]:
 
 
 def metadata(flash: FlashDeployment, name: str) -> RawObject:
-    """Metadata of a child: garbage-collected with its owner, so that the operator needs no finalizer."""
+    """Metadata of a child. The owner reference garbage-collects it, so the operator needs no finalizer."""
     owner = {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "name": flash.name,
         "uid": flash.uid,
         "controller": True,
-        # blockOwnerDeletion is left out: it would need rights on finalizers, and nothing here must outlive its owner.
+        # Without blockOwnerDeletion, which needs permissions on finalizers.
     }
     return {
         "name": name,

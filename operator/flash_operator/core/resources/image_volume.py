@@ -1,18 +1,18 @@
-"""How an oci:// model comes into its pods: as an image volume, or by the init container that fetches.
+"""Decides how an oci:// model gets into its pods: as an image volume, or downloaded by the init container.
 
-    model.ociDelivery | the live Deployment           | the API server keeps image volumes | it comes
+    model.ociDelivery | the live Deployment           | the API server keeps image volumes | delivery
     ----------------- | ----------------------------- | ---------------------------------- | ------------------
     ImageVolume       | any                           | any                                | as an image volume
     Fetch             | any                           | any                                | by the container
     Auto              | mounts the image              | any                                | as an image volume
                       | fetches it                    | any                                | by the container
-                      | none, or it does neither      | yes, or nobody knows               | as an image volume
+                      | none, or it does neither      | yes, or unknown                    | as an image volume
                       |                               | no                                 | by the container
 
-A Deployment that lives decides for itself, so a cluster that is changed under it restarts no engine. Before there is
-one, the API server is asked by a dry run (`runtime.observer`): one without image volumes takes the Deployment and drops
-the volume from it in silence, as Kubernetes does before 1.35 without the feature gate ImageVolume. The engines would
-start beside an empty folder, and the operator would write the volume again and again.
+An existing Deployment keeps its way, so that a change of the cluster restarts no engine. Before there is one, the API
+server is asked by a dry run (`runtime.observer`): a server without image volumes accepts the Deployment and silently
+removes the volume, as Kubernetes does before 1.35 without the feature gate ImageVolume. The engines would find an
+empty folder, and the operator would apply the volume forever.
 """
 
 from dataclasses import replace
@@ -35,7 +35,7 @@ DROPPED = PodFailure(
 
 
 def settled(observed: Observed) -> Observed:
-    """With `Auto` replaced by what it comes to, so that all else follows from the spec."""
+    """The snapshot with `Auto` replaced by the decision, so that everything else depends on the spec only."""
     flash = observed.flash
     if not _is_open(flash):
         return observed
@@ -44,17 +44,17 @@ def settled(observed: Observed) -> Observed:
 
 
 def to_be_asked(flash: FlashDeployment, live: RawObject | None) -> bool:
-    """Whether it depends on what the API server keeps."""
+    """Whether the decision depends on the API server."""
     return _is_open(flash) and _live_delivery(live) is None
 
 
 def keeps_image_volumes(answer: RawObject) -> bool:
-    """`answer` is the Deployment as the API server would have it."""
+    """`answer` is the Deployment as the API server would store it."""
     return bool(_image_volumes(answer))
 
 
 def is_dropped(desired: RawObject, live: RawObject | None) -> bool:
-    """The live Deployment is the one that was applied, and what was in it as an image volume is not there."""
+    """The live Deployment is the applied one without its image volume: the API server removed it."""
     if live is None or not _image_volumes(desired):
         return False
     return _hash(live) == _hash(desired) and not _image_volumes(live)

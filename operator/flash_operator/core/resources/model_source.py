@@ -1,8 +1,8 @@
-"""Where the weights come from: `pvc://claim/folder`, `oci://image`, `hf://owner/name`.
+"""The source of the weights: `pvc://claim/folder`, `oci://image` or `hf://owner/name`.
 
-A claim is mounted as it is, and so is an image, where the cluster can (`core.image_volume`). Any other model is fetched
-by an init container (`fetch_container`) into its cache, whose commit or digest is known only then; so the engine loads
-it through a link in the run folder.
+A claim is mounted directly, and so is an image if the cluster supports it (`image_volume`). Any other model is
+downloaded by an init container (`fetch_container`) into a cache. Its commit or digest is known only then, so the engine
+loads it through a link in the run folder.
 """
 
 import hashlib
@@ -15,19 +15,19 @@ from flash_operator.core.observed.snapshot import RawObject
 MODEL_PATH = "/models"
 RUN_DIR = "/run/flash"
 LINK = f"{RUN_DIR}/model"
-"""Made by flash-fetch once the model is whole."""
+"""Created by flash-fetch once the model is complete."""
 
 
 @dataclass(frozen=True)
 class ClaimFolder:
-    """A folder on a claim, from the claim's root."""
+    """A folder on a claim, relative to the claim's root."""
 
     claim: str
     folder: str
 
     @classmethod
     def parse(cls, uri: str) -> "ClaimFolder | None":
-        """None for what is no `pvc://claim/folder`."""
+        """None unless it is `pvc://claim/folder`."""
         scheme, _, location = uri.partition("://")
         claim, _, folder = location.partition("/")
         return cls(claim, folder) if scheme == "pvc" else None
@@ -35,7 +35,7 @@ class ClaimFolder:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What the spec says of the model. The schema has already refused what does not match one of the three forms."""
+    """The model of a spec, which the schema has validated."""
 
     spec: ModelSpec
 
@@ -45,10 +45,10 @@ class ModelSource:
 
     @cached_property
     def location(self) -> str:
-        """Of what the engines load: the source, or beside it what its restored MTP head made of it.
+        """The location that the engines load: the source, or the restored checkpoint beside it.
 
-        That has a name that follows from what it is made of: two deployments that ask for the same share it, and one
-        with other calibration data is another folder, which a rollout can be taken back from.
+        Its name is derived from its inputs: deployments with the same inputs share it, and one with other calibration
+        data has another folder, so that a rollout can be rolled back.
         """
         source, restore = self.spec.source.partition("://")[2], self.spec.restore_mtp
         if restore is None or restore.state != "Enabled":
@@ -74,7 +74,7 @@ class ModelSource:
 
     @property
     def is_shared(self) -> bool:
-        """The cache outlives the pod, and others use it too."""
+        """The cache outlives the pod and is shared with others."""
         return self.is_fetched and self.cache.type != "Pod"
 
     @property
@@ -83,7 +83,7 @@ class ModelSource:
 
     @property
     def argument(self) -> str:
-        """What vLLM is told to load."""
+        """vLLM's model argument."""
         if self.is_fetched:
             return LINK
         on_claim = ClaimFolder.parse(self.uri)
@@ -102,8 +102,8 @@ class ModelSource:
     @property
     def _cache_volume(self) -> RawObject:
         if self.cache.type == "Node":
-            # A folder that is not there is made, by root and for root: flash-fetch then says how to make it rightly,
-            # while a pod that waits for a volume says nothing.
+            # The kubelet creates a missing folder, owned by root; flash-fetch then reports how to fix that, while a pod
+            # that waits for a volume would not.
             return {"hostPath": {"path": self.cache.name, "type": "DirectoryOrCreate"}}
         if self.cache.type == "Claim":
             return {"persistentVolumeClaim": {"claimName": self.cache.name}}
@@ -111,13 +111,13 @@ class ModelSource:
 
     @property
     def mount(self) -> RawObject:
-        """In the engine. In a shared cache it takes locks, and keeps what it compiles; the weights are read-only."""
+        """The engine's mount. Writable in a shared cache, for locks and the JIT cache; the weights stay read-only."""
         read_only = {} if self.is_shared else {"readOnly": True}
         return {"name": "model", "mountPath": MODEL_PATH, **read_only}
 
     @property
     def environment(self) -> list[RawObject]:
-        """A model that is already in the pod must never make the engine ask a hub for anything."""
+        """Variables of the engine. Offline, because its model is in the pod already."""
         made = [{"name": "HF_HUB_OFFLINE", "value": "1"}]
         if self.is_shared:
             made.append({"name": "FLASH_MODEL_CACHE", "value": MODEL_PATH})

@@ -1,4 +1,4 @@
-"""The security of every pod that the operator makes: the Pod Security level `restricted`, and a read-only root."""
+"""Security contexts of all pods: Pod Security level `restricted`, with a read-only root file system."""
 
 from flash_operator.core.observed.snapshot import RawObject
 
@@ -6,7 +6,7 @@ NON_ROOT = 65532
 
 
 def pod_security() -> RawObject:
-    """Made anew for each pod: what users and Jobs lay over theirs must not reach another one's."""
+    """A new object for each pod, because overlays modify it."""
     return {
         "runAsNonRoot": True,
         "runAsUser": NON_ROOT,
@@ -17,7 +17,7 @@ def pod_security() -> RawObject:
 
 
 def container_security(*, added: tuple[str, ...] = ()) -> RawObject:
-    """`added` capabilities take the container out of the level; only what a user asked for may bring one."""
+    """`added` capabilities violate the level; add them only if the user asked for a feature that needs them."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,

@@ -1,7 +1,7 @@
-"""With which Secrets an oci:// image is pulled: the same, whoever pulls it.
+"""The Secrets for pulling an oci:// image, whether the kubelet or flash-fetch pulls it.
 
-`model.credentialsSecret` is one of them, and so are the pod's own imagePullSecrets (podTemplate). The kubelet takes
-them for an image volume; the container that fetches has each as a file, and is the only one that has.
+They are `model.credentialsSecret` and the pod's imagePullSecrets (podTemplate). The kubelet uses them for an image
+volume; flash-fetch gets each as a file, and is the only container that does.
 """
 
 from flash_operator.api.v1alpha1 import FlashSpec
@@ -12,12 +12,12 @@ KEY = ".dockerconfigjson"
 
 
 def pull_secrets(spec: FlashSpec) -> list[RawObject]:
-    """What the pod's own list is begun with, where the kubelet pulls the image."""
+    """The pod's pull secrets before the user's own, if the kubelet pulls the image."""
     return [{"name": spec.model.credentials_secret}] if spec.model.credentials_secret else []
 
 
 def registry_settings(spec: FlashSpec) -> dict[str, str | None]:
-    """Of flash-fetch; a value that is absent is left out."""
+    """Settings of flash-fetch; None values are omitted."""
     return {
         "FLASH_REGISTRY_SECRETS": SECRETS_DIR if _names(spec) else None,
         "FLASH_REGISTRY_SECRET": spec.model.credentials_secret,
@@ -29,7 +29,7 @@ def registry_mounts(spec: FlashSpec) -> list[RawObject]:
 
 
 def registry_volumes(spec: FlashSpec) -> list[RawObject]:
-    """Optional, as pull secrets are to the kubelet; flash-fetch says how to make one that it needs."""
+    """Optional, like pull secrets for the kubelet; flash-fetch reports how to create one that it needs."""
     sources = [
         {"secret": {"name": name, "items": [{"key": KEY, "path": f"{name}.json"}], "optional": True}}
         for name in _names(spec)
@@ -38,6 +38,6 @@ def registry_volumes(spec: FlashSpec) -> list[RawObject]:
 
 
 def _names(spec: FlashSpec) -> list[str]:
-    theirs = ((spec.pod_template or {}).get("spec") or {}).get("imagePullSecrets") or []
-    names = [spec.model.credentials_secret, *(one.get("name") for one in theirs)]
+    pod_secrets = ((spec.pod_template or {}).get("spec") or {}).get("imagePullSecrets") or []
+    names = [spec.model.credentials_secret, *(one.get("name") for one in pod_secrets)]
     return list(dict.fromkeys(filter(None, names)))

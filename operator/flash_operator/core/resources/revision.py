@@ -1,4 +1,4 @@
-"""The revision of a pod template: its hash, which it carries itself, so that its pods are known by it."""
+"""The revision of a pod template: a hash in one of its annotations, so that its pods have it too."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from flash_operator.core.observed.snapshot import RawObject
 
 
 def with_revision(template: RawObject) -> RawObject:
-    """The template with the hash of itself, by which its pods are known."""
+    """The template with its own hash as an annotation."""
     text = json.dumps(template, sort_keys=True, separators=(",", ":"))
     annotations = {
         **template["metadata"].get("annotations", {}),

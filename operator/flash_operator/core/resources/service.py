@@ -1,4 +1,4 @@
-"""The OpenAI-compatible Service. Its endpoints are the pods whose gate passed them, and no others."""
+"""Builds the OpenAI-compatible Service. Only pods that passed their gate are endpoints."""
 
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import RawObject

@@ -1,7 +1,7 @@
-"""The user's `spec.podTemplate`, merged into ours as `kubectl patch --type strategic` would.
+"""Merges the user's `spec.podTemplate` into ours, like `kubectl patch --type strategic`.
 
-Only the lists that the API server merges by key are merged by key; any other list replaces ours, and a null removes
-a field. Source of the keys: `patchMergeKey` in k8s.io/api/core/v1 types.go.
+Lists that the API server merges by key are merged by key; any other list replaces ours; null removes a field.
+ Source of the keys: `patchMergeKey` in k8s.io/api/core/v1 types.go.
 """
 
 from typing import Any, cast
@@ -22,7 +22,7 @@ MERGE_KEYS = {
 
 
 def merge(ours: RawObject, theirs: RawObject) -> RawObject:
-    """`ours` with `theirs` laid over it. Neither argument is changed."""
+    """`ours` overlaid with `theirs`. Neither argument is modified."""
     merged = dict(ours)
     for key, value in theirs.items():
         if value is None:
@@ -42,7 +42,7 @@ def _merge_value(key: str, ours: Any, theirs: Any) -> Any:
 
 
 def _merge_list(ours: list[RawObject], theirs: list[RawObject], merge_key: str) -> list[RawObject]:
-    """Ours in our order, each with its counterpart laid over it; then what only they have, in theirs."""
+    """Our items in our order, each overlaid with its counterpart; then their other items in their order."""
     overlay = {cast("str", item.get(merge_key)): item for item in theirs}
     known = {item.get(merge_key) for item in ours}
     kept = [merge(item, overlay.get(cast("str", item.get(merge_key)), {})) for item in ours]

@@ -1,19 +1,19 @@
-"""Is the new template as fast as the old one? A rollout that makes replicas slower is stopped, and taken back.
+"""Decides which pod template the Deployment gets: a rollout that makes replicas slower or breaks them is rolled back.
 
-The Deployment replaces one replica at a time, and goes on once the new one was ready for a while. Meanwhile it is
-compared with what the template before it did:
+The Deployment controller replaces one replica at a time and continues once the new one has been ready for a while.
+Meanwhile the new replicas are compared with what the last known good template achieved:
 
     new replicas                                              the Deployment gets
-    --------------------------------------------------------  ------------------------------------------
-    none yet, or on their way                                 the new template
+    --------------------------------------------------------  --------------------------------------------
+    none yet, or still starting                               the new template
     passed, at most `maxSlowdownPercent` slower               the new template
-    passed, and slower than that                              the proven template again: RolledBack
-    failed their gate, or their start again and again         the proven template again: RolledBack
+    passed, but slower than that                              the last known good template: RolledBack
+    failed their gate, or failed to start repeatedly          the last known good template: RolledBack
     any, while the rollout is paused                          the new template, paused
 
-A template is proven once all replicas have it and have passed; it is kept with its speed in a ConfigMap, for there may
-be no old replica left to ask. A rejection holds until the template, the floors or `spec.rollout` change; scaling does
-not try again.
+A template is known to be good once all replicas have it and have passed. It is stored with its speed in a ConfigMap,
+because there may be no old replica left to compare with. A rejection holds until the template, the floors or
+`spec.rollout` change; scaling does not cause another attempt.
 """
 
 import hashlib
@@ -25,30 +25,35 @@ from typing import Any, Literal
 
 from flash_operator.api.status import RolloutStatus
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
-from flash_operator.core.resources.identity import metadata
 from flash_operator.core.resources.revision import revision_of, revision_of_pod, with_revision
+from flash_operator.core.resources.stored_document import StoredDocument
 
-LAST_KNOWN_GOOD_FILE = "last_known_good.json"
+STORED_LAST_KNOWN_GOOD = StoredDocument("last-known-good", former_name="proven")
 
-LASTING_STARTS = 3
-"""What came of so many starts is what comes of all."""
+MAX_STARTS = 3
+"""After this many failed starts, the next one is expected to fail too."""
 
 
 @dataclass(frozen=True)
 class LastKnownGood:
-    """The last template that all replicas passed with, and what they did."""
+    """The last template with which all replicas passed, and their median speed."""
 
     revision: str
     template: RawObject
     decode_tokens_per_second: float
 
     @classmethod
-    def read(cls, config_map: RawObject | None) -> "LastKnownGood | None":
-        """None where there is none, or none that makes sense: then there is nothing to compare with."""
+    def stored(cls, observed: Observed) -> "LastKnownGood | None":
+        """The last known good template of this deployment, None before the first one."""
+        return cls.parse(STORED_LAST_KNOWN_GOOD.read(observed))
+
+    @classmethod
+    def parse(cls, text: str | None) -> "LastKnownGood | None":
+        """None if the document is missing or unreadable: then there is nothing to compare with."""
         try:
-            raw = json.loads((config_map or {})["data"][LAST_KNOWN_GOOD_FILE])
+            raw = json.loads(text or "{}")
             return cls(str(raw["revision"]), dict(raw["template"]), float(raw["decodeTokensPerSecond"]))
         except (KeyError, TypeError, ValueError):
             return None
@@ -64,7 +69,7 @@ class LastKnownGood:
 
 @dataclass(frozen=True)
 class Rollout:
-    """What the Deployment gets, and what status tells."""
+    """The template for the Deployment, and the state of the rollout for status."""
 
     template: RawObject
     state: Literal["Settled", "Rolling", "Paused", "RolledBack"]
@@ -73,49 +78,53 @@ class Rollout:
     rejected: str | None = None
 
     def to_status(self) -> RolloutStatus:
+        good = self.last_known_good
         return RolloutStatus(
             state=self.state,
             message=self.message[:4096],
             revision=revision_of(self.template),
-            proven_revision=self.last_known_good.revision if self.last_known_good else None,
-            proven_tokens_per_second=int(self.last_known_good.decode_tokens_per_second)
-            if self.last_known_good
-            else None,
+            proven_revision=good.revision if good else None,
+            proven_tokens_per_second=int(good.decode_tokens_per_second) if good else None,
             rejected=self.rejected,
         )
 
 
-def decide(
+def decide_rollout(
     flash: FlashDeployment,
     wanted: RawObject,
     replicas: Sequence[Replica],
     last_known_good: LastKnownGood | None,
     live: RolloutStatus | None,
 ) -> Rollout:
-    """See the module. `wanted` is the template that the spec leads to, `live` what status said last time."""
+    """Choose the template. `wanted` is the one that the spec asks for, `live` the rollout in the CR's live status."""
     if last_known_good is not None and last_known_good.revision != revision_of(wanted):
+        # Rejection is checked first: with a single replica, a slow new one would otherwise become the last known good.
         rejection = _rejection(flash, wanted, replicas, last_known_good, live)
         if rejection:
             return rejection
-    last_known_good = _newly_proven(wanted, replicas, flash.spec.replicas) or last_known_good
+    last_known_good = _newly_known_good(wanted, replicas, flash.spec.replicas) or last_known_good
     if last_known_good is None:
-        state, told = _progress(flash, "Settled", "no replica has proved its speed yet")
+        state, message = _progress(flash, "Settled", "no template has passed on all replicas yet")
     elif last_known_good.revision == revision_of(wanted):
-        state, told = _progress(flash, "Settled", "all replicas are of the template that was asked for")
+        state, message = _progress(flash, "Settled", "all replicas run the requested template")
     else:
-        told = (
-            f"replacing replicas one by one; those before decoded {last_known_good.decode_tokens_per_second:.1f} tok/s"
+        speed = last_known_good.decode_tokens_per_second
+        state, message = _progress(
+            flash, "Rolling", f"replacing replicas one by one; the previous template decoded {speed:.1f} tok/s"
         )
-        state, told = _progress(flash, "Rolling", told)
-    return Rollout(wanted, state, told, last_known_good)
+    return Rollout(wanted, state, message, last_known_good)
 
 
-def held(flash: FlashDeployment, live: RawObject, last_known_good: LastKnownGood | None) -> Rollout:
-    """The template of the Deployment as it is, while what the spec leads to has no checkpoint yet."""
+def keep_live_template(flash: FlashDeployment, live: RawObject, last_known_good: LastKnownGood | None) -> Rollout:
+    """The live Deployment's template, while the checkpoint that the spec asks for is still being restored."""
     template = live["spec"]["template"]
-    known = template if revision_of_pod(template) else with_revision(template)
-    state, told = _progress(flash, "Settled", "replicas stay as they are until the MTP head is restored")
-    return Rollout(known, state, told, last_known_good)
+    with_its_revision = template if revision_of_pod(template) else with_revision(template)
+    state, message = _progress(flash, "Settled", "replicas are left unchanged until the MTP head is restored")
+    return Rollout(with_its_revision, state, message, last_known_good)
+
+
+def last_known_good_config_map(flash: FlashDeployment, last_known_good: LastKnownGood) -> RawObject:
+    return STORED_LAST_KNOWN_GOOD.config_map(flash, json.dumps(last_known_good.to_json(), indent=1, sort_keys=True))
 
 
 def _rejection(
@@ -125,7 +134,6 @@ def _rejection(
     last_known_good: LastKnownGood,
     live: RolloutStatus | None,
 ) -> Rollout | None:
-    """First of all: where there is one replica, a slow new one would else be the one to compare with."""
     key = _rejection_key(flash, wanted)
     if live and live.rejected == key:
         return Rollout(last_known_good.template, "RolledBack", live.message, last_known_good, key)
@@ -134,29 +142,16 @@ def _rejection(
     return Rollout(last_known_good.template, "RolledBack", objection, last_known_good, key) if objection else None
 
 
-def last_known_good_config_map(flash: FlashDeployment, last_known_good: LastKnownGood) -> RawObject:
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": metadata(flash, last_known_good_name(flash)),
-        "data": {LAST_KNOWN_GOOD_FILE: json.dumps(last_known_good.to_json(), indent=1, sort_keys=True)},
-    }
-
-
-def last_known_good_name(flash: FlashDeployment) -> str:
-    return f"{flash.name}-proven"
-
-
 def _progress(
-    flash: FlashDeployment, state: Literal["Settled", "Rolling"], told: str
+    flash: FlashDeployment, state: Literal["Settled", "Rolling"], message: str
 ) -> tuple[Literal["Settled", "Rolling", "Paused"], str]:
     if flash.spec.rollout.state == "Paused":
-        return "Paused", f"paused by spec.rollout.state; {told}"
-    return state, told
+        return "Paused", f"paused by spec.rollout.state; {message}"
+    return state, message
 
 
-def _newly_proven(wanted: RawObject, replicas: Sequence[Replica], count: int) -> LastKnownGood | None:
-    """All replicas have the template and have passed. Its speed is that of the first time, and is not moved later."""
+def _newly_known_good(wanted: RawObject, replicas: Sequence[Replica], count: int) -> LastKnownGood | None:
+    """The template, once all replicas have it and have passed. The first speed counts and is not updated later."""
     revision = revision_of(wanted)
     speeds = [_speed(replica) for replica in replicas if revision_of_pod(replica.pod) == revision and replica.ready]
     known = [speed for speed in speeds if speed is not None]
@@ -168,17 +163,17 @@ def _newly_proven(wanted: RawObject, replicas: Sequence[Replica], count: int) ->
 def _objection(flash: FlashDeployment, new: Sequence[Replica], last_known_good: LastKnownGood) -> str | None:
     for replica in new:
         verdict = replica.verdict
-        if verdict.is_lasting or (verdict.is_of_a_start and _starts(replica) >= LASTING_STARTS):
-            failed = f"{replica.name} failed with the new template: {verdict.reason}: {verdict.message}"
-            return f"{failed}; the former one is back"
-        speed, most = _speed(replica), flash.spec.rollout.max_slowdown_percent
-        least = last_known_good.decode_tokens_per_second * (1 - most / 100)
+        if verdict.is_lasting or (verdict.may_clear_on_restart and _starts(replica) >= MAX_STARTS):
+            failure = f"{replica.name} failed with the new template: {verdict.reason}: {verdict.message}"
+            return f"{failure}; rolled back to the previous template"
+        speed, limit = _speed(replica), flash.spec.rollout.max_slowdown_percent
+        least = last_known_good.decode_tokens_per_second * (1 - limit / 100)
         if speed is not None and speed < least:
             return (
                 f"{replica.name} decodes {speed:.1f} tok/s with the new template, "
-                f"{_slower(speed, last_known_good):.0f} % slower than the former one with "
-                f"{last_known_good.decode_tokens_per_second:.1f}, and "
-                f"rollout.maxSlowdownPercent is {most}; the former one is back"
+                f"{_slower(speed, last_known_good):.0f} % slower than the previous one's "
+                f"{last_known_good.decode_tokens_per_second:.1f}; "
+                f"rollout.maxSlowdownPercent is {limit}; rolled back to the previous template"
             )
     return None
 
@@ -193,13 +188,13 @@ def _speed(replica: Replica) -> float | None:
 
 
 def _starts(replica: Replica) -> int:
-    """Of the engine, or of what fetches its model before."""
+    """Starts of the engine, or attempts to download its model, whichever is more."""
     gate = replica.gate
     return max(gate.engine.starts, gate.delivery.attempts if gate.delivery else 0) if gate else 0
 
 
 def _rejection_key(flash: FlashDeployment, wanted: RawObject) -> str:
-    """What has to change for another try."""
+    """A hash of everything whose change allows another attempt."""
     spec = flash.spec
     judged_by = [spec.readiness.model_dump(mode="json"), spec.rollout.max_slowdown_percent]
     text = json.dumps([revision_of(wanted), judged_by], sort_keys=True)

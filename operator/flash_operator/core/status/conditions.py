@@ -1,15 +1,15 @@
-"""The condition tree, each condition an ordered chain of checks over the summary.
+"""The CR's conditions, each computed by an ordered chain of checks.
 
-Ready               the summary: as many replicas as wanted have passed and serve
-  Available         at least one serves
-  Progressing       something is still moving by itself; False with a reason when only a person can help
+Ready               as many replicas as wanted have passed and serve
+  Available         at least one replica serves
+  Progressing       something is still changing without help; False with a reason if only a person can help
   TopologyResolved  every bound replica runs with the flags that its node's labels call for
-  SpeculationActive the MTP head's drafts are accepted, by the engine's own counters
-  SmokeTestPassed   every replica was judged and passed
+  SpeculationActive the MTP head's drafts are accepted, according to the engine's own counters
+  SmokeTestPassed   every replica was measured and passed
 Degraded            it serves, but with fewer or slower replicas than it should
 
-A check returns a `Finding` or None; the first one that finds something speaks. All conditions are set on first
-sight. Conventions: kubernetes/community, sig-architecture/api-conventions.md.
+A check returns a `ConditionState` or None; the first state in the chain is the condition's. All conditions are set from
+the first reconcile on. Conventions: kubernetes/community, sig-architecture/api-conventions.md.
 """
 
 from collections.abc import Callable
@@ -22,260 +22,270 @@ from flash_operator.core.status.replica_summary import ReplicaSummary
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Status ("True", "False", "Unknown"), reason in CamelCase, and a message that says what to do."""
+class ConditionState:
+    """Status, reason in CamelCase, and a message that includes the remedy."""
 
     status: Literal["True", "False", "Unknown"]
     reason: str
     message: str
 
 
-Check = Callable[[ReplicaSummary], Finding | None]
+Check = Callable[[ReplicaSummary], ConditionState | None]
 
 SLOW = frozenset({Reason.TOO_SLOW, Reason.FIRST_TOKEN_TOO_SLOW})
 STARTED_OR_PASSED = frozenset({Reason.ENGINE_STARTING, Reason.PASSED})
 SPECULATION_FAILURES = frozenset({Reason.SPECULATION_ABSENT, Reason.DRAFT_DEAD, Reason.ACCEPTANCE_TOO_LOW})
 
 
-def scaled_to_zero(summary: ReplicaSummary) -> Finding | None:
-    """Nothing is wanted, so nothing is wrong: but nothing serves either."""
-    return None if summary.wanted else Finding("False", "ScaledToZero", "spec.replicas is 0")
+def scaled_to_zero(summary: ReplicaSummary) -> ConditionState | None:
+    return None if summary.wanted else ConditionState("False", "ScaledToZero", "spec.replicas is 0")
 
 
-def complete(summary: ReplicaSummary) -> Finding | None:
+def complete(summary: ReplicaSummary) -> ConditionState | None:
     if not summary.complete:
         return None
-    return Finding("True", "Passed", f"{summary.ready} of {summary.wanted} replicas passed their smoke test and serve")
+    return ConditionState(
+        "True", "Passed", f"{summary.ready} of {summary.wanted} replicas passed their smoke test and serve"
+    )
 
 
-def pods_refused(summary: ReplicaSummary) -> Finding | None:
-    """The API server refused what the spec leads to, or a quota keeps the Deployment from making pods."""
-    return Finding("False", summary.failure.reason, summary.failure.message) if summary.failure else None
+def pods_refused(summary: ReplicaSummary) -> ConditionState | None:
+    """The API server rejected a child, or the Deployment cannot create pods because of a quota or a policy."""
+    return ConditionState("False", summary.failure.reason, summary.failure.message) if summary.failure else None
 
 
-def not_restored(summary: ReplicaSummary) -> Finding | None:
-    """The checkpoint that is asked for is not there yet, however well the one before it serves."""
+def not_restored(summary: ReplicaSummary) -> ConditionState | None:
+    """The requested checkpoint is not restored yet, even if the previous one still serves."""
     if summary.mtp_restore is None or summary.mtp_restore.done:
         return None
-    return Finding("False", summary.mtp_restore.reason, f"{_counts(summary)}; {summary.mtp_restore.status.message}")
+    message = f"{_counts(summary)}; {summary.mtp_restore.status.message}"
+    return ConditionState("False", summary.mtp_restore.reason, message)
 
 
-def restoring(summary: ReplicaSummary) -> Finding | None:
-    """Of Progressing: the Job goes on by itself, or only a person can help."""
+def restoring(summary: ReplicaSummary) -> ConditionState | None:
+    """Progressing while the restore Job runs, not progressing once only a person can help."""
     if summary.mtp_restore is None or summary.mtp_restore.done:
         return None
-    status: Literal["True", "False"] = "True" if summary.mtp_restore.moving else "False"
-    return Finding(status, summary.mtp_restore.reason, summary.mtp_restore.status.message)
+    status: Literal["True", "False"] = "True" if summary.mtp_restore.progressing else "False"
+    return ConditionState(status, summary.mtp_restore.reason, summary.mtp_restore.status.message)
 
 
-def rolled_back(summary: ReplicaSummary) -> Finding | None:
-    """What was asked for does not run, however well the former template serves."""
+def rolled_back(summary: ReplicaSummary) -> ConditionState | None:
+    """The requested template does not run, even if the previous one serves."""
     if summary.rollout is None or summary.rollout.state != "RolledBack":
         return None
-    return Finding("False", "RolledBack", f"{_counts(summary)} with the former template; {summary.rollout.message}")
+    return ConditionState(
+        "False", "RolledBack", f"{_counts(summary)} with the previous template; {summary.rollout.message}"
+    )
 
 
-def paused(summary: ReplicaSummary) -> Finding | None:
+def paused(summary: ReplicaSummary) -> ConditionState | None:
     if summary.rollout is None or summary.rollout.state != "Paused" or not summary.rolling:
         return None
-    return Finding("False", "Paused", f"{_counts(summary)}; {summary.rollout.message}")
+    return ConditionState("False", "Paused", f"{_counts(summary)}; {summary.rollout.message}")
 
 
-def worst_replica(summary: ReplicaSummary) -> Finding | None:
+def worst_replica(summary: ReplicaSummary) -> ConditionState | None:
     if summary.worst is None:
         return None
-    reason, message = summary.worst.verdict
-    return Finding("False", reason, f"{_counts(summary)}; {summary.worst.name}: {message}")
+    return ConditionState("False", summary.worst.verdict.reason, _worst(summary, summary.worst))
 
 
-def still_rolling(summary: ReplicaSummary) -> Finding | None:
-    return Finding("False", "RollingOut", f"{_counts(summary)}; the rollout is under way") if summary.rolling else None
+def still_rolling(summary: ReplicaSummary) -> ConditionState | None:
+    if not summary.rolling:
+        return None
+    return ConditionState("False", "RollingOut", f"{_counts(summary)}; the rollout is in progress")
 
 
-def pods_missing(summary: ReplicaSummary) -> Finding | None:
-    return Finding("False", "PodsMissing", f"{_counts(summary)}; the Deployment has not made the others yet")
+def pods_missing(summary: ReplicaSummary) -> ConditionState | None:
+    return ConditionState(
+        "False", "PodsMissing", f"{_counts(summary)}; the Deployment has not created the other pods yet"
+    )
 
 
-def some_ready(summary: ReplicaSummary) -> Finding | None:
-    return Finding("True", "Serving", _counts(summary)) if summary.ready else None
+def some_ready(summary: ReplicaSummary) -> ConditionState | None:
+    return ConditionState("True", "Serving", _counts(summary)) if summary.ready else None
 
 
-def stuck_replica(summary: ReplicaSummary) -> Finding | None:
-    """The scheduler or the kubelet said why it goes no further; nothing changes until a person acts."""
+def stuck_replica(summary: ReplicaSummary) -> ConditionState | None:
+    """The scheduler or the kubelet reports why a pod cannot start; nothing changes until a person acts."""
     return worst_replica(summary) if summary.worst and summary.worst.stuck else None
 
 
-def failed_replica(summary: ReplicaSummary) -> Finding | None:
-    """The gate's verdict is a failure. It measures again, but a broken head or a slow link does not heal itself."""
+def failed_replica(summary: ReplicaSummary) -> ConditionState | None:
+    """The gate's verdict is a failure. It measures again, but a broken MTP head or a slow link does not heal itself."""
     if summary.worst is None or not summary.worst.verdict.is_failure:
         return None
     return worst_replica(summary)
 
 
-def moving(summary: ReplicaSummary) -> Finding | None:
+def moving(summary: ReplicaSummary) -> ConditionState | None:
     if summary.rolling:
-        return Finding("True", "RollingOut", f"{_counts(summary)}; the rollout is under way")
+        return ConditionState("True", "RollingOut", f"{_counts(summary)}; the rollout is in progress")
     if summary.worst:
-        return Finding(
-            "True",
-            summary.worst.verdict.reason,
-            f"{_counts(summary)}; {summary.worst.name}: {summary.worst.verdict.message}",
-        )
-    return Finding("True", "PodsMissing", _counts(summary)) if len(summary.replicas) != summary.wanted else None
+        return ConditionState("True", summary.worst.verdict.reason, _worst(summary, summary.worst))
+    if len(summary.replicas) != summary.wanted:
+        return ConditionState("True", "PodsMissing", _counts(summary))
+    return None
 
 
-def settled(summary: ReplicaSummary) -> Finding | None:
-    return Finding("False", "Settled", "nothing is left to do")
+def settled(summary: ReplicaSummary) -> ConditionState | None:
+    return ConditionState("False", "Settled", "no change is in progress")
 
 
-def no_pod_bound(summary: ReplicaSummary) -> Finding | None:
-    bound = any(replica.derived for replica in summary.replicas)
-    return (
-        None if bound else Finding("Unknown", "NoPodBound", "flags follow from a node, and no pod is bound to one yet")
-    )
+def no_pod_bound(summary: ReplicaSummary) -> ConditionState | None:
+    if any(replica.derived for replica in summary.replicas):
+        return None
+    return ConditionState("Unknown", "NoPodBound", "flags are derived from node labels; no pod is bound to a node yet")
 
 
-def flags_conflict(summary: ReplicaSummary) -> Finding | None:
-    """The user's override speaks against a tested verdict, or the labels contradict each other."""
+def flags_conflict(summary: ReplicaSummary) -> ConditionState | None:
+    """The user's override contradicts a tested verdict, or the labels contradict each other."""
     for replica in summary.replicas:
         for conflict in replica.derived.conflicts if replica.derived else ():
-            return Finding("False", conflict.reason, f"node {replica.node_name}: {conflict.message}")
+            return ConditionState("False", conflict.reason, f"node {replica.node_name}: {conflict.message}")
     return None
 
 
-def label_not_understood(summary: ReplicaSummary) -> Finding | None:
-    """Before what follows from it: an engine that is started anew because of a typing error only gets slower."""
+def label_not_understood(summary: ReplicaSummary) -> ConditionState | None:
+    """Checked before its effects: restarting an engine with the flags of a mistyped label would only make it slower."""
     for replica in summary.replicas:
         for warning in replica.node.warnings if replica.node else ():
-            told = f"node {replica.node_name}: {warning}; it counts as unknown: correct it, or remove it"
-            return Finding("False", "LabelNotUnderstood", told)
+            message = f"node {replica.node_name}: {warning}; treated as unknown: correct the label or remove it"
+            return ConditionState("False", "LabelNotUnderstood", message)
     return None
 
 
-def flags_outdated(summary: ReplicaSummary) -> Finding | None:
-    """Never a silent restart: the engines serve, and their owner decides when they roll."""
+def flags_outdated(summary: ReplicaSummary) -> ConditionState | None:
+    """Engines that serve are never restarted silently: their owner decides when."""
     names = [replica.name for replica in summary.replicas if replica.flags_outdated]
     if not names:
         return None
-    return Finding(
+    return ConditionState(
         "False",
         "FlagsOutdated",
-        f"running with other flags than their nodes' labels call for now: {', '.join(names)}; "
-        "delete these pods one by one to take the new flags",
+        f"running with flags that differ from those their nodes' labels now call for: {', '.join(names)}; "
+        "delete these pods one by one to apply the new flags",
     )
 
 
-def node_unlabelled(summary: ReplicaSummary) -> Finding | None:
-    """T8: nothing is known of the node, so the safe set is in force. It never hangs, and it costs speed."""
+def node_unlabelled(summary: ReplicaSummary) -> ConditionState | None:
+    """Row T8: the links of the node are unknown. The safe flags never hang, but they are slower."""
     nodes = sorted({str(r.node_name) for r in summary.replicas if r.derived and r.derived.row == "T8"})
     if not nodes:
         return None
-    return Finding(
+    return ConditionState(
         "False",
         "NodeUnlabelled",
-        f"safe flags on {', '.join(nodes)}: the links are not known; label the node with "
+        f"safe flags on {', '.join(nodes)} because the links between the GPUs are unknown; label the node with "
         "deepseekflash.dev/gpu-link and deepseekflash.dev/gpu-p2p (docs/topology.md)",
     )
 
 
-def links_unproved(summary: ReplicaSummary) -> Finding | None:
-    """T5: fast flags are possible here, and nobody has tested them. Engines that hold the GPUs keep the test out."""
+def links_unproved(summary: ReplicaSummary) -> ConditionState | None:
+    """Row T5: fast flags may be possible but are untested. While engines hold the GPUs, the p2p test cannot run."""
     nodes = sorted({str(r.node_name) for r in summary.replicas if r.derived and r.derived.row == "T5"})
     if not nodes:
         return None
-    return Finding(
+    return ConditionState(
         "False",
         "LinksUnproved",
-        f"safe flags on {', '.join(nodes)}: the driver grants peer-to-peer and nothing has tested it; the operator "
-        "does when both GPUs of the node are free for two minutes (docs/topology.md)",
+        f"safe flags on {', '.join(nodes)}: the driver grants peer-to-peer, but it is untested; the operator tests it "
+        "when both GPUs of the node are free for two minutes (docs/topology.md)",
     )
 
 
-def topology_resolved(summary: ReplicaSummary) -> Finding | None:
+def topology_resolved(summary: ReplicaSummary) -> ConditionState | None:
     rows = sorted({replica.derived.row for replica in summary.replicas if replica.derived})
-    return Finding("True", "FlagsDerived", f"flags follow from node labels, row {', '.join(rows)} of docs/topology.md")
+    return ConditionState(
+        "True", "FlagsDerived", f"flags derived from node labels, row {', '.join(rows)} of docs/topology.md"
+    )
 
 
-def speculation_disabled(summary: ReplicaSummary) -> Finding | None:
-    return None if summary.speculation_wanted else Finding("False", "Disabled", "spec.speculation.method is Disabled")
+def speculation_disabled(summary: ReplicaSummary) -> ConditionState | None:
+    if summary.speculation_wanted:
+        return None
+    return ConditionState("False", "Disabled", "spec.speculation.method is Disabled")
 
 
-def speculation_failed(summary: ReplicaSummary) -> Finding | None:
+def speculation_failed(summary: ReplicaSummary) -> ConditionState | None:
     for replica in summary.replicas:
         if replica.verdict.reason in SPECULATION_FAILURES:
-            return Finding("False", replica.verdict.reason, f"{replica.name}: {replica.verdict.message}")
+            return ConditionState("False", replica.verdict.reason, f"{replica.name}: {replica.verdict.message}")
     return None
 
 
-def drafts_accepted(summary: ReplicaSummary) -> Finding | None:
+def drafts_accepted(summary: ReplicaSummary) -> ConditionState | None:
     shares = [gate.measurement.acceptance_percent for gate in summary.measured if gate.measurement]
     known = [share for share in shares if share is not None]
     if not known:
         return None
-    return Finding(
+    return ConditionState(
         "True", "DraftsAccepted", f"at least {int(min(known))} % of drafted tokens accepted on every replica"
     )
 
 
-def not_measured(summary: ReplicaSummary) -> Finding | None:
-    return Finding("Unknown", "NotMeasured", "no replica has been measured yet")
+def not_measured(summary: ReplicaSummary) -> ConditionState | None:
+    return ConditionState("Unknown", "NotMeasured", "no replica has been measured yet")
 
 
-def all_passed(summary: ReplicaSummary) -> Finding | None:
-    return Finding("True", "Passed", _figures(summary)) if summary.complete else None
+def all_passed(summary: ReplicaSummary) -> ConditionState | None:
+    return ConditionState("True", "Passed", _figures(summary)) if summary.complete else None
 
 
-def some_slower(summary: ReplicaSummary) -> Finding | None:
+def some_slower(summary: ReplicaSummary) -> ConditionState | None:
     if not summary.ready or not (summary.worst and summary.worst.verdict.reason not in STARTED_OR_PASSED):
         return None
-    return Finding(
-        "True",
-        summary.worst.verdict.reason,
-        f"{_counts(summary)}; {summary.worst.name}: {summary.worst.verdict.message}",
-    )
+    return ConditionState("True", summary.worst.verdict.reason, _worst(summary, summary.worst))
 
 
-def degraded_serving(summary: ReplicaSummary) -> Finding | None:
-    """It passed, and got slow or hung while it served; in service or not."""
+def degraded_serving(summary: ReplicaSummary) -> ConditionState | None:
+    """A replica passed and then became slow or hung while serving, whether it is still in service or not."""
     for replica in summary.replicas:
         reason, message = replica.verdict
         if reason == Reason.DEGRADED:
-            told = "in service" if replica.ready else "taken out of service"
-            return Finding("True", "Degraded", f"{replica.name}: {message}; {told}")
+            service = "in service" if replica.ready else "taken out of service"
+            return ConditionState("True", "Degraded", f"{replica.name}: {message}; {service}")
     return None
 
 
-def recovered_slower(summary: ReplicaSummary) -> Finding | None:
-    """It hung or read wrong data with fast flags, and without them it misses its floor."""
+def recovered_slower(summary: ReplicaSummary) -> ConditionState | None:
+    """A replica hung or read corrupt data with fast flags, and is below its floor with the safe ones."""
     for replica in summary.replicas:
-        if replica.incident and replica.origin == "recovery" and replica.verdict.reason in SLOW:
-            told = f"{replica.name} took the safe flags after {replica.incident}; with them: {replica.verdict.message}"
-            return Finding("True", "RecoveredSlower", f"{told}; mend the host (docs/topology.md), or lower the floor")
+        if replica.incident and replica.flags_origin == "recovery" and replica.verdict.reason in SLOW:
+            message = (
+                f"{replica.name} restarted with the safe flags after {replica.incident}; "
+                f"with them: {replica.verdict.message}; repair the host (docs/topology.md) or lower the floor"
+            )
+            return ConditionState("True", "RecoveredSlower", message)
     return None
 
 
-def running_on_fallback(summary: ReplicaSummary) -> Finding | None:
-    """The launcher fell back to the safe set although the node's labels allow faster flags."""
-    names = [r.name for r in summary.replicas if r.ready and r.flags_outdated and _fell_back(r)]
+def running_on_fallback(summary: ReplicaSummary) -> ConditionState | None:
+    """The launcher used the safe flags although the node's labels allow faster ones."""
+    names = [r.name for r in summary.replicas if r.ready and r.flags_outdated and r.flags_origin == "fallback"]
     if not names:
         return None
-    return Finding("True", "FallbackFlags", f"serving with the safe flags, handed over too late: {', '.join(names)}")
+    message = f"serving with the safe flags because the flags annotation came too late: {', '.join(names)}"
+    return ConditionState("True", "FallbackFlags", message)
 
 
-def revision_moved(summary: ReplicaSummary) -> Finding | None:
-    """A branch went on between two fetches, so the same question may get two answers."""
+def revision_moved(summary: ReplicaSummary) -> ConditionState | None:
+    """A branch or tag moved between two downloads, so replicas may answer the same question differently."""
     commits: dict[str, str] = {replica.commit: replica.name for replica in summary.replicas if replica.commit}
-    if len(commits) < 2 or summary.rolling:  # noqa: PLR2004 - one commit is as it should be
+    if len(commits) < 2 or summary.rolling:  # noqa: PLR2004 - all on one commit
         return None
-    told = ", ".join(f"{commit} on {name}" for commit, name in sorted(commits.items()))
+    where = ", ".join(f"{commit} on {name}" for commit, name in sorted(commits.items()))
     if any(":" in commit for commit in commits):  # digests of images
-        remedy = "delete the pods of the older one, and use a digest in place of the tag"
-        return Finding("True", "RevisionMoved", f"replicas serve different images: {told}; {remedy}")
-    return Finding("True", "RevisionMoved", f"replicas serve different commits: {told}; set model.revision to one")
+        remedy = "delete the pods with the older one, and use a digest instead of the tag"
+        return ConditionState("True", "RevisionMoved", f"replicas serve different images: {where}; {remedy}")
+    return ConditionState(
+        "True", "RevisionMoved", f"replicas serve different commits: {where}; set model.revision to one"
+    )
 
 
-def as_wanted(summary: ReplicaSummary) -> Finding | None:
-    return Finding("False", "AsWanted", "nothing serves below what it should")
+def as_wanted(summary: ReplicaSummary) -> ConditionState | None:
+    return ConditionState("False", "AsWanted", "no replica is degraded")
 
 
 CHAINS: dict[str, tuple[Check, ...]] = {
@@ -306,24 +316,21 @@ CHAINS: dict[str, tuple[Check, ...]] = {
 }
 
 
-def findings(summary: ReplicaSummary) -> dict[str, Finding]:
-    """The first finding of each chain, in the order of the tree."""
+def condition_states(summary: ReplicaSummary) -> dict[str, ConditionState]:
+    """The state of every condition, in the order of the tree."""
     return {name: next(filter(None, (check(summary) for check in chain))) for name, chain in CHAINS.items()}
-
-
-def _fell_back(replica: Replica) -> bool:
-    return bool(replica.gate and replica.gate.effective and replica.gate.effective.origin == "fallback")
 
 
 def _counts(summary: ReplicaSummary) -> str:
     return f"{summary.ready} of {summary.wanted} replicas ready"
 
 
+def _worst(summary: ReplicaSummary, replica: Replica) -> str:
+    return f"{_counts(summary)}; {replica.name}: {replica.verdict.message}"
+
+
 def _figures(summary: ReplicaSummary) -> str:
-    slowest = min(
-        (gate.measurement.decode_tokens_per_second for gate in summary.measured if gate.measurement),
-        default=None,
-    )
-    return (
-        "every replica passed" if slowest is None else f"every replica passed; the slowest decodes {int(slowest)} tok/s"
-    )
+    speeds = [gate.measurement.decode_tokens_per_second for gate in summary.measured if gate.measurement]
+    if not speeds:
+        return "every replica passed"
+    return f"every replica passed; the slowest decodes {int(min(speeds))} tok/s"

@@ -1,4 +1,4 @@
-"""The model's way into a pod, as status tells it."""
+"""The progress of a model download in a pod's status."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +11,8 @@ from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.replicas.replica import Replica
 
 STEADY_SECONDS = 10.0
-"""Figures change with every look; written every time, 40 minutes of them would be a thousand writes of status."""
+"""Minimum age of figures before newer ones replace them. They change with every reconcile, and writing them each time
+would be a thousand writes of status in a 40-minute download."""
 
 
 def delivery_status(delivery: DownloadRecord | None) -> DeliveryStatus | None:
@@ -30,15 +31,15 @@ def delivery_status(delivery: DownloadRecord | None) -> DeliveryStatus | None:
     )
 
 
-def steadied(replica: Replica, live_status: RawObject) -> Replica:
-    """With the figures that status has already, where those are of a moment ago and nothing but figures changed."""
+def with_steady_figures(replica: Replica, live_status: RawObject) -> Replica:
+    """Keeps the figures that status already has if they are recent and only figures have changed since."""
     gate = replica.gate
     if gate is None or gate.delivery is None or gate.reason != Reason.ENGINE_STARTING:
         return replica
     for pod in live_status.get("pods", []):
         known = pod.get("delivery") or {}
         if pod.get("uid") == replica.uid and pod.get("reason") == gate.reason and _is_recent(known, gate.delivery):
-            return replace(replica, gate=_as_known(gate, gate.delivery, pod))
+            return replace(replica, gate=_with_known_figures(gate, gate.delivery, pod))
     return replica
 
 
@@ -47,13 +48,13 @@ def _is_recent(known: RawObject, delivery: DownloadRecord) -> bool:
     if not same or delivery.phase == "Complete":
         return False
     try:
-        passed = datetime.fromisoformat(delivery.at) - datetime.fromisoformat(known.get("reportedTime", ""))
+        age = datetime.fromisoformat(delivery.at) - datetime.fromisoformat(known.get("reportedTime", ""))
     except (TypeError, ValueError):
         return False
-    return abs(passed.total_seconds()) < STEADY_SECONDS
+    return abs(age.total_seconds()) < STEADY_SECONDS
 
 
-def _as_known(gate: GateResult, delivery: DownloadRecord, pod: RawObject) -> GateResult:
+def _with_known_figures(gate: GateResult, delivery: DownloadRecord, pod: RawObject) -> GateResult:
     known = DeliveryStatus.model_validate(pod["delivery"])
     steady = replace(
         delivery,

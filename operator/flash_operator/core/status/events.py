@@ -1,6 +1,6 @@
-"""Events worth telling: what changed between two statuses.
+"""Builds the Kubernetes events to emit when status changes.
 
-An event is for a change, never for a state: a pod that stays slow is told of once.
+Events are for changes, not for states: a pod that stays slow gets one event.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class EventSpec:
 
 
 def status_events(before: RawObject, after: RawObject) -> tuple[EventSpec, ...]:
-    """Verdicts that changed, flags that were taken, flags that fell behind."""
+    """The events for everything that changed from one status to the next."""
     known = {pod["uid"]: pod for pod in before.get("pods", [])}
     events: list[EventSpec] = []
     for pod in after["pods"]:
@@ -48,7 +48,7 @@ MTP_RESTORE_REASONS = {
 
 
 def _mtp_restore_events(before: RawObject, after: RawObject) -> list[EventSpec]:
-    """Begin, end and failure; what the Job waits for in between is no event of ours."""
+    """Start, end and failure of a restore. What the Job waits for in between is shown in status only."""
     was, now = before.get("model") or {}, after.get("model") or {}
     if not now or (was.get("mtp"), was.get("path")) == (now["mtp"], now["path"]):
         return []
@@ -63,30 +63,32 @@ def _pod_events(before: RawObject, after: RawObject) -> list[EventSpec]:
         kind: Literal["Normal", "Warning"] = "Warning" if is_failure(after["reason"]) else "Normal"
         events.append(event_spec(kind, after["reason"], f"{name}: {after.get('message', '')}", "Judge"))
     if after.get("flagsOrigin") and after.get("flagsOrigin") != before.get("flagsOrigin"):
-        told = f"{name} on {after.get('node')}: row {after.get('row')}, from {after['flagsOrigin']}: "
-        told += "; ".join(after.get("flags") or ["no flag"])
-        events.append(event_spec("Normal", "FlagsTaken", told, "HandOver"))
+        message = f"{name} on {after.get('node')}: row {after.get('row')}, from {after['flagsOrigin']}: "
+        message += "; ".join(after.get("flags") or ["no flags"])
+        events.append(event_spec("Normal", "FlagsTaken", message, "HandOver"))
     events += _download_events(before.get("delivery") or {}, after)
     if after.get("quarantine") != before.get("quarantine"):
         events += _quarantine_event(before, after)
     if after.get("incident") and after.get("incident") != before.get("incident"):
         events.append(event_spec("Warning", "EngineRecovered", f"{name}: {after['incident']}", "Recover"))
     if after.get("flagsOutdated") == "Outdated" and before.get("flagsOutdated") == "Current":
-        told = f"{name}: the labels of node {after.get('node')} call for other flags now; delete the pod to take them"
-        events.append(event_spec("Warning", "FlagsOutdated", told, "HandOver"))
+        message = (
+            f"{name}: the labels of node {after.get('node')} now call for other flags; delete the pod to apply them"
+        )
+        events.append(event_spec("Warning", "FlagsOutdated", message, "HandOver"))
     return events
 
 
 def _download_events(before: RawObject, after: RawObject) -> list[EventSpec]:
-    """A model that is whole now, with what is served; where it was a branch or tag, with what to pin."""
+    """A completed download with the commit or digest that is served, and a warning if the revision was not pinned."""
     now = after.get("delivery") or {}
     if now.get("phase") != "Complete" or before.get("phase") == "Complete":
         return []
     revision = str(now.get("commit"))
-    named = f"digest {revision}" if ":" in revision else f"commit {revision}"
-    told = f"{after['name']}: {now.get('totalBytes', 0) / GIB:.1f} GiB at {named}"
+    where = f"digest {revision}" if ":" in revision else f"commit {revision}"
+    message = f"{after['name']}: {now.get('totalBytes', 0) / GIB:.1f} GiB at {where}"
     warning = now.get("warning")
-    events = [event_spec("Normal", "ModelDelivered", told, "Deliver")]
+    events = [event_spec("Normal", "ModelDelivered", message, "Deliver")]
     return (
         [*events, event_spec("Warning", "RevisionNotPinned", f"{after['name']}: {warning}", "Deliver")]
         if warning
@@ -99,8 +101,8 @@ def _quarantine_event(before: RawObject, after: RawObject) -> list[EventSpec]:
     if after.get("quarantine") == "Granted":
         return [event_spec("Warning", "Quarantined", f"{name}: taken out of service: {message}", "Quarantine")]
     if after.get("quarantine") == "Waiting":
-        told = f"{name}: stays in service, for too few others are ready: {message}"
-        return [event_spec("Warning", "QuarantineWaits", told, "Quarantine")]
+        note = f"{name}: stays in service because too few other replicas are ready: {message}"
+        return [event_spec("Warning", "QuarantineWaits", note, "Quarantine")]
     return [event_spec("Normal", "Released", f"{name}: {message}", "Quarantine")] if before.get("quarantine") else []
 
 
@@ -125,5 +127,5 @@ def _ready(status: RawObject) -> RawObject:
 
 
 def event_spec(kind: Literal["Normal", "Warning"], reason: str, message: str, action: str) -> EventSpec:
-    """An event with a note that the API server takes."""
+    """An event whose message is cut to the length that the API server accepts."""
     return EventSpec(type=kind, reason=reason, message=message[:NOTE_LIMIT], action=action)

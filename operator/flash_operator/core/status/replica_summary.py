@@ -1,4 +1,4 @@
-"""All replicas of one deployment, counted. The conditions and the summary are read off this."""
+"""All replicas of one deployment together: the input of its conditions and of the figures in status."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,12 +9,12 @@ from flash_operator.core.observed.pod_failure import PodFailure, deployment_fail
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica, replicas_of
 from flash_operator.core.rollout.rollout import Rollout
-from flash_operator.core.status.download_status import steadied
+from flash_operator.core.status.download_status import with_steady_figures
 
 
 @dataclass(frozen=True)
 class ReplicaSummary:
-    """What is wanted, what is there, and the one replica that best explains the difference."""
+    """How many replicas are wanted, which exist, and the one that best explains the difference."""
 
     wanted: int
     replicas: tuple[Replica, ...]
@@ -23,11 +23,11 @@ class ReplicaSummary:
     rollout: Rollout | None = None
     refusal: str | None = None
     unapplied: bool = False
-    """The Deployment is about to be written: what runs is of an older spec than the one that status speaks of."""
+    """This reconcile changes the Deployment, so the pods are still those of an older spec than the one in status."""
     lasting_failure: PodFailure | None = None
-    """What the cluster lacks, however many pods there are."""
+    """Something that the cluster lacks, regardless of the number of pods."""
     mtp_restore: MtpRestore | None = None
-    """Of the checkpoint's MTP head, where one is asked for."""
+    """The restore of the checkpoint's MTP head, if the spec asks for one."""
 
     @classmethod
     def of(
@@ -42,7 +42,7 @@ class ReplicaSummary:
         flash = observed.flash
         return cls(
             wanted=flash.spec.replicas,
-            replicas=tuple(steadied(replica, observed.live_status) for replica in replicas_of(observed)),
+            replicas=tuple(with_steady_figures(replica, observed.live_status) for replica in replicas_of(observed)),
             deployment=observed.children.get(("Deployment", flash.name)),
             speculation_wanted=flash.spec.speculation.method != "Disabled",
             rollout=rollout,
@@ -58,12 +58,12 @@ class ReplicaSummary:
 
     @property
     def complete(self) -> bool:
-        """Every replica that is wanted is ready, none is left over, and all are of the newest template."""
+        """Every wanted replica is ready, there are no others, and all run the newest template."""
         return self.wanted > 0 and self.ready == len(self.replicas) == self.wanted and not self.rolling
 
     @property
     def rolling(self) -> bool:
-        """The Deployment controller has not yet replaced all pods by pods of the newest template."""
+        """The Deployment controller has not yet replaced all pods with pods of the newest template."""
         if self.unapplied and self.replicas:
             return True
         if self.deployment is None:
@@ -74,7 +74,7 @@ class ReplicaSummary:
 
     @property
     def failure(self) -> PodFailure | None:
-        """Why pods are missing or old: the API server refused a child, or the Deployment could not make its pods."""
+        """Why pods are missing or old: the API server rejected a child, or the Deployment could not create its pods."""
         if self.refusal:
             return PodFailure("ChildRefused", self.refusal)
         if self.lasting_failure:
@@ -83,13 +83,13 @@ class ReplicaSummary:
 
     @cached_property
     def worst(self) -> Replica | None:
-        """The replica to show first: one that is stuck, then one that failed, then one that is starting."""
-        lagging = [replica for replica in self.replicas if not replica.ready]
-        return min(lagging, key=_urgency, default=None)
+        """The unready replica to report: a stuck one before a failed one before a starting one."""
+        unready = [replica for replica in self.replicas if not replica.ready]
+        return min(unready, key=_urgency, default=None)
 
     @property
     def measured(self) -> tuple[GateResult, ...]:
-        """Results with figures, of replicas that passed."""
+        """The results with figures of the replicas that passed."""
         gates = (replica.gate for replica in self.replicas)
         return tuple(gate for gate in gates if gate and gate.passed and gate.measurement)
 

@@ -1,19 +1,19 @@
-"""When an engine on its way out has nothing left to lose: a fold over looks at its counters. Pure."""
+"""Decides when a draining engine may end, from successive readings of its counters. Pure."""
 
 from dataclasses import dataclass, replace
 
 from flash_engine.engine_metrics import EngineCounters
 
 SETTLE_SECONDS = 5.0
-"""Clients and proxies learn of an endpoint that goes within seconds, and send requests until then."""
+"""Clients and proxies learn of a removed endpoint within seconds, and send requests until then."""
 
 STILL_SECONDS = 60.0
-"""An engine that makes no step for so long will not end its requests either."""
+"""An engine that makes no progress for this long will not finish its requests either."""
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """Since when (seconds of one clock) things are as they are."""
+class DrainProgress:
+    """What the readings have shown so far. Times are seconds of one clock."""
 
     began: float
     timeout: float
@@ -21,8 +21,8 @@ class Waiting:
     moved_at: float | None = None
     counters: EngineCounters | None = None
 
-    def after_look(self, counters: EngineCounters | None, at: float) -> "Waiting":
-        """`counters` is None where they could not be read: a busy engine answers late."""
+    def after_counters(self, counters: EngineCounters | None, at: float) -> "DrainProgress":
+        """`counters` is None if they could not be read: a busy engine answers late."""
         if counters is None:
             return replace(self, quiet_since=None)
         moved = self.counters is None or counters != self.counters
@@ -30,7 +30,7 @@ class Waiting:
         return replace(self, quiet_since=quiet, moved_at=at if moved else self.moved_at, counters=counters)
 
     def outcome(self, at: float) -> str | None:
-        """Why there is nothing to wait for any more, None while there is."""
+        """Why waiting is over; None while it is not."""
         if self.quiet_since is not None and at - max(self.quiet_since, self.began) >= self.settle:
             return "no request is left"
         if at - self.began >= self.timeout:
@@ -41,7 +41,7 @@ class Waiting:
 
     @property
     def settle(self) -> float:
-        """No longer than the user wants to wait."""
+        """At most the user's own timeout."""
         return min(SETTLE_SECONDS, self.timeout)
 
     def _left(self) -> str:

@@ -1,0 +1,64 @@
+"""What the state machine asks the gate to do."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from flash_contracts.engine_pod import FaultReport
+from flash_contracts.engine_record import EngineRecord
+from flash_contracts.gate_config import GateConfig
+from flash_engine.gate.evidence import Degradation, Trial
+from flash_engine.gate.gate_state import TrialKind
+
+
+@dataclass(frozen=True)
+class ReadStoredTrial:
+    """Look for the trial of an earlier process, so that a restart of the gate does not cost readiness."""
+
+    config: GateConfig
+
+
+@dataclass(frozen=True)
+class RunTrial:
+    """Send the engine the gate's own requests."""
+
+    kind: TrialKind
+    config: GateConfig
+
+
+@dataclass(frozen=True)
+class ReadCounters:
+    """Read the counters of a serving engine."""
+
+
+@dataclass(frozen=True)
+class StoreTrial:
+    """Keep a trial that passed for a gate that is restarted."""
+
+    trial: Trial
+    degraded: Degradation | None
+    engine: EngineRecord
+    config: GateConfig
+
+
+@dataclass(frozen=True)
+class LogTrial:
+    """Log a finished trial."""
+
+    trial: Trial
+    attempt: int
+    keeps_earlier_verdict: bool
+
+
+@dataclass(frozen=True)
+class ReportFault:
+    """Ask the launcher to restart the engine."""
+
+    report: FaultReport
+
+
+@dataclass(frozen=True)
+class WithdrawFault:
+    """Delete the fault report: the engine answers correctly after all."""
+
+
+Action: TypeAlias = ReadStoredTrial | RunTrial | ReadCounters | StoreTrial | LogTrial | ReportFault | WithdrawFault

@@ -1,0 +1,82 @@
+"""What the gate can observe: the inputs of the state machine."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from flash_contracts.download_record import DownloadRecord
+from flash_contracts.engine_record import EngineRecord
+from flash_contracts.gate_config import GateConfig
+from flash_engine.gate.evidence import Degradation, EngineHealth, Trial
+from flash_engine.gate.gate_state import Instant, TrialKind
+from flash_engine.gate.serving_monitor import CountersObserved
+
+
+@dataclass(frozen=True)
+class ConfigRead:
+    """gate.json is valid."""
+
+    config: GateConfig
+
+
+@dataclass(frozen=True)
+class ConfigRejected:
+    """gate.json is invalid or missing. The kubelet replaces the file atomically, so it is no partial write."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class EngineObserved:
+    """The engine's health, and the files about it."""
+
+    health: EngineHealth
+    record: EngineRecord
+    """Must be read after the answer to /health, so that an exit in between is not missed."""
+    at: datetime
+    download: DownloadRecord | None = None
+    checkpoint_bytes: int | None = None
+    draining: bool = False
+    granted_quarantine: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredTrialRead:
+    """The stored trial, if it is of this run of the engine and asked what `config` asks."""
+
+    config: GateConfig
+    trial: Trial | None = None
+    degraded: Degradation | None = None
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """A trial's result, and what became of the engine: a request may have failed because the engine died."""
+
+    trial: Trial
+    kind: TrialKind
+    config: GateConfig
+    at: Instant
+    engine: EngineObserved
+
+
+@dataclass(frozen=True)
+class FaultReported:
+    """The file was written."""
+
+
+@dataclass(frozen=True)
+class FaultReportWithdrawn:
+    """There was a file, and it was deleted."""
+
+
+Observation: TypeAlias = (
+    ConfigRead
+    | ConfigRejected
+    | EngineObserved
+    | StoredTrialRead
+    | TrialFinished
+    | CountersObserved
+    | FaultReported
+    | FaultReportWithdrawn
+)

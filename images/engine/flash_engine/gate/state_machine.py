@@ -1,0 +1,312 @@
+"""The gate's decisions as a state machine: `step(state, observation, now)` gives the next state and the actions. Pure.
+
+    ConfigRead, ConfigRejected   gate.json and the learned floor
+    EngineObserved               /health, and the files of launcher, flash-fetch and flash-drain
+    StoredTrialRead              what an earlier process of this gate has stored      after ReadStoredTrial
+    TrialFinished                                                                     after RunTrial
+    CountersObserved             the counters of a serving engine                     after ReadCounters
+    FaultReported, FaultReportWithdrawn                                               after ReportFault, WithdrawFault
+
+`Gate` makes the observations and carries out the actions. `GateState.phase` lists the phases; `admission_is_due` and
+`recheck_is_due` say when a trial is made.
+"""
+
+from dataclasses import replace
+from typing import TypeAlias
+
+from flash_contracts.gate_config import GateConfig
+from flash_contracts.verdict_reason import Reason
+from flash_engine.gate.actions import (
+    Action,
+    LogTrial,
+    ReadCounters,
+    ReadStoredTrial,
+    ReportFault,
+    RunTrial,
+    StoreTrial,
+    WithdrawFault,
+)
+from flash_engine.gate.evidence import Degradation
+from flash_engine.gate.fault_report import answers_correctly, fault_of_trial, hang_while_serving
+from flash_engine.gate.gate_state import Attempt, GateState, Instant, TrialKind, admission_is_due, recheck_is_due
+from flash_engine.gate.observations import (
+    ConfigRead,
+    ConfigRejected,
+    EngineObserved,
+    FaultReported,
+    FaultReportWithdrawn,
+    Observation,
+    StoredTrialRead,
+    TrialFinished,
+)
+from flash_engine.gate.serving_monitor import CountersObserved, ServingMonitor
+from flash_engine.gate.verdict import Verdict, judge
+
+UNSERVABLE = frozenset({Reason.WRONG_OUTPUT, Reason.STARTUP_HANG})
+"""Failures for which even a serving engine loses its readiness at once: it is worse than no engine."""
+
+
+Step: TypeAlias = tuple[GateState, tuple[Action, ...]]
+
+
+def step(state: GateState, observation: Observation, now: Instant) -> Step:
+    """The state after the observation, and what to do next, in this order."""
+    match observation:
+        case EngineObserved():
+            return _engine_observed(state, observation, now)
+        case StoredTrialRead():
+            return _decide(_with_stored_trial(state, observation, now), observation.config, now)
+        case CountersObserved():
+            return _counters_observed(state, observation, now)
+        case TrialFinished():
+            return _trial_finished(state, observation, now)
+        case _:
+            return _noted(state, observation), ()
+
+
+def _noted(
+    state: GateState, observation: ConfigRead | ConfigRejected | FaultReported | FaultReportWithdrawn
+) -> GateState:
+    """Observations that only matter for the next decision."""
+    match observation:
+        case ConfigRead(config):
+            return replace(state, config_read=config, config_error=None)
+        case ConfigRejected(error):
+            return _config_rejected(state, error)
+        case FaultReported():
+            return _with_fault_reported(state, is_reported=True)
+        case FaultReportWithdrawn():
+            return _with_fault_reported(state, is_reported=False)
+
+
+def _config_rejected(state: GateState, error: str) -> GateState:
+    """The last valid configuration stays in force."""
+    if state.config_read is not None:
+        return replace(state, config_error=error)
+    verdict = Verdict(Reason.INCONCLUSIVE, f"the gate's configuration: {error}")
+    return replace(state, config_error=error, verdict=verdict)
+
+
+def _engine_observed(state: GateState, observed: EngineObserved, now: Instant) -> Step:
+    state = _with_engine(state, observed, now)
+    config = state.config
+    if config is None:
+        return state, ()
+    if _may_have_stored_trial(state):
+        # Judged only after that: a gate that was restarted must not call the engine unmeasured in between.
+        return state, (ReadStoredTrial(config),)
+    return _decide(state, config, now)
+
+
+def _may_have_stored_trial(state: GateState) -> bool:
+    """The engine is healthy, and this process has never tried it."""
+    is_untried = state.evidence.trial is None and state.attempts == 0 and state.attempt is None
+    return state.evidence.healthy and is_untried
+
+
+def _with_engine(state: GateState, observed: EngineObserved, now: Instant) -> GateState:
+    """What was found out about an engine is forgotten when it is no longer healthy, or has been restarted."""
+    previous_run = state.evidence.engine.run
+    evidence = replace(
+        state.evidence.after_observation(observed.record, observed.health, observed.at),
+        download=observed.download,
+        checkpoint_bytes=observed.checkpoint_bytes,
+    )
+    state = replace(
+        state,
+        evidence=evidence,
+        draining=observed.draining,
+        granted_quarantine=observed.granted_quarantine,
+        trial_config=state.trial_config if evidence.trial else None,
+    )
+    if not evidence.healthy or evidence.engine.run != previous_run:
+        state = replace(
+            state, launch_config=None, attempt=None, serving=ServingMonitor(), healthy_at=None, gate_millis=None,
+            degraded=None,
+        )  # fmt: skip
+    if evidence.healthy and state.healthy_at is None:
+        state = replace(state, healthy_since=now.monotonic, healthy_at=now.wall)
+    return state
+
+
+def _with_stored_trial(state: GateState, stored: StoredTrialRead, now: Instant) -> GateState:
+    if stored.trial is None:
+        return state
+    return replace(
+        state,
+        evidence=replace(state.evidence, trial=stored.trial),
+        degraded=stored.degraded,
+        attempt=Attempt(stored.config, now.monotonic),
+        trial_config=stored.config,
+        launch_config=stored.config,
+    )
+
+
+def _decide(state: GateState, config: GateConfig, now: Instant) -> Step:
+    """Judge the evidence, and say what to do next."""
+    state = _judged(state, config)
+    if admission_is_due(state, config, now.monotonic):
+        return state, (RunTrial(TrialKind.ADMISSION, config),)
+    if not state.evidence_passes:
+        return state, ()
+    if state.serving.is_due(config, now.monotonic):
+        return state, (ReadCounters(),)
+    return _decide_serving(state, config, now)
+
+
+def _counters_observed(state: GateState, observed: CountersObserved, now: Instant) -> Step:
+    config = state.config
+    if config is None:
+        return state, ()
+    return _decide_serving(replace(state, serving=state.serving.after(observed, config)), config, now)
+
+
+def _decide_serving(state: GateState, config: GateConfig, now: Instant) -> Step:
+    """What the counters of a serving engine mean. `serving_health` has the rules."""
+    if recheck_is_due(state, config, now.monotonic):
+        return state, (RunTrial(TrialKind.RECHECK, config),)
+    health, previous = state.serving_health, state.degraded
+    if previous is None and health.believed(config):
+        state = _degraded(state, health.message, now, measured=False)
+    elif previous and not previous.measured and health.recovered(config):
+        state = replace(state, degraded=None)
+    state = _judged(state, config)
+    store = _store_trial(state) if state.degraded != previous else ()
+    return _with_hang_reported(state, config, now, store)
+
+
+def _degraded(state: GateState, message: str, now: Instant, *, measured: bool) -> GateState:
+    since = state.degraded.since if state.degraded else now.wall
+    return replace(state, degraded=Degradation(message, since, measured))
+
+
+def _trial_finished(state: GateState, finished: TrialFinished, now: Instant) -> Step:
+    state = replace(
+        state,
+        attempts=state.attempts + 1,
+        checked_at=finished.at.wall,
+        attempt=Attempt(finished.config, finished.at.monotonic),
+    )
+    if finished.kind is TrialKind.ADMISSION:
+        return _admission_finished(state, finished, now)
+    return _recheck_finished(state, finished, now)
+
+
+def _admission_finished(state: GateState, finished: TrialFinished, now: Instant) -> Step:
+    """A trial that cannot be judged says nothing against an engine that passed before.
+
+    A serving engine may be too busy to be measured with other prompts. A hang, too, is over only when the engine
+    produces a token, not when it cannot be asked.
+    """
+    millis = round((finished.at.monotonic - state.healthy_since) * 1000)
+    launch_config = state.launch_config or finished.config
+    state = replace(state, gate_millis=state.gate_millis or millis, launch_config=launch_config)
+    is_unsure = _verdict_on(state, finished).reason == Reason.INCONCLUSIVE
+    earlier = state.evidence.trial
+    keeps_earlier = is_unsure and (state.evidence_passes or (earlier is not None and earlier.stalled))
+    if not keeps_earlier:
+        state = _with_trial(state, finished)
+    return _weigh_trial(state, finished, now, keeps_earlier=keeps_earlier)
+
+
+def _recheck_finished(state: GateState, finished: TrialFinished, now: Instant) -> Step:
+    """The engine has recovered, must not serve, or is degraded. A trial that cannot be judged changes nothing."""
+    verdict = _verdict_on(state, finished)
+    if verdict.passed or verdict.reason in UNSERVABLE:
+        state = replace(_with_trial(state, finished), degraded=None, serving=ServingMonitor())
+        state, actions = _weigh_trial(state, finished, now, keeps_earlier=False)
+        return _with_hang_reported(state, finished.config, now, actions)
+    previous = state.degraded
+    if verdict.reason != Reason.INCONCLUSIVE:
+        state = _degraded(state, f"{verdict.reason}: {verdict.message}", now, measured=True)
+    state = _judged_after_trial(state, finished, now)
+    store = _store_trial(state) if state.degraded != previous else ()
+    log = LogTrial(finished.trial, state.attempts, keeps_earlier_verdict=True)
+    return _with_hang_reported(state, finished.config, now, (log, *store))
+
+
+def _verdict_on(state: GateState, finished: TrialFinished) -> Verdict:
+    """The verdict on the engine as it was before the trial, if the trial counts."""
+    return judge(replace(state.evidence, trial=finished.trial), finished.config)
+
+
+def _with_trial(state: GateState, finished: TrialFinished) -> GateState:
+    return replace(state, evidence=replace(state.evidence, trial=finished.trial), trial_config=finished.config)
+
+
+def _weigh_trial(state: GateState, finished: TrialFinished, now: Instant, *, keeps_earlier: bool) -> Step:
+    """Judge the engine after a trial, and report or withdraw a fault."""
+    state = _judged_after_trial(state, finished, now)
+    faults = state.reported_faults.of_run(state.evidence.engine.run)
+    actions: tuple[Action, ...] = (LogTrial(finished.trial, state.attempts, keeps_earlier),)
+    if answers_correctly(state.evidence, finished.config):
+        faults = replace(faults, answered_correctly=finished.config.golden)
+        actions += (WithdrawFault(),)
+    else:
+        report = fault_of_trial(state.evidence, state.verdict, now.wall)
+        if report and faults.allow(report, finished.config):
+            actions += (ReportFault(report),)
+    return replace(state, reported_faults=faults), actions + _store_trial(state)
+
+
+def _judged_after_trial(state: GateState, finished: TrialFinished, now: Instant) -> GateState:
+    state = _with_engine(state, finished.engine, now)
+    return _judged(state, state.config or finished.config)
+
+
+def _judged(state: GateState, config: GateConfig) -> GateState:
+    """By the floors of today; the golden answers by what was expected when the question was asked."""
+    verdict = judge(state.evidence, _as_asked(state, config))
+    health, degraded, on_degraded = state.serving_health, state.degraded, config.serving.on_degraded
+    passes = verdict.passed
+    hung = passes and health.hangs(config)
+    quarantined = _is_quarantined(state, config)
+    if hung:
+        verdict = Verdict(Reason.DEGRADED, health.hang_message)
+    elif passes and degraded:
+        verdict = Verdict(Reason.DEGRADED, degraded.message)
+    is_measured = degraded is not None and degraded.measured
+    return replace(
+        state,
+        verdict=verdict,
+        evidence_passes=passes,
+        hung=hung,
+        quarantined=quarantined,
+        restart=hung or (quarantined and is_measured and on_degraded == "Restart"),
+    )
+
+
+def _as_asked(state: GateState, config: GateConfig) -> GateConfig:
+    asked = state.trial_config
+    if asked is None or config.measures_like(asked):
+        return config
+    return config.model_copy(update={"golden": asked.golden})
+
+
+def _is_quarantined(state: GateState, config: GateConfig) -> bool:
+    """The grant must be of this degradation: one of an earlier must not take out a replica that has recovered since."""
+    granted = state.degraded is not None and state.granted_quarantine == state.degraded.since
+    return granted and config.serving.on_degraded != "Report"
+
+
+def _store_trial(state: GateState) -> tuple[Action, ...]:
+    trial, config = state.evidence.trial, state.trial_config
+    if not state.evidence_passes or trial is None or config is None:
+        return ()
+    return (StoreTrial(trial, state.degraded, state.evidence.engine, config),)
+
+
+def _with_hang_reported(state: GateState, config: GateConfig, now: Instant, actions: tuple[Action, ...]) -> Step:
+    """Adds the report of an engine that hangs while it serves."""
+    if not state.hung:
+        return state, actions
+    faults = state.reported_faults.of_run(state.evidence.engine.run)
+    state = replace(state, reported_faults=faults)
+    report = hang_while_serving(state.evidence, state.verdict.message, now.wall)
+    if report and faults.allow(report, config):
+        actions += (ReportFault(report),)
+    return state, actions
+
+
+def _with_fault_reported(state: GateState, *, is_reported: bool) -> GateState:
+    return replace(state, reported_faults=replace(state.reported_faults, is_reported=is_reported))

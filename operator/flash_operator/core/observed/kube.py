@@ -1,0 +1,78 @@
+"""Predicates on raw Kubernetes objects: the one place that knows where pods, nodes and Jobs report their state."""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, TypedDict, cast
+
+from flash_operator.core.observed.snapshot import RawObject
+
+
+class RawCondition(TypedDict, total=False):
+    """An entry of `status.conditions`, of any kind of object."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str
+
+
+class RawTermination(TypedDict, total=False):
+    """`state.terminated` of a container status."""
+
+    exitCode: int
+    reason: str
+    message: str
+    """What the container wrote to its termination log."""
+    finishedAt: str
+
+
+def condition_of(raw: RawObject, name: str) -> RawCondition | None:
+    """The condition of this type, whatever its status."""
+    conditions: list[RawCondition] = raw.get("status", {}).get("conditions") or []
+    return next((condition for condition in conditions if condition.get("type") == name), None)
+
+
+def has_condition(raw: RawObject, name: str) -> bool:
+    """The condition of this type is "True"."""
+    condition = condition_of(raw, name)
+    return condition is not None and condition.get("status") == "True"
+
+
+def is_ready(pod_or_node: RawObject) -> bool:
+    return has_condition(pod_or_node, "Ready")
+
+
+def has_ended(pod: RawObject) -> bool:
+    """All containers have exited for good, so the pod holds no GPUs any more."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def is_terminating(raw: RawObject) -> bool:
+    """Deleted, but still there until its finalizers and its grace period are done."""
+    return bool(raw["metadata"].get("deletionTimestamp"))
+
+
+def is_owned_by(raw: RawObject, uid: str) -> bool:
+    """Compares uids, because a Job may have the name of the one that it replaced."""
+    return any(owner.get("uid") == uid for owner in raw["metadata"].get("ownerReferences") or [])
+
+
+def job_outcome(job: RawObject) -> Literal["Complete", "Failed"] | None:
+    """How a Job ended, None while it runs."""
+    if has_condition(job, "Complete"):
+        return "Complete"
+    return "Failed" if has_condition(job, "Failed") else None
+
+
+def termination_message(pods: Iterable[RawObject]) -> str | None:
+    """What the container that exited last left behind, or its exit code; None while none has exited."""
+    last = max(_terminations(pods), key=lambda ended: ended.get("finishedAt") or "", default=None)
+    if last is None:
+        return None
+    return last.get("message") or f"exit code {last.get('exitCode')}, {last.get('reason', '')}"
+
+
+def _terminations(pods: Iterable[RawObject]) -> Iterator[RawTermination]:
+    for pod in pods:
+        for container in pod.get("status", {}).get("containerStatuses") or []:
+            if ended := container.get("state", {}).get("terminated"):
+                yield cast("RawTermination", ended)

@@ -1,0 +1,384 @@
+"""The gate's state machine, without an engine: when a trial is due, how phases change, and which actions follow."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from flash_contracts.engine_pod import FaultReport
+from flash_contracts.engine_record import EngineExit, EngineRecord
+from flash_contracts.gate_config import GateConfig, LearnedFloor
+from flash_engine.engine_metrics import EngineCounters
+from flash_engine.gate.actions import (
+    Action,
+    LogTrial,
+    ReadCounters,
+    ReadStoredTrial,
+    ReportFault,
+    RunTrial,
+    StoreTrial,
+    WithdrawFault,
+)
+from flash_engine.gate.evidence import Degradation, EngineHealth, Evidence, GoldenAnswers, Trial
+from flash_engine.gate.gate_state import (
+    FLOOR_SECONDS,
+    Attempt,
+    GateState,
+    Instant,
+    Phase,
+    TrialKind,
+    admission_is_due,
+    recheck_is_due,
+)
+from flash_engine.gate.measurement import Measurement
+from flash_engine.gate.observations import (
+    ConfigRead,
+    ConfigRejected,
+    EngineObserved,
+    FaultReported,
+    FaultReportWithdrawn,
+    StoredTrialRead,
+    TrialFinished,
+)
+from flash_engine.gate.serving_health import ServingHealth
+from flash_engine.gate.serving_monitor import CountersObserved, ServingMonitor
+from flash_engine.gate.state_machine import step
+
+NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
+STARTED = "2026-11-24T11:58:20Z"
+RUN = EngineRecord(phase="Starting", pid=7, started_at=STARTED, starts=1)
+EXITED = replace(RUN, phase="Exited", pid=None, exit=EngineExit(code=1, at=STARTED, last_lines=("ValueError: no",)))
+RESTARTED = replace(RUN, pid=8, started_at="2026-11-24T12:30:00Z", starts=2)
+CONFIG = GateConfig.model_validate(
+    {
+        "model": "m",
+        "golden": {"prompt": "17 + 25?", "expect": "42"},
+        "decode": {"minTokensPerSecond": 60, "prompt": "p"},
+        "retrySeconds": 30,
+        "serving": {"windows": 3, "watchSeconds": 5, "stallSeconds": 60, "onDegraded": "Quarantine"},
+    }
+)
+FIGURES = Measurement(
+    decode_tokens_per_second=85.0, first_token_millis=120.0, tokens=384, drafted=200, accepted=170,
+    duration_millis=5000, counted_tokens=384,
+)  # fmt: skip
+RIGHT = GoldenAnswers(("42", "42"))
+GOOD = Trial(RIGHT, FIGURES)
+SLOW = Trial(RIGHT, replace(FIGURES, decode_tokens_per_second=40.0))
+WRONG = Trial(GoldenAnswers(("41", "41")))
+UNSURE = Trial(doubt="the stream was cut")
+STALLED = Trial(doubt="no token", stalled=True)
+IDLE = EngineCounters(generated=1000, running=0, drafted=500, accepted=450)
+NOW = 1000.0
+
+
+def at(seconds: float = NOW) -> Instant:
+    return Instant(seconds, f"at {seconds:g}")
+
+
+def observed(record: EngineRecord = RUN, health: EngineHealth = EngineHealth.GOOD, **changes: Any) -> EngineObserved:
+    return EngineObserved(health, record, NOON, **changes)
+
+
+def changed(config: GateConfig, **parts: Any) -> GateConfig:
+    """The configuration with changes; a dict changes the fields of a part."""
+    updates = {
+        name: getattr(config, name).model_copy(update=value) if isinstance(value, dict) else value
+        for name, value in parts.items()
+    }
+    return config.model_copy(update=updates)
+
+
+def configured(config: GateConfig = CONFIG) -> GateState:
+    """A gate that has read its configuration and observed nothing else."""
+    return step(GateState(), ConfigRead(config), at())[0]
+
+
+def tried(trial: Trial, config: GateConfig = CONFIG, kind: TrialKind = TrialKind.ADMISSION) -> GateState:
+    """A healthy engine whose first trial ended just now."""
+    state = step(configured(config), observed(), at())[0]
+    return finish(state, trial, config, kind)[0]
+
+
+def finish(
+    state: GateState,
+    trial: Trial,
+    config: GateConfig = CONFIG,
+    kind: TrialKind = TrialKind.ADMISSION,
+    engine: EngineObserved | None = None,
+    seconds: float = NOW,
+) -> tuple[GateState, tuple[Action, ...]]:
+    return step(state, TrialFinished(trial, kind, config, at(seconds), engine or observed()), at(seconds))
+
+
+def serving(**health: Any) -> GateState:
+    """An engine that passed, and what its counters have shown; they were read just now."""
+    return replace(tried(GOOD), serving=ServingMonitor(ServingHealth(**health), _asked_at=NOW))
+
+
+def kinds(actions: tuple[Action, ...]) -> list[type[Action]]:
+    return [type(action) for action in actions]
+
+
+# When an admission trial is due: GateState, configuration, seconds since the last trial, due.
+OTHER_PROMPT = changed(CONFIG, decode={"prompt": "another"})
+OTHER_FLOOR = changed(CONFIG, decode={"min_tokens_per_second": 84})
+LEARNS = changed(CONFIG, floor_from="Learned")
+UNTRIED = replace(configured(), evidence=Evidence(RUN, healthy=True, was_healthy=True), healthy_since=NOW)
+EXPECTATION_CORRECTED = step(
+    step(tried(WRONG), ConfigRead(changed(CONFIG, golden={"expect": "41"})), at())[0], observed(), at()
+)[0]
+TRIED_WITH_OTHER_PROMPT_IN_VAIN = finish(tried(GOOD), UNSURE, OTHER_PROMPT)[0]
+
+DUE: dict[str, tuple[GateState, GateConfig, float, bool]] = {
+    "not healthy": (replace(UNTRIED, evidence=Evidence(RUN, healthy=False)), CONFIG, 0, False),
+    "draining": (replace(UNTRIED, draining=True), CONFIG, 0, False),
+    "the learned floor is awaited": (UNTRIED, LEARNS, 0, False),
+    "the learned floor was awaited for long enough": (UNTRIED, LEARNS, FLOOR_SECONDS, True),
+    "the learned floor is known": (
+        UNTRIED, changed(LEARNS, learned=LearnedFloor(min_tokens_per_second=70)), 0, True),
+    "never tried": (UNTRIED, CONFIG, 0, True),
+    "passed": (tried(GOOD), CONFIG, 3600, False),
+    "passed, with another prompt since": (tried(GOOD), OTHER_PROMPT, 0, True),
+    "passed, with another floor since": (tried(GOOD), OTHER_FLOOR, 3600, False),
+    "tried with another prompt in vain, during the pause": (TRIED_WITH_OTHER_PROMPT_IN_VAIN, OTHER_PROMPT, 29, False),
+    "tried with another prompt in vain, after the pause": (TRIED_WITH_OTHER_PROMPT_IN_VAIN, OTHER_PROMPT, 30, True),
+    "failed, during the pause": (tried(SLOW), CONFIG, 29, False),
+    "failed, after the pause": (tried(SLOW), CONFIG, 30, True),
+    "inconclusive, during the pause": (tried(UNSURE), CONFIG, 29, False),
+    "inconclusive, after the pause": (tried(UNSURE), CONFIG, 30, True),
+    "untimed because of an expectation that was corrected": (
+        EXPECTATION_CORRECTED, changed(CONFIG, golden={"expect": "41"}), 0, True),
+    "degraded": (replace(tried(GOOD), degraded=Degradation("slow", "then", measured=False)), CONFIG, 3600, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("state", "config", "seconds", "due"), DUE.values(), ids=DUE.keys())
+def test_when_an_admission_trial_is_due(state: GateState, config: GateConfig, seconds: float, due: bool) -> None:  # noqa: FBT001
+    assert admission_is_due(state, config, NOW + seconds) is due
+
+
+DEGRADED = Degradation("slow", "then", measured=False)
+RECHECK: dict[str, tuple[GateState, float, bool]] = {
+    "looks good": (serving(idle=True), 3600, False),
+    "looks bad and is busy": (serving(bad=3), 3600, False),
+    "looks bad and is idle, during the pause": (serving(bad=3, idle=True), 29, False),
+    "looks bad and is idle, after the pause": (serving(bad=3, idle=True), 30, True),
+    "has a draft that looks dead": (serving(dead=1, idle=True), 30, True),
+    "looks bad too rarely": (serving(bad=2, idle=True), 30, False),
+    "is degraded and busy": (replace(serving(), degraded=DEGRADED), 30, False),
+    "is degraded and idle, during the pause": (replace(serving(idle=True), degraded=DEGRADED), 29, False),
+    "is degraded and idle, after the pause": (replace(serving(idle=True), degraded=DEGRADED), 30, True),
+    "is draining": (replace(serving(bad=3, idle=True), draining=True), 30, False),
+}
+
+
+@pytest.mark.parametrize(("state", "seconds", "due"), RECHECK.values(), ids=RECHECK.keys())
+def test_when_a_recheck_is_due_of_an_engine_that(state: GateState, seconds: float, due: bool) -> None:  # noqa: FBT001
+    assert recheck_is_due(state, CONFIG, NOW + seconds) is due
+
+
+def degraded_by_traffic() -> GateState:
+    return step(serving(bad=12, message="slow traffic"), observed(), at())[0]
+
+
+PHASES: dict[str, tuple[GateState, Phase, bool]] = {
+    "has just started": (GateState(), Phase.WAITING, False),
+    "has no valid configuration": (
+        step(step(GateState(), ConfigRejected("bad"), at())[0], observed(), at())[0], Phase.WAITING, False),
+    "waits for the engine": (step(configured(), observed(health=EngineHealth.BAD), at())[0], Phase.WAITING, False),
+    "measures": (step(configured(LEARNS), observed(), at())[0], Phase.MEASURING, False),
+    "saw the engine fail": (tried(SLOW), Phase.FAILED, False),
+    "could not measure": (tried(UNSURE), Phase.FAILED, False),
+    "saw the engine pass": (tried(GOOD), Phase.PASSED, True),
+    "sees slow traffic": (degraded_by_traffic(), Phase.DEGRADED, True),
+    "sees slow traffic, and its quarantine is granted": (
+        step(degraded_by_traffic(), observed(granted_quarantine=at().wall), at())[0], Phase.DEGRADED, False),
+    "sees slow traffic, and an earlier quarantine is granted": (
+        step(degraded_by_traffic(), observed(granted_quarantine="earlier"), at())[0], Phase.DEGRADED, True),
+    "sees requests without progress": (
+        step(serving(still_seconds=60.0), observed(), at())[0], Phase.HUNG, False),
+    "is on its way out": (step(serving(), observed(draining=True), at())[0], Phase.DRAINING, False),
+    "sees an exit after the engine passed": (step(serving(), observed(EXITED), at())[0], Phase.WAITING, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("state", "phase", "ready"), PHASES.values(), ids=PHASES.keys())
+def test_the_phase_and_readiness_of_a_gate_that(state: GateState, phase: Phase, ready: bool) -> None:  # noqa: FBT001
+    if state.phase is Phase.MEASURING:
+        state = step(state, StoredTrialRead(LEARNS), at())[0]
+    assert (state.phase, state.ready) == (phase, ready)
+
+
+def test_a_healthy_engine_is_first_looked_up_on_disk_and_then_tried() -> None:
+    state, actions = step(configured(), observed(), at())
+    assert actions == (ReadStoredTrial(CONFIG),)
+
+    state, actions = step(state, StoredTrialRead(CONFIG), at())
+    assert actions == (RunTrial(TrialKind.ADMISSION, CONFIG),)
+
+    state, actions = finish(state, GOOD, seconds=NOW + 5)
+    assert kinds(actions) == [LogTrial, WithdrawFault, StoreTrial]
+    assert (state.attempts, state.checked_at, state.gate_millis) == (1, "at 1005", 5000)
+
+
+def test_a_stored_trial_makes_a_restarted_gate_ready_without_a_trial() -> None:
+    state = step(configured(), observed(), at())[0]
+    state, actions = step(state, StoredTrialRead(CONFIG, GOOD, DEGRADED), at())
+
+    assert (state.phase, state.ready, state.attempts) == (Phase.DEGRADED, True, 0)
+    assert kinds(actions) == [ReadCounters]
+
+
+def test_a_new_run_starts_from_nothing() -> None:
+    before = degraded_by_traffic()
+    state, actions = step(before, observed(RESTARTED), at())
+
+    assert (state.phase, state.degraded, state.serving) == (Phase.MEASURING, None, ServingMonitor())
+    assert actions == (RunTrial(TrialKind.ADMISSION, CONFIG),)
+    assert (state.launch_config, state.trial_config, state.attempt) == (None, None, None)
+
+
+def test_an_engine_that_died_of_its_trial_has_exited() -> None:
+    state = step(configured(), observed(), at())[0]
+    state, actions = finish(state, UNSURE, engine=observed(EXITED))
+    assert (state.verdict.reason, state.phase) == ("EngineExited", Phase.WAITING)
+    assert kinds(actions) == [LogTrial]
+
+
+def test_an_inconclusive_trial_keeps_the_verdict_of_an_engine_that_passed() -> None:
+    state, actions = finish(tried(GOOD), UNSURE, OTHER_PROMPT)
+    assert (state.phase, state.evidence.trial) == (Phase.PASSED, GOOD)
+    assert actions[0] == LogTrial(UNSURE, 2, keeps_earlier_verdict=True)
+
+
+def test_an_inconclusive_trial_does_not_end_a_hang() -> None:
+    state, _ = finish(tried(STALLED), UNSURE)
+    assert state.verdict.reason == "StartupHang"
+
+
+@pytest.mark.parametrize(("trial", "signature"), [(WRONG, "S4"), (STALLED, "S3")], ids=["wrong answers", "a hang"])
+def test_a_fault_is_reported_once_per_run(trial: Trial, signature: str) -> None:
+    state = step(configured(), observed(), at())[0]
+    state, actions = finish(state, trial)
+    (report,) = [action.report for action in actions if isinstance(action, ReportFault)]
+    assert (report.signature, report.run) == (signature, RUN.run)
+
+    _, again = finish(state, trial)
+    assert ReportFault in kinds(again), "it could not be written"
+
+    state = step(state, FaultReported(), at())[0]
+    state, again = finish(state, trial)
+    assert ReportFault not in kinds(again)
+
+    _, another_run = finish(state, trial, engine=observed(RESTARTED))
+    assert ReportFault not in kinds(another_run), "the trial was of the earlier run"
+
+
+def test_a_withdrawn_fault_may_be_reported_again() -> None:
+    state = step(tried(WRONG), FaultReported(), at())[0]
+    state, actions = finish(state, replace(GOOD, measurement=SLOW.measurement))
+    assert WithdrawFault() in actions
+    state = step(state, FaultReportWithdrawn(), at())[0]
+    _, actions = finish(state, WRONG)
+    assert ReportFault in kinds(actions)
+
+
+def test_another_expected_answer_is_no_fault_of_an_engine_that_was_right() -> None:
+    config = changed(CONFIG, golden={"expect": "forty-two"})
+    state, actions = finish(step(tried(GOOD), ConfigRead(config), at())[0], GOOD, config)
+    assert state.verdict.reason == "WrongOutput"
+    assert ReportFault not in kinds(actions)
+
+
+def test_counters_are_read_at_their_interval() -> None:
+    assert kinds(step(serving(), observed(), at(NOW + 4.9))[1]) == []
+    assert kinds(step(serving(), observed(), at(NOW + 5))[1]) == [ReadCounters]
+
+
+def test_a_suspected_engine_is_rechecked_once_it_is_idle() -> None:
+    suspected = serving(bad=3)
+    suspected = step(suspected, CountersObserved(NOW + 30, IDLE), at(NOW + 30))[0]
+    assert suspected.phase is Phase.PASSED
+    _, actions = step(suspected, CountersObserved(NOW + 35, IDLE), at(NOW + 35))
+    assert actions == (RunTrial(TrialKind.RECHECK, CONFIG),)
+
+
+RECHECKED: dict[str, tuple[Trial, Phase, bool]] = {
+    "passes": (GOOD, Phase.PASSED, True),
+    "is slow": (SLOW, Phase.DEGRADED, True),
+    "answers wrongly": (WRONG, Phase.FAILED, False),
+    "gives no token": (STALLED, Phase.FAILED, False),
+    "cannot be judged": (UNSURE, Phase.PASSED, True),
+}
+
+
+@pytest.mark.parametrize(("trial", "phase", "ready"), RECHECKED.values(), ids=RECHECKED.keys())
+def test_a_rechecked_engine_that(trial: Trial, phase: Phase, ready: bool) -> None:  # noqa: FBT001
+    state, _ = finish(serving(bad=3, idle=True), trial, kind=TrialKind.RECHECK)
+    assert (state.phase, state.ready) == (phase, ready)
+    assert (state.degraded is not None and state.degraded.measured) is (phase is Phase.DEGRADED)
+
+
+def test_traffic_alone_degrades_and_clears_but_a_measured_degradation_needs_a_measurement() -> None:
+    degraded = degraded_by_traffic()
+    assert degraded.degraded == Degradation("slow traffic", at().wall, measured=False)
+    recovered = replace(degraded, serving=ServingMonitor(ServingHealth(good=3), _asked_at=NOW))
+    assert step(recovered, observed(), at())[0].phase is Phase.PASSED
+
+    measured = replace(recovered, degraded=Degradation("slow", at().wall, measured=True))
+    assert step(measured, observed(), at())[0].phase is Phase.DEGRADED
+
+
+def test_each_change_of_the_degradation_is_stored() -> None:
+    state, actions = step(serving(bad=12, message="slow"), observed(), at())
+    assert actions == (StoreTrial(GOOD, state.degraded, RUN, CONFIG),)
+    assert step(state, observed(), at())[1] == ()
+
+
+def test_a_hang_while_serving_is_reported_and_asks_for_a_restart() -> None:
+    state, (action,) = step(serving(still_seconds=60.0), observed(), at())
+    assert state.restart
+    assert action == ReportFault(FaultReport("hang", "S3", state.verdict.message, 7, STARTED, at().wall))
+    state = step(state, FaultReported(), at())[0]
+    assert step(state, observed(), at())[1] == ()
+
+
+RESTART: dict[str, tuple[str, bool, bool, bool]] = {
+    "quarantined, measured, and a restart is wanted": ("Restart", True, True, True),
+    "not quarantined": ("Restart", False, True, False),
+    "not measured": ("Restart", True, False, False),
+    "to be quarantined only": ("Quarantine", True, True, False),
+    "to be reported only": ("Report", True, True, False),
+}
+
+
+@pytest.mark.parametrize(("on_degraded", "granted", "measured", "restart"), RESTART.values(), ids=RESTART.keys())
+def test_a_degraded_engine_is_restarted_only_if(on_degraded: str, granted: bool, measured: bool, restart: bool) -> None:  # noqa: FBT001
+    state = replace(serving(), degraded=replace(DEGRADED, measured=measured))
+    state = step(state, ConfigRead(changed(CONFIG, serving={"on_degraded": on_degraded})), at())[0]
+    state = step(state, observed(granted_quarantine="then" if granted else None), at())[0]
+    assert state.restart is restart
+
+
+def test_an_invalid_configuration_leaves_the_last_valid_one_in_force() -> None:
+    state = step(tried(GOOD), ConfigRejected("gate.json: golden"), at())[0]
+    assert (state.phase, state.config, state.config_error) == (Phase.PASSED, CONFIG, "gate.json: golden")
+
+    state = step(GateState(), ConfigRejected("gate.json: golden"), at())[0]
+    assert (state.verdict.reason, state.config) == ("Inconclusive", None)
+
+
+def test_a_serving_engine_is_held_to_the_arguments_that_it_was_launched_with() -> None:
+    renamed = changed(CONFIG, model="renamed", decode={"min_tokens_per_second": 84})
+    state, actions = step(step(tried(GOOD), ConfigRead(renamed), at())[0], observed(), at())
+    assert (state.config and state.config.model, state.config and state.config.floor) == ("m", 84)
+    assert kinds(actions) == [ReadCounters]
+
+
+def test_a_floor_that_is_raised_is_judged_without_a_trial() -> None:
+    raised = changed(CONFIG, decode={"min_tokens_per_second": 90})
+    state, actions = step(step(tried(GOOD), ConfigRead(raised), at())[0], observed(), at())
+    assert (state.verdict.reason, state.attempts, actions) == ("TooSlow", 1, ())
+    assert state.attempt == Attempt(CONFIG, NOW)
