@@ -23,6 +23,7 @@ from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "testing.md"
+START_OF_RECORDS = "## Recorded runs"
 END_OF_RECORDS = "<!-- end of recorded runs -->"
 LEAST_FIXTURE_SECONDS = 1.0
 
@@ -91,15 +92,16 @@ def slowest(cases: Iterable[TestCase], count: int) -> list[str]:
 
 
 def recorded(page: str, name: str, cases: Sequence[TestCase], seconds: float) -> str:
-    """The page with this run's row, which takes the place of the last one of that name."""
-    if END_OF_RECORDS not in page:
-        raise ReportError(f"{PAGE} has no line {END_OF_RECORDS}")
+    """The page with this run's row, which replaces the last one of that name among the recorded runs."""
+    lines = page.splitlines()
+    if not {START_OF_RECORDS, END_OF_RECORDS} <= set(lines):
+        raise ReportError(f"{PAGE} has no section from {START_OF_RECORDS!r} to {END_OF_RECORDS!r}")
     counts = {word: sum(case.outcome == word for case in cases) for word in ("passed", "failed", "skipped")}
-    message = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    row = f"| `{name}` | {datetime.now(UTC):%Y-%m-%d} | {_commit()} | {_machine()} | {message} | {seconds / 60:.0f} |"
-    lines = [line for line in page.splitlines() if not line.startswith(f"| `{name}` | ")]
-    lines.insert(lines.index(END_OF_RECORDS), row)
-    return "\n".join([*lines, ""])
+    results = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    row = f"| `{name}` | {datetime.now(UTC):%Y-%m-%d} | {_commit()} | {_machine()} | {results} | {seconds / 60:.0f} |"
+    start, end = lines.index(START_OF_RECORDS), lines.index(END_OF_RECORDS)
+    kept = [line for line in lines[start:end] if not line.startswith(f"| `{name}` | ")]
+    return "\n".join([*lines[:start], *kept, row, *lines[end:], ""])
 
 
 def _commit() -> str:

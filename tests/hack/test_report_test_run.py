@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 import report_test_run
-from report_test_run import END_OF_RECORDS, ReportError, by_fixture, by_folder, main, read_cases, recorded, slowest
+from report_test_run import (
+    END_OF_RECORDS,
+    START_OF_RECORDS,
+    ReportError,
+    by_fixture,
+    by_folder,
+    main,
+    read_cases,
+    recorded,
+    slowest,
+)
 
 RUN = """\
 import time
@@ -90,12 +100,14 @@ def test_fixtures_are_summed_and_small_ones_left_out() -> None:
 
 def test_a_recorded_run_takes_the_place_of_the_last_one_of_its_name(run: Path) -> None:
     cases = read_cases(run / "junit.xml")
-    page = f"# Tests\n| `make test` | old |\n| `make test-long` | old |\n{END_OF_RECORDS}\nmore\n"
+    levels = ["# Tests", "| `make test-long` | what it runs |"]
+    others = [START_OF_RECORDS, "| `make test` | old |"]
+    page = "\n".join([*levels, *others, "| `make test-long` | old |", END_OF_RECORDS, "more", ""])
     lines = recorded(page, "make test-long", cases, 5400).splitlines()
-    assert lines[:2] == ["# Tests", "| `make test` | old |"]
-    assert "1 passed, 1 failed, 1 skipped | 90 |" in lines[2]
-    assert lines[3:] == [END_OF_RECORDS, "more"]
-    with pytest.raises(ReportError, match="has no line"):
+    assert lines[:4] == [*levels, *others]
+    assert "1 passed, 1 failed, 1 skipped | 90 |" in lines[4]
+    assert lines[5:] == [END_OF_RECORDS, "more"]
+    with pytest.raises(ReportError, match="has no section"):
         recorded("# Tests\n", "make test-long", cases, 5400)
 
 
