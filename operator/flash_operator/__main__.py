@@ -75,14 +75,17 @@ class Operator:
         self.metrics.resynced()
         watching = asyncio.create_task(self._watch(stop))
         holding = asyncio.create_task(self.lease.hold())
-        await asyncio.wait({watching, holding}, return_when=asyncio.FIRST_COMPLETED)
+        failing = asyncio.create_task(self.workers.failed.wait())
+        await asyncio.wait({watching, holding, failing}, return_when=asyncio.FIRST_COMPLETED)
         lost = holding.done()
         stop.set()
         holding.cancel()
+        failing.cancel()
         ended, held = await asyncio.gather(watching, holding, return_exceptions=True)
         self.health.leading = False
-        if lost or isinstance(ended, BaseException):
-            log.error("ended", error=str(held if lost else ended), lease_lost=isinstance(held, LeaseLostError))
+        error = held if lost else self.workers.failure or ended
+        if isinstance(error, BaseException):
+            log.error("ended", error=repr(error), lease_lost=isinstance(held, LeaseLostError))
             return ENDED
         return OK
 

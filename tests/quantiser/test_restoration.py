@@ -137,12 +137,12 @@ def test_what_was_made_of_something_else_is_refused_by_name(
     other = claim._replace(capture=None) if what == "capture" else other
     result = run(other, capsys, code=1)
     assert result["state"] == "Failed"
-    assert f"was made from something else: {what} was" in result["message"]
+    assert f"was made from other inputs: {what} was" in result["message"]
 
 
 def test_a_folder_of_somebody_else_is_left_alone(claim: Claim, capsys: pytest.CaptureFixture[str]) -> None:
     claim.out.mkdir()
-    assert "so this tool did not make it" in run(claim, capsys, code=1)["message"]
+    assert "so this tool did not create it" in run(claim, capsys, code=1)["message"]
     assert list(claim.out.iterdir()) == []
 
 
@@ -217,7 +217,7 @@ def test_a_source_that_was_brought_anew_begins_anew(claim: Claim, capsys: pytest
     (store / "state.json").write_text(json.dumps({"madeFrom": {"version": 2, "source": "another"}}))
     capsys.readouterr()
     assert main(claim.arguments) == 0
-    assert "beginning anew" in capsys.readouterr().err
+    assert "starting over" in capsys.readouterr().err
 
 
 def test_two_at_once_do_it_once(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_what_nobody_foresaw_is_a_sentence_too(
         raise ZeroDivisionError("by nothing")
 
     monkeypatch.setattr("mtp_quantiser.restoration.splice", broken)
-    assert run(claim, capsys, code=70)["message"].startswith("ZeroDivisionError: by nothing; unexpected")
+    assert run(claim, capsys, code=70)["message"].startswith("ZeroDivisionError: by nothing; this is a bug")
 
 
 @pytest.fixture

@@ -149,7 +149,7 @@ def test_verify_finds_another_source(restored: Path, tmp_path: Path, capsys: pyt
     assert main(["verify", str(restored), "--source", str(other)]) == 1
     said = capsys.readouterr().out
     assert "mtp.0.attn.wkv.weight differs from the source" in said
-    assert "mtp.0.ffn.experts.0.w1: its values are not the source's" in said
+    assert "mtp.0.ffn.experts.0.w1: its values do not match the source" in said
     assert len(said.splitlines()) == 2
 
 
@@ -161,7 +161,7 @@ def test_verify_finds_an_alias_that_is_no_copy(spliced: Path, capsys: pytest.Cap
 
     change(ALIAS_SHARD, spliced, spoil)
     assert main(["verify", str(spliced)]) == 1
-    assert capsys.readouterr().out == "mtp.0.head.weight is no copy of head.weight\n"
+    assert capsys.readouterr().out == "mtp.0.head.weight is not a copy of head.weight\n"
     (spliced / ALIAS_SHARD).write_bytes(whole)
 
 
@@ -212,7 +212,7 @@ def test_a_base_whose_targets_miss_the_layer_gets_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"), [("hf://nobody/nothing@main", "cannot be fetched"), ("/nowhere", "is no folder")]
+    ("source", "said"), [("hf://nobody/nothing@main", "cannot be fetched"), ("/nowhere", "is not a folder")]
 )
 def test_a_source_that_cannot_be_had_is_named(
     source: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -95,3 +95,25 @@ async def test_stopping_waits_for_a_reconcile_that_is_under_way(running: Running
     await until(lambda: running.stub.asked["get gone"] > 0)
     await running.workers.stop()
     assert running.count("success") == 1
+
+
+async def test_no_reconcile_begins_after_stop(running: RunningWorkers) -> None:
+    running.stub.answer_after = 0.2
+    for number in range(50):
+        running.queue.add(FlashKey("team", f"gone-{number}"))
+    running.workers.start(workers=2, resync_seconds=3600)
+    await until(lambda: running.stub.asked["get gone-0"] > 0)
+    await running.workers.stop()
+    assert running.count("success") <= 4, "those that had begun, and no other"
+
+
+async def test_a_worker_that_ends_is_reported(running: RunningWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_key: Key) -> float:
+        raise OverflowError("no pause")
+
+    monkeypatch.setattr(running.queue, "retry", broken)
+    running.stub.status = 503
+    running.workers.start(workers=2, resync_seconds=3600)
+    running.queue.add(GONE)
+    await until(running.workers.failed.is_set)
+    assert isinstance(running.workers.failure, OverflowError)

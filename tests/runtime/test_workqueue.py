@@ -109,6 +109,12 @@ async def test_back_off_doubles_up_to_its_cap_and_starts_anew_after_a_success(qu
 
 
 @on_clock_loop
+async def test_back_off_stays_at_its_cap_however_often_a_key_fails(queue: WorkQueue[str]) -> None:
+    pauses = {queue.retry("a") for _ in range(2000)}
+    assert max(pauses) == LONGEST_BACKOFF_SECONDS
+
+
+@on_clock_loop
 async def test_back_off_is_spread_by_jitter(queue: WorkQueue[str]) -> None:
     assert queue.retry("a") == FIRST_BACKOFF_SECONDS
     none: WorkQueue[str] = WorkQueue(jitter=lambda: 0.0)

@@ -37,6 +37,10 @@ class Workers:
         self._metrics = metrics
         self._namespace = namespace
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self.failed = asyncio.Event()
+        """A task has ended although nobody stopped it: the process must end, because keys wait in vain."""
+        self.failure: BaseException | None = None
         self._busy = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -44,9 +48,12 @@ class Workers:
     def start(self, workers: int, resync_seconds: float) -> None:
         loops = [self._work() for _ in range(workers)]
         self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._resync(resync_seconds))]
+        for task in self._tasks:
+            task.add_done_callback(self._on_task_done)
 
     async def stop(self, patience: float = 10.0) -> None:
         """Waits for running reconciles to finish, then cancels the tasks."""
+        self._stopping = True
         self._queue.close()
         stopping = asyncio.wait_for(self._idle.wait(), patience)
         try:
@@ -57,8 +64,14 @@ class Workers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        if not self._stopping and not task.cancelled():
+            self.failure = task.exception()
+            self.failed.set()
+
     async def _work(self) -> None:
-        while True:
+        """Begins no reconcile after `stop`: the lease may be lost by then."""
+        while not self._stopping:
             key = await self._queue.get()
             self._busy += 1
             self._idle.clear()

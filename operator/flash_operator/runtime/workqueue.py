@@ -18,6 +18,8 @@ K = TypeVar("K", bound=Hashable)
 
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
+MOST_DOUBLINGS = 10
+"""More than the cap needs; a power without a bound overflows after 1,024 failures."""
 
 
 class WorkQueue(Generic[K]):
@@ -30,6 +32,7 @@ class WorkQueue(Generic[K]):
         self._active: set[K] = set()
         self._later: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
+        self._closed = False
         self._jitter = jitter
 
     def __len__(self) -> int:
@@ -43,7 +46,7 @@ class WorkQueue(Generic[K]):
     def add(self, key: K) -> None:
         """Queues a key now."""
         self._cancel_later(key)
-        if key in self._dirty:
+        if self._closed or key in self._dirty:
             return
         self._dirty.add(key)
         if key not in self._active:
@@ -63,7 +66,7 @@ class WorkQueue(Generic[K]):
         """Queues a key after its back-off. Returns the seconds; the upper half is jitter."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        longest = min(FIRST_BACKOFF_SECONDS * 2**failures, LONGEST_BACKOFF_SECONDS)
+        longest = min(FIRST_BACKOFF_SECONDS * 2 ** min(failures, MOST_DOUBLINGS), LONGEST_BACKOFF_SECONDS)
         seconds: float = longest * (0.5 + 0.5 * self._jitter())
         self.add_after(key, seconds)
         return seconds
@@ -90,6 +93,8 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
 
     def close(self) -> None:
+        """Takes no more keys, and drops those that are due later."""
+        self._closed = True
         for key in list(self._later):
             self._cancel_later(key)
 
