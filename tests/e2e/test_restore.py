@@ -150,7 +150,7 @@ def test_a_source_without_the_head_is_refused_in_the_tools_own_words(restoring: 
 @pytest.mark.long
 def test_what_was_mended_is_tried_again_when_the_job_is_deleted(restoring: MakeFlash, volume: Path) -> None:
     flash = restoring("late", "brought-later")
-    assert "brought-later is no folder" in until(flash, "Failed")["message"]
+    assert "brought-later is not a folder" in until(flash, "Failed")["message"]
     shutil.copytree(volume / "official", volume / "brought-later")
     flash.cluster.kubectl("delete", "job", "late-restore", "-n", flash.namespace)
     assert until(flash, "Restored")["matricesRounded"] == 12

@@ -162,7 +162,7 @@ def test_a_file_that_lost_its_end_is_damage(claim: Claim, capsys: pytest.Capture
     run(claim, capsys)
     with (claim.out / SHARD).open("r+b") as file:
         file.truncate(1000)
-    assert f"damaged: {SHARD} is of another size" in run(claim, capsys, code=1)["message"]
+    assert f"is damaged since it was restored: {SHARD} is of a different size" in run(claim, capsys, code=1)["message"]
 
 
 def test_a_file_that_was_touched_is_read_again(claim: Claim, capsys: pytest.CaptureFixture[str]) -> None:
