@@ -1,4 +1,4 @@
-"""The stage for the demo and the end-to-end tests: images, tiny models and the chart on a running cluster.
+"""Prepares a cluster for the demo and the end-to-end tests: images, tiny models and the chart on a running cluster.
 
 Works on anything that has a kubeconfig and can be given an image archive; the local cluster and kind both can.
 """
@@ -26,7 +26,7 @@ wait_until = partial(eventually, pause=LOOK_SECONDS)
 
 
 class Cluster(Protocol):
-    """What the stage needs of a cluster."""
+    """What these functions need of a cluster."""
 
     @property
     def kubeconfig(self) -> Path: ...
@@ -55,8 +55,8 @@ def apply(cluster: Cluster, *objects: dict[str, Any]) -> None:
 def install_operator(cluster: Cluster, image: Path, **more: str) -> None:
     """Install the chart with real helm, and wait until the operator of that image archive is ready.
 
-    Node labels are set by hand on this stage, so what would set them is off. `labeller__enabled="true"` is one value
-    more, or another one.
+    Tests set node labels themselves, so the labeller and p2p tests are off by default. Keyword arguments set more values:
+    `labeller__enabled="true"`.
     """
     values = {
         "image.repository": "localhost/flash/operator",
@@ -138,7 +138,7 @@ def condition_of(flash: dict[str, Any], name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Flash:
-    """One DeepSeekFlashDeployment on the stage, as its owner sees it."""
+    """One DeepSeekFlashDeployment, as its owner sees it."""
 
     cluster: Cluster
     namespace: str

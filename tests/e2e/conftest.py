@@ -61,7 +61,7 @@ def models() -> Path:
 
 
 @pytest.fixture(scope="session")
-def stage(cluster: LocalCluster) -> LocalCluster:
+def e2e_env(cluster: LocalCluster) -> LocalCluster:
     """The cluster with both images imported and the operator installed by helm, by the first of the run's workers."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     installed = cluster.run / f"stage-of-{run}"
@@ -80,25 +80,25 @@ def _set_up(cluster: LocalCluster) -> None:
 
 
 @pytest.fixture
-def namespace(stage: LocalCluster, models: Path) -> Iterator[str]:
+def namespace(e2e_env: LocalCluster, models: Path) -> Iterator[str]:
     """A namespace of its own, restricted, with a claim over the tiny models. It goes afterwards, and nobody waits."""
     name = f"e2e-{uuid.uuid4().hex[:6]}"
-    apply(stage, a_restricted_namespace(name))
-    apply(stage, *model_claim(name, str(models)))
+    apply(e2e_env, a_restricted_namespace(name))
+    apply(e2e_env, *model_claim(name, str(models)))
     yield name
-    stage.kubectl("delete", "namespace", name, "--wait=false")
-    stage.kubectl("delete", "persistentvolume", "-l", f"flash-stage={name}", "--wait=false")
+    e2e_env.kubectl("delete", "namespace", name, "--wait=false")
+    e2e_env.kubectl("delete", "persistentvolume", "-l", f"flash-stage={name}", "--wait=false")
     # A namespace that goes lets no new pod come. These need no drain, for nobody is left who asks them anything.
-    stage.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false")
+    e2e_env.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false")
 
 
 @pytest.fixture
-def own_node(stage: LocalCluster, pair: None) -> Iterator[None]:
+def own_node(e2e_env: LocalCluster, pair: None) -> Iterator[None]:
     """For tests marked `alone`: a node as its owner has it, with two free GPUs and without labels of ours."""
     del pair
-    wait_until(lambda: _gpus_are_free(stage), "pods that hold GPUs are gone", seconds=120)
+    wait_until(lambda: _gpus_are_free(e2e_env), "pods that hold GPUs are gone", seconds=120)
     yield
-    clear_node(stage)
+    clear_node(e2e_env)
 
 
 def _gpus_are_free(cluster: LocalCluster) -> bool:
@@ -106,7 +106,7 @@ def _gpus_are_free(cluster: LocalCluster) -> bool:
 
 
 @pytest.fixture
-def tiny(stage: LocalCluster, namespace: str) -> Callable[..., Flash]:
+def tiny(e2e_env: LocalCluster, namespace: str) -> Callable[..., Flash]:
     """Apply examples/tiny.yaml with another name, model and spec; returns what its owner sees of it."""
 
     def make(name: str = "tiny", model: str = "good", **spec: Any) -> Flash:
@@ -118,7 +118,7 @@ def tiny(stage: LocalCluster, namespace: str) -> Callable[..., Flash]:
         for key, value in spec.items():
             merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value
         apply(
-            stage,
+            e2e_env,
             {
                 "apiVersion": API_VERSION,
                 "kind": KIND,
@@ -126,6 +126,6 @@ def tiny(stage: LocalCluster, namespace: str) -> Callable[..., Flash]:
                 "spec": merged,
             },
         )
-        return Flash(stage, namespace, name)
+        return Flash(e2e_env, namespace, name)
 
     return make

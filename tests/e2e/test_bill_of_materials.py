@@ -13,10 +13,10 @@ from image_builder.layout import ROOT
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-def test_what_is_to_be_typed_reads_the_operators_bill(stage: LocalCluster) -> None:
+def test_what_is_to_be_typed_reads_the_operators_bill(e2e_env: LocalCluster) -> None:
     page = (ROOT / "docs/images.md").read_text()
     (typed,) = re.findall(r"^kubectl (exec .+) > image\.cdx\.json$", page, re.MULTILINE)
     here = typed.replace("deployment/flash ", f"deployment/{RELEASE} ")
-    bill = json.loads(stage.kubectl(*shlex.split(here)).stdout)
+    bill = json.loads(e2e_env.kubectl(*shlex.split(here)).stdout)
     assert bill["metadata"]["component"]["name"] == "DeepSeek-Flash Operator"
     assert {"deepseek-flash-operator", "kopf", "libc6"} <= {component["name"] for component in bill["components"]}

@@ -26,34 +26,34 @@ MakeFetched = Callable[..., Flash]
 
 
 @pytest.fixture
-def hub(stage: LocalCluster, models: Path) -> Iterator[tuple[HubStub, str]]:
+def hub(e2e_env: LocalCluster, models: Path) -> Iterator[tuple[HubStub, str]]:
     """Where pods reach it: at the node's own address."""
     stub = HubStub(models / "good")
-    with in_a_thread(stub, node_address(stage)) as endpoint:
+    with in_a_thread(stub, node_address(e2e_env)) as endpoint:
         yield stub, endpoint
 
 
 @pytest.fixture
-def fetched(stage: LocalCluster, namespace: str, hub: tuple[HubStub, str], tmp_path: Path) -> MakeFetched:
+def fetched(e2e_env: LocalCluster, namespace: str, hub: tuple[HubStub, str], tmp_path: Path) -> MakeFetched:
     """Serve a model from the hub, fetched into a claim that pods of user 65532 may write."""
     _, endpoint = hub
 
     def make(name: str = "fetched", spec: dict[str, Any] | None = None, **model: Any) -> Flash:
         cache = {"type": "Claim", "claimName": "hub-cache"}
         of_the_hub = {"source": "hf://owner/model", "revision": COMMIT, "hubEndpoint": endpoint, "cache": cache}
-        return serve(stage, namespace, name, {**of_the_hub, **model}, **(spec or {}))
+        return serve(e2e_env, namespace, name, {**of_the_hub, **model}, **(spec or {}))
 
-    cache_claim(stage, namespace, tmp_path / "cache", "hub-cache")
+    cache_claim(e2e_env, namespace, tmp_path / "cache", "hub-cache")
     return make
 
 
 def test_a_model_is_fetched_with_progress_serves_and_is_kept_for_the_next_pod(
-    stage: LocalCluster, hub: tuple[HubStub, str], fetched: MakeFetched, namespace: str, tmp_path: Path
+    e2e_env: LocalCluster, hub: tuple[HubStub, str], fetched: MakeFetched, namespace: str, tmp_path: Path
 ) -> None:
     stub, _ = hub
     stub.bytes_per_second = max(stub.total // 15, 1)
     secret = {"apiVersion": "v1", "kind": "Secret", "stringData": {"token": TOKEN}}
-    apply(stage, {**secret, "metadata": {"name": "hub-token", "namespace": namespace}})
+    apply(e2e_env, {**secret, "metadata": {"name": "hub-token", "namespace": namespace}})
     flash = fetched(credentialsSecret="hub-token")
 
     coming = wait_until(
@@ -72,7 +72,7 @@ def test_a_model_is_fetched_with_progress_serves_and_is_kept_for_the_next_pod(
     assert len(slots) == 1, "what the engine compiles goes to the claim"
 
     first = flash.pod()["metadata"]
-    stage.kubectl("delete", "pod", first["name"], "-n", namespace)
+    e2e_env.kubectl("delete", "pod", first["name"], "-n", namespace)
     wait_until(
         lambda: [pod for pod in flash.pods() if pod["metadata"]["uid"] != first["uid"]], "another pod", seconds=120
     )
@@ -81,11 +81,11 @@ def test_a_model_is_fetched_with_progress_serves_and_is_kept_for_the_next_pod(
 
 
 def test_a_hub_that_refuses_is_told_in_a_sentence_and_asked_again(
-    stage: LocalCluster, hub: tuple[HubStub, str], fetched: MakeFetched, namespace: str
+    e2e_env: LocalCluster, hub: tuple[HubStub, str], fetched: MakeFetched, namespace: str
 ) -> None:
     stub, _ = hub
     stub.refuse = (403, "GatedRepo")
-    apply(stage, engine_stub_program(namespace))
+    apply(e2e_env, engine_stub_program(namespace))
     flash = fetched(spec=stub_spec())
 
     found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)

@@ -27,28 +27,28 @@ def scale_operator(cluster: LocalCluster, replicas: int) -> None:
 
 
 @pytest.fixture
-def scripted(stage: LocalCluster, own_node: None, namespace: str, tiny: MakeFlash) -> Iterator[MakeFlash]:
+def scripted(e2e_env: LocalCluster, own_node: None, namespace: str, tiny: MakeFlash) -> Iterator[MakeFlash]:
     """Engines that are stubs. The operator, which these tests take away, is back afterwards, whatever happens."""
     del own_node
-    apply(stage, engine_stub_program(namespace))
+    apply(e2e_env, engine_stub_program(namespace))
     yield lambda *scripts: tiny(**stub_spec(*scripts))
-    scale_operator(stage, 1)
+    scale_operator(e2e_env, 1)
 
 
 @pytest.mark.alone
-def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(stage: LocalCluster, scripted: MakeFlash) -> None:
+def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(e2e_env: LocalCluster, scripted: MakeFlash) -> None:
     # It loads for longer than it takes to kill the operator, and every draft is right.
     flash = scripted("loading:seconds=20", "poor_draft:acceptance=1")
     wait_until(lambda: flash.pods() and flash.pod()["spec"].get("nodeName"), "the pod is bound", seconds=60)
 
-    (operator,) = operator_pods(stage)
-    scale_operator(stage, 0)
+    (operator,) = operator_pods(e2e_env)
+    scale_operator(e2e_env, 0)
     for pid in processes_of(operator["metadata"]["uid"]):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not operator_pods(stage), "the operator is gone", seconds=60)
+    wait_until(lambda: not operator_pods(e2e_env), "the operator is gone", seconds=60)
 
     pod = flash.pod()
-    stage.kubectl(
+    e2e_env.kubectl(
         "wait",
         "-n",
         flash.namespace,
@@ -59,7 +59,7 @@ def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(stage: LocalCl
     assert flash.endpoints() == [pod["status"]["podIP"]]
     assert flash.condition("Ready").get("status") != "True", "nobody was there to write it"
 
-    scale_operator(stage, 1)
+    scale_operator(e2e_env, 1)
     flash.wait_for("Ready", "True", "Passed", seconds=120)
     after = flash.pod()
     restarts = [
@@ -73,23 +73,23 @@ def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(stage: LocalCl
 @pytest.mark.long
 @pytest.mark.alone
 def test_flags_that_come_after_the_engine_has_started_are_told_of_and_restart_nothing(
-    stage: LocalCluster, scripted: MakeFlash
+    e2e_env: LocalCluster, scripted: MakeFlash
 ) -> None:
-    stage.kubectl(
-        "label", "node", stage.node_name, "deepseekflash.dev/gpu-link=node", "deepseekflash.dev/gpu-p2p=verified"
+    e2e_env.kubectl(
+        "label", "node", e2e_env.node_name, "deepseekflash.dev/gpu-link=node", "deepseekflash.dev/gpu-p2p=verified"
     )
     flash = scripted()
     wait_until(lambda: flash.pods() and flash.pod()["spec"].get("nodeName"), "the pod is bound", seconds=60)
-    scale_operator(stage, 0)
-    wait_until(lambda: not operator_pods(stage), "the operator is gone", seconds=60)
-    stage.kubectl("delete", "pod", flash.pod()["metadata"]["name"], "-n", flash.namespace)
+    scale_operator(e2e_env, 0)
+    wait_until(lambda: not operator_pods(e2e_env), "the operator is gone", seconds=60)
+    e2e_env.kubectl("delete", "pod", flash.pod()["metadata"]["name"], "-n", flash.namespace)
     (pod,) = wait_until(flash.pods, "a pod that no operator sees", seconds=60)
     late = pod["metadata"]
-    stage.kubectl("wait", "-n", flash.namespace, f"pod/{late['name']}", "--for=condition=Ready", "--timeout=400s")
+    e2e_env.kubectl("wait", "-n", flash.namespace, f"pod/{late['name']}", "--for=condition=Ready", "--timeout=400s")
     assert ENGINE_FLAGS_ANNOTATION not in flash.pod()["metadata"].get("annotations", {})
     wait_until(lambda: _age_seconds(flash.pod()) > LATE_SECONDS, "its flags are late", seconds=LATE_SECONDS)
 
-    scale_operator(stage, 1)
+    scale_operator(e2e_env, 1)
 
     found = flash.wait_for("Degraded", "True", "FallbackFlags", seconds=120)
     assert late["name"] in found["message"]

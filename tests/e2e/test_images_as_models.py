@@ -35,9 +35,9 @@ def layers(models: Path) -> list[bytes]:
 
 
 @pytest.fixture
-def registry(stage: LocalCluster, layers: list[bytes], tmp_path: Path) -> Iterator[tuple[ImageRegistry, str]]:
+def registry(e2e_env: LocalCluster, layers: list[bytes], tmp_path: Path) -> Iterator[tuple[ImageRegistry, str]]:
     """Where pods reach it, at the node's own address; with the digest of the image in it."""
-    host = node_address(stage)
+    host = node_address(e2e_env)
     root = tmp_path / "registry"
     with ImageRegistry(root, address=host).running() as opened:
         digest = opened.push_image("team/tiny", layers)
@@ -48,16 +48,16 @@ def registry(stage: LocalCluster, layers: list[bytes], tmp_path: Path) -> Iterat
 
 
 @pytest.fixture
-def deploy(stage: LocalCluster, namespace: str, tmp_path: Path) -> MakeDeployment:
+def deploy(e2e_env: LocalCluster, namespace: str, tmp_path: Path) -> MakeDeployment:
     """Serve another model than examples/tiny.yaml does; the claim model-cache is there for it."""
 
     def make(name: str = "image", plain: str = "", spec: dict[str, Any] | None = None, **model: Any) -> Flash:
         variable = {"name": "FLASH_REGISTRY_PLAIN_HTTP", "value": plain}
         of_pods = (spec or {}).get("podTemplate", {}).get("spec", {})
         pods = {**of_pods, "initContainers": [{"name": "fetch", "env": [variable]}]} if plain else of_pods
-        return serve(stage, namespace, name, model, **{**(spec or {}), "podTemplate": {"spec": pods}})
+        return serve(e2e_env, namespace, name, model, **{**(spec or {}), "podTemplate": {"spec": pods}})
 
-    cache_claim(stage, namespace, tmp_path / "cache", "model-cache")
+    cache_claim(e2e_env, namespace, tmp_path / "cache", "model-cache")
     return make
 
 
@@ -73,10 +73,10 @@ def a_pull_secret(namespace: str, host: str, password: str) -> dict[str, Any]:
 
 
 def test_an_image_is_pulled_by_its_pod_serves_and_is_kept_for_the_next_one(
-    stage: LocalCluster, registry: tuple[ImageRegistry, str], deploy: MakeDeployment, namespace: str, tmp_path: Path
+    e2e_env: LocalCluster, registry: tuple[ImageRegistry, str], deploy: MakeDeployment, namespace: str, tmp_path: Path
 ) -> None:
     served, digest = registry
-    apply(stage, a_pull_secret(namespace, served.host, PASSWORD))
+    apply(e2e_env, a_pull_secret(namespace, served.host, PASSWORD))
     flash = deploy(
         source=f"oci://{served.host}/team/tiny@{digest}",
         ociDelivery="Fetch",
@@ -92,7 +92,7 @@ def test_an_image_is_pulled_by_its_pod_serves_and_is_kept_for_the_next_one(
     assert not list((tmp_path / "cache" / "hub").rglob(".flash-layers")), "no layer is left beside what it came to"
 
     first = flash.pod()["metadata"]
-    stage.kubectl("delete", "pod", first["name"], "-n", namespace)
+    e2e_env.kubectl("delete", "pod", first["name"], "-n", namespace)
     wait_until(
         lambda: [pod for pod in flash.pods() if pod["metadata"]["uid"] != first["uid"]], "another pod", seconds=120
     )
@@ -101,23 +101,23 @@ def test_an_image_is_pulled_by_its_pod_serves_and_is_kept_for_the_next_one(
 
 
 def test_a_password_that_is_refused_is_told_in_a_sentence_and_mended_by_another(
-    stage: LocalCluster, registry: tuple[ImageRegistry, str], deploy: MakeDeployment, namespace: str
+    e2e_env: LocalCluster, registry: tuple[ImageRegistry, str], deploy: MakeDeployment, namespace: str
 ) -> None:
     served, _ = registry
-    apply(stage, a_pull_secret(namespace, served.host, "wrong"), engine_stub_program(namespace))
+    apply(e2e_env, a_pull_secret(namespace, served.host, "wrong"), engine_stub_program(namespace))
     source = f"oci://{served.host}/team/tiny:1"
     flash = deploy(source=source, ociDelivery="Fetch", credentialsSecret="pull", plain=served.host, spec=stub_spec())
     found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)
     assert f"denies {USER} access to {served.host}/team/tiny" in found["message"]
     assert PASSWORD not in found["message"]
 
-    apply(stage, a_pull_secret(namespace, served.host, PASSWORD))
+    apply(e2e_env, a_pull_secret(namespace, served.host, PASSWORD))
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
     assert "1 is a tag" in download_status(flash)["warning"]
 
 
 def test_where_the_cluster_has_image_volumes_the_kubelet_mounts_the_image(
-    stage: LocalCluster, layers: list[bytes], deploy: MakeDeployment, tmp_path: Path
+    e2e_env: LocalCluster, layers: list[bytes], deploy: MakeDeployment, tmp_path: Path
 ) -> None:
     """By nobody's wish: a dry run said that it has them. The image is in the node's store already."""
     manifest, blobs = image_of(layers)
@@ -128,7 +128,7 @@ def test_where_the_cluster_has_image_volumes_the_kubelet_mounts_the_image(
     for described, blob in zip([manifest["config"], *manifest["layers"]], blobs, strict=True):
         (folder / described["digest"].removeprefix("sha256:")).write_bytes(blob)
     write_oci_archive(folder, MOUNTED, tmp_path / "image.tar")
-    stage.import_image(tmp_path / "image.tar")
+    e2e_env.import_image(tmp_path / "image.tar")
 
     flash = deploy(source=f"oci://{MOUNTED}")
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)

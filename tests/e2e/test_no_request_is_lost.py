@@ -39,17 +39,17 @@ ENDLESS = tuple(Client(f"endless {number}", (8000, 8000)) for number in range(3)
 
 
 @pytest.fixture
-def gpus(stage: LocalCluster, own_node: None) -> Callable[[int], None]:
+def gpus(e2e_env: LocalCluster, own_node: None) -> Callable[[int], None]:
     """How many the node has from now on. To begin with, room for a fourth replica."""
     del own_node
-    stage.set_gpus(2 * REPLICAS + 2)
-    return stage.set_gpus
+    e2e_env.set_gpus(2 * REPLICAS + 2)
+    return e2e_env.set_gpus
 
 
 @pytest.fixture
-def fleet(stage: LocalCluster, namespace: str, tiny: MakeFlash) -> Flash:
+def fleet(e2e_env: LocalCluster, namespace: str, tiny: MakeFlash) -> Flash:
     """Three replicas that serve."""
-    apply(stage, engine_stub_program(namespace))
+    apply(e2e_env, engine_stub_program(namespace))
     flash = tiny(replicas=REPLICAS, **stub_spec(rollout={"maxSlowdownPercent": 40}))
     flash.wait_for("Ready", "True", "Passed", seconds=180)
     return flash
@@ -222,9 +222,9 @@ def test_with_real_engines_and_clients_that_keep_their_connections(tiny: MakeFla
     assert load.total > 100
 
 
-def test_without_a_drain_requests_are_lost(stage: LocalCluster, namespace: str, tiny: MakeFlash) -> None:
+def test_without_a_drain_requests_are_lost(e2e_env: LocalCluster, namespace: str, tiny: MakeFlash) -> None:
     """What the tests above count can happen: where nobody waits for a replica's requests, they are lost."""
-    apply(stage, engine_stub_program(namespace))
+    apply(e2e_env, engine_stub_program(namespace))
     flash = tiny(replicas=2, **stub_spec(drain={"timeoutSeconds": 0}))
     flash.wait_for("Ready", "True", "Passed", seconds=180)
     with Load(flash.address(), "tiny", ENDLESS) as load:
@@ -233,7 +233,7 @@ def test_without_a_drain_requests_are_lost(stage: LocalCluster, namespace: str, 
         wait_until(lambda: evict(flash, name) == "", "it may go", seconds=30)
         wait_until(lambda: load.failed, "a request is lost", seconds=60)
         # Nobody waits for the others' answers either.
-        stage.kubectl("delete", "dsf", flash.name, "-n", namespace)
+        e2e_env.kubectl("delete", "dsf", flash.name, "-n", namespace)
 
 
 def requests_on(pod: dict[str, Any]) -> float:

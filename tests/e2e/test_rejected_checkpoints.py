@@ -18,13 +18,13 @@ CLAIM = "broken"
 
 
 @pytest.fixture
-def broken(stage: LocalCluster, namespace: str, tmp_path: Path) -> dict[str, BrokenCheckpoint]:
+def broken(e2e_env: LocalCluster, namespace: str, tmp_path: Path) -> dict[str, BrokenCheckpoint]:
     """By the name of its deployment; all of them in one claim."""
     rows = {f"broken-{number}": row for number, row in enumerate(REFUSED)}
     tmp_path.chmod(0o755)
     for name, row in rows.items():
         row.save(tmp_path / name)
-    apply(stage, *model_claim(namespace, str(tmp_path), CLAIM))
+    apply(e2e_env, *model_claim(namespace, str(tmp_path), CLAIM))
     return rows
 
 
@@ -36,12 +36,12 @@ def a_deployment(name: str, namespace: str) -> dict[str, Any]:
 
 
 def test_each_says_in_status_what_is_wrong_with_it(
-    stage: LocalCluster, namespace: str, broken: dict[str, BrokenCheckpoint]
+    e2e_env: LocalCluster, namespace: str, broken: dict[str, BrokenCheckpoint]
 ) -> None:
-    apply(stage, *(a_deployment(name, namespace) for name in broken))
+    apply(e2e_env, *(a_deployment(name, namespace) for name in broken))
 
     def verdicts() -> dict[str, Any]:
-        found = get_json(stage, "dsf", "-n", namespace)["items"]
+        found = get_json(e2e_env, "dsf", "-n", namespace)["items"]
         message = {flash["metadata"]["name"]: flash.get("status", {}).get("pods", []) for flash in found}
         return {name: pods[0] for name, pods in message.items() if pods and pods[0]["reason"] != "EngineStarting"}
 

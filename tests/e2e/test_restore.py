@@ -33,12 +33,12 @@ MakeFlash = Callable[..., Flash]
 
 
 @pytest.fixture(scope="module")
-def _quantiser(stage: LocalCluster) -> None:
-    stage.import_image(ensure_image(image_named("quantiser-cpu"), cache_root()))
+def _quantiser(e2e_env: LocalCluster) -> None:
+    e2e_env.import_image(ensure_image(image_named("quantiser-cpu"), cache_root()))
 
 
 @pytest.fixture
-def volume(stage: LocalCluster, namespace: str, _quantiser: None, tmp_path: Path) -> Path:
+def volume(e2e_env: LocalCluster, namespace: str, _quantiser: None, tmp_path: Path) -> Path:
     """A claim `restored` that may be written, with a stripped and an official checkpoint."""
     folder = tmp_path / "volume"
     FakeCheckpoint.make("stripped").save_to_serve(folder / "stripped")
@@ -48,12 +48,12 @@ def volume(stage: LocalCluster, namespace: str, _quantiser: None, tmp_path: Path
     persistent, claim = model_claim(namespace, str(folder), "restored")
     for one in (persistent, claim):
         one["spec"]["accessModes"] = ["ReadWriteMany"]
-    apply(stage, persistent, claim)
+    apply(e2e_env, persistent, claim)
     return folder
 
 
 @pytest.fixture
-def restoring(stage: LocalCluster, namespace: str, volume: Path) -> MakeFlash:
+def restoring(e2e_env: LocalCluster, namespace: str, volume: Path) -> MakeFlash:
     """examples/tiny.yaml with a checkpoint to be restored, and without replicas: no vLLM runs it on a CPU."""
     del volume
 
@@ -63,8 +63,8 @@ def restoring(stage: LocalCluster, namespace: str, volume: Path) -> MakeFlash:
         spec |= {"replicas": replicas}
         spec["model"] = {**spec["model"], "source": f"pvc://restored/{base}", "restoreMtp": restore}
         metadata = {"name": name, "namespace": namespace}
-        apply(stage, {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec})
-        return Flash(stage, namespace, name)
+        apply(e2e_env, {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec})
+        return Flash(e2e_env, namespace, name)
 
     return make
 

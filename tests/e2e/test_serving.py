@@ -47,9 +47,9 @@ def events_of(flash: Flash) -> list[tuple[str, str]]:
 @pytest.mark.alone
 @pytest.mark.usefixtures("own_node")
 def test_a_good_model_becomes_ready_serves_and_rolls_only_for_what_the_engine_runs_with(
-    stage: LocalCluster, tiny: MakeFlash
+    e2e_env: LocalCluster, tiny: MakeFlash
 ) -> None:
-    stage.set_node_labels({"deepseekflash.dev/gpu-link": "phb", "deepseekflash.dev/gpu-p2p": "verified"})
+    e2e_env.set_node_labels({"deepseekflash.dev/gpu-link": "phb", "deepseekflash.dev/gpu-p2p": "verified"})
     flash = tiny()
 
     # It proves its speed, and only then has an endpoint.
@@ -63,7 +63,7 @@ def test_a_good_model_becomes_ready_serves_and_rolls_only_for_what_the_engine_ru
     assert flash.endpoints() == [pod["status"]["podIP"]]
     assert chat(flash)["choices"][0]["message"]["content"]
     assert [reason for reason, _ in events_of(flash)].count("Passed") == 1
-    row = stage.kubectl("get", "dsf", flash.name, "-n", flash.namespace).stdout
+    row = e2e_env.kubectl("get", "dsf", flash.name, "-n", flash.namespace).stdout
     assert row.splitlines()[0].split() == ["NAME", "READY", "REPLICAS", "TOK/S", "ACCEPT", "REASON", "AGE"]
     assert row.splitlines()[1].split()[:3] == ["tiny", "True", "1/1"]
 
@@ -75,7 +75,7 @@ def test_a_good_model_becomes_ready_serves_and_rolls_only_for_what_the_engine_ru
     assert flash.condition("TopologyResolved")["status"] == "True"
 
     # A label that changes under it changes the status, and nothing else.
-    stage.set_node_labels({"deepseekflash.dev/gpu-p2p": "hang"})
+    e2e_env.set_node_labels({"deepseekflash.dev/gpu-p2p": "hang"})
     flash.wait_for("TopologyResolved", "False", "FlagsOutdated", seconds=60)
     assert flash.pod()["metadata"]["uid"] == pod["metadata"]["uid"]
     assert json.loads(flash.pod()["metadata"]["annotations"]["deepseekflash.dev/engine-flags"]) == annotation
@@ -95,12 +95,12 @@ def test_a_good_model_becomes_ready_serves_and_rolls_only_for_what_the_engine_ru
     assert flash.endpoints() == [rolled["status"]["podIP"]]
 
     # Deleting the CR leaves nothing.
-    stage.kubectl("delete", "dsf", flash.name, "-n", flash.namespace)
+    e2e_env.kubectl("delete", "dsf", flash.name, "-n", flash.namespace)
     wait_until(lambda: not children(flash), "the children are gone", seconds=120)
 
 
 def test_a_dead_mtp_head_is_never_ready_although_the_engine_is_healthy_and_answers_right(
-    stage: LocalCluster, tiny: MakeFlash
+    e2e_env: LocalCluster, tiny: MakeFlash
 ) -> None:
     flash = tiny(model="dead")
 
@@ -117,7 +117,7 @@ def test_a_dead_mtp_head_is_never_ready_although_the_engine_is_healthy_and_answe
     assert flash.endpoints() == []
     # Safe flags on a node without labels, and it is said so.
     assert flash.condition("TopologyResolved")["reason"] == "NodeUnlabelled"
-    assert stage.node_name in flash.condition("TopologyResolved")["message"]
+    assert e2e_env.node_name in flash.condition("TopologyResolved")["message"]
 
 
 def test_an_engine_that_exits_is_reported_with_its_own_last_words(tiny: MakeFlash) -> None:

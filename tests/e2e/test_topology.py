@@ -40,13 +40,13 @@ START_TO_SILENCE_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
-def probing(stage: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probing]:
+def probing(e2e_env: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probing]:
     """The chart with a labeller that publishes a saved dump, and tests of links that end as told."""
     folder = tmp_path_factory.mktemp("probe-stubs")
     node, operator = (ensure_image(image_named(name), cache_root()) for name in ("node", "operator"))
-    stage.import_image(node)
+    e2e_env.import_image(node)
     dump = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "dump", "namespace": OPERATOR_NAMESPACE}}
-    apply(stage, {**dump, "data": {"dump.json": read_machine(MACHINE, folder).to_text()}})
+    apply(e2e_env, {**dump, "data": {"dump.json": read_machine(MACHINE, folder).to_text()}})
 
     def install(verdict: str) -> None:
         image = f"localhost/flash/probe-stub:{verdict}"
@@ -54,9 +54,9 @@ def probing(stage: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> It
         write_archive(
             archive, image, binary("probe-stub"), called="flash-p2p-test", environment={"PROBE_STUB": verdict}
         )
-        stage.import_image(archive)
+        e2e_env.import_image(archive)
         install_operator(
-            stage,
+            e2e_env,
             operator,
             p2pTest__enabled="true",
             p2pTest__image=image,
@@ -68,16 +68,16 @@ def probing(stage: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> It
             labeller__dumpConfigMap="dump",
         )
         # The operator before this one may have tested the links meanwhile, with its own stub.
-        wait_until(lambda: len(operator_pods(stage)) == 1, "the operator before is gone", seconds=60)
-        stage.kubectl("delete", "jobs", "--all", "-n", OPERATOR_NAMESPACE)
-        stage.kubectl("label", "node", stage.node_name, f"{PREFIX}gpu-p2p-", f"{PREFIX}gpu-p2p-driver-")
-        stage.kubectl("annotate", "node", stage.node_name, f"{PREFIX}gpu-p2p-attempt-")
+        wait_until(lambda: len(operator_pods(e2e_env)) == 1, "the operator before is gone", seconds=60)
+        e2e_env.kubectl("delete", "jobs", "--all", "-n", OPERATOR_NAMESPACE)
+        e2e_env.kubectl("label", "node", e2e_env.node_name, f"{PREFIX}gpu-p2p-", f"{PREFIX}gpu-p2p-driver-")
+        e2e_env.kubectl("annotate", "node", e2e_env.node_name, f"{PREFIX}gpu-p2p-attempt-")
 
     yield install
-    install_operator(stage, operator)
+    install_operator(e2e_env, operator)
     # The labeller has labelled the node anew after each test, until now.
-    wait_until(lambda: not labeller_pods(stage), "the labeller is gone", seconds=60)
-    clear_node(stage)
+    wait_until(lambda: not labeller_pods(e2e_env), "the labeller is gone", seconds=60)
+    clear_node(e2e_env)
 
 
 def labeller_pods(cluster: LocalCluster) -> list[dict[str, Any]]:
@@ -133,39 +133,39 @@ def prove_links(cluster: LocalCluster, probing: Probing) -> None:
 
 
 def test_from_a_reading_and_a_test_to_flags_that_each_say_why(
-    stage: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
+    e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
 ) -> None:
     probing("healthy")
 
-    wait_until(lambda: labels(stage).get("gpu-p2p") == "verified", "the links are verified", seconds=120)
-    found = labels(stage)
+    wait_until(lambda: labels(e2e_env).get("gpu-p2p") == "verified", "the links are verified", seconds=120)
+    found = labels(e2e_env)
     assert (found["gpu-link"], found["gpu-p2p-tested-by"]) == ("node", "v1-stub")
     assert (found["gpu-p2p-driver"], found["gpu-p2p-cards"]) == (found["gpu-driver"], found["gpu-cards"])
-    message(stage, "PeerToPeerVerified")
-    wait_until(lambda: not jobs(stage), "the test's Job is gone", seconds=60)
+    message(e2e_env, "PeerToPeerVerified")
+    wait_until(lambda: not jobs(e2e_env), "the test's Job is gone", seconds=60)
 
-    apply(stage, engine_stub_program(namespace))
+    apply(e2e_env, engine_stub_program(namespace))
     flash = tiny(**stub_spec())
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
     (pod,) = flash.status()["pods"]
     assert (pod["row"], pod["link"], pod["p2p"]) == ("T3", "node", "verified")
     assert any("NCCL_P2P_LEVEL=PHB (probe: T3: gpu-link=node, gpu-p2p=verified" in flag for flag in pod["flags"])
-    described = stage.kubectl("describe", "dsf", flash.name, "-n", flash.namespace).stdout
+    described = e2e_env.kubectl("describe", "dsf", flash.name, "-n", flash.namespace).stdout
     assert "NCCL_P2P_LEVEL=PHB (probe:" in described
     assert "FlagsTaken" in described
 
 
 @pytest.mark.long
 def test_an_engine_is_bound_to_the_numa_node_of_its_cards_where_that_is_asked_for(
-    stage: LocalCluster, probing: Probing, tiny: MakeFlash
+    e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash
 ) -> None:
     """By a real numactl under the runtime's seccomp profile, as a user who is not root."""
     probing("healthy")
-    wait_until(lambda: labels(stage).get("gpu-numa-nodes") == "0-0", "the node's label", seconds=60)
+    wait_until(lambda: labels(e2e_env).get("gpu-numa-nodes") == "0-0", "the node's label", seconds=60)
 
     flash = tiny(interconnect={"numaBinding": "CpusAndMemory"})
     assert "SYS_NICE" in flash.wait_for("Ready", "False", "FailedCreate")["message"], "the namespace is restricted"
-    stage.kubectl("label", "namespace", flash.namespace, f"{ENFORCED}=privileged", "--overwrite")
+    e2e_env.kubectl("label", "namespace", flash.namespace, f"{ENFORCED}=privileged", "--overwrite")
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
     (pod,) = flash.status()["pods"]
     assert any(flag.startswith("--numa-bind-nodes 0 0 (label: ") for flag in pod["flags"])
@@ -182,23 +182,23 @@ def is_bound_to(pid: int, node: int) -> bool:
 
 @pytest.mark.long
 def test_a_test_of_links_gives_its_gpus_to_an_engine_at_once(
-    stage: LocalCluster, probing: Probing, tiny: MakeFlash
+    e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash
 ) -> None:
     probing("forever")
-    wait_until(lambda: any(job["status"].get("ready") for job in jobs(stage)), "the test runs", seconds=120)
+    wait_until(lambda: any(job["status"].get("ready") for job in jobs(e2e_env)), "the test runs", seconds=120)
 
     flash = tiny()
 
     wait_until(lambda: flash.pods() and flash.pod()["spec"].get("nodeName"), "the engine is bound", seconds=60)
-    wait_until(lambda: not jobs(stage), "the test is gone", seconds=60)
-    assert labels(stage)["gpu-p2p"] == "granted", "a test that was given up says nothing"
+    wait_until(lambda: not jobs(e2e_env), "the test is gone", seconds=60)
+    assert labels(e2e_env)["gpu-p2p"] == "granted", "a test that was given up says nothing"
 
 
 @pytest.mark.long
-def test_links_that_hang_make_the_next_engine_safe(stage: LocalCluster, probing: Probing, tiny: MakeFlash) -> None:
+def test_links_that_hang_make_the_next_engine_safe(e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash) -> None:
     probing("hang")
-    wait_until(lambda: labels(stage).get("gpu-p2p") == "hang", "the links are known to hang", seconds=120)
-    assert all("iommu=pt" in note for note in message(stage, "PeerToPeerBroken"))
+    wait_until(lambda: labels(e2e_env).get("gpu-p2p") == "hang", "the links are known to hang", seconds=120)
+    assert all("iommu=pt" in note for note in message(e2e_env, "PeerToPeerBroken"))
 
     flash = tiny()
 
@@ -212,9 +212,9 @@ def test_links_that_hang_make_the_next_engine_safe(stage: LocalCluster, probing:
 
 @pytest.mark.long
 def test_an_engine_that_hangs_with_fast_flags_recovers_with_the_safe_ones_and_its_node_is_labelled(
-    stage: LocalCluster, probing: Probing, tiny: MakeFlash
+    e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash
 ) -> None:
-    prove_links(stage, probing)
+    prove_links(e2e_env, probing)
     flash = tiny(interconnect={"hangSeconds": HANG_SECONDS})
     wait_until(lambda: _engine_loads(flash), "the engine is loading", seconds=120, pause=0.1)
 
@@ -227,17 +227,17 @@ def test_an_engine_that_hangs_with_fast_flags_recovers_with_the_safe_ones_and_it
     assert pod["incident"].startswith("hang under row T3")
     (engine,) = flash.pod()["status"]["containerStatuses"]
     assert engine["restartCount"] == 0, "in place"
-    wait_until(lambda: labels(stage)["gpu-p2p"] == "hang", "the node is labelled", seconds=60)
-    assert labels(stage)["gpu-p2p-tested-by"] == "engine"
-    assert any("recovered with the safe flags" in note for note in message(stage, "PeerToPeerBroken"))
+    wait_until(lambda: labels(e2e_env)["gpu-p2p"] == "hang", "the node is labelled", seconds=60)
+    assert labels(e2e_env)["gpu-p2p-tested-by"] == "engine"
+    assert any("recovered with the safe flags" in note for note in message(e2e_env, "PeerToPeerBroken"))
     flash.wait_for("TopologyResolved", "True", "FlagsDerived", seconds=60)
 
 
 def test_a_stub_that_stops_after_its_load_recovers_in_time_and_its_node_is_labelled(
-    stage: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
+    e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
 ) -> None:
-    prove_links(stage, probing)
-    apply(stage, engine_stub_program(namespace))
+    prove_links(e2e_env, probing)
+    apply(e2e_env, engine_stub_program(namespace))
     spec = stub_spec(interconnect={"hangSeconds": HANG_SECONDS})
     spec["engine"]["extraArgs"].append("--hangs-with-peer-to-peer")
     flash = tiny(**spec)
@@ -251,27 +251,27 @@ def test_a_stub_that_stops_after_its_load_recovers_in_time_and_its_node_is_label
     assert found, pod["incident"]
     began = datetime.fromisoformat(engine["state"]["running"]["startedAt"])
     assert (datetime.fromisoformat(found[1]) - began).total_seconds() < HANG_SECONDS + START_TO_SILENCE_SECONDS
-    wait_until(lambda: labels(stage)["gpu-p2p"] == "hang", "the node is labelled", seconds=60)
+    wait_until(lambda: labels(e2e_env)["gpu-p2p"] == "hang", "the node is labelled", seconds=60)
 
 
 @pytest.mark.long
 def test_a_verdict_that_turns_restarts_nobody_and_makes_the_next_pod_safe(
-    stage: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
+    e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
 ) -> None:
-    prove_links(stage, probing)
-    apply(stage, engine_stub_program(namespace))
+    prove_links(e2e_env, probing)
+    apply(e2e_env, engine_stub_program(namespace))
     flash = tiny(**stub_spec())
     flash.wait_for("Ready", "True", "Passed", seconds=120)
     before = flash.pod()["metadata"]
     assert flash.status()["pods"][0]["row"] == "T3"
 
-    stage.kubectl("label", "node", stage.node_name, f"{PREFIX}gpu-p2p=hang", "--overwrite")
+    e2e_env.kubectl("label", "node", e2e_env.node_name, f"{PREFIX}gpu-p2p=hang", "--overwrite")
 
     found = flash.wait_for("TopologyResolved", "False", "FlagsOutdated", seconds=60)
     assert before["name"] in found["message"]
     assert flash.condition("Ready")["status"] == "True"
     assert flash.pod()["metadata"]["uid"] == before["uid"]
-    stage.kubectl("delete", "pod", before["name"], "-n", flash.namespace)
+    e2e_env.kubectl("delete", "pod", before["name"], "-n", flash.namespace)
     wait_until(lambda: _row_of_another_than(flash, before["uid"]) == "T7", "the next pod is safe", seconds=120)
     flash.wait_for("TopologyResolved", "True", "FlagsDerived", seconds=120)
     assert "--disable-custom-all-reduce" in json.dumps(flash.status()["pods"])
@@ -279,16 +279,16 @@ def test_a_verdict_that_turns_restarts_nobody_and_makes_the_next_pod_safe(
 
 @pytest.mark.long
 def test_a_label_that_somebody_mistyped_is_named_with_its_node_and_its_value(
-    stage: LocalCluster, tiny: MakeFlash, namespace: str
+    e2e_env: LocalCluster, tiny: MakeFlash, namespace: str
 ) -> None:
     mistyped = (f"{PREFIX}labels-managed=false", f"{PREFIX}gpu-link=pbh", f"{PREFIX}gpu-p2p=verified")
-    stage.kubectl("label", "node", stage.node_name, *mistyped, "--overwrite")
-    apply(stage, engine_stub_program(namespace))
+    e2e_env.kubectl("label", "node", e2e_env.node_name, *mistyped, "--overwrite")
+    apply(e2e_env, engine_stub_program(namespace))
     flash = tiny(**stub_spec())
 
     found = flash.wait_for("TopologyResolved", "False", "LabelNotUnderstood", seconds=120)
 
-    assert f"node {stage.node_name}: {PREFIX}gpu-link='pbh' is not one of nvlink" in found["message"]
+    assert f"node {e2e_env.node_name}: {PREFIX}gpu-link='pbh' is not one of nvlink" in found["message"]
     flash.wait_for("Ready", "True", "Passed", seconds=120)
     assert flash.status()["pods"][0]["row"] == "T8"
 

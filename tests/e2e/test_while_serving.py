@@ -21,8 +21,8 @@ USERS = tuple(Client(f"user {number}", (100, 300)) for number in range(6))
 
 
 @pytest.fixture
-def program(stage: LocalCluster, namespace: str) -> None:
-    apply(stage, engine_stub_program(namespace))
+def program(e2e_env: LocalCluster, namespace: str) -> None:
+    apply(e2e_env, engine_stub_program(namespace))
 
 
 def engine_restarts(flash: Flash) -> dict[str, int]:
@@ -47,7 +47,7 @@ def quarantines(flash: Flash) -> dict[str, str | None]:
 
 @pytest.mark.usefixtures("program")
 def test_one_that_hangs_is_taken_out_at_once_and_started_anew_by_the_kubelet(
-    stage: LocalCluster, tiny: MakeFlash
+    e2e_env: LocalCluster, tiny: MakeFlash
 ) -> None:
     # With other flags its launcher would start it anew itself, once, with the safe ones.
     flash = tiny(**stub_spec(interconnect={"mode": "Safe"}))
@@ -63,7 +63,7 @@ def test_one_that_hangs_is_taken_out_at_once_and_started_anew_by_the_kubelet(
         wait_until(lambda: engine_restarts(flash) == {pod["name"]: 1}, "its liveness probe fails", seconds=300)
         flash.wait_for("Ready", "True", "Passed", seconds=120)
     assert flash.pod()["metadata"]["uid"] == pod["uid"]
-    assert failed_liveness_probes(stage, flash.namespace) >= LIVENESS_FAILURES
+    assert failed_liveness_probes(e2e_env, flash.namespace) >= LIVENESS_FAILURES
 
 
 def take_out_the_slow_one(flash: Flash) -> tuple[str, str]:

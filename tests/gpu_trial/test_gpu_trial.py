@@ -57,7 +57,7 @@ def test_an_engine_that_ends_is_told_of_with_its_verdict(tmp_path: Path, model: 
     assert "Passed was expected" in str(fault(Case("", "", "Passed"), result, said))
 
 
-@pytest.mark.parametrize(("accepted", "told"), [(100.0, "None"), (98.0, "98.0 %"), (None, "None %")])
+@pytest.mark.parametrize(("accepted", "message"), [(100.0, "None"), (98.0, "98.0 %"), (None, "None %")])
 def test_a_verdict_alone_is_not_enough(accepted: float | None, message: str) -> None:
     result = {"reason": "Passed", "measurement": {"acceptancePercent": accepted}}
     assert str(fault(Case("", "", "Passed", acceptance=ALL), result, "")).startswith(message)

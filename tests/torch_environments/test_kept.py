@@ -136,7 +136,7 @@ OTHER = "error: Hash mismatch for `einops==0.8.2`\n"
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("said", "message"),
     [
         (
             UNREACHABLE,

@@ -83,7 +83,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("entry", "told"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(("entry", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_list_of_no_use_is_refused_before_anything_is_copied(
     repository: Path, entry: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -220,7 +220,7 @@ INCONCLUSIVE = {
 }
 
 
-@pytest.mark.parametrize(("pod", "status", "told"), INCONCLUSIVE.values(), ids=INCONCLUSIVE.keys())
+@pytest.mark.parametrize(("pod", "status", "reported"), INCONCLUSIVE.values(), ids=INCONCLUSIVE.keys())
 def test_a_test_that_found_nothing_out_changes_no_label_and_says_why(
     pod: RawObject, status: RawObject, reported: str
 ) -> None:
