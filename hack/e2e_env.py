@@ -55,7 +55,7 @@ def apply(cluster: Cluster, *objects: dict[str, Any]) -> None:
 def install_operator(cluster: Cluster, image: Path, **more: str) -> None:
     """Install the chart with real helm, and wait until the operator of that image archive is ready.
 
-    Tests set node labels themselves, so the labeller and p2p tests are off by default. Keyword arguments set more values:
+    Tests set node labels themselves, so the labeller and p2p tests are off by default. Keyword arguments set values:
     `labeller__enabled="true"`.
     """
     values = {

@@ -14,7 +14,7 @@ import structlog
 
 from flash_contracts.names import KIND
 from flash_operator.runtime import logs
-from flash_operator.runtime.cluster import ApiError, Cluster
+from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.health import Health
 from flash_operator.runtime.keys import Key
@@ -108,16 +108,20 @@ class Operator:
 
         Raises CrdMissingError after a minute.
         """
+        answer = ""
         for _ in range(CRD_SECONDS):
             try:
                 await self.cluster.list(KIND, self.settings.namespace)
-            except ApiError as error:
-                if not error.not_found:
+            except (ApiError, UnreachableError) as error:
+                if isinstance(error, ApiError) and not (error.not_found or error.transient):
                     raise
+                if str(error) != answer:
+                    answer = str(error)
+                    log.info("waiting for the CRD", answer=answer)
                 await asyncio.sleep(1)
             else:
                 return
-        raise CrdMissingError(f"no {KIND} within {CRD_SECONDS} s: kubectl apply --server-side -f crds/")
+        raise CrdMissingError(f"no {KIND} within {CRD_SECONDS} s ({answer}): kubectl apply --server-side -f crds/")
 
     def _refresh_metrics(self) -> None:
         self.metrics.queue_depth.set(len(self.queue))

@@ -6,6 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from flash_contracts.names import PLURAL
 from flash_operator.__main__ import OK, Operator
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.settings import OperatorSettings
@@ -17,8 +18,9 @@ SETTINGS = OperatorSettings.parse(["--identity=one", "--lease-namespace=system",
 async def test_one_that_does_not_lead_watches_nothing_and_writes_nothing_but_its_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stub gives nobody a lease."""
+    """The stub gives nobody a lease. Its CRD is new: at first it answers 429, as a real API server does then."""
     stub = ScriptedApiStub()
+    stub.status = 429
     async with stub.serve() as address, aiohttp.ClientSession() as session:
         (tmp_path / "kubeconfig").write_text(kubeconfig(address))
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
@@ -27,6 +29,10 @@ async def test_one_that_does_not_lead_watches_nothing_and_writes_nothing_but_its
         operator, stop = Operator(SETTINGS, cluster, session), asyncio.Event()
         running = asyncio.create_task(operator.run(stop))
         async with asyncio.timeout(20):
+            while not stub.asked[f"list {PLURAL}"]:
+                await asyncio.sleep(0.02)
+            assert not running.done()
+            stub.status = 200
             while not stub.writes:
                 await asyncio.sleep(0.02)
 

@@ -79,6 +79,11 @@ class ApiError(RuntimeError):
         return self.status in (409, 422)
 
     @property
+    def transient(self) -> bool:
+        """The server is overloaded or not ready: 429 "storage is (re)initializing" while a CRD is new, for one."""
+        return self.status in (429, 500, 502, 503, 504)
+
+    @property
     def refused(self) -> bool:
         """A retry would be refused too: the object is malformed, forbidden or invalid."""
         return self.status in (400, 403, 422)
