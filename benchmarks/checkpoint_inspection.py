@@ -34,7 +34,7 @@ def seconds_to_engine(launcher: Launcher, model: Path, check: str) -> float:
 def compare(folder: Path, kind: str, pairs: int) -> dict[str, list[float]]:
     model = FakeCheckpoint.make(kind, REAL).save(folder / "model", shards=SHARDS, with_data=False)
     launcher = Launcher(folder)
-    launcher.hand_over(json.dumps(FAST))
+    launcher.pass_flags(json.dumps(FAST))
     times: dict[str, list[float]] = {"strict": [], "off": []}
     for _ in range(pairs):
         for check, taken in times.items():

@@ -78,12 +78,12 @@ async def measure(cluster: LocalCluster, idle_seconds: int) -> list[str]:
         flash = _apply_tiny(cluster, namespace)
         bound, handed_over = await _bind_to_flags(api, flash)
         flash.wait_for("Ready", "True", seconds=600)
-        hand_over = (handed_over - bound, _taken_at(cluster, flash) - bound)
+        pass_flags = (handed_over - bound, _taken_at(cluster, flash) - bound)
         to_ready = _writes(cluster) - writes
         writes = _writes(cluster)
         await asyncio.sleep(idle_seconds)
         idle = _writes(cluster) - writes
-        return _table(cluster, flash, seen, hand_over, to_ready, idle, idle_seconds)
+        return _table(cluster, flash, seen, pass_flags, to_ready, idle, idle_seconds)
     finally:
         await api.close()
         cluster.kubectl("delete", "namespace", namespace)
@@ -174,7 +174,7 @@ def _table(
     cluster: LocalCluster,
     flash: Flash,
     seen: list[float],
-    hand_over: tuple[float, float],
+    pass_flags: tuple[float, float],
     to_ready: int,
     idle: int,
     idle_seconds: int,
@@ -186,7 +186,7 @@ def _table(
         f"`kubectl apply` to Deployment, p50 of {COUNT}": f"{cuts[49] * 1000:.0f} ms",
         f"`kubectl apply` to Deployment, p99 of {COUNT}": f"{cuts[98] * 1000:.0f} ms",
         "bind of a pod to its flags on it, to its launcher having them": " and ".join(
-            f"{s * 1000:.0f} ms" for s in hand_over
+            f"{s * 1000:.0f} ms" for s in pass_flags
         ),
         "gate: engine healthy to verdict": f"{_gate_millis(cluster, flash):.0f} ms",
         "tiny model: decode, acceptance": f"{status['decodeTokensPerSecond']} tok/s, {status['acceptancePercent']} %",

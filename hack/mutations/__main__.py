@@ -46,8 +46,8 @@ class Result:
     @property
     def survived(self) -> str | None:
         """Why it counts as not caught, in a sentence."""
-        if self.outcome.trouble:
-            return f"{self.one.id}: its tests could not run with it, which proves nothing: {self.outcome.trouble}"
+        if self.outcome.failure:
+            return f"{self.one.id}: its tests could not run with it, which proves nothing: {self.outcome.failure}"
         if not self.outcome.selected:
             return f"{self.one.id}: none of its tests has the marks that were asked for"
         if not self.outcome.red:
@@ -145,8 +145,8 @@ def _not_yet(one: Break, root: Path) -> str | None:
 async def _require_green(tree: Tree, breaks: Sequence[Break], marks: str | None) -> None:
     tests = dict.fromkeys(test for one in breaks for test in one.tests)
     outcome = await run_tests(tree, tuple(tests), marks=marks)
-    if outcome.trouble or outcome.red:
-        why = outcome.trouble or ", ".join(outcome.red)
+    if outcome.failure or outcome.red:
+        why = outcome.failure or ", ".join(outcome.red)
         raise TreeError(f"the tests must pass before anything is broken, and they do not: {why}")
 
 

@@ -21,7 +21,7 @@ class Outcome:
 
     red: tuple[str, ...] = ()
     """Tests that ran and failed."""
-    trouble: str | None = None
+    failure: str | None = None
     """Why they did not run as they should: a test that is not there, a module that cannot be imported."""
     selected: bool = True
     """Whether any test was left by the marks that were asked for."""
@@ -41,7 +41,7 @@ async def run_tests(tree: Tree, tests: Sequence[str], *, marks: str | None, unti
         outcomes.append(await _run(tree, ["scripts/quantiser-tests"], theirs, until_red=until_red))
     return Outcome(
         tuple(name for outcome in outcomes for name in outcome.red),
-        next((outcome.trouble for outcome in outcomes if outcome.trouble), None),
+        next((outcome.failure for outcome in outcomes if outcome.failure), None),
         any(outcome.selected for outcome in outcomes),
     )
 
@@ -56,7 +56,7 @@ async def _run(tree: Tree, command: Sequence[str], tests: Sequence[str], *, unti
     if code == NONE_SELECTED:
         return Outcome(selected=False)
     red = _red(report) if code == FAILED else ()
-    return Outcome(red) if red else Outcome(trouble=_last_words(said, code))
+    return Outcome(red) if red else Outcome(failure=_last_lines(said, code))
 
 
 def _red(report: Path) -> tuple[str, ...]:
@@ -66,6 +66,6 @@ def _red(report: Path) -> tuple[str, ...]:
     return tuple(f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}" for case in failed)
 
 
-def _last_words(said: str, code: int) -> str:
+def _last_lines(said: str, code: int) -> str:
     lines = [line for line in said.splitlines() if line.startswith(("ERROR", "E  ", "error"))] or said.splitlines()
     return f"pytest ended with {code}: {' '.join(' '.join(lines[-4:]).split())[:600]}"

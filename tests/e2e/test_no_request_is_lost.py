@@ -47,7 +47,7 @@ def gpus(e2e_env: LocalCluster, own_node: None) -> Callable[[int], None]:
 
 
 @pytest.fixture
-def fleet(e2e_env: LocalCluster, namespace: str, tiny: MakeFlash) -> Flash:
+def replicas(e2e_env: LocalCluster, namespace: str, tiny: MakeFlash) -> Flash:
     """Three replicas that serve."""
     apply(e2e_env, engine_stub_program(namespace))
     flash = tiny(replicas=REPLICAS, **stub_spec(rollout={"maxSlowdownPercent": 40}))
@@ -166,13 +166,13 @@ def kill_operator(flash: Flash) -> None:
     wait_until(came_back, "the kubelet starts the operator anew", seconds=120)
 
 
-def test_over_a_rolling_update_and_an_eviction(fleet: Flash, tiny: MakeFlash) -> None:
+def test_over_a_rolling_update_and_an_eviction(replicas: Flash, tiny: MakeFlash) -> None:
     """What happens to every fleet. Engines beside it make some replicas slower than others, which stops no rollout."""
-    with Load(fleet.address(), "tiny", (*SHORT[:4], *LONG)) as load:
-        with story(load, fleet, "rolling update"):
-            roll_forward(fleet, tiny, most_slowdown=95)
-        with story(load, fleet, "eviction of two replicas"):
-            drain(fleet)
+    with Load(replicas.address(), "tiny", (*SHORT[:4], *LONG)) as load:
+        with story(load, replicas, "rolling update"):
+            roll_forward(replicas, tiny, most_slowdown=95)
+        with story(load, replicas, "eviction of two replicas"):
+            drain(replicas)
     print(f"{load.total} requests answered, {len(load.failed)} lost")
     assert load.failed == []
     assert min(load.answered["rolling update"], load.answered["eviction of two replicas"]) > 100
@@ -180,21 +180,21 @@ def test_over_a_rolling_update_and_an_eviction(fleet: Flash, tiny: MakeFlash) ->
 
 @pytest.mark.long
 @pytest.mark.alone
-def test_over_all_that_happens_to_a_fleet(gpus: Callable[[int], None], fleet: Flash, tiny: MakeFlash) -> None:
-    with Load(fleet.address(), "tiny", (*SHORT, *LONG)) as load:
-        with story(load, fleet, "rolling update"):
-            roll_forward(fleet, tiny, most_slowdown=40)
+def test_over_every_disruption(gpus: Callable[[int], None], replicas: Flash, tiny: MakeFlash) -> None:
+    with Load(replicas.address(), "tiny", (*SHORT, *LONG)) as load:
+        with story(load, replicas, "rolling update"):
+            roll_forward(replicas, tiny, most_slowdown=40)
             gpus(2 * REPLICAS)
-        with story(load, fleet, "restart of every gate"):
-            restart_gates(fleet)
-        with story(load, fleet, "SIGKILL of the operator"):
-            kill_operator(fleet)
-        with story(load, fleet, "quarantine and release"):
-            quarantine_and_release(fleet)
-        with story(load, fleet, "eviction of two replicas"):
-            drain(fleet)
-        with story(load, fleet, "rollout that is rolled back"):
-            roll_back(fleet, tiny)
+        with story(load, replicas, "restart of every gate"):
+            restart_gates(replicas)
+        with story(load, replicas, "SIGKILL of the operator"):
+            kill_operator(replicas)
+        with story(load, replicas, "quarantine and release"):
+            quarantine_and_release(replicas)
+        with story(load, replicas, "eviction of two replicas"):
+            drain(replicas)
+        with story(load, replicas, "rollout that is rolled back"):
+            roll_back(replicas, tiny)
         load.story = "after"
         wait_until(lambda: load.total >= LEAST_REQUESTS, f"{LEAST_REQUESTS} requests", seconds=600)
     print(f"{load.total} requests answered, {len(load.failed)} lost")

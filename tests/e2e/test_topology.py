@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 MakeFlash = Callable[..., Flash]
-Probing = Callable[[str], None]
+P2pTests = Callable[[str], None]
 
 PREFIX = "deepseekflash.dev/"
 ENFORCED = "pod-security.kubernetes.io/enforce"
@@ -40,7 +40,7 @@ START_TO_SILENCE_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
-def probing(e2e_env: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probing]:
+def p2p_tests(e2e_env: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P2pTests]:
     """The chart with a labeller that publishes a saved dump, and tests of links that end as told."""
     folder = tmp_path_factory.mktemp("probe-stubs")
     node, operator = (ensure_image(image_named(name), cache_root()) for name in ("node", "operator"))
@@ -126,16 +126,16 @@ def engine_processes(flash: Flash) -> list[int]:
     return pids
 
 
-def prove_links(cluster: LocalCluster, probing: Probing) -> None:
-    probing("healthy")
+def prove_links(cluster: LocalCluster, p2p_tests: P2pTests) -> None:
+    p2p_tests("healthy")
     wait_until(lambda: labels(cluster).get("gpu-p2p") == "verified", "the links are verified", seconds=120)
     wait_until(lambda: not jobs(cluster), "the test's Job is gone", seconds=60)
 
 
 def test_from_a_reading_and_a_test_to_flags_that_each_say_why(
-    e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
+    e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash, namespace: str
 ) -> None:
-    probing("healthy")
+    p2p_tests("healthy")
 
     wait_until(lambda: labels(e2e_env).get("gpu-p2p") == "verified", "the links are verified", seconds=120)
     found = labels(e2e_env)
@@ -157,10 +157,10 @@ def test_from_a_reading_and_a_test_to_flags_that_each_say_why(
 
 @pytest.mark.long
 def test_an_engine_is_bound_to_the_numa_node_of_its_cards_where_that_is_asked_for(
-    e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash
+    e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash
 ) -> None:
     """By a real numactl under the runtime's seccomp profile, as a user who is not root."""
-    probing("healthy")
+    p2p_tests("healthy")
     wait_until(lambda: labels(e2e_env).get("gpu-numa-nodes") == "0-0", "the node's label", seconds=60)
 
     flash = tiny(interconnect={"numaBinding": "CpusAndMemory"})
@@ -182,9 +182,9 @@ def is_bound_to(pid: int, node: int) -> bool:
 
 @pytest.mark.long
 def test_a_test_of_links_gives_its_gpus_to_an_engine_at_once(
-    e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash
+    e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash
 ) -> None:
-    probing("forever")
+    p2p_tests("forever")
     wait_until(lambda: any(job["status"].get("ready") for job in jobs(e2e_env)), "the test runs", seconds=120)
 
     flash = tiny()
@@ -195,8 +195,8 @@ def test_a_test_of_links_gives_its_gpus_to_an_engine_at_once(
 
 
 @pytest.mark.long
-def test_links_that_hang_make_the_next_engine_safe(e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash) -> None:
-    probing("hang")
+def test_links_that_hang_make_the_next_engine_safe(e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash) -> None:
+    p2p_tests("hang")
     wait_until(lambda: labels(e2e_env).get("gpu-p2p") == "hang", "the links are known to hang", seconds=120)
     assert all("iommu=pt" in note for note in message(e2e_env, "PeerToPeerBroken"))
 
@@ -212,9 +212,9 @@ def test_links_that_hang_make_the_next_engine_safe(e2e_env: LocalCluster, probin
 
 @pytest.mark.long
 def test_an_engine_that_hangs_with_fast_flags_recovers_with_the_safe_ones_and_its_node_is_labelled(
-    e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash
+    e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash
 ) -> None:
-    prove_links(e2e_env, probing)
+    prove_links(e2e_env, p2p_tests)
     flash = tiny(interconnect={"hangSeconds": HANG_SECONDS})
     wait_until(lambda: _engine_loads(flash), "the engine is loading", seconds=120, pause=0.1)
 
@@ -234,9 +234,9 @@ def test_an_engine_that_hangs_with_fast_flags_recovers_with_the_safe_ones_and_it
 
 
 def test_a_stub_that_stops_after_its_load_recovers_in_time_and_its_node_is_labelled(
-    e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
+    e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash, namespace: str
 ) -> None:
-    prove_links(e2e_env, probing)
+    prove_links(e2e_env, p2p_tests)
     apply(e2e_env, engine_stub_program(namespace))
     spec = stub_spec(interconnect={"hangSeconds": HANG_SECONDS})
     spec["engine"]["extraArgs"].append("--hangs-with-peer-to-peer")
@@ -256,9 +256,9 @@ def test_a_stub_that_stops_after_its_load_recovers_in_time_and_its_node_is_label
 
 @pytest.mark.long
 def test_a_verdict_that_turns_restarts_nobody_and_makes_the_next_pod_safe(
-    e2e_env: LocalCluster, probing: Probing, tiny: MakeFlash, namespace: str
+    e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash, namespace: str
 ) -> None:
-    prove_links(e2e_env, probing)
+    prove_links(e2e_env, p2p_tests)
     apply(e2e_env, engine_stub_program(namespace))
     flash = tiny(**stub_spec())
     flash.wait_for("Ready", "True", "Passed", seconds=120)

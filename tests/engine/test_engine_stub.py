@@ -136,7 +136,7 @@ async def test_an_engine_process_that(
 async def until_judged(harness: GateHarness, launcher: Launcher, script: str, reason: str, **more: str) -> Verdict:
     """The gate's verdict with this reason. Before that, it must never be ready."""
     port = a_free_port()
-    launcher.hand_over(json.dumps(FAST))
+    launcher.pass_flags(json.dumps(FAST))
     paths = os.pathsep.join(sys.path)
     settings: dict[str, Any] = {"ENGINE_PORT": str(port), "SCRIPTS": script, "PYTHONPATH": paths, **more}
     launcher.start(launcher.program(PROCESS), "serve", **settings)

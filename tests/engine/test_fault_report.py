@@ -200,7 +200,7 @@ async def test_launcher_and_gate_together_recover_an_engine_with_wrong_output(
     harness: GateHarness, launcher: Launcher
 ) -> None:
     port = a_free_port()
-    launcher.hand_over(json.dumps(FAST))
+    launcher.pass_flags(json.dumps(FAST))
     process = launcher.start(
         launcher.program(CORRUPT), "serve", ENGINE_PORT=str(port), PYTHONPATH=os.pathsep.join(sys.path)
     )

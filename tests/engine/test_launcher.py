@@ -13,7 +13,7 @@ from launcher_harness import FAST, TELL, Launcher, wait_for_phase
 
 
 def test_the_nodes_flags_reach_the_engine(launcher: Launcher) -> None:
-    launcher.hand_over(json.dumps(FAST))
+    launcher.pass_flags(json.dumps(FAST))
     out, _ = launcher.start(launcher.program(TELL), "serve", "/model").communicate()
 
     message = json.loads(out)
@@ -25,17 +25,17 @@ def test_the_nodes_flags_reach_the_engine(launcher: Launcher) -> None:
 
 def test_an_argument_with_several_values_reaches_the_engine_as_words(launcher: Launcher) -> None:
     bound = {"value": "--numa-bind-nodes 0 1", "source": "label", "reason": "gpu-numa-nodes=0-1"}
-    launcher.hand_over(json.dumps({**FAST, "args": [bound]}))
+    launcher.pass_flags(json.dumps({**FAST, "args": [bound]}))
     out, _ = launcher.start(launcher.program(TELL), "serve", "/model").communicate()
 
     assert json.loads(out)["args"] == ["serve", "/model", ARGUMENT, "--numa-bind-nodes", "0", "1"]
 
 
 def test_flags_that_come_late_are_waited_for(launcher: Launcher) -> None:
-    launcher.hand_over("")
+    launcher.pass_flags("")
     process = launcher.start(launcher.program(TELL), "serve", "/model")
     wait_for_phase(launcher, "WaitingForFlags")
-    launcher.hand_over(json.dumps(FAST))
+    launcher.pass_flags(json.dumps(FAST))
     out, _ = process.communicate()
 
     assert json.loads(out)["env"]["NCCL_P2P_LEVEL"] == "PHB"
@@ -58,7 +58,7 @@ def test_without_flags_the_safe_set_is_taken_and_it_is_said(launcher: Launcher) 
 def test_flags_that_come_after_the_engine_was_started_change_nothing(launcher: Launcher) -> None:
     process = launcher.start(launcher.program("import time; time.sleep(1)"), "serve", "/model", patience=0.1)
     wait_for_phase(launcher, "Starting")
-    launcher.hand_over(json.dumps(FAST))
+    launcher.pass_flags(json.dumps(FAST))
     process.communicate()
 
     assert launcher.document("effective.json")["origin"] == "fallback"
@@ -79,7 +79,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED.keys())
 def test_malformed_flags_are_never_half_obeyed(launcher: Launcher, text: str) -> None:
-    launcher.hand_over(text)
+    launcher.pass_flags(text)
     out, _ = launcher.start(launcher.program(TELL), "serve").communicate()
 
     assert json.loads(out)["env"] == {

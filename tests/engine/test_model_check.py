@@ -18,7 +18,7 @@ def run(
     launcher: Launcher, model: Path, *arguments: str, check: str = "strict", program: str = TELL
 ) -> tuple[int, str]:
     """The launcher's exit code, and what the engine wrote."""
-    launcher.hand_over(json.dumps(FAST))
+    launcher.pass_flags(json.dumps(FAST))
     process = launcher.start(launcher.program(program), "serve", str(model), MTP, *arguments, FLASH_MODEL_CHECK=check)
     out, _ = process.communicate()
     return process.returncode, out
@@ -85,7 +85,7 @@ def test_what_the_plugin_would_mend_is_no_reason_not_to_start(launcher: Launcher
 
 def test_a_drafter_is_only_asked_for_where_it_is_to_draft(launcher: Launcher, tmp_path: Path) -> None:
     model = FakeCheckpoint.make("stripped").save(tmp_path / "model")
-    launcher.hand_over(json.dumps(FAST))
+    launcher.pass_flags(json.dumps(FAST))
     process = launcher.start(launcher.program(TELL), "serve", str(model), FLASH_MODEL_CHECK="strict")
     process.communicate()
 

@@ -26,7 +26,7 @@ SOON = "0.5"
 @pytest.fixture
 def fast(launcher: Launcher) -> Launcher:
     """A launcher whose node was given the flags of a verified link."""
-    launcher.hand_over(json.dumps(FAST))
+    launcher.pass_flags(json.dumps(FAST))
     return launcher
 
 
@@ -129,7 +129,7 @@ SAFE_ALREADY = {
 
 @pytest.mark.parametrize("flags", SAFE_ALREADY.values(), ids=SAFE_ALREADY.keys())
 def test_a_hang_with_the_safe_set_is_told_and_nothing_is_killed(launcher: Launcher, flags: str) -> None:
-    launcher.hand_over(flags)
+    launcher.pass_flags(flags)
     process = launcher.start(
         launcher.program(hanging_engines.STILL_WITH_ANY_FLAGS),
         "serve",
@@ -145,7 +145,7 @@ def test_a_hang_with_the_safe_set_is_told_and_nothing_is_killed(launcher: Launch
 
 
 def test_custom_all_reduce_that_the_user_forced_is_never_taken_away(launcher: Launcher) -> None:
-    launcher.hand_over(json.dumps(FAST))
+    launcher.pass_flags(json.dumps(FAST))
     forced = {**FAST, "row": "T8"}
     process = launcher.start(launcher.program(hanging_engines.STILL), "serve", fallback=forced, FLASH_HANG_SECONDS=SOON)
     said(process, "fault without a remedy")

@@ -85,7 +85,7 @@ class Launcher:
         self._started.append(process)
         return process
 
-    def hand_over(self, text: str) -> None:
+    def pass_flags(self, text: str) -> None:
         """As the kubelet does: a new folder, and a symlink that is swapped."""
         version = self.node_dir / f"..{time.monotonic_ns()}"
         version.mkdir()
