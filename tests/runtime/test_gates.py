@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from builders import a_pod
-from flash_operator.runtime.gates import Gates
+from flash_operator.runtime.gates import MOST_BYTES, Gates
 
 RUNNING = [{"name": "gate", "state": {"running": {}}}]
 WAITING = [{"name": "gate", "state": {"waiting": {}}}]
@@ -67,6 +67,46 @@ async def test_what_is_no_json_is_no_answer(session: aiohttp.ClientSession) -> N
     async with TestServer(app) as server:
         results = await Gates(session, server.port or 0).results([a_gates_pod()])
     assert [(result.passed, result.reached) for result in results.values()] == [(False, False)]
+
+
+async def test_a_giant_answer_is_not_read_to_its_end(session: aiohttp.ClientSession) -> None:
+    sent = 0
+
+    async def giant(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while sent < 64 * MOST_BYTES:
+            await response.write(b" " * 65536)
+            sent += 65536
+        return response
+
+    app = web.Application()
+    app.router.add_get("/result", giant)
+    async with TestServer(app) as server:
+        (result,) = (await Gates(session, server.port or 0).results([a_gates_pod()])).values()
+    assert (result.passed, result.reached) == (False, False)
+    assert "larger than 1 MiB" in result.message
+    assert sent < 32 * MOST_BYTES
+
+
+async def test_a_redirect_is_not_followed(session: aiohttp.ClientSession) -> None:
+    followed: list[str] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        followed.append(request.path)
+        return web.json_response({"reason": "Passed", "passed": True})
+
+    async def redirect(_request: web.Request) -> web.Response:
+        raise web.HTTPFound("/elsewhere")
+
+    app = web.Application()
+    app.router.add_get("/result", redirect)
+    app.router.add_get("/elsewhere", elsewhere)
+    async with TestServer(app) as server:
+        (result,) = (await Gates(session, server.port or 0).results([a_gates_pod()])).values()
+    assert (result.passed, result.reached, followed) == (False, False, [])
+    assert "status 302" in result.message
 
 
 NOT_ASKED = {

@@ -1,5 +1,6 @@
 """The election, between real candidates on a real API server; their clocks are moved by hand."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
@@ -129,3 +130,19 @@ async def test_a_holder_that_cannot_renew_gives_up_before_another_may_take_over(
     with pytest.raises(LeaseLostError, match="could not be renewed for 10 s"):
         await lonely.hold()
     assert clock.now - held_at < QUICK.duration
+
+
+async def test_a_holder_whose_renewal_is_not_answered_gives_up_in_time(cluster: Cluster, namespace: str) -> None:
+    """A request times out after 30 s, which is twice the lease's duration."""
+
+    class Unanswered(LeaderLease):
+        async def try_once(self) -> bool:
+            if self._held is not None:
+                await asyncio.Event().wait()
+            return await super().try_once()
+
+    silent = Unanswered(cluster, namespace, "silent", LeaseTimes(duration=1.5, give_up=1.0, interval=0.1))
+    await silent.acquire()
+    async with asyncio.timeout(60):
+        with pytest.raises(LeaseLostError, match="could not be renewed for 1 s"):
+            await silent.hold()

@@ -68,12 +68,23 @@ class LeaderLease:
         renewed = self._clock()
         while True:
             await asyncio.sleep(self._times.interval)
-            if await self.try_once():
-                renewed = self._clock()
+            began = self._clock()
+            if await self._renewed_within(self._times.give_up - (began - renewed)):
+                # Counted from the request: the record may be as old as that when the server has it.
+                renewed = began
             elif self._held is None:
                 raise LeaseLostError("another operator holds the lease")
             elif self._clock() - renewed > self._times.give_up:
                 raise LeaseLostError(f"the lease could not be renewed for {self._times.give_up:g} s")
+
+    async def _renewed_within(self, seconds: float) -> bool:
+        """An API server that accepts a request and does not answer must not keep a holder in office."""
+        try:
+            async with asyncio.timeout(max(seconds, 0.0)):
+                return await self.try_once()
+        except TimeoutError:
+            log.warning("lease", error="the API server did not answer in time")
+            return False
 
     async def release(self) -> None:
         """Releases the Lease, so that the next candidate need not wait."""
