@@ -59,6 +59,13 @@ CASES: dict[str, tuple[tuple[Replica, ...], dict[str, Any], dict[str, str | None
         (a_replica("a", degraded("later"), granted=REQUEST),), {}, {"uid-of-a": None}),
     "a gate does not answer: its grant stays": (
         (a_replica("a", None, ready=False, granted=REQUEST, answers=False), a_replica("b", WELL)), {}, {}),
+    "the last ready replica is gone: the quarantined one serves again": (
+        (a_replica("a", degraded(), ready=False, granted=REQUEST), a_replica("b", a_gate("EngineExited"), ready=False)),
+        {}, {"uid-of-a": None}),
+    "the last ready replica is gone: of two that are quarantined one serves again": (
+        (a_replica("a", degraded(), ready=False, granted=REQUEST),
+         a_replica("b", degraded(), ready=False, granted=REQUEST)),
+        {"maxQuarantined": 2}, {"uid-of-a": None}),
     "one was measured, the other only looks slow from traffic: the measured one first": (
         (a_replica("a", degraded(measured=False)), a_replica("b", degraded()), a_replica("c", WELL)),
         {}, {"uid-of-b": REQUEST}),

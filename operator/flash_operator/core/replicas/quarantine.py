@@ -11,6 +11,7 @@ gate that has recovered becomes ready without the operator; the annotation is th
     yes     | one or more          | below the limit     | granted
     yes     | one or more          | at the limit        | waits
     yes     | none                 | any                 | waits: a slow replica is better than none
+    granted | none                 | any                 | one grant is withdrawn, for the same reason
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,15 @@ def quarantine_changes(replicas: Sequence[Replica], serving: ServingSpec) -> dic
             break
         changes[replica.uid] = request
         quarantined, in_service = quarantined + 1, in_service - 1
+    if in_service == 0:
+        changes |= {replica.uid: None for replica in _withdrawable(replicas) if replica.uid not in changes}
     return changes
+
+
+def _withdrawable(replicas: Sequence[Replica]) -> Sequence[Replica]:
+    """A quarantined replica whose gate answers, so that it can serve again at once."""
+    quarantined = (replica for replica in replicas if replica.quarantine_grant)
+    return [replica for replica in quarantined if replica.gate is not None and replica.gate.reached][:1]
 
 
 def _is_over(replica: Replica) -> bool:
