@@ -47,7 +47,9 @@ class Operator:
         self.cluster = cluster
         self.queue: WorkQueue[Key] = WorkQueue()
         self.metrics = Metrics()
-        self.health = Health(self.metrics, settings.resync_seconds, self._refresh_metrics)
+        self.health = Health(
+            self.metrics, settings.resync_seconds, self._refresh_metrics, lambda: self.queue.oldest_wait_seconds
+        )
         self.lease = LeaderLease(cluster, settings.lease_namespace, settings.identity)
         observer = Observer(cluster, Gates(session), settings.plan)
         reconciler = Reconciler(cluster, observer, settings.identity)

@@ -140,3 +140,15 @@ async def test_a_forgotten_key_comes_no_more(queue: WorkQueue[str]) -> None:
     queue.forget("a")
     await pass_seconds(1000)
     assert (len(queue), queue.failures) == (0, 0)
+
+
+@on_clock_loop
+async def test_the_longest_wait_is_that_of_the_key_that_no_worker_has_taken(queue: WorkQueue[str]) -> None:
+    assert queue.oldest_wait_seconds == 0
+    queue.add("a")
+    await pass_seconds(30)
+    queue.add("b")
+    assert queue.oldest_wait_seconds == 30
+    await queue.get()
+    await pass_seconds(5)
+    assert queue.oldest_wait_seconds == 5, "a is being processed, b waits"

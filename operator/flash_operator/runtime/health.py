@@ -11,14 +11,25 @@ STALE_RESYNCS = 4
 """A leader that misses this many resyncs is considered stuck, as has been seen with kopf."""
 
 
+STALLED_SECONDS = 600.0
+"""A key that waits this long for a worker means that the workers do nothing, although the process is alive."""
+
+
 class Health:
     """The HTTP endpoints of the process."""
 
-    def __init__(self, metrics: Metrics, resync_seconds: float, refresh: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        resync_seconds: float,
+        refresh: Callable[[], None],
+        oldest_wait: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.leading = False
         self._metrics = metrics
         self._stale_after = resync_seconds * STALE_RESYNCS
         self._refresh = refresh
+        self._oldest_wait = oldest_wait
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int) -> None:
@@ -38,6 +49,9 @@ class Health:
         age = time.monotonic() - self._metrics.last_resync
         if self.leading and age > self._stale_after:
             return web.Response(status=503, text=f"leading, but no resync for {age:.0f} s\n")
+        waited = self._oldest_wait()
+        if self.leading and waited > STALLED_SECONDS:
+            return web.Response(status=503, text=f"leading, but a key has waited {waited:.0f} s for a worker\n")
         return web.Response(text="ok\n")
 
     async def _readyz(self, _request: web.Request) -> web.Response:

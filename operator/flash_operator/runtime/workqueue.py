@@ -30,6 +30,8 @@ class WorkQueue(Generic[K]):
         self._dirty: set[K] = set()
         """Keys to process: in the queue, or active and to be queued again."""
         self._active: set[K] = set()
+        self._ready_since: dict[K, float] = {}
+        """When each key in the queue was put there, by the loop's clock."""
         self._later: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._closed = False
@@ -43,6 +45,12 @@ class WorkQueue(Generic[K]):
         """Keys whose last processing failed."""
         return len(self._failures)
 
+    @property
+    def oldest_wait_seconds(self) -> float:
+        """How long the key that has waited longest for a worker has waited; 0 for an empty queue."""
+        since = min(self._ready_since.values(), default=None)
+        return 0.0 if since is None else asyncio.get_running_loop().time() - since
+
     def add(self, key: K) -> None:
         """Queues a key now."""
         self._cancel_later(key)
@@ -50,7 +58,7 @@ class WorkQueue(Generic[K]):
             return
         self._dirty.add(key)
         if key not in self._active:
-            self._ready.put_nowait(key)
+            self._enqueue(key)
 
     def add_after(self, key: K, seconds: float) -> None:
         """Queues a key later, unless it is due earlier already."""
@@ -77,6 +85,7 @@ class WorkQueue(Generic[K]):
     async def get(self) -> K:
         """The next key, active until `done`."""
         key = await self._ready.get()
+        self._ready_since.pop(key, None)
         self._dirty.discard(key)
         self._active.add(key)
         return key
@@ -85,7 +94,7 @@ class WorkQueue(Generic[K]):
         """Marks a key as processed, successfully or not."""
         self._active.discard(key)
         if key in self._dirty:
-            self._ready.put_nowait(key)
+            self._enqueue(key)
 
     def forget(self, key: K) -> None:
         """Drops the timer and the failures of a deleted key."""
@@ -97,6 +106,10 @@ class WorkQueue(Generic[K]):
         self._closed = True
         for key in list(self._later):
             self._cancel_later(key)
+
+    def _enqueue(self, key: K) -> None:
+        self._ready_since[key] = asyncio.get_running_loop().time()
+        self._ready.put_nowait(key)
 
     def _cancel_later(self, key: K) -> None:
         timer = self._later.pop(key, None)
