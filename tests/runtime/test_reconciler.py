@@ -346,6 +346,26 @@ async def test_a_child_that_the_server_refuses_is_told_in_status_in_its_own_word
     assert "restartPolicy" in ready["message"]
 
 
+@pytest.mark.parametrize("kind", ["Service", "ConfigMap"])
+async def test_an_object_of_somebody_else_is_neither_changed_nor_adopted(site: Site, kind: str) -> None:
+    name = "flash" if kind == "Service" else "flash-gate"
+    content = {"spec": {"ports": [{"port": 1}]}} if kind == "Service" else {"data": {"a": "b"}}
+    site.apply({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": site.namespace}, **content})
+    before = site.get(kind, name)
+    key = site.apply_flash()
+    await site.reconcile(key)
+
+    assert site.get(kind, name) == before
+    assert site.get(CHILDREN, "-l", f"{DEPLOYMENT_LABEL}=flash")["items"] == []
+    ready = site.get("dsf", "flash")["status"]["conditions"][0]
+    assert (ready["status"], ready["reason"]) == ("False", "NameTaken")
+    assert f"{kind} {name} exists already and is owned by nobody" in ready["message"]
+
+    site.server.kubectl("delete", kind, name, "-n", site.namespace)
+    await site.reconcile(key)
+    assert site.get("deployment", "flash")["spec"]["replicas"] == 1
+
+
 async def test_deleting_what_is_gone_is_as_good(site: Site) -> None:
     await site.cluster.delete("Service", site.namespace, "never-was")
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import structlog
 
-from flash_operator.core.observed.snapshot import Observed
+from flash_operator.core.observed.kube import is_owned_by
+from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.p2p_test.planner import verdict_event
 from flash_operator.core.plan import Plan, plan
 from flash_operator.runtime.cluster import ApiError, Cluster
@@ -13,6 +14,9 @@ from flash_operator.runtime.keys import FlashKey
 from flash_operator.runtime.observer import Observer
 
 log = structlog.get_logger("flash.reconciler")
+
+NAME_TAKEN_SECONDS = 10.0
+"""No watch tells when somebody else's object is gone."""
 
 
 class Reconciler:
@@ -29,6 +33,11 @@ class Reconciler:
         if observed is None:
             return None
         wanted = plan(observed)
+        foreign = await self._foreign_object(observed, wanted)
+        if foreign is not None:
+            taken = replace(observed, name_taken=_description_of(foreign))
+            await self._report(taken, plan(taken))
+            return NAME_TAKEN_SECONDS
         try:
             for child in wanted.apply:
                 await self._cluster.apply(child)
@@ -41,6 +50,24 @@ class Reconciler:
         await self._label_nodes(observed, wanted)
         await self._report(observed, wanted)
         return wanted.requeue_after
+
+    async def _foreign_object(self, observed: Observed, wanted: Plan) -> RawObject | None:
+        """An object with the name of a child to apply that this deployment does not own.
+
+        Applying would take over its fields, and deleting the deployment would delete it.
+        """
+        for child in wanted.apply:
+            kind, name = child["kind"], child["metadata"]["name"]
+            known = observed.children.get((kind, name))
+            found = [known] if known else await self._named(kind, name, observed.flash.namespace)
+            foreign = [live for live in found if not is_owned_by(live, observed.flash.uid)]
+            if foreign:
+                return foreign[0]
+        return None
+
+    async def _named(self, kind: str, name: str, namespace: str) -> list[RawObject]:
+        """By a list of one, because the operator's role lets it list children and not get them."""
+        return await self._cluster.list(kind, namespace, fields={"metadata.name": name})
 
     async def _report_refusal(self, observed: Observed, error: ApiError) -> None:
         """Reports a rejected child in status, because only the user can fix it."""
@@ -79,3 +106,10 @@ class Reconciler:
             await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
         for event_spec in wanted.events:
             await emit_event(self._cluster, flash_event(flash, event_spec, observed.now, self._instance))
+
+
+def _description_of(foreign: RawObject) -> str:
+    kind, name = foreign["kind"], foreign["metadata"]["name"]
+    owners = foreign["metadata"].get("ownerReferences") or []
+    owner = f"is owned by {owners[0]['kind']} {owners[0]['name']}" if owners else "is owned by nobody"
+    return f"{kind} {name} exists already and {owner}, so nothing is written: delete it, or rename this deployment"

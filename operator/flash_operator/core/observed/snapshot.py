@@ -50,5 +50,7 @@ class Observed:
     """Pods of the Job that restores the MTP head."""
     image_volumes: bool | None = None
     """Whether the API server keeps image volumes; None where no oci:// model depends on the answer."""
+    name_taken: str | None = None
+    """An object that has the name of a child and belongs to somebody else: nothing is applied."""
     refusal: str | None = None
     """Why the API server rejected a child, in its own words: an invalid podTemplate, a quota, a policy."""

@@ -21,6 +21,7 @@ class ReplicaSummary:
     deployment: RawObject | None
     speculation_wanted: bool
     rollout: Rollout | None = None
+    name_taken: str | None = None
     refusal: str | None = None
     unapplied: bool = False
     """This reconcile changes the Deployment, so the pods are still those of an older spec than the one in status."""
@@ -46,6 +47,7 @@ class ReplicaSummary:
             deployment=observed.children.get(("Deployment", flash.name)),
             speculation_wanted=flash.spec.speculation.method != "Disabled",
             rollout=rollout,
+            name_taken=observed.name_taken,
             refusal=observed.refusal,
             unapplied=unapplied,
             lasting_failure=failure,
@@ -75,6 +77,8 @@ class ReplicaSummary:
     @property
     def failure(self) -> PodFailure | None:
         """Why pods are missing or old: the API server rejected a child, or the Deployment could not create its pods."""
+        if self.name_taken:
+            return PodFailure("NameTaken", self.name_taken)
         if self.refusal:
             return PodFailure("ChildRefused", self.refusal)
         if self.lasting_failure:
