@@ -29,22 +29,23 @@ check: lint ## Lint, types, layers, and the tests that need nothing built but he
 	$(PYTHON) -m local_cluster build --only helm
 	$(PYTEST) -n 3 --dist loadgroup -m check
 
-# $(1) narrows what each step of pytest selects, $(2) the same for the quantiser's.
+# $(1) narrows what each step of pytest selects, $(2) the same for the quantiser's. $(3) is how many scenarios share the
+# cluster: those of `make test` wait more than they compute, the long ones start real engines.
 define test_steps
 	mkdir -p $(REPORTS) && rm -f $(REPORTS)/*
 	date +%s > $(REPORTS)/began
 	$(PYTEST) -n 3 --dist loadgroup -m "not cluster and not images$(1)" --junitxml=$(REPORTS)/processes.xml
 	./scripts/quantiser-tests -n 2 $(2) --junitxml=$(CURDIR)/$(REPORTS)/quantiser.xml
 	$(PYTEST) -m "images and not cluster$(1)" --junitxml=$(REPORTS)/images.xml
-	$(PYTEST) -n 6 --maxschedchunk=1 -m "cluster and not alone$(1)" --junitxml=$(REPORTS)/cluster.xml
+	$(PYTEST) -n $(3) --maxschedchunk=1 -m "cluster and not alone$(1)" --junitxml=$(REPORTS)/cluster.xml
 	$(PYTEST) -m "cluster and alone$(1)" --junitxml=$(REPORTS)/alone.xml
 endef
 
 test: lint test-builds ## Everything CI runs: all but the long tests, on the real local cluster too (root, 25 minutes)
-	$(call test_steps, and not long,-m "not long")
+	$(call test_steps, and not long,-m "not long",6)
 
 test-long: lint test-builds ## Everything, every scenario with a real engine too; its result is kept in docs/testing.md
-	$(call test_steps,,)
+	$(call test_steps,,,2)
 	$(PYTHON) hack/report_test_run.py $(REPORTS)/*.xml --record "make test-long" \
 	    --seconds $$(( $$(date +%s) - $$(cat $(REPORTS)/began) ))
 

@@ -199,7 +199,7 @@ def test_the_table_answers_the_first_questions(apply_spec: Any, crd_server: Cont
 
     header, row = crd_server.kubectl("get", "dsf").stdout.splitlines()
 
-    assert header.split() == ["NAME", "READY", "REPLICAS", "TOK/S", "ACCEPT", "REASON", "AGE"]
+    assert header.split() == ["NAME", "READY", "REPLICAS", "TOK/S", "ACCEPT", "REASON", "UPDATE", "AGE"]
     assert row.split()[:-1] == ["flash", "False", "0/1", "41", "93", "TooSlow"]
 
 

@@ -119,6 +119,7 @@ def needed() -> set[tuple[str, str, str]]:
         | of("Deployment", "watch")
         | of("Job", "watch")
         | of("Pod", "list", "watch", "patch")
+        | {("", "pods/eviction", "create")}
         | of("Node", "get", "list", "watch", "patch")
         | of("Event", "get", "create", "patch")
     )

@@ -64,7 +64,7 @@ def test_a_good_model_becomes_ready_serves_and_rolls_only_for_what_the_engine_ru
     assert chat(flash)["choices"][0]["message"]["content"]
     assert [reason for reason, _ in events_of(flash)].count("Passed") == 1
     row = e2e_env.kubectl("get", "dsf", flash.name, "-n", flash.namespace).stdout
-    assert row.splitlines()[0].split() == ["NAME", "READY", "REPLICAS", "TOK/S", "ACCEPT", "REASON", "AGE"]
+    assert row.splitlines()[0].split() == ["NAME", "READY", "REPLICAS", "TOK/S", "ACCEPT", "REASON", "UPDATE", "AGE"]
     assert row.splitlines()[1].split()[:3] == ["tiny", "True", "1/1"]
 
     # It runs with the flags of its node, and says why.

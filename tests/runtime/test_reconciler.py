@@ -1,15 +1,11 @@
 """The reconcile on a real API server: what it writes, what it leaves alone, and what it survives."""
 
 import json
-import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 
-from builders import SETTINGS, a_flash_object, a_gate, a_pod
-from cluster_fixtures import ControlPlane
+from builders import SETTINGS, a_flash, a_gate, a_pod
 from flash_contracts.names import (
     DEPLOYMENT_LABEL,
     ENGINE_FLAGS_ANNOTATION,
@@ -23,60 +19,23 @@ from flash_operator.core.replicas.baseline import Baseline, BaselineEntry, basel
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.deployment import pod_template
 from flash_operator.core.resources.drift import with_hash
+from flash_operator.core.resources.gate_config import gate_config_name
 from flash_operator.core.resources.identity import metadata
 from flash_operator.core.resources.revision import revision_of
-from flash_operator.core.rollout.rollout import LastKnownGood, decide_rollout, last_known_good_config_map
+from flash_operator.core.rollout.engine_update import attempt_of_spec
+from flash_operator.core.rollout.rollout import (
+    LastKnownGood,
+    Target,
+    decide_rollout,
+    last_known_good_config_map,
+)
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
-from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
-from flash_operator.runtime.observer import Observer
-from flash_operator.runtime.reconciler import Reconciler
+from runtime_site import Site
 
 pytestmark = pytest.mark.apiserver
 
-CHILDREN = "deployments,services,configmaps,poddisruptionbudgets"
-
-
-class Site:
-    """A namespace of its own on the API server, and a reconciler for it."""
-
-    def __init__(self, server: ControlPlane, cluster: Cluster, reconciler: Reconciler, namespace: str) -> None:
-        self.server = server
-        self.cluster = cluster
-        self.namespace = namespace
-        self._reconciler = reconciler
-
-    def apply(self, raw: dict[str, Any]) -> None:
-        self.server.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(raw))
-
-    def apply_flash(self, name: str = "flash", **spec: Any) -> FlashKey:
-        raw = a_flash_object(name, **spec)
-        raw["metadata"] = {"name": name, "namespace": self.namespace}
-        self.apply(raw)
-        return FlashKey(self.namespace, name)
-
-    async def reconcile(self, key: FlashKey) -> int:
-        """Reconcile, and count the writes."""
-        before = self.cluster.writes
-        await self._reconciler.reconcile(key)
-        return self.cluster.writes - before
-
-    def get(self, *args: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.server.kubectl("get", *args, "-n", self.namespace, "-o", "json").stdout)
-        return found
-
-
-@pytest.fixture
-async def site(crd_server: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    monkeypatch.setenv("KUBECONFIG", str(crd_server.kubeconfig))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    namespace = f"site-{uuid.uuid4().hex[:6]}"
-    crd_server.kubectl("create", "namespace", namespace)
-    cluster = await Cluster.connect()
-    async with aiohttp.ClientSession() as session:
-        observer = Observer(cluster, Gates(session), SETTINGS)
-        yield Site(crd_server, cluster, Reconciler(cluster, observer, "test"), namespace)
-    await cluster.close()
+CHILDREN = "deployments,controllerrevisions,services,configmaps,poddisruptionbudgets"
 
 
 async def test_a_new_deployment_gets_its_children_and_a_status(site: Site) -> None:
@@ -86,6 +45,7 @@ async def test_a_new_deployment_gets_its_children_and_a_status(site: Site) -> No
     children = site.get(CHILDREN, "-l", f"{DEPLOYMENT_LABEL}=flash")["items"]
     assert sorted(child["kind"] for child in children) == [
         "ConfigMap",
+        "ControllerRevision",
         "Deployment",
         "PodDisruptionBudget",
         "Service",
@@ -120,7 +80,7 @@ async def test_only_the_children_that_differ_are_written(site: Site) -> None:
 
     assert await site.reconcile(key) == 2, "the gate's ConfigMap and the status"
     assert site.get("deployment", "flash")["metadata"]["generation"] == before
-    assert '"minTokensPerSecond": 70' in site.get("configmap", "flash-gate")["data"]["gate.json"]
+    assert '"minTokensPerSecond": 70' in stored_gate_config(site)
 
 
 async def test_a_new_template_brings_one_first_where_another_node_has_two_free_gpus(site: Site) -> None:
@@ -231,8 +191,17 @@ async def test_a_template_that_was_slower_is_taken_back_on_the_server(site: Site
     pod = a_pod(ready=True)
     pod["metadata"]["annotations"][REVISION_ANNOTATION] = revision_of(wanted)
     replica = Replica(pod=pod, node=None, derived=None, gate=slow)
-    decided = decide_rollout(changed, wanted, [replica], LastKnownGood(revision_of(former), former, 85.0), None)
-    status = {**site.get("dsf", "flash")["status"], "rollout": decided.to_status().model_dump(by_alias=True)}
+    decided = decide_rollout(
+        changed,
+        Target(wanted, attempt_of_spec(changed)),
+        [replica],
+        LastKnownGood(revision_of(former), former, 85.0),
+        None,
+    )
+    status = {
+        **site.get("dsf", "flash")["status"],
+        "rollout": decided.to_status().model_dump(by_alias=True, exclude_none=True),
+    }
     await site.cluster.apply_status(site.namespace, "flash", status)
     await site.reconcile(key)
 
@@ -296,6 +265,12 @@ async def test_documents_under_their_former_names_are_copied_and_left_alone(site
     assert await site.reconcile(key) == 0
 
 
+def stored_gate_config(site: Site) -> str:
+    name = gate_config_name(site.get("deployment", "flash")["spec"]["template"])
+    text: str = site.get("configmap", str(name))["data"]["gate.json"]
+    return text
+
+
 def stored(site: Site, name: str, file: str) -> Any:
     return json.loads(site.get("configmap", name)["data"][file])
 
@@ -348,7 +323,7 @@ async def test_a_child_that_the_server_refuses_is_told_in_status_in_its_own_word
 
 @pytest.mark.parametrize("kind", ["Service", "ConfigMap"])
 async def test_an_object_of_somebody_else_is_neither_changed_nor_adopted(site: Site, kind: str) -> None:
-    name = "flash" if kind == "Service" else "flash-gate"
+    name = "flash" if kind == "Service" else str(gate_config_name(pod_template(a_flash(), SETTINGS)))
     content = {"spec": {"ports": [{"port": 1}]}} if kind == "Service" else {"data": {"a": "b"}}
     site.apply({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": site.namespace}, **content})
     before = site.get(kind, name)
@@ -426,7 +401,7 @@ async def test_a_deployment_that_serves_is_left_alone_until_the_head_is_restored
     await site.reconcile(key)
     await site.reconcile(key)
     before = site.get("deployment", "flash")
-    gate = site.get("configmap", "flash-gate")
+    gate = stored_gate_config(site)
 
     site.apply_flash(model=RESTORING, speculation={"method": "Mtp"})
     await site.reconcile(key)
@@ -435,7 +410,7 @@ async def test_a_deployment_that_serves_is_left_alone_until_the_head_is_restored
     held = site.get("deployment", "flash")
     assert held["spec"]["template"] == before["spec"]["template"]
     assert held["spec"] == before["spec"]
-    assert site.get("configmap", "flash-gate")["data"] == gate["data"]
+    assert stored_gate_config(site) == gate
 
     end(site, "Complete")
     await site.reconcile(key)

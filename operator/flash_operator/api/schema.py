@@ -188,6 +188,7 @@ COLUMNS = (
         "Lowest measured acceptance of drafted tokens, in percent",
     ),
     ("REASON", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or not ready"),
+    ("UPDATE", "string", ".status.summary.update", "State of the engine update, if there is one"),
     ("AGE", "date", ".metadata.creationTimestamp", "Time since creation"),
 )
 

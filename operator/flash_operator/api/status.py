@@ -72,7 +72,7 @@ class PodStatus(ApiModel):
     """annotation: the operator passed the flags. fallback: none arrived in time, so the launcher used the safe flags.
     recovery: the launcher used the safe flags after an incident."""
     flags_outdated: Literal["Current", "Outdated"] | None = None
-    """Outdated if the node's labels now call for other flags. Delete the pod to apply them."""
+    """Outdated if the node's labels now call for other flags: see status.update."""
     incident: Annotated[str, Field(max_length=4096)] | None = None
     """Hang or data corruption that the launcher recovered from with the safe flags, and how it was detected."""
     incident_verdict: Literal["Pending", "Noted"] | None = None
@@ -112,13 +112,31 @@ class RolloutStatus(ApiModel):
     """Why, with the figures."""
     revision: Annotated[str, Field(max_length=64)] = ""
     """Hash of the template in force."""
+    engine_image: Annotated[str, Field(max_length=512)] | None = None
+    """Default engine image in force. A newer operator's does not replace it before the update is taken."""
+    contract_version: int | None = None
+    """Version of the documents between the operator and that image."""
     proven_revision: Annotated[str, Field(max_length=64)] | None = None
     """Hash of the last known good template: the last one with which all replicas passed."""
     proven_tokens_per_second: int | None = None
     """Median decode speed of those replicas, in tokens per second."""
     rejected: Annotated[str, Field(max_length=64)] | None = None
-    """Hash of the template that was rolled back. It is tried again once the template, the floors or spec.rollout
-    change."""
+    """Names the attempt that was rolled back. It is repeated once the spec changes, except for spec.replicas, or, for
+    an engine update, once there is another one."""
+
+
+class UpdateStatus(ApiModel):
+    """An engine update: what this operator would start, and what does not run yet."""
+
+    state: Literal["UpToDate", "Available", "Waiting", "Updating", "Rejected"] = "UpToDate"
+    """Available: set spec.rollout.acceptUpdate to take it. Waiting: engineUpdates is Paced, and it is not this
+    deployment's turn. Rejected: it was tried and rolled back."""
+    revision: Annotated[str, Field(max_length=64)] = ""
+    """Name of the update, for spec.rollout.acceptUpdate."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """What to do, or what it waits for."""
+    changes: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=16)] = []
+    """What would change: one line for each value of the pod template, or for each replica with outdated flags."""
 
 
 class ModelStatus(ApiModel):
@@ -151,14 +169,16 @@ class StatusSummary(ApiModel):
     """Decode speed of the slowest measured replica, in tokens per second."""
     acceptance_percent: int | None = None
     """Lowest acceptance of any measured replica, in percent."""
+    update: Annotated[str, Field(max_length=16)] | None = None
+    """State of the engine update; absent if the engines are up to date."""
 
 
 class FlashStatus(ApiModel):
     """What the operator observed."""
 
     conditions: Annotated[list[Condition], Field(max_length=16)] = []
-    """Ready is the summary. The others are Available, Progressing, TopologyResolved, SpeculationActive, SmokeTestPassed
-    and Degraded."""
+    """Ready is the summary. The others are Available, Progressing, TopologyResolved, SpeculationActive,
+    SmokeTestPassed, Degraded and UpdateAvailable."""
     observed_generation: int = 0
     """Generation of the spec that this status is about."""
     replicas: int = 0
@@ -173,6 +193,8 @@ class FlashStatus(ApiModel):
     """The columns of `kubectl get dsf`."""
     rollout: RolloutStatus | None = None
     """State of the rollout."""
+    update: UpdateStatus | None = None
+    """The engine update on offer, and how far it is."""
     model: ModelStatus | None = None
     """The checkpoint with its restored MTP head, if spec.model.restoreMtp asks for one."""
     pods: Annotated[list[PodStatus], Field(max_length=128)] = []

@@ -238,6 +238,12 @@ class RolloutSpec(ApiModel):
     surge: Literal["Auto", "Disabled"] = "Auto"
     """Auto starts the new replica before it stops an old one, where two more GPUs are free. Disabled always stops the
     old one first."""
+    engine_updates: Literal["Manual", "Paced"] = "Manual"
+    """When engines restart for something that this spec did not change: a newer operator's default image or template,
+    or flags that a node's labels now call for. Manual: once acceptUpdate names the update. Paced: by themselves, one
+    replica at a time in the whole cluster. Both are rolled back if the new replicas are slower."""
+    accept_update: Annotated[str, Field(max_length=64)] | None = None
+    """Name of the engine update to take, from status.update.revision."""
 
 
 class DrainSpec(ApiModel):

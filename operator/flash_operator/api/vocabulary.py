@@ -13,6 +13,8 @@ CONDITIONS = {
     "SpeculationActive": "The model accepts drafted tokens, by the engine's own counters.",
     "SmokeTestPassed": "Every replica was measured and passed.",
     "Degraded": "The deployment serves, but with fewer or slower replicas than it should.",
+    "UpdateAvailable": "This operator would start other engines than those that run. Nothing restarts until the update "
+    "is taken (spec.rollout.engineUpdates).",
 }
 
 CONDITION_REASONS = {
@@ -31,7 +33,7 @@ CONDITION_REASONS = {
     "Settled": "Nothing is left to do.",
     "NoPodBound": "No pod is bound to a node yet, so no flags were derived.",
     "FlagsDerived": "Flags were derived from the nodes' labels.",
-    "FlagsOutdated": "Replicas run with other flags than their nodes' labels now call for: delete their pods.",
+    "FlagsOutdated": "Replicas run with other flags than their nodes' labels now call for: take the engine update.",
     "NodeUnlabelled": "Nothing is known about the links of a node, so its replicas use the safe flags.",
     "LinksUnproved": "The driver permits peer-to-peer but nothing has tested it, so replicas there use the safe flags.",
     "RecoveredSlower": "A replica took the safe flags after a hang or wrong data, and is below its floor with them.",
@@ -45,6 +47,10 @@ CONDITION_REASONS = {
     "ImpossibleLink": "A label gives a link that the GPU does not have.",
     "UnsafeNcclVariable": "A variable in spec.interconnect.env was left out because it loses or corrupts data.",
     "LabelNotUnderstood": "A node label has an invalid value, which is treated as unknown.",
+    "UpToDate": "The engines run what this operator would start.",
+    "UpdateWaiting": "spec.rollout.engineUpdates is Paced, and another deployment is taking its update.",
+    "Updating": "The engine update is being taken, one replica at a time.",
+    "UpdateRejected": "The engine update was taken, was slower or failed, and was rolled back.",
     "CustomAllReduceForced": "spec.interconnect.customAllReduce is Enabled although no test shows that it works.",
     "PeerToPeerForced": "spec.interconnect.env sets NCCL_P2P_DISABLE=0 although no test shows that peer-to-peer works.",
     "PeerKernelWithoutP2p": "A variable in spec.interconnect.env was left out: it needs peer-to-peer, which is off.",

@@ -17,17 +17,19 @@
     node labels that changed under a running pod    | -                      | -               | as without the change
     an MTP head that is to be restored              | the Job; an existing   | -               | later
                                                     | Deployment unchanged   |                 |
+    a newer operator that would start other engines | - (offered in status)  | -               | as without it
+    an engine update that is taken                  | its template, or evict | -               | soon
+                                                    | a replica for flags    |                 |
     a CR that is scaled to zero                     | as its spec asks       | -               | never
 
 Status is written whenever it differs from the live one. "Never" still means the periodic resync of every key
 (`runtime.resync`), because a watch can lose an event.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
-from flash_operator.api.status import RolloutStatus
 from flash_operator.core.mtp_restore.job import restore_name
 from flash_operator.core.mtp_restore.planner import MtpRestore, has_orphaned_job, mtp_restore_of
 from flash_operator.core.observed.snapshot import Observed, RawObject
@@ -35,12 +37,14 @@ from flash_operator.core.p2p_test.node_verdict import NodeVerdict, from_incident
 from flash_operator.core.replicas.baseline import Baseline, baseline_config_map, baseline_key
 from flash_operator.core.replicas.quarantine import quarantine_changes
 from flash_operator.core.replicas.replica import Replica, replicas_of
-from flash_operator.core.resources.deployment import deployment, pod_template
+from flash_operator.core.resources.deployment import deployment
 from flash_operator.core.resources.disruption_budget import disruption_budget
 from flash_operator.core.resources.drift import needs_apply, with_hash
-from flash_operator.core.resources.gate_config import gate_config
+from flash_operator.core.resources.gate_config import gate_config, gate_config_name
 from flash_operator.core.resources.image_volume import DROPPED, is_dropped, settled
+from flash_operator.core.resources.revision import revision_of
 from flash_operator.core.resources.service import service
+from flash_operator.core.rollout.engine_update import EngineUpdate, live_rollout
 from flash_operator.core.rollout.rollout import (
     LastKnownGood,
     Rollout,
@@ -49,6 +53,7 @@ from flash_operator.core.rollout.rollout import (
     last_known_good_config_map,
 )
 from flash_operator.core.rollout.surge import surges
+from flash_operator.core.rollout.template_revision import TemplateRevision, revision_in_force, superseded
 from flash_operator.core.status.events import EventSpec, status_events
 from flash_operator.core.status.replica_summary import ReplicaSummary
 from flash_operator.core.status.status import status_of
@@ -87,11 +92,21 @@ class PodAnnotation:
 
 
 @dataclass(frozen=True)
+class PodEviction:
+    """A pod to evict. The uid keeps a later pod of the same name alive."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What to do, in this order. An empty plan changes nothing."""
 
     apply: tuple[RawObject, ...] = ()
     delete: tuple[ObjectRef, ...] = ()
+    evict: tuple[PodEviction, ...] = ()
     annotate: tuple[PodAnnotation, ...] = ()
     verdicts: tuple[NodeVerdict, ...] = ()
     """Node labels for hosts whose links made an engine hang or read corrupt data."""
@@ -126,14 +141,33 @@ class _Decisions:
         return self.observed.children.get(("Deployment", self.observed.flash.name))
 
     @cached_property
+    def last_known_good(self) -> LastKnownGood | None:
+        return LastKnownGood.stored(self.observed)
+
+    @cached_property
+    def update(self) -> EngineUpdate:
+        good = self.last_known_good
+        in_force = revision_in_force(self.observed, good.template if good else None)
+        return EngineUpdate(self.observed, self.replicas, in_force)
+
+    @cached_property
     def rollout(self) -> Rollout:
-        flash, live = self.observed.flash, self.observed.live_status.get("rollout")
-        last_known_good = LastKnownGood.stored(self.observed)
+        decided = self._decided_rollout()
+        made_from = self.update.known((revision_of(decided.template),))
+        return replace(decided, made_from=made_from[0] if made_from else None)
+
+    def _decided_rollout(self) -> Rollout:
+        flash, target = self.observed.flash, self.update.target
         if self.live_deployment and self.held:
-            return keep_live_template(flash, self.live_deployment, last_known_good)
-        wanted = pod_template(flash, self.observed.settings)
-        live_rollout = RolloutStatus.model_validate(live) if live else None
-        return decide_rollout(flash, wanted, self.replicas, last_known_good, live_rollout)
+            return keep_live_template(flash, self.live_deployment, self.last_known_good)
+        live = live_rollout(self.observed, target)
+        return decide_rollout(flash, target, self.replicas, self.last_known_good, live)
+
+    @cached_property
+    def revisions(self) -> tuple[TemplateRevision, ...]:
+        """The templates to keep: the one in force, and the last known good one."""
+        good = self.rollout.last_known_good
+        return self.update.known((revision_of(self.rollout.template), *((good.revision,) if good else ())))
 
     @cached_property
     def baseline(self) -> Baseline:
@@ -150,12 +184,20 @@ def plan(observed: Observed) -> Plan:
     unapplied = any(child["kind"] == "Deployment" for child in apply)
     mtp_restore = decided.mtp_restore
     failure = DROPPED if dropped else None
-    summary = ReplicaSummary.of(observed, decided.rollout, mtp_restore, unapplied=unapplied, failure=failure)
+    summary = ReplicaSummary.of(
+        observed,
+        decided.rollout,
+        mtp_restore,
+        update=decided.update.status(decided.rollout),
+        unapplied=unapplied,
+        failure=failure,
+    )
     status = status_of(observed, summary)
     changed = status != observed.live_status
     return Plan(
         apply=(*apply, mtp_restore.create) if mtp_restore and mtp_restore.create else apply,
-        delete=_deletions(observed, mtp_restore),
+        delete=(*_deletions(observed, mtp_restore), *_superseded(decided)),
+        evict=_evictions(decided),
         annotate=_annotations(observed, summary, decided.baseline),
         verdicts=tuple(filter(None, (_verdict(observed, replica) for replica in summary.replicas))),
         status=status if changed else None,
@@ -170,12 +212,11 @@ def desired_children(observed: Observed) -> tuple[RawObject, ...]:
 
 
 def _children(decided: _Decisions) -> tuple[RawObject, ...]:
-    """The gate's configuration comes first, so that no pod has to wait for it."""
+    """What a pod needs comes before the Deployment, so that no pod has to wait for it."""
     flash, last_known_good = decided.observed.flash, decided.rollout.last_known_good
-    # A held Deployment keeps its gates' configuration: a new one may require the MTP head that is not restored yet.
-    keeps_gate_config = decided.held and decided.live_deployment is not None
     children = (
-        *(() if keeps_gate_config else (gate_config(flash),)),
+        *_gate_config(decided),
+        *(made.to_object(flash) for made in decided.revisions),
         service(flash),
         disruption_budget(flash),
         *_deployment(decided),
@@ -183,6 +224,32 @@ def _children(decided: _Decisions) -> tuple[RawObject, ...]:
         *((last_known_good_config_map(flash, last_known_good),) if last_known_good else ()),
     )
     return tuple(with_hash(child) for child in children)
+
+
+def _gate_config(decided: _Decisions) -> tuple[RawObject, ...]:
+    """The configuration of the gates that the spec is about; those of older templates stay as they are.
+
+    A held Deployment keeps its gates' configuration: a new one may require the MTP head that is not restored yet. One
+    that was rolled back keeps it too: its engines do not run what the spec asks for.
+    """
+    name = gate_config_name(decided.rollout.template)
+    if name is None:
+        return ()
+    observed, rollout = decided.observed, decided.rollout
+    keeps = decided.held or (rollout.state == "RolledBack" and not rollout.is_update)
+    if not keeps:
+        return (gate_config(observed.flash.spec, observed.flash, name),)
+    if ("ConfigMap", name) in observed.children:
+        return ()
+    made_from = rollout.made_from.stored_spec if rollout.made_from else None
+    return (gate_config(made_from or observed.flash.spec, observed.flash, name),)
+
+
+def _evictions(decided: _Decisions) -> tuple[PodEviction, ...]:
+    replica = decided.update.evicted
+    if replica is None or decided.held:
+        return ()
+    return (PodEviction(decided.observed.flash.namespace, replica.name, replica.uid),)
 
 
 def _deployment(decided: _Decisions) -> tuple[RawObject, ...]:
@@ -197,6 +264,11 @@ def _deletions(observed: Observed, mtp_restore: MtpRestore | None) -> tuple[Obje
     if not (has_orphaned_job(observed, mtp_restore) or (mtp_restore and mtp_restore.delete)):
         return ()
     return (ObjectRef("Job", observed.flash.namespace, restore_name(observed.flash)),)
+
+
+def _superseded(decided: _Decisions) -> tuple[ObjectRef, ...]:
+    found = superseded(decided.observed, [made.template for made in decided.revisions])
+    return tuple(ObjectRef(kind, decided.observed.flash.namespace, name) for kind, name in found)
 
 
 def _should_apply(observed: Observed, child: RawObject) -> bool:
@@ -259,6 +331,6 @@ def _requeue_after(summary: ReplicaSummary) -> float | None:
     if summary.wanted == 0 and not summary.replicas:
         return None
     if summary.complete:
-        return WATCH_SERVING_SECONDS
+        return WATCH_FAILED_SECONDS if summary.update.state in ("Waiting", "Updating") else WATCH_SERVING_SECONDS
     starting = summary.worst is None or not summary.worst.verdict.is_failure
     return WATCH_GATE_SECONDS if starting else WATCH_FAILED_SECONDS

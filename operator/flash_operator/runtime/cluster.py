@@ -26,7 +26,7 @@ from flash_contracts.names import (
     VERSION,
 )
 from flash_operator.core.observed.snapshot import RawObject
-from flash_operator.core.plan import PodAnnotation
+from flash_operator.core.plan import PodAnnotation, PodEviction
 
 REQUEST_SECONDS = 30.0
 
@@ -37,6 +37,7 @@ FORCED = {"fieldManager": FIELD_MANAGER, "force": "true"}
 """Query of a server-side apply. The operator owns its children, so it takes over fields that others claim."""
 
 ALREADY_EXISTS = 409
+TOO_MANY_REQUESTS = 429
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ RESOURCES = {
     "Node": Resource("/api/v1", "nodes", namespaced=False),
     "Event": Resource("/apis/events.k8s.io/v1", "events"),
     "Job": Resource("/apis/batch/v1", "jobs"),
+    "ControllerRevision": Resource("/apis/apps/v1", "controllerrevisions"),
     "Lease": Resource("/apis/coordination.k8s.io/v1", "leases"),
 }
 
@@ -178,6 +180,23 @@ class Cluster:
         except ApiError as error:
             if not error.not_found:
                 raise
+
+    async def evict(self, eviction: PodEviction) -> bool:
+        """Evicts one pod; False if its disruption budget allows none now, or a pod of this name has another uid."""
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": eviction.name, "namespace": eviction.namespace},
+            "deleteOptions": {"preconditions": {"uid": eviction.uid}},
+        }
+        path = f"{_path('Pod', eviction.namespace, eviction.name)}/eviction"
+        try:
+            await self._write("POST", path, body, JSON, {})
+        except ApiError as error:
+            if error.status == TOO_MANY_REQUESTS or error.conflict or error.not_found:
+                return False
+            raise
+        return True
 
     async def record_event(self, event: RawObject) -> None:
         """Creates an event. If it exists, increases its count, the only mutable part of an event."""

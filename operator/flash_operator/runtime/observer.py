@@ -15,11 +15,13 @@ from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import GpuSupply, Observed, PlanSettings, RawObject
 from flash_operator.core.plan import desired_children
 from flash_operator.core.resources.image_volume import keeps_image_volumes, to_be_asked
+from flash_operator.core.rollout.engine_update import may_update
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.update_turn import UpdateTurn
 
-CHILD_KINDS = ("Deployment", "Service", "ConfigMap", "PodDisruptionBudget", "Job")
+CHILD_KINDS = ("Deployment", "ControllerRevision", "Service", "ConfigMap", "PodDisruptionBudget", "Job")
 
 
 def utc_now() -> datetime:
@@ -30,12 +32,20 @@ class Observer:
     """Reads everything that concerns one deployment."""
 
     def __init__(
-        self, cluster: Cluster, gates: Gates, settings: PlanSettings, clock: Callable[[], datetime] = utc_now
+        self,
+        cluster: Cluster,
+        gates: Gates,
+        settings: PlanSettings,
+        *,
+        namespace: str | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        """`namespace` is the one that the operator watches; None for all."""
         self._cluster = cluster
         self._gates = gates
         self._settings = settings
         self._clock = clock
+        self._update_turn = UpdateTurn(cluster, namespace)
 
     async def observe(self, key: FlashKey) -> Observed | None:
         """The snapshot, or None if the deployment is deleted or terminating (its children are garbage-collected)."""
@@ -47,11 +57,12 @@ class Observer:
         *children, pods = await asyncio.gather(
             *(self._cluster.list(kind, key.namespace, selector=labels) for kind in (*CHILD_KINDS, "Pod"))
         )
-        nodes, gates, supply, restore_pods = await asyncio.gather(
+        nodes, gates, supply, restore_pods, update_holder = await asyncio.gather(
             self._nodes(pods),
             self._gates.results(pods),
             self._gpu_supply(flash, raw.get("status", {})),
             self._restore_pods(flash),
+            self._update_holder(flash, raw.get("status", {})),
         )
         observed = Observed(
             flash=flash,
@@ -64,6 +75,7 @@ class Observer:
             gates=gates,
             gpu_supply=supply,
             restore_pods=tuple(restore_pods),
+            update_holder=update_holder,
         )
         return replace(observed, image_volumes=await self._image_volumes(observed))
 
@@ -76,14 +88,21 @@ class Observer:
         return keeps_image_volumes(answer) if answer else None
 
     async def _gpu_supply(self, flash: FlashDeployment, live_status: RawObject) -> GpuSupply | None:
-        """Read only for a new spec, which may cause a rollout that surges."""
-        if live_status.get("observedGeneration") in (None, flash.generation):
+        """Read only for a new spec or an engine update, which may cause a rollout that surges."""
+        same_spec = live_status.get("observedGeneration") in (None, flash.generation)
+        if same_spec and not may_update(flash, live_status):
             return None
         nodes = [node for node in await self._cluster.list("Node") if NodeFacts.from_node(node).gpus]
         places = [{"spec.nodeName": node["metadata"]["name"]} for node in nodes]
         waiting = {"spec.nodeName": "", "status.phase": "Pending"}
         pods = await asyncio.gather(*(self._cluster.list("Pod", fields=fields) for fields in (*places, waiting)))
         return GpuSupply(nodes=tuple(nodes), pods=tuple(pod for found in pods for pod in found))
+
+    async def _update_holder(self, flash: FlashDeployment, live_status: RawObject) -> str | None:
+        """Asked only where it matters, because asking claims the turn."""
+        if flash.spec.rollout.engine_updates != "Paced" or not may_update(flash, live_status):
+            return None
+        return await self._update_turn.holder(FlashKey(flash.namespace, flash.name))
 
     async def _restore_pods(self, flash: FlashDeployment) -> list[RawObject]:
         """Listed only if a restore Job is configured."""

@@ -46,6 +46,7 @@ class Reconciler:
             raise
         for ref in wanted.delete:
             await self._cluster.delete(ref.kind, ref.namespace, ref.name)
+        await self._evict_pods(wanted)
         await self._annotate_pods(wanted)
         await self._label_nodes(observed, wanted)
         await self._report(observed, wanted)
@@ -74,6 +75,13 @@ class Reconciler:
         if error.refused:
             refused = replace(observed, refusal=str(error))
             await self._report(refused, plan(refused))
+
+    async def _evict_pods(self, wanted: Plan) -> None:
+        for eviction in wanted.evict:
+            evicted = await self._cluster.evict(eviction)
+            log.info(
+                "evicting a pod" if evicted else "eviction refused", namespace=eviction.namespace, pod=eviction.name
+            )
 
     async def _annotate_pods(self, wanted: Plan) -> None:
         """Skips pods that were deleted or replaced since they were observed."""

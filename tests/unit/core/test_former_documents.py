@@ -53,6 +53,7 @@ def a_serving_site(spec: dict[str, Any], template: RawObject = TEMPLATE, *, deco
         pods=(pod,),
         nodes=(a_node(gpu_link="phb", gpu_p2p="verified"),),
         gates={"flash-a": a_gate(measurement={"decodeTokensPerSecond": decoding_at})},
+        live_status={"observedGeneration": 1, "rollout": {"state": "Settled", "provenRevision": REVISION}},
     )
 
 

@@ -1,21 +1,113 @@
-"""An upgrade of the operator restarts no engine: the same spec still gives the same pod template.
+"""An upgrade of the operator restarts no engine, whatever the new one would start.
 
 `former_pod_templates.json` holds specs and the pod templates that the operator at commit aa04336 made of them. The
 Deployment controller replaces pods only when the template changes.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builders import SETTINGS, a_flash
-from flash_operator.core.resources.deployment import pod_template
+from builders import SETTINGS, a_flash, a_gate, a_node, a_pod, an_observed, condition
+from flash_contracts.names import REVISION_ANNOTATION
+from flash_operator.core.observed.snapshot import Observed, RawObject
+from flash_operator.core.plan import desired_children, plan
+from flash_operator.core.resources.identity import metadata
+from flash_operator.core.rollout.template_revision import TemplateRevision, render, same_effect
 
 FORMER: dict[str, Any] = json.loads(Path(__file__).with_name("former_pod_templates.json").read_text())
+UPGRADED = replace(SETTINGS, engine_image="registry.example/flash/engine:2")
+
+
+def a_former_site(name: str, *, served_by_api_server: bool = False, **rollout: Any) -> Observed:
+    """A deployment that the operator at aa04336 left behind, as its successor finds it."""
+    flash, template = a_flash(**FORMER[name]["spec"]), FORMER[name]["template"]
+    if served_by_api_server:
+        template = as_stored(template)
+    revision = template["metadata"]["annotations"][REVISION_ANNOTATION]
+    pod = a_pod(ready=True)
+    pod["metadata"]["annotations"][REVISION_ANNOTATION] = revision
+    live = {
+        "kind": "Deployment",
+        "metadata": {**metadata(flash, flash.name), "generation": 1},
+        "spec": {"template": template},
+        "status": {"observedGeneration": 1, "updatedReplicas": 1},
+    }
+    status = {"observedGeneration": 1, "rollout": {"state": "Settled", "revision": revision, **rollout}}
+    return an_observed(
+        flash,
+        pods=(pod,),
+        nodes=(a_node(gpu_link="phb", gpu_p2p="verified"),),
+        gates={"flash-a": a_gate()},
+        children=(live,),
+        live_status=status,
+    )
+
+
+def as_stored(template: RawObject) -> RawObject:
+    """What the API server adds to a template."""
+    spec = {**template["spec"], "restartPolicy": "Always", "dnsPolicy": "ClusterFirst"}
+    return {"metadata": {**template["metadata"], "creationTimestamp": None}, "spec": spec}
+
+
+def applied_template(observed: Observed) -> RawObject:
+    (made,) = [child for child in desired_children(observed) if child["kind"] == "Deployment"]
+    template: RawObject = made["spec"]["template"]
+    return template
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, UPGRADED], ids=["same image", "newer image"])
+@pytest.mark.parametrize("name", sorted(set(FORMER) - {"restored-head"}))
+def test_the_template_of_the_former_operator_stays(name: str, settings: Any) -> None:
+    observed = replace(a_former_site(name), settings=settings)
+    assert applied_template(observed) == FORMER[name]["template"]
+    assert applied_template(replace(a_former_site(name, served_by_api_server=True), settings=settings)) == {
+        "metadata": FORMER[name]["template"]["metadata"],
+        "spec": as_stored(FORMER[name]["template"])["spec"],
+    }
 
 
 @pytest.mark.parametrize("name", FORMER)
-def test_the_template_of_the_former_operator_is_unchanged(name: str) -> None:
-    assert pod_template(a_flash(**FORMER[name]["spec"]), SETTINGS) == FORMER[name]["template"]
+def test_it_starts_the_same_engine_as_ours(name: str) -> None:
+    """So nothing is offered while the image is the same."""
+    assert same_effect(render(a_flash(**FORMER[name]["spec"]), SETTINGS).template, FORMER[name]["template"])
+
+
+def test_the_newer_image_is_offered() -> None:
+    status = plan(replace(a_former_site("placed"), settings=UPGRADED)).status
+    assert status is not None
+    assert status["update"]["state"] == "Available"
+    assert condition(status, "UpdateAvailable")["status"] == "True"
+    assert set(status["update"]["changes"]) == {
+        f"{container} image: {SETTINGS.engine_image} -> {UPGRADED.engine_image}" for container in ("gate", "engine")
+    }
+
+
+def test_the_former_template_is_stored_with_the_image_and_the_contract_of_its_time() -> None:
+    observed = replace(a_former_site("placed"), settings=UPGRADED)
+    (stored,) = [child for child in plan(observed).apply if child["kind"] == "ControllerRevision"]
+    kept = TemplateRevision.parse(stored)
+    assert kept is not None
+    assert (kept.template, kept.engine_image, kept.contract_version) == (
+        FORMER["placed"]["template"],
+        SETTINGS.engine_image,
+        1,
+    )
+
+
+def test_a_change_while_the_operator_was_upgraded_is_carried_out() -> None:
+    """Its template is not the former one any more, and nobody knows the former spec."""
+    changed = a_flash(generation=2, **{**FORMER["placed"]["spec"], "engine": {"contextTokens": 4096}})
+    observed = replace(a_former_site("placed"), flash=changed, settings=UPGRADED)
+    (engine,) = applied_template(observed)["spec"]["containers"]
+    assert "4096" in str(engine["args"])
+    assert engine["image"] == SETTINGS.engine_image, "a change is no reason to take the update"
+
+
+def test_scaling_while_the_operator_was_upgraded_restarts_nothing() -> None:
+    scaled = a_flash(generation=2, **{**FORMER["placed"]["spec"], "replicas": 3})
+    observed = replace(a_former_site("placed"), flash=scaled, settings=UPGRADED)
+    assert applied_template(observed) == FORMER["placed"]["template"]

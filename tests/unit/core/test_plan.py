@@ -49,11 +49,12 @@ def a_serving_deployment() -> Observed:
     )
 
 
-def test_a_new_cr_gets_all_four_children_and_the_deployment_last() -> None:
+def test_a_new_cr_gets_all_children_and_the_deployment_last() -> None:
     wanted = plan(an_observed())
 
     assert [child["kind"] for child in wanted.apply] == [
         "ConfigMap",
+        "ControllerRevision",
         "Service",
         "PodDisruptionBudget",
         "Deployment",

@@ -308,7 +308,7 @@ def test_the_gate_finds_its_configuration() -> None:
     made = template()
     (volume,) = [volume["name"] for volume in made["spec"]["volumes"] if "configMap" in volume]
     (folder,) = [mount["mountPath"] for mount in gate(made)["volumeMounts"] if mount["name"] == volume]
-    (file,) = gate_config(a_flash())["data"]
+    (file,) = gate_config(a_flash().spec, a_flash(), "flash-gate-0")["data"]
     assert {"name": "FLASH_GATE_CONFIG", "value": f"{folder}/{file}"} in gate(made)["env"]
 
 

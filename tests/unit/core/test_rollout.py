@@ -14,11 +14,22 @@ from flash_operator.core.plan import Plan, plan
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.deployment import pod_template
 from flash_operator.core.resources.revision import revision_of
-from flash_operator.core.rollout.rollout import LastKnownGood, Rollout, decide_rollout, last_known_good_config_map
+from flash_operator.core.rollout.engine_update import attempt_of_spec
+from flash_operator.core.rollout.rollout import (
+    LastKnownGood,
+    Rollout,
+    Target,
+    decide_rollout,
+    last_known_good_config_map,
+)
 
 OLD = pod_template(a_flash(), SETTINGS)
 NEW_SPEC: dict[str, Any] = {"engine": {"contextTokens": 4096}, "replicas": 2}
 LAST_KNOWN_GOOD = LastKnownGood(revision_of(OLD), OLD, 85.0)
+
+
+def target_of(flash: FlashDeployment) -> Target:
+    return Target(pod_template(flash, SETTINGS), attempt_of_spec(flash))
 
 
 def decoding_at(speed: float) -> GateResult:
@@ -37,7 +48,7 @@ def rolled(*new: GateResult | None, last_known_good: LastKnownGood | None = LAST
     wanted = pod_template(flash, SETTINGS)
     replicas = [a_replica(wanted, gate, f"flash-n{n}", ready=gate is None or gate.passed) for n, gate in enumerate(new)]
     return decide_rollout(
-        flash, wanted, [a_replica(OLD, decoding_at(85.0), "flash-old"), *replicas], last_known_good, None
+        flash, target_of(flash), [a_replica(OLD, decoding_at(85.0), "flash-old"), *replicas], last_known_good, None
     )
 
 
@@ -94,7 +105,9 @@ def test_a_paused_rollout_keeps_the_new_template() -> None:
 
 def rolled_back(flash: FlashDeployment) -> tuple[RawObject, Rollout]:
     wanted = pod_template(flash, SETTINGS)
-    return wanted, decide_rollout(flash, wanted, [a_replica(wanted, decoding_at(40.0))], LAST_KNOWN_GOOD, None)
+    return wanted, decide_rollout(
+        flash, target_of(flash), [a_replica(wanted, decoding_at(40.0))], LAST_KNOWN_GOOD, None
+    )
 
 
 AGAIN: dict[str, tuple[dict[str, Any], bool]] = {
@@ -110,9 +123,10 @@ AGAIN: dict[str, tuple[dict[str, Any], bool]] = {
 def test_a_rejected_template_is_tried_again_after_a_change_of(changes: dict[str, Any], again: bool) -> None:  # noqa: FBT001
     _, first = rolled_back(a_flash(**NEW_SPEC))
     flash = a_flash(**{**NEW_SPEC, **changes})
-    wanted = pod_template(flash, SETTINGS)
 
-    later = decide_rollout(flash, wanted, [a_replica(OLD, decoding_at(85.0))], LAST_KNOWN_GOOD, first.to_status())
+    later = decide_rollout(
+        flash, target_of(flash), [a_replica(OLD, decoding_at(85.0))], LAST_KNOWN_GOOD, first.to_status()
+    )
 
     assert (later.state == "Rolling") is again
     if not again:
@@ -122,15 +136,15 @@ def test_a_rejected_template_is_tried_again_after_a_change_of(changes: dict[str,
 def test_a_template_is_known_good_once_all_replicas_passed_with_it() -> None:
     flash = a_flash(replicas=2)
     one, other = a_replica(OLD, decoding_at(84.0), "a"), a_replica(OLD, decoding_at(88.0), "b")
-    assert decide_rollout(flash, OLD, [one], None, None).last_known_good is None, "one is missing"
+    assert decide_rollout(flash, target_of(flash), [one], None, None).last_known_good is None, "one is missing"
     assert (
         decide_rollout(
-            flash, OLD, [one, a_replica(OLD, a_gate("TooSlow"), "b", ready=False)], None, None
+            flash, target_of(flash), [one, a_replica(OLD, a_gate("TooSlow"), "b", ready=False)], None, None
         ).last_known_good
         is None
     )
 
-    last_known_good = decide_rollout(flash, OLD, [one, other], None, None).last_known_good
+    last_known_good = decide_rollout(flash, target_of(flash), [one, other], None, None).last_known_good
 
     assert last_known_good == LastKnownGood(revision_of(OLD), OLD, 86.0)
 
@@ -140,7 +154,7 @@ def test_a_slow_new_template_is_rejected_even_if_all_replicas_already_run_it() -
     flash = a_flash(**{**NEW_SPEC, "replicas": 1})
     wanted = pod_template(flash, SETTINGS)
     assert (
-        decide_rollout(flash, wanted, [a_replica(wanted, decoding_at(40.0))], LAST_KNOWN_GOOD, None).state
+        decide_rollout(flash, target_of(flash), [a_replica(wanted, decoding_at(40.0))], LAST_KNOWN_GOOD, None).state
         == "RolledBack"
     )
 
@@ -153,6 +167,9 @@ def test_it_is_read_as_it_was_written() -> None:
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"revision": "a"}'])
 def test_an_unreadable_document_is_ignored(text: str | None) -> None:
     assert LastKnownGood.parse(text) is None
+
+
+ROLLING = {"rollout": {"state": "Rolling", "revision": revision_of(NEW), "provenRevision": revision_of(OLD)}}
 
 
 def a_site(*gates: GateResult, live_status: RawObject | None = None) -> Observed:
@@ -168,7 +185,7 @@ def a_site(*gates: GateResult, live_status: RawObject | None = None) -> Observed
         nodes=(a_node(),),
         gates={f"flash-{number}": gate for number, gate in enumerate(gates)},
         children=(a_live_deployment(flash), last_known_good_config_map(flash, LAST_KNOWN_GOOD)),
-        live_status=live_status,
+        live_status=live_status or ROLLING,
     )
 
 
@@ -197,6 +214,16 @@ def test_a_rollback_gets_one_event_and_stays_in_force() -> None:
     again = plan(replace(observed, live_status=first.status or {}))
     assert the_deployment(again)["spec"]["template"] == OLD
     assert "RolledBack" not in [event.reason for event in again.events]
+
+
+def test_a_template_that_somebody_wrote_into_the_document_is_not_rolled_back_to() -> None:
+    """Whoever may edit ConfigMaps could run any image with any service account."""
+    site = a_site(decoding_at(40.0))
+    forged = {**OLD, "spec": {**OLD["spec"], "serviceAccountName": "admin"}}
+    document = last_known_good_config_map(site.flash, LastKnownGood(revision_of(OLD), forged, 85.0))
+    wanted = plan(replace(site, children={**site.children, ("ConfigMap", document["metadata"]["name"]): document}))
+    assert [child for child in wanted.apply if "serviceAccountName" in str(child.get("spec"))] == []
+    assert [child["kind"] for child in wanted.apply if child["kind"] == "Deployment"] == []
 
 
 def test_a_fast_template_becomes_the_last_known_good() -> None:

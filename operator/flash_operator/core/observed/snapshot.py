@@ -45,7 +45,10 @@ class Observed:
     gates: dict[str, GateResult] = field(default_factory=dict)
     """Each gate's result by pod uid; a pod without an IP address has no entry."""
     gpu_supply: GpuSupply | None = None
-    """None unless the spec has just changed: only then may a rollout start, and only that needs a cluster-wide list."""
+    """None unless a rollout may start: the spec has just changed, or an engine update may be taken. Only that needs a
+    cluster-wide list."""
+    update_holder: str | None = None
+    """NAMESPACE/NAME of the deployment whose turn it is to take an engine update; None where that does not matter."""
     restore_pods: tuple[RawObject, ...] = ()
     """Pods of the Job that restores the MTP head."""
     image_volumes: bool | None = None

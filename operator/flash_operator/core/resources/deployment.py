@@ -18,7 +18,11 @@ from flash_operator.api.v1alpha1 import FlashDeployment, InterconnectSpec
 from flash_operator.core.observed.snapshot import PlanSettings, RawObject
 from flash_operator.core.resources.engine_args import PORT, TENSOR_PARALLEL_SIZE, vllm_arguments
 from flash_operator.core.resources.fetch_container import credential_volumes, fetch_container
-from flash_operator.core.resources.gate_config import gate_config_name, startup_seconds
+from flash_operator.core.resources.gate_config import (
+    GATE_VOLUME,
+    startup_seconds,
+    with_own_gate_config,
+)
 from flash_operator.core.resources.identity import labels, metadata, selector
 from flash_operator.core.resources.model_source import RUN_DIR, ModelSource
 from flash_operator.core.resources.pod_security import container_security, pod_security
@@ -48,6 +52,8 @@ ANNOTATION_FILES = {
     "quarantine": QUARANTINE_ANNOTATION,
 }
 """Files of the downwardAPI volume, and the pod annotations that they show."""
+
+FALLBACK_FLAGS = "FLASH_FALLBACK_FLAGS"
 
 ENGINE_URL = f"http://127.0.0.1:{PORT}"
 
@@ -105,7 +111,7 @@ def pod_template(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
             "volumes": _volumes(flash),
         },
     }
-    return with_revision(merge(template, flash.spec.pod_template or {}))
+    return with_revision(with_own_gate_config(flash, merge(template, flash.spec.pod_template or {})))
 
 
 def _pull_secrets(flash: FlashDeployment) -> RawObject:
@@ -160,7 +166,7 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
             {"name": "FLASH_ENGINE_URL", "value": ENGINE_URL},
             # A Custom engine may serve any model.
             {"name": "FLASH_MODEL_CHECK", "value": "files" if flash.spec.engine.profile == "Custom" else "strict"},
-            {"name": "FLASH_FALLBACK_FLAGS", "value": fallback.to_text()},
+            {"name": FALLBACK_FLAGS, "value": fallback.to_text()},
             {"name": "XDG_CACHE_HOME", "value": CACHE_DIR},
             *source.environment,
             *[{"name": name, "value": value} for name, value in env.items()],
@@ -233,7 +239,7 @@ def _volumes(flash: FlashDeployment) -> list[RawObject]:
     ]
     return [
         {"name": "node", "downwardAPI": {"items": annotation_files}},
-        {"name": "gate", "configMap": {"name": gate_config_name(flash)}},
+        {"name": GATE_VOLUME, "configMap": {"name": f"{flash.name}-gate"}},
         {"name": "run", "emptyDir": {}},
         {"name": "cache", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},

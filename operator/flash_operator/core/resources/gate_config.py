@@ -1,9 +1,11 @@
-"""Builds the gate's ConfigMap.
+"""Builds the gate's ConfigMap, one for each pod template.
 
 Floors are here and not in the pod template, so that changing one judges running replicas by their existing figures
-instead of restarting them, which loads 149 GiB.
+instead of restarting them, which loads 149 GiB. Only the ConfigMap of the template that the spec asks for follows the
+spec: the replicas of an older one are judged by what was asked of them.
 """
 
+import hashlib
 import json
 
 from flash_contracts.gate_config import (
@@ -34,16 +36,47 @@ checkpoint; this is for checkpoints of unknown size."""
 DECODE_PROMPT = "Write a long story about a lighthouse keeper."
 
 
-def gate_config_name(flash: FlashDeployment) -> str:
-    return f"{flash.name}-gate"
+GATE_VOLUME = "gate"
 
 
-def gate_config(flash: FlashDeployment) -> RawObject:
+def with_own_gate_config(flash: FlashDeployment, template: RawObject) -> RawObject:
+    """The template with a gate configuration that no other template has."""
+    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return with_gate_config_name(template, f"{gate_config_prefix(flash)}{digest}")
+
+
+def with_gate_config_name(template: RawObject, name: str) -> RawObject:
+    """The template whose gate reads the ConfigMap `name`."""
+    volumes = [
+        {**volume, "configMap": {**volume["configMap"], "name": name}} if _is_gate_volume(volume) else volume
+        for volume in template["spec"].get("volumes") or []
+    ]
+    return {**template, "spec": {**template["spec"], "volumes": volumes}}
+
+
+def gate_config_name(template: RawObject) -> str | None:
+    """The ConfigMap that the gate of a template or pod reads; None if `podTemplate` replaced the volume."""
+    volumes = template.get("spec", {}).get("volumes") or []
+    return next((str(volume["configMap"]["name"]) for volume in volumes if _is_gate_volume(volume)), None)
+
+
+def gate_config_prefix(flash: FlashDeployment) -> str:
+    """Operators before 0.2 had one ConfigMap for all templates, called `NAME-gate`."""
+    return f"{flash.name}-gate-"
+
+
+def _is_gate_volume(volume: RawObject) -> bool:
+    return volume["name"] == GATE_VOLUME and "name" in (volume.get("configMap") or {})
+
+
+def gate_config(spec: FlashSpec, flash: FlashDeployment, name: str) -> RawObject:
+    """The ConfigMap `name` for a template that was made from `spec`."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(flash, gate_config_name(flash)),
-        "data": {FILE: json.dumps(gate_settings(flash.spec).to_json(), indent=2, sort_keys=True)},
+        "metadata": metadata(flash, name),
+        "data": {FILE: json.dumps(gate_settings(spec).to_json(), indent=2, sort_keys=True)},
     }
 
 

@@ -17,6 +17,14 @@ def with_revision(template: RawObject) -> RawObject:
     return {**template, "metadata": {**template["metadata"], "annotations": annotations}}
 
 
+def computed_revision(template: RawObject) -> str:
+    """What the annotation must say if the template is as it was written."""
+    annotations = {
+        key: value for key, value in template["metadata"].get("annotations", {}).items() if key != REVISION_ANNOTATION
+    }
+    return revision_of(with_revision({**template, "metadata": {**template["metadata"], "annotations": annotations}}))
+
+
 def revision_of(template: RawObject) -> str:
     return str(template["metadata"]["annotations"][REVISION_ANNOTATION])
 

@@ -12,14 +12,13 @@ Meanwhile the new replicas are compared with what the last known good template a
     any, while the rollout is paused                          the new template, paused
 
 A template is known to be good once all replicas have it and have passed. It is stored with its speed in a ConfigMap,
-because there may be no old replica left to compare with. A rejection holds until the template, the floors or
-`spec.rollout` change; scaling does not cause another attempt.
+because there may be no old replica left to compare with. A rejection holds until the spec changes, or for an engine
+update until another one is taken; neither scaling nor an upgrade of the operator causes another attempt.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal
 
@@ -27,8 +26,9 @@ from flash_operator.api.status import RolloutStatus
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
-from flash_operator.core.resources.revision import revision_of, revision_of_pod, with_revision
+from flash_operator.core.resources.revision import computed_revision, revision_of, revision_of_pod, with_revision
 from flash_operator.core.resources.stored_document import StoredDocument
+from flash_operator.core.rollout.template_revision import TemplateRevision, stored_revision
 
 STORED_LAST_KNOWN_GOOD = StoredDocument("last-known-good", former_name="proven")
 
@@ -46,8 +46,19 @@ class LastKnownGood:
 
     @classmethod
     def stored(cls, observed: Observed) -> "LastKnownGood | None":
-        """The last known good template of this deployment, None before the first one."""
-        return cls.parse(STORED_LAST_KNOWN_GOOD.read(observed))
+        """The last known good template of this deployment, None before the first one.
+
+        Users may edit a ConfigMap, so its template counts only if the status vouches for it: otherwise whoever edits it
+        could make the operator run another image, or a pod with another service account.
+        """
+        document = cls.parse(STORED_LAST_KNOWN_GOOD.read(observed))
+        if document is None:
+            return None
+        stored = stored_revision(observed, document.revision)
+        if stored is not None:
+            return replace(document, template=stored.template)
+        vouched = (observed.live_status.get("rollout") or {}).get("provenRevision")
+        return document if vouched == document.revision == computed_revision(document.template) else None
 
     @classmethod
     def parse(cls, text: str | None) -> "LastKnownGood | None":
@@ -68,6 +79,21 @@ class LastKnownGood:
 
 
 @dataclass(frozen=True)
+class Target:
+    """The template that the Deployment should get, if its replicas are as fast as the previous ones."""
+
+    template: RawObject
+    attempt: str
+    """Names this attempt: a rejection holds as long as it is the same."""
+    is_update: bool = False
+    """It is an engine update, and not what the user changed (`core.rollout.engine_update`)."""
+
+    @property
+    def revision(self) -> str:
+        return revision_of(self.template)
+
+
+@dataclass(frozen=True)
 class Rollout:
     """The template for the Deployment, and the state of the rollout for status."""
 
@@ -76,6 +102,9 @@ class Rollout:
     message: str
     last_known_good: LastKnownGood | None
     rejected: str | None = None
+    is_update: bool = False
+    made_from: TemplateRevision | None = None
+    """Where the template comes from, if that is known."""
 
     def to_status(self) -> RolloutStatus:
         good = self.last_known_good
@@ -83,6 +112,8 @@ class Rollout:
             state=self.state,
             message=self.message[:4096],
             revision=revision_of(self.template),
+            engine_image=self.made_from.engine_image if self.made_from else None,
+            contract_version=self.made_from.contract_version if self.made_from else None,
             proven_revision=good.revision if good else None,
             proven_tokens_per_second=int(good.decode_tokens_per_second) if good else None,
             rejected=self.rejected,
@@ -91,28 +122,28 @@ class Rollout:
 
 def decide_rollout(
     flash: FlashDeployment,
-    wanted: RawObject,
+    target: Target,
     replicas: Sequence[Replica],
     last_known_good: LastKnownGood | None,
     live: RolloutStatus | None,
 ) -> Rollout:
-    """Choose the template. `wanted` is the one that the spec asks for, `live` the rollout in the CR's live status."""
-    if last_known_good is not None and last_known_good.revision != revision_of(wanted):
+    """Choose the template. `live` is the rollout in the CR's live status."""
+    if last_known_good is not None and last_known_good.revision != target.revision:
         # Rejection is checked first: with a single replica, a slow new one would otherwise become the last known good.
-        rejection = _rejection(flash, wanted, replicas, last_known_good, live)
+        rejection = _rejection(flash, target, replicas, last_known_good, live)
         if rejection:
             return rejection
-    last_known_good = _newly_known_good(wanted, replicas, flash.spec.replicas) or last_known_good
+    last_known_good = _newly_known_good(target.template, replicas, flash.spec.replicas) or last_known_good
     if last_known_good is None:
         state, message = _progress(flash, "Settled", "no template has passed on all replicas yet")
-    elif last_known_good.revision == revision_of(wanted):
+    elif last_known_good.revision == target.revision:
         state, message = _progress(flash, "Settled", "all replicas run the requested template")
     else:
         speed = last_known_good.decode_tokens_per_second
         state, message = _progress(
             flash, "Rolling", f"replacing replicas one by one; the previous template decoded {speed:.1f} tok/s"
         )
-    return Rollout(wanted, state, message, last_known_good)
+    return Rollout(target.template, state, message, last_known_good, is_update=target.is_update)
 
 
 def keep_live_template(flash: FlashDeployment, live: RawObject, last_known_good: LastKnownGood | None) -> Rollout:
@@ -129,17 +160,20 @@ def last_known_good_config_map(flash: FlashDeployment, last_known_good: LastKnow
 
 def _rejection(
     flash: FlashDeployment,
-    wanted: RawObject,
+    target: Target,
     replicas: Sequence[Replica],
     last_known_good: LastKnownGood,
     live: RolloutStatus | None,
 ) -> Rollout | None:
-    key = _rejection_key(flash, wanted)
-    if live and live.rejected == key:
-        return Rollout(last_known_good.template, "RolledBack", live.message, last_known_good, key)
-    new = [replica for replica in replicas if revision_of_pod(replica.pod) == revision_of(wanted)]
-    objection = _objection(flash, new, last_known_good)
-    return Rollout(last_known_good.template, "RolledBack", objection, last_known_good, key) if objection else None
+    if live and live.rejected == target.attempt:
+        objection: str | None = live.message
+    else:
+        new = [replica for replica in replicas if revision_of_pod(replica.pod) == target.revision]
+        objection = _objection(flash, new, last_known_good)
+    if objection is None:
+        return None
+    template = last_known_good.template
+    return Rollout(template, "RolledBack", objection, last_known_good, target.attempt, is_update=target.is_update)
 
 
 def _progress(
@@ -191,11 +225,3 @@ def _starts(replica: Replica) -> int:
     """Starts of the engine, or attempts to download its model, whichever is more."""
     gate = replica.gate
     return max(gate.engine.starts, gate.delivery.attempts if gate.delivery else 0) if gate else 0
-
-
-def _rejection_key(flash: FlashDeployment, wanted: RawObject) -> str:
-    """A hash of everything whose change allows another attempt."""
-    spec = flash.spec
-    judged_by = [spec.readiness.model_dump(mode="json"), spec.rollout.max_slowdown_percent]
-    text = json.dumps([revision_of(wanted), judged_by], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ Ready               as many replicas as wanted have passed and serve
   SpeculationActive the MTP head's drafts are accepted, according to the engine's own counters
   SmokeTestPassed   every replica was measured and passed
 Degraded            it serves, but with fewer or slower replicas than it should
+UpdateAvailable     this operator would start other engines than those that run
 
 A check returns a `ConditionState` or None; the first state in the chain is the condition's. All conditions are set from
 the first reconcile on. Conventions: kubernetes/community, sig-architecture/api-conventions.md.
@@ -71,8 +72,8 @@ def restoring(summary: ReplicaSummary) -> ConditionState | None:
 
 
 def rolled_back(summary: ReplicaSummary) -> ConditionState | None:
-    """The requested template does not run, even if the previous one serves."""
-    if summary.rollout is None or summary.rollout.state != "RolledBack":
+    """The requested template does not run, even if the previous one serves. An update is not what was requested."""
+    if summary.rollout is None or summary.rollout.state != "RolledBack" or summary.rollout.is_update:
         return None
     return ConditionState(
         "False", "RolledBack", f"{_counts(summary)} with the previous template; {summary.rollout.message}"
@@ -165,7 +166,7 @@ def flags_outdated(summary: ReplicaSummary) -> ConditionState | None:
         "False",
         "FlagsOutdated",
         f"running with flags that differ from those their nodes' labels now call for: {', '.join(names)}; "
-        "delete these pods one by one to apply the new flags",
+        "take the engine update in status.update to apply the new flags",
     )
 
 
@@ -284,9 +285,28 @@ def revision_moved(summary: ReplicaSummary) -> ConditionState | None:
     )
 
 
+def up_to_date(summary: ReplicaSummary) -> ConditionState | None:
+    if summary.update.state != "UpToDate":
+        return None
+    return ConditionState("False", "UpToDate", "the engines run what this operator would start")
+
+
+def update_on_offer(summary: ReplicaSummary) -> ConditionState | None:
+    update = summary.update
+    message = "; ".join((update.message, *update.changes))
+    return ConditionState("True", UPDATE_REASONS[update.state], message)
+
+
 def as_wanted(summary: ReplicaSummary) -> ConditionState | None:
     return ConditionState("False", "AsWanted", "no replica is degraded")
 
+
+UPDATE_REASONS = {
+    "Available": "UpdateAvailable",
+    "Waiting": "UpdateWaiting",
+    "Updating": "Updating",
+    "Rejected": "UpdateRejected",
+}
 
 CHAINS: dict[str, tuple[Check, ...]] = {
     "Ready": (
@@ -313,6 +333,7 @@ CHAINS: dict[str, tuple[Check, ...]] = {
     "SpeculationActive": (speculation_disabled, speculation_failed, drafts_accepted, not_measured),
     "SmokeTestPassed": (all_passed, failed_replica, not_measured),
     "Degraded": (degraded_serving, recovered_slower, some_slower, running_on_fallback, revision_moved, as_wanted),
+    "UpdateAvailable": (up_to_date, update_on_offer),
 }
 
 

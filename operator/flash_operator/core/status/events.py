@@ -35,6 +35,7 @@ def status_events(before: RawObject, after: RawObject) -> tuple[EventSpec, ...]:
         *_mtp_restore_events(before, after),
         *events,
         *_rollout_events(before, after),
+        *_update_events(before, after),
         *_readiness_events(before, after),
     )
 
@@ -72,9 +73,7 @@ def _pod_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     if after.get("incident") and after.get("incident") != before.get("incident"):
         events.append(event_spec("Warning", "EngineRecovered", f"{name}: {after['incident']}", "Recover"))
     if after.get("flagsOutdated") == "Outdated" and before.get("flagsOutdated") == "Current":
-        message = (
-            f"{name}: the labels of node {after.get('node')} now call for other flags; delete the pod to apply them"
-        )
+        message = f"{name}: the labels of node {after.get('node')} now call for other flags"
         events.append(event_spec("Warning", "FlagsOutdated", message, "HandOver"))
     return events
 
@@ -111,6 +110,29 @@ def _rollout_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     if now.get("state") != "RolledBack" or was.get("rejected") == now.get("rejected"):
         return []
     return [event_spec("Warning", "RolledBack", now["message"], "Rollout")]
+
+
+UPDATE_REASONS = {"Available": "UpdateAvailable", "Updating": "UpdateTaken", "Rejected": "UpdateRejected"}
+"""Waiting comes without an event of its own: it lasts until others are done, and status says for whom."""
+
+
+def _update_events(before: RawObject, after: RawObject) -> list[EventSpec]:
+    """An update that is offered, taken, complete or rejected."""
+    was, now = before.get("update") or {}, after.get("update") or {}
+    if (was.get("state"), was.get("revision")) == (now.get("state"), now.get("revision")):
+        return []
+    if now["state"] == "UpToDate":
+        ended = was.get("state") == "Updating"
+        return (
+            [event_spec("Normal", "UpdateComplete", f"{was['revision']} runs on every replica", "Update")]
+            if ended
+            else []
+        )
+    if now["state"] not in UPDATE_REASONS:
+        return []
+    kind: Literal["Normal", "Warning"] = "Warning" if now["state"] == "Rejected" else "Normal"
+    message = "; ".join((f"{now['revision']}: {now['message']}", *now["changes"]))
+    return [event_spec(kind, UPDATE_REASONS[now["state"]], message, "Update")]
 
 
 def _readiness_events(before: RawObject, after: RawObject) -> list[EventSpec]:

@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flash_contracts.gate_result import GateResult
+from flash_operator.api.status import UpdateStatus
 from flash_operator.core.mtp_restore.planner import MtpRestore
 from flash_operator.core.observed.pod_failure import PodFailure, deployment_failure
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica, replicas_of
 from flash_operator.core.rollout.rollout import Rollout
 from flash_operator.core.status.download_status import with_steady_figures
+
+UP_TO_DATE = UpdateStatus()
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class ReplicaSummary:
     deployment: RawObject | None
     speculation_wanted: bool
     rollout: Rollout | None = None
+    update: UpdateStatus = UP_TO_DATE
     name_taken: str | None = None
     refusal: str | None = None
     unapplied: bool = False
@@ -37,6 +41,7 @@ class ReplicaSummary:
         rollout: Rollout | None = None,
         mtp_restore: MtpRestore | None = None,
         *,
+        update: UpdateStatus = UP_TO_DATE,
         unapplied: bool = False,
         failure: PodFailure | None = None,
     ) -> "ReplicaSummary":
@@ -47,6 +52,7 @@ class ReplicaSummary:
             deployment=observed.children.get(("Deployment", flash.name)),
             speculation_wanted=flash.spec.speculation.method != "Disabled",
             rollout=rollout,
+            update=update,
             name_taken=observed.name_taken,
             refusal=observed.refusal,
             unapplied=unapplied,

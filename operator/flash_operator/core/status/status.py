@@ -33,6 +33,7 @@ def status_of(observed: Observed, summary: ReplicaSummary) -> RawObject:
         endpoint=endpoint(flash),
         summary=_summary(summary),
         rollout=summary.rollout.to_status() if summary.rollout else None,
+        update=summary.update,
         model=summary.mtp_restore.status if summary.mtp_restore else None,
         pods=[_pod(replica, observed.live_status, quarantines=quarantines) for replica in summary.replicas],
     )
@@ -73,6 +74,7 @@ def _summary(summary: ReplicaSummary) -> StatusSummary:
         replicas=f"{summary.ready}/{summary.wanted}",
         decode_tokens_per_second=int(min(f.decode_tokens_per_second for f in figures)) if figures else None,
         acceptance_percent=int(min(shares)) if shares else None,
+        update=None if summary.update.state == "UpToDate" else summary.update.state,
     )
 
 
