@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flash_operator.api import ApiModel
+from flash_operator.api.clipping import StatusModel
 
 Name = Annotated[str, Field(max_length=253)]
 
 
-class Condition(ApiModel):
+class Condition(StatusModel):
     """A condition, as in the Kubernetes API conventions."""
 
     type: Annotated[str, Field(max_length=64)]
@@ -26,7 +26,7 @@ class Condition(ApiModel):
     """Human-readable message, with the figures and what to do."""
 
 
-class DeliveryStatus(ApiModel):
+class DeliveryStatus(StatusModel):
     """Progress of the model's download from its hub or registry."""
 
     phase: Annotated[str, Field(max_length=32)]
@@ -50,7 +50,7 @@ class DeliveryStatus(ApiModel):
     """When these figures were reported. They are updated every 10 s during a download."""
 
 
-class PodStatus(ApiModel):
+class PodStatus(StatusModel):
     """A replica: its flags with their reasons, its measurements, and the gate's verdict."""
 
     name: Name
@@ -103,7 +103,7 @@ class PodStatus(ApiModel):
     """Digest of the engine image, as the kubelet resolved it."""
 
 
-class RolloutStatus(ApiModel):
+class RolloutStatus(StatusModel):
     """State of the rollout."""
 
     state: Literal["Settled", "Rolling", "Paused", "RolledBack"]
@@ -125,7 +125,7 @@ class RolloutStatus(ApiModel):
     an engine update, once there is another one."""
 
 
-class UpdateStatus(ApiModel):
+class UpdateStatus(StatusModel):
     """An engine update: what this operator would start, and what does not run yet."""
 
     state: Literal["UpToDate", "Available", "Waiting", "Updating", "Rejected"] = "UpToDate"
@@ -139,7 +139,7 @@ class UpdateStatus(ApiModel):
     """What would change: one line for each value of the pod template, or for each replica with outdated flags."""
 
 
-class ModelStatus(ApiModel):
+class ModelStatus(StatusModel):
     """The checkpoint with its restored MTP head (spec.model.restoreMtp)."""
 
     path: Annotated[str, Field(max_length=600)]
@@ -160,7 +160,7 @@ class ModelStatus(ApiModel):
     """Duration of the restoration in seconds."""
 
 
-class StatusSummary(ApiModel):
+class StatusSummary(StatusModel):
     """The columns of `kubectl get dsf`."""
 
     replicas: Annotated[str, Field(max_length=16)]
@@ -173,7 +173,7 @@ class StatusSummary(ApiModel):
     """State of the engine update; absent if the engines are up to date."""
 
 
-class FlashStatus(ApiModel):
+class FlashStatus(StatusModel):
     """What the operator observed."""
 
     conditions: Annotated[list[Condition], Field(max_length=16)] = []
