@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import ControlPlane
+from flash_operator.core.plan import ObjectRef
 from flash_operator.core.status.events import EventSpec
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.events import emit_event, node_event
@@ -23,7 +24,7 @@ async def cluster(api_server: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> 
     connected = await Cluster.connect()
     yield connected
     for event in await connected.list("Event", "default"):
-        await connected.delete("Event", "default", event["metadata"]["name"])
+        await connected.delete(ObjectRef("Event", "default", event["metadata"]["name"]))
     await connected.close()
 
 

@@ -118,7 +118,7 @@ def needed() -> set[tuple[str, str, str]]:
         | {(GROUP, f"{PLURAL}/status", "patch")}
         | of("Deployment", "watch")
         | of("Job", "watch")
-        | of("Pod", "list", "watch", "patch")
+        | of("Pod", "list", "watch", "patch", "delete")
         | {("", "pods/eviction", "create")}
         | of("Node", "get", "list", "watch", "patch")
         | of("Event", "get", "create", "patch")

@@ -14,7 +14,7 @@ from flash_contracts.names import (
     REVISION_ANNOTATION,
 )
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.plan import PodAnnotation
+from flash_operator.core.plan import ObjectRef, PodAnnotation
 from flash_operator.core.replicas.baseline import Baseline, BaselineEntry, baseline_config_map
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.deployment import pod_template
@@ -32,9 +32,11 @@ from flash_operator.core.rollout.rollout import (
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.keys import FlashKey
 from runtime_site import Site
+from waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 
+POLICY_VERSION = "admissionregistration.k8s.io/v1"
 CHILDREN = "deployments,controllerrevisions,services,configmaps,poddisruptionbudgets"
 
 
@@ -321,6 +323,99 @@ async def test_a_child_that_the_server_refuses_is_told_in_status_in_its_own_word
     assert "restartPolicy" in ready["message"]
 
 
+async def test_a_typing_error_in_the_pod_template_is_told_and_stops_no_other_child(site: Site) -> None:
+    """The API server answers 500 to a field that does not exist in an apply."""
+    key = site.apply_flash(podTemplate={"spec": {"containers": [{"name": "engine", "enviroment": []}]}})
+    with pytest.raises(ApiError):
+        await site.reconcile(key)
+
+    ready = site.get("dsf", "flash")["status"]["conditions"][0]
+    assert (ready["status"], ready["reason"]) == ("False", "ChildRefused")
+    assert "enviroment" in ready["message"]
+    kinds = {child["kind"] for child in site.get(CHILDREN, "-l", f"{DEPLOYMENT_LABEL}=flash")["items"]}
+    assert kinds == {"ConfigMap", "ControllerRevision", "PodDisruptionBudget", "Service"}
+
+    site.apply_flash()
+    await site.reconcile(key)
+    assert site.get("deployment", "flash")["kind"] == "Deployment"
+
+
+DROPPED_VALUES: dict[str, dict[str, Any]] = {
+    "hostNetwork: false": {"hostNetwork": False},
+    "stdin: false": {"containers": [{"name": "engine", "stdin": False}]},
+    "initialDelaySeconds: 0": {"containers": [{"name": "engine", "livenessProbe": {"initialDelaySeconds": 0}}]},
+    "readOnly: false": {"containers": [{"name": "engine", "volumeMounts": [{"mountPath": "/tmp", "readOnly": False}]}]},
+}
+
+
+@pytest.mark.parametrize("patch", DROPPED_VALUES.values(), ids=DROPPED_VALUES.keys())
+async def test_a_value_that_the_server_drops_is_written_once(site: Site, patch: dict[str, Any]) -> None:
+    key = site.apply_flash(podTemplate={"spec": patch})
+    for _ in range(3):
+        await site.reconcile(key)
+    assert await site.reconcile(key) == 0
+
+
+async def test_a_policy_that_changes_deployments_is_not_fought(site: Site) -> None:
+    """As Kyverno and registries' webhooks do: another image, and one more toleration."""
+    add_policy(site)
+    key = site.apply_flash(placement={"tolerations": [{"key": "gpu", "operator": "Exists"}]})
+    for _ in range(3):
+        await site.reconcile(key)
+    pod = site.get("deployment", "flash")["spec"]["template"]["spec"]
+    assert [toleration["key"] for toleration in pod["tolerations"]] == ["gpu", "corp"]
+    assert await site.reconcile(key) == 0
+    with site.operator(SETTINGS):
+        assert await site.reconcile(key) <= 1, "a new process has no memory of the answer"
+        assert await site.reconcile(key) == 0
+
+    site.server.kubectl("scale", "deployment", "flash", "--replicas=5", "-n", site.namespace)
+
+    assert await site.reconcile(key) >= 1, "what somebody else changes is put right"
+    assert site.get("deployment", "flash")["spec"]["replicas"] == 1
+
+
+def add_policy(site: Site) -> None:
+    """A mutating policy for the Deployments of this namespace."""
+    name = f"tolerate-{site.namespace}"
+    expression = (
+        "object.spec.template.spec.tolerations.exists(t, t.key == 'corp') ? [] : "
+        "[JSONPatch{op: 'add', path: '/spec/template/spec/tolerations/-', "
+        "value: Object.spec.template.spec.tolerations{key: 'corp', operator: 'Exists'}}]"
+    )
+    rule = {
+        "apiGroups": ["apps"],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": ["deployments"],
+    }
+    policy = {
+        "apiVersion": POLICY_VERSION,
+        "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {
+                "resourceRules": [rule],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": site.namespace}},
+            },
+            "failurePolicy": "Fail",
+            "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
+        },
+    }
+    binding = {
+        "apiVersion": POLICY_VERSION,
+        "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {"policyName": name},
+    }
+    site.apply(policy)
+    site.apply(binding)
+    request = ("create", "deployment", "other", "--image=x", "--dry-run=server", "-n", site.namespace)
+    # A Deployment without tolerations is one that it cannot change, and refuses.
+    eventually(lambda: site.server.kubectl(*request, check=False).returncode, "the policy is in force", seconds=30)
+
+
 @pytest.mark.parametrize("kind", ["Service", "ConfigMap"])
 async def test_an_object_of_somebody_else_is_neither_changed_nor_adopted(site: Site, kind: str) -> None:
     name = "flash" if kind == "Service" else str(gate_config_name(pod_template(a_flash(), SETTINGS)))
@@ -342,7 +437,7 @@ async def test_an_object_of_somebody_else_is_neither_changed_nor_adopted(site: S
 
 
 async def test_deleting_what_is_gone_is_as_good(site: Site) -> None:
-    await site.cluster.delete("Service", site.namespace, "never-was")
+    await site.cluster.delete(ObjectRef("Service", site.namespace, "never-was"))
 
 
 async def test_a_server_that_does_not_answer_is_unreachable(

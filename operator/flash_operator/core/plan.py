@@ -18,6 +18,7 @@
     an MTP head that is to be restored              | the Job; an existing   | -               | later
                                                     | Deployment unchanged   |                 |
     a newer operator that would start other engines | - (offered in status)  | -               | as without it
+    a pod that has ended                            | - (deleted, an event)  | -               | as without the pod
     an engine update that is taken                  | its template, or evict | -               | soon
                                                     | a replica for flags    |                 |
     a CR that is scaled to zero                     | as its spec asks       | -               | never
@@ -32,6 +33,7 @@ from functools import cached_property
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
 from flash_operator.core.mtp_restore.job import restore_name
 from flash_operator.core.mtp_restore.planner import MtpRestore, has_orphaned_job, mtp_restore_of
+from flash_operator.core.observed.kube import has_ended, is_terminating
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.p2p_test.node_verdict import NodeVerdict, from_incident
 from flash_operator.core.replicas.baseline import Baseline, baseline_config_map, baseline_key
@@ -39,10 +41,10 @@ from flash_operator.core.replicas.quarantine import quarantine_changes
 from flash_operator.core.replicas.replica import Replica, replicas_of
 from flash_operator.core.resources.deployment import deployment
 from flash_operator.core.resources.disruption_budget import disruption_budget
-from flash_operator.core.resources.drift import needs_apply, with_hash
+from flash_operator.core.resources.drift import hash_of, needs_apply, with_hash
 from flash_operator.core.resources.gate_config import gate_config, gate_config_name
 from flash_operator.core.resources.image_volume import DROPPED, is_dropped, settled
-from flash_operator.core.resources.revision import revision_of
+from flash_operator.core.resources.revision import revision_of, revision_of_pod
 from flash_operator.core.resources.service import service
 from flash_operator.core.rollout.engine_update import EngineUpdate, live_rollout
 from flash_operator.core.rollout.rollout import (
@@ -54,7 +56,7 @@ from flash_operator.core.rollout.rollout import (
 )
 from flash_operator.core.rollout.surge import surges
 from flash_operator.core.rollout.template_revision import TemplateRevision, revision_in_force, superseded
-from flash_operator.core.status.events import EventSpec, status_events
+from flash_operator.core.status.events import EventSpec, pod_ended_event, status_events
 from flash_operator.core.status.replica_summary import ReplicaSummary
 from flash_operator.core.status.status import status_of
 
@@ -67,6 +69,9 @@ WATCH_SERVING_SECONDS = 30.0
 WATCH_FAILED_SECONDS = 10.0
 """A failed replica is measured again every `retrySeconds`, so its result changes no faster than that."""
 
+ENDED_PODS_AT_ONCE = 20
+"""A kubelet that refuses pods makes hundreds of them. The next reconcile takes the rest."""
+
 WATCH_RESTORE_SECONDS = 30.0
 """While the MTP head is restored. Changes of the Job and its pods already arrive through watches."""
 
@@ -78,6 +83,8 @@ class ObjectRef:
     kind: str
     namespace: str
     name: str
+    uid: str | None = None
+    """Set where a later object of the same name must survive."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +188,7 @@ def plan(observed: Observed) -> Plan:
     desired = _children(decided)
     dropped = any(is_dropped(child, _live(observed, child)) for child in desired)
     apply = tuple(child for child in desired if _should_apply(observed, child))
-    unapplied = any(child["kind"] == "Deployment" for child in apply)
+    unapplied = any(_changes_template(observed, child) for child in apply)
     mtp_restore = decided.mtp_restore
     failure = DROPPED if dropped else None
     summary = ReplicaSummary.of(
@@ -196,12 +203,15 @@ def plan(observed: Observed) -> Plan:
     changed = status != observed.live_status
     return Plan(
         apply=(*apply, mtp_restore.create) if mtp_restore and mtp_restore.create else apply,
-        delete=(*_deletions(observed, mtp_restore), *_superseded(decided)),
+        delete=(*_deletions(observed, mtp_restore), *_superseded(decided), *_ended_pods(observed)),
         evict=_evictions(decided),
         annotate=_annotations(observed, summary, decided.baseline),
         verdicts=tuple(filter(None, (_verdict(observed, replica) for replica in summary.replicas))),
         status=status if changed else None,
-        events=status_events(observed.live_status, status) if changed else (),
+        events=(
+            *(pod_ended_event(pod) for pod in _ended(observed)),
+            *(status_events(observed.live_status, status) if changed else ()),
+        ),
         requeue_after=_requeue_after(summary),
     )
 
@@ -257,7 +267,12 @@ def _deployment(decided: _Decisions) -> tuple[RawObject, ...]:
     if decided.held and decided.live_deployment is None:
         return ()
     template = decided.rollout.template
-    return (deployment(decided.observed.flash, template, surge=surges(decided.observed, template)),)
+    made = deployment(decided.observed.flash, template, surge=surges(decided.observed, template))
+    paused_by_hand = decided.live_deployment is not None and decided.live_deployment["spec"].get("paused")
+    if paused_by_hand and not made["spec"].get("paused"):
+        # Only an explicit value takes the field from whoever ran `kubectl rollout pause`.
+        made["spec"]["paused"] = False
+    return (made,)
 
 
 def _deletions(observed: Observed, mtp_restore: MtpRestore | None) -> tuple[ObjectRef, ...]:
@@ -271,10 +286,31 @@ def _superseded(decided: _Decisions) -> tuple[ObjectRef, ...]:
     return tuple(ObjectRef(kind, decided.observed.flash.namespace, name) for kind, name in found)
 
 
+def _ended(observed: Observed) -> tuple[RawObject, ...]:
+    """Pods that will never run again: evicted, or refused by the kubelet. Their Deployment has replaced them."""
+    return tuple(pod for pod in observed.pods if has_ended(pod) and not is_terminating(pod))[:ENDED_PODS_AT_ONCE]
+
+
+def _ended_pods(observed: Observed) -> tuple[ObjectRef, ...]:
+    namespace = observed.flash.namespace
+    return tuple(
+        ObjectRef("Pod", namespace, pod["metadata"]["name"], pod["metadata"]["uid"]) for pod in _ended(observed)
+    )
+
+
 def _should_apply(observed: Observed, child: RawObject) -> bool:
-    """A child without its image volume is not applied again: the API server strips the volume on every write."""
+    """A child that is what the API server made of it is not applied again: it would make the same of it."""
     live = _live(observed, child)
-    return needs_apply(child, live) and not is_dropped(child, live)
+    settled = (child["kind"], child["metadata"]["name"], hash_of(child)) in observed.settled
+    return needs_apply(child, live) and not settled and not is_dropped(child, live)
+
+
+def _changes_template(observed: Observed, child: RawObject) -> bool:
+    """Other differences of a Deployment replace no pods."""
+    if child["kind"] != "Deployment":
+        return False
+    live = _live(observed, child)
+    return live is None or revision_of_pod(live["spec"]["template"]) != revision_of(child["spec"]["template"])
 
 
 def _live(observed: Observed, desired: RawObject) -> RawObject | None:

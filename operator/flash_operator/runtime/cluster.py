@@ -26,7 +26,7 @@ from flash_contracts.names import (
     VERSION,
 )
 from flash_operator.core.observed.snapshot import RawObject
-from flash_operator.core.plan import PodAnnotation, PodEviction
+from flash_operator.core.plan import ObjectRef, PodAnnotation, PodEviction
 
 REQUEST_SECONDS = 30.0
 
@@ -84,6 +84,12 @@ class ApiError(RuntimeError):
     def transient(self) -> bool:
         """The server is overloaded or not ready: 429 "storage is (re)initializing" while a CRD is new, for one."""
         return self.status in (429, 500, 502, 503, 504)
+
+    @property
+    def overloaded(self) -> bool:
+        """The server or a proxy before it cannot answer now. A 500 is not among them: it is what a mistyped field in an
+        apply is answered with, and a webhook that is down."""
+        return self.status in (429, 502, 503, 504)
 
     @property
     def refused(self) -> bool:
@@ -173,12 +179,15 @@ class Cluster:
             "PATCH", _path("Node", None, name), patch, MERGE, {"fieldManager": NODES_FIELD_MANAGER}
         )
 
-    async def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Deletes an object, if it still exists."""
+    async def delete(self, ref: ObjectRef) -> None:
+        """Deletes an object, if it still exists and has the uid that the reference may give."""
+        options: RawObject = {"propagationPolicy": "Background"}
+        if ref.uid is not None:
+            options["preconditions"] = {"uid": ref.uid}
         try:
-            await self._write("DELETE", _path(kind, namespace, name), {"propagationPolicy": "Background"}, JSON, {})
+            await self._write("DELETE", _path(ref.kind, ref.namespace, ref.name), options, JSON, {})
         except ApiError as error:
-            if not error.not_found:
+            if not (error.not_found or (ref.uid and error.conflict)):
                 raise
 
     async def evict(self, eviction: PodEviction) -> bool:

@@ -11,6 +11,7 @@ from flash_contracts.node_facts import NodeFacts
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.p2p_test.job import P2pTestSettings, p2p_test_name
 from flash_operator.core.p2p_test.planner import NodeObserved, NodePlan, plan_node, reason_not_to_test
+from flash_operator.core.plan import ObjectRef
 from flash_operator.runtime.cluster import ApiError, Cluster
 from flash_operator.runtime.events import emit_event, node_event
 from flash_operator.runtime.keys import NodeKey
@@ -49,7 +50,7 @@ class NodeReconciler:
             metadata = wanted.delete["metadata"]
             reason = "finished or preempted" if observed.node else "node was deleted"
             log.info("deleting the p2p test Job", node=key.node, job=metadata["name"], reason=reason)
-            await self._cluster.delete("Job", metadata["namespace"], metadata["name"])
+            await self._cluster.delete(ObjectRef("Job", metadata["namespace"], metadata["name"], metadata["uid"]))
         return wanted.requeue_after
 
     async def _observe(self, name: str, settings: P2pTestSettings) -> NodeObserved:

@@ -16,6 +16,7 @@ from flash_operator.core.observed.snapshot import GpuSupply, Observed, PlanSetti
 from flash_operator.core.plan import desired_children
 from flash_operator.core.resources.image_volume import keeps_image_volumes, to_be_asked
 from flash_operator.core.rollout.engine_update import may_update
+from flash_operator.runtime.answers import Answers
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
@@ -46,11 +47,13 @@ class Observer:
         self._settings = settings
         self._clock = clock
         self._update_turn = UpdateTurn(cluster, namespace)
+        self.answers = Answers()
 
     async def observe(self, key: FlashKey) -> Observed | None:
         """The snapshot, or None if the deployment is deleted or terminating (its children are garbage-collected)."""
         raw = await self._cluster.get(KIND, key.name, key.namespace)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
+            self.answers.forget(key)
             return None
         flash = FlashDeployment.from_object(raw)
         labels = {DEPLOYMENT_LABEL: key.name}
@@ -76,6 +79,7 @@ class Observer:
             gpu_supply=supply,
             restore_pods=tuple(restore_pods),
             update_holder=update_holder,
+            settled=self.answers.settled(key, (child for kind in children for child in kind)),
         )
         return replace(observed, image_volumes=await self._image_volumes(observed))
 

@@ -25,6 +25,7 @@ class Reconciler:
     def __init__(self, cluster: Cluster, observer: Observer, instance: str) -> None:
         self._cluster = cluster
         self._observer = observer
+        self._answers = observer.answers
         self._instance = instance
 
     async def reconcile(self, key: FlashKey) -> float | None:
@@ -38,19 +39,29 @@ class Reconciler:
             taken = replace(observed, name_taken=_description_of(foreign))
             await self._report(taken, plan(taken))
             return NAME_TAKEN_SECONDS
-        try:
-            for child in wanted.apply:
-                await self._cluster.apply(child)
-        except ApiError as error:
-            await self._report_refusal(observed, error)
-            raise
-        for ref in wanted.delete:
-            await self._cluster.delete(ref.kind, ref.namespace, ref.name)
-        await self._evict_pods(wanted)
+        refusals = await self._apply(observed, wanted)
+        # Whatever was refused, pods that wait for their flags get them.
         await self._annotate_pods(wanted)
+        if refusals:
+            await self._report_refusals(observed, refusals)
+            raise refusals[0]
+        for ref in wanted.delete:
+            await self._cluster.delete(ref)
+        await self._evict_pods(wanted)
         await self._label_nodes(observed, wanted)
         await self._report(observed, wanted)
         return wanted.requeue_after
+
+    async def _apply(self, observed: Observed, wanted: Plan) -> list[ApiError]:
+        """Applies every child, also those after one that is refused. Returns the refusals."""
+        refusals = []
+        for child in wanted.apply:
+            try:
+                self._answers.remember(observed.flash, child, await self._cluster.apply(child))
+            except ApiError as error:
+                log.warning("refused", namespace=observed.flash.namespace, child=_name_of(child), error=str(error))
+                refusals.append(error)
+        return refusals
 
     async def _foreign_object(self, observed: Observed, wanted: Plan) -> RawObject | None:
         """An object with the name of a child to apply that this deployment does not own.
@@ -70,10 +81,14 @@ class Reconciler:
         """By a list of one, because the operator's role lets it list children and not get them."""
         return await self._cluster.list(kind, namespace, fields={"metadata.name": name})
 
-    async def _report_refusal(self, observed: Observed, error: ApiError) -> None:
-        """Reports a rejected child in status, because only the user can fix it."""
-        if error.refused:
-            refused = replace(observed, refusal=str(error))
+    async def _report_refusals(self, observed: Observed, refusals: list[ApiError]) -> None:
+        """Reports rejected children in status, each in the API server's words, because only people can help.
+
+        A server that is overloaded or away is not asked to store that as well.
+        """
+        reported = [error for error in refusals if not error.overloaded]
+        if reported:
+            refused = replace(observed, refusal="; ".join(map(str, reported)))
             await self._report(refused, plan(refused))
 
     async def _evict_pods(self, wanted: Plan) -> None:
@@ -114,6 +129,10 @@ class Reconciler:
             await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
         for event_spec in wanted.events:
             await emit_event(self._cluster, flash_event(flash, event_spec, observed.now, self._instance))
+
+
+def _name_of(child: RawObject) -> str:
+    return f"{child['kind']} {child['metadata']['name']}"
 
 
 def _description_of(foreign: RawObject) -> str:

@@ -12,11 +12,13 @@ from builders import (
     a_pod,
     an_observed,
     an_unschedulable_pod,
+    condition,
 )
 from flash_contracts.flags import FlagSet
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import WATCH_SERVING_SECONDS, Plan, desired_children, plan
+from flash_operator.core.resources.drift import hash_of
 
 
 def carried_out(observed: Observed, wanted: Plan) -> Observed:
@@ -193,3 +195,67 @@ def test_a_terminating_pod_is_no_replica() -> None:
     assert status is not None
     assert [pod["name"] for pod in status["pods"]] == ["flash-new"]
     assert status["readyReplicas"] == 0
+
+
+def an_evicted_pod(name: str) -> RawObject:
+    return a_pod(name, phase="Failed", reason="Evicted", message="The node was low on resource: ephemeral-storage.")
+
+
+def with_pods(observed: Observed, *pods: RawObject) -> Observed:
+    return replace(observed, pods=(*observed.pods, *pods))
+
+
+def test_a_pod_that_has_ended_is_no_replica_and_is_deleted_with_the_kubelets_words() -> None:
+    serving = a_serving_deployment()
+    annotations = serving.children["Deployment", "flash"]["spec"]["template"]["metadata"]["annotations"]
+    observed = with_pods(
+        replace(serving, pods=tuple(_annotated(pod, annotations) for pod in serving.pods)), an_evicted_pod("flash-0")
+    )
+
+    wanted = plan(observed)
+
+    (ref,) = wanted.delete
+    assert (ref.kind, ref.name, ref.uid) == ("Pod", "flash-0", "uid-of-flash-0")
+    assert condition(wanted.status, "Ready")["status"] == "True"
+    assert wanted.status is not None
+    assert (wanted.status["replicas"], wanted.status["rollout"]["state"]) == (1, "Settled")
+    assert wanted.status["rollout"]["provenRevision"], "it is known to be good although another pod was evicted"
+    (event,) = [event for event in wanted.events if event.reason == "Evicted"]
+    assert event.message == "flash-0 on node-1: The node was low on resource: ephemeral-storage."
+
+
+def test_hundreds_of_pods_that_have_ended_are_deleted_step_by_step() -> None:
+    observed = with_pods(a_serving_deployment(), *(an_evicted_pod(f"flash-{n}") for n in range(142)))
+    wanted = plan(observed)
+    assert 0 < len(wanted.delete) < 142
+    assert condition(wanted.status, "Ready")["status"] == "True"
+
+
+def test_more_replicas_than_status_can_list_are_counted() -> None:
+    pods = tuple(a_pod(f"flash-{n:03}") for n in range(140))
+    status = plan(replace(a_serving_deployment(), pods=pods, gates={})).status
+    assert status is not None
+    assert (status["replicas"], len(status["pods"])) == (140, 128)
+
+
+def test_a_deployment_that_was_paused_by_hand_goes_on() -> None:
+    observed = a_serving_deployment()
+    live = observed.children["Deployment", "flash"]
+    paused = {**live, "spec": {**live["spec"], "paused": True}}
+    wanted = plan(replace(observed, children={**observed.children, ("Deployment", "flash"): paused}))
+    (made,) = [child for child in wanted.apply if child["kind"] == "Deployment"]
+    assert made["spec"]["paused"] is False
+
+
+def test_what_the_server_made_of_a_child_is_not_applied_again_and_is_no_rollout() -> None:
+    observed = a_serving_deployment()
+    observed = replace(observed, live_status=plan(observed).status or {})
+    live = observed.children["Deployment", "flash"]
+    spec = {**live["spec"], "progressDeadlineSeconds": 1}
+    changed = replace(observed, children={**observed.children, ("Deployment", "flash"): {**live, "spec": spec}})
+    assert [child["kind"] for child in plan(changed).apply] == ["Deployment"]
+    assert condition(plan(changed).status or changed.live_status, "Ready")["status"] == "True", "no pod is replaced"
+
+    settled = replace(changed, settled=frozenset({("Deployment", "flash", hash_of(live))}))
+
+    assert plan(settled).apply == ()

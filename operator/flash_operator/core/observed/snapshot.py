@@ -53,6 +53,9 @@ class Observed:
     """Pods of the Job that restores the MTP head."""
     image_volumes: bool | None = None
     """Whether the API server keeps image volumes; None where no oci:// model depends on the answer."""
+    settled: frozenset[tuple[str, str, str]] = frozenset()
+    """Kind, name and hash of content of the children that are now what the API server made of that content: to apply
+    it again would change nothing."""
     name_taken: str | None = None
     """An object that has the name of a child and belongs to somebody else: nothing is applied."""
     refusal: str | None = None

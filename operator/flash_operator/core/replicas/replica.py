@@ -11,7 +11,7 @@ from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUA
 from flash_contracts.node_facts import NodeFacts
 from flash_contracts.verdict_reason import Reason, is_failure, verdict_reason
 from flash_operator.api.status import PodStatus
-from flash_operator.core.observed.kube import is_ready, is_terminating
+from flash_operator.core.observed.kube import has_ended, is_ready, is_terminating
 from flash_operator.core.observed.pod_failure import PodFailure, failure_of
 from flash_operator.core.observed.snapshot import Observed, RawObject
 
@@ -40,7 +40,7 @@ class ReplicaVerdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Replica:
-    """A pod that is meant to serve. A terminating pod is no longer a replica."""
+    """A pod that is meant to serve. One that is terminating or has ended is no longer a replica."""
 
     pod: RawObject
     node: NodeFacts | None
@@ -180,7 +180,7 @@ class Replica:
 
 def replicas_of(observed: Observed) -> tuple[Replica, ...]:
     """All replicas, sorted by name."""
-    pods = (pod for pod in observed.pods if not is_terminating(pod))
+    pods = (pod for pod in observed.pods if not (is_terminating(pod) or has_ended(pod)))
     return tuple(sorted((_replica(observed, pod) for pod in pods), key=lambda replica: replica.name))
 
 

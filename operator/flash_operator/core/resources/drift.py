@@ -4,6 +4,10 @@ A server-side apply that changes nothing still costs a request, and an idle clus
 So every desired object has a hash of its content as an annotation. A live object is not written if it has the same
 hash and still has every desired value. The hash detects fields that we no longer set; the comparison detects changes
 by others.
+
+The API server may store something else than it was given: it drops zero values, and webhooks rewrite images and add
+tolerations. So the last word is the server's: a live object that is still what the server answered to the same content
+is not written again (`runtime.answers`).
 """
 
 import hashlib
@@ -12,7 +16,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from flash_contracts.names import APPLIED_HASH_ANNOTATION
+from flash_contracts.names import APPLIED_HASH_ANNOTATION, LABEL_PREFIX
 from flash_operator.core.observed.snapshot import RawObject
 
 SUFFIXES = {
@@ -38,9 +42,23 @@ def with_hash(desired: RawObject) -> RawObject:
     return {**desired, "metadata": {**desired["metadata"], "annotations": annotations}}
 
 
+def hash_of(child: RawObject) -> str:
+    """The hash of its content that an object was applied with; empty if it is not ours."""
+    return str((child["metadata"].get("annotations") or {}).get(APPLIED_HASH_ANNOTATION, ""))
+
+
 def needs_apply(desired: RawObject, live: RawObject | None) -> bool:
     """True if the live object is missing, was changed by others, or was written by an older plan."""
     return live is None or not _is_superset(live, desired)
+
+
+def stored_content(live: RawObject) -> str:
+    """A digest of what the API server stored, without what it and controllers count and report."""
+    metadata = live["metadata"]
+    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k.startswith(LABEL_PREFIX)}
+    content = {key: value for key, value in live.items() if key not in ("metadata", "status", "apiVersion", "kind")}
+    kept = [content, metadata.get("labels"), annotations, metadata.get("ownerReferences")]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _is_superset(live: Any, desired: Any) -> bool:

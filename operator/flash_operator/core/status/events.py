@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flash_contracts.verdict_reason import Reason, is_failure
+from flash_operator.core.observed.pod_failure import failure_of
 from flash_operator.core.observed.snapshot import RawObject
 
 NOTE_LIMIT = 1000
-"""events.k8s.io/v1 allows 1024 characters in a note."""
+REASON_LIMIT = 128
+"""events.k8s.io/v1 allows 1024 characters in a note, and 128 in a reason."""
 
 GIB = 1 << 30
 
@@ -110,6 +112,15 @@ def _rollout_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     if now.get("state") != "RolledBack" or was.get("rejected") == now.get("rejected"):
         return []
     return [event_spec("Warning", "RolledBack", now["message"], "Rollout")]
+
+
+def pod_ended_event(pod: RawObject) -> EventSpec:
+    """A pod that ended and is deleted, in the kubelet's words: after the deletion nothing else has them."""
+    failure = failure_of(pod)
+    reason = failure.reason if failure else "PodSucceeded"
+    node = pod.get("spec", {}).get("nodeName") or "no node"
+    message = f"{pod['metadata']['name']} on {node}: {failure.message if failure else 'its containers exited'}"
+    return event_spec("Warning", reason[:REASON_LIMIT], message, "Replace")
 
 
 UPDATE_REASONS = {"Available": "UpdateAvailable", "Updating": "UpdateTaken", "Rejected": "UpdateRejected"}
