@@ -21,6 +21,7 @@ SHARED = {
 
 PLACES = {
     "tests/apiserver": "API server",
+    "tests/runtime/test_engine_update.py": "API server",
     "tests/runtime/test_image_delivery.py": "API server",
     "tests/runtime/test_lease.py": "API server",
     "tests/runtime/test_node_reconciler.py": "API server",
