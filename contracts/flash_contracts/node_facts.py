@@ -43,6 +43,7 @@ VOCABULARY = {
 PCIE = re.compile(r"^gen(?P<generation>[1-7])-x(?P<lanes>1|2|4|8|16)$")
 
 NUMA_NODES = re.compile(r"\d{1,4}-\d{1,4}")
+WATTS = re.compile(r"\d{1,5}")
 
 LANE_GIGABYTES_PER_SECOND = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.97, 5: 3.94, 6: 7.56, 7: 15.1}
 """Usable rate of one PCIe lane by generation."""
@@ -70,6 +71,8 @@ class NodeFacts:
     numa_nodes: tuple[int, ...] = ()
     """NUMA node of each GPU that an engine gets here, in the driver's order; empty if unknown."""
     product: str | None = None
+    power_watts: int | None = None
+    """Enforced power limit, the lowest of all cards."""
     driver: str | None = None
     tested_driver: str | None = None
     cards: str | None = None
@@ -91,6 +94,7 @@ class NodeFacts:
         known, warnings = _enumerated(labels)
         speed = _parsed(labels, "gpu-pcie", _pcie_speed, "gen5-x16", warnings)
         numa_nodes = _parsed(labels, "gpu-numa-nodes", _numa_nodes, "0-1", warnings)
+        power = _parsed(labels, "gpu-power-w", _watts, "600", warnings)
         return cls(
             name=raw["metadata"]["name"],
             link=known["gpu-link"],
@@ -100,6 +104,7 @@ class NodeFacts:
             pcie_gigabytes_per_second=speed,
             numa_nodes=numa_nodes or (),
             product=labels.get(PRODUCT_LABEL),
+            power_watts=power,
             driver=next((labels[name] for name in DRIVER_LABELS if name in labels), None),
             tested_driver=labels.get(P2P_DRIVER_LABEL),
             cards=labels.get(CARDS_LABEL),
@@ -110,6 +115,13 @@ class NodeFacts:
             schedulable=not raw.get("spec", {}).get("unschedulable", False),
             warnings=tuple(warnings),
         )
+
+    @property
+    def speed_class(self) -> str:
+        """What two nodes must have in common for one engine to be equally fast on both."""
+        pcie = f"{self.pcie_gigabytes_per_second:g}" if self.pcie_gigabytes_per_second is not None else UNKNOWN
+        power = UNKNOWN if self.power_watts is None else str(self.power_watts)
+        return f"link={self.link} p2p={self.p2p} gpu={self.product or UNKNOWN} watts={power} pcie={pcie}"
 
     @property
     def staleness(self) -> str | None:
@@ -152,6 +164,10 @@ def _pcie_speed(label: str) -> float | None:
     if match is None:
         return None
     return LANE_GIGABYTES_PER_SECOND[int(match["generation"])] * int(match["lanes"])
+
+
+def _watts(label: str) -> int | None:
+    return int(label) if WATTS.fullmatch(label) else None
 
 
 def _numa_nodes(label: str) -> tuple[int, ...] | None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import a_flash, a_gate, a_node, a_pod, an_observed
-from flash_contracts.names import FLOOR_ANNOTATION
+from flash_contracts.flags import derive
+from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import Observed, RawObject
@@ -36,7 +37,15 @@ def a_running_pod(name: str = "flash-a", digest: str = DIGEST) -> RawObject:
 def a_replica(name: str = "flash-a", speed: float = 85.0, digest: str = DIGEST, **labels: str) -> Replica:
     gate = a_gate(checkedAt="2026-11-24T12:00:00Z", measurement={"decodeTokensPerSecond": speed})
     node = NodeFacts.from_node(a_node(**{"gpu_link": "phb", "gpu_p2p": "verified", **labels}))
-    return Replica(pod=a_running_pod(name, digest), node=node, derived=None, gate=gate)
+    return running_with(a_flash(), Replica(pod=a_running_pod(name, digest), node=node, derived=None, gate=gate))
+
+
+def running_with(flash: FlashDeployment, replica: Replica) -> Replica:
+    """With the flags that this deployment's engines get on the replica's node."""
+    flags = derive(replica.node, flash.spec.interconnect, {}).to_text()
+    metadata = replica.pod["metadata"]
+    annotations = {**metadata["annotations"], ENGINE_FLAGS_ANNOTATION: flags}
+    return replace(replica, pod={**replica.pod, "metadata": {**metadata, "annotations": annotations}})
 
 
 def learned(*speeds: float) -> tuple[Baseline, str]:
@@ -73,6 +82,15 @@ OTHERS: dict[str, dict[str, Any]] = {
     "another profile": {"flash": a_flash(engine={"profile": "Throughput"})},
     "another context": {"flash": a_flash(engine={"contextTokens": 4096})},
     "no speculation": {"flash": a_flash(speculation={"method": "Disabled"})},
+    "another drafter": {"flash": a_flash(speculation={"method": "Dspark", "tokens": 1})},
+    "other arguments": {"flash": a_flash(engine={"extraArgs": ["--enforce-eager"]})},
+    "other variables": {"flash": a_flash(engine={"extraEnv": [{"name": "VLLM_USE_V1", "value": "0"}]})},
+    "a lower power limit": {"replica": a_replica(gpu_power_w="300")},
+    "narrower slots": {"replica": a_replica(gpu_pcie="gen4-x8")},
+    "the safe flags": {"replica": running_with(a_flash(interconnect={"mode": "Safe"}), a_replica())},
+    "no custom all-reduce": {
+        "replica": running_with(a_flash(interconnect={"customAllReduce": "Disabled"}), a_replica())
+    },
 }
 
 
@@ -80,6 +98,11 @@ OTHERS: dict[str, dict[str, Any]] = {
 def test_a_class_of_its_own_has(other: dict[str, Any]) -> None:
     same = baseline_key(a_flash(), a_replica())
     assert baseline_key(other.get("flash", a_flash()), other.get("replica", a_replica())) != same
+
+
+def test_a_replica_without_flags_has_no_class_yet() -> None:
+    replica = a_replica()
+    assert baseline_key(a_flash(), replace(replica, pod=a_running_pod())) is None
 
 
 def test_a_pod_whose_image_is_not_resolved_has_no_class_yet() -> None:

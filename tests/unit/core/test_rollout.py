@@ -8,6 +8,7 @@ import pytest
 from builders import SETTINGS, a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
 from flash_contracts.gate_result import GateResult
 from flash_contracts.names import REVISION_ANNOTATION
+from flash_contracts.node_facts import NodeFacts
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import Plan, plan
@@ -36,17 +37,38 @@ def decoding_at(speed: float) -> GateResult:
     return a_gate(measurement={"decodeTokensPerSecond": speed})
 
 
-def a_replica(template: RawObject, gate: GateResult | None, name: str = "flash-a", *, ready: bool = True) -> Replica:
-    pod = a_pod(name, ready=ready)
+VERIFIED = NodeFacts.from_node(a_node(gpu_p2p="verified")).speed_class
+FROM_NODES = replace(LAST_KNOWN_GOOD, by_node={"node-1": 86.0}, by_class={VERIFIED: 86.0})
+
+
+def a_replica(
+    template: RawObject,
+    gate: GateResult | None,
+    name: str = "flash-a",
+    *,
+    ready: bool = True,
+    node: str | None = "node-1",
+) -> Replica:
+    pod = a_pod(name, ready=ready, node=node)
     pod["metadata"]["annotations"][REVISION_ANNOTATION] = revision_of(template)
     return Replica(pod=pod, node=None, derived=None, gate=gate)
 
 
-def rolled(*new: GateResult | None, last_known_good: LastKnownGood | None = LAST_KNOWN_GOOD, **rollout: Any) -> Rollout:
-    """A rollout in progress: new replicas with these gates beside an old one that is fast."""
+def rolled(
+    *new: GateResult | None,
+    last_known_good: LastKnownGood | None = LAST_KNOWN_GOOD,
+    node: str = "node-1",
+    gpu_p2p: str = "verified",
+    **rollout: Any,
+) -> Rollout:
+    """A rollout in progress: new replicas with these gates on `node`, beside an old one that is fast."""
     flash = a_flash(**NEW_SPEC, rollout=rollout)
     wanted = pod_template(flash, SETTINGS)
-    replicas = [a_replica(wanted, gate, f"flash-n{n}", ready=gate is None or gate.passed) for n, gate in enumerate(new)]
+    facts = NodeFacts.from_node(a_node(node, gpu_p2p=gpu_p2p))
+    replicas = [
+        replace(a_replica(wanted, gate, f"flash-n{n}", ready=gate is None or gate.passed, node=node), node=facts)
+        for n, gate in enumerate(new)
+    ]
     return decide_rollout(
         flash, target_of(flash), [a_replica(OLD, decoding_at(85.0), "flash-old"), *replicas], last_known_good, None
     )
@@ -66,7 +88,26 @@ DECISIONS: dict[str, tuple[Rollout, str, RawObject, str]] = {
     "the second new one is slow": (
         rolled(decoding_at(85.0), decoding_at(50.0)), "RolledBack", OLD, "flash-n1 decodes 50.0"),
     "a new one has a dead MTP head": (rolled(a_gate("DraftDead", "0 of 90")), "RolledBack", OLD, "DraftDead: 0 of 90"),
-    "a new one missed its floor": (rolled(a_gate("TooSlow", "41 tok/s")), "RolledBack", OLD, "TooSlow: 41 tok/s"),
+    "a new one missed its floor once": (
+        rolled(a_gate("TooSlow", "41 tok/s", attempts=1)), "Rolling", NEW, "one by one"),
+    "a new one missed its floor twice": (
+        rolled(a_gate("TooSlow", "41 tok/s", attempts=2)), "RolledBack", OLD, "TooSlow: 41 tok/s"),
+    "a new one hangs where one ran before": (
+        rolled(a_gate("StartupHang", "no token"), last_known_good=FROM_NODES),
+        "RolledBack", OLD, "StartupHang: no token"),
+    "a new one hangs on a node where none ran before": (
+        rolled(a_gate("StartupHang"), last_known_good=FROM_NODES, node="node-9"), "Rolling", NEW, "one by one"),
+    "a new one has a dead MTP head on a node where none ran before": (
+        rolled(a_gate("DraftDead"), last_known_good=FROM_NODES, node="node-9"), "RolledBack", OLD, "DraftDead"),
+    "a new one is slower than the earlier one of its own node": (
+        rolled(decoding_at(72.0), last_known_good=FROM_NODES), "RolledBack", OLD, "the previous one's 86.0"),
+    "a new one is slower than others, on a slower node that nothing is known of": (
+        rolled(decoding_at(72.0), last_known_good=FROM_NODES, node="node-9", gpu_p2p="granted"),
+        "Rolling", NEW, "one by one"),
+    "a new one is slower than earlier ones on nodes like its own": (
+        rolled(decoding_at(72.0), last_known_good=FROM_NODES, node="node-9", gpu_p2p="verified"),
+        "RolledBack", OLD, "the previous one's 86.0"),
+    "a paused one is slower": (rolled(decoding_at(40.0), state="Paused"), "Paused", NEW, "paused by"),
     "a new one cannot be measured": (rolled(a_gate("Inconclusive")), "Rolling", NEW, "one by one"),
     "the engine of a new one exited once": (
         rolled(a_gate("EngineExited", engine={"starts": 1})), "Rolling", NEW, "one by one"),
@@ -135,7 +176,7 @@ def test_a_rejected_template_is_tried_again_after_a_change_of(changes: dict[str,
 
 def test_a_template_is_known_good_once_all_replicas_passed_with_it() -> None:
     flash = a_flash(replicas=2)
-    one, other = a_replica(OLD, decoding_at(84.0), "a"), a_replica(OLD, decoding_at(88.0), "b")
+    one, other = a_replica(OLD, decoding_at(84.0), "a"), a_replica(OLD, decoding_at(88.0), "b", node="node-2")
     assert decide_rollout(flash, target_of(flash), [one], None, None).last_known_good is None, "one is missing"
     assert (
         decide_rollout(
@@ -146,7 +187,7 @@ def test_a_template_is_known_good_once_all_replicas_passed_with_it() -> None:
 
     last_known_good = decide_rollout(flash, target_of(flash), [one, other], None, None).last_known_good
 
-    assert last_known_good == LastKnownGood(revision_of(OLD), OLD, 86.0)
+    assert last_known_good == LastKnownGood(revision_of(OLD), OLD, 86.0, {"node-1": 84.0, "node-2": 88.0})
 
 
 def test_a_slow_new_template_is_rejected_even_if_all_replicas_already_run_it() -> None:

@@ -1,18 +1,20 @@
 """The decode speeds of earlier replicas, and the floor that they set for the next comparable one.
 
-Replicas are comparable if the links of their nodes, the GPU, the image, the checkpoint and the engine's size are the
-same. They should then decode equally fast, and one that does not has a fault that no fixed floor would show. The floor
-of a class is the median of its replicas' speeds, less a tolerance. Each pod counts once, with the figures of its first
-pass, so that a node that gets slower does not lower its own floor.
+Replicas are comparable if the links of their nodes, the GPU and its power limit, the image, the checkpoint, the flags
+and everything else that the engine is started with are the same. They should then decode equally fast, and one that
+does not has a fault that no fixed floor would show. The floor of a class is the median of its replicas' speeds, less a
+tolerance. Each pod counts once, with the figures of its first pass, so that a node that gets slower does not lower its
+own floor.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from flash_operator.api.v1alpha1 import DEFAULT_TOLERANCE_PERCENT, FlashDeployment
+from flash_operator.api.v1alpha1 import DEFAULT_TOLERANCE_PERCENT, EngineSpec, FlashDeployment
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.engine_args import context_tokens, max_sequences
@@ -105,21 +107,36 @@ class Baseline:
 
 
 def baseline_key(flash: FlashDeployment, replica: Replica) -> str | None:
-    """The class of a replica: everything that its speed depends on. None until the kubelet has resolved the image."""
-    node, digest = replica.node, replica.image_digest
-    if node is None or digest is None:
+    """The class of a replica: everything that its speed depends on.
+
+    None until the kubelet has resolved the image and the flags are known.
+    """
+    node, digest, flags = replica.node, replica.image_digest, replica.effective_flags or replica.derived
+    if node is None or digest is None or flags is None:
         return None
     spec = flash.spec
-    drafts = spec.speculation.tokens if spec.speculation.method != "Disabled" else 0
+    speculation = spec.speculation
+    drafts = "none" if speculation.method == "Disabled" else f"{speculation.method}:{speculation.drafted_tokens}"
     return " | ".join(
         (
-            f"link={node.link} p2p={node.p2p} gpu={node.product or 'unknown'}",
+            node.speed_class,
             digest,
             f"{ModelSource(spec.model).uri}{'@' + spec.model.revision if spec.model.revision else ''}",
             f"{spec.engine.profile} context={context_tokens(spec.engine)} sequences={max_sequences(spec.engine)}",
             f"drafts={drafts}",
+            f"flags={_digest(sorted(flags.spelled))} engine={_digest(_started_with(spec.engine))}",
         )
     )
+
+
+def _started_with(engine: EngineSpec) -> list[Any]:
+    """What the user adds to the engine: `--enforce-eager` halves its speed."""
+    variables = sorted((variable.name, variable.value) for variable in engine.extra_env)
+    return [engine.extra_args, variables, engine.batched_tokens, engine.memory_percent]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:8]
 
 
 def baseline_config_map(flash: FlashDeployment, baseline: Baseline) -> RawObject:

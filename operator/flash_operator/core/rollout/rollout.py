@@ -8,8 +8,14 @@ Meanwhile the new replicas are compared with what the last known good template a
     none yet, or still starting                               the new template
     passed, at most `maxSlowdownPercent` slower               the new template
     passed, but slower than that                              the last known good template: RolledBack
+    too slow for their floor in one measurement               the new template; the gate measures again
+    too slow for their floor in two                           the last known good template: RolledBack
+    hung or out of memory on a node where none ran before     the new template: it may be the node's fault
     failed their gate, or failed to start repeatedly          the last known good template: RolledBack
     any, while the rollout is paused                          the new template, paused
+
+Like is compared with like: the speed on a node with that of the earlier replica there, else with that of nodes of the
+same link, verdict, GPU, power limit and slots. A node that is like none of them is judged by the floors alone.
 
 A template is known to be good once all replicas have it and have passed. It is stored with its speed in a ConfigMap,
 because there may be no old replica left to compare with. A rejection holds until the spec changes, or for an engine
@@ -17,11 +23,12 @@ update until another one is taken; neither scaling nor an upgrade of the operato
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Literal
 
+from flash_contracts.verdict_reason import Reason
 from flash_operator.api.status import RolloutStatus
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import Observed, RawObject
@@ -32,17 +39,41 @@ from flash_operator.core.rollout.template_revision import TemplateRevision, stor
 
 STORED_LAST_KNOWN_GOOD = StoredDocument("last-known-good", former_name="proven")
 
+BY_NODE, BY_CLASS = "decodeTokensPerSecondByNode", "decodeTokensPerSecondByClass"
+
 MAX_STARTS = 3
 """After this many failed starts, the next one is expected to fail too."""
+
+MEASURED_AGAIN = frozenset({Reason.TOO_SLOW, Reason.FIRST_TOKEN_TOO_SLOW, Reason.ACCEPTANCE_TOO_LOW})
+MIN_MEASUREMENTS = 2
+"""One bad figure may be a neighbour's doing. The gate measures again every `retrySeconds`."""
+
+MAY_BE_THE_NODE = frozenset({Reason.STARTUP_HANG, Reason.OUT_OF_MEMORY})
+"""A broken link or a neighbour that takes the memory causes these with any template."""
 
 
 @dataclass(frozen=True)
 class LastKnownGood:
-    """The last template with which all replicas passed, and their median speed."""
+    """The last template with which all replicas passed, and their speeds."""
 
     revision: str
     template: RawObject
     decode_tokens_per_second: float
+    """The median."""
+    by_node: Mapping[str, float] = field(default_factory=dict)
+    by_class: Mapping[str, float] = field(default_factory=dict)
+    """The median on nodes that should be equally fast (`NodeFacts.speed_class`)."""
+
+    def comparable_speed(self, replica: Replica) -> float | None:
+        """What `replica` would decode with this template; None if it ran on no such node."""
+        if not self.by_node:  # written by an operator before 0.2
+            return self.decode_tokens_per_second
+        speed_class = replica.node.speed_class if replica.node else ""
+        return self.by_node.get(replica.node_name or "") or self.by_class.get(speed_class)
+
+    def ran_on(self, node: str | None) -> bool:
+        """Whether it passed on this node, so that the node is not to blame for what follows."""
+        return not self.by_node or node in self.by_node
 
     @classmethod
     def stored(cls, observed: Observed) -> "LastKnownGood | None":
@@ -65,8 +96,10 @@ class LastKnownGood:
         """None if the document is missing or unreadable: then there is nothing to compare with."""
         try:
             raw = json.loads(text or "{}")
-            return cls(str(raw["revision"]), dict(raw["template"]), float(raw["decodeTokensPerSecond"]))
-        except (KeyError, TypeError, ValueError):
+            by_node, by_class = ({str(k): float(v) for k, v in raw.get(key, {}).items()} for key in (BY_NODE, BY_CLASS))
+            speed = float(raw["decodeTokensPerSecond"])
+            return cls(str(raw["revision"]), dict(raw["template"]), speed, by_node, by_class)
+        except (AttributeError, KeyError, TypeError, ValueError):
             return None
 
     def to_json(self) -> dict[str, Any]:
@@ -74,6 +107,8 @@ class LastKnownGood:
             "version": 1,
             "revision": self.revision,
             "decodeTokensPerSecond": self.decode_tokens_per_second,
+            BY_NODE: dict(self.by_node),
+            BY_CLASS: dict(self.by_class),
             "template": self.template,
         }
 
@@ -167,6 +202,8 @@ def _rejection(
 ) -> Rollout | None:
     if live and live.rejected == target.attempt:
         objection: str | None = live.message
+    elif flash.spec.rollout.state == "Paused":
+        return None
     else:
         new = [replica for replica in replicas if revision_of_pod(replica.pod) == target.revision]
         objection = _objection(flash, new, last_known_good)
@@ -187,33 +224,50 @@ def _progress(
 def _newly_known_good(wanted: RawObject, replicas: Sequence[Replica], count: int) -> LastKnownGood | None:
     """The template, once all replicas have it and have passed. The first speed counts and is not updated later."""
     revision = revision_of(wanted)
-    speeds = [_speed(replica) for replica in replicas if revision_of_pod(replica.pod) == revision and replica.ready]
-    known = [speed for speed in speeds if speed is not None]
+    ours = [replica for replica in replicas if revision_of_pod(replica.pod) == revision and replica.ready]
+    known = [(replica, speed) for replica in ours if (speed := _speed(replica)) is not None]
     if not known or len(known) != len(replicas) or len(known) != count:
         return None
-    return LastKnownGood(revision, wanted, round(median(known), 1))
+    by_class: dict[str, list[float]] = {}
+    for replica, speed in known:
+        if replica.node:
+            by_class.setdefault(replica.node.speed_class, []).append(speed)
+    return LastKnownGood(
+        revision,
+        wanted,
+        round(median(speed for _, speed in known), 1),
+        {replica.node_name: round(speed, 1) for replica, speed in known if replica.node_name},
+        {name: round(median(speeds), 1) for name, speeds in by_class.items()},
+    )
 
 
 def _objection(flash: FlashDeployment, new: Sequence[Replica], last_known_good: LastKnownGood) -> str | None:
+    limit = flash.spec.rollout.max_slowdown_percent
     for replica in new:
-        verdict = replica.verdict
-        if verdict.is_lasting or (verdict.may_clear_on_restart and _starts(replica) >= MAX_STARTS):
-            failure = f"{replica.name} failed with the new template: {verdict.reason}: {verdict.message}"
-            return f"{failure}; rolled back to the previous template"
-        speed, limit = _speed(replica), flash.spec.rollout.max_slowdown_percent
-        least = last_known_good.decode_tokens_per_second * (1 - limit / 100)
-        if speed is not None and speed < least:
-            return (
-                f"{replica.name} decodes {speed:.1f} tok/s with the new template, "
-                f"{_slower(speed, last_known_good):.0f} % slower than the previous one's "
-                f"{last_known_good.decode_tokens_per_second:.1f}; "
-                f"rollout.maxSlowdownPercent is {limit}; rolled back to the previous template"
-            )
+        objection = _failure(replica, last_known_good) or _slowdown(replica, last_known_good, limit)
+        if objection:
+            return f"{objection}; rolled back to the previous template"
     return None
 
 
-def _slower(speed: float, last_known_good: LastKnownGood) -> float:
-    return 100 * (1 - speed / last_known_good.decode_tokens_per_second)
+def _failure(replica: Replica, last_known_good: LastKnownGood) -> str | None:
+    verdict = replica.verdict
+    if not (verdict.is_lasting or (verdict.may_clear_on_restart and _starts(replica) >= MAX_STARTS)):
+        return None
+    if verdict.reason in MEASURED_AGAIN and replica.gate and replica.gate.attempts < MIN_MEASUREMENTS:
+        return None
+    if verdict.reason in MAY_BE_THE_NODE and not last_known_good.ran_on(replica.node_name):
+        return None
+    return f"{replica.name} failed with the new template: {verdict.reason}: {verdict.message}"
+
+
+def _slowdown(replica: Replica, last_known_good: LastKnownGood, limit: int) -> str | None:
+    speed, before = _speed(replica), last_known_good.comparable_speed(replica)
+    if speed is None or before is None or speed >= before * (1 - limit / 100):
+        return None
+    slower = f"{100 * (1 - speed / before):.0f} % slower than the previous one's {before:.1f}"
+    figures = f"{replica.name} decodes {speed:.1f} tok/s with the new template, {slower}"
+    return f"{figures}; rollout.maxSlowdownPercent is {limit}"
 
 
 def _speed(replica: Replica) -> float | None:
