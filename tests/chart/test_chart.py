@@ -92,6 +92,19 @@ def test_the_operator_understands_the_arguments_it_is_given() -> None:
     assert operator_settings(render()).plan.quantiser_image == DEFAULT_QUANTISER_IMAGE
 
 
+def test_the_p2p_test_pulls_its_image_as_the_operator_does_unless_told_otherwise() -> None:
+    ours = "imagePullSecrets[0].name=ours"
+    assert pulled_with(ours) == (("ours",), None)
+    assert pulled_with(ours, "p2pTest.pullSecrets={a,b}", "p2pTest.runtimeClassName=nvidia") == (("a", "b"), "nvidia")
+    assert pulled_with() == ((), None)
+
+
+def pulled_with(*values: str) -> tuple[tuple[str, ...], str | None]:
+    settings = operator_settings(render(*values)).p2p_test
+    assert settings is not None
+    return settings.pull_secrets, settings.runtime_class
+
+
 def granted(role: dict[str, Any]) -> set[tuple[str, str, str]]:
     """(API group, resource, verb) of a role."""
     return {

@@ -37,6 +37,9 @@ class OperatorSettings:
     p2p_test_image: str
     """Empty for the engine image."""
     p2p_test_priority_class: str
+    p2p_test_pull_secrets: str
+    """Names, separated by commas."""
+    p2p_test_runtime_class: str
     p2p_tests: str
 
     @property
@@ -45,7 +48,13 @@ class OperatorSettings:
         if self.p2p_tests == "off":
             return None
         image = self.p2p_test_image or self.engine_image
-        return P2pTestSettings(self.lease_namespace, image, self.p2p_test_priority_class or None)
+        return P2pTestSettings(
+            self.lease_namespace,
+            image,
+            self.p2p_test_priority_class or None,
+            tuple(filter(None, (name.strip() for name in self.p2p_test_pull_secrets.split(",")))),
+            self.p2p_test_runtime_class or None,
+        )
 
     @property
     def plan(self) -> PlanSettings:
@@ -72,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     _add(parser, "--p2p-tests", "on", "on or off: test the links of nodes whose GPUs are free", choices=("on", "off"))
     _add(parser, "--p2p-test-image", "", "image with flash-p2p-test (default: the engine image)")
     _add(parser, "--p2p-test-priority-class", "", "priority class of p2p test pods; must be lower than the engines'")
+    _add(parser, "--p2p-test-pull-secrets", "", "secrets of the lease namespace that pull its image, with commas")
+    _add(parser, "--p2p-test-runtime-class", "", "runtime class of p2p test pods, where NVIDIA's is not the default")
     _add(parser, "--health-port", 8080, "port of /healthz, /readyz and /metrics", of=int)
     _add(parser, "--log-format", "json", "json or console")
     return parser

@@ -49,7 +49,7 @@ def a_probe_pod(message: str | None = None, **status: Any) -> RawObject:
 
 
 def a_job(**status: Any) -> RawObject:
-    job = p2p_test_job("node-1", SETTINGS)
+    job = p2p_test_job(a_node(**GRANTED), SETTINGS)
     return {**job, "metadata": {**job["metadata"], "uid": "uid-of-job"}, "status": status}
 
 
@@ -71,7 +71,7 @@ def noted(count: int, driver: str | None = "595.84") -> RawObject:
 def test_a_granted_pair_that_nobody_uses_is_tested() -> None:
     wanted = plan_node(observed())
 
-    assert wanted.create == p2p_test_job("node-1", SETTINGS)
+    assert wanted.create == p2p_test_job(a_node(**GRANTED), SETTINGS)
     assert replace(wanted, create=None) == NodePlan(requeue_after=2.0)
 
 
@@ -109,7 +109,16 @@ def test_a_verdict_of_other_cards_is_tested_anew(verdict: str) -> None:
     assert plan_node(observed(a_node(**{**tested, "gpu_cards": "0000000000"}))).create
 
 
-WANTED = {
+def waiting(**spec: Any) -> RawObject:
+    return a_gpu_pod(node=None, phase="Pending", **spec)
+
+
+def in_zone(operator: str, *zones: str) -> RawObject:
+    term = {"matchExpressions": [{"key": "zone", "operator": operator, "values": list(zones)}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+
+
+WANTED: dict[str, tuple[RawObject, bool] | tuple[RawObject, bool, RawObject]] = {
     "an engine runs here": (a_gpu_pod(), True),
     "an engine is on its way out here": (a_gpu_pod(deletionTimestamp="now"), True),
     "an engine waits for any node": (a_gpu_pod(node=None, phase="Pending"), True),
@@ -118,14 +127,25 @@ WANTED = {
         True,
     ),
     "an engine waits for another kind of node": (a_gpu_pod(node=None, nodeSelector={"zone": "b"}), False),
+    "an engine waits for nodes of another zone": (waiting(affinity=in_zone("In", "b")), False),
+    "an engine waits for any zone but this": (waiting(affinity=in_zone("NotIn", "a")), False),
+    "an engine waits for this zone": (waiting(affinity=in_zone("In", "a", "b")), True),
+    "an engine waits for nodes without a zone": (waiting(affinity=in_zone("DoesNotExist")), False),
+    "an engine would not tolerate this node": (waiting(), False, {"key": "team", "effect": "NoSchedule"}),
+    "a pod of four GPUs": (waiting(containers=[{"resources": {"limits": {"nvidia.com/gpu": "4"}}}]), False),
+    "an engine that is not to be scheduled yet": (waiting(schedulingGates=[{"name": "queue"}]), False),
     "an engine that failed": (a_gpu_pod(phase="Failed"), False),
     "a pod without GPUs": ({"metadata": {"uid": "u"}, "spec": {"nodeName": "node-1", "containers": [{}]}}, False),
 }
 
 
-@pytest.mark.parametrize(("pod", "wanted"), WANTED.values(), ids=WANTED.keys())
-def test_gpus_that_are_used_or_wanted_are_left_alone(pod: RawObject, *, wanted: bool) -> None:
-    assert (plan_node(observed(pods=(pod,))).create is None) is wanted
+@pytest.mark.parametrize("case", WANTED.values(), ids=WANTED.keys())
+def test_gpus_that_are_used_or_wanted_are_left_alone(case: tuple[Any, ...]) -> None:
+    pod, wanted, *taints = case
+    node = a_node(**GRANTED)
+    node["metadata"]["labels"]["zone"] = "a"
+    node["spec"] = {"taints": taints}
+    assert (plan_node(observed(node, pods=(pod,))).create is None) is wanted
 
 
 def test_a_running_test_gives_way_to_an_engine_that_waits() -> None:
@@ -276,7 +296,7 @@ def test_labels_that_an_administrator_took_over_meanwhile_are_left_alone() -> No
 
 
 def test_the_job_asks_the_scheduler_for_both_gpus_and_gives_way_to_everybody() -> None:
-    job = p2p_test_job("a.node.with.dots" * 10, SETTINGS)
+    job = p2p_test_job(a_node("a.node.with.dots" * 10), SETTINGS)
     pod = job["spec"]["template"]["spec"]
     assert len(job["metadata"]["name"]) <= 63
     assert job["metadata"]["name"] != p2p_test_name("node-1")
@@ -285,3 +305,23 @@ def test_the_job_asks_the_scheduler_for_both_gpus_and_gives_way_to_everybody() -
     assert "nodeName" not in pod, "a pod that names its node is admitted although the GPUs are in use, and fails"
     assert job["spec"]["backoffLimit"] == 0
     assert pod["automountServiceAccountToken"] is False
+    assert "imagePullSecrets" not in pod
+    assert "runtimeClassName" not in pod
+
+
+def test_the_job_runs_on_a_node_that_its_owner_keeps_for_a_purpose() -> None:
+    """With a taint of their own, a registry with a password and NVIDIA's runtime beside the default one."""
+    node = a_node()
+    node["spec"] = {
+        "taints": [
+            {"key": "team", "value": "a", "effect": "NoExecute"},
+            {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"},
+        ]
+    }
+    settings = replace(SETTINGS, pull_secrets=("registry",), runtime_class="nvidia")
+    pod = p2p_test_job(node, settings)["spec"]["template"]["spec"]
+    assert pod["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists"},
+        {"key": "team", "operator": "Exists", "effect": "NoExecute"},
+    ]
+    assert (pod["imagePullSecrets"], pod["runtimeClassName"]) == ([{"name": "registry"}], "nvidia")

@@ -1,5 +1,8 @@
 """Which pods hold GPUs of a node, or wait for them."""
 
+from collections.abc import Mapping
+
+from flash_contracts.node_facts import NodeFacts
 from flash_operator.core.observed.kube import has_ended
 from flash_operator.core.observed.snapshot import RawObject
 
@@ -16,10 +19,58 @@ def gpus_of(pod: RawObject) -> int:
     return max(at_once, *map(_limit, spec.get("initContainers", [])), 0)
 
 
+def could_run_on(pod: RawObject, node: RawObject) -> bool:
+    """Whether a pending pod might be scheduled on this node once GPUs are free.
+
+    One that never will is no demand: it needs more GPUs than the node has, its scheduling is gated, or the node has the
+    wrong name, labels or taints for it.
+    """
+    spec = pod["spec"]
+    fits = gpus_of(pod) <= NodeFacts.from_node(node).gpus and not spec.get("schedulingGates")
+    return fits and selects(spec, node) and tolerates(spec, node)
+
+
 def selects(pod_spec: RawObject, node: RawObject) -> bool:
-    """The node has every label of the pod's nodeSelector. Affinity is left to the scheduler."""
+    """The node has what the pod's nodeSelector and its required node affinity ask for."""
     labels = node["metadata"].get("labels") or {}
-    return all(labels.get(key) == value for key, value in (pod_spec.get("nodeSelector") or {}).items())
+    selected = all(labels.get(key) == value for key, value in (pod_spec.get("nodeSelector") or {}).items())
+    affinity = (pod_spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    terms = (required or {}).get("nodeSelectorTerms") or []
+    return selected and (required is None or any(_term_matches(term, node) for term in terms))
+
+
+def _term_matches(term: RawObject, node: RawObject) -> bool:
+    """An empty term matches no node (k8s.io/component-helpers, scheduling/corev1/nodeaffinity)."""
+    expressions, fields = term.get("matchExpressions") or [], term.get("matchFields") or []
+    if not expressions and not fields:
+        return False
+    labels, names = node["metadata"].get("labels") or {}, {"metadata.name": node["metadata"]["name"]}
+    return all(_holds(e, labels) for e in expressions) and all(_holds(f, names) for f in fields)
+
+
+def _holds(expression: RawObject, labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(expression["key"]), expression.get("values") or []
+    match expression["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt" as operator:
+            return _compares(value, values, greater=operator == "Gt")
+    return True  # an operator of a newer Kubernetes: the scheduler knows it
+
+
+def _compares(value: str | None, values: list[str], *, greater: bool) -> bool:
+    try:
+        mine, other = int(value or ""), int(values[0])
+    except (ValueError, IndexError):
+        return False
+    return mine > other if greater else mine < other
 
 
 def tolerates(pod_spec: RawObject, node: RawObject) -> bool:

@@ -21,6 +21,7 @@ STARTUP_SECONDS = 600
 
 GIVE_UP_SECONDS = 5
 REPORT_FILE = "/dev/termination-log"
+KUBERNETES_TAINT = "node.kubernetes.io/"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class P2pTestSettings:
     namespace: str
     image: str
     priority_class: str | None = None
+    pull_secrets: tuple[str, ...] = ()
+    """Secrets in `namespace`."""
+    runtime_class: str | None = None
 
 
 def p2p_test_name(node: str) -> str:
@@ -37,16 +41,17 @@ def p2p_test_name(node: str) -> str:
     return f"flash-p2p-test-{hashlib.sha256(node.encode()).hexdigest()[:10]}"
 
 
-def p2p_test_job(node: str, settings: P2pTestSettings) -> RawObject:
+def p2p_test_job(node: RawObject, settings: P2pTestSettings) -> RawObject:
+    name = p2p_test_name(node["metadata"]["name"])
     labels = {
         "app.kubernetes.io/name": "deepseek-flash-p2p-test",
         MANAGED_BY_LABEL: FIELD_MANAGER,
-        P2P_TEST_LABEL: p2p_test_name(node),
+        P2P_TEST_LABEL: name,
     }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": p2p_test_name(node), "namespace": settings.namespace, "labels": labels},
+        "metadata": {"name": name, "namespace": settings.namespace, "labels": labels},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": DEADLINE_SECONDS + STARTUP_SECONDS,
@@ -57,8 +62,9 @@ def p2p_test_job(node: str, settings: P2pTestSettings) -> RawObject:
     }
 
 
-def _pod(node: str, settings: P2pTestSettings) -> RawObject:
-    on_the_node = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+def _pod(node: RawObject, settings: P2pTestSettings) -> RawObject:
+    name = node["metadata"]["name"]
+    on_the_node = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -68,7 +74,9 @@ def _pod(node: str, settings: P2pTestSettings) -> RawObject:
         "affinity": {
             "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [on_the_node]}}
         },
-        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}, *_tolerations_of(node)],
+        **({"runtimeClassName": settings.runtime_class} if settings.runtime_class else {}),
+        **({"imagePullSecrets": [{"name": name} for name in settings.pull_secrets]} if settings.pull_secrets else {}),
         "securityContext": pod_security(),
         "containers": [_container(settings)],
         "volumes": [
@@ -77,6 +85,16 @@ def _pod(node: str, settings: P2pTestSettings) -> RawObject:
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}},
         ],
     }
+
+
+def _tolerations_of(node: RawObject) -> list[RawObject]:
+    """Its owner keeps a node for a purpose with a taint, and the test is about that very node.
+
+    Kubernetes' own taints stay: they say that a node is not ready, is drained, or lacks memory.
+    """
+    taints = node.get("spec", {}).get("taints") or []
+    kept_for = [taint for taint in taints if not taint["key"].startswith(KUBERNETES_TAINT)]
+    return [{"key": taint["key"], "operator": "Exists", "effect": taint["effect"]} for taint in kept_for]
 
 
 def _container(settings: P2pTestSettings) -> RawObject:

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from flash_contracts.names import P2P_ATTEMPT_ANNOTATION
 from flash_contracts.node_facts import TESTED, NodeFacts
 from flash_contracts.p2p_report import P2pReport
-from flash_operator.core.observed.gpu_demand import gpus_of, selects
+from flash_operator.core.observed.gpu_demand import could_run_on, gpus_of
 from flash_operator.core.observed.kube import condition_of, job_outcome, termination_message
 from flash_operator.core.observed.pod_failure import failure_of
 from flash_operator.core.observed.snapshot import RawObject
@@ -100,7 +100,7 @@ def plan_node(observed: NodeObserved) -> NodePlan:
     wait = _backoff_seconds(observed)
     if wait > 0:
         return NodePlan(requeue_after=wait)
-    return NodePlan(create=p2p_test_job(observed.name, observed.settings), requeue_after=WATCH_TEST_SECONDS)
+    return NodePlan(create=p2p_test_job(observed.node, observed.settings), requeue_after=WATCH_TEST_SECONDS)
 
 
 def reason_not_to_test(facts: NodeFacts) -> str | None:
@@ -155,7 +155,7 @@ def gpus_in_demand(observed: NodeObserved) -> bool:
 
 def _may_run_here(pod: RawObject, observed: NodeObserved) -> bool:
     """A pending pod that cannot be scheduled here must not block the test forever."""
-    return bool(pod["spec"].get("nodeName")) or observed.node is None or selects(pod["spec"], observed.node)
+    return bool(pod["spec"].get("nodeName")) or observed.node is None or could_run_on(pod, observed.node)
 
 
 def _backoff_seconds(observed: NodeObserved) -> float:

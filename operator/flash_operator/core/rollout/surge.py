@@ -19,7 +19,7 @@ operator itself restores is rolled out like the one it replaces.
 from collections.abc import Sequence
 
 from flash_contracts.node_facts import NodeFacts
-from flash_operator.core.observed.gpu_demand import gpus_of, selects, tolerates
+from flash_operator.core.observed.gpu_demand import could_run_on, gpus_of, selects, tolerates
 from flash_operator.core.observed.kube import condition_of, is_ready, is_terminating
 from flash_operator.core.observed.pod_failure import deployment_failure, failure_of
 from flash_operator.core.observed.snapshot import GpuSupply, Observed, RawObject
@@ -59,7 +59,7 @@ def _free_gpus(node: RawObject, others: Sequence[RawObject]) -> int:
     """GPUs left once every waiting pod that may run here does: a cautious estimate."""
     name = node["metadata"]["name"]
     bound = (pod for pod in others if pod["spec"].get("nodeName") == name)
-    waiting = (pod for pod in others if not pod["spec"].get("nodeName") and selects(pod["spec"], node))
+    waiting = (pod for pod in others if not pod["spec"].get("nodeName") and could_run_on(pod, node))
     return NodeFacts.from_node(node).gpus - sum(map(gpus_of, (*bound, *waiting)))
 
 
