@@ -51,7 +51,8 @@ class Operator:
             self.metrics, settings.resync_seconds, self._refresh_metrics, lambda: self.queue.oldest_wait_seconds
         )
         self.lease = LeaderLease(cluster, settings.lease_namespace, settings.identity)
-        observer = Observer(cluster, Gates(session), settings.plan, namespace=settings.namespace)
+        self.gates = Gates(session)
+        observer = Observer(cluster, self.gates, settings.plan, namespace=settings.namespace)
         reconciler = Reconciler(cluster, observer, settings.identity)
         nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity)
         self.workers = Workers(self.queue, reconciler, nodes, cluster, self.metrics, settings.namespace)
@@ -70,6 +71,7 @@ class Operator:
         finally:
             await self.lease.release()
             await self.health.stop()
+            await self.gates.close()
 
     async def _lead(self, stop: asyncio.Event) -> int:
         self.health.leading = True

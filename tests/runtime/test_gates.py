@@ -1,5 +1,6 @@
 """The gates of pods, asked for their results: whom the operator asks, and what it makes of no answer."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -107,6 +108,76 @@ async def test_a_redirect_is_not_followed(session: aiohttp.ClientSession) -> Non
         (result,) = (await Gates(session, server.port or 0).results([a_gates_pod()])).values()
     assert (result.passed, result.reached, followed) == (False, False, [])
     assert "status 302" in result.message
+
+
+class SlowGate:
+    """A gate that answers after a while, or never."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.asked = 0
+
+    def server(self) -> TestServer:
+        async def result(_request: web.Request) -> web.Response:
+            self.asked += 1
+            await self.open.wait()
+            return web.json_response({"reason": "Passed", "passed": True})
+
+        app = web.Application()
+        app.router.add_get("/result", result)
+        return TestServer(app)
+
+
+async def test_a_silent_gate_is_not_waited_for_and_heard_when_it_answers(session: aiohttp.ClientSession) -> None:
+    slow = SlowGate()
+    async with slow.server() as server:
+        gates = Gates(session, server.port or 0)
+        (first,) = (await gates.results([a_gates_pod()])).values()
+        assert (first.reached, first.message) == (False, "the gate does not answer: no answer yet")
+        await gates.results([a_gates_pod()])
+        assert slow.asked == 1, "one request at a time"
+        slow.open.set()
+
+        async def is_heard() -> bool:
+            (later,) = (await gates.results([a_gates_pod()])).values()
+            return later.passed
+
+        while not await is_heard():
+            await asyncio.sleep(0.01)
+        await gates.close()
+
+
+async def test_forty_silent_gates_hold_up_nobody(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, as four workers would meet them: none is waited for twice."""
+    monkeypatch.setattr("flash_operator.runtime.gates.TIMEOUT", aiohttp.ClientTimeout(total=0.3))
+    slow = SlowGate()
+    pods = [a_gates_pod(f"silent-{number}") for number in range(40)]
+    async with slow.server() as server:
+        gates = Gates(session, server.port or 0)
+        await gates.results(pods)
+        await asyncio.sleep(0.5)  # they all time out meanwhile
+        monkeypatch.setattr("flash_operator.runtime.gates.PATIENCE_SECONDS", 3600.0)
+        async with asyncio.timeout(60):
+            for pod in pods:
+                (known,) = (await gates.results([pod])).values()
+                assert (known.reached, known.message) == (False, "the gate does not answer: no answer in time")
+        await gates.close()
+        slow.open.set()
+
+
+async def test_a_gate_that_is_slow_for_once_keeps_its_last_answer(session: aiohttp.ClientSession) -> None:
+    slow = SlowGate()
+    slow.open.set()
+    async with slow.server() as server:
+        gates = Gates(session, server.port or 0)
+        await gates.results([a_gates_pod()])
+        slow.open.clear()
+        (kept,) = (await gates.results([a_gates_pod()])).values()
+        assert (kept.passed, kept.reached) == (True, True)
+        await gates.close()
+        slow.open.set()
 
 
 NOT_ASKED = {
