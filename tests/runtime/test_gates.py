@@ -158,8 +158,10 @@ async def test_forty_silent_gates_hold_up_nobody(
         gates = Gates(session, server.port or 0)
         await gates.results(pods)
         await asyncio.sleep(0.5)  # they all time out meanwhile
+        # From now on whoever waits for one waits for ever.
+        monkeypatch.setattr("flash_operator.runtime.gates.TIMEOUT", aiohttp.ClientTimeout(total=3600))
         monkeypatch.setattr("flash_operator.runtime.gates.PATIENCE_SECONDS", 3600.0)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(20):
             for pod in pods:
                 (known,) = (await gates.results([pod])).values()
                 assert (known.reached, known.message) == (False, "the gate does not answer: no answer in time")
