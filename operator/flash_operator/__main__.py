@@ -54,7 +54,7 @@ class Operator:
         self.gates = Gates(session)
         observer = Observer(cluster, self.gates, settings.plan, namespace=settings.namespace)
         reconciler = Reconciler(cluster, observer, settings.identity)
-        nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity)
+        nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity, namespace=settings.namespace)
         self.workers = Workers(self.queue, reconciler, nodes, cluster, self.metrics, settings.namespace)
         self.watches = Watches(self.queue)
         self.watches.on_lifecycle(self._start_workers, self.workers.stop)
@@ -75,6 +75,7 @@ class Operator:
 
     async def _lead(self, stop: asyncio.Event) -> int:
         self.health.leading = True
+        self.cluster.seconds_to_write = self.lease.seconds_left
         self.metrics.leader.set(1)
         self.metrics.resynced()
         watching = asyncio.create_task(self._watch(stop))

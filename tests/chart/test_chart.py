@@ -143,6 +143,18 @@ def test_the_cluster_role_is_exactly_what_the_code_calls() -> None:
     assert granted(only(render(), "ClusterRole")) == needed()
 
 
+def test_with_one_watched_namespace_there_is_no_right_outside_of_it_but_on_nodes() -> None:
+    documents = render("watchNamespace=team")
+    nodes = {("", "nodes", verb) for verb in ("get", "list", "watch", "patch")}
+    assert granted(only(documents, "ClusterRole")) == nodes
+    watched = only(documents, "Role", "flash-watched")
+    assert watched["metadata"]["namespace"] == "team"
+    assert granted(watched) == needed() - nodes
+    binding = only(documents, "RoleBinding", "flash-watched")
+    assert binding["metadata"]["namespace"] == "team"
+    assert [subject["namespace"] for subject in binding["subjects"]] == ["system"]
+
+
 def test_the_own_namespace_holds_the_lease_and_the_tests_of_links_and_nothing_else() -> None:
     role = only(render(), "Role")
     assert role["metadata"]["namespace"] == "system"

@@ -62,6 +62,22 @@ async def test_the_first_candidate_leads_and_the_second_stands_by(cluster: Clust
     assert await holder(cluster, namespace) == "one"
 
 
+async def test_a_holder_knows_how_long_it_may_write(cluster: Cluster, namespace: str) -> None:
+    clock = Clock()
+    lease = LeaderLease(cluster, namespace, "one", QUICK, clock)
+    assert lease.seconds_left() == 0.0, "it does not lead yet"
+    await lease.acquire()
+    assert lease.seconds_left() == 15.0
+    clock.now += 14
+    assert lease.seconds_left() == 1.0
+    await lease.try_once()
+    assert lease.seconds_left() == 15.0
+    clock.now += 100
+    assert lease.seconds_left() == 0.0
+    await lease.release()
+    assert lease.seconds_left() == 0.0
+
+
 async def test_a_released_lease_is_taken_at_once(cluster: Cluster, namespace: str) -> None:
     first, second = (LeaderLease(cluster, namespace, name, QUICK, Clock()) for name in ("one", "two"))
     await first.acquire()

@@ -29,7 +29,7 @@ from flash_operator.core.rollout.rollout import (
     decide_rollout,
     last_known_good_config_map,
 )
-from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
+from flash_operator.runtime.cluster import ApiError, Cluster, FencedError, UnreachableError
 from flash_operator.runtime.keys import FlashKey
 from runtime_site import Site
 from waiting import eventually
@@ -304,6 +304,41 @@ async def test_flags_for_a_namesake_of_a_vanished_pod_are_a_conflict(site: Site)
         await site.cluster.annotate(stale)
     assert caught.value.conflict
     assert ENGINE_FLAGS_ANNOTATION not in site.get("pod", "namesake")["metadata"].get("annotations", {})
+
+
+async def test_a_deployment_that_is_deleted_meanwhile_is_no_error(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = site.apply_flash()
+    written = site.cluster.apply_status
+
+    async def after_a_deletion(*args: Any) -> Any:
+        site.server.kubectl("delete", "dsf", "flash", "-n", site.namespace)
+        return await written(*args)
+
+    monkeypatch.setattr(site.cluster, "apply_status", after_a_deletion)
+    await site.reconcile(key)
+    assert site.get("dsf")["items"] == []
+
+
+async def test_a_list_of_many_pages_is_read_to_its_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flash_operator.runtime.cluster.PAGE", 2)
+    for number in range(5):
+        site.server.kubectl("create", "configmap", f"page-{number}", "-n", site.namespace)
+    found = await site.cluster.list("ConfigMap", site.namespace)
+    assert sorted(child["metadata"]["name"] for child in found) == [f"page-{number}" for number in range(5)]
+
+
+async def test_no_write_is_sent_after_the_end_of_the_lease(site: Site) -> None:
+    key = site.apply_flash()
+    left = 10.0
+    site.cluster.seconds_to_write = lambda: left
+    await site.reconcile(key)
+    before = site.cluster.writes
+    site.apply_flash(replicas=2)
+    left = 0.0
+    with pytest.raises(FencedError, match="the lease may have ended"):
+        await site.reconcile(key)
+    assert site.cluster.writes == before
+    assert site.get("deployment", "flash")["spec"]["replicas"] == 1
 
 
 async def test_a_refusal_carries_the_servers_own_words(site: Site) -> None:

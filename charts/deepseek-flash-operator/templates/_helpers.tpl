@@ -42,3 +42,41 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "flash.p2pTestPriority" -}}
 {{ include "flash.name" . }}-p2p-test
 {{- end }}
+
+{{/* What the operator may do in the namespaces that it watches. */}}
+{{- define "flash.namespacedRules" -}}
+- apiGroups: [inference.deepseekflash.dev]
+  resources: [deepseekflashdeployments]
+  verbs: [get, list, watch]
+- apiGroups: [inference.deepseekflash.dev]
+  resources: [deepseekflashdeployments/status]
+  verbs: [patch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [list, watch, create, patch, delete]
+# The Jobs that restore the MTP heads of checkpoints, each beside its deployment.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, configmaps]
+  verbs: [list, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [list, create, patch, delete]
+# The pod templates that deployments run, so that a newer operator does not restart them.
+- apiGroups: [apps]
+  resources: [controllerrevisions]
+  verbs: [list, create, patch, delete]
+# For engine updates that only change the flags of a pod's node.
+- apiGroups: [""]
+  resources: [pods/eviction]
+  verbs: [create]
+# Patch: the flags of a pod's node, as an annotation of the pod. Delete: pods that have ended.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch, patch, delete]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [get, create, patch]
+{{- end }}

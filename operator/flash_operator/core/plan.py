@@ -58,7 +58,7 @@ from flash_operator.core.rollout.surge import surges
 from flash_operator.core.rollout.template_revision import TemplateRevision, revision_in_force, superseded
 from flash_operator.core.status.events import EventSpec, pod_ended_event, status_events
 from flash_operator.core.status.replica_summary import ReplicaSummary
-from flash_operator.core.status.status import status_of
+from flash_operator.core.status.status import is_written, status_of
 
 WATCH_GATE_SECONDS = 2.0
 """While a replica starts: the gate's phase changes without any change to the pod that a watch would see."""
@@ -200,7 +200,7 @@ def plan(observed: Observed) -> Plan:
         failure=failure,
     )
     status = status_of(observed, summary)
-    changed = status != observed.live_status
+    changed = not is_written(status, observed.live_status)
     return Plan(
         apply=(*apply, mtp_restore.create) if mtp_restore and mtp_restore.create else apply,
         delete=(*_deletions(observed, mtp_restore), *_superseded(decided), *_ended_pods(observed)),
@@ -228,7 +228,7 @@ def _children(decided: _Decisions) -> tuple[RawObject, ...]:
         *_gate_config(decided),
         *(made.to_object(flash) for made in decided.revisions),
         service(flash),
-        disruption_budget(flash),
+        disruption_budget(flash, sum(replica.stuck for replica in decided.replicas)),
         *_deployment(decided),
         *((baseline_config_map(flash, decided.baseline),) if decided.baseline.classes else ()),
         *((last_known_good_config_map(flash, last_known_good),) if last_known_good else ()),

@@ -6,7 +6,7 @@ object with a field manager that names the part of the operator that wrote it.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -29,6 +29,8 @@ from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.plan import ObjectRef, PodAnnotation, PodEviction
 
 REQUEST_SECONDS = 30.0
+PAGE = 500
+"""Objects in one answer: a cluster may have thousands of nodes and pods."""
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -101,11 +103,17 @@ class UnreachableError(RuntimeError):
     """The API server did not answer."""
 
 
+class FencedError(UnreachableError):
+    """A write was not sent: another operator may lead by now."""
+
+
 class Cluster:
     """One API server. Close it when done."""
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self.seconds_to_write: Callable[[], float] = lambda: REQUEST_SECONDS
+        """How long writes are allowed from now on: until the lease's end, once this process leads by one."""
         self.writes = 0
         """Write requests, except for Leases; docs/performance.md reports them."""
 
@@ -141,11 +149,20 @@ class Cluster:
         selector: Mapping[str, str] | None = None,
         fields: Mapping[str, str] | None = None,
     ) -> list[RawObject]:
-        """All objects with these labels and fields. Adds apiVersion and kind, which list items lack."""
-        wanted = {"labelSelector": _selector(selector), "fieldSelector": _selector(fields)}
+        """All objects with these labels and fields, page by page. Adds apiVersion and kind, which list items lack.
+
+        Raises ApiError with status 410 if the list took so long that the server has forgotten where it began.
+        """
+        wanted = {"labelSelector": _selector(selector), "fieldSelector": _selector(fields), "limit": str(PAGE)}
         query = {name: text for name, text in wanted.items() if text}
-        found = await self._request("GET", _path(kind, namespace), query)
-        return [{"apiVersion": found["apiVersion"], "kind": kind, **item} for item in found["items"]]
+        items: list[RawObject] = []
+        while True:
+            found = await self._request("GET", _path(kind, namespace), query)
+            items += [{"apiVersion": found["apiVersion"], "kind": kind, **item} for item in found["items"]]
+            following = (found.get("metadata") or {}).get("continue")
+            if not following:
+                return items
+            query["continue"] = following
 
     async def apply(self, desired: RawObject) -> RawObject:
         """Applies the object."""
@@ -233,8 +250,11 @@ class Cluster:
     async def _write(
         self, method: str, path: str, body: RawObject, content_type: str, query: Mapping[str, str]
     ) -> RawObject:
+        seconds = min(self.seconds_to_write(), REQUEST_SECONDS)
+        if seconds <= 0:
+            raise FencedError(f"{method} {path}: not sent, because the lease may have ended")
         self.writes += 1
-        return await self._request(method, path, query, body, content_type)
+        return await self._request(method, path, query, body, content_type, seconds)
 
     async def _request(
         self,
@@ -243,12 +263,13 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         body: RawObject | None = None,
         content_type: str = JSON,
+        seconds: float = REQUEST_SECONDS,
     ) -> RawObject:
         # Always set: the client treats a patch without a type as a strategic merge.
         headers = {"Accept": JSON, "Content-Type": content_type}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = f"{self._api.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             response = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
             text = await response.read()  # type: ignore[no-untyped-call]

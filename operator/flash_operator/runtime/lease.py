@@ -56,6 +56,13 @@ class LeaderLease:
         self._seen: tuple[object, ...] | None = None
         self._seen_at = clock()
         self._held: RawObject | None = None
+        self._renewed_at = clock()
+
+    def seconds_left(self) -> float:
+        """How long this candidate may write for certain: a standby takes over no earlier. 0 without the Lease."""
+        if self._held is None:
+            return 0.0
+        return max(0.0, self._renewed_at + self._times.duration - self._clock())
 
     async def acquire(self) -> None:
         """Waits until this candidate leads."""
@@ -65,16 +72,13 @@ class LeaderLease:
 
     async def hold(self) -> None:
         """Renews forever. Raises LeaseLostError if renewal fails for too long, or another candidate holds the Lease."""
-        renewed = self._clock()
         while True:
             await asyncio.sleep(self._times.interval)
-            began = self._clock()
-            if await self._renewed_within(self._times.give_up - (began - renewed)):
-                # Counted from the request: the record may be as old as that when the server has it.
-                renewed = began
-            elif self._held is None:
+            if await self._renewed_within(self._times.give_up - (self._clock() - self._renewed_at)):
+                continue
+            if self._held is None:
                 raise LeaseLostError("another operator holds the lease")
-            elif self._clock() - renewed > self._times.give_up:
+            if self._clock() - self._renewed_at > self._times.give_up:
                 raise LeaseLostError(f"the lease could not be renewed for {self._times.give_up:g} s")
 
     async def _renewed_within(self, seconds: float) -> bool:
@@ -105,6 +109,14 @@ class LeaderLease:
             return False
 
     async def _take_or_renew(self) -> bool:
+        began = self._clock()
+        taken = await self._taken()
+        if taken:
+            # Counted from the request: the record may be as old as that when the server has it.
+            self._renewed_at = began
+        return taken
+
+    async def _taken(self) -> bool:
         live = await self._cluster.get("Lease", NAME, self._namespace)
         if live is None:
             self._held = await self._cluster.create_lease(self._record(None, holder=self._identity))

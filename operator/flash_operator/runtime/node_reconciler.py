@@ -28,11 +28,15 @@ class NodeReconciler:
         cluster: Cluster,
         settings: P2pTestSettings | None,
         instance: str,
+        *,
+        namespace: str | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        """`namespace` is the one that the operator watches and may look into; None for all."""
         self._cluster = cluster
         self._settings = settings
         self._instance = instance
+        self._watched = namespace
         self._clock = clock
 
     async def reconcile(self, key: NodeKey) -> float | None:
@@ -64,12 +68,15 @@ class NodeReconciler:
         return await self._with_pods(observed)
 
     async def _with_pods(self, observed: NodeObserved) -> NodeObserved:
-        """Adds the pods. Three lists, needed only if a test runs or is due."""
+        """Adds the pods. Three lists, needed only if a test runs or is due.
+
+        Pods in namespaces that are not watched are unknown. The scheduler knows them: the test has the lowest priority.
+        """
         namespace, name = observed.settings.namespace, observed.name
         ours, bound, waiting = await asyncio.gather(
             self._cluster.list("Pod", namespace, selector={P2P_TEST_LABEL: p2p_test_name(name)}),
-            self._cluster.list("Pod", fields={"spec.nodeName": name}),
-            self._cluster.list("Pod", fields={"spec.nodeName": "", "status.phase": "Pending"}),
+            self._cluster.list("Pod", self._watched, fields={"spec.nodeName": name}),
+            self._cluster.list("Pod", self._watched, fields={"spec.nodeName": "", "status.phase": "Pending"}),
         )
         return NodeObserved(
             name=name,

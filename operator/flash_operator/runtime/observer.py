@@ -46,6 +46,7 @@ class Observer:
         self._gates = gates
         self._settings = settings
         self._clock = clock
+        self._watched = namespace
         self._update_turn = UpdateTurn(cluster, namespace)
         self.answers = Answers()
 
@@ -92,7 +93,12 @@ class Observer:
         return keeps_image_volumes(answer) if answer else None
 
     async def _gpu_supply(self, flash: FlashDeployment, live_status: RawObject) -> GpuSupply | None:
-        """Read only for a new spec or an engine update, which may cause a rollout that surges."""
+        """Read only for a new spec or an engine update, which may cause a rollout that surges.
+
+        Not with a single watched namespace: whoever holds GPUs in the others is nobody's to see.
+        """
+        if self._watched is not None:
+            return None
         same_spec = live_status.get("observedGeneration") in (None, flash.generation)
         if same_spec and not may_update(flash, live_status):
             return None

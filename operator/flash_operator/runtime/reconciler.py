@@ -126,7 +126,13 @@ class Reconciler:
     async def _report(self, observed: Observed, wanted: Plan) -> None:
         flash = observed.flash
         if wanted.status is not None:
-            await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
+            try:
+                await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
+            except ApiError as error:
+                if not error.not_found:
+                    raise
+                log.info("deployment was deleted", namespace=flash.namespace, name=flash.name)
+                return
         for event_spec in wanted.events:
             await emit_event(self._cluster, flash_event(flash, event_spec, observed.now, self._instance))
 

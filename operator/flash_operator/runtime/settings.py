@@ -3,6 +3,7 @@
 import argparse
 import os
 import socket
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(parser, "--quantiser-image", DEFAULT_QUANTISER_IMAGE, "default image with mtp-quantise, for model.restoreMtp")
     _add(parser, "--namespace", None, "watch this namespace only (default: all)")
     _add(parser, "--lease-namespace", "default", "namespace of the leader election Lease and of p2p test Jobs")
-    _add(parser, "--identity", socket.gethostname(), "name of this process in the Lease")
+    _add(parser, "--identity", f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}", "name of this process in the Lease")
     _add(parser, "--workers", 4, "concurrent reconciles", of=int)
     _add(parser, "--resync-seconds", 300.0, "reconcile every deployment at least this often", of=float)
     _add(parser, "--p2p-tests", "on", "on or off: test the links of nodes whose GPUs are free", choices=("on", "off"))

@@ -132,6 +132,11 @@ WANTED: dict[str, tuple[RawObject, bool] | tuple[RawObject, bool, RawObject]] = 
     "an engine waits for this zone": (waiting(affinity=in_zone("In", "a", "b")), True),
     "an engine waits for nodes without a zone": (waiting(affinity=in_zone("DoesNotExist")), False),
     "an engine would not tolerate this node": (waiting(), False, {"key": "team", "effect": "NoSchedule"}),
+    "an engine waits for this node to become ready": (
+        waiting(),
+        True,
+        {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"},
+    ),
     "a pod of four GPUs": (waiting(containers=[{"resources": {"limits": {"nvidia.com/gpu": "4"}}}]), False),
     "an engine that is not to be scheduled yet": (waiting(schedulingGates=[{"name": "queue"}]), False),
     "an engine that failed": (a_gpu_pod(phase="Failed"), False),
@@ -325,3 +330,10 @@ def test_the_job_runs_on_a_node_that_its_owner_keeps_for_a_purpose() -> None:
         {"key": "team", "operator": "Exists", "effect": "NoExecute"},
     ]
     assert (pod["imagePullSecrets"], pod["runtimeClassName"]) == ([{"name": "registry"}], "nvidia")
+
+
+def test_an_attempt_whose_time_somebody_wrote_without_a_zone_counts() -> None:
+    node = a_node(**GRANTED)
+    text = json.dumps({"at": "2026-11-24T11:55:00", "driver": "595.84", "count": 1})
+    node["metadata"]["annotations"] = {P2P_ATTEMPT_ANNOTATION: text}
+    assert plan_node(observed(node)).requeue_after == 300.0

@@ -259,3 +259,63 @@ def test_what_the_server_made_of_a_child_is_not_applied_again_and_is_no_rollout(
     settled = replace(changed, settled=frozenset({("Deployment", "flash", hash_of(live))}))
 
     assert plan(settled).apply == ()
+
+
+def test_a_condition_of_another_controller_costs_no_write() -> None:
+    observed = a_serving_deployment()
+    written = plan(observed).status or {}
+    theirs = {"type": "Audited", "status": "True", "reason": "Yes", "lastTransitionTime": "2026-11-24T12:00:00Z"}
+    shared = {**written, "conditions": [theirs, *written["conditions"]]}
+    assert plan(replace(observed, live_status=shared)).status is None
+    changed = {**shared, "replicas": 7}
+    assert plan(replace(observed, live_status=changed)).status == written
+
+
+def test_a_refused_spec_is_still_a_new_one_at_the_next_try() -> None:
+    """Only for a new spec are free GPUs counted, so that its rollout may surge."""
+    flash = a_flash(generation=3)
+    observed = an_observed(flash, live_status={"observedGeneration": 2})
+    refused = plan(replace(observed, refusal="HTTP 403: exceeded quota")).status
+    assert refused is not None
+    assert refused["observedGeneration"] == 2
+    accepted = plan(replace(observed, live_status=refused)).status
+    assert accepted is not None
+    assert accepted["observedGeneration"] == 3
+
+
+def test_a_deployment_that_is_paused_from_its_creation_says_so() -> None:
+    flash = a_flash(rollout={"state": "Paused"})
+    wanted = plan(an_observed(flash, children=(a_live_deployment(flash, updated=0),)))
+    assert condition(wanted.status, "Ready")["reason"] == "Paused"
+    assert "spec.rollout.state" in condition(wanted.status, "Ready")["message"]
+
+
+def budget_of(observed: Observed) -> int:
+    (budget,) = [child for child in desired_children(observed) if child["kind"] == "PodDisruptionBudget"]
+    allowed: int = budget["spec"]["maxUnavailable"]
+    return allowed
+
+
+def test_a_replica_that_no_node_has_gpus_for_blocks_no_drain() -> None:
+    """Three replicas for two nodes: the third one is always missing."""
+    two = (a_pod("flash-a", ready=True), a_pod("flash-b", node="node-2", ready=True))
+    flash = a_flash(replicas=3)
+    assert budget_of(an_observed(flash, pods=two)) == 1
+    assert budget_of(an_observed(flash, pods=(*two, an_unschedulable_pod("flash-c")))) == 2
+    assert budget_of(an_observed(flash, pods=(*two, a_pod("flash-c", node="node-3")))) == 1, "it is starting"
+
+
+def a_terminating_pod(deleted_at: str) -> RawObject:
+    pod = a_pod("flash-old")
+    pod["metadata"]["deletionTimestamp"] = deleted_at
+    return pod
+
+
+def test_a_pod_that_terminates_for_days_is_named_with_what_to_do() -> None:
+    waiting = an_unschedulable_pod("flash-new")
+    soon = plan(an_observed(pods=(waiting, a_terminating_pod("2026-11-24T11:59:00Z")))).status
+    assert condition(soon, "Ready")["message"].endswith("waiting for the GPUs of flash-old, which is terminating")
+    overdue = plan(an_observed(pods=(waiting, a_terminating_pod("2026-11-22T11:59:00Z")))).status
+    found = condition(overdue, "Ready")
+    assert found["reason"] == "Unschedulable"
+    assert "flash-old should have terminated long ago" in found["message"]

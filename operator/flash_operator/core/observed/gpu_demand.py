@@ -7,6 +7,7 @@ from flash_operator.core.observed.kube import has_ended
 from flash_operator.core.observed.snapshot import RawObject
 
 GPU = "nvidia.com/gpu"
+KUBERNETES_TAINT = "node.kubernetes.io/"
 
 
 def gpus_of(pod: RawObject) -> int:
@@ -23,11 +24,17 @@ def could_run_on(pod: RawObject, node: RawObject) -> bool:
     """Whether a pending pod might be scheduled on this node once GPUs are free.
 
     One that never will is no demand: it needs more GPUs than the node has, its scheduling is gated, or the node has the
-    wrong name, labels or taints for it.
+    wrong name, labels or taints for it. Kubernetes' own taints do not count: they go, and then the pod comes.
     """
     spec = pod["spec"]
     fits = gpus_of(pod) <= NodeFacts.from_node(node).gpus and not spec.get("schedulingGates")
-    return fits and selects(spec, node) and tolerates(spec, node)
+    return fits and selects(spec, node) and all(_is_tolerated(spec, taint) for taint in owners_taints(node))
+
+
+def owners_taints(node: RawObject) -> list[RawObject]:
+    """The taints that its owner keeps the node with, without those by which Kubernetes reports its state."""
+    taints = node.get("spec", {}).get("taints") or []
+    return [taint for taint in taints if not taint["key"].startswith(KUBERNETES_TAINT)]
 
 
 def selects(pod_spec: RawObject, node: RawObject) -> bool:
@@ -75,10 +82,12 @@ def _compares(value: str | None, values: list[str], *, greater: bool) -> bool:
 
 def tolerates(pod_spec: RawObject, node: RawObject) -> bool:
     """The pod tolerates every taint of the node that would keep it from being scheduled or running there."""
-    taints = node.get("spec", {}).get("taints") or []
-    repelling = (taint for taint in taints if taint.get("effect") in ("NoSchedule", "NoExecute"))
-    tolerations = pod_spec.get("tolerations") or []
-    return all(any(_matches(toleration, taint) for toleration in tolerations) for taint in repelling)
+    return all(_is_tolerated(pod_spec, taint) for taint in node.get("spec", {}).get("taints") or [])
+
+
+def _is_tolerated(pod_spec: RawObject, taint: RawObject) -> bool:
+    repels = taint.get("effect") in ("NoSchedule", "NoExecute")
+    return not repels or any(_matches(toleration, taint) for toleration in pod_spec.get("tolerations") or [])
 
 
 def _matches(toleration: RawObject, taint: RawObject) -> bool:

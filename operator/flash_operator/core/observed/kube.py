@@ -1,6 +1,7 @@
 """Predicates on raw Kubernetes objects: the one place that knows where pods, nodes and Jobs report their state."""
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Literal, TypedDict, cast
 
 from flash_operator.core.observed.snapshot import RawObject
@@ -49,6 +50,18 @@ def has_ended(pod: RawObject) -> bool:
 def is_terminating(raw: RawObject) -> bool:
     """Deleted, but still there until its finalizers and its grace period are done."""
     return bool(raw["metadata"].get("deletionTimestamp"))
+
+
+OVERDUE = timedelta(minutes=10)
+
+
+def is_overdue(raw: RawObject, now: datetime) -> bool:
+    """Its grace period ended long ago. The API server adds that period to `deletionTimestamp`."""
+    try:
+        due = datetime.fromisoformat(raw["metadata"]["deletionTimestamp"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return now > (due if due.tzinfo else due.replace(tzinfo=UTC)) + OVERDUE
 
 
 def is_owned_by(raw: RawObject, uid: str) -> bool:

@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass
 
 from flash_contracts.names import FIELD_MANAGER, MANAGED_BY_LABEL, P2P_TEST_LABEL
+from flash_operator.core.observed.gpu_demand import owners_taints
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.engine_args import TENSOR_PARALLEL_SIZE
 from flash_operator.core.resources.pod_security import container_security, pod_security
@@ -21,7 +22,6 @@ STARTUP_SECONDS = 600
 
 GIVE_UP_SECONDS = 5
 REPORT_FILE = "/dev/termination-log"
-KUBERNETES_TAINT = "node.kubernetes.io/"
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,8 @@ def _pod(node: RawObject, settings: P2pTestSettings) -> RawObject:
 
 
 def _tolerations_of(node: RawObject) -> list[RawObject]:
-    """Its owner keeps a node for a purpose with a taint, and the test is about that very node.
-
-    Kubernetes' own taints stay: they say that a node is not ready, is drained, or lacks memory.
-    """
-    taints = node.get("spec", {}).get("taints") or []
-    kept_for = [taint for taint in taints if not taint["key"].startswith(KUBERNETES_TAINT)]
-    return [{"key": taint["key"], "operator": "Exists", "effect": taint["effect"]} for taint in kept_for]
+    """Its owner keeps a node for a purpose with a taint, and the test is about that very node."""
+    return [{"key": taint["key"], "operator": "Exists", "effect": taint["effect"]} for taint in owners_taints(node)]
 
 
 def _container(settings: P2pTestSettings) -> RawObject:

@@ -17,7 +17,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from flash_contracts.names import P2P_ATTEMPT_ANNOTATION
 from flash_contracts.node_facts import TESTED, NodeFacts
@@ -79,7 +79,7 @@ class Attempt:
         text = (node["metadata"].get("annotations") or {}).get(P2P_ATTEMPT_ANNOTATION)
         try:
             raw = json.loads(text or "null")
-            return cls(datetime.fromisoformat(raw["at"]), raw["driver"], int(raw["count"])) if raw else None
+            return cls(_moment(raw["at"]), raw["driver"], int(raw["count"])) if raw else None
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -87,6 +87,12 @@ class Attempt:
     def due(self) -> datetime:
         backoff: timedelta = FIRST_BACKOFF * 2 ** min(self.count - 1, 10)
         return self.at + min(backoff, LONGEST_BACKOFF)
+
+
+def _moment(text: str) -> datetime:
+    """A time without a zone, as a person may write it, is in UTC."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def plan_node(observed: NodeObserved) -> NodePlan:

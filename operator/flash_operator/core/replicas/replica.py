@@ -11,7 +11,7 @@ from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUA
 from flash_contracts.node_facts import NodeFacts
 from flash_contracts.verdict_reason import Reason, is_failure, verdict_reason
 from flash_operator.api.status import PodStatus
-from flash_operator.core.observed.kube import has_ended, is_ready, is_terminating
+from flash_operator.core.observed.kube import has_ended, is_overdue, is_ready, is_terminating
 from flash_operator.core.observed.pod_failure import PodFailure, failure_of
 from flash_operator.core.observed.snapshot import Observed, RawObject
 
@@ -49,6 +49,8 @@ class Replica:
     gate: GateResult | None
     terminating: str | None = None
     """Name of a terminating pod of the same deployment, if there is one."""
+    terminating_overdue: bool = False
+    """That pod should have ended long ago: its node does not answer, or a finalizer holds it."""
     last_status: PodStatus | None = None
     """Its entry in the CR's status, set only if the gate did not answer although the kubelet still reports it ready."""
 
@@ -82,11 +84,13 @@ class Replica:
     @property
     def _waits_for_gpus(self) -> bool:
         """Unschedulable only until the terminating pod has drained and released its GPUs."""
-        return self.terminating is not None and self.node_name is None
+        return self.terminating is not None and self.node_name is None and not self.terminating_overdue
 
     @cached_property
     def verdict(self) -> ReplicaVerdict:
         """Reason and message from the scheduler or the kubelet if the pod cannot start, else from the gate."""
+        if self._failure and self.terminating_overdue and self.node_name is None:
+            return ReplicaVerdict(self._failure.reason, f"{self._failure.message}; {self._overdue_message}")
         if self._failure:
             return ReplicaVerdict(self._failure.reason, self._failure.message)
         if self._waits_for_gpus:
@@ -96,6 +100,13 @@ class Replica:
         if self.gate:
             return ReplicaVerdict(self.gate.reason, self.gate.message)
         return ReplicaVerdict(Reason.ENGINE_STARTING, "the kubelet is starting the pod's containers")
+
+    @property
+    def _overdue_message(self) -> str:
+        return (
+            f"{self.terminating} should have terminated long ago and may hold GPUs: look at its node and its "
+            f"finalizers; if the node is gone for good, kubectl delete pod {self.terminating} --force"
+        )
 
     @cached_property
     def annotated_flags(self) -> FlagSet | None:
@@ -188,12 +199,14 @@ def _replica(observed: Observed, pod: RawObject) -> Replica:
     raw_node = observed.nodes.get(pod.get("spec", {}).get("nodeName", ""))
     node = NodeFacts.from_node(raw_node) if raw_node else None
     engine_env = {variable.name: variable.value for variable in observed.flash.spec.engine.extra_env}
+    terminating = next((other for other in observed.pods if is_terminating(other)), None)
     replica = Replica(
         pod=pod,
         node=node,
         derived=derive(node, observed.flash.spec.interconnect, engine_env) if node else None,
         gate=observed.gates.get(pod["metadata"]["uid"]),
-        terminating=next((other["metadata"]["name"] for other in observed.pods if is_terminating(other)), None),
+        terminating=terminating["metadata"]["name"] if terminating else None,
+        terminating_overdue=terminating is not None and is_overdue(terminating, observed.now),
     )
     return _with_last_status(replica, observed.live_status)
 

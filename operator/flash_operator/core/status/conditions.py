@@ -81,7 +81,9 @@ def rolled_back(summary: ReplicaSummary) -> ConditionState | None:
 
 
 def paused(summary: ReplicaSummary) -> ConditionState | None:
-    if summary.rollout is None or summary.rollout.state != "Paused" or not summary.rolling:
+    if summary.rollout is None or summary.rollout.state != "Paused":
+        return None
+    if not summary.rolling and len(summary.replicas) >= summary.wanted:
         return None
     return ConditionState("False", "Paused", f"{_counts(summary)}; {summary.rollout.message}")
 
@@ -316,6 +318,7 @@ CHAINS: dict[str, tuple[Check, ...]] = {
         rolled_back,
         complete,
         worst_replica,
+        paused,
         still_rolling,
         pods_missing,
     ),

@@ -26,7 +26,7 @@ def status_of(observed: Observed, summary: ReplicaSummary) -> RawObject:
     quarantines = flash.spec.readiness.serving.on_degraded != "Report"
     status = FlashStatus(
         conditions=_conditions(observed, summary),
-        observed_generation=flash.generation,
+        observed_generation=_carried_out(observed),
         replicas=len(summary.replicas),
         ready_replicas=summary.ready,
         selector=",".join(f"{key}={value}" for key, value in selector(flash).items()),
@@ -38,6 +38,13 @@ def status_of(observed: Observed, summary: ReplicaSummary) -> RawObject:
         pods=[_pod(replica, observed.live_status, quarantines=quarantines) for replica in summary.replicas],
     )
     return status.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+def is_written(status: RawObject, live_status: RawObject) -> bool:
+    """Whether the live status says all of this, and nothing more but other controllers' conditions."""
+    ours = {condition["type"] for condition in status["conditions"]}
+    conditions = [condition for condition in live_status.get("conditions", []) if condition["type"] in ours]
+    return status == {**live_status, "conditions": conditions}
 
 
 def _conditions(observed: Observed, summary: ReplicaSummary) -> list[Condition]:
@@ -58,6 +65,13 @@ def _condition(name: str, state: ConditionState, live: RawObject, observed: Obse
         observed_generation=observed.flash.generation,
         last_transition_time=since or timestamp(observed.now),
     )
+
+
+def _carried_out(observed: Observed) -> int:
+    """While a child is refused, the spec is not carried out: the next try is still one for a new spec."""
+    if observed.refusal or observed.name_taken:
+        return int(observed.live_status.get("observedGeneration", 0))
+    return observed.flash.generation
 
 
 def timestamp(moment: datetime) -> str:
