@@ -5,7 +5,7 @@ When a Node object changes, only these facts are compared, because the kubelet u
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from flash_contracts.names import (
@@ -14,9 +14,11 @@ from flash_contracts.names import (
     LABEL_PREFIX,
     LABELS_MANAGED_LABEL,
     P2P_CARDS_LABEL,
+    P2P_CLAIMS_ANNOTATION,
     P2P_DRIVER_LABEL,
     P2P_REPORT_ANNOTATION,
 )
+from flash_contracts.p2p_claims import Claim, parse_claims
 from flash_contracts.p2p_report import P2pReport, VariantTimes
 
 T = TypeVar("T")
@@ -81,6 +83,8 @@ class NodeFacts:
     gpus: int = 0
     variant_times: VariantTimes | None = None
     """All-reduce times of each variant, from the p2p test's report."""
+    claims: tuple[Claim, ...] = ()
+    """What engines said about the links, with the present driver and cards."""
     managed: bool = True
     """False if an administrator maintains the labels manually."""
     schedulable: bool = True
@@ -95,7 +99,7 @@ class NodeFacts:
         speed = _parsed(labels, "gpu-pcie", _pcie_speed, "gen5-x16", warnings)
         numa_nodes = _parsed(labels, "gpu-numa-nodes", _numa_nodes, "0-1", warnings)
         power = _parsed(labels, "gpu-power-w", _watts, "600", warnings)
-        return cls(
+        facts = cls(
             name=raw["metadata"]["name"],
             link=known["gpu-link"],
             p2p=known["gpu-p2p"],
@@ -115,6 +119,19 @@ class NodeFacts:
             schedulable=not raw.get("spec", {}).get("unschedulable", False),
             warnings=tuple(warnings),
         )
+        claims = parse_claims((raw["metadata"].get("annotations") or {}).get(P2P_CLAIMS_ANNOTATION))
+        return replace(facts, claims=tuple(claim for claim in claims if facts.is_about(claim)))
+
+    def is_about(self, claim: Claim) -> bool:
+        """The claim was made with the driver and the cards that the node has now."""
+        return (claim.driver, claim.cards) == (self.driver, self.cards)
+
+    def believing(self, deployment: str) -> "NodeFacts":
+        """The facts for the engines of one deployment, which believe what their own predecessors said."""
+        claim = next((claim for claim in self.claims if claim.deployment == deployment), None)
+        if claim is None or self.p2p not in ("verified", "granted"):
+            return self
+        return replace(self, p2p=claim.kind, tested_driver=self.driver, tested_cards=self.cards)
 
     @property
     def speed_class(self) -> str:

@@ -8,9 +8,10 @@ import pytest
 from flash_contracts.engine_record import Incident
 from flash_contracts.gate_result import GateResult
 from flash_contracts.node_facts import NodeFacts
+from flash_contracts.p2p_claims import MOST_CLAIMS, Claim, claims_text, parse_claims
 from flash_contracts.p2p_report import P2pReport
 from flash_contracts.restore_result import RestoreResult
-from flash_operator.core.p2p_test.node_verdict import from_incident
+from flash_operator.core.p2p_test.node_verdict import NodeVerdict, from_incident
 
 
 def nested(depth: int) -> list[Any]:
@@ -44,10 +45,27 @@ def test_an_invalid_optional_part_loses_only_that_part(part: str) -> None:
     assert (found.reason, getattr(found, part)) == ("Passed", None)
 
 
+CLAIMED = NodeFacts("node-1", claims=(Claim("team/another", "hang", None, None),))
+
+
 def test_the_details_of_an_incident_do_not_reach_the_node() -> None:
     raw = {"kind": "hang", "row": "T3", "flags": ["x" * 5000], "evidence": {"deep": nested(900)}}
-    verdict = from_incident(NodeFacts("node-1"), Incident.parse(raw))
+    verdict = from_incident(CLAIMED, Incident.parse(raw), "team/mine")
+    assert isinstance(verdict, NodeVerdict)
     assert json.loads(verdict.report)["row"] == "T3"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "[]", "{", '{"a/b": 1}', '{"a/b": {"kind": []}}', '{"a/b": {"kind": "verified"}}', "[" * 9000],
+)
+def test_claims_that_somebody_wrote_by_hand_are_none(text: str | None) -> None:
+    assert parse_claims(text) == ()
+
+
+def test_only_so_many_claims_are_kept() -> None:
+    many = [Claim(f"team/{number}", "hang", None, None) for number in range(100)]
+    assert len(parse_claims(claims_text(many))) == MOST_CLAIMS
 
 
 ENDLESS = '{"verdict": "healthy", "arms": [{"arm": "nccl", "outcome": "healthy", "micros": {"8192": 1e999}}]}'

@@ -15,6 +15,8 @@ from cluster_fixtures import LocalCluster
 from e2e_env import OPERATOR_NAMESPACE, Flash, apply, clear_node, get_json, install_operator, operator_pods, wait_until
 from engine_stubs import engine_stub_program, stub_spec
 from fake_node.readings import read_machine
+from flash_contracts.names import P2P_CLAIMS_ANNOTATION
+from flash_contracts.p2p_claims import parse_claims
 from image_builder.build import ensure_image
 from image_builder.layout import cache_root, image_named
 from local_cluster.binaries import binary
@@ -88,6 +90,12 @@ def labeller_pods(cluster: LocalCluster) -> list[dict[str, Any]]:
 def labels(cluster: LocalCluster) -> dict[str, str]:
     """Ours, without their prefix."""
     return {k.removeprefix(PREFIX): v for k, v in cluster.node_labels().items() if k.startswith(PREFIX)}
+
+
+def claims(cluster: LocalCluster) -> dict[str, str]:
+    """What engines said about the node's links, by deployment."""
+    annotations = get_json(cluster, "node", cluster.node_name)["metadata"].get("annotations", {})
+    return {claim.deployment: claim.kind for claim in parse_claims(annotations.get(P2P_CLAIMS_ANNOTATION))}
 
 
 def jobs(cluster: LocalCluster) -> list[dict[str, Any]]:
@@ -211,7 +219,7 @@ def test_links_that_hang_make_the_next_engine_safe(e2e_env: LocalCluster, p2p_te
 
 
 @pytest.mark.long
-def test_an_engine_that_hangs_with_fast_flags_recovers_with_the_safe_ones_and_its_node_is_labelled(
+def test_an_engine_that_hangs_with_fast_flags_recovers_with_the_safe_ones_and_tells_of_its_node(
     e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash
 ) -> None:
     prove_links(e2e_env, p2p_tests)
@@ -227,13 +235,15 @@ def test_an_engine_that_hangs_with_fast_flags_recovers_with_the_safe_ones_and_it
     assert pod["incident"].startswith("hang under row T3")
     (engine,) = flash.pod()["status"]["containerStatuses"]
     assert engine["restartCount"] == 0, "in place"
-    wait_until(lambda: labels(e2e_env)["gpu-p2p"] == "hang", "the node is labelled", seconds=60)
-    assert labels(e2e_env)["gpu-p2p-tested-by"] == "engine"
-    assert any("recovered with the safe flags" in note for note in message(e2e_env, "PeerToPeerBroken"))
+    wait_until(
+        lambda: claims(e2e_env) == {f"{flash.namespace}/{flash.name}": "hang"}, "the claim is written", seconds=60
+    )
+    assert labels(e2e_env)["gpu-p2p"] == "verified", "one deployment decides nothing for the others"
+    assert any("recovered with the safe flags" in note for note in message(e2e_env, "PeerToPeerSuspected"))
     flash.wait_for("TopologyResolved", "True", "FlagsDerived", seconds=60)
 
 
-def test_a_stub_that_stops_after_its_load_recovers_in_time_and_its_node_is_labelled(
+def test_a_stub_that_stops_after_its_load_recovers_in_time_and_tells_of_its_node(
     e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash, namespace: str
 ) -> None:
     prove_links(e2e_env, p2p_tests)
@@ -251,7 +261,9 @@ def test_a_stub_that_stops_after_its_load_recovers_in_time_and_its_node_is_label
     assert found, pod["incident"]
     began = datetime.fromisoformat(engine["state"]["running"]["startedAt"])
     assert (datetime.fromisoformat(found[1]) - began).total_seconds() < HANG_SECONDS + START_TO_SILENCE_SECONDS
-    wait_until(lambda: labels(e2e_env)["gpu-p2p"] == "hang", "the node is labelled", seconds=60)
+    wait_until(
+        lambda: claims(e2e_env) == {f"{flash.namespace}/{flash.name}": "hang"}, "the claim is written", seconds=60
+    )
 
 
 @pytest.mark.long

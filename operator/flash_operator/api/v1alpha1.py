@@ -289,6 +289,11 @@ class FlashDeployment(ApiModel):
     generation: int = 0
     spec: FlashSpec
 
+    @property
+    def key(self) -> str:
+        """NAMESPACE/NAME."""
+        return f"{self.namespace}/{self.name}"
+
     @classmethod
     def from_object(cls, raw: dict[str, Any]) -> "FlashDeployment":
         """Read the API server's raw object. Raises pydantic.ValidationError if the spec cannot be read."""

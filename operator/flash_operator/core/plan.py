@@ -35,7 +35,7 @@ from flash_operator.core.mtp_restore.job import restore_name
 from flash_operator.core.mtp_restore.planner import MtpRestore, has_orphaned_job, mtp_restore_of
 from flash_operator.core.observed.kube import has_ended, is_terminating
 from flash_operator.core.observed.snapshot import Observed, RawObject
-from flash_operator.core.p2p_test.node_verdict import NodeVerdict, from_incident
+from flash_operator.core.p2p_test.node_verdict import NodeClaim, NodeVerdict, from_incident
 from flash_operator.core.replicas.baseline import Baseline, baseline_config_map, baseline_key
 from flash_operator.core.replicas.quarantine import quarantine_changes
 from flash_operator.core.replicas.replica import Replica, replicas_of
@@ -115,8 +115,8 @@ class Plan:
     delete: tuple[ObjectRef, ...] = ()
     evict: tuple[PodEviction, ...] = ()
     annotate: tuple[PodAnnotation, ...] = ()
-    verdicts: tuple[NodeVerdict, ...] = ()
-    """Node labels for hosts whose links made an engine hang or read corrupt data."""
+    verdicts: tuple[NodeVerdict | NodeClaim, ...] = ()
+    """Node labels or claims for hosts whose links made an engine hang or read corrupt data."""
     status: RawObject | None = None
     """The whole status, or None if the live one is already equal to it."""
     events: tuple[EventSpec, ...] = ()
@@ -345,8 +345,8 @@ def _floor(observed: Observed, replica: Replica, baseline: Baseline) -> dict[str
     return {FLOOR_ANNOTATION: baseline.floor(name, readiness.learned_tolerance_percent).to_annotation()}
 
 
-def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | None:
-    """A node's links are broken if its replica failed with peer-to-peer and works without it; one alone proves nothing.
+def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | NodeClaim | None:
+    """A node's links may be broken if its replica failed with peer-to-peer and works without it.
 
     Status records that the verdict was written, so that it is written once: after the host was repaired and its label
     removed, an old incident must not restore the label.
@@ -358,7 +358,7 @@ def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | None:
         pod.get("uid") == replica.uid and pod.get("incidentVerdict") == "Noted"
         for pod in observed.live_status.get("pods", [])
     )
-    return None if noted else from_incident(node, incident)
+    return None if noted else from_incident(node, incident, observed.flash.key)
 
 
 def _requeue_after(summary: ReplicaSummary) -> float | None:

@@ -1,17 +1,25 @@
 """An engine that recovered from a hang: the labels of its node, its status and its events."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
 from flash_contracts.names import (
+    ENGINE_FLAGS_ANNOTATION,
     FORMER_P2P_TESTED_BY_LABEL,
     P2P_CARDS_LABEL,
+    P2P_CLAIMS_ANNOTATION,
     P2P_DRIVER_LABEL,
     P2P_LABEL,
     P2P_TESTED_BY_LABEL,
 )
+from flash_contracts.node_facts import NodeFacts
+from flash_contracts.p2p_claims import Claim, claims_text, parse_claims
+from flash_contracts.p2p_report import P2pReport
 from flash_operator.core.observed.snapshot import Observed
+from flash_operator.core.p2p_test.node_verdict import NodeClaim, NodeVerdict, from_p2p_test
+from flash_operator.core.p2p_test.planner import reason_not_to_test
 from flash_operator.core.plan import plan
 
 INCIDENT = {
@@ -24,14 +32,24 @@ INCIDENT = {
 SAFE = {"origin": "recovery", "flags": {"row": "T8", "args": [], "env": []}}
 
 
-def recovered(reason: str = "Passed", incident: dict[str, str] | None = None, **labels: str) -> Observed:
+ANOTHERS = Claim("team/another", "hang", "595.84", "3fa9c21b07")
+
+
+def recovered(
+    reason: str = "Passed",
+    incident: dict[str, str] | None = None,
+    claims: tuple[Claim, ...] = (ANOTHERS,),
+    **labels: str,
+) -> Observed:
     gate = a_gate(reason, "a sentence", engine={"incident": incident or INCIDENT}, effective=SAFE)
     known = {"gpu_link": "phb", "gpu_p2p": "verified", "gpu_driver": "595.84", "gpu_cards": "3fa9c21b07", **labels}
     flash = a_flash()
+    node = a_node(**known)
+    node["metadata"]["annotations"] = {P2P_CLAIMS_ANNOTATION: claims_text(claims)}
     return an_observed(
         flash,
         pods=(a_pod(ready=reason == "Passed"),),
-        nodes=(a_node(**known),),
+        nodes=(node,),
         gates={"flash-a": gate},
         children=(a_live_deployment(flash),),
     )
@@ -44,8 +62,49 @@ def pod_status(observed: Observed) -> dict[str, Any]:
     return dict(pod)
 
 
-def test_the_node_is_labelled_once_the_engine_answers_correctly_without_peer_to_peer() -> None:
+def test_what_one_deployment_says_labels_no_node_for_everybody() -> None:
+    """Its engines run in its tenant's pods, which may say anything."""
+    for known in ((), (Claim("team/flash", "hang", "595.84", "3fa9c21b07"),)):
+        (claim,) = plan(recovered(claims=known)).verdicts
+        assert list(claim.patch()["metadata"]) == ["annotations"]
+        text = claim.patch()["metadata"]["annotations"][P2P_CLAIMS_ANNOTATION]
+        assert parse_claims(text) == (Claim("team/flash", "hang", "595.84", "3fa9c21b07"),)
+        assert "the links are tested again when both GPUs are free" in claim.message
+
+
+def test_an_old_claim_under_another_driver_does_not_count() -> None:
+    old = replace(ANOTHERS, driver="595.71.05")
+    (claim,) = plan(recovered(claims=(old,))).verdicts
+    assert isinstance(claim, NodeClaim)
+
+
+def row_of_the_next_pod(deployment: str, *claims: Claim) -> str:
+    node = a_node(gpu_link="phb", gpu_p2p="verified", gpu_driver="595.84", gpu_cards="3fa9c21b07")
+    node["metadata"]["annotations"] = {P2P_CLAIMS_ANNOTATION: claims_text(claims)}
+    wanted = plan(an_observed(a_flash(deployment), pods=(a_pod(),), nodes=(node,)))
+    (annotation,) = wanted.annotate
+    row: str = json.loads(str(annotation.annotations[ENGINE_FLAGS_ANNOTATION]))["row"]
+    return row
+
+
+def test_a_claim_makes_the_next_engines_of_its_own_deployment_safe_and_nobody_elses() -> None:
+    mine = replace(ANOTHERS, deployment="team/flash")
+    assert row_of_the_next_pod("flash", mine) == "T7"
+    assert row_of_the_next_pod("other", mine) == "T3"
+    assert row_of_the_next_pod("flash", replace(mine, driver="595.71.05")) == "T3"
+
+
+def test_a_claim_is_tested_when_the_gpus_are_free_and_goes_with_the_result() -> None:
+    node = recovered().nodes["node-1"]
+    assert reason_not_to_test(NodeFacts.from_node(node)) is None
+    verdict = from_p2p_test(NodeFacts.from_node(node), P2pReport.of_text('{"version": 1, "verdict": "healthy"}'), "{}")
+    assert verdict is not None
+    assert verdict.patch()["metadata"]["annotations"][P2P_CLAIMS_ANNOTATION] is None
+
+
+def test_the_node_is_labelled_once_a_second_deployment_says_the_same() -> None:
     (verdict,) = plan(recovered()).verdicts
+    assert isinstance(verdict, NodeVerdict)
     assert verdict.patch()["metadata"]["labels"] == {
         P2P_LABEL: "hang",
         P2P_DRIVER_LABEL: "595.84",
@@ -59,6 +118,7 @@ def test_the_node_is_labelled_once_the_engine_answers_correctly_without_peer_to_
 
 def test_corrupt_data_is_a_verdict_of_its_own() -> None:
     (verdict,) = plan(recovered(incident={**INCIDENT, "kind": "corrupt", "signature": "S4"})).verdicts
+    assert isinstance(verdict, NodeVerdict)
     assert verdict.p2p == "corrupt"
 
 

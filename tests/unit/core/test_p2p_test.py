@@ -12,6 +12,7 @@ from flash_contracts.names import (
     FORMER_P2P_TESTED_BY_LABEL,
     P2P_ATTEMPT_ANNOTATION,
     P2P_CARDS_LABEL,
+    P2P_CLAIMS_ANNOTATION,
     P2P_DRIVER_LABEL,
     P2P_LABEL,
     P2P_REPORT_ANNOTATION,
@@ -207,7 +208,7 @@ def test_a_verdict_becomes_labels_and_an_event_and_the_job_goes(verdict: str, ex
                 P2P_TESTED_BY_LABEL: "v1-abcdef",
                 FORMER_P2P_TESTED_BY_LABEL: None,
             },
-            "annotations": {P2P_REPORT_ANNOTATION: report, P2P_ATTEMPT_ANNOTATION: None},
+            "annotations": {P2P_REPORT_ANNOTATION: report, P2P_ATTEMPT_ANNOTATION: None, P2P_CLAIMS_ANNOTATION: None},
         }
     }
     assert [(event.reason, event.type) for event in wanted.events] == [(reason, kind)]

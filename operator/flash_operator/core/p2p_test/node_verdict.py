@@ -1,7 +1,11 @@
 """A tested verdict on a node's links, and the patch that labels the node with it.
 
-The links are tested by the p2p test, before an engine runs there, or by an engine that hung or read wrong data with
-peer-to-peer and works without it. Both lead to the same labels, from which flags are derived (flash_contracts.flags).
+The links are tested by the p2p test, before an engine runs there, or by engines that hung or read wrong data with
+peer-to-peer and work without it. Both lead to the same labels, from which flags are derived (flash_contracts.flags).
+
+An engine runs in a tenant's pod, and a label decides for everybody. So what one deployment's engines say is a claim: it
+makes their own next engines safe, and the node is tested again when its GPUs are free. The claims of two deployments
+are a verdict.
 """
 
 from dataclasses import dataclass, replace
@@ -11,12 +15,14 @@ from flash_contracts.names import (
     FORMER_P2P_TESTED_BY_LABEL,
     P2P_ATTEMPT_ANNOTATION,
     P2P_CARDS_LABEL,
+    P2P_CLAIMS_ANNOTATION,
     P2P_DRIVER_LABEL,
     P2P_LABEL,
     P2P_REPORT_ANNOTATION,
     P2P_TESTED_BY_LABEL,
 )
 from flash_contracts.node_facts import LABEL_VALUE, UNKNOWN, NodeFacts
+from flash_contracts.p2p_claims import Claim, claims_text
 from flash_contracts.p2p_report import ANNOTATION_LIMIT, P2pReport
 from flash_operator.core.observed.snapshot import RawObject
 
@@ -54,12 +60,30 @@ class NodeVerdict:
             P2P_TESTED_BY_LABEL: self.found_by,
             FORMER_P2P_TESTED_BY_LABEL: None,
         }
-        annotations = {P2P_REPORT_ANNOTATION: self.report[:ANNOTATION_LIMIT], P2P_ATTEMPT_ANNOTATION: None}
+        annotations = {
+            P2P_REPORT_ANNOTATION: self.report[:ANNOTATION_LIMIT],
+            P2P_ATTEMPT_ANNOTATION: None,
+            P2P_CLAIMS_ANNOTATION: None,
+        }
         return {"metadata": {"labels": labels, "annotations": annotations}}
 
     @property
     def bad(self) -> bool:
         return self.p2p != "verified"
+
+
+@dataclass(frozen=True)
+class NodeClaim:
+    """What the engines of one deployment say about a node."""
+
+    node: str
+    claims: str
+    """All claims about the node."""
+    message: str
+
+    def patch(self) -> RawObject:
+        """A merge patch."""
+        return {"metadata": {"annotations": {P2P_CLAIMS_ANNOTATION: self.claims}}}
 
 
 def from_p2p_test(facts: NodeFacts, report: P2pReport, text: str) -> NodeVerdict | None:
@@ -85,12 +109,17 @@ def _label(text: str | None) -> str | None:
     return text if text and LABEL_VALUE.fullmatch(text) else None
 
 
-def from_incident(facts: NodeFacts, incident: Incident) -> NodeVerdict:
-    """The verdict of an engine that failed with peer-to-peer and passed without it."""
-    message = (
-        f"gpu-p2p={incident.kind}: an engine under row {incident.row} recovered with the safe flags "
-        f"({incident.signature}: {incident.detail}); {REMEDY}"
+def from_incident(facts: NodeFacts, incident: Incident, deployment: str) -> NodeVerdict | NodeClaim:
+    """What follows from an engine of `deployment` that failed with peer-to-peer and passed without it."""
+    found = (
+        f"an engine of {deployment} under row {incident.row} recovered with the safe flags "
+        f"({incident.signature}: {incident.detail})"
     )
+    if all(claim.deployment == deployment for claim in facts.claims):
+        mine = Claim(deployment, incident.kind, facts.driver, facts.cards)
+        message = f"{found}; the links are tested again when both GPUs are free, and its next engines here are safe"
+        return NodeClaim(facts.name, claims_text((*facts.claims, mine)), message)
+    message = f"gpu-p2p={incident.kind}: {found}, as one of another deployment did before; {REMEDY}"
     return NodeVerdict(
         node=facts.name,
         p2p=incident.kind,

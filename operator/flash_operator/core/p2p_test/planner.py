@@ -27,7 +27,7 @@ from flash_operator.core.observed.kube import condition_of, job_outcome, termina
 from flash_operator.core.observed.pod_failure import failure_of
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.p2p_test.job import P2pTestSettings, p2p_test_job
-from flash_operator.core.p2p_test.node_verdict import NodeVerdict, from_p2p_test
+from flash_operator.core.p2p_test.node_verdict import NodeClaim, NodeVerdict, from_p2p_test
 from flash_operator.core.resources.engine_args import TENSOR_PARALLEL_SIZE
 from flash_operator.core.status.events import EventSpec, event_spec
 from flash_operator.core.status.status import timestamp
@@ -139,7 +139,8 @@ def _host_forbids(facts: NodeFacts) -> str | None:
 
 
 def _up_to_date(facts: NodeFacts) -> str | None:
-    return f"gpu-p2p={facts.p2p}" if facts.p2p in TESTED and not facts.staleness else None
+    tested = facts.p2p in TESTED and not facts.staleness and not facts.claims
+    return f"gpu-p2p={facts.p2p}" if tested else None
 
 
 CHECKS: tuple[Callable[[NodeFacts], str | None], ...] = (
@@ -210,8 +211,10 @@ def _conclude(observed: NodeObserved, job: RawObject, text: str) -> NodePlan:
     return NodePlan(patch=patch, delete=job, events=(event,), requeue_after=FIRST_BACKOFF.total_seconds())
 
 
-def verdict_event(verdict: NodeVerdict) -> EventSpec:
+def verdict_event(verdict: NodeVerdict | NodeClaim) -> EventSpec:
     """The event for the node."""
+    if isinstance(verdict, NodeClaim):
+        return event_spec("Warning", "PeerToPeerSuspected", verdict.message, "TestLinks")
     if verdict.bad:
         return event_spec("Warning", "PeerToPeerBroken", verdict.message, "TestLinks")
     return event_spec("Normal", "PeerToPeerVerified", verdict.message, "TestLinks")

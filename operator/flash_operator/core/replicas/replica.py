@@ -197,7 +197,7 @@ def replicas_of(observed: Observed) -> tuple[Replica, ...]:
 
 def _replica(observed: Observed, pod: RawObject) -> Replica:
     raw_node = observed.nodes.get(pod.get("spec", {}).get("nodeName", ""))
-    node = NodeFacts.from_node(raw_node) if raw_node else None
+    node = NodeFacts.from_node(raw_node).believing(observed.flash.key) if raw_node else None
     engine_env = {variable.name: variable.value for variable in observed.flash.spec.engine.extra_env}
     terminating = next((other for other in observed.pods if is_terminating(other)), None)
     replica = Replica(

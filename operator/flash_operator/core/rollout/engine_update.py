@@ -135,7 +135,7 @@ class EngineUpdate:
     def _has_turn(self) -> bool:
         """A deployment that is not whole would block all others, so it does not begin."""
         begins = self._live.state == "Updating" or self._all_ready
-        return begins and self.observed.update_holder == f"{self._flash.namespace}/{self._flash.name}"
+        return begins and self.observed.update_holder == self._flash.key
 
     @property
     def _flags_under_way(self) -> bool:
