@@ -50,13 +50,14 @@ class Operator:
         self.health = Health(
             self.metrics, settings.resync_seconds, self._refresh_metrics, lambda: self.queue.oldest_wait_seconds
         )
-        self.lease = LeaderLease(cluster, settings.lease_namespace, settings.identity)
+        of_class = settings.operator_class
+        self.lease = LeaderLease(cluster, settings.lease_namespace, settings.identity, operator_class=of_class)
         self.gates = Gates(session)
-        observer = Observer(cluster, self.gates, settings.plan, namespace=settings.namespace)
+        observer = Observer(cluster, self.gates, settings.plan, namespace=settings.namespace, operator_class=of_class)
         reconciler = Reconciler(cluster, observer, settings.identity)
         nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity, namespace=settings.namespace)
-        self.workers = Workers(self.queue, reconciler, nodes, cluster, self.metrics, settings.namespace)
-        self.watches = Watches(self.queue)
+        self.workers = Workers(self.queue, reconciler, nodes, cluster, self.metrics, settings.namespace, of_class)
+        self.watches = Watches(self.queue, of_class)
         self.watches.on_lifecycle(self._start_workers, self.workers.stop)
 
     async def run(self, stop: asyncio.Event) -> int:

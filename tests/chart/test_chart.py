@@ -65,6 +65,7 @@ BAD_VALUES = {
     "an unknown log format": ("logFormat=xml", "logFormat"),
     "an unknown value of the labeller": ("labeller.image.name=x", "name"),
     "an interval of nothing": ("labeller.intervalSeconds=0", "intervalSeconds"),
+    "a class with other letters": ("operatorClass=Blue", "operatorClass"),
     "an unknown pull policy": ("image.pullPolicy=Maybe", "pullPolicy"),
 }
 
@@ -103,6 +104,13 @@ def pulled_with(*values: str) -> tuple[tuple[str, ...], str | None]:
     settings = operator_settings(render(*values)).p2p_test
     assert settings is not None
     return settings.pull_secrets, settings.runtime_class
+
+
+def test_an_operator_of_a_class_leaves_nodes_to_the_one_without() -> None:
+    documents = render("operatorClass=blue")
+    settings = operator_settings(documents)
+    assert (settings.operator_class, settings.p2p_test) == ("blue", None)
+    assert [document["kind"] for document in documents if document["kind"] in ("DaemonSet", "PriorityClass")] == []
 
 
 def granted(role: dict[str, Any]) -> set[tuple[str, str, str]]:

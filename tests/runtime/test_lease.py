@@ -78,6 +78,14 @@ async def test_a_holder_knows_how_long_it_may_write(cluster: Cluster, namespace:
     assert lease.seconds_left() == 0.0
 
 
+async def test_operators_of_two_classes_lead_side_by_side(cluster: Cluster, namespace: str) -> None:
+    one = LeaderLease(cluster, namespace, "one", QUICK)
+    other = LeaderLease(cluster, namespace, "other", QUICK, operator_class="blue")
+    assert await one.try_once() is True
+    assert await other.try_once() is True
+    assert await LeaderLease(cluster, namespace, "third", QUICK, operator_class="blue").try_once() is False
+
+
 async def test_a_released_lease_is_taken_at_once(cluster: Cluster, namespace: str) -> None:
     first, second = (LeaderLease(cluster, namespace, name, QUICK, Clock()) for name in ("one", "two"))
     await first.acquire()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from builders import SETTINGS, a_flash, a_gate, a_pod
+from builders import SETTINGS, a_flash, a_flash_object, a_gate, a_pod
 from flash_contracts.names import (
     DEPLOYMENT_LABEL,
     ENGINE_FLAGS_ANNOTATION,
@@ -282,6 +282,22 @@ async def test_events_are_written_once_and_found_by_describe(site: Site) -> None
     await site.reconcile(key)
     described = site.server.kubectl("describe", "dsf", "starting", "-n", site.namespace).stdout
     assert "Conditions:" in described
+
+
+async def test_another_operators_deployment_is_left_alone(site: Site) -> None:
+    theirs, ours = site.apply_flash("theirs", operatorClass="blue"), site.apply_flash("ours")
+    assert await site.reconcile(theirs) == 0
+    assert await site.reconcile(ours) > 0
+    with site.operator(SETTINGS, "blue"):
+        assert await site.reconcile(theirs) > 0
+        assert await site.reconcile(ours) == 0
+    assert "spec.operatorClass" in refused_class(site, "Blue")
+
+
+def refused_class(site: Site, text: str) -> str:
+    raw = a_flash_object("bad", operatorClass=text)
+    raw["metadata"] = {"name": "bad", "namespace": site.namespace}
+    return site.server.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(raw), check=False).stderr
 
 
 async def test_a_deployment_that_is_gone_is_no_error(site: Site) -> None:

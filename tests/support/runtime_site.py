@@ -25,13 +25,14 @@ class Site:
         self._gates = gates
         self._reconciler = self._of(SETTINGS)
 
-    def _of(self, settings: PlanSettings) -> Reconciler:
-        return Reconciler(self.cluster, Observer(self.cluster, self._gates, settings), "test")
+    def _of(self, settings: PlanSettings, operator_class: str = "") -> Reconciler:
+        observer = Observer(self.cluster, self._gates, settings, operator_class=operator_class)
+        return Reconciler(self.cluster, observer, "test")
 
     @contextmanager
-    def operator(self, settings: PlanSettings) -> Iterator[None]:
-        """Reconciles by an operator with these settings, as after an upgrade."""
-        former, self._reconciler = self._reconciler, self._of(settings)
+    def operator(self, settings: PlanSettings, operator_class: str = "") -> Iterator[None]:
+        """Reconciles by an operator with these settings, as after an upgrade, or of another class."""
+        former, self._reconciler = self._reconciler, self._of(settings, operator_class)
         yield
         self._reconciler = former
 

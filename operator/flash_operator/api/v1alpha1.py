@@ -12,6 +12,8 @@ from flash_operator.api import ApiModel
 from flash_operator.api.model_spec import ModelSpec
 
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+CLASS_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+
 LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$")]
 
 QUANTITY = {
@@ -275,6 +277,9 @@ class FlashSpec(ApiModel):
     """How replicas are replaced."""
     drain: DrainSpec = DrainSpec()
     """How a replica shuts down."""
+    operator_class: Annotated[str, Field(max_length=40, pattern=CLASS_PATTERN)] | None = None
+    """Which operator is responsible, where several are installed: the one with this --operator-class. The one without a
+    class if unset."""
     pod_template: dict[str, Any] | None = None
     """Strategic merge patch for the engine's pod template, for anything that has no field here. It is applied last.
     The API server validates only the resulting Deployment."""
@@ -288,6 +293,11 @@ class FlashDeployment(ApiModel):
     uid: str
     generation: int = 0
     spec: FlashSpec
+
+    @property
+    def operator_class(self) -> str:
+        """The class of the responsible operator; empty for the one without."""
+        return self.spec.operator_class or ""
 
     @property
     def key(self) -> str:

@@ -33,6 +33,11 @@ def key_of(raw: RawObject) -> FlashKey:
     return FlashKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
 
 
+def is_of_class(raw: RawObject, operator_class: str) -> bool:
+    """Whether the operator of this class is responsible for a DeepSeekFlashDeployment."""
+    return ((raw.get("spec") or {}).get("operatorClass") or "") == operator_class
+
+
 def parent_key(raw: RawObject) -> FlashKey | None:
     """The deployment named by the label of a child or of its Job's pod; None for other objects."""
     labels = raw["metadata"].get("labels") or {}

@@ -47,10 +47,13 @@ class LeaderLease:
         identity: str,
         times: LeaseTimes = LeaseTimes(),
         clock: Callable[[], float] = time.monotonic,
+        *,
+        operator_class: str = "",
     ) -> None:
         self._cluster = cluster
         self._namespace = namespace
         self._identity = identity
+        self._name = f"{NAME}-{operator_class}" if operator_class else NAME
         self._times = times
         self._clock = clock
         self._seen: tuple[object, ...] | None = None
@@ -65,8 +68,12 @@ class LeaderLease:
         return max(0.0, self._renewed_at + self._times.duration - self._clock())
 
     async def acquire(self) -> None:
-        """Waits until this candidate leads."""
+        """Waits until this candidate leads. Says once whom it waits for."""
+        waiting = False
         while not await self.try_once():
+            if not waiting and self._seen:
+                log.info("standing by", lease=f"{self._namespace}/{self._name}", holder=self._seen[0])
+                waiting = True
             await asyncio.sleep(self._times.interval)
         log.info("leading", identity=self._identity)
 
@@ -117,7 +124,7 @@ class LeaderLease:
         return taken
 
     async def _taken(self) -> bool:
-        live = await self._cluster.get("Lease", NAME, self._namespace)
+        live = await self._cluster.get("Lease", self._name, self._namespace)
         if live is None:
             self._held = await self._cluster.create_lease(self._record(None, holder=self._identity))
             return True
@@ -145,7 +152,7 @@ class LeaderLease:
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": (live or {}).get("metadata", {"name": NAME, "namespace": self._namespace}),
+            "metadata": (live or {}).get("metadata", {"name": self._name, "namespace": self._namespace}),
             "spec": {
                 "holderIdentity": holder,
                 "leaseDurationSeconds": int(self._times.duration),

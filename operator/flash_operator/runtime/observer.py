@@ -19,7 +19,7 @@ from flash_operator.core.rollout.engine_update import may_update
 from flash_operator.runtime.answers import Answers
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
-from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.keys import FlashKey, is_of_class
 from flash_operator.runtime.update_turn import UpdateTurn
 
 CHILD_KINDS = ("Deployment", "ControllerRevision", "Service", "ConfigMap", "PodDisruptionBudget", "Job")
@@ -39,6 +39,7 @@ class Observer:
         settings: PlanSettings,
         *,
         namespace: str | None = None,
+        operator_class: str = "",
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """`namespace` is the one that the operator watches; None for all."""
@@ -47,13 +48,18 @@ class Observer:
         self._settings = settings
         self._clock = clock
         self._watched = namespace
+        self._operator_class = operator_class
         self._update_turn = UpdateTurn(cluster, namespace)
         self.answers = Answers()
 
     async def observe(self, key: FlashKey) -> Observed | None:
-        """The snapshot, or None if the deployment is deleted or terminating (its children are garbage-collected)."""
+        """The snapshot, or None if the deployment is another operator's, deleted or terminating.
+
+        The children of a deleted one are garbage-collected.
+        """
         raw = await self._cluster.get(KIND, key.name, key.namespace)
-        if raw is None or "deletionTimestamp" in raw["metadata"]:
+        theirs = raw is not None and not is_of_class(raw, self._operator_class)
+        if raw is None or theirs or "deletionTimestamp" in raw["metadata"]:
             self.answers.forget(key)
             return None
         flash = FlashDeployment.from_object(raw)

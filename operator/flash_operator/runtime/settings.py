@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import re
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from flash_operator.api.v1alpha1 import CLASS_PATTERN
 from flash_operator.core.observed.snapshot import PlanSettings
 from flash_operator.core.p2p_test.job import P2pTestSettings
 
@@ -27,6 +29,8 @@ class OperatorSettings:
     engine_image: str
     namespace: str | None
     """Watch this namespace only; None for all."""
+    operator_class: str
+    """Responsible for deployments with this spec.operatorClass; empty for those without one."""
     lease_namespace: str
     identity: str
     workers: int
@@ -75,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(parser, "--engine-image", DEFAULT_ENGINE_IMAGE, "default engine image")
     _add(parser, "--quantiser-image", DEFAULT_QUANTISER_IMAGE, "default image with mtp-quantise, for model.restoreMtp")
     _add(parser, "--namespace", None, "watch this namespace only (default: all)")
+    _add(parser, "--operator-class", "", "take care of deployments with this spec.operatorClass only", of=_class)
     _add(parser, "--lease-namespace", "default", "namespace of the leader election Lease and of p2p test Jobs")
     _add(parser, "--identity", f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}", "name of this process in the Lease")
     _add(parser, "--workers", 4, "concurrent reconciles", of=int)
@@ -89,13 +94,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+LONGEST_CLASS = 40
+
+
+def _class(text: str) -> str:
+    """It is part of the Lease's name."""
+    if text and (len(text) > LONGEST_CLASS or not re.fullmatch(CLASS_PATTERN, text)):
+        raise argparse.ArgumentTypeError("at most 40 lower-case letters, digits and dashes")
+    return text
+
+
 def _add(
     parser: argparse.ArgumentParser,
     flag: str,
     default: object,
     description: str,
     *,
-    of: type[str | int | float] = str,
+    of: Callable[[str], object] = str,
     choices: Sequence[str] | None = None,
 ) -> None:
     variable = f"FLASH_{flag.removeprefix('--').replace('-', '_').upper()}"

@@ -15,7 +15,7 @@ import structlog
 from flash_contracts.names import FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, PLURAL, VERSION
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.core.observed.snapshot import RawObject
-from flash_operator.runtime.keys import FlashKey, Key, NodeKey, key_of, parent_key
+from flash_operator.runtime.keys import FlashKey, Key, NodeKey, is_of_class, key_of, parent_key
 from flash_operator.runtime.workqueue import WorkQueue
 
 log = structlog.get_logger("flash.watches")
@@ -40,8 +40,9 @@ class NoDiffBase(kopf.DiffBaseStorage):
 class Watches:
     """The registry for `kopf.operator`, and a memory of nodes and keys that filters irrelevant events."""
 
-    def __init__(self, queue: WorkQueue[Key]) -> None:
+    def __init__(self, queue: WorkQueue[Key], operator_class: str = "") -> None:
         self._queue = queue
+        self._operator_class = operator_class
         self._known: set[FlashKey] = set()
         self._nodes: dict[str, NodeFacts] = {}
         self.registry = kopf.OperatorRegistry()
@@ -66,7 +67,7 @@ class Watches:
 
     async def on_flash(self, event: kopf.RawEvent, **_: Any) -> None:
         key = key_of(_object(event))
-        if event["type"] == "DELETED":
+        if event["type"] == "DELETED" or not is_of_class(_object(event), self._operator_class):
             self._known.discard(key)
             self._queue.forget(key)
             return

@@ -9,7 +9,7 @@ import structlog
 from flash_contracts.names import KIND
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
-from flash_operator.runtime.keys import FlashKey, Key, NodeKey, key_of
+from flash_operator.runtime.keys import FlashKey, Key, NodeKey, is_of_class, key_of
 from flash_operator.runtime.metrics import Metrics
 from flash_operator.runtime.node_reconciler import NodeReconciler
 from flash_operator.runtime.reconciler import Reconciler
@@ -29,6 +29,7 @@ class Workers:
         cluster: Cluster,
         metrics: Metrics,
         namespace: str | None,
+        operator_class: str = "",
     ) -> None:
         self._queue = queue
         self._reconciler = reconciler
@@ -36,6 +37,7 @@ class Workers:
         self._cluster = cluster
         self._metrics = metrics
         self._namespace = namespace
+        self._operator_class = operator_class
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self.failed = asyncio.Event()
@@ -117,7 +119,8 @@ class Workers:
         while True:
             try:
                 for raw in await self._cluster.list(KIND, self._namespace):
-                    self._queue.add(key_of(raw))
+                    if is_of_class(raw, self._operator_class):
+                        self._queue.add(key_of(raw))
                 for raw in await self._cluster.list("Node"):
                     if NodeFacts.from_node(raw).gpus:
                         self._queue.add(NodeKey(raw["metadata"]["name"]))

@@ -33,6 +33,7 @@ from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.rollout.rollout import Rollout, Target
 from flash_operator.core.rollout.template_revision import (
+    NOT_IN_THE_TEMPLATE,
     TemplateRevision,
     changes_between,
     has_changed,
@@ -239,7 +240,7 @@ def attempt_of_spec(flash: FlashDeployment) -> str:
 
     Made of the spec and not of the template, so that an upgrade of the operator is no reason to try again.
     """
-    spec = flash.spec.model_dump(by_alias=True, mode="json", exclude_defaults=True, exclude={"replicas", "rollout"})
+    spec = flash.spec.model_dump(by_alias=True, mode="json", exclude_defaults=True, exclude=NOT_IN_THE_TEMPLATE)
     rollout = flash.spec.rollout
     return f"spec-{_digest([spec, rollout.max_slowdown_percent, rollout.accept_update])}"
 
