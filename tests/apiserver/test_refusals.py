@@ -333,6 +333,16 @@ REFUSED = {
         "spec.engine.extraEnv",
         "authenticate in front of the Service",
     ),
+    "that key by the other way": (
+        {"interconnect": {"env": [{"name": "VLLM_API_KEY", "value": "x"}]}},
+        "spec.interconnect.env",
+        "authenticate in front of the Service",
+    ),
+    "plugins by the other way": (
+        {"interconnect": {"env": [{"name": "VLLM_PLUGINS", "value": "x"}]}},
+        "spec.interconnect.env",
+        "put it into engine.extraEnv",
+    ),
     "an NCCL variable in the wrong place": (
         {"engine": {"extraEnv": [{"name": "NCCL_DEBUG", "value": "INFO"}]}},
         "spec.engine.extraEnv",

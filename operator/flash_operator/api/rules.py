@@ -161,6 +161,11 @@ _RESOURCES = Rule(
     "the operator always adds nvidia.com/gpu: 2: remove it; to use more GPUs raise replicas",
 )
 
+_NO_API_KEY = Rule(
+    "!self.exists(v, v.name == 'VLLM_API_KEY')",
+    "VLLM_API_KEY is not allowed, because the gate sends no key: authenticate in front of the Service",
+)
+
 _EXTRA_ENV = (
     Rule(
         "!self.exists(v, v.name.startsWith('FLASH_'))",
@@ -184,10 +189,7 @@ _EXTRA_ENV = (
         "!self.exists(v, v.name == 'HF_ENDPOINT')",
         "HF_ENDPOINT has no effect, because the engine never contacts a hub: use model.hubEndpoint",
     ),
-    Rule(
-        "!self.exists(v, v.name == 'VLLM_API_KEY')",
-        "VLLM_API_KEY is not allowed, because the gate sends no key: authenticate in front of the Service",
-    ),
+    _NO_API_KEY,
 )
 
 _SPECULATION = (
@@ -311,6 +313,11 @@ SPEC_RULES: dict[str, tuple[Rule, ...]] = {
             "NCCL_P2P_DISABLE must be 0 or 1: NCCL reads anything but 1 as 0, and vLLM's kernels may read it "
             "differently",
         ),
+        Rule(
+            "!self.exists(v, v.name == 'VLLM_PLUGINS')",
+            "VLLM_PLUGINS has nothing to do with the GPUs' link: put it into engine.extraEnv",
+        ),
+        _NO_API_KEY,
         *_SAFE_NCCL,
     ),
     "readiness": _READINESS,

@@ -29,6 +29,7 @@ from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.plan import ObjectRef, PodAnnotation, PodEviction
 
 REQUEST_SECONDS = 30.0
+LONGEST_RETRY_SECONDS = 300.0
 PAGE = 500
 """Objects in one answer: a cluster may have thousands of nodes and pods."""
 
@@ -69,9 +70,11 @@ RESOURCES = {
 class ApiError(RuntimeError):
     """The API server refused a request; the message is the server's."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_after: float = 0.0) -> None:
         super().__init__(f"HTTP {status}: {message}")
         self.status = status
+        self.retry_after = retry_after
+        """Seconds that the server asks to wait; 0 if it asks for none."""
 
     @property
     def not_found(self) -> bool:
@@ -278,9 +281,17 @@ class Cluster:
         document = _parsed(text)
         if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's successes
             message = document.get("message") if isinstance(document, dict) else str(document)
-            raise ApiError(response.status, f"{method} {path}: {message}")
-        found: RawObject = document
-        return found
+            raise ApiError(response.status, f"{method} {path}: {message}", _retry_after(response.headers))
+        if not isinstance(document, dict):
+            # A proxy's page, or half of an answer.
+            raise UnreachableError(f"{method} {path}: the answer is not a JSON object: {str(document)[:80]!r}")
+        return document
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Kubernetes sends seconds, and never a date. At most five minutes, whatever stands there."""
+    text = headers.get("Retry-After", "")
+    return min(float(text), LONGEST_RETRY_SECONDS) if text.isdecimal() else 0.0
 
 
 def _path_of(desired: RawObject) -> str:

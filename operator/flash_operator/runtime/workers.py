@@ -92,9 +92,8 @@ class Workers:
             again = await self._reconcile(key)
         except (ApiError, UnreachableError) as error:
             self._metrics.reconciled("error", time.monotonic() - began)
-            log.warning(
-                "reconcile failed", key=str(key), error=str(error), retry_seconds=round(self._queue.retry(key), 1)
-            )
+            seconds = self._queue.retry(key, getattr(error, "retry_after", 0.0))
+            log.warning("reconcile failed", key=str(key), error=str(error), retry_seconds=round(seconds, 1))
         except Exception:
             self._metrics.reconciled("bug", time.monotonic() - began)
             log.exception("reconcile broke", key=str(key), retry_seconds=round(self._queue.retry(key), 1))

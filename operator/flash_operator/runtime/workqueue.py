@@ -70,12 +70,12 @@ class WorkQueue(Generic[K]):
         self._cancel_later(key)
         self._later[key] = loop.call_at(due, self.add, key)
 
-    def retry(self, key: K) -> float:
+    def retry(self, key: K, at_least: float = 0.0) -> float:
         """Queues a key after its back-off. Returns the seconds; the upper half is jitter."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         longest = min(FIRST_BACKOFF_SECONDS * 2 ** min(failures, MOST_DOUBLINGS), LONGEST_BACKOFF_SECONDS)
-        seconds: float = longest * (0.5 + 0.5 * self._jitter())
+        seconds: float = max(at_least, longest * (0.5 + 0.5 * self._jitter()))
         self.add_after(key, seconds)
         return seconds
 

@@ -1,0 +1,148 @@
+"""Whatever the API server answers to a write, the operator says so, goes on, and loses nothing.
+
+    answer                             | in status                     | the other children | the next try
+    ---------------------------------- | ----------------------------- | ------------------ | ------------------------
+    400, 403, 422                      | ChildRefused, in its words    | applied            | after the back-off
+    500                                | ChildRefused, in its words    | applied            | after the back-off
+    401, 409                           | ChildRefused, in its words    | applied            | after the back-off
+    429, 502, 503, 504                 | nothing: it is overloaded     | applied            | after Retry-After
+    no JSON, a closed connection       | nothing                       | applied until then | after the back-off
+
+The answers come from a stub, because no real API server can be brought to give most of them on demand.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from builders import SETTINGS, a_flash_object
+from flash_contracts.names import PLURAL
+from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
+from flash_operator.runtime.gates import Gates
+from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.observer import Observer
+from flash_operator.runtime.reconciler import Reconciler
+from scripted_api_stub import kubeconfig
+
+KEY = FlashKey("team", "flash")
+
+
+class AnsweringApiStub:
+    """Knows one deployment and no child of it, and answers the apply of a Service as a test says."""
+
+    def __init__(self) -> None:
+        self.applied: list[str] = []
+        self.statuses: list[dict[str, Any]] = []
+        self.answer: web.Response | None = None
+        """None closes the connection."""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.path
+        if request.method == "GET":
+            return web.json_response(self._read(path))
+        if path.endswith("/status"):
+            self.statuses.append((await request.json())["status"])
+            return web.json_response({})
+        if "/services/" in path:
+            if self.answer is None:
+                assert request.transport is not None
+                request.transport.abort()
+                return web.Response()
+            return self.answer
+        body = await request.json()
+        self.applied.append(body["kind"])
+        return web.json_response(body)
+
+    def _read(self, path: str) -> dict[str, Any]:
+        if path.endswith(f"/{PLURAL}/flash"):
+            return a_flash_object()
+        return {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": []}
+
+    @property
+    def reason(self) -> str | None:
+        """Of the Ready condition in the last status."""
+        if not self.statuses:
+            return None
+        reason: str = self.statuses[-1]["conditions"][0]["reason"]
+        return reason
+
+
+@pytest.fixture
+async def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AnsweringApiStub]:
+    made = AnsweringApiStub()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", made.handle)
+    async with TestServer(app) as server:
+        file = tmp_path / "kubeconfig"
+        file.write_text(kubeconfig(str(server.make_url(""))))
+        monkeypatch.setenv("KUBECONFIG", str(file))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        yield made
+
+
+async def reconcile() -> Exception:
+    """One reconcile; returns how it failed."""
+    cluster = await Cluster.connect()
+    async with aiohttp.ClientSession() as session:
+        reconciler = Reconciler(cluster, Observer(cluster, Gates(session), SETTINGS), "test")
+        with pytest.raises((ApiError, UnreachableError)) as caught:
+            await reconciler.reconcile(KEY)
+    await cluster.close()
+    return caught.value
+
+
+def refusing(status: int, **headers: str) -> web.Response:
+    text = json.dumps({"kind": "Status", "message": f"the server says {status}"})
+    return web.Response(status=status, text=text, headers=headers, content_type="application/json")
+
+
+OTHERS = ["ConfigMap", "ControllerRevision", "PodDisruptionBudget", "Deployment"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 409, 422, 500])
+async def test_a_refusal_is_told_and_stops_no_other_child(stub: AnsweringApiStub, status: int) -> None:
+    stub.answer = refusing(status)
+    error = await reconcile()
+    assert str(error).startswith(f"HTTP {status}")
+    assert stub.applied == OTHERS
+    assert stub.reason == "ChildRefused"
+    assert f"the server says {status}" in stub.statuses[-1]["conditions"][0]["message"]
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_an_overloaded_server_is_not_asked_to_store_that_and_left_in_peace_as_long_as_it_asks(
+    stub: AnsweringApiStub, status: int
+) -> None:
+    stub.answer = refusing(status, **{"Retry-After": "17"})
+    error = await reconcile()
+    assert isinstance(error, ApiError)
+    assert error.retry_after == 17.0
+    assert stub.applied == OTHERS
+    assert stub.statuses == []
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1" * 30, 300.0), ("-5", 0.0), ("soon", 0.0), ("", 0.0)])
+async def test_an_absurd_time_to_wait_is_bounded(stub: AnsweringApiStub, text: str, seconds: float) -> None:
+    stub.answer = refusing(503, **{"Retry-After": text})
+    error = await reconcile()
+    assert isinstance(error, ApiError)
+    assert error.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [web.Response(text="<html>Bad day"), web.Response(text="[]"), web.Response(text='{"kind": '), None],
+    ids=["a page", "a list", "half an object", "a closed connection"],
+)
+async def test_garbage_is_no_answer(stub: AnsweringApiStub, answer: web.Response | None) -> None:
+    stub.answer = answer
+    error = await reconcile()
+    assert isinstance(error, UnreachableError)
+    assert "/services/flash" in str(error)
+    assert stub.statuses == []
