@@ -357,6 +357,18 @@ async def test_no_write_is_sent_after_the_end_of_the_lease(site: Site) -> None:
     assert site.get("deployment", "flash")["spec"]["replicas"] == 1
 
 
+async def test_a_crd_that_is_older_than_the_operator_loses_only_what_it_does_not_know(site: Site) -> None:
+    """The operator was upgraded by kubectl, and the CRD was forgotten."""
+    key = site.apply_flash()
+    await site.reconcile(key)
+    status = site.get("dsf", "flash")["status"]
+
+    await site.cluster.apply_status(site.namespace, "flash", {**status, "replicas": 7, "fieldOfTomorrow": {"a": 1}})
+
+    stored = site.get("dsf", "flash")["status"]
+    assert stored == {**status, "replicas": 7}
+
+
 async def test_a_refusal_carries_the_servers_own_words(site: Site) -> None:
     with pytest.raises(ApiError, match="not found") as caught:
         await site.cluster.apply_status(site.namespace, "nobody", {})

@@ -108,7 +108,7 @@ async def test_no_reconcile_begins_after_stop(running: RunningWorkers) -> None:
 
 
 async def test_a_worker_that_ends_is_reported(running: RunningWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_key: Key) -> float:
+    def broken(_key: Key, _at_least: float = 0.0) -> float:
         raise OverflowError("no pause")
 
     monkeypatch.setattr(running.queue, "retry", broken)

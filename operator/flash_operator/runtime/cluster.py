@@ -6,12 +6,13 @@ object with a field manager that names the part of the operator that wrote it.
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+import structlog
 from kubernetes.aio import client, config
 
 from flash_contracts.names import (
@@ -28,6 +29,8 @@ from flash_contracts.names import (
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.plan import ObjectRef, PodAnnotation, PodEviction
 
+log = structlog.get_logger("flash.cluster")
+
 REQUEST_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 300.0
 PAGE = 500
@@ -35,9 +38,13 @@ PAGE = 500
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 JSON = "application/json"
 FORCED = {"fieldManager": FIELD_MANAGER, "force": "true"}
 """Query of a server-side apply. The operator owns its children, so it takes over fields that others claim."""
+
+NOT_DECLARED = "field not declared in schema"
+CRD_REMEDY = "kubectl apply --server-side -f crds/, or helm upgrade with crds.install=true"
 
 ALREADY_EXISTS = 409
 TOO_MANY_REQUESTS = 429
@@ -181,11 +188,22 @@ class Cluster:
             raise
 
     async def apply_status(self, namespace: str, name: str, status: RawObject) -> RawObject:
-        """Applies the whole status of a DeepSeekFlashDeployment."""
+        """Applies the whole status of a DeepSeekFlashDeployment.
+
+        A CRD that is older than this operator does not declare all of it. An apply of that is refused; a replacement is
+        stored without those fields.
+        """
         body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name, "namespace": namespace}}
         path = f"{_path(KIND, namespace, name)}/status"
         query = {"fieldManager": STATUS_FIELD_MANAGER, "force": "true"}
-        return await self._write("PATCH", path, {**body, "status": status}, APPLY, query)
+        try:
+            return await self._write("PATCH", path, {**body, "status": status}, APPLY, query)
+        except ApiError as error:
+            if NOT_DECLARED not in str(error):
+                raise
+            log.warning("the CRD is older than this operator", remedy=CRD_REMEDY, error=str(error))
+        replacement = [{"op": "add", "path": "/status", "value": status}]
+        return await self._write("PATCH", path, replacement, JSON_PATCH, {"fieldManager": STATUS_FIELD_MANAGER})
 
     async def annotate(self, annotation: PodAnnotation) -> RawObject:
         """Annotates one pod; raises a conflict if a pod of this name has another uid."""
@@ -251,7 +269,7 @@ class Cluster:
         return await self._request("PUT", _path("Lease", metadata["namespace"], metadata["name"]), {}, lease, JSON)
 
     async def _write(
-        self, method: str, path: str, body: RawObject, content_type: str, query: Mapping[str, str]
+        self, method: str, path: str, body: RawObject | Sequence[RawObject], content_type: str, query: Mapping[str, str]
     ) -> RawObject:
         seconds = min(self.seconds_to_write(), REQUEST_SECONDS)
         if seconds <= 0:
@@ -264,7 +282,7 @@ class Cluster:
         method: str,
         path: str,
         query: Mapping[str, str] | None = None,
-        body: RawObject | None = None,
+        body: RawObject | Sequence[RawObject] | None = None,
         content_type: str = JSON,
         seconds: float = REQUEST_SECONDS,
     ) -> RawObject:
