@@ -52,7 +52,7 @@ def apply(cluster: Cluster, *objects: dict[str, Any]) -> None:
     cluster.kubectl("apply", "--server-side", "--validate=strict", "-f", "-", stdin=json.dumps(bundle))
 
 
-def install_operator(cluster: Cluster, image: Path, **more: str) -> None:
+def install_operator(cluster: Cluster, image: Path, *, chart: Path = CHART, **more: str) -> None:
     """Install the chart with real helm, and wait until the operator of that image archive is ready.
 
     Tests set node labels themselves, so the labeller and p2p tests are off by default. Keyword arguments set values:
@@ -65,12 +65,12 @@ def install_operator(cluster: Cluster, image: Path, **more: str) -> None:
         # The tag stays the same from build to build; this is what makes a new image a new pod.
         "podAnnotations.image-archive": image.stem,
         "labeller.enabled": "false",
-        "p2pTest.enabled": "false",
+        **({"p2pTest.enabled": "false"} if chart == CHART else {}),
         **{key.replace("__", "."): value for key, value in more.items()},
     }
     settings = [f"--set={key}={value}" for key, value in values.items()]
     place = ["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--kubeconfig", str(cluster.kubeconfig)]
-    command = [str(cluster.helm), "upgrade", "--install", RELEASE, str(CHART), *place, "--wait", "--timeout", "120s"]
+    command = [str(cluster.helm), "upgrade", "--install", RELEASE, str(chart), *place, "--wait", "--timeout", "120s"]
     done = subprocess.run([*command, *settings], check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"helm upgrade --install ended with {done.returncode}: {done.stderr.strip()}")

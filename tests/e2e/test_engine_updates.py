@@ -4,14 +4,19 @@ Real are helm, the API server, the Deployment controller, the kubelet, the Servi
 engines are stubs: what counts is which pods live, and not what they compute.
 """
 
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster_fixtures import LocalCluster
-from e2e_env import Flash, apply, install_operator, wait_until
+from e2e_env import ROOT, Flash, apply, install_operator, wait_until
 from engine_stubs import engine_stub_program, stub_spec
 from flash_contracts.names import API_VERSION, KIND
 from image_builder.build import ensure_image
@@ -21,6 +26,12 @@ from service_load import Client, Load
 pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(900)]
 
 IMAGE, NEWER = "localhost/flash/engine:cpu", "localhost/flash/engine:newer"
+FORMER_COMMITS = ("aa04336",)
+"""Releases from which an upgrade must be possible. Add the commit of each release."""
+FORMER_IMAGE = "localhost/flash/engine:former"
+FORMER_VALUES = {"probe__enabled": "false"}
+"""Values that have another name now."""
+
 REPLICAS = 1
 USERS = tuple(Client(f"user {number}", (8, 400)) for number in range(6))
 
@@ -35,6 +46,29 @@ def install(e2e_env: LocalCluster, own_node: None) -> Iterator[Any]:
     yield lambda engine: install_operator(e2e_env, operator, engineImage=engine)
     install_operator(e2e_env, operator)
     e2e_env.containerd.ctr("images", "rm", NEWER)
+
+
+@dataclass(frozen=True)
+class FormerRelease:
+    """The tree of an earlier commit, its images, and its chart."""
+
+    tree: Path
+
+    def image(self, name: str) -> Path:
+        """The archive of one of its images, built by its own builder."""
+        paths = ("images/build", "hack", "tests", "tests/cluster")
+        environment = {**os.environ, "PYTHONPATH": ":".join(str(self.tree / path) for path in paths)}
+        command = [sys.executable, "-m", "image_builder", name, "--print-path"]
+        done = subprocess.run(command, cwd=self.tree, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        return Path(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(params=FORMER_COMMITS)
+def former(request: pytest.FixtureRequest, tmp_path: Path) -> FormerRelease:
+    """Needs the history of the repository."""
+    archive = subprocess.run(["git", "archive", request.param], cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    subprocess.run(["tar", "-x", "-C", str(tmp_path)], input=archive.stdout, check=True)
+    return FormerRelease(tmp_path)
 
 
 @pytest.fixture
@@ -109,3 +143,39 @@ def test_an_upgrade_restarts_nothing_and_its_update_is_taken_without_a_lost_requ
     assert min(load.answered["upgrade"], load.answered["update"]) > 20
     rollout = serving.status()["rollout"]
     assert (rollout["state"], rollout["engineImage"]) == ("Settled", NEWER)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(2400)
+def test_an_upgrade_from_a_former_release_restarts_no_engine_and_loses_no_request(
+    e2e_env: LocalCluster, install: Any, former: FormerRelease, tiny: Callable[..., Flash]
+) -> None:
+    """Former operator, gate, launcher and chart, and a real engine; then this release, with nobody's help."""
+    e2e_env.import_image(former.image("engine-cpu"))
+    e2e_env.containerd.ctr("images", "tag", "--force", IMAGE, FORMER_IMAGE)
+    operator = former.image("operator")
+    e2e_env.import_image(operator)
+    values = {"engineImage": FORMER_IMAGE, **FORMER_VALUES}
+    install_operator(e2e_env, operator, chart=former.tree / "charts" / "deepseek-flash-operator", **values)
+    flash = tiny(engine={"image": FORMER_IMAGE})
+    flash.wait_for("Ready", "True", "Passed", seconds=400)
+    before = engines(flash)
+    for image in ("engine-cpu", "operator"):
+        e2e_env.import_image(ensure_image(image_named(image), cache_root()))
+
+    with Load(flash.address(), "tiny", USERS[:2]) as load:
+        load.story = "upgrade"
+        install(IMAGE)
+        found = flash.wait_for("UpdateAvailable", "False", "UpToDate", seconds=120)
+        assert engines(flash) == before, found
+        assert flash.condition("Ready")["status"] == "True"
+        wait_until(lambda: load.answered["upgrade"] > 20, "users are served", seconds=120)
+
+        load.story = "the user takes the newer image"
+        ask = partial(tiny, engine={"image": IMAGE})
+        ask()
+        wait_until(lambda: not engines(flash).keys() & before.keys(), "the engine is replaced", seconds=600)
+        flash.wait_for("Ready", "True", "Passed", seconds=400)
+
+    assert load.failed == []
+    assert set(engines(flash).values()) == {(IMAGE, 0)}

@@ -76,8 +76,16 @@ def test_it_starts_the_same_engine_as_ours(name: str) -> None:
     assert same_effect(render(a_flash(**FORMER[name]["spec"]), SETTINGS).template, FORMER[name]["template"])
 
 
-def test_the_newer_image_is_offered() -> None:
-    status = plan(replace(a_former_site("placed"), settings=UPGRADED)).status
+@pytest.mark.parametrize("name", sorted(set(FORMER) - {"restored-head"}))
+def test_what_the_server_added_is_no_update(name: str) -> None:
+    status = plan(a_former_site(name, served_by_api_server=True)).status
+    assert status is not None
+    assert status["update"] == {"state": "UpToDate", "revision": "", "message": "", "changes": []}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_newer_image_is_offered(*, stored: bool) -> None:
+    status = plan(replace(a_former_site("placed", served_by_api_server=stored), settings=UPGRADED)).status
     assert status is not None
     assert status["update"]["state"] == "Available"
     assert condition(status, "UpdateAvailable")["status"] == "True"

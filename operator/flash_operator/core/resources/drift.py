@@ -49,7 +49,7 @@ def hash_of(child: RawObject) -> str:
 
 def needs_apply(desired: RawObject, live: RawObject | None) -> bool:
     """True if the live object is missing, was changed by others, or was written by an older plan."""
-    return live is None or not _is_superset(live, desired)
+    return live is None or not is_superset(live, desired)
 
 
 def stored_content(live: RawObject) -> str:
@@ -61,12 +61,12 @@ def stored_content(live: RawObject) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _is_superset(live: Any, desired: Any) -> bool:
+def is_superset(live: Any, desired: Any) -> bool:
     """`live` has every value of `desired`; additions by the server or others do not matter."""
     if live is None:
         return desired in (None, {}, [], "")
     if isinstance(desired, dict):
-        return isinstance(live, dict) and all(_is_superset(live.get(key), value) for key, value in desired.items())
+        return isinstance(live, dict) and all(is_superset(live.get(key), value) for key, value in desired.items())
     if isinstance(desired, list):
         return isinstance(live, list) and _is_superset_list(live, desired)
     return bool(live == desired) or _same_quantity(live, desired)
@@ -87,6 +87,6 @@ def _is_superset_list(live: list[Any], desired: list[Any]) -> bool:
     """Lists of named items may have additional items, which others own; lists of plain values must be equal."""
     key = next((key for key in LIST_KEYS if desired and all(isinstance(d, dict) and key in d for d in desired)), None)
     if key is None:
-        return len(live) == len(desired) and all(map(_is_superset, live, desired))
+        return len(live) == len(desired) and all(map(is_superset, live, desired))
     by_key = {item.get(key): item for item in live}
-    return all(_is_superset(by_key.get(item[key]), item) for item in desired)
+    return all(is_superset(by_key.get(item[key]), item) for item in desired)

@@ -37,8 +37,8 @@ from flash_operator.core.rollout.template_revision import (
     TemplateRevision,
     changes_between,
     has_changed,
+    is_outdated,
     render,
-    same_effect,
     stored_revision,
 )
 
@@ -106,8 +106,8 @@ class EngineUpdate:
     @cached_property
     def offer(self) -> Offer | None:
         """None if what the spec asks for is what this operator would start."""
-        if not same_effect(self.base.template, self.newest.template):
-            return Offer(self.newest.revision, changes_between(self.base.template, self.newest.template))
+        if is_outdated(self.base, self.newest):
+            return Offer(self.newest.revision, changes_between(self.base, self.newest))
         outdated = {str(replica.node_name): _flags_of(replica) for replica in self._outdated}
         if not outdated or self.user_changed:
             return None

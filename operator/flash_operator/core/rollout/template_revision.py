@@ -26,6 +26,7 @@ from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec
 from flash_operator.core.observed.kube import is_owned_by
 from flash_operator.core.observed.snapshot import Observed, PlanSettings, RawObject
 from flash_operator.core.resources.deployment import FALLBACK_FLAGS, pod_template
+from flash_operator.core.resources.drift import is_superset
 from flash_operator.core.resources.gate_config import (
     gate_config_name,
     gate_config_prefix,
@@ -51,6 +52,8 @@ class TemplateRevision:
     """The operator's default engine image at that time. `spec.engine.image` wins over it."""
     contract_version: int
     """Version of the documents between the operator and this template's engine image."""
+    exact: bool = True
+    """False if it was read from a Deployment, with the fields that the API server added."""
 
     @property
     def revision(self) -> str:
@@ -69,6 +72,7 @@ class TemplateRevision:
         data = {
             "contractVersion": self.contract_version,
             "engineImage": self.engine_image,
+            "exact": self.exact,
             "spec": self.spec,
             "template": self.template,
         }
@@ -80,7 +84,8 @@ class TemplateRevision:
         """None if the object is not one that `to_object` makes."""
         try:
             data = raw["data"]
-            stored = cls(dict(data["template"]), data["spec"], str(data["engineImage"]), int(data["contractVersion"]))
+            made_with = str(data["engineImage"]), int(data["contractVersion"]), bool(data.get("exact", True))
+            stored = cls(dict(data["template"]), data["spec"], *made_with)
             return stored if raw["metadata"]["name"].endswith(f"-{stored.revision}") else None
         except (KeyError, TypeError, ValueError):
             return None
@@ -138,10 +143,18 @@ def same_effect(one: RawObject, other: RawObject) -> bool:
     return _without_texts(one) == _without_texts(other)
 
 
-def changes_between(before: RawObject, after: RawObject) -> tuple[str, ...]:
+def is_outdated(running: TemplateRevision, newest: TemplateRevision) -> bool:
+    """Whether the newest template would start another engine than the running one."""
+    if running.exact:
+        return not same_effect(running.template, newest.template)
+    return not is_superset(_without_texts(running.template), _without_texts(newest.template))
+
+
+def changes_between(running: TemplateRevision, newest: TemplateRevision) -> tuple[str, ...]:
     """One line for each value that differs, such as `engine image: a -> b`."""
-    old, new = dict(_values(_without_texts(before))), dict(_values(_without_texts(after)))
-    paths = [path for path in (*old, *(path for path in new if path not in old)) if old.get(path) != new.get(path)]
+    old, new = (dict(_values(_without_texts(made.template))) for made in (running, newest))
+    known = (*old, *(path for path in new if path not in old)) if running.exact else tuple(new)
+    paths = [path for path in known if old.get(path) != new.get(path)]
     return tuple(f"{path}: {_shown(old.get(path))} -> {_shown(new.get(path))}" for path in paths)
 
 
@@ -169,7 +182,7 @@ def _adopted(observed: Observed, live: RawObject, last_known_good: RawObject | N
     current = observed.live_status.get("observedGeneration") == observed.flash.generation
     made_of_this_spec = current and rollout.get("state") != "RolledBack"
     spec = _stored_spec(observed.flash) if made_of_this_spec else None
-    return TemplateRevision(template, spec, _default_image(template), contract_version=1)
+    return TemplateRevision(template, spec, _default_image(template), contract_version=1, exact=known)
 
 
 def _default_image(template: RawObject) -> str:
