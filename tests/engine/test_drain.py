@@ -40,7 +40,7 @@ STORIES: dict[str, tuple[float, Looks, float, str | None]] = {
     "its time is over": (
         30, [(0, counters(2)), (30, counters(2, 500))], 30, "2 requests are left after 30 s, which is drain.timeout"),
     "the engine hangs": (
-        3600, [(0, counters(1, 5)), (60, counters(1, 5))], STILL_SECONDS, "1 requests are left, and the engine"),
+        3600, [(0, counters(1, 5)), (60, counters(1, 5))], STILL_SECONDS, "1 request is left, and the engine"),
     "the engine does not answer, and may yet": (60, [(0, None), (30, None)], 30, None),
     "the engine never answers": (60, [(0, None), (60, None)], 60, "the engine does not answer after 60 s"),
     "no time at all": (0, [(0, counters(3))], 0, "3 requests are left after 0 s"),
@@ -57,8 +57,9 @@ def test_the_wait(timeout: float, looks: Looks, at: float, outcome: str | None) 
     assert reported is None if outcome is None else reported is not None and reported.startswith(outcome)
 
 
-async def drain(folder: Path, url: str, seconds: str = "60") -> subprocess.CompletedProcess[str]:
+async def drain(folder: Path, url: str, seconds: str = "60", **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {
+        **variables,
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
         "FLASH_RUN_DIR": str(folder),
@@ -88,6 +89,16 @@ async def test_it_waits_for_the_last_request_of_a_real_connection(tmp_path: Path
     assert json.loads(done.stderr.splitlines()[-1])["outcome"] == "no request is left"
     asked = json.loads((tmp_path / DrainRequest.FILE).read_text())
     assert (asked["pid"], asked["startedAt"]) == (7, STARTED)
+
+
+async def test_a_proxy_for_the_internet_is_not_asked(tmp_path: Path) -> None:
+    """It would refuse the connection, which means that there is no engine, and the request would be cut off."""
+    engine = EngineStub()
+    engine.traits.running = 1
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:1")
+    async with TestServer(engine.app()) as server:
+        done = await drain(tmp_path, str(server.make_url("")).rstrip("/"), "1", **proxies)
+    assert "1 request is left after 1 s" in done.stderr
 
 
 async def test_an_engine_that_does_not_listen_has_no_requests(tmp_path: Path) -> None:

@@ -2,16 +2,19 @@
 
 import gzip
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flash_engine.model_cache import ModelSnapshot
 from flash_engine.model_download.failure import DownloadError
 from flash_engine.model_download.image_content import LAYERS
 from flash_engine.model_download.source import ImageLayer, RemoteFile
-from flash_engine.model_download.unpacking import LayerUnpacker
+from flash_engine.model_download.unpacking import OPAQUE, LayerUnpacker
 from image_registry import link, tar_of
 
 PLENTY = 1 << 40
@@ -100,6 +103,9 @@ UNSAFE: dict[str, tuple[tuple[Tar, ...], str]] = {
     "a file through a link of an earlier layer": (
         ({"d/a": b"1", "l": link("l", "d")}, {"l/b": b"x"}), "leads through l"),
     "a whiteout through a link": (({"d/a": b"1", "l": link("l", "d")}, {"l/.wh.a": b""}), "leads through l"),
+    "a whiteout of the folder above": (({"a": b"1"}, {".wh...": b""}), "is a whiteout of no file"),
+    "a whiteout of its own folder": (({"d/a": b"1"}, {"d/.wh..": b""}), "is a whiteout of no file"),
+    "a whiteout of nothing": (({"a": b"1"}, {"d/.wh.": b""}), "is a whiteout of no file"),
     "a hard link to a file outside": (
         ({"h": link("h", "../../outside", tarfile.LNKTYPE)},), "which is not a file of the image"),
     "a hard link to a link": (
@@ -119,6 +125,56 @@ def test_paths_outside_the_folder_are_refused_by_name(empty: Path, tars: tuple[T
     assert message in str(refused.value)
     assert "do not use this image" in str(refused.value)
     assert [path.name for path in empty.iterdir()] == ["hub"]
+
+
+NAMES = st.sampled_from(["a", "b", "d", ".", "..", "...", ".wh", ".wh.", ".wh.a", ".wh.d", ".wh..", ".wh...", OPAQUE])
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+LAYERS_OF_FILES = st.lists(st.lists(PATHS, max_size=5, unique=True), min_size=1, max_size=3)
+
+
+def reference(layers: list[list[str]]) -> set[str] | None:
+    """Paths of the files afterwards, by sets of names alone; None if a layer must be refused."""
+    there: set[str] = set()
+    for layer in layers:
+        ours: set[str] = set()
+        for name in layer:
+            parts = [part for part in name.split("/") if part != "."]
+            if not parts:
+                continue
+            *folder, last = parts
+            if ".." in parts or last in (".wh.", ".wh..", ".wh..."):
+                return None
+            if any("/".join(folder[: depth + 1]) in there | ours for depth in range(len(folder))):
+                return None  # leads through a file
+            path = "/".join(parts)
+            if last.startswith(".wh."):
+                removed = "/".join(folder) if last == OPAQUE else "/".join([*folder, last.removeprefix(".wh.")])
+                there = {p for p in there if not f"{p}/".startswith(f"{removed}/" if removed else "") or p in ours}
+                continue
+            below = {p for p in there | ours if p.startswith(f"{path}/")}
+            there, ours = there - below, ours - below
+            ours.add(path)
+            there.add(path)
+    return there
+
+
+@given(LAYERS_OF_FILES)
+def test_whatever_names_a_layer_has_nothing_outside_the_folder_changes(layers: list[list[str]]) -> None:
+    """Against a reference that knows names alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "cache"
+        other = ModelSnapshot(root, "registry/model", "sha256:1").folder
+        other.mkdir(parents=True)
+        (other / "weights").write_text("149 GiB")
+        tars: list[Tar] = [dict.fromkeys(layer, b"1") for layer in layers]
+        expected = reference(layers)
+        try:
+            found = set(unpacked(root, *tars))
+        except DownloadError:
+            assert expected is None
+        else:
+            assert found == expected
+        assert (other / "weights").read_text() == "149 GiB"
 
 
 def test_the_layers_folder_cannot_be_removed_by_a_whiteout(empty: Path) -> None:

@@ -45,4 +45,7 @@ class DrainProgress:
         return min(SETTLE_SECONDS, self.timeout)
 
     def _left(self) -> str:
-        return f"{self.counters.unfinished:g} requests are left" if self.counters else "the engine does not answer"
+        if self.counters is None:
+            return "the engine does not answer"
+        left = self.counters.unfinished
+        return "1 request is left" if left == 1 else f"{left:g} requests are left"

@@ -127,7 +127,7 @@ class _LayerWriter:
             return
         path = self._real_parent(member, name) / name.name
         if name.name.startswith(WHITEOUT):
-            self._apply_whiteout(path)
+            self._apply_whiteout(member, path)
             return
         if member.isdev() or (member.issym() and member.linkname.startswith("/")):
             # Base system layers have them; models do not need them.
@@ -204,8 +204,13 @@ class _LayerWriter:
             raise self._unsafe(member, f"is a hard link to {member.linkname}, which is not a file of the image")
         os.link(target, path, follow_symlinks=False)
 
-    def _apply_whiteout(self, path: Path) -> None:
-        """Removes what a whiteout file names: one path, or with an opaque whiteout everything in the folder."""
+    def _apply_whiteout(self, member: tarfile.TarInfo, path: Path) -> None:
+        """Removes what a whiteout file names: one path, or with an opaque whiteout everything in the folder.
+
+        Its own name was safe; what is left of it without its prefix need not be: `.wh...` names the folder above.
+        """
+        if path.name in (WHITEOUT, f"{WHITEOUT}.", f"{WHITEOUT}.."):
+            raise self._unsafe(member, "is a whiteout of no file")
         if path.name == OPAQUE:
             removed = list(path.parent.iterdir())
         elif path.name.startswith(META):
