@@ -11,7 +11,8 @@ from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import MEANINGS, Reason
 from flash_engine.gate.evidence import ConcurrentRound, Evidence, GoldenAnswers, Trial
 from flash_engine.gate.measurement import Measurement
-from flash_engine.gate.verdict import judge
+from flash_engine.gate.verdict import golden_fault, is_degenerate, judge
+from flash_operator.api.v1alpha1 import DEFAULT_ANSWER
 
 DECODE = {"minTokensPerSecond": 60, "prompt": "tell"}
 CONFIG = GateConfig.model_validate(
@@ -220,3 +221,51 @@ def test_every_reason_is_reached_except_degraded() -> None:
 
 def test_the_operator_explains_every_reason_that_the_gate_has() -> None:
     assert set(Reason) == set(MEANINGS)
+
+
+DEGENERATE = {
+    "one character": "!" * 40,
+    "a right beginning": "42" + "!" * 40,
+    "a word": "the " * 40,
+    "a word after a sentence": "Once upon a time there was " + "and " * 40,
+    "an ideogram": "的" * 60,
+    "a piece of a word": "lalalalalalalalalalala",
+}
+SOUND = {
+    "nothing": "",
+    "a story": "The old keeper of the lighthouse wrote down each ship that passed his rock at night. " * 3,
+    "a table": "| a | b |\n|-----------|-----------|\n| one | two |\n| three and a bit | four of them |",
+    "a rule between paragraphs": "The first part ends here.\n\n----------\n\nAnd this is how the second one begins.",
+    "a laugh": "Hahahahahahaha, said the keeper, and went up the stairs to look after his lamp.",
+    "numbers": "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20",
+}
+
+
+@pytest.mark.parametrize("text", DEGENERATE.values(), ids=DEGENERATE.keys())
+def test_a_text_is_degenerate(text: str) -> None:
+    assert is_degenerate(text)
+
+
+@pytest.mark.parametrize("text", SOUND.values(), ids=SOUND.keys())
+def test_a_text_is_sound(text: str) -> None:
+    assert not is_degenerate(text)
+
+
+def test_a_long_text_is_looked_at_in_no_time() -> None:
+    """A pattern that backtracks would stop the gate."""
+    words = " ".join(str(number * 7919 % 10007) for number in range(4000))
+    assert not is_degenerate(words[:16384])
+
+
+ANSWERS = {
+    "42": True, " 42.": True, "The answer is **42**.": True, "17 + 25 = 42": True, "\\boxed{42}": True,
+    "42!!!!!!": False, "442": False, "1742": False, "4242424242424242": False, "0x42 !!!!!!": False, "43": False,
+    "42 is wrong": False, "<\uff5cbegin\u2581of\u2581sentence\uff5c>42": False, "<|im_start|>42": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "right"), ANSWERS.items())
+def test_an_answer_to_the_default_question_is(text: str, *, right: bool) -> None:
+    golden = {"prompt": "17 + 25?", "expect": DEFAULT_ANSWER}
+    config = GateConfig.model_validate({"model": "m", "golden": golden, "decode": DECODE})
+    assert (golden_fault(GoldenAnswers((text, text)), config) is None) is right

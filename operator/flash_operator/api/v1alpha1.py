@@ -143,7 +143,8 @@ class InterconnectSpec(ApiModel):
 
 
 DEFAULT_QUESTION = "What is 17 + 25? Answer with the number only."
-DEFAULT_ANSWER = "42"
+DEFAULT_ANSWER = r"\b42\W{0,3}$"
+"""At the end of the answer, so that neither `42!!!!!!` nor `1742` passes."""
 
 
 class GoldenSpec(ApiModel):
@@ -154,8 +155,9 @@ class GoldenSpec(ApiModel):
     prompt: Annotated[str, Field(min_length=1, max_length=4096)] = DEFAULT_QUESTION
     """The question, or for kind Completion the text to continue."""
     expect: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """Regular expression that must match somewhere in the answer. If unset, the default question expects 42, and any
-    other prompt fails only on a degenerate answer: empty, repetitive, or different when asked twice."""
+    """Regular expression that must match somewhere in the answer. If unset, the default question expects 42 at
+    its end, and any other prompt fails only on a bad answer: empty, repetitive, with special tokens, or different when
+    asked twice."""
 
     @property
     def expected(self) -> str | None:

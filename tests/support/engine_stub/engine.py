@@ -24,6 +24,12 @@ Death = Callable[[Traits], None]
 
 PROMPT_TOKENS = 12
 ANSWER_TOKENS = 4
+TALE = (
+    "the old keeper of the lighthouse wrote down each ship that passed his rock at night and what it had on board so "
+    "that nobody who waited on land for a sail had to wonder long whether wind or fog or plain bad luck had held it up"
+)
+STORY = TALE.split()
+"""What it decodes, from the beginning again where it ends."""
 FOREVER = 1e9
 
 
@@ -167,7 +173,10 @@ class EngineStub:
         return response
 
     def _chunk(self, tokens: int, sent: int) -> dict[str, Any]:
-        event: dict[str, Any] = {"choices": [{"text": "word " * tokens}]}
+        text = self.traits.text_in_a_crowd if self.running > 1 else None
+        text = text or self.traits.text
+        words = [text or STORY[number % len(STORY)] for number in range(sent - tokens, sent)]
+        event: dict[str, Any] = {"choices": [{"text": "".join(f"{word} " for word in words)}]}
         return {**event, "usage": _usage(sent)} if self.traits.usage_in_chunks else event
 
     async def _decode(self, wanted: int) -> AsyncIterator[int]:

@@ -91,6 +91,15 @@ def wrong_text(text: str = "the answer is 41") -> Script:
     return having(answers=[text])
 
 
+def garbage(text: str = "!") -> Script:
+    """The golden answer is right, and decoding is not."""
+    return having(text=text)
+
+
+def garbage_in_a_crowd(text: str = "!") -> Script:
+    return having(text_in_a_crowd=text)
+
+
 def dead_draft() -> Script:
     """The head's weights are zero: it drafts but nothing is accepted, so each step yields one token."""
     return having(acceptance=0.0)
@@ -164,7 +173,8 @@ SCRIPTS: dict[str, Callable[..., Script]] = {
     make.__name__: make
     for make in (
         paced, noisy, slow, slow_later, well_again, slow_first_token, chunky, loading, hangs_at_load, hangs_after,
-        wrong_text, dead_draft, absent_draft, idle_draft, poor_draft, dies_at_load, dies_after, dies_of_streams,
+        wrong_text, garbage, garbage_in_a_crowd, dead_draft, absent_draft, idle_draft, poor_draft, dies_at_load,
+        dies_after, dies_of_streams,
         runs_out_of_gpu_memory, leaks, server_errors, connection_resets, without_metrics, renamed_metric,
         counters_freeze, counters_reset, foreign_traffic,
     )

@@ -42,6 +42,10 @@ class Traits:
     # Answers.
     answers: list[str] = field(default_factory=lambda: ["the answer is 42"])
     """Golden answers, in order; the last one is repeated."""
+    text: str | None = None
+    """What each token of a stream is; a story where that is None."""
+    text_in_a_crowd: str | None = None
+    """The same for a stream beside others."""
     status: int = 200
     error_share: float = 0.0
     """Share of requests that are answered with HTTP 500."""

@@ -27,13 +27,14 @@ from flash_contracts.engine_record import EngineExit, EngineRecord
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
 from flash_engine.gate.gate_state import GateState
+from flash_operator.api.v1alpha1 import DEFAULT_ANSWER
 from gate_matrix.scenarios import Scenario
 
 CONFIG: dict[str, Any] = {
     "version": 1,
     "model": "m",
     "speculation": {"expected": True, "tokens": 1},
-    "golden": {"kind": "chat", "prompt": "17 + 25?", "expect": "42", "maxTokens": 8},
+    "golden": {"kind": "chat", "prompt": "17 + 25?", "expect": DEFAULT_ANSWER, "maxTokens": 8},
     "decode": {"minTokensPerSecond": 60, "prompt": "tell", "tokens": 128, "samples": 3},
     "minAcceptancePercent": 40,
     "maxFirstTokenMillis": 1000,

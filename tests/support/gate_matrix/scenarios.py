@@ -13,6 +13,7 @@ from engine_stub.engine import Script
 
 Draw = Callable[[Random], tuple[Script, ...]]
 
+FULL = {"decode": {"streams": 4}}
 NO_EXPECTATION = {"golden": {"expect": None}}
 
 
@@ -110,6 +111,13 @@ AT_START = (
     Scenario("counters of drafts, and no drafts", with_(of(s.idle_draft())), ("SpeculationAbsent",)),
     Scenario("a wrong answer", with_(of(s.wrong_text())), ("WrongOutput",)),
     Scenario("nonsense", with_(of(s.wrong_text("!!!!!!!!!!!!"))), ("WrongOutput",), NO_EXPECTATION),
+    Scenario("a right answer that goes on in nonsense", with_(of(s.wrong_text("42!!!!!!"))), ("WrongOutput",)),
+    Scenario("a right answer inside of another", with_(of(s.wrong_text("17 + 25 = 442"))), ("WrongOutput",)),
+    Scenario("a right answer, and nonsense when it is timed", with_(of(s.garbage())), ("WrongOutput",)),
+    Scenario("a right answer, and one word when it is timed", with_(of(s.garbage("the"))), ("WrongOutput",)),
+    Scenario("a special token in a right answer",
+             with_(of(s.wrong_text("<\uff5cbegin\u2581of\u2581sentence\uff5c>42"))), ("WrongOutput",)),
+    Scenario("nonsense in a crowd alone", with_(of(s.garbage_in_a_crowd())), ("WrongOutput",), FULL),
     Scenario("an empty answer", with_(of(s.wrong_text(""))), ("WrongOutput",)),
     Scenario("hangs while it loads", with_(of(s.hangs_at_load())), ("StartupHang",), {"startupTimeoutSeconds": 4}),
     Scenario("hangs at its first answers", with_(lambda d: s.hangs_after(d.randint(0, 7) + 1)), ("StartupHang",),

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from builders import a_flash, a_flash_object
 from flash_operator.api.status import PodStatus
-from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec, GoldenSpec
+from flash_operator.api.v1alpha1 import DEFAULT_ANSWER, FlashDeployment, FlashSpec, GoldenSpec
 
 
 def test_a_minimal_object_gets_all_defaults() -> None:
@@ -38,7 +38,7 @@ def test_an_unreadable_spec_raises(spec: dict[str, Any]) -> None:
 
 
 EXPECTED: dict[str, tuple[dict[str, str], str | None]] = {
-    "the answer to the default question": ({}, "42"),
+    "the answer to the default question": ({}, DEFAULT_ANSWER),
     "the user's answer to the default question": ({"expect": "forty-two"}, "forty-two"),
     "nothing for a question of the user's own": ({"prompt": "2 + 2?"}, None),
     "the user's answer to the user's question": ({"prompt": "2 + 2?", "expect": "4"}, "4"),

@@ -12,6 +12,7 @@ from flash_contracts.flags import FlagSet
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
 from flash_engine.gate.pod_annotations import FLOOR_FILE
 from flash_engine.launcher.engine_flags import FLAGS_FILE
+from flash_operator.api.v1alpha1 import DEFAULT_ANSWER
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.deployment import deployment, pod_template
 from flash_operator.core.resources.disruption_budget import disruption_budget
@@ -283,7 +284,7 @@ def test_the_gate_document_in_full() -> None:
         "golden": {
             "kind": "chat",
             "prompt": "What is 17 + 25? Answer with the number only.",
-            "expect": "42",
+            "expect": DEFAULT_ANSWER,
             "maxTokens": 32,
         },
         "decode": {

@@ -32,6 +32,9 @@ TIMEOUT_FACTOR = 8.0
 MIN_STREAM_TIMEOUT_SECONDS = 30.0
 """A timed stream may take eight times as long as at the floor, and at least this long."""
 
+MOST_TEXT = 16384
+"""Characters of a timed answer that are looked at: 4,096 tokens of English."""
+
 Enough = Callable[[Sequence[Arrival]], bool]
 
 
@@ -156,6 +159,7 @@ class StreamReader:
         self._last: float | None = None
         self._tokens = 0
         self._arrivals: list[Arrival] = []
+        self._text = ""
 
     async def read(self, answer: aiohttp.ClientResponse) -> Stream:
         """Raises EngineRequestError."""
@@ -182,6 +186,8 @@ class StreamReader:
             self._last = _now()
         if self._first is None and any(choice.get("text") for choice in choices):
             self._first = self._last
+        if len(self._text) < MOST_TEXT:
+            self._text += "".join(str(choice.get("text") or "") for choice in choices)
         if choices and self._first is not None and self._last is not None and "completion_tokens" in usage:
             self._arrivals.append(Arrival(self._last, self._tokens))
 
@@ -197,6 +203,7 @@ class StreamReader:
             arrivals=tuple(self._arrivals),
             first_tokens=self._arrivals[0].tokens if self._arrivals else 1,
             cut=cut,
+            text=self._text[:MOST_TEXT],
         )
 
 

@@ -33,6 +33,8 @@ class ConcurrentRound:
     """The golden answers given beside the other requests."""
     tokens_per_second: float
     """All streams together."""
+    stream_texts: tuple[str, ...] = ()
+    """What the other requests decoded."""
 
 
 @dataclass(frozen=True)

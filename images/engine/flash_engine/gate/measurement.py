@@ -38,6 +38,8 @@ class Stream:
     """Tokens of the first chunk. They are part of the prefill, and not timed."""
     cut: bool = False
     """Ended early by the gate, because its speed was clear or it took too long."""
+    text: str = ""
+    """What was decoded, or its beginning."""
 
     @property
     def decode_tokens_per_second(self) -> float:

@@ -191,7 +191,10 @@ async def _concurrent_round(client: EngineClient, config: GateConfig) -> Concurr
     await _wait_until_idle(client)
     tokens = sum(stream.tokens for stream in streams)
     return ConcurrentRound(
-        streams=len(streams), texts=tuple(texts), tokens_per_second=tokens / seconds if seconds else 0.0
+        streams=len(streams),
+        texts=tuple(texts),
+        tokens_per_second=tokens / seconds if seconds else 0.0,
+        stream_texts=tuple(stream.text for stream in streams),
     )
 
 

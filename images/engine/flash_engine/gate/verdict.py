@@ -33,6 +33,13 @@ DEAD_DRAFT_PERCENT = 2.0
 DEGENERATE_RUN = 8
 """An answer that repeats one piece this often is degenerate: corrupt data over a link produces such answers."""
 
+RUN_OF_A_PIECE = re.compile(rf"(.{{1,8}}?)\1{{{DEGENERATE_RUN - 1},}}")
+"""A piece of at most eight characters, repeated at once."""
+
+SPECIAL_TOKEN = re.compile(r"<[|\uff5c][^<>|\uff5c]{1,40}[|\uff5c]>")
+"""As DeepSeek and others spell them. The engine leaves them out of its answers, so one in an answer has leaked: seen
+with two drafts a step, where the beginning-of-sentence token came back as text."""
+
 KILLED_BY_HOST = 137
 """128 + SIGKILL: the exit code if a shell is in between."""
 
@@ -168,7 +175,7 @@ def wrong_output(evidence: Evidence, config: GateConfig) -> Verdict | None:
     trial = evidence.trial
     if trial is None or trial.golden is None:
         return None
-    fault = golden_fault(trial.golden, config) or concurrent_round_fault(trial, config)
+    fault = golden_fault(trial.golden, config) or timed_fault(trial) or concurrent_round_fault(trial, config)
     if fault is None:
         return None
     remedy = "the link between the GPUs corrupts data, or the checkpoint is broken; try interconnect.mode Safe"
@@ -191,12 +198,23 @@ def golden_fault(golden: GoldenAnswers, config: GateConfig) -> str | None:
     return None
 
 
+def timed_fault(trial: Trial) -> str | None:
+    """What is wrong with a timed answer. It is long, so it shows what a short golden answer cannot: decoding itself."""
+    for sample in trial.measurement.samples if trial.measurement else ():
+        if is_degenerate(sample.stream.text):
+            return f"a timed answer, {_quoted(sample.stream.text)}, repeats itself"
+    return None
+
+
 def concurrent_round_fault(trial: Trial, config: GateConfig) -> str | None:
     """Answers in a concurrent round may differ from each other: other batches round differently."""
     for text in trial.concurrent_round.texts if trial.concurrent_round else ():
         fault = _fault(text, config)
         if fault:
             return f"the golden answer {_quoted(text)} among {config.decode.streams} concurrent requests {fault}"
+    for text in trial.concurrent_round.stream_texts if trial.concurrent_round else ():
+        if is_degenerate(text):
+            return f"one of {config.decode.streams} concurrent answers, {_quoted(text)}, repeats itself"
     return None
 
 
@@ -333,18 +351,25 @@ def _floor(config: GateConfig) -> str:
 def _fault(text: str, config: GateConfig) -> str | None:
     if not text.strip():
         return "is empty"
+    leaked = SPECIAL_TOKEN.search(text)
+    if leaked:
+        return f"contains the special token {leaked[0]}"
+    if is_degenerate(text):
+        return "repeats itself"
     if config.golden.expect is not None and not re.search(config.golden.expect, text):
         return f"does not contain {config.golden.expect!r}"
-    if config.golden.expect is None and _is_degenerate(text):
-        return "repeats itself"
     return None
 
 
-def _is_degenerate(text: str) -> bool:
-    """Like "!!!!", or one word repeated, as reported for all-reduce over broken peer-to-peer."""
+def is_degenerate(text: str) -> bool:
+    """Like "!!!!", or one word repeated, as reported for all-reduce over broken peer-to-peer.
+
+    Either the whole text repeats one piece, or half of it is a run of one short piece, wherever that begins.
+    """
     words = " ".join(text.split())
     longest = (len(words) + 1) // DEGENERATE_RUN
-    return any(_repeats(f"{words} ", length) or _repeats(words, length) for length in range(1, longest + 1))
+    whole = any(_repeats(f"{words} ", length) or _repeats(words, length) for length in range(1, longest + 1))
+    return whole or any(2 * len(run[0]) >= len(words) for run in RUN_OF_A_PIECE.finditer(words))
 
 
 def _repeats(text: str, length: int) -> bool:
