@@ -245,7 +245,7 @@ async def test_the_server_accepts_the_config_map_of_the_baseline(site: Site) -> 
 
 async def test_documents_under_their_former_names_are_copied_and_left_alone(site: Site) -> None:
     """An upgrade from an operator that wrote the ConfigMaps NAME-history and NAME-proven."""
-    key = site.apply_flash()
+    key = site.apply_flash(readiness={"floor": "Learned"})
     await site.reconcile(key)
     flash = FlashDeployment.from_object(site.get("dsf", "flash"))
     template = pod_template(flash, SETTINGS)

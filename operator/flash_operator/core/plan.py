@@ -176,6 +176,11 @@ class _Decisions:
         good = self.rollout.last_known_good
         return self.update.known((revision_of(self.rollout.template), *((good.revision,) if good else ())))
 
+    @property
+    def keeps_baseline(self) -> bool:
+        """A fixed floor needs none; once it is learned, the replicas that run then are its first entries."""
+        return self.observed.flash.spec.readiness.floor == "Learned" and bool(self.baseline.classes)
+
     @cached_property
     def baseline(self) -> Baseline:
         return Baseline.stored(self.observed).with_passes(self.observed.flash, self.replicas)
@@ -230,7 +235,7 @@ def _children(decided: _Decisions) -> tuple[RawObject, ...]:
         service(flash),
         disruption_budget(flash, sum(replica.stuck for replica in decided.replicas)),
         *_deployment(decided),
-        *((baseline_config_map(flash, decided.baseline),) if decided.baseline.classes else ()),
+        *((baseline_config_map(flash, decided.baseline),) if decided.keeps_baseline else ()),
         *((last_known_good_config_map(flash, last_known_good),) if last_known_good else ()),
     )
     return tuple(with_hash(child) for child in children)

@@ -209,8 +209,12 @@ def test_an_annotated_floor_is_never_changed() -> None:
     assert annotated_floor(observed) is None
 
 
+def test_a_fixed_floor_keeps_no_baseline() -> None:
+    assert "flash-baseline" not in [child["metadata"]["name"] for child in plan(a_site(a_flash())).apply]
+
+
 def test_a_pass_is_written_into_the_baseline_once() -> None:
-    observed = a_site(a_flash())
+    observed = a_site(a_flash(readiness={"floor": "Learned"}))
     (written,) = [child for child in plan(observed).apply if child["metadata"]["name"] == "flash-baseline"]
     assert "85.5" in written["data"]["baseline.json"]
 
