@@ -8,35 +8,33 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-KINDS = ("hang", "corrupt")
+from flash_contracts.document import Document
+from flash_contracts.engine_record import FaultKind
+
 MOST_CLAIMS = 16
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(Document):
     """An engine of one deployment failed with peer-to-peer and worked without it."""
 
     deployment: str
     """NAMESPACE/NAME."""
-    kind: str
-    """hang or corrupt."""
-    driver: str | None
-    cards: str | None
+    kind: FaultKind
+    driver: str | None = None
+    cards: str | None = None
     """The node's driver and cards at that time: with others the claim says nothing."""
 
 
 def parse_claims(text: str | None) -> tuple[Claim, ...]:
     """Never raises: whoever may edit a node's annotations may write anything."""
     try:
-        raw = json.loads(text or "{}")
-        found = [Claim(str(name), str(c["kind"]), c.get("driver"), c.get("cards")) for name, c in raw.items()]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return tuple(Claim.parse(claim) for claim in json.loads(text or "[]"))[:MOST_CLAIMS]
+    except (ValueError, TypeError, RecursionError):
         return ()
-    return tuple(claim for claim in found if claim.kind in KINDS)[:MOST_CLAIMS]
 
 
 def claims_text(claims: Iterable[Claim]) -> str:
     """The annotation; one claim for each deployment, the newest of it."""
-    by_name = {c.deployment: {"kind": c.kind, "driver": c.driver, "cards": c.cards} for c in claims}
-    newest = dict(list(by_name.items())[-MOST_CLAIMS:])
-    return json.dumps(newest, separators=(",", ":"), sort_keys=True)
+    newest = {claim.deployment: claim.to_json() for claim in claims}
+    return json.dumps(list(newest.values())[-MOST_CLAIMS:], separators=(",", ":"))

@@ -57,7 +57,19 @@ def test_the_details_of_an_incident_do_not_reach_the_node() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [None, "", "[]", "{", '{"a/b": 1}', '{"a/b": {"kind": []}}', '{"a/b": {"kind": "verified"}}', "[" * 9000],
+    [
+        None,
+        "",
+        "1",
+        '[{"deployment": "a/b", "kind": "verified"}]',
+        '[{"deployment": "a/b", "kind": "hang", "driver": []}]',
+        "[]",
+        "{",
+        '{"a/b": 1}',
+        '{"a/b": {"kind": []}}',
+        '{"a/b": {"kind": "verified"}}',
+        "[" * 9000,
+    ],
 )
 def test_claims_that_somebody_wrote_by_hand_are_none(text: str | None) -> None:
     assert parse_claims(text) == ()

@@ -10,7 +10,7 @@ import pytest
 from builders import SETTINGS, a_flash_object
 from flash_contracts.names import KIND
 from flash_operator.api.v1alpha1 import FlashDeployment
-from flash_operator.core.plan import PodEviction
+from flash_operator.core.plan import ObjectRef
 from flash_operator.core.resources.deployment import deployment
 from flash_operator.core.resources.drift import with_hash
 from flash_operator.core.resources.revision import revision_of
@@ -90,11 +90,11 @@ async def test_only_the_pod_of_this_uid_is_evicted(site: Site) -> None:
     )
     uid = site.get("pod", "p")["metadata"]["uid"]
 
-    assert not await site.cluster.evict(PodEviction(site.namespace, "p", "another-uid"))
+    assert not await site.cluster.evict(ObjectRef("Pod", site.namespace, "p", "another-uid"))
     assert site.get("pod", "p")["metadata"]["uid"] == uid
-    assert await site.cluster.evict(PodEviction(site.namespace, "p", uid))
+    assert await site.cluster.evict(ObjectRef("Pod", site.namespace, "p", uid))
     assert site.get("pods")["items"] == []
-    assert not await site.cluster.evict(PodEviction(site.namespace, "p", uid)), "it is gone"
+    assert not await site.cluster.evict(ObjectRef("Pod", site.namespace, "p", uid)), "it is gone"
 
 
 async def test_one_deployment_at_a_time_has_the_turn(site: Site) -> None:

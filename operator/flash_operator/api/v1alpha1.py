@@ -245,7 +245,7 @@ class RolloutSpec(ApiModel):
     engine_updates: Literal["Manual", "Paced"] = "Manual"
     """When engines restart for something that this spec did not change: a newer operator's default image or template,
     or flags that a node's labels now call for. Manual: once acceptUpdate names the update. Paced: by themselves, one
-    replica at a time in the whole cluster. Both are rolled back if the new replicas are slower."""
+    replica at a time in the whole cluster. A new template is rolled back if its replicas are slower."""
     accept_update: Annotated[str, Field(max_length=64)] | None = None
     """Name of the engine update to take, from status.update.revision."""
 
@@ -295,11 +295,6 @@ class FlashDeployment(ApiModel):
     uid: str
     generation: int = 0
     spec: FlashSpec
-
-    @property
-    def operator_class(self) -> str:
-        """The class of the responsible operator; empty for the one without."""
-        return self.spec.operator_class or ""
 
     @property
     def key(self) -> str:

@@ -42,7 +42,7 @@ from flash_operator.core.replicas.replica import Replica, replicas_of
 from flash_operator.core.resources.deployment import deployment
 from flash_operator.core.resources.disruption_budget import disruption_budget
 from flash_operator.core.resources.drift import hash_of, needs_apply, with_hash
-from flash_operator.core.resources.gate_config import gate_config, gate_config_name
+from flash_operator.core.resources.gate_config import gate_config, gate_config_name, is_own_gate_config
 from flash_operator.core.resources.image_volume import DROPPED, is_dropped, settled
 from flash_operator.core.resources.revision import revision_of, revision_of_pod
 from flash_operator.core.resources.service import service
@@ -78,7 +78,7 @@ WATCH_RESTORE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class ObjectRef:
-    """An object to delete."""
+    """An object to delete or, if it is a pod, to evict."""
 
     kind: str
     namespace: str
@@ -99,21 +99,12 @@ class PodAnnotation:
 
 
 @dataclass(frozen=True)
-class PodEviction:
-    """A pod to evict. The uid keeps a later pod of the same name alive."""
-
-    namespace: str
-    name: str
-    uid: str
-
-
-@dataclass(frozen=True)
 class Plan:
     """What to do, in this order. An empty plan changes nothing."""
 
     apply: tuple[RawObject, ...] = ()
     delete: tuple[ObjectRef, ...] = ()
-    evict: tuple[PodEviction, ...] = ()
+    evict: tuple[ObjectRef, ...] = ()
     annotate: tuple[PodAnnotation, ...] = ()
     verdicts: tuple[NodeVerdict | NodeClaim, ...] = ()
     """Node labels or claims for hosts whose links made an engine hang or read corrupt data."""
@@ -248,9 +239,9 @@ def _gate_config(decided: _Decisions) -> tuple[RawObject, ...]:
     that was rolled back keeps it too: its engines do not run what the spec asks for.
     """
     name = gate_config_name(decided.rollout.template)
-    if name is None:
-        return ()
     observed, rollout = decided.observed, decided.rollout
+    if name is None or not is_own_gate_config(observed.flash, name):
+        return ()
     keeps = decided.held or (rollout.state == "RolledBack" and not rollout.is_update)
     if not keeps:
         return (gate_config(observed.flash.spec, observed.flash, name),)
@@ -260,11 +251,11 @@ def _gate_config(decided: _Decisions) -> tuple[RawObject, ...]:
     return (gate_config(made_from or observed.flash.spec, observed.flash, name),)
 
 
-def _evictions(decided: _Decisions) -> tuple[PodEviction, ...]:
+def _evictions(decided: _Decisions) -> tuple[ObjectRef, ...]:
     replica = decided.update.evicted
     if replica is None or decided.held:
         return ()
-    return (PodEviction(decided.observed.flash.namespace, replica.name, replica.uid),)
+    return (ObjectRef("Pod", decided.observed.flash.namespace, replica.name, replica.uid),)
 
 
 def _deployment(decided: _Decisions) -> tuple[RawObject, ...]:

@@ -27,7 +27,7 @@ from flash_contracts.names import (
     VERSION,
 )
 from flash_operator.core.observed.snapshot import RawObject
-from flash_operator.core.plan import ObjectRef, PodAnnotation, PodEviction
+from flash_operator.core.plan import ObjectRef, PodAnnotation
 
 log = structlog.get_logger("flash.cluster")
 
@@ -111,6 +111,8 @@ class ApiError(RuntimeError):
 
 class UnreachableError(RuntimeError):
     """The API server did not answer."""
+
+    retry_after = 0.0
 
 
 class FencedError(UnreachableError):
@@ -228,7 +230,7 @@ class Cluster:
             if not (error.not_found or (ref.uid and error.conflict)):
                 raise
 
-    async def evict(self, eviction: PodEviction) -> bool:
+    async def evict(self, eviction: ObjectRef) -> bool:
         """Evicts one pod; False if its disruption budget allows none now, or a pod of this name has another uid."""
         body = {
             "apiVersion": "policy/v1",

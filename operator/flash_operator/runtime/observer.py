@@ -101,7 +101,7 @@ class Observer:
     async def _gpu_supply(self, flash: FlashDeployment, live_status: RawObject) -> GpuSupply | None:
         """Read only for a new spec or an engine update, which may cause a rollout that surges.
 
-        Not with a single watched namespace: whoever holds GPUs in the others is nobody's to see.
+        Not with a single watched namespace, because pods that hold GPUs in other namespaces cannot be seen.
         """
         if self._watched is not None:
             return None

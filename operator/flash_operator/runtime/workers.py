@@ -92,7 +92,7 @@ class Workers:
             again = await self._reconcile(key)
         except (ApiError, UnreachableError) as error:
             self._metrics.reconciled("error", time.monotonic() - began)
-            seconds = self._queue.retry(key, getattr(error, "retry_after", 0.0))
+            seconds = self._queue.retry(key, error.retry_after)
             log.warning("reconcile failed", key=str(key), error=str(error), retry_seconds=round(seconds, 1))
         except Exception:
             self._metrics.reconciled("bug", time.monotonic() - began)

@@ -319,3 +319,32 @@ def test_a_pod_that_terminates_for_days_is_named_with_what_to_do() -> None:
     found = condition(overdue, "Ready")
     assert found["reason"] == "Unschedulable"
     assert "flash-old should have terminated long ago" in found["message"]
+
+
+MISTYPED_TEMPLATES: dict[str, RawObject] = {
+    "a variable without a name": {"spec": {"containers": [{"name": "engine", "env": [{"value": "x"}]}]}},
+    "a map for the variables": {"spec": {"containers": [{"name": "engine", "env": {"a": "b"}}]}},
+    "a volume without a name": {"spec": {"volumes": [{"emptyDir": {}}]}},
+    "a map for the volumes": {"spec": {"volumes": {"a": 1}}},
+    "no containers": {"spec": {"containers": None}},
+    "a word for the containers": {"spec": {"containers": "x"}},
+    "a word for the spec": {"spec": "x"},
+    "no spec": {"spec": None},
+    "no metadata": {"metadata": None},
+}
+
+
+@pytest.mark.parametrize("patch", MISTYPED_TEMPLATES.values(), ids=MISTYPED_TEMPLATES.keys())
+def test_a_mistyped_pod_template_reaches_the_api_server_whose_words_are_reported(patch: RawObject) -> None:
+    """A plan that raises would leave an empty row."""
+    wanted = plan(an_observed(a_flash(podTemplate=patch)))
+    assert wanted.apply[-1]["kind"] == "Deployment"
+    assert wanted.status is not None
+
+
+def test_a_gate_configuration_that_the_user_named_is_neither_written_nor_replaced() -> None:
+    theirs = {"name": "gate", "configMap": {"name": "of-the-team"}}
+    wanted = plan(an_observed(a_flash(podTemplate={"spec": {"volumes": [theirs]}})))
+    (made,) = [child for child in wanted.apply if child["kind"] == "Deployment"]
+    assert theirs in made["spec"]["template"]["spec"]["volumes"]
+    assert [child["kind"] for child in wanted.apply if child["kind"] == "ConfigMap"] == []

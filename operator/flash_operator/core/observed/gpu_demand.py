@@ -27,8 +27,8 @@ def could_run_on(pod: RawObject, node: RawObject) -> bool:
     wrong name, labels or taints for it. Kubernetes' own taints do not count: they go, and then the pod comes.
     """
     spec = pod["spec"]
-    fits = gpus_of(pod) <= NodeFacts.from_node(node).gpus and not spec.get("schedulingGates")
-    return fits and selects(spec, node) and all(_is_tolerated(spec, taint) for taint in owners_taints(node))
+    comes_here = selects(spec, node) and all(_is_tolerated(spec, taint) for taint in owners_taints(node))
+    return comes_here and not spec.get("schedulingGates") and gpus_of(pod) <= NodeFacts.from_node(node).gpus
 
 
 def owners_taints(node: RawObject) -> list[RawObject]:

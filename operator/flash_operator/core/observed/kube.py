@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 from flash_operator.core.observed.snapshot import RawObject
 
@@ -38,6 +38,16 @@ def has_condition(raw: RawObject, name: str) -> bool:
     return condition is not None and condition.get("status") == "True"
 
 
+def entries_of(raw: Any, *path: str) -> list[RawObject]:
+    """The objects in the list at this path; none where a user's podTemplate has put something else there.
+
+    Only the API server judges such a template, and says what is wrong with it.
+    """
+    for key in path:
+        raw = raw.get(key) if isinstance(raw, dict) else None
+    return [entry for entry in raw if isinstance(entry, dict)] if isinstance(raw, list) else []
+
+
 def is_ready(pod_or_node: RawObject) -> bool:
     return has_condition(pod_or_node, "Ready")
 
@@ -58,10 +68,15 @@ OVERDUE = timedelta(minutes=10)
 def is_overdue(raw: RawObject, now: datetime) -> bool:
     """Its grace period ended long ago. The API server adds that period to `deletionTimestamp`."""
     try:
-        due = datetime.fromisoformat(raw["metadata"]["deletionTimestamp"])
+        return now > moment_of(raw["metadata"]["deletionTimestamp"]) + OVERDUE
     except (KeyError, TypeError, ValueError):
         return False
-    return now > (due if due.tzinfo else due.replace(tzinfo=UTC)) + OVERDUE
+
+
+def moment_of(text: str) -> datetime:
+    """A time without a zone, as a person may write it, is in UTC. Raises TypeError, ValueError."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def is_owned_by(raw: RawObject, uid: str) -> bool:

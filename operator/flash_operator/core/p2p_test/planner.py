@@ -17,13 +17,13 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from flash_contracts.names import P2P_ATTEMPT_ANNOTATION
 from flash_contracts.node_facts import TESTED, NodeFacts
 from flash_contracts.p2p_report import P2pReport
 from flash_operator.core.observed.gpu_demand import could_run_on, gpus_of
-from flash_operator.core.observed.kube import condition_of, job_outcome, termination_message
+from flash_operator.core.observed.kube import condition_of, job_outcome, moment_of, termination_message
 from flash_operator.core.observed.pod_failure import failure_of
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.p2p_test.job import P2pTestSettings, p2p_test_job
@@ -79,7 +79,7 @@ class Attempt:
         text = (node["metadata"].get("annotations") or {}).get(P2P_ATTEMPT_ANNOTATION)
         try:
             raw = json.loads(text or "null")
-            return cls(_moment(raw["at"]), raw["driver"], int(raw["count"])) if raw else None
+            return cls(moment_of(raw["at"]), raw["driver"], int(raw["count"])) if raw else None
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -87,12 +87,6 @@ class Attempt:
     def due(self) -> datetime:
         backoff: timedelta = FIRST_BACKOFF * 2 ** min(self.count - 1, 10)
         return self.at + min(backoff, LONGEST_BACKOFF)
-
-
-def _moment(text: str) -> datetime:
-    """A time without a zone, as a person may write it, is in UTC."""
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def plan_node(observed: NodeObserved) -> NodePlan:

@@ -20,6 +20,7 @@ from flash_operator.core.resources.engine_args import PORT, TENSOR_PARALLEL_SIZE
 from flash_operator.core.resources.fetch_container import credential_volumes, fetch_container
 from flash_operator.core.resources.gate_config import (
     GATE_VOLUME,
+    default_gate_config_name,
     startup_seconds,
     with_own_gate_config,
 )
@@ -239,7 +240,7 @@ def _volumes(flash: FlashDeployment) -> list[RawObject]:
     ]
     return [
         {"name": "node", "downwardAPI": {"items": annotation_files}},
-        {"name": GATE_VOLUME, "configMap": {"name": f"{flash.name}-gate"}},
+        {"name": GATE_VOLUME, "configMap": {"name": default_gate_config_name(flash)}},
         {"name": "run", "emptyDir": {}},
         {"name": "cache", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},

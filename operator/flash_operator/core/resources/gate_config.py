@@ -7,6 +7,7 @@ spec: the replicas of an older one are judged by what was asked of them.
 
 import hashlib
 import json
+from typing import Any
 
 from flash_contracts.gate_config import (
     FILE,
@@ -19,6 +20,7 @@ from flash_contracts.gate_config import (
 )
 from flash_operator.api.rules import GOLDEN_ANSWER_TOKENS
 from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec, GoldenSpec, ServingSpec
+from flash_operator.core.observed.kube import entries_of
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.engine_args import max_sequences
 from flash_operator.core.resources.identity import metadata
@@ -40,34 +42,45 @@ GATE_VOLUME = "gate"
 
 
 def with_own_gate_config(flash: FlashDeployment, template: RawObject) -> RawObject:
-    """The template with a gate configuration that no other template has."""
+    """The template with a gate configuration that no other template has, unless the user named another one."""
+    if gate_config_name(template) != default_gate_config_name(flash):
+        return template
     text = json.dumps(template, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return with_gate_config_name(template, f"{gate_config_prefix(flash)}{digest}")
+    return with_gate_config_name(template, f"{default_gate_config_name(flash)}-{digest}")
 
 
 def with_gate_config_name(template: RawObject, name: str) -> RawObject:
     """The template whose gate reads the ConfigMap `name`."""
+    if gate_config_name(template) is None:
+        return template
     volumes = [
         {**volume, "configMap": {**volume["configMap"], "name": name}} if _is_gate_volume(volume) else volume
-        for volume in template["spec"].get("volumes") or []
+        for volume in template["spec"]["volumes"]
     ]
     return {**template, "spec": {**template["spec"], "volumes": volumes}}
 
 
 def gate_config_name(template: RawObject) -> str | None:
     """The ConfigMap that the gate of a template or pod reads; None if `podTemplate` replaced the volume."""
-    volumes = template.get("spec", {}).get("volumes") or []
+    volumes = entries_of(template, "spec", "volumes")
     return next((str(volume["configMap"]["name"]) for volume in volumes if _is_gate_volume(volume)), None)
 
 
-def gate_config_prefix(flash: FlashDeployment) -> str:
-    """Operators before 0.2 had one ConfigMap for all templates, called `NAME-gate`."""
-    return f"{flash.name}-gate-"
+def default_gate_config_name(flash: FlashDeployment) -> str:
+    """Operators before 0.2 had this one for all templates."""
+    return f"{flash.name}-gate"
 
 
-def _is_gate_volume(volume: RawObject) -> bool:
-    return volume["name"] == GATE_VOLUME and "name" in (volume.get("configMap") or {})
+def is_own_gate_config(flash: FlashDeployment, name: str | None) -> bool:
+    """The ConfigMap is one that this operator makes, and not one that the user named in `podTemplate`."""
+    default = default_gate_config_name(flash)
+    return name is not None and (name == default or name.startswith(f"{default}-"))
+
+
+def _is_gate_volume(volume: Any) -> bool:
+    config_map = volume.get("configMap") if isinstance(volume, dict) and volume.get("name") == GATE_VOLUME else None
+    return isinstance(config_map, dict) and "name" in config_map
 
 
 def gate_config(spec: FlashSpec, flash: FlashDeployment, name: str) -> RawObject:

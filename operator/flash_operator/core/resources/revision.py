@@ -11,10 +11,10 @@ def with_revision(template: RawObject) -> RawObject:
     """The template with its own hash as an annotation."""
     text = json.dumps(template, sort_keys=True, separators=(",", ":"))
     annotations = {
-        **template["metadata"].get("annotations", {}),
+        **((template.get("metadata") or {}).get("annotations") or {}),
         REVISION_ANNOTATION: hashlib.sha256(text.encode()).hexdigest()[:10],
     }
-    return {**template, "metadata": {**template["metadata"], "annotations": annotations}}
+    return {**template, "metadata": {**(template.get("metadata") or {}), "annotations": annotations}}
 
 
 def computed_revision(template: RawObject) -> str:

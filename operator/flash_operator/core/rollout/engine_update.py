@@ -43,7 +43,6 @@ from flash_operator.core.rollout.template_revision import (
 )
 
 SHOWN_CHANGES = 12
-CHANGE_LENGTH = 512
 FLAGS_PREFIX = "flags-"
 
 
@@ -191,7 +190,7 @@ class EngineUpdate:
         offer = self.offer
         if offer is None or (offer.of_flags and self._flags_under_way):
             return self._under_way(rollout)
-        changes = [change[:CHANGE_LENGTH] for change in offer.changes[:SHOWN_CHANGES]]
+        changes = list(offer.changes[:SHOWN_CHANGES])
         if len(offer.changes) > SHOWN_CHANGES:
             changes.append(f"and {len(offer.changes) - SHOWN_CHANGES} more")
         if self.taken:

@@ -23,13 +23,14 @@ from flash_contracts import CONTRACT_VERSION
 from flash_contracts.flags import FlagSet
 from flash_contracts.names import REVISION_ANNOTATION
 from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec
-from flash_operator.core.observed.kube import is_owned_by
+from flash_operator.core.observed.kube import entries_of, is_owned_by
 from flash_operator.core.observed.snapshot import Observed, PlanSettings, RawObject
 from flash_operator.core.resources.deployment import FALLBACK_FLAGS, pod_template
 from flash_operator.core.resources.drift import is_superset
 from flash_operator.core.resources.gate_config import (
+    default_gate_config_name,
     gate_config_name,
-    gate_config_prefix,
+    is_own_gate_config,
     with_gate_config_name,
 )
 from flash_operator.core.resources.identity import metadata
@@ -129,6 +130,8 @@ def has_changed(flash: FlashDeployment, in_force: TemplateRevision, settings: Pl
 
     Both specs are rendered by this operator, so that its own changes make no difference.
     """
+    if in_force.spec == _stored_spec(flash):
+        return False
     now = render(flash, settings, in_force.engine_image)
     if in_force.spec is None:
         return not same_effect(now.template, in_force.template)
@@ -169,7 +172,8 @@ def superseded(observed: Observed, kept_templates: Sequence[RawObject]) -> Itera
     for pod in (*kept_templates, *observed.pods, *((live,) if live else ())):
         kept |= {(KIND, object_name(flash, revision_of_pod(pod) or "")), ("ConfigMap", gate_config_name(pod) or "")}
     for (kind, name), child in observed.children.items():
-        ours = kind == KIND or (kind == "ConfigMap" and name.startswith(gate_config_prefix(flash)))
+        of_one_template = name != default_gate_config_name(flash) and is_own_gate_config(flash, name)
+        ours = kind == KIND or (kind == "ConfigMap" and of_one_template)
         if ours and (kind, name) not in kept and is_owned_by(child, flash.uid):
             yield kind, name
 
@@ -187,7 +191,7 @@ def _adopted(observed: Observed, live: RawObject, last_known_good: RawObject | N
 
 def _default_image(template: RawObject) -> str:
     """The gate's image: it is the engine's, and nobody has a reason to replace it in podTemplate."""
-    containers = [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]
+    containers = [*entries_of(template, "spec", "initContainers"), *entries_of(template, "spec", "containers")]
     return str(next((c for c in containers if c["name"] == "gate"), containers[0])["image"])
 
 
@@ -206,9 +210,9 @@ def _without_nulls(value: Any) -> Any:
 def _without_texts(template: RawObject) -> RawObject:
     copy: RawObject = json.loads(json.dumps(template))
     (copy["metadata"].get("annotations") or {}).pop(REVISION_ANNOTATION, None)
-    for container in copy["spec"]["containers"]:
-        for variable in container.get("env") or []:
-            if variable["name"] == FALLBACK_FLAGS:
+    for container in entries_of(copy, "spec", "containers"):
+        for variable in entries_of(container, "env"):
+            if variable.get("name") == FALLBACK_FLAGS:
                 variable["value"] = _effect(variable.get("value", ""))
     return with_gate_config_name(copy, "")
 

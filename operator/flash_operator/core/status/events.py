@@ -123,7 +123,7 @@ def pod_ended_event(pod: RawObject) -> EventSpec:
     return event_spec("Warning", reason[:REASON_LIMIT], message, "Replace")
 
 
-UPDATE_REASONS = {"Available": "UpdateAvailable", "Updating": "UpdateTaken", "Rejected": "UpdateRejected"}
+UPDATE_EVENTS = {"Available": "UpdateAvailable", "Updating": "UpdateTaken", "Rejected": "UpdateRejected"}
 """Waiting comes without an event of its own: it lasts until others are done, and status says for whom."""
 
 
@@ -139,11 +139,11 @@ def _update_events(before: RawObject, after: RawObject) -> list[EventSpec]:
             if ended
             else []
         )
-    if now["state"] not in UPDATE_REASONS:
+    if now["state"] not in UPDATE_EVENTS:
         return []
     kind: Literal["Normal", "Warning"] = "Warning" if now["state"] == "Rejected" else "Normal"
     message = "; ".join((f"{now['revision']}: {now['message']}", *now["changes"]))
-    return [event_spec(kind, UPDATE_REASONS[now["state"]], message, "Update")]
+    return [event_spec(kind, UPDATE_EVENTS[now["state"]], message, "Update")]
 
 
 def _readiness_events(before: RawObject, after: RawObject) -> list[EventSpec]:
