@@ -20,7 +20,7 @@ import pytest
 
 from cluster_fixtures import LocalCluster
 from e2e_env import Flash, apply, operator_pods, wait_until
-from engine_stubs import TOO_SLOW, engine_stub_program, play, stub_spec
+from engine_stubs import engine_stub_program, play, stub_spec, too_slow
 from pod_processes import command_of, processes_of
 from service_load import Client, Load
 
@@ -107,9 +107,9 @@ def lenient() -> dict[str, Any]:
     return {**readiness, "minDecodeTokensPerSecond": 50}
 
 
-def quarantine_and_release(flash: Flash) -> None:
+def quarantine_and_release(flash: Flash, users: int) -> None:
     (slow, *_) = sorted(names(flash))
-    play(flash, slow, TOO_SLOW)
+    play(flash, slow, too_slow(users))
     wait_until(lambda: quarantine_of(flash, slow) == "Granted", "it is taken out", seconds=120)
     wait_until(lambda: len(flash.endpoints()) == REPLICAS - 1, "its endpoint goes", seconds=30)
     play(flash, slow, "well_again")
@@ -190,7 +190,7 @@ def test_over_every_disruption(gpus: Callable[[int], None], replicas: Flash, tin
         with story(load, replicas, "SIGKILL of the operator"):
             kill_operator(replicas)
         with story(load, replicas, "quarantine and release"):
-            quarantine_and_release(replicas)
+            quarantine_and_release(replicas, len(load.clients))
         with story(load, replicas, "eviction of two replicas"):
             drain(replicas)
         with story(load, replicas, "rollout that is rolled back"):

@@ -7,7 +7,7 @@ import pytest
 
 from cluster_fixtures import LocalCluster
 from e2e_env import Flash, apply, wait_until
-from engine_stubs import TOO_SLOW, engine_stub_program, play, stub_spec
+from engine_stubs import engine_stub_program, play, stub_spec, too_slow
 from service_load import Client, Load
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -17,7 +17,7 @@ MakeFlash = Callable[..., Flash]
 LIVENESS_FAILURES = 6
 """In a row: then the kubelet starts the container anew."""
 
-USERS = tuple(Client(f"user {number}", (100, 300)) for number in range(6))
+USERS = tuple(Client(f"user {number}", (100, 300)) for number in range(3))
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ def test_one_that_hangs_is_taken_out_at_once_and_started_anew_by_the_kubelet(
 def take_out_the_slow_one(flash: Flash) -> tuple[str, str]:
     """Both get slow, one after the other. Returns which one was taken out, and which one has to stay."""
     slow, other = sorted(engine_restarts(flash))
-    play(flash, slow, TOO_SLOW)
+    play(flash, slow, too_slow(len(USERS)))
     wait_until(lambda: quarantines(flash)[slow] == "Granted", "it is taken out", seconds=120)
-    play(flash, other, TOO_SLOW)
+    play(flash, other, too_slow(len(USERS)))
     wait_until(lambda: quarantines(flash)[other] == "Waiting", "the other one wishes to leave", seconds=120)
     assert len(flash.endpoints()) == 1, "slow is better than nothing"
     return slow, other

@@ -27,9 +27,6 @@ TOKENS_PER_SECOND = 400
 FLOOR = 60
 """Far below that, because the machine may be busy."""
 
-TOO_SLOW = "slow:factor=30"
-"""Far below the floor, also for many streams together, because the gate counts the tokens of all of them."""
-
 
 def engine_stub_program(namespace: str) -> dict[str, Any]:
     """The ConfigMap with the stub's program."""
@@ -73,6 +70,15 @@ def stub_spec(*scripts: str, version: str = "1", **more: Any) -> dict[str, Any]:
         },
         **more,
     }
+
+
+def too_slow(users: int) -> str:
+    """A script that halves the floor's speed for this many users on one replica.
+
+    The gate judges all streams together, and users gather on the slow replica: the others answer at once and are asked
+    again, until the next request of each user happens to reach the slow one.
+    """
+    return f"slow:factor={TOKENS_PER_SECOND * users / (FLOOR / 2):g}"
 
 
 def play(flash: Flash, pod: str, *scripts: str) -> None:
