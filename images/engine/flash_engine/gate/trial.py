@@ -205,7 +205,8 @@ async def _one_of_many(client: EngineClient, config: GateConfig) -> tuple[Stream
 async def _wait_until_idle(client: EngineClient, generated: float = 0.0) -> _IdleCounters:
     """The counters once they no longer change, no request is left, and all our tokens are counted.
 
-    After IDLE_SECONDS, the counters as they are. Raises EngineRequestError if they cannot be read, MissingMetricsError.
+    After IDLE_SECONDS, the counters as they are, but never before a second look: on a busy machine one alone may take
+    that long, and says nothing about a change. Raises EngineRequestError if they cannot be read, MissingMetricsError.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + IDLE_SECONDS
@@ -213,7 +214,7 @@ async def _wait_until_idle(client: EngineClient, generated: float = 0.0) -> _Idl
     while True:
         counters = await _retried(client, client.counters)
         is_idle = counters == earlier and counters.unfinished == 0 and counters.generated >= generated
-        if is_idle or clock() > deadline:
+        if is_idle or (earlier is not None and clock() > deadline):
             return _IdleCounters(counters, is_idle)
         earlier = counters
         await asyncio.sleep(POLL_SECONDS)
