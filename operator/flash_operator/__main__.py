@@ -23,7 +23,9 @@ from flash_operator.runtime.metrics import Metrics
 from flash_operator.runtime.node_reconciler import NodeReconciler
 from flash_operator.runtime.observer import Observer
 from flash_operator.runtime.reconciler import Reconciler
+from flash_operator.runtime.resync import Resync
 from flash_operator.runtime.settings import OperatorSettings
+from flash_operator.runtime.store import Store
 from flash_operator.runtime.watches import Watches, kopf_settings
 from flash_operator.runtime.workers import Workers
 from flash_operator.runtime.workqueue import WorkQueue
@@ -52,12 +54,17 @@ class Operator:
         )
         of_class = settings.operator_class
         self.lease = LeaderLease(cluster, settings.lease_namespace, settings.identity, operator_class=of_class)
-        self.gates = Gates(session)
-        observer = Observer(cluster, self.gates, settings.plan, namespace=settings.namespace, operator_class=of_class)
+        self.store = Store()
+        cluster.answered = self.store.put
+        self.gates = Gates(session, on_change=self.queue.add)
+        observer = Observer(
+            self.store, cluster, self.gates, settings.plan, namespace=settings.namespace, operator_class=of_class
+        )
         reconciler = Reconciler(cluster, observer, settings.identity)
         nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity, namespace=settings.namespace)
-        self.workers = Workers(self.queue, reconciler, nodes, cluster, self.metrics, settings.namespace, of_class)
-        self.watches = Watches(self.queue, of_class)
+        resync = Resync(self.store, self.queue, cluster, self.metrics, settings.namespace, of_class)
+        self.workers = Workers(self.queue, reconciler, nodes, resync, self.metrics)
+        self.watches = Watches(self.store, self.queue, resync.relist, of_class)
         self.watches.on_lifecycle(self._start_workers, self.workers.stop)
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -133,6 +140,7 @@ class Operator:
         self.metrics.queue_depth.set(len(self.queue))
         self.metrics.queue_failing.set(self.queue.failures)
         self.metrics.api_writes.set(self.cluster.writes)
+        self.metrics.api_reads.set(self.cluster.reads)
 
 
 async def _first(work: object, stop: asyncio.Event) -> bool:

@@ -9,8 +9,8 @@ import yaml
 
 from flash_contracts.names import GROUP, PLURAL
 from flash_operator.runtime.cluster import RESOURCES
-from flash_operator.runtime.observer import CHILD_KINDS
 from flash_operator.runtime.settings import DEFAULT_QUANTISER_IMAGE, OperatorSettings
+from flash_operator.runtime.store import CHILD_KINDS
 from local_cluster.binaries import binary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,13 +132,11 @@ def needed() -> set[tuple[str, str, str]]:
         group = resource.prefix.removeprefix("/apis/").rpartition("/")[0] if "/apis/" in resource.prefix else ""
         return {(group, resource.plural, verb) for verb in verbs}
 
-    children = {access for kind in CHILD_KINDS for access in of(kind, "list", "create", "patch", "delete")}
+    children = {access for kind in CHILD_KINDS for access in of(kind, "list", "watch", "create", "patch", "delete")}
     return (
         children
         | of("DeepSeekFlashDeployment", "get", "list", "watch")
         | {(GROUP, f"{PLURAL}/status", "patch")}
-        | of("Deployment", "watch")
-        | of("Job", "watch")
         | of("Pod", "list", "watch", "patch", "delete")
         | {("", "pods/eviction", "create")}
         | of("Node", "get", "list", "watch", "patch")

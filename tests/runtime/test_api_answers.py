@@ -26,8 +26,9 @@ from flash_contracts.names import PLURAL
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
-from flash_operator.runtime.observer import Observer
 from flash_operator.runtime.reconciler import Reconciler
+from flash_operator.runtime.store import Store
+from runtime_site import LiveObserver
 from scripted_api_stub import kubeconfig
 
 KEY = FlashKey("team", "flash")
@@ -90,7 +91,7 @@ async def reconcile() -> Exception:
     """One reconcile; returns how it failed."""
     cluster = await Cluster.connect()
     async with aiohttp.ClientSession() as session:
-        reconciler = Reconciler(cluster, Observer(cluster, Gates(session), SETTINGS), "test")
+        reconciler = Reconciler(cluster, LiveObserver(Store(), cluster, Gates(session), SETTINGS), "test")
         with pytest.raises((ApiError, UnreachableError)) as caught:
             await reconciler.reconcile(KEY)
     await cluster.close()
@@ -102,7 +103,7 @@ def refusing(status: int, **headers: str) -> web.Response:
     return web.Response(status=status, text=text, headers=headers, content_type="application/json")
 
 
-OTHERS = ["ConfigMap", "ControllerRevision", "PodDisruptionBudget", "Deployment"]
+OTHERS = ["ConfigMap", "ControllerRevision", "Deployment", "PodDisruptionBudget"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 409, 422, 500])
@@ -110,7 +111,8 @@ async def test_a_refusal_is_told_and_stops_no_other_child(stub: AnsweringApiStub
     stub.answer = refusing(status)
     error = await reconcile()
     assert str(error).startswith(f"HTTP {status}")
-    assert stub.applied == OTHERS
+    assert sorted(stub.applied) == OTHERS
+    assert stub.applied[-1] == "Deployment"
     assert stub.reason == "ChildRefused"
     assert f"the server says {status}" in stub.statuses[-1]["conditions"][0]["message"]
 
@@ -123,7 +125,8 @@ async def test_an_overloaded_server_is_not_asked_to_store_that_and_left_in_peace
     error = await reconcile()
     assert isinstance(error, ApiError)
     assert error.retry_after == 17.0
-    assert stub.applied == OTHERS
+    assert sorted(stub.applied) == OTHERS
+    assert stub.applied[-1] == "Deployment"
     assert stub.statuses == []
 
 

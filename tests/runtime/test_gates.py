@@ -10,7 +10,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from builders import a_pod
+from flash_operator.runtime import gates as gates_module
 from flash_operator.runtime.gates import MOST_BYTES, Gates
+from flash_operator.runtime.keys import FlashKey
+from waiting import eventually_async
+
+KEY = FlashKey("team", "flash")
 
 RUNNING = [{"name": "gate", "state": {"running": {}}}]
 WAITING = [{"name": "gate", "state": {"waiting": {}}}]
@@ -42,7 +47,7 @@ def a_gate(answer: Any) -> TestServer:
 
 async def test_a_gate_is_believed(session: aiohttp.ClientSession) -> None:
     async with a_gate({"reason": "TooSlow", "passed": False, "message": "41 tok/s"}) as gate:
-        results = await Gates(session, gate.port or 0).results([a_gates_pod()])
+        results = await Gates(session, gate.port or 0).results(KEY, [a_gates_pod()])
     assert {uid: (result.reason, result.message, result.reached) for uid, result in results.items()} == {
         "uid-of-flash-a": ("TooSlow", "41 tok/s", True)
     }
@@ -51,7 +56,7 @@ async def test_a_gate_is_believed(session: aiohttp.ClientSession) -> None:
 async def test_one_that_gives_no_answer_keeps_nobody_else_from_being_heard(session: aiohttp.ClientSession) -> None:
     async with a_gate({"reason": "Passed", "passed": True}) as gate:
         silent = a_gates_pod("flash-b", podIP="127.0.0.2")  # where nobody listens
-        results = await Gates(session, gate.port or 0).results([silent, a_gates_pod()])
+        results = await Gates(session, gate.port or 0).results(KEY, [silent, a_gates_pod()])
     reported = {uid: (result.reason, result.passed, result.reached) for uid, result in results.items()}
     assert reported == {
         "uid-of-flash-b": ("EngineStarting", False, False),
@@ -66,7 +71,7 @@ async def test_what_is_no_json_is_no_answer(session: aiohttp.ClientSession) -> N
     app = web.Application()
     app.router.add_get("/result", page)
     async with TestServer(app) as server:
-        results = await Gates(session, server.port or 0).results([a_gates_pod()])
+        results = await Gates(session, server.port or 0).results(KEY, [a_gates_pod()])
     assert [(result.passed, result.reached) for result in results.values()] == [(False, False)]
 
 
@@ -85,7 +90,7 @@ async def test_a_giant_answer_is_not_read_to_its_end(session: aiohttp.ClientSess
     app = web.Application()
     app.router.add_get("/result", giant)
     async with TestServer(app) as server:
-        (result,) = (await Gates(session, server.port or 0).results([a_gates_pod()])).values()
+        (result,) = (await Gates(session, server.port or 0).results(KEY, [a_gates_pod()])).values()
     assert (result.passed, result.reached) == (False, False)
     assert "larger than 1 MiB" in result.message
     assert sent < 32 * MOST_BYTES
@@ -105,7 +110,7 @@ async def test_a_redirect_is_not_followed(session: aiohttp.ClientSession) -> Non
     app.router.add_get("/result", redirect)
     app.router.add_get("/elsewhere", elsewhere)
     async with TestServer(app) as server:
-        (result,) = (await Gates(session, server.port or 0).results([a_gates_pod()])).values()
+        (result,) = (await Gates(session, server.port or 0).results(KEY, [a_gates_pod()])).values()
     assert (result.passed, result.reached, followed) == (False, False, [])
     assert "status 302" in result.message
 
@@ -132,14 +137,14 @@ async def test_a_silent_gate_is_not_waited_for_and_heard_when_it_answers(session
     slow = SlowGate()
     async with slow.server() as server:
         gates = Gates(session, server.port or 0)
-        (first,) = (await gates.results([a_gates_pod()])).values()
+        (first,) = (await gates.results(KEY, [a_gates_pod()])).values()
         assert (first.reached, first.message) == (False, "the gate does not answer: no answer yet")
-        await gates.results([a_gates_pod()])
+        await gates.results(KEY, [a_gates_pod()])
         assert slow.asked == 1, "one request at a time"
         slow.open.set()
 
         async def is_heard() -> bool:
-            (later,) = (await gates.results([a_gates_pod()])).values()
+            (later,) = (await gates.results(KEY, [a_gates_pod()])).values()
             return later.passed
 
         while not await is_heard():
@@ -153,17 +158,17 @@ async def test_forty_silent_gates_hold_up_nobody(
     """One after the other, as four workers would meet them: none is waited for twice."""
     monkeypatch.setattr("flash_operator.runtime.gates.TIMEOUT", aiohttp.ClientTimeout(total=0.3))
     slow = SlowGate()
-    pods = [a_gates_pod(f"silent-{number}") for number in range(40)]
+    pods = {FlashKey("team", f"silent-{number}"): a_gates_pod(f"silent-{number}") for number in range(40)}
     async with slow.server() as server:
         gates = Gates(session, server.port or 0)
-        await gates.results(pods)
+        await asyncio.gather(*(gates.results(key, [pod]) for key, pod in pods.items()))
         await asyncio.sleep(0.5)  # they all time out meanwhile
         # From now on whoever waits for one waits for ever.
         monkeypatch.setattr("flash_operator.runtime.gates.TIMEOUT", aiohttp.ClientTimeout(total=3600))
         monkeypatch.setattr("flash_operator.runtime.gates.PATIENCE_SECONDS", 3600.0)
         async with asyncio.timeout(20):
-            for pod in pods:
-                (known,) = (await gates.results([pod])).values()
+            for key, pod in pods.items():
+                (known,) = (await gates.results(key, [pod])).values()
                 assert (known.reached, known.message) == (False, "the gate does not answer: no answer in time")
         await gates.close()
         slow.open.set()
@@ -174,12 +179,100 @@ async def test_a_gate_that_is_slow_for_once_keeps_its_last_answer(session: aioht
     slow.open.set()
     async with slow.server() as server:
         gates = Gates(session, server.port or 0)
-        await gates.results([a_gates_pod()])
+        await gates.results(KEY, [a_gates_pod()])
         slow.open.clear()
-        (kept,) = (await gates.results([a_gates_pod()])).values()
+        (kept,) = (await gates.results(KEY, [a_gates_pod()])).values()
         assert (kept.passed, kept.reached) == (True, True)
         await gates.close()
         slow.open.set()
+
+
+class CountingGate:
+    """A gate whose answer can be changed, and that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.answer: dict[str, Any] = {"reason": "Measuring", "passed": False}
+        self.asked = 0
+
+    def server(self) -> TestServer:
+        async def result(_request: web.Request) -> web.Response:
+            self.asked += 1
+            return web.json_response(self.answer)
+
+        app = web.Application()
+        app.router.add_get("/result", result)
+        return TestServer(app)
+
+
+async def test_a_changed_result_wakes_its_deployment_and_the_same_one_does_not(session: aiohttp.ClientSession) -> None:
+    gate, woken = CountingGate(), list[FlashKey]()
+    async with gate.server() as server:
+        gates = Gates(session, server.port or 0, on_change=woken.append)
+        await gates.results(KEY, [a_gates_pod()])
+        gates.poll(KEY, 0.01)
+        woken.clear()
+        asked = gate.asked
+        await eventually_async(lambda: gate.asked > asked + 3, "it is asked again and again", pause=0.01)
+        gate.answer["serving"] = {"badWindows": 1, "decodeTokensPerSecond": 71.3}
+        asked = gate.asked
+        await eventually_async(lambda: gate.asked > asked + 3, "its figures differ at every look", pause=0.01)
+        assert woken == []
+        gate.answer = {"reason": "Passed", "passed": True}
+        await eventually_async(lambda: woken, "the deployment is woken", pause=0.01)
+        assert (await gates.results(KEY, [a_gates_pod()]))["uid-of-flash-a"].passed
+        await gates.close()
+    assert woken == [KEY]
+
+
+@pytest.mark.parametrize("how", ["forgotten", "its pod is gone", "nobody wants to know"])
+async def test_a_gate_is_not_asked_any_more_when(how: str, session: aiohttp.ClientSession) -> None:
+    gate = CountingGate()
+    async with gate.server() as server:
+        gates = Gates(session, server.port or 0)
+        await gates.results(KEY, [a_gates_pod()])
+        gates.poll(KEY, 0.01)
+        match how:
+            case "forgotten":
+                gates.forget(KEY)
+            case "its pod is gone":
+                await gates.results(KEY, [])
+            case _:
+                gates.poll(KEY, None)
+        asked = gate.asked
+        await asyncio.sleep(0.1)
+        assert gate.asked <= asked + 1, "but for a request that was under way"
+        await gates.close()
+
+
+async def test_a_silent_gate_is_asked_less_and_less_often(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    pause = gates_module._Gate.pause  # noqa: SLF001 - what its timer is set to
+
+    def noted(gate: gates_module._Gate, every: float) -> float:
+        pauses.append(pause(gate, every))
+        return 0.0
+
+    monkeypatch.setattr(gates_module._Gate, "pause", noted)  # noqa: SLF001
+    gates = Gates(session, port=1)
+    await gates.results(KEY, [a_gates_pod()])
+    gates.poll(KEY, 2.0)
+    await eventually_async(lambda: len(pauses) > 7, "it is asked again and again", pause=0.01)
+    await gates.close()
+    assert pauses[:3] == [pytest.approx(seconds, rel=0.11) for seconds in (2, 4, 8)]
+    assert all(27 <= seconds <= 33 for seconds in pauses[6:])
+
+
+async def test_an_answer_that_is_nested_too_deeply_is_no_answer(session: aiohttp.ClientSession) -> None:
+    async def deep(_request: web.Request) -> web.Response:
+        return web.Response(text="[" * 100_000)
+
+    app = web.Application()
+    app.router.add_get("/result", deep)
+    async with TestServer(app) as server:
+        (result,) = (await Gates(session, server.port or 0).results(KEY, [a_gates_pod()])).values()
+    assert (result.passed, result.reached) == (False, False)
 
 
 NOT_ASKED = {
@@ -192,7 +285,7 @@ NOT_ASKED = {
 
 @pytest.mark.parametrize("pod", NOT_ASKED.values(), ids=NOT_ASKED.keys())
 async def test_a_pod_is_not_asked_where(pod: dict[str, Any], session: aiohttp.ClientSession) -> None:
-    assert await Gates(session, port=1).results([pod]) == {}
+    assert await Gates(session, port=1).results(KEY, [pod]) == {}
 
 
 async def test_an_address_of_ipv6_is_one() -> None:
@@ -204,5 +297,5 @@ async def test_an_address_of_ipv6_is_one() -> None:
     tracing = aiohttp.TraceConfig()
     tracing.on_request_start.append(note)
     async with aiohttp.ClientSession(trace_configs=[tracing]) as session:
-        await Gates(session, port=1).results([a_gates_pod(podIP="::1")])
+        await Gates(session, port=1).results(KEY, [a_gates_pod(podIP="::1")])
     assert asked == ["http://[::1]:1/result"]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 
 import aiohttp
@@ -14,8 +15,9 @@ from custom_resource import install_crd
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
-from flash_operator.runtime.observer import Observer
 from flash_operator.runtime.reconciler import Reconciler
+from flash_operator.runtime.store import Store
+from runtime_site import LiveObserver
 
 pytestmark = pytest.mark.apiserver
 
@@ -37,7 +39,8 @@ async def reconciling(server: ControlPlane, patch: pytest.MonkeyPatch, **model: 
     apply_model(server, **model)
     cluster = await Cluster.connect()
     async with aiohttp.ClientSession() as session:
-        yield Reconciler(cluster, Observer(cluster, Gates(session), SETTINGS), "test")
+        observer = LiveObserver(Store(), cluster, Gates(session), SETTINGS)
+        yield Reconciler(cluster, observer, "test", clock=count(step=60).__next__)
     await cluster.close()
     server.kubectl("delete", "dsf,deployments,services,configmaps,poddisruptionbudgets", "--all", "-n", "default")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from builders import SETTINGS, a_flash, a_flash_object, a_gate, a_pod
+from builders import SETTINGS, a_flash, a_flash_object, a_gate, a_pod, an_unschedulable_pod
 from flash_contracts.names import (
     DEPLOYMENT_LABEL,
     ENGINE_FLAGS_ANNOTATION,
@@ -31,6 +31,7 @@ from flash_operator.core.rollout.rollout import (
 )
 from flash_operator.runtime.cluster import ApiError, Cluster, FencedError, UnreachableError
 from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.store import OURS
 from runtime_site import Site
 from waiting import eventually
 
@@ -156,6 +157,56 @@ async def test_a_pod_on_a_node_is_handed_its_flags_once(site: Site) -> None:
     assert await site.reconcile(key) == 1, "the status tells of the flags"
     assert await site.reconcile(key) == 0
     site.server.kubectl("delete", "node", f"node-{site.namespace}")
+
+
+async def test_a_spec_that_was_taken_back_restarts_nothing_although_the_watch_is_behind(site: Site) -> None:
+    """The store still has the spec that somebody applied by mistake; the API server has the former one again."""
+    key = site.apply_flash()
+    for _ in range(3):
+        await site.reconcile(key)
+    template = site.get("deployment", "flash")["spec"]["template"]
+    site.apply_flash(engine={"extraEnv": [{"name": "A", "value": "B"}]})
+    store = await site.stored()
+    site.apply_flash()
+    await site.reconciler_of(store).reconcile(key)
+    assert site.get("deployment", "flash")["spec"]["template"] == template
+
+
+async def test_a_deployment_at_rest_costs_no_request(site: Site) -> None:
+    key = site.apply_flash()
+    for _ in range(3):
+        await site.reconcile(key)
+    reconciler = site.reconciler_of(await site.stored())
+    before = (site.cluster.reads, site.cluster.writes)
+    await reconciler.reconcile(key)
+    assert (site.cluster.reads, site.cluster.writes) == before
+
+
+async def test_a_status_that_differs_in_its_message_only_is_written_later(site: Site) -> None:
+    key = site.apply_flash()
+    for _ in range(3):
+        await site.reconcile(key)
+    now, store = 1000.0, await site.stored()
+    reconciler = site.reconciler_of(store, clock=lambda: now)
+
+    async def reported(message: str, version: int) -> tuple[str, float | None]:
+        """What status says once the scheduler says this of the pod, and when to come again."""
+        store.put(a_pending_pod(site.namespace, message, version))
+        again = await reconciler.reconcile(key)
+        return site.get("dsf", "flash")["status"]["pods"][0]["message"], again
+
+    assert (await reported("0/1 nodes are available", 10**12))[0] == "0/1 nodes are available"
+    now += 4
+    assert await reported("0/2 nodes are available", 10**12 + 1) == ("0/1 nodes are available", 6.0)
+    now += 6
+    assert await reported("0/2 nodes are available", 10**12 + 1) == ("0/2 nodes are available", None)
+
+
+def a_pending_pod(namespace: str, message: str, version: int) -> dict[str, Any]:
+    pod = an_unschedulable_pod("flash-a", message)
+    labels = {**OURS, DEPLOYMENT_LABEL: "flash"}
+    pod["metadata"] |= {"namespace": namespace, "labels": labels, "resourceVersion": str(version)}
+    return pod
 
 
 async def test_a_rollout_is_paused_and_resumed_by_its_field(site: Site) -> None:

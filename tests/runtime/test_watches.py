@@ -14,9 +14,10 @@ from structlog.testing import capture_logs
 
 import flash_operator
 from builders import a_flash_object, a_node, a_pod
-from flash_contracts.names import DEPLOYMENT_LABEL, PLURAL, RESTORE_LABEL
+from flash_contracts.names import DEPLOYMENT_LABEL, KIND, PLURAL, RESTORE_LABEL
 from flash_operator.runtime.keys import FlashKey, Key, NodeKey
-from flash_operator.runtime.watches import OURS, Watches, kopf_settings
+from flash_operator.runtime.store import OURS, Store
+from flash_operator.runtime.watches import OURS_SELECTOR, WATCHED, Watches, kopf_settings
 from flash_operator.runtime.workqueue import WorkQueue
 from scripted_api_stub import ScriptedApiStub, kubeconfig
 from waiting import eventually_async
@@ -32,7 +33,10 @@ def stub() -> ScriptedApiStub:
 class Informer:
     """Watches on the stub, and what they enqueued."""
 
-    def __init__(self, queue: WorkQueue[Key], running: "asyncio.Task[None]") -> None:
+    def __init__(self, store: Store, queue: WorkQueue[Key], relisted: list[str], running: "asyncio.Task[None]") -> None:
+        self.store = store
+        self.relisted = relisted
+        """Kinds whose watch began anew."""
         self.queue = queue
         self.running = running
         self.worked: list[FlashKey] = []
@@ -70,7 +74,9 @@ async def watching(
         monkeypatch.setenv("KUBECONFIG", str(file))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         queue: WorkQueue[Key] = WorkQueue()
-        watches = Watches(queue)
+        store = Store()
+        relisted: list[str] = []
+        watches = Watches(store, queue, relisted.append)
         stop, ready = asyncio.Event(), asyncio.Event()
         running = asyncio.create_task(
             kopf.operator(
@@ -82,7 +88,7 @@ async def watching(
                 ready_flag=ready,
             )
         )
-        informer = Informer(queue, running)
+        informer = Informer(store, queue, relisted, running)
         working = asyncio.create_task(informer.work())
         try:
             yield informer
@@ -100,7 +106,7 @@ async def until(look: Callable[[], bool], seconds: float = 20) -> None:
 
 def an_engine_pod(name: str = "flash-a") -> dict[str, Any]:
     pod = a_pod(name)
-    pod["metadata"]["labels"] = {DEPLOYMENT_LABEL: "flash"}
+    pod["metadata"]["labels"] = {**OURS, DEPLOYMENT_LABEL: "flash"}
     return pod
 
 
@@ -113,13 +119,24 @@ async def test_a_pods_event_enqueues_its_deployment(
         await until(lambda: informer.worked == [KEY])
 
 
-@pytest.mark.parametrize(("plural", "label"), [("jobs", DEPLOYMENT_LABEL), ("pods", RESTORE_LABEL)])
-async def test_a_restoring_job_and_its_pod_enqueue_their_deployment(
-    plural: str, label: str, stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("plural", "kind", "label"),
+    [
+        ("jobs", "Job", DEPLOYMENT_LABEL),
+        ("pods", "Pod", RESTORE_LABEL),
+        ("services", "Service", DEPLOYMENT_LABEL),
+        ("configmaps", "ConfigMap", DEPLOYMENT_LABEL),
+        ("controllerrevisions", "ControllerRevision", DEPLOYMENT_LABEL),
+        ("poddisruptionbudgets", "PodDisruptionBudget", DEPLOYMENT_LABEL),
+    ],
+)
+async def test_a_child_and_the_pod_of_a_restoring_job_enqueue_their_deployment(
+    plural: str, kind: str, label: str, stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with watching(stub, tmp_path, monkeypatch) as informer:
         await until(lambda: stub.asked[f"watch {plural}"] > 0)
-        stub.put(plural, {"metadata": {"name": "x", "namespace": "team", "labels": {label: "flash"}}})
+        labels = {**OURS, label: "flash"}
+        stub.put(plural, {"kind": kind, "metadata": {"name": "x", "namespace": "team", "labels": labels}})
         await until(lambda: informer.worked == [KEY])
 
 
@@ -146,30 +163,39 @@ async def test_thousands_of_events_of_one_deployment_are_a_handful_of_reconciles
     assert len(informer.worked) < 400
 
 
-async def test_a_kubelets_heartbeats_enqueue_nothing_and_a_label_enqueues_everybody(
+def a_pod_of(flash: str, node: str | None) -> dict[str, Any]:
+    pod = a_pod(f"{flash}-a", node=node)
+    pod["metadata"]["labels"] = {**OURS, DEPLOYMENT_LABEL: flash}
+    return pod
+
+
+async def test_a_node_enqueues_the_deployments_with_pods_there_or_pods_that_wait_but_not_for_a_heartbeat(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub.put(PLURAL, a_flash_object())
+    for name, node in (("here", "node-1"), ("waits", None), ("elsewhere", "node-2")):
+        stub.put(PLURAL, a_flash_object(name))
+        stub.put("pods", a_pod_of(name, node))
     stub.put("nodes", a_node())
     async with watching(stub, tmp_path, monkeypatch) as informer:
-        await until(lambda: stub.asked["watch nodes"] > 0 and len(informer.worked) > 0)
+        await until(lambda: stub.asked["watch nodes"] > 0 and len({key.name for key in informer.worked}) == 3)
         await informer.settle()
-        before = len(informer.worked)
         assert informer.nodes == [NodeKey("node-1")], "a node with GPUs may want its links tested"
+        informer.worked.clear()
         for beat in range(100):
-            node = a_node()
-            node["status"]["conditions"] = [{"type": "Ready", "lastHeartbeatTime": str(beat)}]
-            stub.put("nodes", node)
+            beating = a_node()
+            beating["status"]["conditions"] = [{"type": "Ready", "lastHeartbeatTime": str(beat)}]
+            stub.put("nodes", beating)
         await informer.settle()
-        assert len(informer.worked) == before
-        assert len(informer.nodes) == 1
+        assert (informer.worked, len(informer.nodes)) == ([], 1)
 
         stub.put("nodes", a_node(gpu_link="phb", gpu_p2p="verified"))
-        await until(lambda: len(informer.worked) == before + 1)
+        await until(lambda: len(informer.worked) == 2)
+        await informer.settle()
+        assert {key.name for key in informer.worked} == {"here", "waits"}
 
 
 async def test_a_label_that_means_nothing_is_logged_once_with_its_node_and_its_value() -> None:
-    watches = Watches(WorkQueue())
+    watches = Watches(Store(), WorkQueue())
     mistyped: Any = a_node(gpu_link="pbh", gpu_p2p="x" * 63)
     with capture_logs() as message:
         for _ in range(2):
@@ -178,26 +204,21 @@ async def test_a_label_that_means_nothing_is_logged_once_with_its_node_and_its_v
     assert ["'pbh'" in message[0]["label"], "xxx" in message[1]["label"]] == [True, True]
 
 
-async def test_an_object_that_vanished_in_a_410_gap_is_never_decided_from_memory(
+async def test_a_410_asks_for_a_whole_list(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kopf relists after a 410 and tells only of what is left. Its index would keep the ghost for ever.
-
-    The watches keep none: a resync lists (`Workers`), and a reconcile reads anew (`Observer`). What a watch still
-    knows is only whom to enqueue for a node, and a key too many costs one look that finds nothing.
-    """
+    """kopf lists again after a 410, and reports only what is left: what vanished meanwhile would stay in the store."""
     stub.put(PLURAL, a_flash_object("ghost"))
     stub.put(PLURAL, a_flash_object("flash"))
     async with watching(stub, tmp_path, monkeypatch) as informer:
         await until(lambda: {key.name for key in informer.worked} == {"ghost", "flash"})
         await until(lambda: stub.asked[f"watch {PLURAL}"] > 0)
-        listed = stub.asked[f"list {PLURAL}"]
+        await informer.settle()
+        informer.relisted.clear()
         stub.lose(PLURAL, "ghost")
         stub.gone(PLURAL)
-        await until(lambda: stub.asked[f"list {PLURAL}"] > listed)
-        await until(lambda: informer.worked.count(KEY) > 1)
-        await informer.settle()
-        assert informer.worked.count(FlashKey("team", "ghost")) == 1, "kopf told of a ghost: see the docstring"
+        await until(lambda: KIND in informer.relisted)
+        assert informer.store.get(KIND, "ghost", "team") is not None, "kopf reports it now: is the list still needed?"
 
 
 async def test_a_deleted_deployment_is_forgotten(
@@ -207,20 +228,21 @@ async def test_a_deleted_deployment_is_forgotten(
     async with watching(stub, tmp_path, monkeypatch) as informer:
         await until(lambda: informer.worked == [KEY] and stub.asked[f"watch {PLURAL}"] > 0)
         stub.remove(PLURAL, "flash")
-        await informer.settle()
+        await until(lambda: informer.worked == [KEY, KEY])
+        assert informer.store.get(KIND, "flash", "team") is None
         stub.put("nodes", a_node(gpu_link="sys"))
         await informer.settle()
-    assert informer.worked == [KEY]
+    assert informer.worked == [KEY, KEY]
 
 
-async def test_of_pods_deployments_and_jobs_only_our_own_are_watched(
+async def test_of_children_and_pods_only_our_own_are_watched(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cluster has thousands of others, and each would be sent here at every change."""
-    watched = ("pods", "deployments", "jobs")
+    watched = [plural for _, _, plural, kind in WATCHED if kind not in (KIND, "Node")]
     async with watching(stub, tmp_path, monkeypatch):
         await until(lambda: all(stub.asked[f"watch {plural}"] for plural in watched))
-    assert {plural: stub.selectors[plural] for plural in watched} == {key: {OURS} for key in watched}
+    assert {plural: stub.selectors[plural] for plural in watched} == {key: {OURS_SELECTOR} for key in watched}
 
 
 async def test_watching_writes_nothing(stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,20 +7,23 @@ import aiohttp
 import pytest
 
 from builders import SETTINGS, a_flash_object
-from flash_contracts.names import PLURAL
+from flash_contracts.names import DEPLOYMENT_LABEL, PLURAL
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey, Key
 from flash_operator.runtime.metrics import Metrics
 from flash_operator.runtime.node_reconciler import NodeReconciler
-from flash_operator.runtime.observer import Observer
 from flash_operator.runtime.reconciler import Reconciler
+from flash_operator.runtime.resync import Resync
+from flash_operator.runtime.store import OURS, Store
 from flash_operator.runtime.workers import Workers
 from flash_operator.runtime.workqueue import WorkQueue
+from runtime_site import LiveObserver
 from scripted_api_stub import ScriptedApiStub, kubeconfig
 from waiting import eventually_async
 
 GONE = FlashKey("team", "gone")
+LABELS = {**OURS, DEPLOYMENT_LABEL: "gone"}
 
 
 class RunningWorkers:
@@ -30,10 +33,11 @@ class RunningWorkers:
         self.stub = stub
         self.queue: WorkQueue[Key] = WorkQueue(jitter=lambda: 0.0)
         self.metrics = Metrics()
-        reconciler = Reconciler(cluster, Observer(cluster, Gates(session), SETTINGS), "test")
-        self.workers = Workers(
-            self.queue, reconciler, NodeReconciler(cluster, None, "test"), cluster, self.metrics, None
-        )
+        self.store = Store()
+        reconciler = Reconciler(cluster, LiveObserver(self.store, cluster, Gates(session), SETTINGS), "test")
+        self.resync = Resync(self.store, self.queue, cluster, self.metrics)
+        nodes = NodeReconciler(cluster, None, "test")
+        self.workers = Workers(self.queue, reconciler, nodes, self.resync, self.metrics)
 
     def count(self, result: str) -> float:
         name = "flash_operator_reconcile_total"
@@ -60,8 +64,9 @@ async def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 async def test_a_failing_api_server_costs_a_retry_and_loses_nothing(running: RunningWorkers) -> None:
-    running.stub.status = 503
     running.workers.start(workers=2, resync_seconds=3600)
+    await until(running.resync.loaded.is_set)
+    running.stub.status = 503
     running.queue.add(GONE)
     await until(lambda: running.count("error") >= 2)
     assert running.queue.failures == 1
@@ -81,11 +86,50 @@ async def test_a_spec_that_this_operator_cannot_read_does_not_end_the_worker(run
     await until(lambda: running.count("success") >= 1)
 
 
+async def test_nothing_is_decided_before_everything_is_loaded(
+    running: RunningWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is missing in memory then may exist: a deployment without its known template would get a new one."""
+    monkeypatch.setattr("flash_operator.runtime.resync.RETRY_SECONDS", 0.05)
+    running.stub.status = 503
+    running.queue.add(GONE)
+    running.workers.start(workers=1, resync_seconds=3600)
+    await until(lambda: running.stub.asked[f"list {PLURAL}"] > 2)
+    assert (running.resync.loaded.is_set(), running.stub.asked["get gone"]) == (False, 0)
+    running.stub.status = 200
+    await until(lambda: running.count("success") >= 1)
+
+
 async def test_a_resync_finds_what_no_watch_told_of(running: RunningWorkers) -> None:
     running.workers.start(workers=1, resync_seconds=0.05)
     await until(lambda: running.stub.asked[f"list {PLURAL}"] > 1)
     running.stub.put(PLURAL, a_flash_object("unheard-of"))
     await until(lambda: running.stub.asked["get unheard-of"] > 0)
+
+
+async def test_a_list_after_a_lost_deletion_enqueues_whom_it_concerns(
+    running: RunningWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flash_operator.runtime.resync.RELIST_SECONDS", 0.0)
+    service = {"kind": "Service", "metadata": {"name": "x", "namespace": "team", "labels": LABELS}}
+    running.stub.put("services", service)
+    running.workers.start(workers=1, resync_seconds=3600)
+    await until(lambda: running.store.get("Service", "x", "team") is not None)
+    running.stub.lose("services", "x")
+    running.resync.relist("Service")
+    await until(lambda: running.stub.asked["get gone"] > 0)
+    assert running.store.get("Service", "x", "team") is None
+
+
+async def test_a_kind_that_was_just_listed_is_not_listed_again(running: RunningWorkers) -> None:
+    """kopf lists every kind when it starts, and reports each object of it."""
+    running.workers.start(workers=1, resync_seconds=3600)
+    await until(running.resync.loaded.is_set)
+    for _ in range(1000):
+        running.resync.relist("Service")
+    running.queue.add(GONE)
+    await until(lambda: running.count("success") >= 1)
+    assert running.stub.asked["list services"] == 2, "once at the start, and once for the deployment itself"
 
 
 async def test_stopping_waits_for_a_reconcile_that_is_under_way(running: RunningWorkers) -> None:
@@ -112,8 +156,9 @@ async def test_a_worker_that_ends_is_reported(running: RunningWorkers, monkeypat
         raise OverflowError("no pause")
 
     monkeypatch.setattr(running.queue, "retry", broken)
-    running.stub.status = 503
     running.workers.start(workers=2, resync_seconds=3600)
+    await until(running.resync.loaded.is_set)
+    running.stub.status = 503
     running.queue.add(GONE)
     await until(running.workers.failed.is_set)
     assert isinstance(running.workers.failure, OverflowError)

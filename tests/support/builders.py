@@ -35,6 +35,7 @@ def a_node(name: str = "node-1", **labels: str) -> RawObject:
     """A node with two GPUs; `gpu_link="phb"` sets the label `deepseekflash.dev/gpu-link: phb`."""
     own_labels = {f"deepseekflash.dev/{key.replace('_', '-')}": value for key, value in labels.items()}
     return {
+        "kind": "Node",
         "metadata": {"name": name, "labels": own_labels},
         "spec": {},
         "status": {"allocatable": {"nvidia.com/gpu": "2"}},
@@ -44,6 +45,7 @@ def a_node(name: str = "node-1", **labels: str) -> RawObject:
 def a_pod(name: str = "flash-a", *, node: str | None = "node-1", ready: bool = False, **status: Any) -> RawObject:
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     return {
+        "kind": "Pod",
         "metadata": {"name": name, "namespace": "team", "uid": f"uid-of-{name}", "annotations": {}},
         "spec": {"nodeName": node} if node else {},
         "status": {"phase": "Running", "conditions": conditions, **status},

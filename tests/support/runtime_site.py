@@ -1,18 +1,32 @@
 """A namespace on the real API server, and reconciles in it."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 from builders import SETTINGS, a_flash_object
 from cluster_fixtures import ControlPlane
-from flash_operator.core.observed.snapshot import PlanSettings
+from flash_operator.core.observed.snapshot import Observed, PlanSettings
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.metrics import Metrics
 from flash_operator.runtime.observer import Observer
 from flash_operator.runtime.reconciler import Reconciler
+from flash_operator.runtime.resync import Resync
+from flash_operator.runtime.store import Store
+from flash_operator.runtime.workqueue import WorkQueue
+
+
+class LiveObserver(Observer):
+    """Always asks the API server, because in these tests no watch keeps the store up to date."""
+
+    async def observe(self, key: FlashKey, *, live: bool = True) -> Observed | None:
+        del live
+        return await super().observe(key, live=True)
 
 
 class Site:
@@ -26,8 +40,19 @@ class Site:
         self._reconciler = self._of(SETTINGS)
 
     def _of(self, settings: PlanSettings, operator_class: str = "") -> Reconciler:
-        observer = Observer(self.cluster, self._gates, settings, operator_class=operator_class)
-        return Reconciler(self.cluster, observer, "test")
+        observer = LiveObserver(Store(), self.cluster, self._gates, settings, operator_class=operator_class)
+        return Reconciler(self.cluster, observer, "test", clock=count(step=60).__next__)
+
+    async def stored(self) -> Store:
+        """What an operator that has just started keeps in memory."""
+        store = Store()
+        await Resync(store, WorkQueue(), self.cluster, Metrics(), self.namespace).load()
+        return store
+
+    def reconciler_of(self, store: Store, clock: Callable[[], float] = time.monotonic) -> Reconciler:
+        """One that reads from this store, which no watch keeps up to date."""
+        self.cluster.answered = store.put
+        return Reconciler(self.cluster, Observer(store, self.cluster, self._gates, SETTINGS), "test", clock)
 
     @contextmanager
     def operator(self, settings: PlanSettings, operator_class: str = "") -> Iterator[None]:

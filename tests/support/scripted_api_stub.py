@@ -18,9 +18,16 @@ from flash_contracts.names import GROUP, KIND, PLURAL, VERSION
 
 RESOURCES = {
     f"/apis/{GROUP}/{VERSION}": [(PLURAL, KIND, True)],
-    "/api/v1": [("pods", "Pod", True), ("nodes", "Node", False), ("namespaces", "Namespace", False)],
-    "/apis/apps/v1": [("deployments", "Deployment", True)],
+    "/api/v1": [
+        ("pods", "Pod", True),
+        ("services", "Service", True),
+        ("configmaps", "ConfigMap", True),
+        ("nodes", "Node", False),
+        ("namespaces", "Namespace", False),
+    ],
+    "/apis/apps/v1": [("deployments", "Deployment", True), ("controllerrevisions", "ControllerRevision", True)],
     "/apis/batch/v1": [("jobs", "Job", True)],
+    "/apis/policy/v1": [("poddisruptionbudgets", "PodDisruptionBudget", True)],
 }
 
 

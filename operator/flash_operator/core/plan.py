@@ -1,6 +1,6 @@
 """The plan: everything that one reconcile will do, as a value.
 
-    observed                                        | apply                  | annotate        | requeue
+    observed                                        | apply                  | annotate        | gates
     ----------------------------------------------- | ---------------------- | --------------- | -------
     a new CR                                        | all children           | -               | soon
     a new CR whose image volume is not kept         | all children (model    | -               | soon
@@ -23,8 +23,9 @@
                                                     | a replica for flags    |                 |
     a CR that is scaled to zero                     | as its spec asks       | -               | never
 
-Status is written whenever it differs from the live one. "Never" still means the periodic resync of every key
-(`runtime.resync`), because a watch can lose an event.
+"Gates" is how often the replicas' gates are asked; everything else that changes is an event. Every key is also
+reconciled periodically (`runtime.resync`), because a watch can lose an event. Status is written whenever it differs
+from the live one; what differs decides how soon (`status_interval`).
 """
 
 from dataclasses import dataclass, replace
@@ -58,16 +59,19 @@ from flash_operator.core.rollout.surge import surges
 from flash_operator.core.rollout.template_revision import TemplateRevision, revision_in_force, superseded
 from flash_operator.core.status.events import EventSpec, pod_ended_event, status_events
 from flash_operator.core.status.replica_summary import ReplicaSummary
-from flash_operator.core.status.status import is_written, status_of
+from flash_operator.core.status.status import is_written, status_interval, status_of
 
 WATCH_GATE_SECONDS = 2.0
-"""While a replica starts: the gate's phase changes without any change to the pod that a watch would see."""
+"""How often gates are asked while a replica starts: its phase changes without any change to the pod."""
 
 WATCH_SERVING_SECONDS = 30.0
 """While all serve: a replica that became slow stays ready, and only its gate knows, until quarantine is granted."""
 
 WATCH_FAILED_SECONDS = 10.0
 """A failed replica is measured again every `retrySeconds`, so its result changes no faster than that."""
+
+WATCH_TURN_SECONDS = 10.0
+"""While an engine update waits for its turn, which another deployment's status decides."""
 
 ENDED_PODS_AT_ONCE = 20
 """A kubelet that refuses pods makes hundreds of them. The next reconcile takes the rest."""
@@ -110,9 +114,16 @@ class Plan:
     """Node labels or claims for hosts whose links made an engine hang or read corrupt data."""
     status: RawObject | None = None
     """The whole status, or None if the live one is already equal to it."""
+    status_interval: float = 0.0
+    """Seconds that must have passed since the last write of a status."""
     events: tuple[EventSpec, ...] = ()
+    poll_gates: float | None = None
+    """Seconds between two requests to the replicas' gates; None to ask no more."""
     requeue_after: float | None = None
-    """Seconds until the next reconcile; None to wait for a watch event or the resync."""
+    """Seconds until the next reconcile; None to wait for an event, a changed gate result, or the resync."""
+    is_irreversible: bool = False
+    """Does something that a plan from an old snapshot must not do: deletes, evicts, replaces pods, takes a replica out
+    of service, or labels a node."""
 
 
 @dataclass(frozen=True)
@@ -197,18 +208,29 @@ def plan(observed: Observed) -> Plan:
     )
     status = status_of(observed, summary)
     changed = not is_written(status, observed.live_status)
+    delete = (*_deletions(observed, mtp_restore), *_superseded(decided), *_ended_pods(observed))
+    evict = _evictions(decided)
+    annotate = _annotations(observed, summary, decided.baseline)
+    found = (_verdict(observed, replica) for replica in summary.replicas)
+    verdicts = tuple(verdict for verdict in found if verdict is not None)
+    grants = any(annotation.annotations.get(QUARANTINE_ANNOTATION) for annotation in annotate)
+    replaces_pods = unapplied and bool(observed.live_status)
+    is_irreversible = bool(delete or evict or verdicts or grants or replaces_pods)
     return Plan(
         apply=(*apply, mtp_restore.create) if mtp_restore and mtp_restore.create else apply,
-        delete=(*_deletions(observed, mtp_restore), *_superseded(decided), *_ended_pods(observed)),
-        evict=_evictions(decided),
-        annotate=_annotations(observed, summary, decided.baseline),
-        verdicts=tuple(filter(None, (_verdict(observed, replica) for replica in summary.replicas))),
+        delete=delete,
+        evict=evict,
+        annotate=annotate,
+        verdicts=verdicts,
         status=status if changed else None,
+        status_interval=0.0 if is_irreversible else status_interval(status, observed.live_status),
         events=(
             *(pod_ended_event(pod) for pod in _ended(observed)),
             *(status_events(observed.live_status, status) if changed else ()),
         ),
+        poll_gates=_poll_gates(summary),
         requeue_after=_requeue_after(summary),
+        is_irreversible=is_irreversible,
     )
 
 
@@ -357,12 +379,14 @@ def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | NodeClaim | 
     return None if noted else from_incident(node, incident, observed.flash.key)
 
 
+def _poll_gates(summary: ReplicaSummary) -> float:
+    if summary.complete:
+        return WATCH_SERVING_SECONDS
+    starting = summary.worst is None or not summary.worst.verdict.is_failure
+    return WATCH_GATE_SECONDS if starting else WATCH_FAILED_SECONDS
+
+
 def _requeue_after(summary: ReplicaSummary) -> float | None:
     if summary.mtp_restore and not summary.mtp_restore.done and not summary.replicas:
         return WATCH_RESTORE_SECONDS
-    if summary.wanted == 0 and not summary.replicas:
-        return None
-    if summary.complete:
-        return WATCH_FAILED_SECONDS if summary.update.state in ("Waiting", "Updating") else WATCH_SERVING_SECONDS
-    starting = summary.worst is None or not summary.worst.verdict.is_failure
-    return WATCH_GATE_SECONDS if starting else WATCH_FAILED_SECONDS
+    return WATCH_TURN_SECONDS if summary.update.state in ("Waiting", "Updating") else None

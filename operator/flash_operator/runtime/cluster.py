@@ -74,6 +74,14 @@ RESOURCES = {
 }
 
 
+@dataclass(frozen=True)
+class Listing:
+    """A list, and the version of the storage that it shows."""
+
+    items: list[RawObject]
+    version: str = ""
+
+
 class ApiError(RuntimeError):
     """The API server refused a request; the message is the server's."""
 
@@ -126,8 +134,12 @@ class Cluster:
         self._api = api
         self.seconds_to_write: Callable[[], float] = lambda: REQUEST_SECONDS
         """How long writes are allowed from now on: until the lease's end, once this process leads by one."""
+        self.answered: Callable[[RawObject], object] = lambda _: None
+        """Is called with the object that a write was answered with."""
         self.writes = 0
         """Write requests, except for Leases; docs/performance.md reports them."""
+        self.reads = 0
+        """All other requests, except for Leases and watches."""
 
     @classmethod
     async def connect(cls) -> "Cluster":
@@ -147,6 +159,7 @@ class Cluster:
     async def get(self, kind: str, name: str, namespace: str | None = None) -> RawObject | None:
         """The object, or None if it does not exist."""
         try:
+            self.reads += kind != "Lease"
             return await self._request("GET", _path(kind, namespace, name))
         except ApiError as error:
             if error.not_found:
@@ -161,7 +174,18 @@ class Cluster:
         selector: Mapping[str, str] | None = None,
         fields: Mapping[str, str] | None = None,
     ) -> list[RawObject]:
-        """All objects with these labels and fields, page by page. Adds apiVersion and kind, which list items lack.
+        """All objects with these labels and fields."""
+        return (await self.listing(kind, namespace, selector=selector, fields=fields)).items
+
+    async def listing(
+        self,
+        kind: str,
+        namespace: str | None = None,
+        *,
+        selector: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> Listing:
+        """The same with the version, page by page. Adds apiVersion and kind, which list items lack.
 
         Raises ApiError with status 410 if the list took so long that the server has forgotten where it began.
         """
@@ -169,12 +193,13 @@ class Cluster:
         query = {name: text for name, text in wanted.items() if text}
         items: list[RawObject] = []
         while True:
+            self.reads += 1
             found = await self._request("GET", _path(kind, namespace), query)
             items += [{"apiVersion": found["apiVersion"], "kind": kind, **item} for item in found["items"]]
-            following = (found.get("metadata") or {}).get("continue")
-            if not following:
-                return items
-            query["continue"] = following
+            metadata = found.get("metadata") or {}
+            if not metadata.get("continue"):
+                return Listing(items, str(metadata.get("resourceVersion", "")))
+            query["continue"] = metadata["continue"]
 
     async def apply(self, desired: RawObject) -> RawObject:
         """Applies the object."""
@@ -183,6 +208,7 @@ class Cluster:
     async def dry_run(self, desired: RawObject) -> RawObject | None:
         """The object as the API server would store it, or None if it would refuse it. Writes nothing."""
         try:
+            self.reads += 1
             return await self._request("PATCH", _path_of(desired), {**FORCED, "dryRun": "All"}, desired, APPLY)
         except ApiError as error:
             if error.refused:
@@ -277,7 +303,10 @@ class Cluster:
         if seconds <= 0:
             raise FencedError(f"{method} {path}: not sent, because the lease may have ended")
         self.writes += 1
-        return await self._request(method, path, query, body, content_type, seconds)
+        answer = await self._request(method, path, query, body, content_type, seconds)
+        if (answer.get("metadata") or {}).get("name"):
+            self.answered(answer)
+        return answer
 
     async def _request(
         self,

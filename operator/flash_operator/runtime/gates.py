@@ -1,27 +1,34 @@
-"""Reads the results of all pods' gates concurrently, and never lets a silent gate hold up a reconcile.
+"""Asks all pods' gates for their results, in the background, and wakes a deployment when a result has changed.
 
-A gate that does not answer changes the status only, never a replica. Each request runs on its own: a reconcile waits
-for it for a moment, and takes what was known before if it is not there by then. For a gate that was silent last time it
-does not wait at all. So the pods of one tenant cannot keep the workers from the pods of another.
+A gate that does not answer changes the status only, never a replica. A reconcile takes the last answer; it waits for a
+moment where there is none yet, or an old one. For a gate that was silent last time it does not wait at all. So the pods
+of one tenant cannot keep the workers from the pods of another.
 """
 
 import asyncio
 import json
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 
 from flash_contracts.gate_result import GateResult
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.deployment import GATE_PORT
+from flash_operator.runtime.keys import FlashKey
 
 TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 PATIENCE_SECONDS = 0.2
 """How long a reconcile waits. A gate answers in milliseconds, from a copy of its last verdict."""
-FORGET_SECONDS = 600.0
-"""A pod that nobody has asked about for so long is gone."""
+FRESH_SECONDS = 0.5
+"""An answer of that age is not asked for again by a reconcile."""
+SILENT_SECONDS = 30.0
+"""A gate that does not answer is asked half as often each time, down to this."""
+MOST_DOUBLINGS = 4
+MOST_REQUESTS = 64
+MOST_SILENT_REQUESTS = 16
+"""Requests at a time to gates that answered last time, and to those that did not: the latter take seconds each."""
 MOST_BYTES = 1 << 20
 """A result with all its evidence takes less than a tenth of it."""
 HTTP_OK = 200
@@ -29,63 +36,116 @@ HTTP_OK = 200
 
 @dataclass
 class _Gate:
-    """What is known of one gate."""
+    """One gate, and what is known of it."""
 
-    request: asyncio.Task[GateResult]
-    asked_at: float
+    key: FlashKey
+    address: str
+    request: asyncio.Task[None] | None = None
     last: GateResult | None = None
+    answered_at: float = float("-inf")
+    """By the loop's clock."""
+    every: float | None = None
+    """Seconds between two requests; None if nobody wants to know."""
+    timer: asyncio.TimerHandle | None = field(default=None, repr=False)
+    silent: int = 0
+    """Requests in a row without an answer."""
 
-    @property
-    def was_silent(self) -> bool:
-        return self.last is not None and not self.last.reached
+    def pause(self, every: float) -> float:
+        """Seconds until the next request; the jitter spreads them."""
+        doublings = min(max(self.silent - 1, 0), MOST_DOUBLINGS)
+        doubled: float = min(every * 2**doublings, max(every, SILENT_SECONDS))
+        return doubled * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
 
-    def answer(self) -> GateResult:
-        """The newest answer. A request that is under way still counts as answered as before."""
-        if self.request.done():
-            self.last = self.request.result()
-        return self.last or GateResult.unreachable("no answer yet")
+    def end(self) -> None:
+        for task in (self.request, self.timer):
+            if task is not None:
+                task.cancel()
 
 
 class Gates:
-    """Reads gates at their pods' addresses."""
+    """Reads gates at their pods' addresses, over connections that are kept."""
 
-    def __init__(self, session: aiohttp.ClientSession, port: int = GATE_PORT) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        port: int = GATE_PORT,
+        on_change: Callable[[FlashKey], None] = lambda _: None,
+    ) -> None:
+        """`on_change` is called with the deployment of a gate whose result has changed."""
         self._session = session
         self._port = port
+        self._on_change = on_change
         self._gates: dict[str, _Gate] = {}
         """By pod uid."""
+        self._by_key: dict[FlashKey, set[str]] = {}
+        self._answering = asyncio.Semaphore(MOST_REQUESTS)
+        self._silent = asyncio.Semaphore(MOST_SILENT_REQUESTS)
 
-    async def results(self, pods: Iterable[RawObject]) -> dict[str, GateResult]:
-        """Results by pod uid, for pods whose gate has started."""
-        self._forget_old()
-        asked = {pod["metadata"]["uid"]: self._ask(pod) for pod in pods if _gate_was_started(pod)}
-        awaited = [gate.request for gate in asked.values() if not gate.was_silent]
+    async def results(self, key: FlashKey, pods: Iterable[RawObject]) -> dict[str, GateResult]:
+        """Results by pod uid, for those pods of a deployment whose gate has started. Others are not asked any more."""
+        asked = self._tracked(key, [pod for pod in pods if _gate_was_started(pod)])
+        oldest = asyncio.get_running_loop().time() - FRESH_SECONDS
+        requests = {uid: self._ask(uid) for uid, gate in asked.items() if gate.answered_at < oldest}
+        awaited = [request for uid, request in requests.items() if not asked[uid].silent]
         if awaited:
             await asyncio.wait(awaited, timeout=PATIENCE_SECONDS)
-        return {uid: gate.answer() for uid, gate in asked.items()}
+        return {uid: gate.last or GateResult.unreachable("no answer yet") for uid, gate in asked.items()}
+
+    def poll(self, key: FlashKey, seconds: float | None) -> None:
+        """Asks the deployment's gates about every so many seconds from now on; None for no more."""
+        for uid in self._by_key.get(key, ()):
+            gate = self._gates[uid]
+            if gate.every != seconds:
+                gate.every = seconds
+                self._schedule(uid, gate)
+
+    def forget(self, key: FlashKey) -> None:
+        """The deployment is gone."""
+        self._tracked(key, [])
 
     async def close(self) -> None:
         """Ends the requests that are under way. Call it before the session is closed."""
-        requests = [gate.request for gate in self._gates.values()]
-        for request in requests:
-            request.cancel()
+        requests = [gate.request for gate in self._gates.values() if gate.request is not None]
+        for gate in self._gates.values():
+            gate.end()
         await asyncio.gather(*requests, return_exceptions=True)
 
-    def _ask(self, pod: RawObject) -> _Gate:
-        """The pod's gate, with a request that is under way. There is one request at a time."""
-        uid, now = pod["metadata"]["uid"], time.monotonic()
-        gate = self._gates.get(uid)
-        if gate is None or gate.request.done():
-            last = gate.answer() if gate else None
-            request = asyncio.create_task(self._result(pod["status"]["podIP"]))
-            gate = self._gates[uid] = _Gate(request, now, last)
-        gate.asked_at = now
-        return gate
+    def _tracked(self, key: FlashKey, pods: list[RawObject]) -> dict[str, _Gate]:
+        """The gates of these pods, and no others of this deployment."""
+        addresses = {pod["metadata"]["uid"]: pod["status"]["podIP"] for pod in pods}
+        for uid in self._by_key.get(key, set()) - addresses.keys():
+            self._gates.pop(uid).end()
+        for uid, address in addresses.items():
+            gate = self._gates.setdefault(uid, _Gate(key, address))
+            gate.address = address
+        if addresses:
+            self._by_key[key] = set(addresses)
+        else:
+            self._by_key.pop(key, None)
+        return {uid: self._gates[uid] for uid in addresses}
 
-    def _forget_old(self) -> None:
-        oldest = time.monotonic() - FORGET_SECONDS
-        for uid in [uid for uid, gate in self._gates.items() if gate.asked_at < oldest and gate.request.done()]:
-            del self._gates[uid]
+    def _schedule(self, uid: str, gate: _Gate) -> None:
+        if gate.timer is not None:
+            gate.timer.cancel()
+        loop = asyncio.get_running_loop()
+        gate.timer = None if gate.every is None else loop.call_later(gate.pause(gate.every), self._ask, uid)
+
+    def _ask(self, uid: str) -> "asyncio.Task[None]":
+        """The request that is under way, or a new one. There is one at a time."""
+        gate = self._gates[uid]
+        if gate.request is None or gate.request.done():
+            gate.request = asyncio.create_task(self._update(uid, gate))
+        return gate.request
+
+    async def _update(self, uid: str, gate: _Gate) -> None:
+        async with self._silent if gate.silent else self._answering:
+            result = await self._result(gate.address)
+        before, gate.last = gate.last, result
+        gate.silent = 0 if result.reached else gate.silent + 1
+        gate.answered_at = asyncio.get_running_loop().time()
+        self._schedule(uid, gate)
+        if before is None or _lasting(before) != _lasting(result):
+            self._on_change(gate.key)
 
     async def _result(self, address: str) -> GateResult:
         host = f"[{address}]" if ":" in address else address
@@ -116,7 +176,10 @@ def _result_of(body: bytes | None) -> GateResult:
     """Raises ValueError for what is not JSON."""
     if body is None:
         return GateResult.unreachable(f"its answer is larger than {MOST_BYTES >> 20} MiB")
-    return GateResult.of(json.loads(body))
+    try:
+        return GateResult.of(json.loads(body))
+    except RecursionError as error:
+        raise ValueError("its answer is nested too deeply") from error
 
 
 def _gate_was_started(pod: RawObject) -> bool:
@@ -125,3 +188,9 @@ def _gate_was_started(pod: RawObject) -> bool:
     containers = status.get("initContainerStatuses", [])
     running = any(c.get("name") == "gate" and "running" in c.get("state", {}) for c in containers)
     return running and bool(status.get("podIP")) and "deletionTimestamp" not in pod["metadata"]
+
+
+def _lasting(result: GateResult) -> GateResult:
+    """Without figures that differ at every look at a replica that serves."""
+    serving = replace(result.serving, decode_tokens_per_second=None, bad_windows=0, still_seconds=0.0)
+    return replace(result, serving=serving)

@@ -20,6 +20,9 @@ class Metrics:
         )
         self.leader = Gauge(f"{PREFIX}_leader", "1 while this process leads", registry=self.registry)
         self.api_writes = Gauge(f"{PREFIX}_api_writes", "Write requests, except for Leases", registry=self.registry)
+        self.api_reads = Gauge(
+            f"{PREFIX}_api_reads", "Read requests, except for Leases and watches", registry=self.registry
+        )
         self._resync = Gauge(
             f"{PREFIX}_last_resync_timestamp_seconds", "When all deployments were last listed", registry=self.registry
         )

@@ -1,8 +1,4 @@
-"""Reads the snapshot that a plan is based on. Always reads live objects.
-
-A watch can miss a deletion (after a 410 kopf lists again and reports only what still exists), so nothing is decided
-from events or an index.
-"""
+"""Gathers the snapshot that a plan is based on: from memory, or from the API server where it must be certain."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,9 +16,8 @@ from flash_operator.runtime.answers import Answers
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey, is_of_class
+from flash_operator.runtime.store import CHILD_KINDS, Store
 from flash_operator.runtime.update_turn import UpdateTurn
-
-CHILD_KINDS = ("Deployment", "ControllerRevision", "Service", "ConfigMap", "PodDisruptionBudget", "Job")
 
 
 def utc_now() -> datetime:
@@ -30,10 +25,11 @@ def utc_now() -> datetime:
 
 
 class Observer:
-    """Reads everything that concerns one deployment."""
+    """Gathers everything that concerns one deployment."""
 
     def __init__(
         self,
+        store: Store,
         cluster: Cluster,
         gates: Gates,
         settings: PlanSettings,
@@ -43,8 +39,9 @@ class Observer:
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """`namespace` is the one that the operator watches; None for all."""
+        self._store = store
         self._cluster = cluster
-        self._gates = gates
+        self.gates = gates
         self._settings = settings
         self._clock = clock
         self._watched = namespace
@@ -52,43 +49,71 @@ class Observer:
         self._update_turn = UpdateTurn(cluster, namespace)
         self.answers = Answers()
 
-    async def observe(self, key: FlashKey) -> Observed | None:
+    async def observe(self, key: FlashKey, *, live: bool = False) -> Observed | None:
         """The snapshot, or None if the deployment is another operator's, deleted or terminating.
 
-        The children of a deleted one are garbage-collected.
+        The children of a deleted one are garbage-collected. `live` reads everything from the API server first.
         """
-        raw = await self._cluster.get(KIND, key.name, key.namespace)
+        if live:
+            await self._refresh(key)
+        raw = self._store.get(KIND, key.name, key.namespace)
         theirs = raw is not None and not is_of_class(raw, self._operator_class)
         if raw is None or theirs or "deletionTimestamp" in raw["metadata"]:
-            self.answers.forget(key)
+            self.forget(key)
             return None
-        flash = FlashDeployment.from_object(raw)
-        labels = {DEPLOYMENT_LABEL: key.name}
-        *children, pods = await asyncio.gather(
-            *(self._cluster.list(kind, key.namespace, selector=labels) for kind in (*CHILD_KINDS, "Pod"))
-        )
-        nodes, gates, supply, restore_pods, update_holder = await asyncio.gather(
-            self._nodes(pods),
-            self._gates.results(pods),
-            self._gpu_supply(flash, raw.get("status", {})),
-            self._restore_pods(flash),
-            self._update_holder(flash, raw.get("status", {})),
+        flash, status = FlashDeployment.from_object(raw), raw.get("status", {})
+        children = [child for kind in CHILD_KINDS for child in self._store.of(key, kind)]
+        pods = self._pods(key, DEPLOYMENT_LABEL)
+        gates, supply, update_holder = await asyncio.gather(
+            self.gates.results(key, pods), self._gpu_supply(flash, status), self._update_holder(flash, status)
         )
         observed = Observed(
             flash=flash,
-            live_status=raw.get("status", {}),
+            live_status=status,
             settings=self._settings,
             now=self._clock(),
-            children={(child["kind"], child["metadata"]["name"]): child for kind in children for child in kind},
-            pods=tuple(pods),
-            nodes=nodes,
+            children={(child["kind"], child["metadata"]["name"]): child for child in children},
+            pods=pods,
+            nodes=self._nodes(pods),
             gates=gates,
             gpu_supply=supply,
-            restore_pods=tuple(restore_pods),
+            restore_pods=self._pods(key, RESTORE_LABEL),
             update_holder=update_holder,
-            settled=self.answers.settled(key, (child for kind in children for child in kind)),
+            settled=self.answers.settled(key, children),
         )
         return replace(observed, image_volumes=await self._image_volumes(observed))
+
+    def forget(self, key: FlashKey) -> None:
+        """The deployment is gone, or another operator's."""
+        self.answers.forget(key)
+        self.gates.forget(key)
+
+    async def _refresh(self, key: FlashKey) -> None:
+        """Reads the deployment, what belongs to it, and its nodes from the API server into the store."""
+        await asyncio.gather(
+            self._refresh_object(KIND, key.name, key.namespace),
+            *(self._refresh_owned(key, kind, DEPLOYMENT_LABEL) for kind in (*CHILD_KINDS, "Pod")),
+            self._refresh_owned(key, "Pod", RESTORE_LABEL),
+        )
+        names = {pod["spec"]["nodeName"] for pod in self._store.of(key, "Pod") if pod["spec"].get("nodeName")}
+        await asyncio.gather(*(self._refresh_object("Node", name) for name in sorted(names)))
+
+    async def _refresh_object(self, kind: str, name: str, namespace: str = "") -> None:
+        found = await self._cluster.get(kind, name, namespace)
+        if found is None:
+            self._store.discard(kind, name, namespace)
+        else:
+            self._store.put(found)
+
+    async def _refresh_owned(self, key: FlashKey, kind: str, label: str) -> None:
+        selector = {label: key.name}
+        listing = await self._cluster.listing(kind, key.namespace, selector=selector)
+        self._store.replace_selected(key, kind, selector, listing)
+
+    def _pods(self, key: FlashKey, label: str) -> tuple[RawObject, ...]:
+        """The deployment's replicas, or the pods of its Job that restores an MTP head."""
+        pods = self._store.of(key, "Pod")
+        return tuple(pod for pod in pods if pod["metadata"]["labels"].get(label) == key.name)
 
     async def _image_volumes(self, observed: Observed) -> bool | None:
         """Dry-runs the real Deployment so it meets the same admission. The apply reports rejections, not this."""
@@ -120,13 +145,7 @@ class Observer:
             return None
         return await self._update_turn.holder(FlashKey(flash.namespace, flash.name))
 
-    async def _restore_pods(self, flash: FlashDeployment) -> list[RawObject]:
-        """Listed only if a restore Job is configured."""
-        if flash.spec.model.restore_mtp is None:
-            return []
-        return await self._cluster.list("Pod", flash.namespace, selector={RESTORE_LABEL: flash.name})
-
-    async def _nodes(self, pods: list[RawObject]) -> dict[str, RawObject]:
-        names = sorted({pod["spec"]["nodeName"] for pod in pods if pod["spec"].get("nodeName")})
-        found = await asyncio.gather(*(self._cluster.get("Node", name) for name in names))
-        return {name: node for name, node in zip(names, found, strict=True) if node is not None}
+    def _nodes(self, pods: tuple[RawObject, ...]) -> dict[str, RawObject]:
+        names = {pod["spec"]["nodeName"] for pod in pods if pod["spec"].get("nodeName")}
+        found = ((name, self._store.get("Node", name)) for name in names)
+        return {name: node for name, node in found if node is not None}

@@ -1,5 +1,8 @@
 """Reconciles one DeepSeekFlashDeployment: observe, plan, apply, report."""
 
+import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -19,21 +22,31 @@ NAME_TAKEN_SECONDS = 10.0
 """No watch tells when somebody else's object is gone."""
 
 
+AFTER_WRITES_SECONDS = 1.0
+"""The watch does not report our own writes as news, and what they changed may ask for more."""
+
+
 class Reconciler:
     """Observes a deployment, plans, and carries out the plan."""
 
-    def __init__(self, cluster: Cluster, observer: Observer, instance: str) -> None:
+    def __init__(
+        self, cluster: Cluster, observer: Observer, instance: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._cluster = cluster
         self._observer = observer
         self._answers = observer.answers
         self._instance = instance
+        self._clock = clock
+        self._reported_at: dict[FlashKey, float] = {}
+        """When a status was last written."""
 
     async def reconcile(self, key: FlashKey) -> float | None:
         """Returns the seconds until the next reconcile, or None if only an event is worth one."""
-        observed = await self._observer.observe(key)
+        observed, wanted = await self._plan(key)
         if observed is None:
+            self._reported_at.pop(key, None)
             return None
-        wanted = plan(observed)
+        self._observer.gates.poll(key, wanted.poll_gates)
         foreign = await self._foreign_object(observed, wanted)
         if foreign is not None:
             taken = replace(observed, name_taken=_description_of(foreign))
@@ -49,33 +62,50 @@ class Reconciler:
             await self._cluster.delete(ref)
         await self._evict_pods(wanted)
         await self._label_nodes(observed, wanted)
-        await self._report(observed, wanted)
-        return wanted.requeue_after
+        reported_again = await self._report(observed, wanted)
+        changed = AFTER_WRITES_SECONDS if wanted.apply or wanted.annotate or wanted.delete else None
+        return min((due for due in (changed, reported_again, wanted.requeue_after) if due is not None), default=None)
+
+    async def _plan(self, key: FlashKey) -> tuple[Observed | None, Plan]:
+        """The plan, made from memory. What cannot be undone is planned anew from what the API server says now."""
+        observed = await self._observer.observe(key)
+        if observed is None:
+            return None, Plan()
+        wanted = plan(observed)
+        if not wanted.is_irreversible:
+            return observed, wanted
+        observed = await self._observer.observe(key, live=True)
+        return observed, plan(observed) if observed else Plan()
 
     async def _apply(self, observed: Observed, wanted: Plan) -> list[ApiError]:
-        """Applies every child, also those after one that is refused. Returns the refusals."""
-        refusals = []
-        for child in wanted.apply:
-            try:
-                self._answers.remember(observed.flash, child, await self._cluster.apply(child))
-            except ApiError as error:
-                log.warning("refused", namespace=observed.flash.namespace, child=_name_of(child), error=str(error))
-                refusals.append(error)
-        return refusals
+        """Applies every child, also where others are refused; what pods need first. Returns the refusals."""
+        before = [child for child in wanted.apply if child["kind"] != "Deployment"]
+        after = [child for child in wanted.apply if child["kind"] == "Deployment"]
+        refusals: list[ApiError | None] = []
+        for children in (before, after):
+            refusals += await asyncio.gather(*(self._apply_child(observed, child) for child in children))
+        return [error for error in refusals if error is not None]
+
+    async def _apply_child(self, observed: Observed, child: RawObject) -> ApiError | None:
+        """Returns the refusal."""
+        try:
+            self._answers.remember(observed.flash, child, await self._cluster.apply(child))
+        except ApiError as error:
+            log.warning("refused", namespace=observed.flash.namespace, child=_name_of(child), error=str(error))
+            return error
+        return None
 
     async def _foreign_object(self, observed: Observed, wanted: Plan) -> RawObject | None:
         """An object with the name of a child to apply that this deployment does not own.
 
         Applying would take over its fields, and deleting the deployment would delete it.
         """
-        for child in wanted.apply:
-            kind, name = child["kind"], child["metadata"]["name"]
-            known = observed.children.get((kind, name))
-            found = [known] if known else await self._named(kind, name, observed.flash.namespace)
-            foreign = [live for live in found if not is_owned_by(live, observed.flash.uid)]
-            if foreign:
-                return foreign[0]
-        return None
+        unknown = [(child["kind"], child["metadata"]["name"]) for child in wanted.apply]
+        known = [observed.children[ref] for ref in unknown if ref in observed.children]
+        unknown = [ref for ref in unknown if ref not in observed.children]
+        found = await asyncio.gather(*(self._named(*ref, observed.flash.namespace) for ref in unknown))
+        lives = [*known, *(live for named in found for live in named)]
+        return next((live for live in lives if not is_owned_by(live, observed.flash.uid)), None)
 
     async def _named(self, kind: str, name: str, namespace: str) -> list[RawObject]:
         """By a list of one, because the operator's role lets it list children and not get them."""
@@ -123,18 +153,25 @@ class Reconciler:
                 self._cluster, node_event(observed.nodes[verdict.node], event, observed.now, self._instance)
             )
 
-    async def _report(self, observed: Observed, wanted: Plan) -> None:
-        flash = observed.flash
+    async def _report(self, observed: Observed, wanted: Plan) -> float | None:
+        """Writes the status with its events. Returns the seconds to wait if that is too early."""
+        flash, now = observed.flash, self._clock()
+        key = FlashKey(flash.namespace, flash.name)
         if wanted.status is not None:
+            early = self._reported_at.get(key, float("-inf")) + wanted.status_interval - now
+            if early > 0:
+                return early
             try:
                 await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
             except ApiError as error:
                 if not error.not_found:
                     raise
                 log.info("deployment was deleted", namespace=flash.namespace, name=flash.name)
-                return
+                return None
+            self._reported_at[key] = now
         for event_spec in wanted.events:
             await emit_event(self._cluster, flash_event(flash, event_spec, observed.now, self._instance))
+        return None
 
 
 def _name_of(child: RawObject) -> str:

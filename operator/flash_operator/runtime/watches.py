@@ -1,7 +1,7 @@
-"""Uses kopf as an informer: it lists, watches and reconnects, and each handler only enqueues a key.
+"""Uses kopf as an informer: it lists, watches and reconnects; each handler stores the object and enqueues a key.
 
 kopf's change-detecting handlers, indexes, timers, daemons and peering are not used: they write annotations and
-finalizers on objects, and decide from remembered state (docs/decisions/).
+finalizers on objects, and keep objects that were deleted unnoticed (docs/decisions/).
 """
 
 import os
@@ -12,16 +12,18 @@ from typing import Any, cast
 import kopf
 import structlog
 
-from flash_contracts.names import FIELD_MANAGER, GROUP, MANAGED_BY_LABEL, PLURAL, VERSION
+from flash_contracts.names import GROUP, KIND, PLURAL, VERSION
 from flash_contracts.node_facts import NodeFacts
+from flash_operator.core.observed.kube import has_ended
 from flash_operator.core.observed.snapshot import RawObject
-from flash_operator.runtime.keys import FlashKey, Key, NodeKey, is_of_class, key_of, parent_key
+from flash_operator.runtime.keys import Key, NodeKey, is_of_class, key_of, parent_key
+from flash_operator.runtime.store import OURS, Store
 from flash_operator.runtime.workqueue import WorkQueue
 
 log = structlog.get_logger("flash.watches")
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-OURS = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
+OURS_SELECTOR = ",".join(f"{name}={value}" for name, value in OURS.items())
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
@@ -37,20 +39,39 @@ class NoDiffBase(kopf.DiffBaseStorage):
         raise RuntimeError("a change-detecting handler was registered; the operator must have none")
 
 
-class Watches:
-    """The registry for `kopf.operator`, and a memory of nodes and keys that filters irrelevant events."""
+WATCHED = (
+    (GROUP, VERSION, PLURAL, KIND),
+    ("", "v1", "nodes", "Node"),
+    ("", "v1", "pods", "Pod"),
+    ("", "v1", "services", "Service"),
+    ("", "v1", "configmaps", "ConfigMap"),
+    ("apps", "v1", "deployments", "Deployment"),
+    ("apps", "v1", "controllerrevisions", "ControllerRevision"),
+    ("batch", "v1", "jobs", "Job"),
+    ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
+)
+"""Group, version, plural and kind."""
 
-    def __init__(self, queue: WorkQueue[Key], operator_class: str = "") -> None:
+
+class Watches:
+    """The registry for `kopf.operator`. Its events update the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        queue: WorkQueue[Key],
+        relist: Callable[[str], None] = lambda _: None,
+        operator_class: str = "",
+    ) -> None:
+        """`relist` is called with a kind whose watch has begun anew."""
+        self._store = store
         self._queue = queue
+        self._relist = relist
         self._operator_class = operator_class
-        self._known: set[FlashKey] = set()
-        self._nodes: dict[str, NodeFacts] = {}
         self.registry = kopf.OperatorRegistry()
-        kopf.on.event(GROUP, VERSION, PLURAL, registry=self.registry)(self.on_flash)
-        kopf.on.event("", "v1", "pods", registry=self.registry)(self.on_pod)
-        kopf.on.event("apps", "v1", "deployments", registry=self.registry)(self.on_child)
-        kopf.on.event("batch", "v1", "jobs", registry=self.registry)(self.on_child)
-        kopf.on.event("", "v1", "nodes", registry=self.registry)(self.on_node)
+        handlers = {KIND: self.on_flash, "Node": self.on_node, "Pod": self.on_pod}
+        for group, version, plural, kind in WATCHED:
+            kopf.on.event(group, version, plural, registry=self.registry)(handlers.get(kind, self.on_child))
         kopf.on.login(registry=self.registry)(_login)
 
     def on_lifecycle(self, start: Callable[[], None], stop: Callable[[], Any]) -> None:
@@ -66,47 +87,62 @@ class Watches:
         kopf.on.cleanup(registry=self.registry)(cleanup)
 
     async def on_flash(self, event: kopf.RawEvent, **_: Any) -> None:
-        key = key_of(_object(event))
-        if event["type"] == "DELETED" or not is_of_class(_object(event), self._operator_class):
-            self._known.discard(key)
+        raw, is_new = self._stored(event)
+        key = key_of(raw)
+        if not is_of_class(raw, self._operator_class):
             self._queue.forget(key)
-            return
-        self._known.add(key)
-        self._queue.add(key)
+        elif event["type"] == "DELETED":
+            self._queue.forget(key)
+            self._queue.add(key)
+        elif is_new:
+            self._queue.add(key)
 
     async def on_pod(self, event: kopf.RawEvent, **_: Any) -> None:
         """Enqueues the deployment, and the node if the pod may have released its GPUs."""
-        await self.on_child(event)
-        pod = _object(event)
+        pod, is_new = self._stored(event)
+        key = parent_key(pod)
+        if key is not None and is_new:
+            self._queue.add(key)
         node = pod.get("spec", {}).get("nodeName")
-        over = event["type"] == "DELETED" or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-        if node and over:
+        if node and (event["type"] == "DELETED" or has_ended(pod)):
             self._queue.add(NodeKey(node))
 
     async def on_child(self, event: kopf.RawEvent, **_: Any) -> None:
-        key = parent_key(_object(event))
-        if key is not None:
+        child, is_new = self._stored(event)
+        key = parent_key(child)
+        if key is not None and is_new:
             self._queue.add(key)
 
     async def on_node(self, event: kopf.RawEvent, **_: Any) -> None:
         """Ignores updates without new facts, because a kubelet updates its node every few seconds.
 
-        Enqueues every deployment, because any of them may have a pending pod that fits the node.
+        Enqueues the deployments that have pods on the node, or pods that wait for one.
         """
         facts = NodeFacts.from_node(_object(event))
-        if event["type"] == "DELETED":
-            self._nodes.pop(facts.name, None)
-        elif self._nodes.get(facts.name) == facts:
-            return
-        else:
-            self._nodes[facts.name] = facts
+        known = self._store.get("Node", facts.name)
+        self._stored(event)
+        if event["type"] != "DELETED":
+            if known is not None and NodeFacts.from_node(known) == facts:
+                return
             for warning in facts.warnings:
                 # Status reports it only for nodes with replicas.
                 log.warning("label not understood", node=facts.name, label=warning)
         if facts.gpus:
             self._queue.add(NodeKey(facts.name))
-        for key in self._known:
-            self._queue.add(key)
+        for pod in self._store.all("Pod"):
+            key = parent_key(pod)
+            if key is not None and pod["spec"].get("nodeName") in (None, "", facts.name):
+                self._queue.add(key)
+
+    def _stored(self, event: kopf.RawEvent) -> tuple[RawObject, bool]:
+        """The event's object, and whether it tells the store anything new. Our own writes were stored when answered."""
+        raw = _object(event)
+        if event["type"] == "DELETED":
+            self._store.remove(raw)
+            return raw, True
+        if event["type"] is None:
+            self._relist(raw["kind"])
+        return raw, self._store.put(raw)
 
 
 def _object(event: kopf.RawEvent) -> RawObject:
@@ -143,9 +179,9 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.persistence.finalizer = f"{GROUP}/finalizer"
     settings.persistence.diffbase_storage = NoDiffBase()
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.watching.label_selectors["pods"] = OURS
-    settings.watching.label_selectors["apps", "v1", "deployments"] = OURS
-    settings.watching.label_selectors["batch", "v1", "jobs"] = OURS
+    for group, version, plural, kind in WATCHED:
+        if kind not in (KIND, "Node"):
+            settings.watching.label_selectors[group, version, plural] = OURS_SELECTOR
     # Bounded, so that a silently dead connection is detected within minutes.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330

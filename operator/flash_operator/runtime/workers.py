@@ -1,18 +1,16 @@
-"""Workers that process the queue, and the periodic resync that fills it."""
+"""Workers that process the queue."""
 
 import asyncio
-import random
 import time
 
 import structlog
 
-from flash_contracts.names import KIND
-from flash_contracts.node_facts import NodeFacts
-from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
-from flash_operator.runtime.keys import FlashKey, Key, NodeKey, is_of_class, key_of
+from flash_operator.runtime.cluster import ApiError, UnreachableError
+from flash_operator.runtime.keys import FlashKey, Key, NodeKey
 from flash_operator.runtime.metrics import Metrics
 from flash_operator.runtime.node_reconciler import NodeReconciler
 from flash_operator.runtime.reconciler import Reconciler
+from flash_operator.runtime.resync import Resync
 from flash_operator.runtime.workqueue import WorkQueue
 
 log = structlog.get_logger("flash.workers")
@@ -26,18 +24,14 @@ class Workers:
         queue: WorkQueue[Key],
         reconciler: Reconciler,
         nodes: NodeReconciler,
-        cluster: Cluster,
+        resync: Resync,
         metrics: Metrics,
-        namespace: str | None,
-        operator_class: str = "",
     ) -> None:
         self._queue = queue
         self._reconciler = reconciler
         self._nodes = nodes
-        self._cluster = cluster
+        self._resync = resync
         self._metrics = metrics
-        self._namespace = namespace
-        self._operator_class = operator_class
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self.failed = asyncio.Event()
@@ -49,7 +43,7 @@ class Workers:
 
     def start(self, workers: int, resync_seconds: float) -> None:
         loops = [self._work() for _ in range(workers)]
-        self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._resync(resync_seconds))]
+        self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._resync.run(resync_seconds))]
         for task in self._tasks:
             task.add_done_callback(self._on_task_done)
 
@@ -72,7 +66,8 @@ class Workers:
             self.failed.set()
 
     async def _work(self) -> None:
-        """Begins no reconcile after `stop`: the lease may be lost by then."""
+        """Begins no reconcile before everything is loaded, nor after `stop`, when the lease may be lost."""
+        await self._resync.loaded.wait()
         while not self._stopping:
             key = await self._queue.get()
             self._busy += 1
@@ -109,21 +104,3 @@ class Workers:
                 return await self._reconciler.reconcile(key)
             case NodeKey():
                 return await self._nodes.reconcile(key)
-
-    async def _resync(self, seconds: float) -> None:
-        """Enqueues every deployment and every node with GPUs, at the start and then periodically.
-
-        Watches can lose events; lists cannot.
-        """
-        while True:
-            try:
-                for raw in await self._cluster.list(KIND, self._namespace):
-                    if is_of_class(raw, self._operator_class):
-                        self._queue.add(key_of(raw))
-                for raw in await self._cluster.list("Node"):
-                    if NodeFacts.from_node(raw).gpus:
-                        self._queue.add(NodeKey(raw["metadata"]["name"]))
-                self._metrics.resynced()
-            except (ApiError, UnreachableError) as error:
-                log.warning("resync failed", error=str(error))
-            await asyncio.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter

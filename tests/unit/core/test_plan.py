@@ -17,7 +17,7 @@ from builders import (
 from flash_contracts.flags import FlagSet
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION
 from flash_operator.core.observed.snapshot import Observed, RawObject
-from flash_operator.core.plan import WATCH_SERVING_SECONDS, Plan, desired_children, plan
+from flash_operator.core.plan import WATCH_GATE_SECONDS, WATCH_SERVING_SECONDS, Plan, desired_children, plan
 from flash_operator.core.resources.drift import hash_of
 
 
@@ -65,7 +65,7 @@ def test_a_new_cr_gets_all_children_and_the_deployment_last() -> None:
         "uid-of-flash"
     }
     assert wanted.status is not None
-    assert wanted.requeue_after is not None
+    assert wanted.poll_gates == WATCH_GATE_SECONDS
 
 
 SITUATIONS = {
@@ -98,7 +98,7 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(observed: Observed) ->
 def test_a_serving_deployment_is_only_checked_for_replicas_that_became_slow() -> None:
     observed = a_serving_deployment()
     settled = carried_out(observed, plan(observed))
-    assert plan(carried_out(settled, plan(settled))).requeue_after == WATCH_SERVING_SECONDS
+    assert plan(carried_out(settled, plan(settled))).poll_gates == WATCH_SERVING_SECONDS
 
 
 def test_a_bound_pod_is_annotated_with_the_flags_of_its_node() -> None:

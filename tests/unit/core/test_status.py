@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
+
 from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed
 from flash_contracts.gate_result import GateResult
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import plan
+from flash_operator.core.status.status import CONDITION_SECONDS, FIGURE_SECONDS, status_interval
 
 SAFE_ARGUMENT = {"value": "--disable-custom-all-reduce", "source": "fallback", "reason": "no labels"}
 
@@ -105,3 +108,30 @@ def test_a_pass_gets_an_event_for_the_replica_and_one_for_the_deployment() -> No
 
 def test_the_selector_of_the_scale_subresource_finds_the_pods() -> None:
     assert status_of(an_observed())["selector"] == "deepseekflash.dev/deployment=flash"
+
+
+LIVE: RawObject = {
+    "observedGeneration": 1,
+    "replicas": 1,
+    "readyReplicas": 1,
+    "conditions": [{"type": "Ready", "status": "True", "reason": "Passed", "message": "85 tok/s"}],
+    "rollout": {"state": "Settled", "revision": "a", "message": ""},
+    "pods": [{"uid": "a", "message": "85 tok/s", "decodeTokensPerSecond": 85}],
+}
+
+INTERVALS = {
+    "a message": ({"conditions": [{**LIVE["conditions"][0], "message": "84 tok/s"}]}, FIGURE_SECONDS),
+    "a figure of a pod": ({"pods": [{"uid": "a", "message": "84 tok/s", "decodeTokensPerSecond": 84}]}, FIGURE_SECONDS),
+    "a condition's reason": ({"conditions": [{**LIVE["conditions"][0], "reason": "RollingOut"}]}, CONDITION_SECONDS),
+    "a ready replica less": ({"readyReplicas": 0}, CONDITION_SECONDS),
+    "a new spec": ({"observedGeneration": 2}, 0.0),
+    "a rollback": ({"rollout": {"state": "RolledBack", "revision": "b", "rejected": "spec-1"}}, 0.0),
+    "an engine update": ({"update": {"state": "Updating"}}, 0.0),
+    "a quarantine": ({"pods": [{"uid": "a", "quarantine": "Granted"}]}, 0.0),
+    "an incident that the node was labelled for": ({"pods": [{"uid": "a", "incidentVerdict": "Noted"}]}, 0.0),
+}
+
+
+@pytest.mark.parametrize(("change", "seconds"), INTERVALS.values(), ids=INTERVALS.keys())
+def test_how_long_a_status_waits_depends_on_what_changed(change: RawObject, seconds: float) -> None:
+    assert status_interval({**LIVE, **change}, LIVE) == seconds

@@ -16,6 +16,12 @@ from flash_operator.core.status.conditions import ConditionState, condition_stat
 from flash_operator.core.status.download_status import delivery_status
 from flash_operator.core.status.replica_summary import ReplicaSummary
 
+CONDITION_SECONDS = 1.0
+"""At least this long between two writes because of a condition: a new Deployment changes three times in its first
+second."""
+FIGURE_SECONDS = 10.0
+"""The same where only messages and figures differ."""
+
 MESSAGE_LIMIT = 4096
 """The schema's limit; messages with engine logs are longer."""
 
@@ -45,6 +51,29 @@ def is_written(status: RawObject, live_status: RawObject) -> bool:
     ours = {condition["type"] for condition in status["conditions"]}
     conditions = [condition for condition in live_status.get("conditions", []) if condition["type"] in ours]
     return status == {**live_status, "conditions": conditions}
+
+
+def status_interval(status: RawObject, live_status: RawObject) -> float:
+    """How many seconds after the last write this status may be written.
+
+    The next reconcile decides from what this one records, so decisions never wait.
+    """
+    if _decisions(status) != _decisions(live_status):
+        return 0.0
+    return CONDITION_SECONDS if _states(status) != _states(live_status) else FIGURE_SECONDS
+
+
+def _decisions(status: RawObject) -> object:
+    pods = [(pod["uid"], pod.get("quarantine"), pod.get("incidentVerdict")) for pod in status.get("pods", [])]
+    taken = [pod for pod in pods if pod[1:] != (None, None)]
+    update = {**(status.get("update") or {}), "message": None}
+    rollout = {**(status.get("rollout") or {}), "message": None}
+    return status.get("observedGeneration"), rollout, update, (status.get("model") or {}).get("mtp"), taken
+
+
+def _states(status: RawObject) -> object:
+    conditions = {c["type"]: (c["status"], c.get("reason")) for c in status.get("conditions", [])}
+    return conditions, status.get("replicas"), status.get("readyReplicas")
 
 
 def _conditions(observed: Observed, summary: ReplicaSummary) -> list[Condition]:

@@ -1,0 +1,194 @@
+"""Keeps the objects that reconciles read in memory, so that a look at a deployment costs no request.
+
+Three sources feed it: watch events, whole lists (`runtime.resync`), and the answers to our own writes. They arrive in
+any order, so the newer resourceVersion wins. Deletions are remembered until the next list, and a list's version after
+that, because an older list or answer must not bring a deleted object back.
+
+    source            | object is newer or unknown | object is older | object is missing
+    ----------------- | -------------------------- | --------------- | ----------------------------------
+    event, answer     | kept                       | ignored         | -
+    deletion event    | removed                    | ignored         | -
+    list              | kept                       | ignored         | removed, unless newer than the list
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from flash_contracts.names import FIELD_MANAGER, KIND, MANAGED_BY_LABEL
+from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.runtime.cluster import Listing
+from flash_operator.runtime.keys import FlashKey, parent_key
+
+CHILD_KINDS = ("Deployment", "ControllerRevision", "Service", "ConfigMap", "PodDisruptionBudget", "Job")
+KINDS = (KIND, "Node", "Pod", *CHILD_KINDS)
+
+OURS = {MANAGED_BY_LABEL: FIELD_MANAGER}
+"""Labels of the objects that are kept, of all kinds but deployments and nodes."""
+
+NODE_STATUS = ("capacity", "allocatable", "conditions")
+"""What is read of a node's status. Its list of images is the largest part of a node."""
+
+
+class _Place(NamedTuple):
+    kind: str
+    namespace: str
+    name: str
+
+
+class Store:
+    """The latest known state of every object that concerns our deployments. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[_Place, RawObject]] = {kind: {} for kind in KINDS}
+        self._owned: defaultdict[tuple[FlashKey, str], dict[_Place, RawObject]] = defaultdict(dict)
+        """By deployment and kind."""
+        self._deleted: dict[_Place, str] = {}
+        """The version at which an object was deleted."""
+        self._listed: dict[str, str] = {}
+        """The version of the last whole list, by kind. What it lacked and is not newer does not exist."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._objects.values()))
+
+    def get(self, kind: str, name: str, namespace: str = "") -> RawObject | None:
+        return self._objects[kind].get(_Place(kind, namespace, name))
+
+    def all(self, kind: str) -> Iterator[RawObject]:
+        return iter(list(self._objects[kind].values()))
+
+    def of(self, key: FlashKey, kind: str) -> list[RawObject]:
+        """The objects of this kind whose labels name the deployment, by name."""
+        owned = self._owned.get((key, kind), {})
+        return [owned[place] for place in sorted(owned)]
+
+    def put(self, raw: RawObject) -> bool:
+        """Keeps an object from an event or an answer. False if it is not kept: not ours, not new, or deleted since."""
+        kind = raw.get("kind", "")
+        if kind not in self._objects or not _is_ours(kind, raw):
+            return False
+        place = _place_of(raw)
+        if not self._is_news(place, _version_of(raw)):
+            return False
+        self._deleted.pop(place, None)
+        self._keep(place, raw)
+        return True
+
+    def remove(self, raw: RawObject) -> None:
+        """An object was deleted; its version is that of the deletion. The label that makes it ours may be gone."""
+        place, version = _place_of(raw), _version_of(raw)
+        known = self._objects[place.kind].get(place)
+        if known is not None and _is_newer(_version_of(known), version):
+            return
+        self._deleted[place] = version
+        self._drop(place)
+
+    def discard(self, kind: str, name: str, namespace: str = "") -> None:
+        """The API server has just said that this object does not exist."""
+        self._drop(_Place(kind, namespace, name))
+
+    def replace(self, kind: str, listing: Listing) -> list[RawObject]:
+        """Takes over a whole list. Returns the objects that vanished without a deletion event.
+
+        Whole lists come one after the other. One that is older than the list before it shows a storage that was
+        restored from a backup: then nothing that was kept before can be compared with it.
+        """
+        if kind in self._listed and _is_newer(self._listed[kind], listing.version):
+            self._forget(kind)
+        vanished = self._replace(self._objects[kind].values(), listing)
+        self._listed[kind] = listing.version
+        self._deleted = {
+            place: version
+            for place, version in self._deleted.items()
+            if place.kind != kind or _is_newer(version, listing.version)
+        }
+        return vanished
+
+    def replace_selected(self, key: FlashKey, kind: str, selector: Mapping[str, str], listing: Listing) -> None:
+        """The same for those objects of one deployment that have these labels."""
+        selected = [raw for raw in self.of(key, kind) if selector.items() <= raw["metadata"]["labels"].items()]
+        self._replace(selected, listing)
+
+    def _replace(self, known: Iterable[RawObject], listing: Listing) -> list[RawObject]:
+        listed = {_place_of(item) for item in listing.items}
+        vanished = [
+            raw
+            for raw in list(known)
+            if _place_of(raw) not in listed and not _is_newer(_version_of(raw), listing.version)
+        ]
+        for raw in vanished:
+            self._drop(_place_of(raw))
+        for item in listing.items:
+            self.put(item)
+        return vanished
+
+    def _forget(self, kind: str) -> None:
+        for place in list(self._objects[kind]):
+            self._drop(place)
+        self._deleted = {place: version for place, version in self._deleted.items() if place.kind != kind}
+        del self._listed[kind]
+
+    def _is_news(self, place: _Place, version: str) -> bool:
+        known = self._objects[place.kind].get(place)
+        if known is not None:
+            return _is_newer(version, _version_of(known))
+        gone_since = (self._deleted.get(place), self._listed.get(place.kind))
+        return all(since is None or _is_newer(version, since) for since in gone_since)
+
+    def _keep(self, place: _Place, raw: RawObject) -> None:
+        known = self._objects[place.kind].get(place)
+        if known is not None:
+            self._disown(place, known)
+        kept = _trimmed(place.kind, raw)
+        self._objects[place.kind][place] = kept
+        owner = _owner_of(place.kind, kept)
+        if owner is not None:
+            self._owned[owner, place.kind][place] = kept
+
+    def _drop(self, place: _Place) -> None:
+        known = self._objects[place.kind].pop(place, None)
+        if known is not None:
+            self._disown(place, known)
+
+    def _disown(self, place: _Place, known: RawObject) -> None:
+        owner = _owner_of(place.kind, known)
+        if owner is None:
+            return
+        owned = self._owned[owner, place.kind]
+        owned.pop(place, None)
+        if not owned:
+            del self._owned[owner, place.kind]
+
+
+def _owner_of(kind: str, raw: RawObject) -> FlashKey | None:
+    return None if kind in (KIND, "Node") else parent_key(raw)
+
+
+def _is_ours(kind: str, raw: RawObject) -> bool:
+    labels = raw["metadata"].get("labels") or {}
+    return kind in (KIND, "Node") or OURS.items() <= labels.items()
+
+
+def _place_of(raw: RawObject) -> _Place:
+    metadata = raw["metadata"]
+    return _Place(raw["kind"], metadata.get("namespace", ""), metadata["name"])
+
+
+def _version_of(raw: RawObject) -> str:
+    return str(raw["metadata"].get("resourceVersion", ""))
+
+
+def _is_newer(version: str, other: str) -> bool:
+    """Versions are whole numbers that grow (KEP-5504). Where they are not, the last to arrive wins."""
+    if version.isdecimal() and other.isdecimal():
+        return int(version) > int(other)
+    return version != other
+
+
+def _trimmed(kind: str, raw: RawObject) -> RawObject:
+    """Without what nobody reads, which is more than half of most objects."""
+    metadata: dict[str, Any] = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
+    kept = {**raw, "metadata": metadata}
+    if kind == "Node":
+        kept["status"] = {key: value for key, value in (raw.get("status") or {}).items() if key in NODE_STATUS}
+    return kept

@@ -1,0 +1,143 @@
+"""The store: what it believes when events, lists and answers arrive in any order."""
+
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders import a_flash_object, a_node
+from flash_contracts.names import DEPLOYMENT_LABEL, KIND
+from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.runtime.cluster import Listing
+from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.store import OURS, Store
+
+KEY = FlashKey("team", "flash")
+
+
+def a_child(version: int, name: str = "flash", *, labels: dict[str, str] | None = None, **more: Any) -> RawObject:
+    own_labels = {**OURS, DEPLOYMENT_LABEL: "flash"} if labels is None else labels
+    metadata = {"name": name, "namespace": "team", "resourceVersion": str(version), "labels": own_labels}
+    return {"kind": "Service", "metadata": metadata, **more}
+
+
+def versions(store: Store) -> dict[str, str]:
+    return {raw["metadata"]["name"]: raw["metadata"]["resourceVersion"] for raw in store.of(KEY, "Service")}
+
+
+def test_the_newer_version_wins_whatever_comes_first() -> None:
+    store = Store()
+    assert [store.put(a_child(number)) for number in (9, 10, 9, 10)] == [True, True, False, False]
+    assert versions(store) == {"flash": "10"}
+
+
+def test_what_was_deleted_is_not_brought_back_by_something_older() -> None:
+    store = Store()
+    store.put(a_child(5))
+    store.remove(a_child(7))
+    assert not store.put(a_child(6)), "the answer to a write that was overtaken"
+    store.replace("Service", Listing([a_child(5)], "6"))
+    assert versions(store) == {}
+    assert store.put(a_child(8)), "made anew"
+
+
+def test_an_answer_that_arrives_after_a_list_without_its_object_does_not_bring_it_back() -> None:
+    store = Store()
+    store.put(a_child(5))
+    store.remove(a_child(7))
+    store.replace("Service", Listing([], "10"))
+    assert not store.put(a_child(6))
+    assert versions(store) == {}
+
+
+def test_a_storage_that_was_restored_from_a_backup_is_taken_as_it_is() -> None:
+    """Its versions begin anew at those of the backup."""
+    store = Store()
+    store.replace("Service", Listing([a_child(50), a_child(60, "made-after-the-backup")], "70"))
+    store.replace("Service", Listing([a_child(20)], "30"))
+    assert versions(store) == {"flash": "20"}
+    assert store.put(a_child(31))
+
+
+def test_a_late_deletion_does_not_remove_its_successor() -> None:
+    store = Store()
+    store.put(a_child(9))
+    store.remove(a_child(7))
+    assert versions(store) == {"flash": "9"}
+
+
+def test_a_list_removes_what_it_lacks_and_keeps_what_is_newer_than_itself() -> None:
+    store = Store()
+    store.put(a_child(5, "vanished"))
+    store.put(a_child(12, "made-since"))
+    vanished = store.replace("Service", Listing([a_child(7, "listed")], "10"))
+    assert [raw["metadata"]["name"] for raw in vanished] == ["vanished"]
+    assert versions(store) == {"listed": "7", "made-since": "12"}
+
+
+def test_a_list_of_one_deployment_leaves_others_alone() -> None:
+    store = Store()
+    other = {**OURS, DEPLOYMENT_LABEL: "other"}
+    store.put(a_child(5, "vanished"))
+    store.put(a_child(5, "others", labels=other))
+    store.replace_selected(KEY, "Service", {DEPLOYMENT_LABEL: "flash"}, Listing([], "10"))
+    assert (versions(store), len(store.of(FlashKey("team", "other"), "Service"))) == ({}, 1)
+
+
+def test_a_child_that_is_relabelled_changes_its_deployment() -> None:
+    store = Store()
+    store.put(a_child(5))
+    store.put(a_child(6, labels={**OURS, DEPLOYMENT_LABEL: "other"}))
+    assert (store.of(KEY, "Service"), len(store.of(FlashKey("team", "other"), "Service"))) == ([], 1)
+
+
+@pytest.mark.parametrize("raw", [a_child(1, labels={}), {"kind": "Event", "metadata": {"name": "x"}}])
+def test_what_is_not_ours_is_not_kept(raw: RawObject) -> None:
+    store = Store()
+    assert not store.put(raw)
+    assert len(store) == 0
+
+
+def test_versions_that_are_no_numbers_are_taken_as_they_come() -> None:
+    store = Store()
+    for version in ("b", "a"):
+        assert store.put({**a_flash_object(), "metadata": {**a_flash_object()["metadata"], "resourceVersion": version}})
+    assert (store.get(KIND, "flash", "team") or {})["metadata"]["resourceVersion"] == "a"
+
+
+def test_only_what_is_read_is_kept() -> None:
+    store = Store()
+    node = a_node()
+    node["metadata"]["managedFields"] = [{"manager": "kubelet"}]
+    node["status"]["images"] = [{"names": ["large"]}]
+    store.put(node)
+    kept = store.get("Node", "node-1") or {}
+    assert ("managedFields" in kept["metadata"], list(kept["status"])) == (False, ["allocatable"])
+    assert "images" in node["status"], "the caller's object is left alone"
+
+
+CHANGES = st.lists(st.sampled_from(["write", "delete"]), min_size=1, max_size=6)
+
+
+@given(changes=CHANGES, order=st.randoms(use_true_random=False), lists=st.integers(0, 3))
+@settings(max_examples=100, deadline=None)
+def test_any_order_of_arrival_ends_with_the_truth(changes: list[str], order: Random, lists: int) -> None:
+    """Events arrive in order, and so do whole lists; answers to writes arrive at any time."""
+    store = Store()
+    arrivals: list[tuple[float, Callable[[], object]]] = []
+    for version, change in enumerate(changes, start=1):
+        event = store.put if change == "write" else store.remove
+        arrivals.append((version + order.random() * 0.1, partial(event, a_child(version))))
+        if change == "write":
+            arrivals.append((version + order.random() * 9, partial(store.put, a_child(version))))
+    shown = sorted(order.randint(0, len(changes)) for _ in range(lists))
+    for late, version in enumerate(shown):
+        listed = [a_child(version)] if version and changes[version - 1] == "write" else []
+        arrivals.append((len(changes) + late, partial(store.replace, "Service", Listing(listed, str(version)))))
+    for _, arrive in sorted(arrivals, key=lambda arrival: arrival[0]):
+        arrive()
+    assert versions(store) == ({"flash": str(len(changes))} if changes[-1] == "write" else {})
