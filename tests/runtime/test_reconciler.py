@@ -172,6 +172,17 @@ async def test_a_spec_that_was_taken_back_restarts_nothing_although_the_watch_is
     assert site.get("deployment", "flash")["spec"]["template"] == template
 
 
+async def test_a_child_that_is_missing_in_memory_is_looked_at_before_it_is_made(site: Site) -> None:
+    """An engine would get another template where the known one is missing."""
+    key = site.apply_flash()
+    store = await site.stored()
+    for _ in range(3):
+        await site.reconcile(key)
+    before = site.cluster.writes
+    await site.reconciler_of(store).reconcile(key)
+    assert site.cluster.writes == before
+
+
 async def test_a_deployment_at_rest_costs_no_request(site: Site) -> None:
     key = site.apply_flash()
     for _ in range(3):

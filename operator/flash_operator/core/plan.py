@@ -214,7 +214,7 @@ def plan(observed: Observed) -> Plan:
     found = (_verdict(observed, replica) for replica in summary.replicas)
     verdicts = tuple(verdict for verdict in found if verdict is not None)
     grants = any(annotation.annotations.get(QUARANTINE_ANNOTATION) for annotation in annotate)
-    replaces_pods = unapplied and bool(observed.live_status)
+    replaces_pods = any(_changes_template(observed, child) and _live(observed, child) for child in apply)
     is_irreversible = bool(delete or evict or verdicts or grants or replaces_pods)
     return Plan(
         apply=(*apply, mtp_restore.create) if mtp_restore and mtp_restore.create else apply,

@@ -1,8 +1,8 @@
 """Asks all pods' gates for their results, in the background, and wakes a deployment when a result has changed.
 
-A gate that does not answer changes the status only, never a replica. A reconcile takes the last answer; it waits for a
-moment where there is none yet, or an old one. For a gate that was silent last time it does not wait at all. So the pods
-of one tenant cannot keep the workers from the pods of another.
+A gate that does not answer changes the status only, never a replica. A reconcile takes the last answer, and waits for a
+moment for a newer one. It does not wait for a gate that has not answered before, was silent last time, or has already
+been asked for longer than that. So the pods of one tenant cannot keep the workers from the pods of another.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from flash_operator.core.resources.deployment import GATE_PORT
 from flash_operator.runtime.keys import FlashKey
 
 TIMEOUT = aiohttp.ClientTimeout(total=3.0)
-PATIENCE_SECONDS = 0.2
+PATIENCE_SECONDS = 0.1
 """How long a reconcile waits. A gate answers in milliseconds, from a copy of its last verdict."""
 FRESH_SECONDS = 0.5
 """An answer of that age is not asked for again by a reconcile."""
@@ -42,6 +42,7 @@ class _Gate:
     address: str
     request: asyncio.Task[None] | None = None
     last: GateResult | None = None
+    asked_at: float = float("-inf")
     answered_at: float = float("-inf")
     """By the loop's clock."""
     every: float | None = None
@@ -49,6 +50,9 @@ class _Gate:
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
     silent: int = 0
     """Requests in a row without an answer."""
+
+    def is_worth_waiting_for(self, now: float) -> bool:
+        return self.last is not None and not self.silent and now - self.asked_at < PATIENCE_SECONDS
 
     def pause(self, every: float) -> float:
         """Seconds until the next request; the jitter spreads them."""
@@ -82,14 +86,17 @@ class Gates:
         self._silent = asyncio.Semaphore(MOST_SILENT_REQUESTS)
 
     async def results(self, key: FlashKey, pods: Iterable[RawObject]) -> dict[str, GateResult]:
-        """Results by pod uid, for those pods of a deployment whose gate has started. Others are not asked any more."""
+        """Results by pod uid, for those pods of a deployment whose gate has answered, or has let a request time out.
+
+        Pods whose gate has not started, and those of earlier calls that are missing now, are not asked any more.
+        """
         asked = self._tracked(key, [pod for pod in pods if _gate_was_started(pod)])
-        oldest = asyncio.get_running_loop().time() - FRESH_SECONDS
-        requests = {uid: self._ask(uid) for uid, gate in asked.items() if gate.answered_at < oldest}
-        awaited = [request for uid, request in requests.items() if not asked[uid].silent]
+        now = asyncio.get_running_loop().time()
+        requests = {uid: self._ask(uid) for uid, gate in asked.items() if gate.answered_at < now - FRESH_SECONDS}
+        awaited = [request for uid, request in requests.items() if asked[uid].is_worth_waiting_for(now)]
         if awaited:
             await asyncio.wait(awaited, timeout=PATIENCE_SECONDS)
-        return {uid: gate.last or GateResult.unreachable("no answer yet") for uid, gate in asked.items()}
+        return {uid: gate.last for uid, gate in asked.items() if gate.last is not None}
 
     def poll(self, key: FlashKey, seconds: float | None) -> None:
         """Asks the deployment's gates about every so many seconds from now on; None for no more."""
@@ -134,6 +141,7 @@ class Gates:
         """The request that is under way, or a new one. There is one at a time."""
         gate = self._gates[uid]
         if gate.request is None or gate.request.done():
+            gate.asked_at = asyncio.get_running_loop().time()
             gate.request = asyncio.create_task(self._update(uid, gate))
         return gate.request
 

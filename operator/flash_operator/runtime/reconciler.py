@@ -43,11 +43,15 @@ class Reconciler:
     async def reconcile(self, key: FlashKey) -> float | None:
         """Returns the seconds until the next reconcile, or None if only an event is worth one."""
         observed, wanted = await self._plan(key)
+        namesakes = await self._namesakes(observed, wanted) if observed else []
+        if observed and any(is_owned_by(live, observed.flash.uid) for live in namesakes):
+            # Ours, and not in memory yet.
+            observed, wanted = await self._plan(key, live=True)
         if observed is None:
             self._reported_at.pop(key, None)
             return None
         self._observer.gates.poll(key, wanted.poll_gates)
-        foreign = await self._foreign_object(observed, wanted)
+        foreign = _foreign_object(observed, wanted, namesakes)
         if foreign is not None:
             taken = replace(observed, name_taken=_description_of(foreign))
             await self._report(taken, plan(taken))
@@ -66,16 +70,13 @@ class Reconciler:
         changed = AFTER_WRITES_SECONDS if wanted.apply or wanted.annotate or wanted.delete else None
         return min((due for due in (changed, reported_again, wanted.requeue_after) if due is not None), default=None)
 
-    async def _plan(self, key: FlashKey) -> tuple[Observed | None, Plan]:
+    async def _plan(self, key: FlashKey, *, live: bool = False) -> tuple[Observed | None, Plan]:
         """The plan, made from memory. What cannot be undone is planned anew from what the API server says now."""
-        observed = await self._observer.observe(key)
-        if observed is None:
-            return None, Plan()
-        wanted = plan(observed)
-        if not wanted.is_irreversible:
+        observed = await self._observer.observe(key, live=live)
+        wanted = plan(observed) if observed else Plan()
+        if live or not wanted.is_irreversible:
             return observed, wanted
-        observed = await self._observer.observe(key, live=True)
-        return observed, plan(observed) if observed else Plan()
+        return await self._plan(key, live=True)
 
     async def _apply(self, observed: Observed, wanted: Plan) -> list[ApiError]:
         """Applies every child, also where others are refused; what pods need first. Returns the refusals."""
@@ -95,17 +96,12 @@ class Reconciler:
             return error
         return None
 
-    async def _foreign_object(self, observed: Observed, wanted: Plan) -> RawObject | None:
-        """An object with the name of a child to apply that this deployment does not own.
-
-        Applying would take over its fields, and deleting the deployment would delete it.
-        """
-        unknown = [(child["kind"], child["metadata"]["name"]) for child in wanted.apply]
-        known = [observed.children[ref] for ref in unknown if ref in observed.children]
-        unknown = [ref for ref in unknown if ref not in observed.children]
+    async def _namesakes(self, observed: Observed, wanted: Plan) -> list[RawObject]:
+        """Objects with the names of children that are to be made."""
+        refs = [(child["kind"], child["metadata"]["name"]) for child in wanted.apply]
+        unknown = [ref for ref in refs if ref not in observed.children]
         found = await asyncio.gather(*(self._named(*ref, observed.flash.namespace) for ref in unknown))
-        lives = [*known, *(live for named in found for live in named)]
-        return next((live for live in lives if not is_owned_by(live, observed.flash.uid)), None)
+        return [live for named in found for live in named]
 
     async def _named(self, kind: str, name: str, namespace: str) -> list[RawObject]:
         """By a list of one, because the operator's role lets it list children and not get them."""
@@ -172,6 +168,16 @@ class Reconciler:
         for event_spec in wanted.events:
             await emit_event(self._cluster, flash_event(flash, event_spec, observed.now, self._instance))
         return None
+
+
+def _foreign_object(observed: Observed, wanted: Plan, namesakes: list[RawObject]) -> RawObject | None:
+    """An object with the name of a child to apply that this deployment does not own.
+
+    Applying would take over its fields, and deleting the deployment would delete it.
+    """
+    refs = [(child["kind"], child["metadata"]["name"]) for child in wanted.apply]
+    known = [observed.children[ref] for ref in refs if ref in observed.children]
+    return next((live for live in (*known, *namesakes) if not is_owned_by(live, observed.flash.uid)), None)
 
 
 def _name_of(child: RawObject) -> str:

@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(parser, "--operator-class", "", "take care of deployments with this spec.operatorClass only", of=_class)
     _add(parser, "--lease-namespace", "default", "namespace of the leader election Lease and of p2p test Jobs")
     _add(parser, "--identity", f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}", "name of this process in the Lease")
-    _add(parser, "--workers", 4, "concurrent reconciles", of=int)
+    _add(parser, "--workers", 16, "concurrent reconciles", of=int)
     _add(parser, "--resync-seconds", 300.0, "reconcile every deployment at least this often", of=float)
     _add(parser, "--p2p-tests", "on", "on or off: test the links of nodes whose GPUs are free", choices=("on", "off"))
     _add(parser, "--p2p-test-image", "", "image with flash-p2p-test (default: the engine image)")
