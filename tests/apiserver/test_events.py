@@ -10,7 +10,7 @@ from cluster_fixtures import ControlPlane
 from flash_operator.core.plan import ObjectRef
 from flash_operator.core.status.events import EventSpec
 from flash_operator.runtime.cluster import Cluster
-from flash_operator.runtime.events import emit_event, node_event
+from flash_operator.runtime.events import EventRecorder, node_event
 
 pytestmark = pytest.mark.apiserver
 
@@ -38,7 +38,7 @@ async def events(cluster: Cluster) -> list[dict[str, Any]]:
 
 async def test_what_is_told_again_is_counted_whoever_tells_it(cluster: Cluster) -> None:
     for minute, instance in ((0, "operator-a"), (1, "operator-a"), (2, "operator-b")):
-        await emit_event(cluster, node_event(NODE, READY, at(minute), instance))
+        await EventRecorder(cluster).emit(node_event(NODE, READY, at(minute), instance))
     (event,) = await events(cluster)
     assert event["series"] == {"count": 3, "lastObservedTime": "2026-11-24T12:02:00.000000Z"}
     assert event["eventTime"] == "2026-11-24T12:00:00.000000Z"
@@ -46,10 +46,14 @@ async def test_what_is_told_again_is_counted_whoever_tells_it(cluster: Cluster) 
 
 async def test_something_else_is_another_event(cluster: Cluster) -> None:
     for note in ("gpu-p2p=verified", "gpu-p2p=hang"):
-        await emit_event(cluster, node_event(NODE, EventSpec("Normal", "A", note, "Probe"), at(0), "operator-a"))
+        await EventRecorder(cluster).emit(
+            node_event(NODE, EventSpec("Normal", "A", note, "Probe"), at(0), "operator-a")
+        )
     assert sorted(event["note"] for event in await events(cluster)) == ["gpu-p2p=hang", "gpu-p2p=verified"]
 
 
 async def test_an_event_that_is_refused_is_no_failure(cluster: Cluster) -> None:
-    await emit_event(cluster, node_event(NODE, EventSpec("Normal", "A", "x" * 2000, "Probe"), at(0), "operator-a"))
+    await EventRecorder(cluster).emit(
+        node_event(NODE, EventSpec("Normal", "A", "x" * 2000, "Probe"), at(0), "operator-a")
+    )
     assert await events(cluster) == []

@@ -1,6 +1,12 @@
-"""Writes events on CRs and nodes. Their names are derived from their content, so a repeat updates the existing one."""
+"""Writes events on CRs and nodes. Their names are derived from their content, so a repeat updates the existing one.
+
+Each object has a budget of events, as with client-go's recorder: what happens to it may come from a tenant's pod, whose
+words differ each time. What is over budget is logged.
+"""
 
 import hashlib
+import time
+from collections.abc import Callable
 from datetime import datetime
 
 import structlog
@@ -17,13 +23,41 @@ CLUSTER_EVENTS_NAMESPACE = "default"
 """The namespace for events about cluster-scoped objects."""
 
 
-async def emit_event(cluster: Cluster, event: RawObject) -> None:
-    """Logs and writes an event. A rejected event is only logged: it must not block a reconcile."""
-    log.info(event["reason"], about=event["regarding"]["name"], note=event["note"], type=event["type"])
-    try:
-        await cluster.record_event(event)
-    except ApiError as error:
-        log.warning("event not written", about=event["regarding"]["name"], reason=event["reason"], error=str(error))
+BURST = 25
+SECONDS_PER_EVENT = 30.0
+"""An object may have so many events at once, and then one in so many seconds."""
+
+
+class EventRecorder:
+    """Logs and writes events."""
+
+    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._full_at: dict[str, float] = {}
+        """When each object's budget is whole again, by uid."""
+
+    async def emit(self, event: RawObject) -> None:
+        """A rejected event is only logged: it must not block a reconcile."""
+        written = self._is_within_budget(event["regarding"]["uid"])
+        log.info(
+            event["reason"], about=event["regarding"]["name"], note=event["note"], type=event["type"], written=written
+        )
+        if not written:
+            return
+        try:
+            await self._cluster.record_event(event)
+        except ApiError as error:
+            log.warning("event not written", about=event["regarding"]["name"], reason=event["reason"], error=str(error))
+
+    def _is_within_budget(self, uid: str) -> bool:
+        now = self._clock()
+        self._full_at = {known: at for known, at in self._full_at.items() if at > now}
+        full_at = self._full_at.get(uid, now) + SECONDS_PER_EVENT
+        if full_at - now > BURST * SECONDS_PER_EVENT:
+            return False
+        self._full_at[uid] = full_at
+        return True
 
 
 def flash_event(flash: FlashDeployment, event_spec: EventSpec, moment: datetime, instance: str) -> RawObject:

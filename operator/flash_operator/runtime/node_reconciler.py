@@ -13,7 +13,7 @@ from flash_operator.core.p2p_test.job import P2pTestSettings, p2p_test_name
 from flash_operator.core.p2p_test.planner import NodeObserved, NodePlan, plan_node, reason_not_to_test
 from flash_operator.core.plan import ObjectRef
 from flash_operator.runtime.cluster import ApiError, Cluster
-from flash_operator.runtime.events import emit_event, node_event
+from flash_operator.runtime.events import EventRecorder, node_event
 from flash_operator.runtime.keys import NodeKey
 from flash_operator.runtime.observer import utc_now
 
@@ -35,6 +35,7 @@ class NodeReconciler:
         """`namespace` is the one that the operator watches and may look into; None for all."""
         self._cluster = cluster
         self._settings = settings
+        self._events = EventRecorder(cluster)
         self._instance = instance
         self._watched = namespace
         self._clock = clock
@@ -100,7 +101,7 @@ class NodeReconciler:
             log.info("node was deleted", node=observed.name)
             return
         for event_spec in wanted.events:
-            await emit_event(self._cluster, node_event(observed.node, event_spec, observed.now, self._instance))
+            await self._events.emit(node_event(observed.node, event_spec, observed.now, self._instance))
 
 
 def _is_of(pod: RawObject, job: RawObject | None) -> bool:

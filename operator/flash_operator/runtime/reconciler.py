@@ -12,7 +12,7 @@ from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.p2p_test.planner import verdict_event
 from flash_operator.core.plan import Plan, plan
 from flash_operator.runtime.cluster import ApiError, Cluster
-from flash_operator.runtime.events import emit_event, flash_event, node_event
+from flash_operator.runtime.events import EventRecorder, flash_event, node_event
 from flash_operator.runtime.keys import FlashKey
 from flash_operator.runtime.observer import Observer
 
@@ -35,6 +35,7 @@ class Reconciler:
         self._cluster = cluster
         self._observer = observer
         self._answers = observer.answers
+        self._events = EventRecorder(cluster)
         self._instance = instance
         self._clock = clock
         self._reported_at: dict[FlashKey, float] = {}
@@ -145,9 +146,7 @@ class Reconciler:
                 log.info("node was deleted", node=verdict.node)
                 continue
             event = verdict_event(verdict)
-            await emit_event(
-                self._cluster, node_event(observed.nodes[verdict.node], event, observed.now, self._instance)
-            )
+            await self._events.emit(node_event(observed.nodes[verdict.node], event, observed.now, self._instance))
 
     async def _report(self, observed: Observed, wanted: Plan) -> float | None:
         """Writes the status with its events. Returns the seconds to wait if that is too early."""
@@ -166,7 +165,7 @@ class Reconciler:
                 return None
             self._reported_at[key] = now
         for event_spec in wanted.events:
-            await emit_event(self._cluster, flash_event(flash, event_spec, observed.now, self._instance))
+            await self._events.emit(flash_event(flash, event_spec, observed.now, self._instance))
         return None
 
 

@@ -95,6 +95,24 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(observed: Observed) ->
     assert (again.apply, again.delete, again.annotate, again.status, again.events) == ((), (), (), None, ())
 
 
+def rolled(observed: Observed) -> Observed:
+    """What its spec asks for is another template than the live one."""
+    return replace(observed, flash=a_flash(generation=2, engine={"extraArgs": ["--max-num-seqs=2"]}))
+
+
+IRREVERSIBLE = {
+    "a new CR": (an_observed(), False),
+    "one replica serving": (a_serving_deployment(), False),
+    "another template": (rolled(a_serving_deployment()), True),
+    "a pod that has ended": (an_observed(pods=(a_pod(phase="Failed"),)), True),
+}
+
+
+@pytest.mark.parametrize(("observed", "wanted"), IRREVERSIBLE.values(), ids=IRREVERSIBLE.keys())
+def test_what_cannot_be_undone_is_known_as_such(observed: Observed, wanted: bool) -> None:  # noqa: FBT001
+    assert plan(observed).is_irreversible is wanted
+
+
 def test_a_serving_deployment_is_only_checked_for_replicas_that_became_slow() -> None:
     observed = a_serving_deployment()
     settled = carried_out(observed, plan(observed))
