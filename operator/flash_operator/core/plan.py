@@ -34,7 +34,7 @@ from functools import cached_property
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
 from flash_operator.core.mtp_restore.job import restore_name
 from flash_operator.core.mtp_restore.planner import MtpRestore, has_orphaned_job, mtp_restore_of
-from flash_operator.core.observed.kube import has_ended, is_terminating
+from flash_operator.core.observed.kube import SETUP_OVERDUE, has_ended, is_terminating, waits_for_setup
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.p2p_test.node_verdict import NodeClaim, NodeVerdict, from_incident
 from flash_operator.core.replicas.baseline import Baseline, baseline_config_map, baseline_key
@@ -389,4 +389,6 @@ def _poll_gates(summary: ReplicaSummary) -> float:
 def _requeue_after(summary: ReplicaSummary) -> float | None:
     if summary.mtp_restore and not summary.mtp_restore.done and not summary.replicas:
         return WATCH_RESTORE_SECONDS
+    if any(waits_for_setup(replica.pod) and not replica.setup_overdue for replica in summary.replicas):
+        return SETUP_OVERDUE.total_seconds()
     return WATCH_TURN_SECONDS if summary.update.state in ("Waiting", "Updating") else None

@@ -1,10 +1,13 @@
 """The plan as a value: what is applied, annotated and written, and when the next reconcile is due."""
 
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from builders import (
+    NOON,
     a_flash,
     a_gate,
     a_live_deployment,
@@ -117,6 +120,33 @@ def test_a_serving_deployment_is_only_checked_for_replicas_that_became_slow() ->
     observed = a_serving_deployment()
     settled = carried_out(observed, plan(observed))
     assert plan(carried_out(settled, plan(settled))).poll_gates == WATCH_SERVING_SECONDS
+
+
+def a_pod_being_set_up(minutes: int, **status: Any) -> RawObject:
+    since = (NOON - timedelta(minutes=minutes)).isoformat()
+    condition = {"type": "PodReadyToStartContainers", "status": "False", "lastTransitionTime": since}
+    return a_pod(**{"phase": "Pending", "conditions": [condition], **status})
+
+
+SETUPS = {
+    "for a minute": (a_pod_being_set_up(1), "EngineStarting", 120.0),
+    "for three minutes": (a_pod_being_set_up(3), "SetupOverdue", None),
+    "since a time that cannot be read": (
+        a_pod_being_set_up(3, conditions=[{"type": "PodReadyToStartContainers", "status": "False"}]),
+        "EngineStarting",
+        120.0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("pod", "reason", "again"), SETUPS.values(), ids=SETUPS.keys())
+def test_a_pod_whose_volumes_are_not_mounted(pod: RawObject, reason: str, again: float | None) -> None:
+    """As with a ReadWriteOnce claim that another node has."""
+    wanted = plan(an_observed(pods=(pod,), nodes=(a_node(),)))
+    assert wanted.status is not None
+    (shown,) = wanted.status["pods"]
+    assert (shown["reason"], wanted.requeue_after) == (reason, again)
+    assert ("kubectl describe pod flash-a" in shown["message"]) == (reason == "SetupOverdue")
 
 
 def test_a_bound_pod_is_annotated_with_the_flags_of_its_node() -> None:

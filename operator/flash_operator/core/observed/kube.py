@@ -14,6 +14,7 @@ class RawCondition(TypedDict, total=False):
     status: Literal["True", "False", "Unknown"]
     reason: str
     message: str
+    lastTransitionTime: str
 
 
 class RawTermination(TypedDict, total=False):
@@ -70,6 +71,26 @@ def is_overdue(raw: RawObject, now: datetime) -> bool:
     try:
         return now > moment_of(raw["metadata"]["deletionTimestamp"]) + OVERDUE
     except (KeyError, TypeError, ValueError):
+        return False
+
+
+SETUP_OVERDUE = timedelta(minutes=2)
+
+
+def waits_for_setup(pod: RawObject) -> bool:
+    """The kubelet has not mounted its volumes yet, or has not set up its network (KEP-3085)."""
+    condition = condition_of(pod, "PodReadyToStartContainers")
+    return condition is not None and condition.get("status") == "False" and not has_ended(pod)
+
+
+def setup_is_overdue(pod: RawObject, now: datetime) -> bool:
+    """Both take seconds. The pod's status never says what is wrong; events do."""
+    if not waits_for_setup(pod):
+        return False
+    condition = condition_of(pod, "PodReadyToStartContainers") or {}
+    try:
+        return now > moment_of(condition.get("lastTransitionTime", "")) + SETUP_OVERDUE
+    except (TypeError, ValueError):
         return False
 
 

@@ -11,7 +11,7 @@ from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUA
 from flash_contracts.node_facts import NodeFacts
 from flash_contracts.verdict_reason import Reason, is_failure, verdict_reason
 from flash_operator.api.status import PodStatus
-from flash_operator.core.observed.kube import has_ended, is_overdue, is_ready, is_terminating
+from flash_operator.core.observed.kube import has_ended, is_overdue, is_ready, is_terminating, setup_is_overdue
 from flash_operator.core.observed.pod_failure import PodFailure, failure_of
 from flash_operator.core.observed.snapshot import Observed, RawObject
 
@@ -51,6 +51,8 @@ class Replica:
     """Name of a terminating pod of the same deployment, if there is one."""
     terminating_overdue: bool = False
     """That pod should have ended long ago: its node does not answer, or a finalizer holds it."""
+    setup_overdue: bool = False
+    """The kubelet cannot mount its volumes, or cannot set up its network."""
     last_status: PodStatus | None = None
     """Its entry in the CR's status, set only if the gate did not answer although the kubelet still reports it ready."""
 
@@ -79,7 +81,9 @@ class Replica:
 
     @property
     def _failure(self) -> PodFailure | None:
-        return None if self._waits_for_gpus else failure_of(self.pod)
+        if self._waits_for_gpus:
+            return None
+        return failure_of(self.pod) or (PodFailure("SetupOverdue", self._setup_message) if self.setup_overdue else None)
 
     @property
     def _waits_for_gpus(self) -> bool:
@@ -106,6 +110,14 @@ class Replica:
         return (
             f"{self.terminating} should have terminated long ago and may hold GPUs: look at its node and its "
             f"finalizers; if the node is gone for good, kubectl delete pod {self.terminating} --force"
+        )
+
+    @property
+    def _setup_message(self) -> str:
+        return (
+            "the kubelet has not mounted the pod's volumes, or not set up its network, for more than 2 minutes: "
+            f"kubectl describe pod {self.name} shows why. A ReadWriteOnce claim can be mounted on one node "
+            "only: with replicas on several nodes, or rollout.surge, use a claim that is ReadWriteMany or ReadOnlyMany"
         )
 
     @cached_property
@@ -207,6 +219,7 @@ def _replica(observed: Observed, pod: RawObject) -> Replica:
         gate=observed.gates.get(pod["metadata"]["uid"]),
         terminating=terminating["metadata"]["name"] if terminating else None,
         terminating_overdue=terminating is not None and is_overdue(terminating, observed.now),
+        setup_overdue=setup_is_overdue(pod, observed.now),
     )
     return _with_last_status(replica, observed.live_status)
 
