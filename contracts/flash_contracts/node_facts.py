@@ -60,6 +60,11 @@ TESTED = ("verified", "hang", "corrupt")
 """Verdicts of a test. They hold only for the driver and the cards that were tested."""
 
 
+def differs(learned: str | None, now: str | None) -> bool:
+    """Whether a driver or a set of cards is known to have changed. What cannot be read now may still be the same."""
+    return bool(learned and now) and UNKNOWN not in (learned, now) and learned != now
+
+
 @dataclass(frozen=True)
 class NodeFacts:
     """The facts about one node. A missing or invalid label is `unknown`."""
@@ -76,6 +81,7 @@ class NodeFacts:
     power_watts: int | None = None
     """Enforced power limit, the lowest of all cards."""
     driver: str | None = None
+    """None if it is unknown, as are the three below."""
     tested_driver: str | None = None
     cards: str | None = None
     """Hash of which card is in which slot."""
@@ -109,10 +115,10 @@ class NodeFacts:
             numa_nodes=numa_nodes or (),
             product=labels.get(PRODUCT_LABEL),
             power_watts=power,
-            driver=next((labels[name] for name in DRIVER_LABELS if name in labels), None),
-            tested_driver=labels.get(P2P_DRIVER_LABEL),
-            cards=labels.get(CARDS_LABEL),
-            tested_cards=labels.get(P2P_CARDS_LABEL),
+            driver=next(filter(None, (_known(labels, name) for name in DRIVER_LABELS)), None),
+            tested_driver=_known(labels, P2P_DRIVER_LABEL),
+            cards=_known(labels, CARDS_LABEL),
+            tested_cards=_known(labels, P2P_CARDS_LABEL),
             gpus=_gpus(raw),
             variant_times=_variant_times(raw),
             managed=labels.get(LABELS_MANAGED_LABEL) != "false",
@@ -123,8 +129,8 @@ class NodeFacts:
         return replace(facts, claims=tuple(claim for claim in claims if facts.is_about(claim)))
 
     def is_about(self, claim: Claim) -> bool:
-        """The claim was made with the driver and the cards that the node has now."""
-        return (claim.driver, claim.cards) == (self.driver, self.cards)
+        """The claim was made with the driver and the cards that the node has now, as far as they are known."""
+        return not differs(claim.driver, self.driver) and not differs(claim.cards, self.cards)
 
     def believing(self, deployment: str) -> "NodeFacts":
         """The facts for the engines of one deployment, which believe what their own predecessors said."""
@@ -143,11 +149,16 @@ class NodeFacts:
     @property
     def staleness(self) -> str | None:
         """What has changed since the p2p test, which invalidates its verdict; None if nothing has."""
-        if self.driver and self.tested_driver and self.driver != self.tested_driver:
+        if differs(self.tested_driver, self.driver):
             return f"verified under driver {self.tested_driver}, the node has {self.driver}"
-        if self.cards and self.tested_cards and self.cards != self.tested_cards:
+        if differs(self.tested_cards, self.cards):
             return "verified with other cards, or in other slots"
         return None
+
+
+def _known(labels: dict[str, str], name: str) -> str | None:
+    value = labels.get(name)
+    return None if value == UNKNOWN else value
 
 
 def _enumerated(labels: dict[str, str]) -> tuple[dict[str, str], list[str]]:

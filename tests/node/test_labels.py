@@ -8,7 +8,7 @@ import pytest
 from fake_node.readings import read_machine
 from flash_contracts.names import MATRIX_ANNOTATION
 from flash_node.assessment import Assessment, assess, worst_link
-from flash_node.dump import GpuDump, NodeDump, PairDump
+from flash_node.dump import GpuDump, NodeDump, NumaDump, PairDump
 from flash_node.labels import NodeState, patch_for
 
 P = "deepseekflash.dev/"
@@ -110,10 +110,88 @@ def test_a_verdict_without_a_driver_is_removed(found: Assessment, verdict: str) 
     assert changed_labels(patch_for(state({**found.labels, "gpu-p2p": verdict}), found)) == {"gpu-p2p": "granted"}
 
 
-def test_a_verdict_does_not_apply_while_the_driver_is_unknown(found: Assessment) -> None:
+VERDICTS = ("verified", "hang", "corrupt")
+
+
+def with_verdict(found: Assessment, verdict: str) -> NodeState:
+    """A node with a verdict about what `found` describes, as the operator writes it."""
+    about = {"gpu-p2p": verdict, "gpu-p2p-driver": found.labels["gpu-driver"], "gpu-p2p-tested-by": "engine"}
+    return state({**found.labels, **about, "gpu-p2p-cards": found.labels["gpu-cards"]}, {REPORT: "{}"})
+
+
+def without_a_card(dump: NodeDump, **changes: object) -> NodeDump:
+    lost = {"gpus": (dump.gpus[0], GpuDump(index=1)), "pairs": (PairDump(first=0, second=1),)}
+    return dump.model_copy(update={**lost, **changes})
+
+
+def lost_readings(dump: NodeDump) -> dict[str, NodeDump]:
+    """Ways in which a node is not read for a minute."""
+    pair = dump.pairs[0].model_copy(update={"p2p": (0, None, 0, 0)})
+    nothing = {"gpus": (), "pairs": (), "driver": None}
+    return {
+        "a card is lost": without_a_card(dump),
+        "a card has left the list": dump.model_copy(update={"gpus": dump.gpus[:1], "pairs": ()}),
+        "the driver is being loaded": dump.model_copy(update=nothing),
+        "NVML does not answer": dump.model_copy(update={**nothing, "driver": dump.driver}),
+        "the driver version failed": dump.model_copy(update={"driver": None}),
+        "a status failed": dump.model_copy(update={"pairs": (pair,)}),
+        "the pair failed": dump.model_copy(update={"pairs": (PairDump(first=0, second=1),)}),
+    }
+
+
+LOSSES = (
+    "a card is lost",
+    "a card has left the list",
+    "the driver is being loaded",
+    "NVML does not answer",
+    "the driver version failed",
+    "a status failed",
+    "the pair failed",
+)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_node_that_cannot_be_read_for_a_minute_keeps_its_labels(verdict: str, loss: str, tmp_path: Path) -> None:
+    dump = read_machine("ws-pair-node", tmp_path)
+    before = with_verdict(assess(dump), verdict)
+    assert patch_for(before, assess(lost_readings(dump)[loss])) is None
+    assert patch_for(before, assess(dump)) is None, "and it needs no patch afterwards"
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+@pytest.mark.parametrize(
+    "change", [{"driver": "600.1"}, {"gpus": (GpuDump(index=0, uuid="a"), GpuDump(index=1, uuid="b"))}]
+)
+def test_what_is_known_to_have_changed_ends_a_verdict_though_the_rest_cannot_be_read(
+    verdict: str, change: dict[str, object], tmp_path: Path
+) -> None:
+    dump = read_machine("ws-pair-node", tmp_path)
+    after = assess(without_a_card(dump, **change))
+    changed = changed_labels(patch_for(with_verdict(assess(dump), verdict), after))
+    assert changed["gpu-p2p"] == changed["gpu-link"] == "unknown"
+    assert changed["gpu-p2p-driver"] is None
+
+
+def test_a_refusal_of_the_driver_ends_a_verdict_though_a_card_has_no_name(tmp_path: Path) -> None:
+    dump = read_machine("ws-pair-node", tmp_path)
+    nameless = dump.gpus[1].model_copy(update={"uuid": None, "bus": None})
+    refused = PairDump(first=0, second=1, ancestor=40, p2p=(5, 5, 5, 5))
+    after = assess(dump.model_copy(update={"gpus": (dump.gpus[0], nameless), "pairs": (refused,)}))
+    assert changed_labels(patch_for(with_verdict(assess(dump), "verified"), after))["gpu-p2p"] == "ns"
+
+
+def test_unknown_replaces_what_no_labeller_writes(found: Assessment) -> None:
     blind = assess(NodeDump(node="n", taken_at=""))
-    tested = {**found.labels, "gpu-p2p": "verified", "gpu-p2p-driver": DRIVER}
-    assert changed_labels(patch_for(state(tested), blind))["gpu-p2p"] == "unknown"
+    changed = changed_labels(patch_for(state({**found.labels, "gpu-link": "warp"}), blind))
+    assert changed == {"gpu-link": "unknown"}
+
+
+def test_numa_nodes_are_no_longer_labelled_once_they_are_known_not_to_have_cpus(tmp_path: Path) -> None:
+    """This `unknown` is a finding, so it replaces what an earlier labeller wrote for the same cards."""
+    dump = read_machine("ws-pair-node", tmp_path)
+    memory_only = assess(dump.model_copy(update={"numa": (NumaDump(index=0, sockets=()),)}))
+    assert changed_labels(patch_for(state(assess(dump).labels), memory_only)) == {"gpu-numa-nodes": "unknown"}
 
 
 def test_labels_that_an_administrator_manages_are_not_changed(found: Assessment) -> None:

@@ -13,7 +13,7 @@ from fake_node.fake_sys import acs_space, make_sys
 from fake_node.machine import Machine
 from fake_node.readings import read_machine
 from flash_node.acs import redirects
-from flash_node.dump import BadDumpError, NodeDump
+from flash_node.dump import BadDumpError, NodeDump, NumaDump, OtherCardDump
 from flash_node.nvml import Nvml, NvmlReader, pci_address
 from flash_node.reading import load_nvml, read_node
 from flash_node.sysfs import loaded_driver
@@ -149,6 +149,36 @@ def test_a_numa_node_that_the_firmware_does_not_provide_is_unknown(text: str, tm
     assert read_node(FakeNvml(described), "n", root).gpus[0].numa_node is None
 
 
+def test_numa_nodes_are_read_with_the_sockets_of_their_cpus(tmp_path: Path) -> None:
+    described = machine(sockets={0: [0, 0], 1: [0], 2: [1, 1], 8: []})
+    dump = read_node(FakeNvml(described), "n", make_sys(described, tmp_path))
+    assert [(node.index, node.sockets) for node in dump.numa] == [(0, (0,)), (1, (0,)), (2, (1,)), (8, ())]
+
+
+@pytest.mark.parametrize("text", ["rubbish", "0-", "3-x", "1,,y", "0-99999999999"])
+def test_a_list_of_cpus_that_cannot_be_read_says_nothing_of_sockets(text: str, tmp_path: Path) -> None:
+    described = machine(sockets={0: []})
+    root = make_sys(described, tmp_path)
+    (root / "devices/system/node/node0/cpulist").write_text(text)
+    assert read_node(FakeNvml(described), "n", root).numa == (NumaDump(index=0, sockets=None),)
+
+
+def test_cards_that_nvml_does_not_list_are_found_on_the_bus(tmp_path: Path) -> None:
+    described = machine(others={"0000:a1:00.0": "vfio-pci", "0000:a2:00.0": None})
+    root = make_sys(described, tmp_path)
+    audio = root / "bus/pci/devices/0000:a1:00.1"
+    audio.mkdir()
+    (audio / "vendor").write_text("0x10de\n")
+    (audio / "class").write_text("0x040300\n")
+    found = read_node(FakeNvml(described), "n", root).other_cards
+    assert found == (OtherCardDump(bus="0000:a1:00.0", driver="vfio-pci"), OtherCardDump(bus="0000:a2:00.0"))
+
+
+def test_the_kernel_tells_the_driver_where_nvml_does_not_answer(tmp_path: Path) -> None:
+    described = machine(fails={"all": {"nvmlInit": DRIVER_NOT_LOADED}})
+    assert read_node(FakeNvml(described), "n", make_sys(described, tmp_path)).driver == "595.58.03"
+
+
 def test_the_loaded_driver_is_read_without_a_driver_call(tmp_path: Path) -> None:
     assert loaded_driver(tmp_path) is None
     assert loaded_driver(make_sys(machine(), tmp_path)) == "595.58.03"
@@ -171,11 +201,11 @@ def dump_text(cards: tuple[int, ...], pairs: list[tuple[int, int]]) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the document: Invalid JSON"),
+        ("", "it is empty: take a dump on the node itself"),
         ("[]", "the document: Input should be an object"),
         ("{}", "node: Field required, and 1 more"),
-        ('{"node": "a", "takenAt": "", "version": 2}', "version: Input should be 1"),
-        ('{"node": "a", "takenAt": "", "speed": 9}', "speed: Extra inputs are not permitted"),
+        ('{"node": "a", "takenAt": "", "version": 2}', "version: this flash-topology reads version 1, not 2"),
+        ('{"node": "a", "takenAt": "", "speed": 9}', "speed: no key of a dump: misspelt, or written by a newer"),
         (dump_text((0, 0), []), "the document: two cards have the same index"),
         (dump_text((0, 1), [(0, 7)]), r"the document: a pair has the cards \[0, 7\], but the cards are"),
         (dump_text((0, 1), [(0, 0)]), r"the document: a pair has the cards \[0\]"),

@@ -4,17 +4,33 @@ They are raw values from NVML and /sys, which `assessment` interprets. None mean
 `faults` has the reasons.
 """
 
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
+
+from flash_node.foreign import decoded, foreign_format
 
 PAIR = 2
 
+Amount = Annotated[int, Field(ge=0, lt=1 << 64)]
+"""A number as NVML gives it."""
+
+
+MOST_GPUS = 64
+MOST_NUMA_NODES = 1024
+"""More than any host has: MAX_NUMNODES of the kernel."""
+
+HOW_TO_SAVE = (
+    "take a dump on the node itself with `flash-topology --save FILE`, or of its labeller's pod with "
+    "`kubectl exec POD -- flash-topology --save - > FILE`"
+)
+
 
 class BadDumpError(ValueError):
-    """The file is not a dump. The message names the file and the fault."""
+    """The file is not a dump. The message names the file, the fault, and how to get a dump."""
 
 
 class _Document(BaseModel):
@@ -24,30 +40,35 @@ class _Document(BaseModel):
 class GpuDump(_Document):
     """One card. Memory in bytes, power in milliwatts."""
 
-    index: Annotated[int, Field(ge=0)]
+    index: Annotated[int, Field(ge=0, lt=MOST_GPUS)]
     name: str | None = None
     uuid: str | None = None
     bus: str | None = None
     """PCI address in the form of /sys: 0000:01:00.0."""
-    memory: int | None = None
-    bar1: int | None = None
-    power_limit: int | None = None
+    memory: Amount | None = None
+    bar1: Amount | None = None
+    power_limit: Amount | None = None
     """The limit in force."""
-    pcie_generation: int | None = None
+    pcie_generation: Amount | None = None
     """The maximum of card and slot together. The generation in use falls while the card is idle."""
-    pcie_lanes: int | None = None
-    pcie_lanes_now: int | None = None
+    pcie_lanes: Amount | None = None
+    pcie_lanes_now: Amount | None = None
     virtualization: int | None = None
     """nvmlGpuVirtualizationMode_t: 0 none, 1 passthrough, 2 vGPU, 3 and 4 a vGPU host."""
     mig: bool | None = None
     """Also None if the card does not support MIG."""
-    numa_node: int | None = None
+    numa_node: Annotated[int | None, Field(lt=MOST_NUMA_NODES)] = None
     """Also None if the firmware does not provide it (-1 in /sys)."""
     pcie_root: str | None = None
     """The root complex, for example pci0000:80."""
     iommu: Literal["off", "identity", "translated"] | None = None
     acs: Literal["off", "redirect"] | None = None
     """Of the PCIe bridges above the card. Only root can read it."""
+
+    @field_validator("numa_node")
+    @classmethod
+    def _drop_minus_one(cls, node: int | None) -> int | None:
+        return node if node is None or node >= 0 else None
 
 
 class PairDump(_Document):
@@ -64,6 +85,22 @@ class PairDump(_Document):
     """nvmlGpuP2PStatus_t of reading and writing, from first to second and then from second to first."""
 
 
+class NumaDump(_Document):
+    """A NUMA node of the host."""
+
+    index: Annotated[int, Field(ge=0)]
+    sockets: tuple[int, ...] | None = None
+    """The packages of its CPUs (physical_package_id). Empty for a node of memory only; None if it could not be read."""
+
+
+class OtherCardDump(_Document):
+    """An NVIDIA card on the PCI bus that NVML does not list."""
+
+    bus: str
+    driver: str | None = None
+    """The kernel driver that has it: vfio-pci, nouveau, nvidia, or none."""
+
+
 class NodeDump(_Document):
     """One reading of one node."""
 
@@ -75,6 +112,9 @@ class NodeDump(_Document):
     driver: str | None = None
     gpus: tuple[GpuDump, ...] = ()
     pairs: tuple[PairDump, ...] = ()
+    numa: tuple[NumaDump, ...] = ()
+    """The host's NUMA nodes. Empty if /sys does not list them, and in dumps of earlier versions."""
+    other_cards: tuple[OtherCardDump, ...] = ()
     faults: tuple[str, ...] = ()
     """The calls that failed, with their errors."""
     node_labels: dict[str, str] = {}
@@ -100,6 +140,21 @@ class NodeDump(_Document):
         """Whether no card could be read."""
         return not self.gpus
 
+    @property
+    def absent_pairs(self) -> tuple[PairDump, ...]:
+        """Pairs of its cards that the dump does not have, as one that was cut by hand. Nothing is known of them."""
+        present = {frozenset((pair.first, pair.second)) for pair in self.pairs}
+        every = combinations([gpu.index for gpu in self.gpus], PAIR)
+        return tuple(PairDump(first=one, second=other) for one, other in every if {one, other} not in present)
+
+    @property
+    def every_pair(self) -> tuple[PairDump, ...]:
+        return (*self.pairs, *self.absent_pairs)
+
+    def sockets_of(self, numa_node: int) -> tuple[int, ...] | None:
+        """The CPU sockets of a NUMA node. None if the dump does not say."""
+        return next((node.sockets for node in self.numa if node.index == numa_node), None)
+
     def to_text(self) -> str:
         return self.model_dump_json(by_alias=True, indent=1, exclude_none=True) + "\n"
 
@@ -107,12 +162,23 @@ class NodeDump(_Document):
     def load(cls, file: Path) -> "NodeDump":
         """Raises BadDumpError, also for a file that cannot be read."""
         try:
-            return cls.model_validate_json(file.read_bytes())
+            content = file.read_bytes()
         except OSError as error:
             raise BadDumpError(f"{file}: {error.strerror}") from error
+        try:
+            return cls.model_validate_json(decoded(content) or content)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the document"
-            more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-            message = first["msg"].removeprefix("Value error, ")
-            raise BadDumpError(f"{file} is not a dump of flash-topology --save: {where}: {message}{more}") from error
+            what = foreign_format(content) or f"{_fault(error)}; correct it, or else"
+            raise BadDumpError(f"{file} is not a dump of flash-topology --save: {what}: {HOW_TO_SAVE}") from error
+
+
+def _fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the document"
+    more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    message = first["msg"].removeprefix("Value error, ")
+    if first["loc"] == ("version",):
+        message = f"this flash-topology reads version 1, not {first['input']!r}: use the one that wrote the dump"
+    if first["type"] == "extra_forbidden":
+        message = "no key of a dump: misspelt, or written by a newer flash-topology, which can show it"
+    return f"{where}: {message}{more}"

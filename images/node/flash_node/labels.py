@@ -5,6 +5,9 @@ The labels of a node have three writers. None of them overwrites what another ha
     the labeller       the readings of NVML and /sys; for gpu-p2p, what the driver reports
     the operator       gpu-p2p as found by a test or an engine, with the driver and the cards to which it applies
     an administrator   everything, once labels-managed is "false"
+
+What cannot be read now replaces nothing that was known, as long as the driver and the cards may still be the same: a
+card that is lost for a minute, or a driver that is being loaded, proves nothing against a verdict.
 """
 
 from collections.abc import Mapping
@@ -24,7 +27,7 @@ from flash_contracts.names import (
     P2P_REPORT_ANNOTATION,
     P2P_TESTED_BY_LABEL,
 )
-from flash_contracts.node_facts import TESTED
+from flash_contracts.node_facts import TESTED, UNKNOWN, VOCABULARY, differs
 from flash_node.assessment import Assessment
 
 TEST_LABELS = (P2P_DRIVER_LABEL, P2P_CARDS_LABEL, P2P_TESTED_BY_LABEL, FORMER_P2P_TESTED_BY_LABEL)
@@ -53,6 +56,8 @@ class NodeState:
 def desired_labels(state: NodeState, assessment: Assessment) -> dict[str, str | None]:
     """Labels by their full names. None for a label to remove."""
     desired: dict[str, str | None] = {f"{LABEL_PREFIX}{name}": value for name, value in assessment.labels.items()}
+    if _may_be_the_same(state, assessment):
+        desired.update(_kept(state, assessment))
     if verdict_applies(state, assessment):
         desired[P2P_LABEL] = state.labels[P2P_LABEL]
     else:
@@ -61,17 +66,52 @@ def desired_labels(state: NodeState, assessment: Assessment) -> dict[str, str | 
 
 
 def verdict_applies(state: NodeState, assessment: Assessment) -> bool:
-    """Whether a tested verdict still applies: same driver, same cards, and the driver still grants peer-to-peer.
+    """Whether a tested verdict still applies: same driver, same cards, and the driver does not refuse peer-to-peer.
 
     Cards are replaced or moved to other slots, and a cloud node may return on another host under its old name. The
-    driver grants peer-to-peer on broken links too, so `hang` and `corrupt` follow the same rule.
+    driver grants peer-to-peer on broken links too, so `hang` and `corrupt` follow the same rule. Only what is known to
+    have changed ends a verdict.
     """
+    driver, cards = _read(assessment, DRIVER_LABEL), _read(assessment, CARDS_LABEL)
     return (
         state.labels.get(P2P_LABEL) in TESTED
-        and state.labels.get(P2P_DRIVER_LABEL) == assessment.labels[DRIVER_LABEL.removeprefix(LABEL_PREFIX)]
-        and state.labels.get(P2P_CARDS_LABEL) in (None, assessment.labels[CARDS_LABEL.removeprefix(LABEL_PREFIX)])
-        and assessment.labels[P2P_LABEL.removeprefix(LABEL_PREFIX)] == "granted"
+        and driver in (state.labels.get(P2P_DRIVER_LABEL), UNKNOWN)
+        and not differs(state.labels.get(P2P_CARDS_LABEL), cards)
+        and _read(assessment, P2P_LABEL) in ("granted", UNKNOWN)
     )
+
+
+def _may_be_the_same(state: NodeState, assessment: Assessment) -> bool:
+    """Neither the driver nor the cards are known to differ from those that the labels describe."""
+    return not any(differs(state.labels.get(name), _read(assessment, name)) for name in (DRIVER_LABEL, CARDS_LABEL))
+
+
+def _kept(state: NodeState, assessment: Assessment) -> dict[str, str | None]:
+    """The labels that a reading leaves as they are: those it could not read, and all where it missed a card.
+
+    A tested verdict has rules of its own.
+    """
+    missed_a_card = _read(assessment, CARDS_LABEL) == UNKNOWN
+    unread = [name for name, value in assessment.labels.items() if value == UNKNOWN or missed_a_card]
+    current = {f"{LABEL_PREFIX}{name}": state.labels.get(f"{LABEL_PREFIX}{name}") for name in unread}
+    return {
+        name: value
+        for name, value in current.items()
+        if value is not None
+        and _is_reading(name, value)
+        and name.removeprefix(LABEL_PREFIX) not in assessment.undecided
+    }
+
+
+def _is_reading(name: str, value: str) -> bool:
+    """A value that the labeller itself may have written."""
+    if name == P2P_LABEL and value in TESTED:
+        return False
+    return value in VOCABULARY.get(name.removeprefix(LABEL_PREFIX), (value,))
+
+
+def _read(assessment: Assessment, label: str) -> str:
+    return assessment.labels[label.removeprefix(LABEL_PREFIX)]
 
 
 def patch_for(state: NodeState, assessment: Assessment) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flash_node.dump import NodeDump
 from flash_node.nvml import Nvml, NvmlReader
-from flash_node.sysfs import SYS, with_sysfs
+from flash_node.sysfs import SYS, loaded_driver, numa_nodes, other_cards, with_sysfs
 
 
 def read_node(nvml: Nvml, node: str, root: Path = SYS, source: str = "") -> NodeDump:
@@ -17,9 +17,12 @@ def read_node(nvml: Nvml, node: str, root: Path = SYS, source: str = "") -> Node
         node=node,
         taken_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         source=source,
-        driver=driver,
+        # The kernel tells it too, when NVML does not answer: whether the driver has changed decides about verdicts.
+        driver=driver or loaded_driver(root),
         gpus=tuple(with_sysfs(gpu, root) for gpu in gpus),
         pairs=pairs,
+        numa=numa_nodes(root),
+        other_cards=other_cards([gpu.bus for gpu in gpus if gpu.bus], root),
         faults=tuple(reader.faults),
     )
 

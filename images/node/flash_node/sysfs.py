@@ -1,19 +1,29 @@
-"""Reads from /sys what any user may read about a card: its NUMA node, its root complex, and its IOMMU mode.
+"""Reads from /sys what any user may read about a host's cards: NUMA nodes, root complexes, and IOMMU modes.
 
 /sys in a container shows the host's devices, so nothing needs to be mounted.
 """
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from flash_node.acs import redirects
-from flash_node.dump import GpuDump
+from flash_node.dump import GpuDump, NumaDump, OtherCardDump
 
 SYS = Path("/sys")
 ROOT_COMPLEX = re.compile(r"^pci[0-9a-f]{4}:[0-9a-f]{2}$")
 PCI_ADDRESS = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
+
+NUMA_NODE = re.compile(r"^node(\d{1,4})$")
+
+MOST_CPUS = 8192
+"""NR_CPUS of the kernel."""
+
+NVIDIA = "0x10de"
+CARD_CLASSES = ("0x0300", "0x0302")
+"""VGA and 3D controllers: a card's audio and USB functions are other devices."""
 
 IOMMU_TYPES: dict[str, Literal["identity", "translated"]] = {
     "identity": "identity",
@@ -39,6 +49,57 @@ def with_sysfs(gpu: GpuDump, root: Path = SYS) -> GpuDump:
             "acs": _acs(path),
         }
     )
+
+
+def numa_nodes(root: Path = SYS) -> tuple[NumaDump, ...]:
+    """The host's NUMA nodes with the sockets of their CPUs. Empty if /sys does not list them."""
+    folder = root / "devices" / "system"
+    try:
+        names = [match for entry in (folder / "node").iterdir() if (match := NUMA_NODE.match(entry.name))]
+    except OSError:
+        return ()
+    indices = sorted(int(name[1]) for name in names)
+    return tuple(NumaDump(index=index, sockets=_sockets(folder, index)) for index in indices)
+
+
+def _sockets(folder: Path, node: int) -> tuple[int, ...] | None:
+    cpus = _cpu_list(_read(folder / "node" / f"node{node}" / "cpulist"))
+    if cpus is None:
+        return None
+    found = {_read(folder / "cpu" / f"cpu{cpu}" / "topology" / "physical_package_id") for cpu in cpus}
+    known = {int(socket) for socket in found if socket and socket.isdigit()}
+    # CPUs that are offline have no topology.
+    return tuple(sorted(known)) if known or not cpus else None
+
+
+def _cpu_list(text: str | None) -> list[int] | None:
+    """The kernel's form: 0-3,8-11. Empty for a node without CPUs; None if it could not be read."""
+    if text is None:
+        return None
+    try:
+        spans = [[int(end) for end in span.split("-")] for span in text.split(",") if span]
+    except ValueError:
+        return None
+    return [cpu for span in spans for cpu in range(span[0], min(span[-1], span[0] + MOST_CPUS) + 1)]
+
+
+def other_cards(listed: Iterable[str], root: Path = SYS) -> tuple[OtherCardDump, ...]:
+    """NVIDIA cards on the PCI bus whose addresses are not among those that NVML listed."""
+    try:
+        devices = sorted((root / "bus" / "pci" / "devices").iterdir())
+    except OSError:
+        return ()
+    unlisted = [device for device in devices if device.name not in set(listed) and _is_card(device)]
+    return tuple(OtherCardDump(bus=device.name, driver=_kernel_driver(device)) for device in unlisted)
+
+
+def _is_card(device: Path) -> bool:
+    return _read(device / "vendor") == NVIDIA and (_read(device / "class") or "").startswith(CARD_CLASSES)
+
+
+def _kernel_driver(device: Path) -> str | None:
+    driver = device / "driver"
+    return Path(os.path.realpath(driver)).name if driver.is_symlink() else None
 
 
 def loaded_driver(root: Path = SYS) -> str | None:

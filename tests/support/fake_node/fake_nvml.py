@@ -73,18 +73,20 @@ class FakeNvml:
 
 
 _CARD_CALLS: dict[str, Callable[[Machine, int], Any]] = {
-    "nvmlDeviceGetName": lambda machine, _: machine.card["name"],
+    "nvmlDeviceGetName": lambda machine, card: machine.card_at(card)["name"],
     "nvmlDeviceGetUUID": lambda _, card: f"GPU-{card:08x}-0000-0000-0000-000000000000",
     "nvmlDeviceGetPciInfo_v3": lambda machine, card: SimpleNamespace(busId=machine.buses[card]),
-    "nvmlDeviceGetMemoryInfo": lambda machine, _: SimpleNamespace(total=machine.card["memoryMiB"] * MIB),
-    "nvmlDeviceGetBAR1MemoryInfo": lambda machine, _: SimpleNamespace(bar1Total=machine.card["bar1MiB"] * MIB),
-    "nvmlDeviceGetEnforcedPowerLimit": lambda machine, _: machine.card["watts"] * 1000,
-    "nvmlDeviceGetMaxPcieLinkGeneration": lambda machine, _: machine.card["generation"],
-    "nvmlDeviceGetMaxPcieLinkWidth": lambda machine, card: _own(machine.lanes, card, machine.card["lanes"]),
-    "nvmlDeviceGetCurrPcieLinkWidth": lambda machine, card: _own(
-        machine.lanesNow or machine.lanes, card, machine.card["lanes"]
+    "nvmlDeviceGetMemoryInfo": lambda machine, card: SimpleNamespace(total=machine.card_at(card)["memoryMiB"] * MIB),
+    "nvmlDeviceGetBAR1MemoryInfo": lambda machine, card: SimpleNamespace(
+        bar1Total=machine.card_at(card)["bar1MiB"] * MIB
     ),
-    "nvmlDeviceGetVirtualizationMode": lambda machine, _: machine.card.get("virtualization", 0),
+    "nvmlDeviceGetEnforcedPowerLimit": lambda machine, card: machine.card_at(card)["watts"] * 1000,
+    "nvmlDeviceGetMaxPcieLinkGeneration": lambda machine, card: machine.card_at(card)["generation"],
+    "nvmlDeviceGetMaxPcieLinkWidth": lambda machine, card: _own(machine.lanes, card, machine.card_at(card)["lanes"]),
+    "nvmlDeviceGetCurrPcieLinkWidth": lambda machine, card: _own(
+        machine.lanesNow or machine.lanes, card, machine.card_at(card)["lanes"]
+    ),
+    "nvmlDeviceGetVirtualizationMode": lambda machine, card: machine.card_at(card).get("virtualization", 0),
     "nvmlDeviceGetMigMode": lambda machine, card: [int(_own(machine.mig, card, default=False))] * 2,
 }
 

@@ -13,10 +13,37 @@ PLAIN = bytes(64)
 def make_sys(machine: Machine, root: Path) -> Path:
     for card, bus in enumerate(machine.buses):
         _make_card(machine, card, pci_address(bus), root)
+    for address, driver in machine.others.items():
+        _make_other_card(address, driver, root)
+    _make_numa_nodes(machine.sockets, root / "devices" / "system")
     module = root / "module" / "nvidia"
     module.mkdir(parents=True)
     (module / "version").write_text(f"{machine.driver}\n")
     return root
+
+
+def _make_other_card(address: str, driver: str | None, root: Path) -> None:
+    device = root / "bus" / "pci" / "devices" / address
+    device.mkdir(parents=True)
+    (device / "vendor").write_text("0x10de\n")
+    (device / "class").write_text("0x030000\n")
+    if driver:
+        (device / "driver").symlink_to(root / "bus" / "pci" / "drivers" / driver)
+
+
+def _make_numa_nodes(sockets: dict[int, list[int]], system: Path) -> None:
+    """The CPUs are numbered through."""
+    first = 0
+    for node, packages in sockets.items():
+        cpus = range(first, first + len(packages))
+        first += len(packages)
+        folder = system / "node" / f"node{node}"
+        folder.mkdir(parents=True)
+        (folder / "cpulist").write_text(f"{cpus[0]}-{cpus[-1]}\n" if cpus else "\n")
+        for cpu, package in zip(cpus, packages, strict=True):
+            topology = system / "cpu" / f"cpu{cpu}" / "topology"
+            topology.mkdir(parents=True)
+            (topology / "physical_package_id").write_text(f"{package}\n")
 
 
 def acs_space(control: int, at: int = 0x100, before: bytes = b"") -> bytes:

@@ -38,6 +38,12 @@ class Machine:
     lanes: list[int] = field(default_factory=list)
     lanesNow: list[int] = field(default_factory=list)  # noqa: N815 - as in the file
     mig: list[bool] = field(default_factory=list)
+    cards: list[dict[str, Any]] = field(default_factory=list)
+    """What differs from `card`, for each card; for machines whose cards are not alike."""
+    sockets: dict[int, list[int]] = field(default_factory=dict)
+    """NUMA nodes with the socket of each of their CPUs. Empty if /sys does not list them."""
+    others: dict[str, str | None] = field(default_factory=dict)
+    """Addresses of NVIDIA cards that NVML does not list, with their kernel drivers."""
     iommu: str | None = None
     """Type of its IOMMU groups. None for a machine without an IOMMU."""
     acs: str | None = None
@@ -50,6 +56,9 @@ class Machine:
     @classmethod
     def load(cls, name: str) -> "Machine":
         return cls(name=name, **yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
+
+    def card_at(self, index: int) -> dict[str, Any]:
+        return {**self.card, **(self.cards[index] if self.cards else {})}
 
     @cached_property
     def links(self) -> Matrix:

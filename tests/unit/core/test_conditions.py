@@ -123,6 +123,23 @@ CASES = {
         {"TopologyResolved": ("False", "NodeUnlabelled"), "Ready": ("True", "Passed")},
         "deepseekflash.dev/gpu-link",
     ),
+    "an untested pair": Case(
+        one_pod(a_gate(), ready=True, node=a_node(gpu_link="phb", gpu_p2p="granted")),
+        {"TopologyResolved": ("False", "LinksUnproved")},
+        "when both GPUs of the node are free for two minutes",
+    ),
+    "more than two cards, which are never tested": Case(
+        one_pod(
+            a_gate(),
+            ready=True,
+            node={
+                **a_node(gpu_link="sys", gpu_p2p="granted"),
+                "status": {"allocatable": {"nvidia.com/gpu": "5"}},
+            },
+        ),
+        {"TopologyResolved": ("False", "LinksUnproved")},
+        "node-1 has 5 GPUs: only nodes with two are tested",
+    ),
     "a mistyped label": Case(
         one_pod(a_gate(), ready=True, node=a_node(gpu_link="pbh", gpu_p2p="verified")),
         {"TopologyResolved": ("False", "LabelNotUnderstood")},

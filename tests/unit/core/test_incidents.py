@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
 from flash_contracts.names import (
     ENGINE_FLAGS_ANNOTATION,
@@ -76,6 +78,15 @@ def test_an_old_claim_under_another_driver_does_not_count() -> None:
     old = replace(ANOTHERS, driver="595.71.05")
     (claim,) = plan(recovered(claims=(old,))).verdicts
     assert isinstance(claim, NodeClaim)
+
+
+@pytest.mark.parametrize("unread", [{"gpu_driver": "unknown"}, {"gpu_cards": "unknown"}])
+def test_a_claim_is_kept_while_driver_or_cards_cannot_be_read(unread: dict[str, str]) -> None:
+    """A card that is lost for a minute proves nothing against what engines said before."""
+    (verdict,) = plan(recovered("Passed", None, (ANOTHERS,), **unread)).verdicts
+    assert isinstance(verdict, NodeVerdict), "with the earlier claim it is the second deployment that says so"
+    labels = verdict.patch()["metadata"]["labels"]
+    assert "unknown" not in (labels[P2P_DRIVER_LABEL], labels[P2P_CARDS_LABEL])
 
 
 def row_of_the_next_pod(deployment: str, *claims: Claim) -> str:

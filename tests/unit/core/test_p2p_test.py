@@ -281,6 +281,20 @@ def test_another_driver_is_a_new_chance() -> None:
     assert plan_node(observed(noted(9, driver="580.1"))).create
 
 
+def test_a_driver_that_cannot_be_read_is_no_new_chance() -> None:
+    """Nor does it begin the count anew, or put `unknown` into the verdict."""
+    node = noted(2)
+    node["metadata"]["labels"]["deepseekflash.dev/gpu-driver"] = "unknown"
+    assert plan_node(observed(node)).create is None
+    again = plan_node(observed(node, job=a_job(), job_pods=(a_probe_pod(a_report("inconclusive")),)))
+    assert again.patch is not None
+    assert json.loads(again.patch["metadata"]["annotations"][P2P_ATTEMPT_ANNOTATION])["count"] == 3
+    report = a_report("hang", driver="595.84")
+    found = plan_node(observed(node, job=a_job(), job_pods=(a_probe_pod(report),)))
+    assert found.patch is not None
+    assert found.patch["metadata"]["labels"][P2P_DRIVER_LABEL] == "595.84"
+
+
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", "no json", '{"at": "noon", "driver": null, "count": 1}'])
 def test_an_attempt_that_cannot_be_read_is_none(text: str) -> None:
     node = a_node(**GRANTED)

@@ -92,6 +92,23 @@ ROWS = {
         "T5",
         SAFE,
     ),
+    "T3: verified, and nothing can be read for a minute": (
+        facts(
+            gpu_link="node",
+            gpu_p2p="verified",
+            gpu_driver="unknown",
+            gpu_cards="unknown",
+            gpu_p2p_driver="595.84",
+            gpu_p2p_cards="3fa9c21b07",
+        ),
+        "T3",
+        {**BASE, "NCCL_P2P_LEVEL": "PHB"},
+    ),
+    "T5: verified under another driver, which another program's label tells": (
+        facts(driver="595.84", gpu_link="phb", gpu_p2p="verified", gpu_driver="unknown", gpu_p2p_driver="595.71.05"),
+        "T5",
+        SAFE,
+    ),
     "T6: the chipset refuses": (facts(gpu_link="phb", gpu_p2p="cns"), "T6", SAFE),
     "T6: the driver's registry refuses": (facts(gpu_link="phb", gpu_p2p="dr"), "T6", SAFE),
     "T7: a p2p test hung": (facts(gpu_link="node", gpu_p2p="hang"), "T7", SAFE),

@@ -1,8 +1,8 @@
 """The labeller's loop: read the machine, patch the node's labels where they differ, and emit events for warnings.
 
-No failure of hardware or of the API server ends the loop. One failed reading changes no label, because drivers are
-reloaded; after the second in a row the labels become unknown. A reading with some failed calls is repeated at once,
-because calls fail occasionally, and one failed call would remove a tested verdict.
+No failure of hardware or of the API server ends the loop. What a reading could not tell leaves the labels as they are
+(`flash_node.labels`), because drivers are reloaded and cards are reset. A reading with some failed calls is repeated at
+once, because calls fail occasionally, and each failure is reported.
 """
 
 import threading
@@ -23,8 +23,6 @@ READING_SECONDS = 30.0
 """A call into a sick card's driver may never return."""
 
 RETRY_SECONDS = 2.0
-EMPTY_READINGS_LIMIT = 2
-"""After this many empty readings in a row the labels become unknown."""
 ATTEMPTS = 5
 
 
@@ -52,18 +50,12 @@ class LabelLoop:
         self._reading_seconds = reading_seconds
         self._retry_seconds = retry_seconds
         self._reading: _BackgroundReading | None = None
-        self._empty_readings = 0
         self._emitted: frozenset[str] = frozenset()
 
     def run_once(self) -> bool:
-        """Return whether the labels now match the machine."""
-        dump = self._read_with_retry()
-        self._empty_readings = self._empty_readings + 1 if dump.is_empty else 0
-        assessment = assess(dump)
+        """Return whether the labels now tell all that is known of the machine."""
+        assessment = assess(self._read_with_retry())
         self._emit_warnings(assessment)
-        if 0 < self._empty_readings < EMPTY_READINGS_LIMIT:
-            log.warning("no card could be read; keeping the labels for one more round", warnings=assessment.warnings)
-            return False
         try:
             return self._publish(assessment)
         except ClusterError as error:

@@ -19,6 +19,7 @@ from flash_node.topology.text import WIDTH, text_of
 from flash_node.topology.view import view_of
 
 NOTHING_READ, BAD_USAGE = 1, 2
+STDOUT = Path("-")
 
 _DESCRIPTION = """\
 Shows the cards of a node and the links between them, the resulting labels (as flash-labeller sets them), and the flags
@@ -33,6 +34,7 @@ _EPILOG = """\
 examples:
   flash-topology                                   show this machine
   flash-topology --save node.json                  save the readings as a dump
+  flash-topology --save - > node.json              the same, from another machine through kubectl exec or ssh
   flash-topology --dump node.json --svg node.svg   draw a saved dump
   flash-topology --assume verified                 show the flags as if the p2p test had passed
 
@@ -46,14 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         dump = NodeDump.load(options.dump) if options.dump else _live(options.node, options.sys_root)
         view = view_of(dump, options.assume)
-        _write(options.save, dump.to_text())
+        if options.save != STDOUT:
+            _write(options.save, dump.to_text())
         _write(options.svg, svg_of(view))
     except (BadDumpError, _CannotWriteError) as error:
         _print_message(str(error))
         return BAD_USAGE
     colour = sys.stdout.isatty()
     width = os.get_terminal_size().columns if colour else WIDTH
-    sys.stdout.write(text_of(view, width=width, colour=colour))
+    sys.stdout.write(dump.to_text() if options.save == STDOUT else text_of(view, width=width, colour=colour))
     return NOTHING_READ if dump.is_empty else 0
 
 
@@ -110,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     name = os.environ.get("NODE_NAME")
     description = "name of this machine's Node (default: $NODE_NAME)"
     source.add_argument("--node", type=node_name, default=name, metavar="NAME", help=description)
-    parser.add_argument("--save", type=Path, metavar="FILE", help="save the readings as a dump")
+    description = "save the readings as a dump; `-` prints the dump and nothing else"
+    parser.add_argument("--save", type=Path, metavar="FILE", help=description)
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the picture into this file")
     description = f"assume this verdict instead of the node's: {', '.join(P2P_VERDICTS)}"
     parser.add_argument("--assume", choices=P2P_VERDICTS, metavar="VERDICT", help=description)

@@ -40,6 +40,8 @@ def svg_of(view: View) -> str:
     bottom = max(_labels(sheet, view, below), _flags(sheet, view, below))
     for warning in view.warnings:
         bottom = sheet.lines(MARGIN, bottom + LINE, f"! {warning}", colour=BAD) - LINE
+    for note in view.assessment.notes:
+        bottom = sheet.lines(MARGIN, bottom + LINE, f"- {note}", colour=PLAIN) - LINE
     return sheet.document(bottom + MARGIN)
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from flash_node.assessment import link_of
+from flash_node.interpretation import link_of
 from flash_node.topology.view import View, card_lines, flag_lines
 
 WIDTH = 120
@@ -30,8 +30,15 @@ def _parts(view: View) -> Iterator[RenderableType]:
         yield _pairs(view)
     yield _labels(view)
     yield _flags(view)
-    for warning in view.warnings:
-        yield Text(f" ! {warning}", style="yellow")
+    for mark, style, messages in ((" ! ", "yellow", view.warnings), (" - ", "", view.assessment.notes)):
+        for message in messages:
+            yield _marked(mark, message, style)
+
+
+def _marked(mark: str, message: str, style: str) -> Table:
+    grid = Table.grid()
+    grid.add_row(mark, Text(message, style=style))
+    return grid
 
 
 def headline(view: View) -> str:

@@ -12,8 +12,9 @@ from flash_contracts.flags.interconnect import DefaultInterconnect
 from flash_contracts.flags.table import TABLE, Row
 from flash_contracts.names import LABEL_PREFIX, P2P_LABEL, P2P_REPORT_ANNOTATION
 from flash_contracts.node_facts import TESTED, UNKNOWN, NodeFacts
-from flash_node.assessment import Assessment, assess, iommu_of, link_of, p2p_of
+from flash_node.assessment import Assessment, assess
 from flash_node.dump import GpuDump, NodeDump, PairDump
+from flash_node.interpretation import iommu_of, link_of, p2p_of
 from flash_node.labels import NodeState, desired_labels, verdict_applies
 
 GpuTree = dict[str, dict[str, list[GpuDump]]]
@@ -38,8 +39,9 @@ class View:
     def tree(self) -> GpuTree:
         tree: GpuTree = {}
         for gpu in self.dump.gpus:
-            numa = "NUMA node unknown" if gpu.numa_node is None else f"NUMA node {gpu.numa_node}"
-            tree.setdefault(numa, {}).setdefault(gpu.pcie_root or "root complex unknown", []).append(gpu)
+            tree.setdefault(_numa_title(gpu.numa_node, self.dump), {}).setdefault(
+                gpu.pcie_root or "root complex unknown", []
+            ).append(gpu)
         return tree
 
     def verdict_of(self, pair: PairDump) -> str:
@@ -65,6 +67,16 @@ def view_of(dump: NodeDump, assumed: str | None = None) -> View:
     flags = derive(facts, DefaultInterconnect(), {})
     ours = {n.removeprefix(LABEL_PREFIX): value for n, value in sorted(labels.items()) if n.startswith(LABEL_PREFIX)}
     return View(dump, assessment, ours, flags, TABLE[flags.row], (*assessment.warnings, *facts.warnings), assumed)
+
+
+def _numa_title(node: int | None, dump: NodeDump) -> str:
+    if node is None:
+        return "NUMA node unknown"
+    sockets = dump.sockets_of(node)
+    if sockets is None:
+        return f"NUMA node {node}"
+    where = f"CPU {' and '.join(map(str, sockets))}" if sockets else "no CPUs"
+    return f"NUMA node {node}, {where}"
 
 
 def card_lines(gpu: GpuDump) -> list[str]:

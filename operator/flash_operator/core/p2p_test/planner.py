@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flash_contracts.names import P2P_ATTEMPT_ANNOTATION
-from flash_contracts.node_facts import TESTED, NodeFacts
+from flash_contracts.node_facts import TESTED, NodeFacts, differs
 from flash_contracts.p2p_report import P2pReport
 from flash_operator.core.observed.gpu_demand import could_run_on, gpus_of
 from flash_operator.core.observed.kube import condition_of, job_outcome, moment_of, termination_message
@@ -161,7 +161,7 @@ def _may_run_here(pod: RawObject, observed: NodeObserved) -> bool:
 
 def _backoff_seconds(observed: NodeObserved) -> float:
     attempt = Attempt.last_on(observed.node) if observed.node else None
-    if attempt is None or observed.node is None or attempt.driver != NodeFacts.from_node(observed.node).driver:
+    if attempt is None or observed.node is None or differs(attempt.driver, NodeFacts.from_node(observed.node).driver):
         return 0.0
     return (attempt.due - observed.now).total_seconds()
 
@@ -198,7 +198,8 @@ def _conclude(observed: NodeObserved, job: RawObject, text: str) -> NodePlan:
         # The scheduler preempted the test before the operator did.
         return _give_up(job)
     attempt = Attempt.last_on(node)
-    count = attempt.count + 1 if attempt and attempt.driver == facts.driver else 1
+    same = attempt is not None and not differs(attempt.driver, facts.driver)
+    count = attempt.count + 1 if attempt and same else 1
     noted = {"at": timestamp(observed.now), "driver": facts.driver, "count": count, "reason": report.reason[:500]}
     event = event_spec("Warning", "P2pTestInconclusive", f"{report.verdict}: {report.reason}", "TestLinks")
     patch = {"metadata": {"annotations": {P2P_ATTEMPT_ANNOTATION: json.dumps(noted)}}}

@@ -19,6 +19,7 @@ from typing import Literal
 
 from flash_contracts.verdict_reason import Reason
 from flash_operator.core.replicas.replica import Replica
+from flash_operator.core.resources.engine_args import TENSOR_PARALLEL_SIZE
 from flash_operator.core.status.replica_summary import ReplicaSummary
 
 
@@ -187,15 +188,25 @@ def node_unlabelled(summary: ReplicaSummary) -> ConditionState | None:
 
 def links_unproved(summary: ReplicaSummary) -> ConditionState | None:
     """Row T5: fast flags may be possible but are untested. While engines hold the GPUs, the p2p test cannot run."""
-    nodes = sorted({str(r.node_name) for r in summary.replicas if r.derived and r.derived.row == "T5"})
-    if not nodes:
+    unproved = [r for r in summary.replicas if r.derived and r.derived.row == "T5"]
+    if not unproved:
         return None
+    many = {str(r.node_name): r.node.gpus for r in unproved if r.node and r.node.gpus > TENSOR_PARALLEL_SIZE}
+    pairs = sorted({str(r.node_name) for r in unproved} - set(many))
+    remedies = [_FREE_THE_PAIR] if pairs else []
+    remedies += [f"{name} has {gpus} GPUs: {_LEAVE_A_PAIR}" for name, gpus in sorted(many.items())]
     return ConditionState(
         "False",
         "LinksUnproved",
-        f"safe flags on {', '.join(nodes)}: the driver grants peer-to-peer, but it is untested; the operator tests it "
-        "when both GPUs of the node are free for two minutes (docs/topology.md)",
+        f"safe flags on {', '.join(sorted({*pairs, *many}))}: the driver grants peer-to-peer, but it is untested; "
+        f"{'; '.join(remedies)} (docs/topology.md)",
     )
+
+
+_FREE_THE_PAIR = "the operator tests it when both GPUs of the node are free for two minutes"
+_LEAVE_A_PAIR = (
+    "only nodes with two are tested, because any two may become an engine's; its events say which two to leave to it"
+)
 
 
 def topology_resolved(summary: ReplicaSummary) -> ConditionState | None:

@@ -1,0 +1,48 @@
+"""What a single reading means, in nvidia-smi's words. Pure."""
+
+from collections.abc import Sequence
+
+from flash_contracts.node_facts import DRIVER_REFUSED, UNKNOWN
+from flash_node.dump import GpuDump, PairDump
+
+ANCESTORS = {0: "pix", 10: "pix", 20: "pxb", 30: "phb", 40: "node", 50: "sys"}
+"""nvmlGpuTopologyLevel_t, with the names of nvidia-smi. 0 means two GPUs on one board."""
+
+STATUSES = {0: "granted", 1: "cns", 2: "gns", 3: "tns", 4: "dr", 5: "ns"}
+"""nvmlGpuP2PStatus_t. 6 is the driver's own "unknown"."""
+
+VIRTUALIZATION = {0: "none", 1: "passthrough", 2: "vgpu", 3: "vgpu", 4: "vgpu"}
+
+PHYSICAL = 0
+GUEST = "passthrough"
+
+
+def link_of(pair: PairDump) -> str:
+    """The link of a pair, with the name of nvidia-smi."""
+    if pair.nvlink == 0:
+        return "nvlink"
+    return UNKNOWN if pair.ancestor is None else ANCESTORS.get(pair.ancestor, UNKNOWN)
+
+
+def p2p_of(pair: PairDump, gpus: Sequence[GpuDump]) -> str:
+    """The peer-to-peer status of a pair. It is refused if either direction, or only writing, is refused.
+
+    MIG slices have no peer-to-peer, whatever the driver reports for their cards (NVIDIA's MIG user guide).
+    """
+    if any(gpu.mig for gpu in gpus if gpu.index in (pair.first, pair.second)):
+        return "ns"
+    statuses = [UNKNOWN if status is None else STATUSES.get(status, UNKNOWN) for status in pair.p2p]
+    refused = [status for status in DRIVER_REFUSED if status in statuses]
+    if refused:
+        return refused[0]
+    return UNKNOWN if UNKNOWN in statuses else "granted"
+
+
+def iommu_of(gpu: GpuDump) -> str | None:
+    """None for a guest without an IOMMU of its own: it cannot see the host's IOMMU, which may translate anyway."""
+    return None if gpu.iommu == "off" and gpu.virtualization != PHYSICAL else gpu.iommu
+
+
+def virtualization_of(gpu: GpuDump) -> str | None:
+    """none, passthrough or vgpu."""
+    return None if gpu.virtualization is None else VIRTUALIZATION.get(gpu.virtualization)

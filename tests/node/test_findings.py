@@ -1,0 +1,214 @@
+"""What people are told about machines whose cards are not simply two alike ones under one CPU."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import pytest
+
+from flash_node.assessment import assess
+from flash_node.dump import GpuDump, NodeDump, NumaDump, OtherCardDump, PairDump
+from flash_node.topology.text import text_of
+from flash_node.topology.view import view_of
+
+GIB = 1 << 30
+LEVELS = {"pix": 10, "pxb": 20, "phb": 30, "node": 40, "sys": 50}
+PRO, SERVER, GAMING = ("NVIDIA RTX PRO 6000 Workstation", 96), ("NVIDIA RTX PRO 6000 Server", 96), ("GeForce", 24)
+
+Card = tuple[str, int]
+
+
+def card(index: int, kind: Card = PRO, **changes: object) -> GpuDump:
+    name, memory = kind
+    read = {"uuid": f"GPU-{index}", "bus": f"0000:{index + 1:02x}:00.0", "numa_node": 0, "iommu": "off"}
+    return GpuDump.model_validate({"index": index, "name": name, "memory": memory * GIB, **read, **changes})
+
+
+def node(gpus: Sequence[GpuDump], links: dict[tuple[int, int], str] | None = None, **changes: object) -> NodeDump:
+    """Pairs that are not in `links` have the link `node`. The driver grants all of them."""
+    level = {pair: LEVELS[link] for pair, link in (links or {}).items()}
+    indices = [gpu.index for gpu in gpus]
+    pairs = [
+        PairDump(first=a, second=b, ancestor=level.get((a, b), 40), p2p=(0,) * 4) for a, b in combinations(indices, 2)
+    ]
+    return NodeDump.model_validate(
+        {"node": "n", "taken_at": "", "driver": "595.1", "gpus": gpus, "pairs": pairs, **changes}
+    )
+
+
+def numa(sockets: dict[int, tuple[int, ...]]) -> tuple[NumaDump, ...]:
+    return tuple(NumaDump(index=index, sockets=packages) for index, packages in sockets.items())
+
+
+def in_nodes(*nodes: int | None) -> list[GpuDump]:
+    return [card(index, numa_node=place) for index, place in enumerate(nodes)]
+
+
+def said(dump: NodeDump) -> str:
+    """Everything that flash-topology tells in sentences, on one line."""
+    found = assess(dump)
+    text = " ".join(text_of(view_of(dump)).split())
+    messages = (*found.warnings, *found.notes)
+    assert all(message in text for message in messages)
+    return "\n".join(messages)
+
+
+def test_two_alike_cards_in_one_numa_node_need_no_words() -> None:
+    assert said(node(in_nodes(0, 0))) == ""
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 8])
+def test_with_more_than_two_cards_it_is_said_what_an_engine_gets_and_what_is_not_promised(count: int) -> None:
+    told = said(node([card(index) for index in range(count)], {(1, 2): "pix"}))
+    assert f"{count} GPUs, and an engine gets any two" in told
+    assert "promises neither their link nor that they are alike" in told
+    assert "such a node is not tested, so its engines keep the safe flags" in told
+    assert "best for an engine: GPUs 1 and 2 (link `pix`, peer-to-peer granted)" in told
+    assert "NVreg_ExcludedGpus" in told
+
+
+@pytest.mark.parametrize(
+    ("kinds", "links", "best", "spare"),
+    [
+        ([GAMING, PRO, PRO, GAMING], {(0, 3): "pix", (1, 2): "sys"}, "GPUs 1 and 2 (link `sys`", "GPUs 0 and 3"),
+        ([PRO, SERVER, PRO], {(0, 1): "pix"}, "GPUs 0 and 2 (link `node`", "GPU 1"),
+        ([PRO] * 3, {(0, 1): "phb", (0, 2): "sys", (1, 2): "sys"}, "GPUs 0 and 1 (link `phb`", "GPU 2"),
+        ([PRO] * 4, {(0, 1): "pix", (2, 3): "pix"}, "GPUs 0 and 1; 2 and 3 (link `pix`", "all but two"),
+        ([PRO] * 8, dict.fromkeys(combinations(range(4), 2), "pix"), "2 more pairs (link `pix`", "all but two"),
+    ],
+    ids=["two that have room", "two of one model", "one is far", "two good pairs", "many good pairs"],
+)  # fmt: skip
+def test_the_best_pair_is_named_with_the_cards_to_exclude(
+    kinds: list[Card], links: dict[tuple[int, int], str], best: str, spare: str
+) -> None:
+    told = said(node([card(index, kind) for index, kind in enumerate(kinds)], links))
+    assert f"best for an engine: {best}" in told or f"{best}" in told
+    assert f"exclude {spare} by UUID" in told
+
+
+def test_a_card_that_is_far_from_every_other_is_named() -> None:
+    cards = [card(index) for index in range(3)]
+    assert "GPU 2 is far (`sys`)" in said(node(cards, {(0, 2): "sys", (1, 2): "sys"}))
+    assert "is far" not in said(node(cards, {(0, 1): "sys", (0, 2): "sys", (1, 2): "sys"}))
+
+
+def test_a_pair_that_the_driver_refuses_or_that_is_sliced_is_not_the_best() -> None:
+    cards = [card(0), card(1), card(2, mig=True), card(3)]
+    dump = node(cards, {(0, 1): "pix", (0, 2): "pix"})
+    pairs = [p.model_copy(update={"p2p": (5,) * 4}) if (p.first, p.second) == (0, 1) else p for p in dump.pairs]
+    assert "GPUs 0 and 3; 1 and 3 (link `node`" in said(dump.model_copy(update={"pairs": tuple(pairs)}))
+
+
+def test_without_a_pair_that_fits_none_is_recommended() -> None:
+    told = said(node([card(0), card(1, SERVER), card(2, GAMING)]))
+    assert "no two of the GPUs are alike with room for the model" in told
+    assert "best for an engine" not in told
+
+
+@pytest.mark.parametrize(
+    ("kinds", "alike"),
+    [
+        ([PRO, PRO], True),
+        ([PRO, SERVER], False),
+        ([PRO, (PRO[0], 48)], False),
+        ([PRO, (PRO[0], 94)], True),
+        ([PRO, PRO, GAMING], False),
+    ],
+)
+def test_unlike_cards_are_said(kinds: list[Card], *, alike: bool) -> None:
+    told = said(node([card(index, kind) for index, kind in enumerate(kinds)]))
+    assert ("the GPUs are not alike" not in told) is alike
+
+
+def test_a_lost_card_is_not_called_unlike() -> None:
+    assert "not alike" not in said(node([card(0), GpuDump(index=1)]))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "which", "remedy"),
+    [
+        ((48, 48), "GPUs 0 and 1 have 48 GiB", "keep its pods off this node (spec.placement.nodeSelector)"),
+        ((96, 72), "GPU 1 has 72 GiB", "keep its pods off this node"),
+        ((96, 96, 24), "GPU 2 has 24 GiB", "exclude it"),
+        ((24, 96, 96, 4), "GPUs 0 and 3 have 4 or 24 GiB", "exclude them"),
+    ],
+)
+def test_cards_without_room_for_the_model_are_named(sizes: tuple[int, ...], which: str, remedy: str) -> None:
+    told = said(node([card(index, (f"card of {size}", size)) for index, size in enumerate(sizes)]))
+    assert which in told
+    assert f"ends with OutOfMemory; {remedy}" in told
+
+
+@pytest.mark.parametrize("size", [75, 80, 96, 141, 192])
+def test_cards_with_room_for_the_model_are_not(size: int) -> None:
+    assert "OutOfMemory" not in said(node([card(index, ("card", size)) for index in range(2)]))
+
+
+SPLIT = "parts of one CPU (NPS2, NPS4, SNC)"
+
+
+@pytest.mark.parametrize(
+    ("places", "sockets", "expected"),
+    [
+        ((0, 1), {0: (0,), 1: (0,)}, f"the NUMA nodes 0 and 1, which are {SPLIT}"),
+        ((1, 3), {0: (0,), 1: (0,), 2: (0,), 3: (0,)}, f"the NUMA nodes 1 and 3, which are {SPLIT}"),
+        ((0, 1), {0: (0,), 1: (0,), 2: (1,), 3: (1,)}, f"the NUMA nodes 0 and 1, which are {SPLIT}"),
+        ((0, 2), {0: (0,), 1: (0,), 2: (1,), 3: (1,)}, "NUMA node 0 in CPU socket 0; NUMA node 2 in CPU socket 1"),
+        ((0, 1), {0: (0,), 1: (1,)}, "NUMA node 0 in CPU socket 0; NUMA node 1 in CPU socket 1"),
+        ((0, 1), {0: (0,), 1: (0,), 2: ()}, f"which are {SPLIT}"),
+        ((0, 1), {}, "of different CPUs, or parts of one (NPS2, NPS4, SNC); which was not read"),
+        ((0, 0), {0: (0, 1)}, "NUMA node 0 spans 2 CPUs (as with NPS0"),
+    ],
+    ids=["NPS2", "NPS4", "SNC-2, one CPU", "SNC-2, two CPUs", "two CPUs", "CXL beside", "an older dump", "NPS0"],
+)  # fmt: skip
+def test_numa_nodes_are_called_cpus_only_where_they_are(
+    places: tuple[int, ...], sockets: dict[int, tuple[int, ...]], expected: str
+) -> None:
+    dump = node(in_nodes(*places), {(0, 1): "sys"}, numa=numa(sockets))
+    assert expected in said(dump)
+    assert "under two CPUs" not in text_of(view_of(dump, "verified"))
+
+
+def test_a_numa_node_without_cpus_binds_nothing() -> None:
+    dump = node(in_nodes(2, 2), numa=numa({0: (0,), 2: ()}))
+    assert assess(dump).labels["gpu-numa-nodes"] == "unknown"
+    assert "GPU 0 is in NUMA node 2, which has memory but no CPUs" in said(dump)
+    assert "--numa-bind" not in text_of(view_of(dump))
+
+
+def test_a_numa_node_that_the_firmware_does_not_tell_is_said() -> None:
+    told = said(node(in_nodes(None, None)))
+    assert "the NUMA node of GPUs 0 and 1 is unknown" in told
+    assert "bound to no CPUs" in told
+
+
+@pytest.mark.parametrize(
+    ("driver", "expected"),
+    [
+        ("vfio-pci", "vfio-pci has it, for a virtual machine"),
+        ("nouveau", "blacklist nouveau"),
+        ("nvidia", "excluded (NVreg_ExcludedGpus) or lost"),
+        ("pci-stub", "another kernel driver has it"),
+        (None, "no kernel driver has it"),
+    ],
+)
+def test_a_card_that_nvml_does_not_list_is_named_with_its_driver(driver: str | None, expected: str) -> None:
+    told = said(node([card(0)], other_cards=(OtherCardDump(bus="0000:41:00.0", driver=driver),)))
+    assert "only one GPU was found" in told
+    assert "0000:41:00.0 is not among them: " in told
+    assert expected in told
+
+
+def test_a_dump_that_was_cut_tells_which_pairs_are_missing_and_proves_nothing() -> None:
+    whole = node([card(index) for index in range(3)], {(0, 1): "pix"})
+    cut = whole.model_copy(update={"pairs": whole.pairs[:1]})
+    told = said(cut)
+    assert "the dump says nothing of GPUs 0 and 2" in told
+    assert (assess(cut).labels["gpu-link"], assess(cut).labels["gpu-p2p"]) == ("unknown", "unknown")
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [({"power_limit": 4294967295}, "gpu-power-w"), ({"pcie_generation": 5, "pcie_lanes": 12}, "gpu-pcie")],
+)
+def test_a_value_that_no_reader_of_the_labels_knows_is_unknown(changes: dict[str, int], label: str) -> None:
+    assert assess(node([card(0, PRO, **changes), card(1, PRO, **changes)])).labels[label] == "unknown"
