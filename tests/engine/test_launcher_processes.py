@@ -183,19 +183,24 @@ def test_what_an_orphan_ends_with_is_never_taken_for_the_engines_exit(launcher: 
     assert process.returncode == 7
 
 
-HOLDER = """
-import subprocess, sys
-holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-print(holder.pid, flush=True)
+HOLDERS = """
+import subprocess, sys, time
+wait = "import os, time; os.setsid(); print(os.getpid(), flush=True); time.sleep(600)"
+leave = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-S', '-c', {wait!r}]); time.sleep(0.3)"
+for source in (wait, leave):
+    subprocess.Popen([sys.executable, "-S", "-c", source])
+time.sleep(0.6)
 sys.exit(4)
 """
 
 
-def test_a_process_that_left_the_group_and_holds_the_pipes_keeps_nobody_waiting(launcher: Launcher) -> None:
-    process = launcher.start(launcher.program(HOLDER), "serve", patience=0)
+def test_what_the_engine_left_in_sessions_of_its_own_ends_with_it(launcher: Launcher) -> None:
+    """It would keep a GPU's memory, and the launcher's pipes."""
+    process = launcher.start(launcher.program(HOLDERS), "serve", patience=0)
     assert process.wait(timeout=30) == 4
-    (holder,) = launcher.document("engine.json")["exit"]["lastLines"]
-    os.kill(int(holder), signal.SIGKILL)
+    holders = launcher.document("engine.json")["exit"]["lastLines"]
+    assert len(holders) == 2
+    assert not any(is_alive(int(holder)) for holder in holders)
 
 
 def test_the_engines_two_outputs_stay_two_and_unchanged(launcher: Launcher) -> None:

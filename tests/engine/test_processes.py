@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from flash_engine.launcher.gpu_watch import STALE_SECONDS, GpuWatch, read_gpus
 from flash_engine.launcher.hang_detection import GpuReading
 from flash_engine.nvml import load_pynvml
-from flash_engine.processes import Process, ProcessTree, members, process_tree
+from flash_engine.processes import Family, Process, ProcessTree, members, process_tree
 from waiting import eventually
 
 STAT = "4242 (VLLM::Worker (0) x) S 4200 4100 4100 0 -1 4194304 900 0 3 0 250 50 30 20 20 0 7 0 88 1 2"
@@ -48,6 +49,45 @@ def test_the_crew_is_the_session_and_whatever_it_has_started() -> None:
         process(30, 1, 10),
     ]
     assert {found.pid for found in members(10, reversed(everything))} == {10, 11, 12, 13, 30}
+
+
+def in_proc(folder: Path, process: Process, environment: str = "") -> None:
+    """As the kernel writes it."""
+    own = folder / str(process.pid)
+    own.mkdir()
+    line = f"{process.pid} ({process.name}) {process.state} {process.parent} 1 {process.session}"
+    (own / "stat").write_text(f"{line} {'0 ' * 13}{process.threads} 0")
+    (own / "environ").write_bytes(environment.encode())
+
+
+@pytest.mark.parametrize(
+    ("stray", "environment", "adopts", "expected"),
+    [
+        (process(50, 1, 50), "A=1\0FLASH_STARTED_AS=mine\0", False, {10, 50}),
+        (process(50, 1, 50), "FLASH_STARTED_AS=another", False, {10}),
+        (process(50, 1, 50), "A=FLASH_STARTED_AS=mine", False, {10}),
+        (process(50, os.getpid(), 50), "", True, {10, 50}),
+        (process(50, os.getpid(), 50), "", False, {10}),
+        (process(40, os.getpid(), 40), "", True, {10}),
+        (process(50, 1, 10, state="Z"), "", False, {10}),
+        (replace(process(50, 1, 10, state="Z"), threads=3), "", False, {10, 50}),
+    ],
+    ids=["marked", "marked by another", "a mark in a value", "an orphan that came to us", "a child of another's",
+         "a child from before", "a zombie", "a zombie with threads in the kernel"],
+)  # fmt: skip
+def test_what_came_from_a_program_is_found_wherever_it_went(
+    stray: Process,
+    environment: str,
+    *,
+    adopts: bool,
+    expected: set[int],
+    tmp_path: Path,
+) -> None:
+    for found in (process(10, 1, 10), process(os.getpid(), 1, 1), process(60, 1, 60)):
+        in_proc(tmp_path, found)
+    in_proc(tmp_path, stray, environment)
+    family = Family(10, "mine", adopts=adopts, before=frozenset({40}))
+    assert {found.pid for found in family.living(tmp_path)} == expected
 
 
 NAMES = {

@@ -162,11 +162,45 @@ def test_what_no_image_uses_any_more_goes(tmp_path: Path) -> None:
         assert not old.exists()
 
 
-def test_the_key_is_of_versions_and_of_the_gpu(tmp_path: Path) -> None:
-    assert key(tmp_path).endswith("_no-gpu")
-    (tmp_path / "0000:01:00.0").mkdir()
-    (tmp_path / "0000:01:00.0" / "information").write_text("Model: \t NVIDIA RTX PRO 6000 (96 GB)\nIRQ: 7\n")
-    assert key(tmp_path).endswith("_NVIDIA-RTX-PRO-6000-96-GB-")
+def test_the_key_is_of_versions_and_of_the_gpus(tmp_path: Path) -> None:
+    assert "_no-gpu_" in key(tmp_path)
+    for bus, model in (("02", "NVIDIA T400"), ("01", "NVIDIA RTX PRO 6000 (96 GB)"), ("03", "NVIDIA T400")):
+        (tmp_path / bus).mkdir()
+        (tmp_path / bus / "information").write_text(f"Model: \t {model}\nIRQ: 7\n")
+    assert "_NVIDIA-RTX-PRO-6000-96-GB-+NVIDIA-T400_" in key(tmp_path)
+
+
+EPYC = "processor\t: 0\nmodel name\t: AMD EPYC 9354 @ 3.2GHz\nflags\t\t: fpu avx2 avx512f\n"
+CPUS = {
+    "EPYC": EPYC,
+    "another model": EPYC.replace("9354", "7402P"),
+    "a guest that may not use AVX-512": EPYC.replace(" avx512f", ""),
+    "cores of two kinds": EPYC + EPYC.replace(" avx512f", ""),
+    "Grace": "processor\t: 0\nFeatures\t: fp asimd sve2\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f\n",
+    "another ARM": "processor\t: 0\nFeatures\t: fp asimd sve2\nCPU implementer\t: 0xc0\nCPU part\t: 0xd4f\n",
+    "nothing known": "",
+}
+
+
+def test_the_key_is_of_the_cpu(tmp_path: Path) -> None:
+    """Compilers build for the CPU on which they run, and a cache on a claim is used by every node."""
+    keys = set()
+    for number, text in enumerate(CPUS.values()):
+        (tmp_path / f"{number}").write_text(text)
+        keys.add(key(tmp_path, tmp_path / f"{number}"))
+    assert len(keys) == len(CPUS)
+    (tmp_path / "more").write_text(EPYC * 64 + EPYC.replace("fpu avx2 avx512f", "avx512f  fpu avx2"))
+    assert key(tmp_path, tmp_path / "more") == key(tmp_path, tmp_path / "0"), "whatever the number and order"
+    assert "AMD-EPYC-9354-3.2GHz-" in key(tmp_path, tmp_path / "0")
+    assert key(tmp_path, tmp_path / "absent").endswith("-unknown")
+
+
+def test_a_key_is_the_name_of_a_folder_however_many_models_a_host_has(tmp_path: Path) -> None:
+    for number in range(9):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "information").write_text(f"Model: {number} {'long name ' * 9}\n")
+    assert len(key(tmp_path)) < 255
+    assert key(tmp_path) != key(tmp_path, tmp_path / "absent")
 
 
 def test_every_variable_leads_into_the_slot(tmp_path: Path) -> None:

@@ -56,19 +56,16 @@ for worker in workers:
     worker.wait()
 """
 
-# The worker stays a zombie, as a GPU driver may keep a killed process: its parent, which has left the process group,
-# reaps it only once that is allowed.
-HELD_BACK = f"""{_BEGIN}{_UNLESS_SAFE}{_WRITE_PIDS}
-if os.fork():
-    time.sleep(600)
-worker = os.fork()
-if not worker:
-    time.sleep(600)
-os.setsid()
-note("holder", os.getpid())
-while not os.path.exists(f"{{RUN_DIR}}/let-go"):
-    time.sleep(0.02)
-os.waitpid(worker, 0)
+# Three workers outside the engine's group: in a session of their own, one without its parent, one without its environment
+# too.
+SCATTERED = f"""{_BEGIN}{_UNLESS_SAFE}
+APART = ("import os, sys, time; os.setsid(); print(os.getpid(), flush=True); os.close(1); time.sleep(600)")
+LEAVE = f"import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', {{APART!r}}])"
+def worker(source, **more):
+    process = subprocess.Popen([sys.executable, "-S", "-c", source], stdout=subprocess.PIPE, **more)
+    return int(process.stdout.readline())
+note("pids", [os.getpid(), worker(APART), worker(LEAVE), worker(LEAVE, env={{}})])
+time.sleep(600)
 """
 
 SERVING = f"""{_BEGIN}

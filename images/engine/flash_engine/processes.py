@@ -1,12 +1,16 @@
-"""Reads the engine's processes from /proc.
+"""The processes of a program that we started, such as the engine: read from /proc, and ended.
 
-They are the processes of the engine's session and all their descendants, because a compiler may have its own session.
+They are the processes of the program's session and all their descendants, because a compiler may have its own session.
 Processes may end while they are read, so one that cannot be read is skipped.
 """
 
+import contextlib
+import ctypes
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import signal
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -16,7 +20,10 @@ COMPILERS = ("nvcc", "cicc", "ptxas", "cudafe++", "fatbinary", "nvlink", "ninja"
              "clang", "ld")  # fmt: skip
 """Started by FlashInfer, DeepGEMM, tilelang and Triton; the kernel reports the first 15 characters of a name."""
 
-_DISK_SLEEP, _ZOMBIE = "D", "Z"
+_DISK_SLEEP, _ZOMBIE, _DEAD = "D", "Z", "X"
+
+_MARK = "FLASH_STARTED_AS"
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,12 @@ class Process:
     session: int
     cpu_seconds: float
     """Its own, and that of its reaped children."""
+    threads: int = 1
+
+    @property
+    def has_ended(self) -> bool:
+        """A zombie with more than one thread has not: the others are still in the kernel, as in a GPU's driver."""
+        return self.state == _DEAD or (self.state == _ZOMBIE and self.threads <= 1)
 
     @classmethod
     def parse(cls, stat: str) -> "Process":
@@ -38,7 +51,8 @@ class Process:
         pid, _, name = head.partition(" (")
         fields = tail.split()
         ticks = sum(int(field) for field in fields[11:15])
-        return cls(int(pid), name, fields[0], int(fields[1]), int(fields[3]), ticks / TICKS_PER_SECOND)
+        seconds, threads = ticks / TICKS_PER_SECOND, int(fields[17])
+        return cls(int(pid), name, fields[0], int(fields[1]), int(fields[3]), seconds, threads)
 
 
 @dataclass(frozen=True)
@@ -63,18 +77,90 @@ class ProcessTree:
         return tuple(sorted(name for name in names if name in COMPILERS or name.startswith("ptxas")))
 
 
+@dataclass(frozen=True)
+class Family:
+    """Everything that came from a program that we started, an engine or a rank of the test, and the one way to end it.
+
+    A process may leave the program's session and lose its parent, and then only two things tell where it came from: the
+    mark in its environment, and that it was handed to us (`adopt_orphans`) after the program had been started.
+    """
+
+    leader: int
+    """The program's pid, which leads a session."""
+    mark: str
+    adopts: bool = False
+    """Children of this process that are in no other family of its own count, because they are orphans of this one."""
+    before: frozenset[int] = frozenset()
+    """Children that this process had before."""
+
+    def living(self, proc: Path = PROC) -> tuple[Process, ...]:
+        """Those that have not ended, which includes one that is stuck in a GPU's driver."""
+        everything = tuple(_all(proc))
+        strays = frozenset(process.pid for process in everything if self._is_stray(process, proc))
+        found = members(self.leader, everything, strays)
+        return tuple(process for process in found if not process.has_ended)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signals all of them. One may fork meanwhile, so repeat a SIGKILL until none is left."""
+        outside = [process.pid for process in self.living() if process.session != self.leader]
+        # The group's id is not reused while any process of it is left. If none is left, that is no error.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.leader, number)
+        for pid in outside:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+
+    def _is_stray(self, process: Process, proc: Path) -> bool:
+        me = os.getpid()
+        if process.pid in (me, self.leader):
+            return False
+        if self.adopts and process.parent == me and process.pid not in self.before:
+            return True
+        try:
+            return f"{_MARK}={self.mark}".encode() in (proc / str(process.pid) / "environ").read_bytes().split(b"\0")
+        except OSError:
+            return False  # it has ended, or is another user's
+
+
+@dataclass(frozen=True)
+class FamilyMark:
+    """Marks a program before it is started, and makes its family once it has a pid."""
+
+    text: str = field(default_factory=lambda: uuid.uuid4().hex)
+    before: frozenset[int] | None = None
+    """Children of this process, if it adopts orphans."""
+
+    @classmethod
+    def adopting(cls) -> "FamilyMark":
+        me = os.getpid()
+        return cls(before=frozenset(process.pid for process in _all(PROC) if process.parent == me))
+
+    def marked(self, environment: Mapping[str, str]) -> dict[str, str]:
+        return {**environment, _MARK: self.text}
+
+    def family(self, leader: int) -> Family:
+        return Family(leader, self.text, adopts=self.before is not None, before=self.before or frozenset())
+
+
+def adopt_orphans() -> None:
+    """Have orphans of our descendants handed to us, as to the first process of a container, even if we are not it."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def process_tree(leader: int, proc: Path = PROC) -> ProcessTree:
     """The processes of the session led by `leader`, and their descendants."""
     processes = members(leader, _all(proc))
     return ProcessTree(processes, sum(_io_bytes(proc / str(process.pid) / "io") for process in processes))
 
 
-def members(leader: int, processes: Iterable[Process]) -> tuple[Process, ...]:
+def members(leader: int, processes: Iterable[Process], strays: frozenset[int] = frozenset()) -> tuple[Process, ...]:
+    """The session led by `leader`, `strays` that are known to belong to it, and the descendants of both."""
     children: dict[int, list[Process]] = {}
     found: dict[int, Process] = {}
     for process in processes:
         children.setdefault(process.parent, []).append(process)
-        if process.session == leader:
+        if process.session == leader or process.pid in strays:
             found[process.pid] = process
     grown = list(found.values())
     while grown:

@@ -99,13 +99,21 @@ def chatty(rank: int) -> None:
 
 
 def parent(rank: int) -> None:
-    """Passes, but leaves two children that hold the pipe: one in its session and one in a session of its own."""
+    """Passes, but leaves children that hold the pipe: in its session, in one of its own, and there without a parent."""
     for apart in (False, True):
         child = subprocess.Popen(("sleep", str(FOREVER)), start_new_session=apart)
         record_pid(child.pid)
+    record_pid(orphan())
     start(rank)
     finish(rank)
     time.sleep(FOREVER)
+
+
+def orphan() -> int:
+    """The pid of a process in a session of its own whose parent has ended."""
+    source = f"import subprocess; print(subprocess.Popen(('sleep', '{FOREVER}'), start_new_session=True).pid)"
+    with subprocess.Popen((sys.executable, "-S", "-c", source), stdout=subprocess.PIPE) as process:
+        return int(process.stdout.readline() if process.stdout else 0)
 
 
 def record_pid(pid: int) -> None:

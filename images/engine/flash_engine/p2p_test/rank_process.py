@@ -1,6 +1,5 @@
 """One rank as a child process: its start, the progress it reports, and killing it with all its descendants."""
 
-import contextlib
 import json
 import os
 import signal
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from flash_engine.p2p_test.payload import TIMED_BYTES
-from flash_engine.processes import Process, process_tree
+from flash_engine.processes import FamilyMark
 
 END_STEPS = ("wrong", "refused", "failed", "done")
 _DETAIL_LIMIT = 500
@@ -23,7 +22,6 @@ FULL_PIPE_CHUNKS = 16
 LINE_LIMIT = 1 << 14
 """Bytes. No rank writes longer lines, so a longer one is another program's output."""
 STDERR_TAIL = 400
-_ENDED_STATES = ("Z", "X")
 
 
 @dataclass(frozen=True)
@@ -109,14 +107,16 @@ class RankProcess:
     """Starts the command in a session of its own. Raises OSError if it cannot be started."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        mark = FamilyMark()
         self._process = subprocess.Popen(
             command,
-            env=dict(environment),
+            env=mark.marked(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        self._family = mark.family(self._process.pid)
         self._out, self._err = _non_blocking(self._process.stdout), _non_blocking(self._process.stderr)
         self._progress = RankProgress()
         self._progress_at = time.monotonic()
@@ -142,27 +142,17 @@ class RankProcess:
         return RankState(self._progress, self._progress_at, self._ready_at, self._exit_code, stderr)
 
     def kill(self) -> None:
-        """Kill the rank and its descendants, including those in sessions of their own. Does not wait."""
-        outside = [process.pid for process in self._living() if process.session != self._process.pid]
-        # The group id is not reused while any process of the group is left. If none is left, that is no error.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        for pid in outside:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """Kill the rank and everything that came from it. Does not wait."""
+        self._family.signal(signal.SIGKILL)
 
     def survivors(self) -> tuple[int, ...]:
         """Reap the rank, and return the processes that have not ended."""
         self._process.poll()
-        return tuple(process.pid for process in self._living())
+        return tuple(process.pid for process in self._family.living())
 
     def close(self) -> None:
         for pipe in self.pipes:
             pipe.close()
-
-    def _living(self) -> list[Process]:
-        processes = process_tree(self._process.pid).processes
-        return [process for process in processes if process.state not in _ENDED_STATES]
 
     def _take_lines(self, output: bytes) -> None:
         *lines, self._partial_line = (self._partial_line + output).split(b"\n")
