@@ -101,6 +101,22 @@ async def test_a_refused_connection_ends_the_verdict(engine: BrokenEngineStub, t
     assert state.healthy_at is None
 
 
+@pytest.mark.parametrize(("own", "expected"), [("127.0.0.1", "Passed"), ("127.0.0.2", "Inconclusive")])
+async def test_an_engine_that_only_the_gate_can_reach_does_not_become_ready(
+    own: str, expected: str, engine: BrokenEngineStub, tmp_path: Path
+) -> None:
+    """As vLLM in a cluster of IPv6, where it listens on IPv4 alone."""
+    async with aiohttp.ClientSession() as session, TestServer(engine.app(), host="127.0.0.1") as server:
+        client = EngineClient(session, str(server.make_url("")), own)
+        gate = Gate(client, tmp_path / "gate.json", tmp_path, lambda _: None)
+        harness = GateHarness(gate, engine, tmp_path, tmp_path / "gate.json")
+        harness.configure()
+        harness.record()
+        verdict = (await harness.observe()).verdict
+    assert verdict.reason == expected
+    assert ("not at the pod's own address http://127.0.0.2:" in verdict.message) is (expected == "Inconclusive")
+
+
 async def test_an_engine_that_fails_after_hours_is_no_startup_hang(harness: GateHarness) -> None:
     harness.record(started_at="2026-01-01T12:00:00.000Z")
     await harness.observe()

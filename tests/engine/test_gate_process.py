@@ -26,6 +26,7 @@ class GateProcess:
         self.log = folder / "gate.log"
         self._environment = {
             **os.environ,
+            "KUBERNETES_SERVICE_HOST": "",
             "FLASH_GATE_CONFIG": str(folder / "gate.json"),
             "FLASH_RUN_DIR": str(folder),
             "FLASH_ENGINE_URL": engine_url,

@@ -26,9 +26,11 @@ def test_the_nodes_flags_reach_the_engine(launcher: Launcher) -> None:
 def test_an_argument_with_several_values_reaches_the_engine_as_words(launcher: Launcher) -> None:
     bound = {"value": "--numa-bind-nodes 0 1", "source": "label", "reason": "gpu-numa-nodes=0-1"}
     launcher.pass_flags(json.dumps({**FAST, "args": [bound]}))
-    out, _ = launcher.start(launcher.program(TELL), "serve", "/model").communicate()
+    program = launcher.program(TELL)
+    out, _ = launcher.start(program, "serve", "/model", KUBERNETES_SERVICE_HOST="fd00:10:96::1").communicate()
 
-    assert json.loads(out)["args"] == ["serve", "/model", ARGUMENT, "--numa-bind-nodes", "0", "1"]
+    expected = ["serve", "/model", ARGUMENT, "--host=::", "--numa-bind-nodes", "0", "1"]
+    assert json.loads(out)["args"] == expected, "and the engine listens where the cluster's Services send requests"
 
 
 def test_flags_that_come_late_are_waited_for(launcher: Launcher) -> None:

@@ -56,8 +56,8 @@ for worker in workers:
     worker.wait()
 """
 
-# Three workers outside the engine's group: in a session of their own, one without its parent, one without its environment
-# too.
+# Three workers outside the engine's group: each in a session of its own, the second without its parent, and the third
+# without its environment too.
 SCATTERED = f"""{_BEGIN}{_UNLESS_SAFE}
 APART = ("import os, sys, time; os.setsid(); print(os.getpid(), flush=True); os.close(1); time.sleep(600)")
 LEAVE = f"import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', {{APART!r}}])"

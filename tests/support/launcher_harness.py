@@ -70,6 +70,7 @@ class Launcher:
     ) -> subprocess.Popen[str]:
         environment = {
             **os.environ,
+            "KUBERNETES_SERVICE_HOST": "",
             "FLASH_RUN_DIR": str(self.run_dir),
             "FLASH_NODE_DIR": str(self.node_dir),
             "FLASH_HAND_OVER_SECONDS": str(patience),

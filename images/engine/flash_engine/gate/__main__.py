@@ -26,6 +26,7 @@ from flash_engine.gate.gate import Gate
 from flash_engine.gate.gate_metrics import GateMetrics
 from flash_engine.gate.server import make_app
 from flash_engine.log import Logger, set_up
+from flash_engine.pod_address import own_address
 
 log = Logger("flash.gate")
 
@@ -42,6 +43,8 @@ class GateSettings:
     node_dir: Path | None
     engine: str
     port: int
+    own_address: str | None = None
+    """The pod's; None outside of clusters."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "GateSettings":
@@ -52,6 +55,7 @@ class GateSettings:
             node_dir=Path(environment["FLASH_NODE_DIR"]) if "FLASH_NODE_DIR" in environment else None,
             engine=environment.get("FLASH_ENGINE_URL", "http://127.0.0.1:8000"),
             port=int(environment.get("FLASH_GATE_PORT", "9400")),
+            own_address=own_address(environment),
         )
 
 
@@ -82,7 +86,7 @@ async def serve(settings: GateSettings) -> None:
     metrics = GateMetrics()
     # One connection per request: a reused one would break when the engine restarts, and look like an engine fault.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        client = EngineClient(session, settings.engine)
+        client = EngineClient(session, settings.engine, settings.own_address)
         gate = Gate(client, settings.config_file, settings.run_dir, metrics.show, node_dir=settings.node_dir)
         app = make_app(gate, metrics, settings.run_dir)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)

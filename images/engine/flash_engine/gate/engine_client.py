@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
@@ -41,9 +42,26 @@ Enough = Callable[[Sequence[Arrival]], bool]
 class EngineClient:
     """One engine at one address."""
 
-    def __init__(self, session: aiohttp.ClientSession, address: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, address: str, own_address: str | None = None) -> None:
+        """`own_address` is the pod's, without a port; None if it is not known."""
         self._session = session
         self._address = address.rstrip("/")
+        self._own_url = _at(self._address, own_address) if own_address else None
+
+    async def check_reachable(self) -> None:
+        """Ask the engine at the pod's own address too, where a Service sends its users. Raises EngineRequestError."""
+        if self._own_url is None:
+            return
+        timeout = aiohttp.ClientTimeout(total=OBSERVE_TIMEOUT_SECONDS)
+        try:
+            async with self._session.get(f"{self._own_url}/health", timeout=timeout):
+                return
+        except REQUEST_ERRORS as error:
+            raise EngineRequestError(
+                f"the engine answers at {self._address}, but not at the pod's own address {self._own_url}, where the "
+                f"Service sends users ({_description(error)}): its server must listen on that address family, as "
+                "flash-launch has it do"
+            ) from error
 
     async def health(self) -> EngineHealth:
         timeout = aiohttp.ClientTimeout(total=OBSERVE_TIMEOUT_SECONDS)
@@ -226,6 +244,13 @@ def _event(text: bytes) -> dict[str, Any]:
     if not isinstance(event, dict):
         raise EngineRequestError(f"/v1/completions: not an event: {text[:100]!r}")
     return event
+
+
+def _at(url: str, address: str) -> str:
+    """The URL with another IP address."""
+    parts = urlsplit(url)
+    host = f"[{address}]" if ":" in address else address
+    return f"{parts.scheme}://{host}:{parts.port}"
 
 
 async def _check(answer: aiohttp.ClientResponse, path: str) -> None:

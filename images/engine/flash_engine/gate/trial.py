@@ -1,6 +1,6 @@
 """Runs one trial of a healthy engine.
 
-    golden question, twice -> warm-up stream -> timed streams until the figures are clear -> one concurrent round
+    reachable -> golden question, twice -> warm-up stream -> timed streams until the figures are clear -> a concurrent one
 
 The counters are read while the engine is idle, before and after each timed stream. Whatever they count beyond our own
 tokens belongs to other clients. A stream that was disturbed, by other clients or by a broken connection, is repeated.
@@ -56,6 +56,7 @@ async def try_engine(client: EngineClient, config: GateConfig) -> Trial:
     """The trial's result. A failed request becomes its `doubt`, never an exception."""
     trial = Trial()
     try:
+        await _retried(client, client.check_reachable)
         answers = [await _retried(client, partial(_ask_golden_question, client, config)) for _ in range(2)]
         golden = GoldenAnswers(tuple(answers))
         trial = replace(trial, golden=golden)

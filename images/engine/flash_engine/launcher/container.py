@@ -29,6 +29,7 @@ from flash_engine.launcher.settings import LauncherSettings
 from flash_engine.launcher.supervisor import COMMAND_NOT_FOUND, Supervisor
 from flash_engine.launcher.watch import Fault, Watch
 from flash_engine.log import Logger
+from flash_engine.pod_address import listen_arguments
 
 log = Logger("flash.launcher")
 
@@ -240,7 +241,7 @@ def with_lost_exit(earlier: EngineRecord) -> EngineRecord:
 
 def _server_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
     """Arguments that belong to this image, whatever the operator's version."""
-    return (connections.ARGUMENT,) if arguments[:1] == ["serve"] else ()
+    return (connections.ARGUMENT, *listen_arguments(os.environ)) if arguments[:1] == ["serve"] else ()
 
 
 def _log(passed: PassedFlags) -> None:

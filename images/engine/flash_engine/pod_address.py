@@ -1,0 +1,45 @@
+"""The address at which a Service reaches this pod, which the engine's loopback address says nothing about.
+
+vLLM listens on IPv4 alone unless `--host` is an IPv6 address (`create_server_socket`), so in a cluster of IPv6 it would
+be healthy and reachable by nobody. Kubernetes puts the address of its own Service into every pod: its family is that of
+the cluster's Services, and the kernel tells which address of the pod would be used towards it.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+
+SERVICE = "KUBERNETES_SERVICE_HOST"
+
+ANY_ADDRESS = "--host=::"
+"""Serves IPv4 too: Linux maps it, unless net.ipv6.bindv6only is set."""
+
+DISCARD_PORT = 9
+
+
+def listen_arguments(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """What vLLM needs to be reachable by Services. Empty outside of clusters, and where Services have IPv4."""
+    service = _service(environment)
+    return (ANY_ADDRESS,) if service is not None and service.version == 6 else ()  # noqa: PLR2004 - IPv6
+
+
+def own_address(environment: Mapping[str, str]) -> str | None:
+    """None outside of clusters, or without a route. Sends nothing: a datagram socket only looks up its route."""
+    service = _service(environment)
+    if service is None:
+        return None
+    family = socket.AF_INET6 if service.version == 6 else socket.AF_INET  # noqa: PLR2004
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as route:
+            route.connect((str(service), DISCARD_PORT))
+            address: str = route.getsockname()[0]
+    except OSError:
+        return None
+    return address
+
+
+def _service(environment: Mapping[str, str]) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(environment.get(SERVICE, "").strip("[]"))
+    except ValueError:
+        return None  # a name, or none
