@@ -1,6 +1,8 @@
 """Runs one trial of a healthy engine.
 
-    reachable -> golden question, twice -> warm-up stream -> timed streams until the figures are clear -> a concurrent one
+    golden question, twice -> warm-up stream -> timed streams until the figures are clear -> one concurrent round
+
+Before all that, the engine must answer at the pod's own address, where a Service sends its users.
 
 The counters are read while the engine is idle, before and after each timed stream. Whatever they count beyond our own
 tokens belongs to other clients. A stream that was disturbed, by other clients or by a broken connection, is repeated.
