@@ -123,6 +123,60 @@ def test_a_lost_card_is_not_called_unlike() -> None:
     assert "not alike" not in said(node([card(0), GpuDump(index=1)]))
 
 
+def test_a_card_that_cannot_be_read_is_named_with_what_to_do() -> None:
+    told = said(node([card(0), GpuDump(index=1)]))
+    assert "GPU 1 cannot be read: see dmesg for Xid, and reset the card" in told
+    assert "until then the node keeps its labels" in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"pcie_generation": 3, "pcie_lanes": 4}, "PCIe links are not alike (GPU 0: gen5-x16, GPU 1: gen3-x4)"),
+        ({"pcie_generation": 5, "pcie_lanes": 8}, "PCIe links are not alike (GPU 0: gen5-x16, GPU 1: gen5-x8)"),
+        ({"power_limit": 450000}, "power limits are not alike (GPU 0: 600 W, GPU 1: 450 W)"),
+        ({}, ""),
+        ({"pcie_generation": None, "power_limit": None}, ""),
+    ],
+)
+def test_cards_of_one_model_in_unlike_slots_or_with_unlike_limits_are_said(
+    changes: dict[str, int | None], expected: str
+) -> None:
+    usual = {"pcie_generation": 5, "pcie_lanes": 16, "power_limit": 600000}
+    told = said(node([card(0, PRO, **usual), card(1, PRO, **{**usual, **changes})]))
+    assert expected in told
+    assert bool(told) is bool(expected)
+
+
+def test_cards_of_a_guest_are_said_to_hide_their_hosts_iommu() -> None:
+    guests = [card(index, PRO, virtualization=1, iommu=None) for index in range(2)]
+    assert "GPUs 0 and 1 are passed through to this virtual machine" in said(node(guests))
+
+
+def test_a_small_bar_does_not_matter_over_nvlink() -> None:
+    dump = node([card(index, PRO, bar1=1 << 20) for index in range(2)])
+    assert "enable resizable BAR" in said(dump)
+    linked = dump.pairs[0].model_copy(update={"nvlink": 0})
+    assert "BAR" not in said(dump.model_copy(update={"pairs": (linked,)}))
+
+
+def test_nvlink_between_cards_that_have_none_is_a_conflict() -> None:
+    """Without the product's label too: the dump has the cards' names."""
+    dump = node([card(index) for index in range(2)])
+    linked = dump.model_copy(update={"pairs": (dump.pairs[0].model_copy(update={"nvlink": 0}),)})
+    assert view_of(linked, "verified").flags.row == "T8"
+    others = linked.model_copy(update={"gpus": tuple(card(index, ("NVIDIA H100", 96)) for index in range(2))})
+    assert view_of(others, "verified").flags.row == "T1"
+
+
+def test_where_the_driver_refuses_no_test_is_promised() -> None:
+    dump = node([card(index) for index in range(3)])
+    pairs = tuple(pair.model_copy(update={"p2p": (2,) * 4}) for pair in dump.pairs)
+    told = said(dump.model_copy(update={"pairs": pairs}))
+    assert "to leave engines one pair, exclude" in told
+    assert "to have a pair tested" not in told
+
+
 @pytest.mark.parametrize(
     ("sizes", "which", "remedy"),
     [
@@ -202,7 +256,7 @@ def test_a_dump_that_was_cut_tells_which_pairs_are_missing_and_proves_nothing() 
     whole = node([card(index) for index in range(3)], {(0, 1): "pix"})
     cut = whole.model_copy(update={"pairs": whole.pairs[:1]})
     told = said(cut)
-    assert "the dump says nothing of GPUs 0 and 2" in told
+    assert "the dump says nothing of GPUs 0 and 2 and 1 more pairs: it was cut" in told
     assert (assess(cut).labels["gpu-link"], assess(cut).labels["gpu-p2p"]) == ("unknown", "unknown")
 
 

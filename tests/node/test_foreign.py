@@ -81,12 +81,13 @@ def test_what_was_attached_is_named_with_how_to_get_a_dump(content: str, expecte
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (gzip.compress(b"x"), "a gzip archive"),
+        (gzip.compress(b"x", mtime=0), "a gzip archive"),
         (b"PK\x03\x04rest", "a zip archive"),
         (b"\x89PNG\r\n", "a picture"),
         (bytes(200), "it is no text"),
         (b"\xff\xfe" + PLAIN.encode("utf-16-le"), "the output of `nvidia-smi topo`"),
     ],
+    ids=["gzip", "zip", "picture", "zeros", "UTF-16"],
 )
 def test_what_is_no_text_is_named(content: bytes, expected: str, tmp_path: Path) -> None:
     assert expected in refusal(content, tmp_path)

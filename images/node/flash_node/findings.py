@@ -3,11 +3,11 @@
 Warnings are worth an event on the Node, because somebody can do something about them. Notes only explain.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from flash_contracts.node_facts import LINKS
 from flash_node.dump import PAIR, GpuDump, NodeDump, PairDump
-from flash_node.interpretation import GUEST, link_of, p2p_of, virtualization_of
+from flash_node.interpretation import GUEST, link_of, p2p_of, pcie_of, virtualization_of
 
 GIB = 1 << 30
 
@@ -30,18 +30,26 @@ def warnings(dump: NodeDump) -> Iterable[str]:
         yield "no GPU was found"
     elif len(dump.gpus) < PAIR:
         yield "only one GPU was found: an engine needs two"
-    for pair in dump.absent_pairs:
-        yield f"the dump says nothing of GPUs {pair.first} and {pair.second}: part of it was cut off; save it again"
+    yield from _cut(dump)
+    yield from _lost(dump.gpus)
     yield from _many(dump)
     yield from _unlike(dump.gpus)
     yield from _small(dump)
+    yield from _uneven("PCIe links", {gpu.index: pcie_of(gpu) for gpu in dump.gpus}, "use slots with as many lanes")
+    yield from _uneven("power limits", _power_limits(dump.gpus), "set one limit for all (nvidia-smi --power-limit)")
     for gpu in dump.gpus:
-        yield from _of_card(gpu)
+        yield from _of_card(gpu, dump)
     yield from _without_cpus(dump)
 
 
 def notes(dump: NodeDump) -> Iterable[str]:
     """Explanations of the picture."""
+    guests = [gpu.index for gpu in dump.gpus if virtualization_of(gpu) == GUEST]
+    if guests:
+        yield (
+            f"{_cards(guests)} {_verb(guests, 'is', 'are')} passed through to this virtual machine: whether its host's "
+            "IOMMU translates cannot be seen here, so only the test tells whether peer-to-peer works"
+        )
     yield from _numa_nodes(dump)
     for node in dump.numa:
         if node.sockets and len(node.sockets) > 1 and node.index in {gpu.numa_node for gpu in dump.gpus}:
@@ -62,6 +70,22 @@ _WHY_UNSEEN = {
 }
 
 
+def _cut(dump: NodeDump) -> Iterable[str]:
+    absent = dump.absent_pairs
+    if absent:
+        pair, more = absent[0], f" and {len(absent) - 1} more pairs" if len(absent) > 1 else ""
+        yield f"the dump says nothing of GPUs {pair.first} and {pair.second}{more}: it was cut; save it again"
+
+
+def _lost(gpus: Sequence[GpuDump]) -> Iterable[str]:
+    lost = [gpu.index for gpu in gpus if not (gpu.uuid or gpu.bus or gpu.name)]
+    if lost:
+        yield (
+            f"{_cards(lost)} cannot be read: see dmesg for Xid, and reset the card (nvidia-smi --gpu-reset) or the "
+            "host; until then the node keeps its labels"
+        )
+
+
 def _many(dump: NodeDump) -> Iterable[str]:
     """An engine's cards on a node with more than two, and what is not promised of them."""
     if len(dump.gpus) <= PAIR:
@@ -76,7 +100,9 @@ def _many(dump: NodeDump) -> Iterable[str]:
         return
     kept = _members(closest[0]) if len(closest) == 1 else ()
     spare = _cards([gpu.index for gpu in dump.gpus if gpu.index not in kept]) if kept else "all but two"
-    yield f"{_about(closest, dump)}; to have a pair tested and used, exclude {spare} {EXCLUDE}"
+    granted = p2p_of(closest[0], dump.gpus) == "granted"
+    purpose = "have a pair tested and used" if granted else "leave engines one pair"
+    yield f"{_about(closest, dump)}; to {purpose}, exclude {spare} {EXCLUDE}"
 
 
 def _closest_pairs(dump: NodeDump) -> list[PairDump]:
@@ -141,6 +167,20 @@ def _model(gpu: GpuDump) -> str:
     return ", ".join(filter(None, (gpu.name, memory))) or "unknown"
 
 
+def _uneven(what: str, values: Mapping[int, str | None], remedy: str) -> Iterable[str]:
+    """What should be the same for cards of one model."""
+    known = {index: value for index, value in values.items() if value}
+    if len(set(known.values())) > 1:
+        which = ", ".join(f"GPU {index}: {value}" for index, value in known.items())
+        yield f"{what} are not alike ({which}): the slower card sets the pace; {remedy}"
+
+
+def _power_limits(gpus: Sequence[GpuDump]) -> dict[int, str | None]:
+    """Models differ in theirs."""
+    one_model = len({gpu.name for gpu in gpus}) == 1
+    return {gpu.index: f"{gpu.power_limit / 1000:.0f} W" for gpu in gpus if gpu.power_limit and one_model}
+
+
 def _small(dump: NodeDump) -> Iterable[str]:
     small = [gpu for gpu in dump.gpus if _is_small(gpu)]
     if not small:
@@ -159,13 +199,14 @@ def _is_small(gpu: GpuDump) -> bool:
     return gpu.memory is not None and gpu.memory < ROOM_GIB * GIB
 
 
-def _of_card(gpu: GpuDump) -> Iterable[str]:
+def _of_card(gpu: GpuDump, dump: NodeDump) -> Iterable[str]:
     name = f"GPU {gpu.index}"
     if gpu.mig:
         yield f"{name} has MIG enabled, and MIG slices have no peer-to-peer: disable MIG to use a pair of whole cards"
     # The BAR1 of a vGPU has a fixed size that nobody can change.
     kind = virtualization_of(gpu)
-    if gpu.bar1 is not None and gpu.memory is not None and gpu.bar1 < gpu.memory and kind != "vgpu":
+    uses_bar = any(link_of(pair) != "nvlink" for pair in dump.every_pair if gpu.index in _members(pair))
+    if gpu.bar1 is not None and gpu.memory is not None and gpu.bar1 < gpu.memory and kind != "vgpu" and uses_bar:
         remedy = "resizable BAR in the host's firmware and for the guest" if kind == GUEST else "resizable BAR"
         yield f"{name} has a BAR1 of {gpu.bar1 >> 20} MiB for {gpu.memory >> 20} MiB of memory: enable {remedy}"
     if gpu.pcie_lanes and gpu.pcie_lanes_now and gpu.pcie_lanes_now < gpu.pcie_lanes:

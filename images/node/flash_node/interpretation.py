@@ -46,3 +46,8 @@ def iommu_of(gpu: GpuDump) -> str | None:
 def virtualization_of(gpu: GpuDump) -> str | None:
     """none, passthrough or vgpu."""
     return None if gpu.virtualization is None else VIRTUALIZATION.get(gpu.virtualization)
+
+
+def pcie_of(gpu: GpuDump) -> str | None:
+    """Generation and lanes of a card's link, such as gen5-x16. None if either is unknown."""
+    return f"gen{gpu.pcie_generation}-x{gpu.pcie_lanes}" if gpu.pcie_generation and gpu.pcie_lanes else None

@@ -11,10 +11,10 @@ from flash_contracts.flags.flag_set import FlagSet
 from flash_contracts.flags.interconnect import DefaultInterconnect
 from flash_contracts.flags.table import TABLE, Row
 from flash_contracts.names import LABEL_PREFIX, P2P_LABEL, P2P_REPORT_ANNOTATION
-from flash_contracts.node_facts import TESTED, UNKNOWN, NodeFacts
+from flash_contracts.node_facts import PRODUCT_LABEL, TESTED, UNKNOWN, NodeFacts
 from flash_node.assessment import Assessment, assess
 from flash_node.dump import GpuDump, NodeDump, PairDump
-from flash_node.interpretation import iommu_of, link_of, p2p_of
+from flash_node.interpretation import iommu_of, link_of, p2p_of, pcie_of
 from flash_node.labels import NodeState, desired_labels, verdict_applies
 
 GpuTree = dict[str, dict[str, list[GpuDump]]]
@@ -63,10 +63,16 @@ def view_of(dump: NodeDump, assumed: str | None = None) -> View:
     labels = {name: value for name, value in after.items() if value is not None}
     report = dump.p2p_report if not state.managed or verdict_applies(state, assessment) else None
     annotations = {P2P_REPORT_ANNOTATION: report} if report else {}
-    facts = NodeFacts.from_node({"metadata": {"name": dump.node, "labels": labels, "annotations": annotations}})
+    known = {**_product(dump), **labels}
+    facts = NodeFacts.from_node({"metadata": {"name": dump.node, "labels": known, "annotations": annotations}})
     flags = derive(facts, DefaultInterconnect(), {})
     ours = {n.removeprefix(LABEL_PREFIX): value for n, value in sorted(labels.items()) if n.startswith(LABEL_PREFIX)}
     return View(dump, assessment, ours, flags, TABLE[flags.row], (*assessment.warnings, *facts.warnings), assumed)
+
+
+def _product(dump: NodeDump) -> dict[str, str]:
+    """As GPU Feature Discovery labels it, for a dump that was taken without a cluster."""
+    return {PRODUCT_LABEL: gpu.name.replace(" ", "-") for gpu in dump.gpus if gpu.name}
 
 
 def _numa_title(node: int | None, dump: NodeDump) -> str:
@@ -82,8 +88,10 @@ def _numa_title(node: int | None, dump: NodeDump) -> str:
 def card_lines(gpu: GpuDump) -> list[str]:
     """Two lines about one card: its address and link, and its memory, power and IOMMU."""
     address = gpu.bus.removeprefix("0000:") if gpu.bus else "address unknown"
-    link = f"gen{gpu.pcie_generation}-x{gpu.pcie_lanes}" if gpu.pcie_generation and gpu.pcie_lanes else "link unknown"
-    return [f"{address}, {link}{', MIG on' if gpu.mig else ''}", ", ".join(_amounts(gpu)) or "nothing else is known"]
+    return [
+        f"{address}, {pcie_of(gpu) or 'link unknown'}{', MIG on' if gpu.mig else ''}",
+        ", ".join(_amounts(gpu)) or "nothing else is known",
+    ]
 
 
 def _amounts(gpu: GpuDump) -> Iterator[str]:
