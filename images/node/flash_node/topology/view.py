@@ -72,7 +72,8 @@ def view_of(dump: NodeDump, assumed: str | None = None) -> View:
 
 def _product(dump: NodeDump) -> dict[str, str]:
     """As GPU Feature Discovery labels it, for a dump that was taken without a cluster."""
-    return {PRODUCT_LABEL: gpu.name.replace(" ", "-") for gpu in dump.gpus if gpu.name}
+    names = [gpu.name.replace(" ", "-") for gpu in dump.gpus if gpu.name]
+    return {PRODUCT_LABEL: names[0]} if names else {}
 
 
 def _numa_title(node: int | None, dump: NodeDump) -> str:
