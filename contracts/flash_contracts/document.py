@@ -92,7 +92,12 @@ class Document:
 
     def write(self, path: Path) -> None:
         """Write a file atomically (`write_json`). Raises OSError."""
-        write_json(path, self.to_json())
+        write_json(path, self.to_json(), flush=self.survives_power_cut)
+
+    @property
+    def survives_power_cut(self) -> bool:
+        """Whether a written file is on the disk before anybody acts on it, which takes a while on a busy disk."""
+        return False
 
 
 _SHORT = reprlib.Repr()
@@ -137,11 +142,29 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file atomically: a reader sees the old content or the new, never a partial file. Raises OSError."""
+def write_json(path: Path, content: dict[str, Any], *, flush: bool = False) -> None:
+    """Write a file atomically: a reader sees the old content or the new, never a partial file. Raises OSError.
+
+    `flush`: also after a power cut. Without it, the new name may then lead to an empty file.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(content, indent=1))
+    with unfinished.open("w") as file:
+        file.write(json.dumps(content, indent=1))
+        if flush:
+            file.flush()
+            os.fsync(file.fileno())
     unfinished.replace(path)
+    if flush:
+        _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """A file's name is in its folder, which has to be written too."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -73,6 +73,11 @@ class EngineRecord(Document):
     """The plugin's log line (PLUGIN_LINE) in this run; None until it has been written."""
 
     @property
+    def survives_power_cut(self) -> bool:
+        """A start that has forgotten the incident hangs again."""
+        return self.incident is not None
+
+    @property
     def run(self) -> Run:
         return self.pid, self.started_at
 

@@ -1,6 +1,7 @@
 """Documents as frozen dataclasses: the same class writes and reads them, and an error names the key."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from flash_contracts.document import FORMER_KEY, KEY, LOCAL, BadDocumentError, Document
+from flash_contracts.download_record import DownloadRecord
+from flash_contracts.engine_record import EngineRecord, Incident
 
 
 class Colour(StrEnum):
@@ -113,3 +116,21 @@ def test_a_file_is_replaced_atomically_and_an_invalid_one_is_none(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["whole.json"]
     file.write_text('{"text": ')
     assert Whole.read(file) is None
+
+
+def test_a_record_of_an_incident_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it is forgotten with the power, and the next start hangs again."""
+    file, steps = tmp_path / EngineRecord.FILE, []
+
+    def fsync(descriptor: int) -> None:
+        what = Path(f"/proc/self/fd/{descriptor}").resolve()
+        steps.append((what.name, what.stat().st_size > 0, file.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    EngineRecord(incident=Incident("hang")).write(file)
+    assert steps == [(f".{file.name}.{os.getpid()}", True, False), (tmp_path.name, True, True)]
+    EngineRecord().write(file)
+    DownloadRecord().write(tmp_path / DownloadRecord.FILE)
+    assert len(steps) == 2, "nothing else is worth waiting for a disk that is busy with a download"

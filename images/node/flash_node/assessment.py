@@ -109,7 +109,7 @@ def _numa(gpus: Sequence[GpuDump]) -> str:
 def _numa_nodes(dump: NodeDump) -> str:
     """NUMA nodes of an engine's two cards, in the driver's order. Unknown if it is open which cards it gets.
 
-    Also if one of them has no CPUs: numactl refuses to bind a process to such a node, and the engine would not start.
+    Also if one of them has no CPUs, because numactl refuses to start a process there.
     """
     nodes = [gpu.numa_node for gpu in dump.gpus]
     if not _are_numa_nodes_read(dump.gpus):
