@@ -14,7 +14,7 @@ from fake_checkpoint import FakeCheckpoint
 from flash_contracts.flags import derive
 from flash_contracts.flags.flag_set import FlagSet
 from flash_contracts.node_facts import NodeFacts
-from flash_engine.drain.connections import ARGUMENT
+from flash_engine.launcher.server_arguments import server_arguments
 from flash_operator.core.resources.engine_args import vllm_arguments
 from vllm_walk.walk import Walker
 
@@ -68,7 +68,8 @@ def command(spec: dict[str, Any], model: Path) -> list[str]:
     arguments = vllm_arguments(flash.spec)
     arguments[1] = str(model)
     derived = derive(NodeFacts.from_node(a_node(gpu_numa_nodes="0-1")), flash.spec.interconnect, {})
-    return [*arguments, ARGUMENT, *FlagSet.parse_text(derived.to_text()).argv]
+    ours = server_arguments(arguments, {"KUBERNETES_SERVICE_HOST": "fd00:10:96::1"}, 25.0)
+    return [*arguments, *ours, *FlagSet.parse_text(derived.to_text()).argv]
 
 
 @pytest.mark.parametrize("name", [*SPECS, *DSPARK])

@@ -19,17 +19,16 @@ from flash_contracts.document import now
 from flash_contracts.engine_pod import EffectiveFlags, FaultReport
 from flash_contracts.engine_record import EngineExit, EngineRecord, Incident
 from flash_contracts.flags.flag_set import FlagSet
-from flash_engine.drain import connections
 from flash_engine.launcher import jit_cache
 from flash_engine.launcher.engine_flags import PassedFlags, safe_flags, take_flags
 from flash_engine.launcher.gpu_watch import GpuWatch
 from flash_engine.launcher.model_check import REJECTED, check_model
 from flash_engine.launcher.model_lock import ModelLock
+from flash_engine.launcher.server_arguments import server_arguments
 from flash_engine.launcher.settings import LauncherSettings
 from flash_engine.launcher.supervisor import COMMAND_NOT_FOUND, Supervisor
 from flash_engine.launcher.watch import Fault, Watch
 from flash_engine.log import Logger
-from flash_engine.pod_address import listen_arguments
 
 log = Logger("flash.launcher")
 
@@ -125,7 +124,8 @@ class EngineContainer:
         """Runs the engine until it exits or has an incident. Raises OSError if the flags cannot be recorded."""
         passed.effective.write(self._settings.run_dir / EffectiveFlags.FILE)
         _log(passed)
-        command = (self._settings.command, *self._arguments, *_server_arguments(self._arguments), *passed.flags.argv)
+        ours = server_arguments(self._arguments, os.environ, self._settings.stop_seconds)
+        command = (self._settings.command, *self._arguments, *ours, *passed.flags.argv)
         environment = {name: value for name, value in os.environ.items() if name not in passed.flags.unset}
         environment.update(self._jit_environment)
         environment.update(passed.flags.variables)
@@ -237,11 +237,6 @@ def with_lost_exit(earlier: EngineRecord) -> EngineRecord:
         return earlier
     message = "the whole container was killed at once: out of memory, or its node went down"
     return replace(earlier, phase="Exited", exit=EngineExit(None, "SIGKILL", now(), (message,)))
-
-
-def _server_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Arguments that belong to this image, whatever the operator's version."""
-    return (connections.ARGUMENT, *listen_arguments(os.environ)) if arguments[:1] == ["serve"] else ()
 
 
 def _log(passed: PassedFlags) -> None:
