@@ -48,6 +48,7 @@ FOREIGN = {
     "numactl": ("available: 4 nodes (0-3)\nnode 0 cpus: 0 1\n", "`numactl --hardware`"),
     "lscpu": ("Architecture:            x86_64\n  CPU op-mode(s): 32-bit, 64-bit\n", "the output of lscpu"),
     "amd-smi": ("========= ROCm System Management Interface =========\n", "a topology of AMD GPUs"),
+    "rocm-smi --showtopo": ("== Weight between two GPUs ==\n       GPU0  GPU1\nGPU0   0     40\n", "a topology of AMD GPUs"),
     "a Node as YAML": ("apiVersion: v1\nkind: Node\nmetadata:\n  name: a\n", "an object of Kubernetes"),
     "a Node as JSON": ('{"apiVersion": "v1", "kind": "Node", "metadata": {}}', "an object of Kubernetes (Node)"),
     "a described Node": ("Name:               gpu-1\nRoles:  <none>\nLabels:             a=b\n", "`kubectl describe`"),

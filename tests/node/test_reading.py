@@ -201,7 +201,7 @@ def dump_text(cards: tuple[int, ...], pairs: list[tuple[int, int]]) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "it is empty: take a dump on the node itself"),
+        ("", "it is empty; take a dump on the node itself"),
         ("[]", "the document: Input should be an object"),
         ("{}", "node: Field required, and 1 more"),
         ('{"node": "a", "takenAt": "", "version": 2}', "version: this flash-topology reads version 1, not 2"),

@@ -24,7 +24,7 @@ MOST_NUMA_NODES = 1024
 """More than any host has: MAX_NUMNODES of the kernel."""
 
 HOW_TO_SAVE = (
-    "take a dump on the node itself with `flash-topology --save FILE`, or of its labeller's pod with "
+    "take a dump on the node itself with `flash-topology --save FILE`, or in its labeller's pod with "
     "`kubectl exec POD -- flash-topology --save - > FILE`"
 )
 
@@ -168,8 +168,9 @@ class NodeDump(_Document):
         try:
             return cls.model_validate_json(decoded(content) or content)
         except ValidationError as error:
-            what = foreign_format(content) or f"{_fault(error)}; correct it, or else"
-            raise BadDumpError(f"{file} is not a dump of flash-topology --save: {what}: {HOW_TO_SAVE}") from error
+            foreign = foreign_format(content)
+            what = f"{foreign}; {HOW_TO_SAVE}" if foreign else f"{_fault(error)}; correct it, or {HOW_TO_SAVE}"
+            raise BadDumpError(f"{file} is not a dump of flash-topology --save: {what}") from error
 
 
 def _fault(error: ValidationError) -> str:

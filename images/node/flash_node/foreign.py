@@ -20,6 +20,7 @@ MAGIC = {
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 TEXTS = (
+    (re.compile(r"ROCm System Management|\bbetween two GPUs\b|\bXGMI\b|\bAMD-SMI\b"), "a topology of AMD GPUs"),
     (re.compile(r"^\s*GPU\d+\s+(?:GPU\d+|NIC\d+|CPU Affinity|X\b|OK\b|[A-Z]{2,4}\d*\b)", re.MULTILINE), MATRIX),
     (re.compile(r"^\s*Legend:\s*$[\s\S]*^\s*(?:X|SYS|OK)\s*=", re.MULTILINE), MATRIX),
     (re.compile(r"<svg\b"), "a picture that `flash-topology --svg` drew"),
@@ -31,7 +32,6 @@ TEXTS = (
     (re.compile(r"\|\s*NVIDIA-SMI\s"), "the output of `nvidia-smi`"),
     (re.compile(r"^GPU \d+: .*\(UUID: ", re.MULTILINE), "the output of `nvidia-smi -L`"),
     (re.compile(r"^\s*index,|, ?(?:pci\.bus_id|uuid|name)\b.*,", re.MULTILINE), "a table of `nvidia-smi --query-gpu`"),
-    (re.compile(r"ROCm System Management|^(?:GPU|HIP).*\bXGMI\b", re.MULTILINE), "a topology of AMD GPUs"),
     (re.compile(r"^[0-9a-f:]+\.[0-7] .*(?:controller|bridge|\[10de)", re.MULTILINE | re.IGNORECASE), "output of lspci"),
     (re.compile(r"^Machine \(|^Package L#0|^\s+NUMANode L#", re.MULTILINE), "the output of lstopo (hwloc)"),
     (re.compile(r"^available: \d+ nodes", re.MULTILINE), "the output of `numactl --hardware`"),
