@@ -1,5 +1,6 @@
 """Inspects each broken checkpoint: the expected finding comes first."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,11 @@ import pytest
 from broken_checkpoints import BROKEN_CHECKPOINTS, BrokenCheckpoint, page_rows
 from fake_checkpoint import KINDS, FakeCheckpoint
 from flash_engine.checkpoint.finding import CODES
-from flash_engine.checkpoint.inspection import Inspection, Speculation, inspect
-from flash_engine.checkpoint.source import open_files
+from flash_engine.checkpoint.inspection import Inspection, inspect
+from flash_engine.checkpoint.model_findings import Speculation
+from flash_engine.checkpoint.origin import HUB, IMAGE, VOLUME
+from flash_engine.checkpoint.source import LocalFolder, open_files
+from remedies import assert_can_be_carried_out
 
 LAYOUTS = {
     "seed": "W4A16-FP8, INT4 MTP",
@@ -18,6 +22,7 @@ LAYOUTS = {
     "stripped": "W4A16-FP8, MTP stripped",
     "official": "official FP4/FP8, FP4 MTP",
     "NVFP4": "NVFP4-FP8, NVFP4 MTP",
+    "NVFP4A16": "NVFP4A16, MTP stripped",
     "DSpark": "official FP4/FP8, FP4 DSpark drafter",
 }
 
@@ -46,6 +51,11 @@ def test_every_finding_has_a_message_a_remedy_and_the_effect_on_vllm(tmp_path: P
         assert finding.remedy
         assert finding.without_plugin
         assert "Error" not in finding.sentence, "plain text without the name of an exception"
+    for origin in (VOLUME, HUB, IMAGE):
+        found = inspect(partial(LocalFolder, tmp_path, origin), speculation="mtp").findings
+        assert_can_be_carried_out(found)
+        if origin is HUB:
+            assert not any(one.remedy.startswith(("copy the file", "remove", "add ", "put ")) for one in found)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -125,6 +125,16 @@ def add(name: str, kind: str, shape: tuple[int, ...]) -> Callable[[FakeCheckpoin
     return change
 
 
+def add_beside(within: str, beside: str, suffix: str) -> Callable[[FakeCheckpoint], None]:
+    """A tensor with one value beside each that ends with `beside`."""
+
+    def change(made: FakeCheckpoint) -> None:
+        beside_which = [name for name in made.tensors if within in name and name.endswith(beside)]
+        made.tensors.update({f"{name.removesuffix(beside)}{suffix}": Tensor("F32", (1,)) for name in beside_which})
+
+    return change
+
+
 def truncate(folder: Path) -> None:
     file = folder / "model.safetensors"
     with file.open("r+b") as opened:
@@ -245,6 +255,10 @@ BROKEN_CHECKPOINTS = (
         "F32 tensor stored as BF16", reshape("mtp.0.hc_attn_fn", (24, 1024), "BF16"), "Downcast", "note", "loads",
         names="mtp.0.hc_attn_fn",
     ),
+    BrokenCheckpoint(
+        "scales of activations beside FP8 attention", add_beside("attn.", ".weight_scale", ".input_scale"),
+        "SurplusTensor", "repaired", "error", names="attn.wq_a.input_scale", error_without_plugin="input_scale",
+    ),
     # These cannot be repaired.
     BrokenCheckpoint("MTP without e_proj", drop("mtp.0.e_proj"), *MISSING, "silent", names="mtp.0.e_proj.weight"),
     BrokenCheckpoint(
@@ -313,7 +327,8 @@ BROKEN_CHECKPOINTS = (
         "error", names="mtp.0.adapter.weight",
     ),
     BrokenCheckpoint(
-        "config.json of a larger model", config(n_routed_experts=8), *MISSING, "error", names="layers.0.ffn.experts.4"
+        "config.json of a larger model", config(n_routed_experts=8), "PrunedExperts", "refused", "error",
+        names="n_routed_experts 8",
     ),
     BrokenCheckpoint(
         "config.json without MTP layers", config(num_nextn_predict_layers=0), "UnknownTensor", "refused", "error",

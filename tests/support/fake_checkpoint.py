@@ -20,7 +20,7 @@ from bf16_safetensors import to_bf16
 from flash_engine.checkpoint.headers import BITS
 from flash_engine.checkpoint.layout import Layout, expected_of
 from flash_engine.checkpoint.model_config import ModelConfig
-from flash_engine.checkpoint.schemes import FP4, FP8_CT, FP8_SCALE, INT4, NVFP4_MODELOPT, PLAIN, Scheme
+from flash_engine.checkpoint.schemes import FP4, FP8_CT, FP8_SCALE, INT4, NVFP4_MODELOPT, NVFP4A16_CT, PLAIN, Scheme
 from flash_engine.checkpoint.tensors import Role
 from tiny_tokenizer import VOCABULARY, Vocabulary, write_tokenizer
 
@@ -90,6 +90,22 @@ COMPRESSED_TENSORS: dict[str, Any] = {
     "ignore": ["lm_head", "head", "re:.*shared_experts.*", r"re:.*\.(e_proj|h_proj)$"],
     "config_groups": {"group_0": _FP8_GROUP, "group_1": _INT4_GROUP},
 }
+NVFP4A16: dict[str, Any] = {
+    **COMPRESSED_TENSORS,
+    "format": "nvfp4-pack-quantized",
+    "config_groups": {
+        "group_0": {
+            "targets": [r"re:.*experts\.\d+\.(w1|w2|w3|gate_proj|up_proj|down_proj|gate_up_proj)$"],
+            "format": "nvfp4-pack-quantized",
+            "weights": {
+                "num_bits": 4, "type": "float", "symmetric": True, "strategy": "tensor_group", "group_size": 16,
+                "dynamic": False,
+            },
+            "input_activations": None,
+            "output_activations": None,
+        }
+    },
+}  # fmt: skip
 OFFICIAL: dict[str, Any] = {
     "quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "scale_fmt": "ue8m0",
     "weight_block_size": [128, 128],
@@ -134,6 +150,9 @@ KINDS = {
         {**_OFFICIAL, "experts": NVFP4_MODELOPT},
         quantization_config={**OFFICIAL, "moe_quant_algo": "NVFP4"},
         expert_dtype="fp4",
+    ),
+    "NVFP4A16": _kind(
+        {"experts": NVFP4A16_CT, "attention": PLAIN}, {}, quantization_config=NVFP4A16, num_nextn_predict_layers=0
     ),
     "DSpark": _kind(_OFFICIAL, _OFFICIAL, quantization_config=OFFICIAL, expert_dtype="fp4", **_DSPARK),
 }

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,10 @@ class Side:
     @property
     def whole(self) -> bool:
         return self.reached and self.error is None and not self.unfilled
+
+    def is_whole_but_for(self, unread: str) -> bool:
+        """Whether only parameters that end so are empty, because nothing reads them."""
+        return replace(self, unfilled=tuple(name for name in self.unfilled if not name.endswith(unread))).whole
 
     @property
     def silent(self) -> bool:

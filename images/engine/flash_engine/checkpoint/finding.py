@@ -1,11 +1,14 @@
 """What an inspection can find: the codes, and the error that ends it."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from flash_contracts.checkpoint_record import CheckpointFinding
 from flash_engine.errors import EngineError
 
 MOST_NAMES = 4
+
+Severity = Literal["refused", "repaired", "note"]
 
 
 class CheckpointError(EngineError, ValueError):
@@ -21,10 +24,10 @@ class CheckpointError(EngineError, ValueError):
         return CheckpointFinding(self.code, "refused", self.message, self.remedy, without_plugin="does not start")
 
 
-def abbreviated(names: Sequence[str]) -> str:
+def abbreviated(names: Sequence[str], most: int = MOST_NAMES) -> str:
     """The first few names, and how many more there are."""
-    shown = ", ".join(names[:MOST_NAMES])
-    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES} more"
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 CODES = {
@@ -33,6 +36,13 @@ CODES = {
     "BadConfig": "config.json lacks a size, or has an invalid one",
     "OtherModel": "the checkpoint is of another model",
     "NoWeights": "there is no safetensors file",
+    "ForeignFormat": "the files are in a format other than safetensors",
+    "Subfolder": "the checkpoint is in a subfolder",
+    "ForeignQuantisation": "the weights were quantised by a tool whose format is not served here",
+    "TooLarge": "the weights do not fit into two GPUs",
+    "PrunedExperts": "the number of experts is not that of DeepSeek-V4-Flash, or not the one in config.json",
+    "SurplusTensor": "tensors that the model does not use",
+    "DrafterMismatch": "config.json describes another kind of drafter than the files have",
     "BadIndex": "model.safetensors.index.json cannot be read",
     "MissingShard": "the index names a file that does not exist",
     "UnlistedShard": "a file is not in the index, so vLLM ignores it",

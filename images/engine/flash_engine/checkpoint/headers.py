@@ -1,31 +1,30 @@
-"""Reads the headers of safetensors files: which tensors each file holds, with type and shape.
+"""Reads the headers of a checkpoint's safetensors files: which tensors each file holds, with type and shape.
 
-Format: https://github.com/huggingface/safetensors, "Format": the header's length as a little-endian u64, the header as
-JSON, the data. A real checkpoint has a hundred thousand tensors but only a few dozen combinations of type and shape, so
-one StoredTensor object is shared by all tensors of the same kind.
+Only of the files that vLLM would load; the others are listed. A real checkpoint has a hundred thousand tensors but only
+a few dozen combinations of type and shape, so one StoredTensor object is shared by all tensors of the same kind.
 """
 
-import json
+import fnmatch
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from flash_contracts.checkpoint_record import CheckpointFinding
-from flash_engine.checkpoint.finding import CheckpointError
+from flash_engine.checkpoint.finding import CheckpointError, Severity
+from flash_engine.checkpoint.safetensors_header import HeaderError, TruncatedError, read_header
 from flash_engine.checkpoint.source import CheckpointFiles
 
-LENGTH_BYTES = 8
-HEADER_LIMIT = 100_000_000
-"""The safetensors library rejects longer headers too."""
-
 INDEX_FILE = "model.safetensors.index.json"
-DOWNLOAD_AGAIN = "download it again and compare its checksum with the source"
+CONSOLIDATED, MISTRAL_INDEX = "consolidated*.safetensors", "consolidated.safetensors.index.json"
+NO_MODELS = ("adapter_model*.safetensors", "rank[0-9]*.safetensors")
+"""Files of a LoRA adapter, and of a TensorRT-LLM checkpoint."""
 
 BITS = {
-    "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "BF16": 16, "F16": 16, "I16": 16, "U16": 16,
-    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I8": 8, "U8": 8, "BOOL": 8, "F4": 4,
+    "F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32, "BF16": 16, "F16": 16, "I16": 16,
+    "U16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I8": 8, "U8": 8,
+    "BOOL": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
 
 
@@ -43,129 +42,154 @@ class StoredTensor:
         return math.prod(self.shape) * BITS.get(self.type, 8) // 8
 
 
+@dataclass(frozen=True)
+class WeightFiles:
+    """The safetensors files of a folder, as vLLM 0.26 to 0.33 chooses among them (default_loader._prepare_weights).
+
+    Those in subfolders are never loaded.
+    """
+
+    loaded: tuple[str, ...]
+    ignored: tuple[str, ...]
+    """Beside `consolidated*.safetensors`, which is Mistral's format, vLLM loads no other files."""
+    index: str
+
+    @classmethod
+    def among(cls, names: Iterable[str]) -> "WeightFiles":
+        """A folder with nothing but an adapter has no weights of a model."""
+        files = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
+        consolidated = tuple(fnmatch.filter(files, CONSOLIDATED))
+        if consolidated:
+            return cls(consolidated, tuple(name for name in files if name not in consolidated), MISTRAL_INDEX)
+        is_no_model = all(any(fnmatch.fnmatch(name, pattern) for pattern in NO_MODELS) for name in files)
+        return cls(() if is_no_model else tuple(files), (), INDEX_FILE)
+
+
 class CheckpointHeaders:
     """All tensors of a checkpoint by name, and the problems found in its files."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_ours: bool = True) -> None:
+        self.is_ours = is_ours
+        self.severity: Severity = "refused" if is_ours else "note"
+        """Of what looks odd, but loads."""
         self.tensors: dict[str, StoredTensor] = {}
+        self.unlisted: dict[str, dict[str, StoredTensor]] = {}
+        """By file: tensors of files that the index does not name, which vLLM does not load."""
         self.findings: list[CheckpointFinding] = []
         self._kinds: dict[tuple[str, tuple[int, ...], str], StoredTensor] = {}
 
-    def add(self, shard: str, name: str, entry: dict[str, Any]) -> int:
-        """Returns the end offset of the tensor's data. Raises ValueError, KeyError or TypeError if it is invalid."""
+    def stored(self, shard: str, entry: Mapping[str, Any]) -> StoredTensor:
         key = (entry["dtype"], tuple(entry["shape"]), shard)
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = StoredTensor(*key)
-        begin, end = entry["data_offsets"]
-        if kind.type in BITS and end - begin != kind.size:
-            raise ValueError(
-                f"{name} has {end - begin:,} bytes, but {kind.type} {list(kind.shape)} takes {kind.size:,}"
-            )
-        other = self.tensors.get(name)
-        if other is not None:
-            self.findings.append(_duplicate(name, other.shard, shard))
-        self.tensors[name] = kind
-        return int(end)
+        return kind
 
     def refuse(self, code: str, message: str, remedy: str, without_plugin: str) -> None:
         self.findings.append(CheckpointFinding(code, "refused", message, remedy, without_plugin=without_plugin))
 
 
-def _duplicate(name: str, one: str, other: str) -> CheckpointFinding:
-    message = f"{name} is both in {one} and in {other}"
-    remedy = "remove one of them; which one is loaded depends on the order of reading"
-    return CheckpointFinding("DuplicateTensor", "refused", message, remedy, (name,), "uses the one that it reads last")
+def read_headers(files: CheckpointFiles, *, is_ours: bool = True) -> CheckpointHeaders:
+    """Reads the header of each file, and the index if there is one. Raises CheckpointError if there is no file.
 
-
-def read_headers(files: CheckpointFiles) -> CheckpointHeaders:
-    """Reads the header of each file, and the index if there is one. Raises CheckpointError if there is no file."""
-    headers = CheckpointHeaders()
-    shards = sorted(name for name in files.sizes if name.endswith(".safetensors"))
-    if not shards:
-        raise CheckpointError(
-            "NoWeights", f"{files.place} has no safetensors file", "point model.source at the folder with the weights"
-        )
-    for shard in shards:
-        _read_shard(files, shard, headers)
-    if INDEX_FILE in files.sizes:
-        _compare_index(files, headers, shards)
+    `is_ours`: of a DeepSeek-V4, whose tensors are known. Other models may have what looks odd in one, such as the same
+    tensor in two files: vLLM loads it.
+    """
+    headers = CheckpointHeaders(is_ours=is_ours)
+    weights = WeightFiles.among(files.sizes)
+    if not weights.loaded:
+        remedy = "check the folder's name in model.source, and whether the download or copy was complete"
+        raise CheckpointError("NoWeights", f"{files.place} has no safetensors file", remedy)
+    weight_map = _read_index(files, weights, headers) if weights.index in files.sizes else None
+    listed = weights.loaded if weight_map is None else tuple(sorted(set(weight_map.values())))
+    for shard in weights.loaded:
+        if shard in listed:
+            _add_shard(files, shard, headers)
+        elif is_ours:
+            _add_unlisted(files, shard, headers)
+    for shard in sorted(set(listed) - set(weights.loaded)):
+        message = f"the index names {shard}, which is not in {files.place}"
+        headers.refuse("MissingShard", message, files.origin.again, "does not start")
+    if weight_map:
+        headers.findings.extend(_index_mismatches(weight_map, headers, files))
+    if is_ours and weights.ignored:
+        headers.findings.append(_left_out(weights, files))
     return headers
 
 
-def _read_shard(files: CheckpointFiles, shard: str, headers: CheckpointHeaders) -> None:
-    size = files.sizes[shard]
+def _add_shard(files: CheckpointFiles, shard: str, headers: CheckpointHeaders) -> None:
     try:
-        end, entries = _read_header(files, shard, size)
-        last = 0
-        for name, entry in entries.items():
-            if name != "__metadata__":
-                last = max(last, headers.add(shard, name, entry))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        message = f"{shard} has no valid safetensors header ({error})"
-        headers.refuse("BadHeader", message, DOWNLOAD_AGAIN, "fails while loading")
+        entries = read_header(files, shard)
+    except TruncatedError as error:
+        headers.refuse("TruncatedShard", f"{shard}: {error}", files.origin.again, "fails after minutes of loading")
         return
-    if end + last > size:
-        message = f"{shard} has {size:,} bytes, but its header says {end + last:,}: the file is truncated"
-        headers.refuse("TruncatedShard", message, DOWNLOAD_AGAIN, "fails after minutes of loading")
+    except HeaderError as error:
+        message = f"{shard} is not a valid safetensors file: {error}"
+        headers.refuse("BadHeader", message, files.origin.again, "fails while loading")
+        return
+    for name, entry in entries.items():
+        kind = headers.stored(shard, entry)
+        other = headers.tensors.get(name)
+        if other is not None:
+            headers.findings.append(_duplicate(name, (other.shard, shard), files, headers.severity))
+        headers.tensors[name] = kind
 
 
-def _read_header(files: CheckpointFiles, shard: str, size: int) -> tuple[int, dict[str, Any]]:
-    """The offset at which the data begins, and the header."""
-    length = int.from_bytes(files.read(shard, 0, LENGTH_BYTES), "little")
-    if size < LENGTH_BYTES or not 2 <= length <= min(HEADER_LIMIT, size - LENGTH_BYTES):  # noqa: PLR2004 - `{}`
-        raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
-    text = files.read(shard, LENGTH_BYTES, length)
-    entries = json.loads(text)
-    if not isinstance(entries, dict):
-        raise TypeError("not a JSON object")
-    return LENGTH_BYTES + length, entries
-
-
-def _compare_index(files: CheckpointFiles, headers: CheckpointHeaders, shards: list[str]) -> None:
-    """vLLM reads only the files that the index names (weight_utils.filter_duplicate_safetensors_files)."""
+def _add_unlisted(files: CheckpointFiles, shard: str, headers: CheckpointHeaders) -> None:
+    """vLLM never opens such a file, so a damaged one is no reason to refuse."""
     try:
-        weight_map = dict(files.read_json(INDEX_FILE)["weight_map"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        headers.refuse("BadIndex", f"{INDEX_FILE} cannot be read ({error})", DOWNLOAD_AGAIN, "fails while loading")
-        return
-    listed = set(weight_map.values())
-    for shard in sorted(listed - set(shards)):
-        message = f"the index names {shard}, which is not in {files.place}"
-        headers.refuse("MissingShard", message, "download that file, or the whole checkpoint again", "does not start")
-    for shard in sorted(set(shards) - listed):
-        headers.findings.append(_unlisted(headers, shard))
-    headers.findings.extend(_index_mismatches(weight_map, headers, listed))
+        entries = read_header(files, shard)
+    except HeaderError:
+        entries = {}
+    headers.unlisted[shard] = {name: headers.stored(shard, entry) for name, entry in entries.items()}
 
 
-def _unlisted(headers: CheckpointHeaders, shard: str) -> CheckpointFinding:
-    names = tuple(name for name, stored in headers.tensors.items() if stored.shard == shard)
+def _duplicate(name: str, shards: tuple[str, str], files: CheckpointFiles, severity: Severity) -> CheckpointFinding:
+    message = f"{name} is both in {shards[0]} and in {shards[1]}"
+    remedy = files.origin.change("remove one of them; which one is loaded depends on the order of reading")
+    return CheckpointFinding("DuplicateTensor", severity, message, remedy, (name,), "uses the one that it reads last")
+
+
+def _read_index(files: CheckpointFiles, weights: WeightFiles, headers: CheckpointHeaders) -> dict[str, str] | None:
+    """`weight_map`: the file of each tensor. vLLM loads only the files that it names."""
+    try:
+        return _weight_map(files.read_json(weights.index))
+    except (ValueError, RecursionError) as error:
+        message = f"{weights.index} cannot be read ({error})"
+        headers.refuse("BadIndex", message, files.origin.again, "fails while loading")
+        return None
+
+
+def _weight_map(index: object) -> dict[str, str]:
+    """Raises ValueError."""
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ValueError("it has no weight_map with the file of each tensor")
+    return weight_map
+
+
+def _left_out(weights: WeightFiles, files: CheckpointFiles) -> CheckpointFinding:
+    count = len(weights.ignored)
+    message = f"{weights.loaded[0]} makes vLLM leave out the {count} safetensors files of other names"
+    remedy = files.origin.change(f"remove {weights.loaded[0]}")
     return CheckpointFinding(
-        "UnlistedShard",
-        "refused",
-        f"{shard} with {len(names)} tensors is not in {INDEX_FILE}",
-        f"add its tensors to weight_map in {INDEX_FILE}, or remove the file",
-        names,
-        "ignores the file, and serves without its tensors",
+        "UnlistedShard", "refused", message, remedy, without_plugin="loads only consolidated files"
     )
 
 
 def _index_mismatches(
-    weight_map: dict[str, str], headers: CheckpointHeaders, listed: set[str]
+    weight_map: Mapping[str, str], headers: CheckpointHeaders, files: CheckpointFiles
 ) -> Iterator[CheckpointFinding]:
     present = {stored.shard for stored in headers.tensors.values()}
-    lost = tuple(
-        name for name, shard in weight_map.items() if name not in headers.tensors and (shard in present or not shard)
-    )
+    lost = tuple(name for name, shard in weight_map.items() if name not in headers.tensors and shard in present)
     moved = tuple(
-        name
-        for name, stored in headers.tensors.items()
-        if stored.shard in listed and weight_map.get(name, stored.shard) != stored.shard
+        name for name, stored in headers.tensors.items() if weight_map.get(name, stored.shard) != stored.shard
     )
     if lost:
         message = f"the index lists {len(lost)} tensors that no file has, such as {lost[0]}"
         effect = "serves without them if it can"
-        yield CheckpointFinding("IndexMismatch", "refused", message, DOWNLOAD_AGAIN, lost, effect)
+        yield CheckpointFinding("IndexMismatch", headers.severity, message, files.origin.again, lost, effect)
     if moved:
         message = f"{len(moved)} tensors are in another file than the index says, such as {moved[0]}"
-        yield CheckpointFinding("IndexMismatch", "note", message, "write a new index", moved, "loads them anyway")
+        remedy = "nothing; a new index would be right"
+        yield CheckpointFinding("IndexMismatch", "note", message, remedy, moved, "loads them anyway")

@@ -19,6 +19,8 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type:
 
 from flash_contracts.checkpoint_record import CheckpointFinding
 from flash_engine.checkpoint.finding import CheckpointError
+from flash_engine.checkpoint.origin import HUB, Origin
+from flash_engine.checkpoint.source import is_listed
 
 FETCH_LIMIT = 128 << 20
 """The most bytes that one request asks for."""
@@ -43,7 +45,11 @@ class HubRepository:
         with translated_errors(repository, revision):
             info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
         self.commit = str(info.sha)
-        self._sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
+        self._sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or () if is_listed(file.rfilename)}
+
+    @property
+    def origin(self) -> Origin:
+        return HUB
 
     @property
     def place(self) -> str:

@@ -6,7 +6,8 @@ The majority decides, so that the layout is still recognised if some tensors are
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from flash_engine.checkpoint.headers import StoredTensor
 from flash_engine.checkpoint.model_config import ModelConfig
@@ -17,8 +18,8 @@ from flash_engine.checkpoint.schemes import (
     INT4,
     NVFP4_CT,
     NVFP4_MODELOPT,
+    NVFP4A16_CT,
     PLAIN,
-    SUFFIXES,
     Scheme,
     Shape,
     TensorPart,
@@ -26,8 +27,23 @@ from flash_engine.checkpoint.schemes import (
 )
 from flash_engine.checkpoint.tensors import Entry, PlainTensor, Role, WeightMatrix, drafter, main_model
 
+SERVABLE = (
+    "official FP4/FP8",
+    "official FP8 (Base)",
+    "W4A16-FP8",
+    "W4A16",
+    "NVFP4-FP8",
+    "NVFP4-FP8 (compressed-tensors)",
+    "NVFP4A16-FP8",
+    "NVFP4A16",
+)
+"""Families of layouts that vLLM and the plugin load."""
+
 DEFAULT_GROUP = 128
 MTP_PREFIX = "mtp."
+WEIGHTS = (".weight_packed", ".weight")
+_COPIES = (".head.weight", ".emb.tok_emb.weight")
+"""A drafter's own copies of the model's tensors. Tools that strip the head leave them."""
 
 _ROLES: tuple[tuple[str, Role], ...] = (
     (r"ffn\.experts\.\d+\.w[123]$", "experts"),
@@ -84,6 +100,8 @@ class Layout:
             (INT4, FP8_CT): "W4A16-FP8",
             (INT4, PLAIN): "W4A16",
             (NVFP4_CT, FP8_CT): "NVFP4-FP8 (compressed-tensors)",
+            (NVFP4A16_CT, FP8_CT): "NVFP4A16-FP8",
+            (NVFP4A16_CT, PLAIN): "NVFP4A16",
             (NVFP4_MODELOPT, FP8_SCALE): "NVFP4-FP8",
             (PLAIN, PLAIN): "BF16",
         }
@@ -91,7 +109,7 @@ class Layout:
 
     @property
     def name(self) -> str:
-        return f"{self.family}, {self._drafter_name}"
+        return self.family if self.family == "unknown" else f"{self.family}, {self._drafter_name}"
 
     @property
     def _drafter_name(self) -> str:
@@ -129,30 +147,50 @@ def expected_of(config: ModelConfig, layout: Layout) -> Iterator[tuple[str, Expe
 
 def detect_layout(config: ModelConfig, tensors: Mapping[str, StoredTensor]) -> Layout:
     """`tensors` are by canonical name."""
-    companions: dict[str, set[str]] = {}
-    weights: dict[str, tuple[str, str]] = {}
+    modules: dict[str, dict[str, StoredTensor]] = {}
     for name, stored in tensors.items():
-        if _LATER_EXPERT.search(name):
-            continue
-        module, _, part = name.rpartition(".")
-        if part in ("weight", "weight_packed"):
-            weights[module] = (f".{part}", stored.type)
-        elif f".{part}" in SUFFIXES:
-            companions.setdefault(module, set()).add(f".{part}")
+        if not _LATER_EXPERT.search(name):
+            module, _, part = name.rpartition(".")
+            modules.setdefault(module, {})[f".{part}"] = stored
+    group = _group(config)
     votes: dict[tuple[bool, Role], Counter[Scheme]] = {}
-    for module, (suffix, kind) in weights.items():
-        role = role_of(module)
-        scheme = role and match_scheme(suffix, kind, frozenset(companions.get(module, ())))
-        if role and scheme:
-            votes.setdefault((module.startswith(MTP_PREFIX), role), Counter())[scheme] += 1
-    decided = {key: counted.most_common(1)[0][0] for key, counted in votes.items()}
+    fitting: Counter[tuple[bool, Role, Scheme]] = Counter()
+    for module, parts in modules.items():
+        role, weight = role_of(module), next((one for one in WEIGHTS if one in parts), None)
+        if role is None or weight is None:
+            continue
+        scheme = match_scheme(weight, parts[weight].type, frozenset(parts) - {weight})
+        if scheme:
+            side = module.startswith(MTP_PREFIX)
+            votes.setdefault((side, role), Counter())[scheme] += 1
+            shapes = {suffix: stored.shape for suffix, stored in parts.items()}
+            fitting[side, role, scheme] += scheme.fits(shapes[weight], shapes, group)
+    decided: dict[tuple[bool, Role], Scheme] = {}
+    for (side, role), counted in votes.items():
+        scheme, count = counted.most_common(1)[0]
+        is_usual = 2 * fitting[side, role, scheme] >= count
+        decided[side, role] = _as_configured(scheme, config) if is_usual else _of_another_shape(scheme)
     return Layout(
         main={role: scheme for (is_draft, role), scheme in decided.items() if not is_draft},
         draft={role: scheme for (is_draft, role), scheme in decided.items() if is_draft},
-        group=_group(config),
-        has_drafter=any(name.startswith(MTP_PREFIX) for name in tensors),
+        group=group,
+        has_drafter=any(name.startswith(MTP_PREFIX) and not name.endswith(_COPIES) for name in tensors),
         is_dspark=config.dspark_layers > 0,
     )
+
+
+def _as_configured(scheme: Scheme, config: ModelConfig) -> Scheme:
+    """NVFP4 with or without scales of activations: config.json says which of the two vLLM builds."""
+    groups = config.nvfp4_groups
+    if scheme not in (NVFP4_CT, NVFP4A16_CT) or not groups:
+        return scheme
+    return NVFP4_CT if any(group.get("input_activations") for group in groups) else NVFP4A16_CT
+
+
+@lru_cache
+def _of_another_shape(scheme: Scheme) -> Scheme:
+    """A scheme of no known layout: one scale for each row or tensor, or for other groups."""
+    return replace(scheme, name=f"{scheme.name} with scales of another shape", kind="unknown")
 
 
 def role_of(module: str) -> Role | None:
@@ -161,9 +199,8 @@ def role_of(module: str) -> Role | None:
 
 
 def _group(config: ModelConfig) -> int:
-    groups = config.quantisation.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        weights = group.get("weights") if isinstance(group, dict) else None
+    for group in config.quantisation_groups:
+        weights = group.get("weights")
         if isinstance(weights, dict) and weights.get("type") == "int" and isinstance(weights.get("group_size"), int):
             return max(1, int(weights["group_size"]))
     return DEFAULT_GROUP

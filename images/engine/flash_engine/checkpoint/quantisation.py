@@ -58,12 +58,11 @@ class TargetMatcher:
     """Finds which kind of layer a quantization_config gives a module; `plain` if no target matches."""
 
     def __init__(self, quantisation: Mapping[str, Any]) -> None:
-        self._ignored = [_mapped(str(name)) for name in quantisation.get("ignore") or ()]
-        groups = quantisation.get("config_groups")
+        self._ignored = [_mapped(str(name)) for name in _list(quantisation.get("ignore"))]
         self._groups = [
             (_mapped(str(target)), _kind(group.get("weights")))
-            for group in (groups.values() if isinstance(groups, dict) else ())
-            for target in group.get("targets") or ()
+            for group in _groups(quantisation)
+            for target in _list(group.get("targets"))
         ]
 
     def kind(self, module: str) -> str:
@@ -72,6 +71,15 @@ class TargetMatcher:
         matched = (kind for target, kind in self._groups if _matches(target, module))
         by_class = (kind for target, kind in self._groups if target == "Linear")
         return next(matched, None) or next(by_class, None) or "plain"
+
+
+def _list(found: object) -> list[Any]:
+    return found if isinstance(found, list) else []
+
+
+def _groups(quantisation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    groups = quantisation.get("config_groups")
+    return [group for group in groups.values() if isinstance(group, dict)] if isinstance(groups, dict) else []
 
 
 def _matches(target: str | None, module: str) -> bool:
@@ -97,7 +105,11 @@ def _mapped(target: str) -> str | None:
 def _kind(weights: object) -> str:
     if not isinstance(weights, dict):
         return "plain"
-    return _TYPES.get((weights.get("type", "int"), weights.get("num_bits", 8)), "unknown")
+    return _TYPES.get((str(weights.get("type", "int")), _bits(weights.get("num_bits", 8))), "unknown")
+
+
+def _bits(found: object) -> int:
+    return found if isinstance(found, int) else 0
 
 
 def layer_mismatches(config: ModelConfig, layout: Layout) -> Iterator[LayerMismatch]:
@@ -122,15 +134,14 @@ def _quantised(config: ModelConfig, layout: Layout) -> Iterator[WeightMatrix]:
 
 def activation_orders(quantisation: Mapping[str, Any]) -> list[str]:
     """The activation orders that the config names."""
-    groups = quantisation.get("config_groups")
-    weights = [group.get("weights") for group in (groups.values() if isinstance(groups, dict) else ())]
+    weights = [group.get("weights") for group in _groups(quantisation)]
     return [str(one["actorder"]) for one in weights if isinstance(one, dict) and one.get("actorder") is not None]
 
 
 def without_activation_order(quantisation: Mapping[str, Any]) -> dict[str, Any]:
     """A copy with `actorder` null. Equivalent for static order, because the reader has nothing to undo."""
     copied: dict[str, Any] = json.loads(json.dumps(quantisation))
-    for group in copied.get("config_groups", {}).values():
+    for group in _groups(copied):
         if isinstance(group.get("weights"), dict):
             group["weights"]["actorder"] = None
     return copied
@@ -181,7 +192,6 @@ def _int4_group(_config: ModelConfig, layout: Layout) -> dict[str, Any]:
 
 def _nvfp4_group(config: ModelConfig, _layout: Layout) -> dict[str, Any]:
     """The group from the file; only its targets are replaced."""
-    for group in config.quantisation.get("config_groups", {}).values():
-        if _kind(group.get("weights")) == "nvfp4":
-            return {key: group.get(key) for key in ("format", "weights", "input_activations")}
-    return {"format": "nvfp4-pack-quantized", "weights": None, "input_activations": None}
+    default = {"format": "nvfp4-pack-quantized", "weights": None, "input_activations": None}
+    group = next(iter(config.nvfp4_groups), default)
+    return {key: group.get(key) for key in default}

@@ -29,9 +29,12 @@ def show(inspection: Inspection, console: Console) -> None:
 
 
 def _verdict(inspection: Inspection) -> str:
+    layout = inspection.layout
     refused, repaired = len(inspection.refusals), sum(one.severity == "repaired" for one in inspection.findings)
     if refused:
         return f"[red]refused[/red] for {refused} reasons" if refused > 1 else "[red]refused[/red]"
+    if layout is None:
+        return "[green]not refused[/green]; of another model, only the files are checked"
     return f"[green]can be served[/green]{f', with {repaired} repaired by the plugin' if repaired else ''}"
 
 

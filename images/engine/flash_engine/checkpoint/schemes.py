@@ -4,7 +4,7 @@ Sources: `docs` are DeepSeek's own inference/model.py and convert.py; `CT` is co
 float_quantized, nvfp4_quantized); `MO` is vLLM 0.33.0's model_executor/layers/quantization/modelopt.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,6 +36,16 @@ class Scheme:
     """Columns that share a scale; None if config.json says how many."""
     parts: tuple[TensorPart, ...]
     source: str
+    packed: int = 1
+    """Columns of the matrix in each element of the stored weights."""
+
+    def fits(self, weight: Shape, companions: Mapping[str, Shape], group: int) -> bool:
+        """Whether the tensors beside the weights have the shapes that go with them. `group`: if the scheme has none."""
+        if len(weight) != 2:  # noqa: PLR2004 - a matrix
+            return False
+        rows, columns = weight[0], weight[1] * self.packed
+        wanted = {part.suffix: part.shape(rows, columns, self.group or group) for part in self.parts[1:]}
+        return all(companions.get(suffix, shape) == shape for suffix, shape in wanted.items())
 
 
 def _blocks(size: int) -> int:
@@ -71,6 +81,7 @@ FP4 = Scheme(
         TensorPart(".scale", ("F8_E8M0",), lambda rows, columns, group: (rows, columns // group)),
     ),
     "docs: two e2m1 in a byte, e8m0 scale for each 32 columns",
+    packed=2,
 )
 INT4 = Scheme(
     "INT4",
@@ -82,6 +93,7 @@ INT4 = Scheme(
         TensorPart(".weight_shape", ("I64", "I32"), lambda *_: (2,)),
     ),
     "CT pack-quantized: eight codes in an int32, scale for each group of columns",
+    packed=8,
 )
 NVFP4_CT = Scheme(
     "NVFP4 (compressed-tensors)",
@@ -94,6 +106,7 @@ NVFP4_CT = Scheme(
         TensorPart(".input_global_scale", ("F32",), lambda *_: (1,)),
     ),
     "CT nvfp4-pack-quantized",
+    packed=2,
 )
 NVFP4_MODELOPT = Scheme(
     "NVFP4",
@@ -106,18 +119,50 @@ NVFP4_MODELOPT = Scheme(
         TensorPart(".input_scale", ("F32",), lambda *_: ()),
     ),
     "MO ModelOptNvFp4FusedMoE.create_weights",
+    packed=2,
 )
 
-SCHEMES = (PLAIN, FP8_SCALE, FP8_CT, FP4, INT4, NVFP4_CT, NVFP4_MODELOPT)
+NVFP4A16_CT = Scheme(
+    "NVFP4A16",
+    "nvfp4",
+    16,
+    NVFP4_CT.parts[:-1],
+    "CT nvfp4-pack-quantized, input_activations null: weights alone are quantised",
+    packed=2,
+)
+
+SCHEMES = (PLAIN, FP8_SCALE, FP8_CT, FP4, INT4, NVFP4_CT, NVFP4A16_CT, NVFP4_MODELOPT)
 
 SUFFIXES = frozenset(part.suffix for scheme in SCHEMES for part in scheme.parts)
 
+SURPLUS = (
+    ".input_scale",
+    ".input_global_scale",
+    ".output_scale",
+    ".input_zero_point",
+    ".k_scale",
+    ".v_scale",
+    ".q_scale",
+)
+"""Scales of activations and of the KV cache, which some tools write although the model does not use them."""
+
 
 def match_scheme(weight_suffix: str, weight_type: str, scale_suffixes: frozenset[str]) -> Scheme | None:
-    """The scheme of a matrix with weights in `weight_suffix` and other tensors `scale_suffixes`; None if unknown."""
+    """The scheme of a matrix with weights in `weight_suffix` and other tensors `scale_suffixes`; None if unknown.
+
+    What else lies beside the weights decides nothing: the scheme with the most of its own tensors there is taken. A
+    matrix without any of them may have lost them; with others only, it is stored in another way.
+    """
     fitting = _fitting(weight_suffix, weight_type)
-    exact = (scheme for scheme in fitting if {part.suffix for part in scheme.parts[1:]} == scale_suffixes)
-    return next(exact, next(iter(fitting), None))
+    complete = [scheme for scheme in fitting if _companions(scheme) <= scale_suffixes]
+    if complete:
+        return max(complete, key=lambda scheme: len(scheme.parts))
+    partial = [scheme for scheme in fitting if _companions(scheme) & scale_suffixes]
+    return next(iter(partial), None if scale_suffixes.difference(SURPLUS) else next(iter(fitting), None))
+
+
+def _companions(scheme: Scheme) -> set[str]:
+    return {part.suffix for part in scheme.parts[1:]}
 
 
 @lru_cache

@@ -6,8 +6,9 @@ exporters, spliced checkpoints.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import NamedTuple
 
 from flash_engine.checkpoint.model_config import ModelConfig
@@ -67,12 +68,14 @@ class RenamedTensor(NamedTuple):
 class TensorNames:
     """Finds the canonical names of one checkpoint's tensors."""
 
-    def __init__(self, config: ModelConfig, names: Iterable[str]) -> None:
+    def __init__(self, config: ModelConfig, names: Collection[str]) -> None:
         self._layers = config.layers
         self._drafters = config.mtp_layers or config.dspark_layers
         self._numbered_layer = re.compile(r"^(?:model\.)?layers\.(\d+)\.")
         scale = SCALE_RULES.get(config.quant_method)
-        is_nvfp4 = any(name.endswith(".weight_scale_2") for name in names)
+        # Two scales for each matrix. A stray one does not make the others' names right.
+        second, first = (sum(map(methodcaller("endswith", end), names)) for end in (".weight_scale_2", ".weight_scale"))
+        is_nvfp4 = second > 0 and 2 * second >= first
         self._scale_rule = None if is_nvfp4 and config.quant_method == "fp8" else scale
         scale_part = re.escape(scale.canonical.lstrip(".")) if scale else "weight_scale"
         parts = f"weight|weight_packed|weight_shape|{scale_part}"

@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flash_contracts.checkpoint_record import CheckpointFinding, CheckpointRecord
+from flash_contracts.download_record import DownloadRecord
 from flash_engine.checkpoint.document import to_record
-from flash_engine.checkpoint.inspection import Inspection, Speculation, inspect
+from flash_engine.checkpoint.inspection import Inspection, inspect
+from flash_engine.checkpoint.model_findings import Speculation
+from flash_engine.checkpoint.origin import ORIGINS, VOLUME, Origin
 from flash_engine.checkpoint.source import open_model
 from flash_engine.log import Logger
 
@@ -20,6 +23,9 @@ log = Logger("flash.launcher")
 
 REJECTED = 3
 """Exit code for a rejected checkpoint."""
+
+FROM_FOLDER = ("auto", "hf", "safetensors", "fastsafetensors", "mistral", "pt", "npcache")
+"""Values of --load-format with which vLLM loads the files of the folder. Of others, such as dummy, it may need none."""
 
 METHODS: dict[str, Speculation] = {"mtp": "mtp", "deepseek_mtp": "mtp", "dspark": "dspark"}
 """By `method` of --speculative-config. With other methods the drafter is a separate checkpoint."""
@@ -32,6 +38,7 @@ class RequestedModel:
     model: str
     revision: str | None
     speculation: Speculation
+    load_format: str = "auto"
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> "RequestedModel | None":
@@ -39,11 +46,12 @@ class RequestedModel:
         if len(arguments) < 2 or arguments[0] != "serve" or arguments[1].startswith("-"):  # noqa: PLR2004 - serve MODEL
             return None
         given, _ = _PARSER.parse_known_args(arguments[2:])
-        return cls(arguments[1], given.revision, _speculation(given.speculative_config))
+        return cls(arguments[1], given.revision, _speculation(given.speculative_config), given.load_format)
 
 
 _PARSER = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
 _PARSER.add_argument("--revision")
+_PARSER.add_argument("--load-format", "--load_format", default="auto")
 _PARSER.add_argument("--speculative-config", "--speculative_config", "-sc")
 
 
@@ -61,10 +69,13 @@ def check_model(arguments: Sequence[str], run_dir: Path, *, strict: bool) -> str
     Raises OSError if the result cannot be written.
     """
     requested = RequestedModel.of(arguments)
-    if requested is None:
+    if requested is None or not (strict or requested.load_format in FROM_FOLDER):
         return None
+    origin = _origin(run_dir)
     found = inspect(
-        lambda: open_model(requested.model, requested.revision), speculation=requested.speculation, any_model=not strict
+        lambda: open_model(requested.model, requested.revision, origin=origin),
+        speculation=requested.speculation,
+        any_model=not strict,
     )
     file = run_dir / CheckpointRecord.FILE
     earlier = CheckpointRecord.read(file)
@@ -72,6 +83,12 @@ def check_model(arguments: Sequence[str], run_dir: Path, *, strict: bool) -> str
     to_record(found).write(file)
     _log(found)
     return "; ".join(finding.sentence for finding in found.refusals) or None
+
+
+def _origin(run_dir: Path) -> Origin:
+    """Where the model comes from: what flash-fetch downloaded, if it did; else a volume."""
+    download = DownloadRecord.read(run_dir / DownloadRecord.FILE)
+    return ORIGINS.get(download.source.partition("://")[0], VOLUME) if download else VOLUME
 
 
 def _moved(found: Inspection, earlier: CheckpointRecord | None) -> list[CheckpointFinding]:

@@ -4,7 +4,8 @@ from functools import lru_cache
 from typing import Any
 
 from flash_contracts.checkpoint_record import CheckpointFinding
-from flash_engine.checkpoint.inspection import Inspection, Speculation, inspect
+from flash_engine.checkpoint.inspection import Inspection, inspect
+from flash_engine.checkpoint.model_findings import Speculation
 from flash_engine.checkpoint.source import open_model
 
 

@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from flash_contracts.checkpoint_record import CheckpointFinding
-from flash_engine.checkpoint.inspection import Inspection, Speculation, config_findings
+from flash_engine.checkpoint.config_findings import config_findings
+from flash_engine.checkpoint.inspection import Inspection
 from flash_engine.checkpoint.layout import Layout
 from flash_engine.checkpoint.model_config import ModelConfig
+from flash_engine.checkpoint.model_findings import Speculation
 from flash_engine.checkpoint.quantisation import matching_quantization_config, without_activation_order
 from flash_engine.plugin.checkpoint_of import ModelRejectedError, checkpoint_of
 

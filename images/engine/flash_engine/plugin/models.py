@@ -8,7 +8,7 @@ from typing import Any
 
 from vllm.models.deepseek_v4 import DeepseekV4ForCausalLM, DeepSeekV4MTP, DSparkDeepseekV4ForCausalLM
 
-from flash_engine.checkpoint.inspection import Speculation
+from flash_engine.checkpoint.model_findings import Speculation
 from flash_engine.plugin.checkpoint_of import checkpoint_of
 from flash_engine.plugin.scale_names import name_scales_as_read
 from flash_engine.plugin.strict_loading import Load, StrictLoading, parameters_of

@@ -6,6 +6,7 @@ from typing import Any
 from flash_engine.checkpoint.finding import abbreviated
 from flash_engine.checkpoint.inspection import Inspection
 from flash_engine.checkpoint.layout import MTP_PREFIX, expected_of
+from flash_engine.checkpoint.schemes import NVFP4A16_CT
 from flash_engine.checkpoint.tensor_names import TensorNames
 from flash_engine.plugin.weight_stream import BadTensorError, Weights, WeightStream
 
@@ -15,6 +16,10 @@ SHARED = ("embed_tokens.weight", "shared_head.head.weight", "lm_head.weight")
 IDLE = ("_weight_g_idx", "_g_idx_sort_indices")
 """Parameters for activation order, which vLLM 0.26 creates in every INT4 expert and drops after loading if unused.
 config_repair refuses checkpoints that need them, so they are never loaded."""
+
+WITHOUT_ACTIVATIONS = ("_input_global_scale",)
+"""Parameters for activations, which vLLM creates for NVFP4 experts even if their weights alone are quantised, and which
+no kernel reads then (fused_moe/oracle/nvfp4.py, use_a16)."""
 
 Load = Callable[[Weights], set[str]]
 
@@ -34,6 +39,8 @@ class StrictLoading:
         self._names = TensorNames(checkpoint.config, checkpoint.tensors)
         self._table = dict(expected_of(checkpoint.config, checkpoint.layout))
         self._experts_are_divided = experts_are_divided
+        is_a16 = NVFP4A16_CT in checkpoint.layout.main.values()
+        self._idle = (*IDLE, *WITHOUT_ACTIVATIONS) if is_a16 else IDLE
 
     def right_name(self, written: str) -> str:
         return self._names.resolve(written).canonical
@@ -62,7 +69,7 @@ class StrictLoading:
             raise IncompleteError(
                 f"{len(missing)} tensors of {whose} are not in the checkpoint: {abbreviated(missing)}"
             )
-        expected = (*IDLE, *SHARED) if self._drafter else IDLE
+        expected = (*self._idle, *SHARED) if self._drafter else self._idle
         empty = sorted(name for name in unfilled if not name.endswith(expected))
         if empty:
             raise IncompleteError(f"vLLM left {len(empty)} parameters of {whose} without weights: {abbreviated(empty)}")

@@ -1,9 +1,10 @@
-"""Passes a checkpoint's tensors to vLLM's loader: renames and checks each of them."""
+"""Passes a checkpoint's tensors to vLLM's loader: renames, checks or leaves out each of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from flash_engine.checkpoint.layout import ExpectedTensor, role_of
+from flash_engine.checkpoint.schemes import SURPLUS
 
 UNQUANTISED = ("compressor", "indexer weights")
 """Roles that vLLM never quantises, whatever the config says (0.33.0: compressor.py:276, attention.py:1001)."""
@@ -34,6 +35,8 @@ class WeightStream:
         for written, tensor in weights:
             name = self._right(written)
             self.current = name
+            if name.endswith(SURPLUS) and name not in self._table:
+                continue
             self._check(name, tensor)
             self.seen.add(name)
             yield from self._widened(name, tensor)
