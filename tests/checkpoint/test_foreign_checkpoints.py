@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fake_checkpoint import COMMON, KINDS, REAL, FakeCheckpoint, Tensor, write_shard
+from fake_checkpoint import COMMON, KINDS, OFFICIAL, REAL, FakeCheckpoint, Tensor, write_shard
 from flash_engine.checkpoint.file_formats import FORMATS, recognise
 from flash_engine.checkpoint.foreign_quantisation import QUANTISATIONS
 from flash_engine.checkpoint.inspection import Inspection, inspect
@@ -273,6 +273,88 @@ def test_a_drafter_of_another_kind_is_one_refusal(
 
     assert (finding.code, finding.severity) == (code, "refused")
     assert remedy in finding.remedy
+
+
+def stored_as(made: FakeCheckpoint, module: str, parts: Mapping[str, str]) -> None:
+    """Replaces the tensors of a matrix."""
+    kept = {name: one for name, one in made.tensors.items() if name.rpartition(".")[0] != module}
+    made.tensors = {**kept, **{f"{module}.{part}": Tensor(kind, (4, 4)) for part, kind in parts.items()}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "parts"),
+    [
+        pytest.param("seed", "head", {"weight_packed": "I32", "weight_scale": "BF16"}, id="packed head"),
+        pytest.param("seed", "layers.1.ffn.experts.2.w1", {"weight": "BF16"}, id="one expert in BF16"),
+        pytest.param("seed", "layers.0.attn.wq_a", {"qweight": "I32", "scales": "F16"}, id="one GPTQ matrix"),
+        pytest.param("official", "mtp.0.ffn.experts.1.w2", {"weight_packed": "I32"}, id="one of the drafter"),
+    ],
+)
+def test_a_matrix_that_is_stored_otherwise_is_named_once(
+    tmp_path: Path, kind: str, module: str, parts: dict[str, str]
+) -> None:
+    made = FakeCheckpoint.make(kind)
+    stored_as(made, module, parts)
+    (finding,) = look(save(made, tmp_path)).findings
+
+    assert (finding.code, finding.severity, finding.tensors) == ("StoredOtherwise", "refused", (module,))
+
+
+def in_bf16(made: FakeCheckpoint, part: str) -> None:
+    scales = {name for name in made.tensors if part in name and name.endswith(".scale")}
+    made.tensors = {
+        name: Tensor("BF16", one.shape) if f"{name.removesuffix('weight')}scale" in scales else one
+        for name, one in made.tensors.items()
+        if name not in scales
+    }
+
+
+@pytest.mark.parametrize(("part", "named"), [("shared_experts", "shared experts"), ("_proj.", "projection")])
+def test_bf16_where_an_fp8_config_asks_for_fp8(tmp_path: Path, part: str, named: str) -> None:
+    made = FakeCheckpoint.make("official")
+    in_bf16(made, part)
+    assert set(codes(look(save(made, tmp_path)))) == {"QuantisationTargets"}
+    assert all(named in finding.message for finding in look(tmp_path).findings)
+    made.config["quantization_config"]["ignored_layers"] = [part]
+    assert look(save(made, tmp_path)).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("official", {"expert_dtype": "fp8"}),
+        ("official", {"expert_dtype": 4}),
+        ("NVFP4", {"quantization_config": OFFICIAL}),
+    ],
+)
+def test_experts_that_the_config_describes_otherwise(tmp_path: Path, kind: str, config: dict[str, Any]) -> None:
+    made = FakeCheckpoint.make(kind)
+    made.config.update(config)
+    (finding,) = look(save(made, tmp_path)).findings
+    assert finding.code == "QuantisationTargets"
+    assert "expert_dtype" in finding.message
+
+
+def test_a_packed_compressor_is_refused(tmp_path: Path) -> None:
+    made = FakeCheckpoint.make("seed")
+    for name in [name for name in made.tensors if ".compressor.w" in name]:
+        rows, columns = made.tensors.pop(name).shape
+        module = name.removesuffix(".weight")
+        made.tensors[f"{module}.weight_packed"] = Tensor("I32", (rows, columns // 8))
+        made.tensors[f"{module}.weight_scale"] = Tensor("BF16", (rows, columns // 128))
+        made.tensors[f"{module}.weight_shape"] = Tensor("I64", (2,))
+    (finding,) = look(save(made, tmp_path)).findings
+    assert finding.code == "UnknownLayout"
+    assert "compressor INT4" in finding.message
+
+
+def test_a_drafter_alone_and_names_of_transformers(tmp_path: Path) -> None:
+    made = FakeCheckpoint.make("seed")
+    whole = dict(made.tensors)
+    made.tensors = {name: one for name, one in whole.items() if name.startswith("mtp.")}
+    assert "a drafter alone" in look(save(made, tmp_path / "drafter")).refusals[0].message
+    made.tensors = {"model.layers.0.self_attn.q_a_proj.weight": Tensor("BF16", (4, 4))}
+    assert "self_attn.q_a_proj" in look(save(made, tmp_path / "names")).refusals[0].message
 
 
 def test_experts_that_were_pruned_unevenly(tmp_path: Path) -> None:

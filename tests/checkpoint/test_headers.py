@@ -220,8 +220,12 @@ FUZZED = (
 
 
 def many_times(examples: int, check: Callable[..., None], strategies: tuple[Any, ...]) -> None:
-    wrapped: Any = settings(max_examples=examples, deadline=None)(given(*strategies)(check))
-    wrapped()
+    @settings(max_examples=examples, deadline=None)
+    @given(st.tuples(*strategies))
+    def one(arguments: tuple[Any, ...]) -> None:
+        check(*arguments)
+
+    one()
 
 
 @pytest.mark.parametrize(("check", "strategies"), FUZZED, ids=lambda one: getattr(one, "__name__", ""))

@@ -7,7 +7,9 @@ from flash_engine.checkpoint.layout import Layout
 from flash_engine.checkpoint.model_config import FROM_SOURCE, ModelConfig
 from flash_engine.checkpoint.origin import VOLUME, Origin
 from flash_engine.checkpoint.quantisation import TRACELESS_ORDERS, activation_orders, layer_mismatches
-from flash_engine.checkpoint.tensor_names import KEY_ERROR
+from flash_engine.checkpoint.schemes import FP4, FP8_SCALE, NVFP4_MODELOPT, PLAIN
+from flash_engine.checkpoint.tensor_names import KEY_ERROR, SILENT
+from flash_engine.checkpoint.tensors import QUANTISED
 
 
 def config_findings(config: ModelConfig, layout: Layout, origin: Origin = VOLUME) -> Iterator[CheckpointFinding]:
@@ -30,11 +32,35 @@ def config_findings(config: ModelConfig, layout: Layout, origin: Origin = VOLUME
             yield CheckpointFinding("NoQuantisation", "refused", message, remedy, without_plugin=effect)
     elif config.quant_method == "compressed-tensors":
         yield from _compressed_tensors_findings(config, layout)
-    elif config.quant_method != "fp8":
+    elif config.quant_method == "fp8":
+        yield from _fp8_findings(config, layout, origin)
+    else:
         named = f"quant_method {config.quant_method!r}" if config.quant_method else "no quant_method"
         message = f"quantization_config has {named}, but the weights are stored as {layout.family}"
         remedy = origin.change(FROM_SOURCE)
         yield CheckpointFinding("NoQuantisation", "refused", message, remedy, without_plugin="does not start")
+
+
+EXPERT_ENTRIES = {FP4: ("fp4", ""), FP8_SCALE: ("fp8", ""), NVFP4_MODELOPT: ("fp4", "NVFP4")}
+"""By the scheme of the experts: expert_dtype and moe_quant_algo, by which vLLM's DeepseekV4FP8Config builds them."""
+
+
+def _fp8_findings(config: ModelConfig, layout: Layout, origin: Origin) -> Iterator[CheckpointFinding]:
+    """vLLM builds all other matrices in FP8, but for those that the config excludes."""
+    remedy = origin.change(FROM_SOURCE)
+    scheme = layout.main.get("experts", PLAIN)
+    found = (str(config.raw.get("expert_dtype", "fp4")), str(config.quantisation.get("moe_quant_algo") or "").upper())
+    if found != EXPERT_ENTRIES.get(scheme, found):
+        built = " and ".join(filter(None, found))
+        message = f"the experts are {scheme.name}, but expert_dtype or moe_quant_algo in config.json ask for {built}"
+        yield CheckpointFinding("QuantisationTargets", "refused", message, remedy, without_plugin=KEY_ERROR)
+    if any(config.quantisation.get(key) for key in ("ignored_layers", "modules_to_not_convert")):
+        return
+    for whose, side in (("the model", layout.main), ("the drafter", layout.draft)):
+        plain = [role for role, one in side.items() if role in QUANTISED and role != "experts" and one.kind == "plain"]
+        if plain:
+            message = f"of {whose}, {' and '.join(plain)} are BF16, but quant_method fp8 makes vLLM build them in FP8"
+            yield CheckpointFinding("QuantisationTargets", "refused", message, remedy, without_plugin=SILENT)
 
 
 def _compressed_tensors_findings(config: ModelConfig, layout: Layout) -> Iterator[CheckpointFinding]:

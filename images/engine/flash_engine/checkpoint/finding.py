@@ -54,6 +54,7 @@ CODES = {
     "MissingTensor": "tensors are missing",
     "WrongShape": "tensors have the wrong shape for this model",
     "WrongType": "tensors have the wrong data type for their layout",
+    "StoredOtherwise": "some matrices are stored in another way than the others of their kind",
     "UnknownTensor": "the model has no place for these tensors",
     "MisnamedTensor": "tensors have names that vLLM does not look for",
     "Downcast": "tensors that should have 32 bits were saved with fewer",

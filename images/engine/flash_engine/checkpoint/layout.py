@@ -39,6 +39,12 @@ SERVABLE = (
 )
 """Families of layouts that vLLM and the plugin load."""
 
+UNQUANTISED: tuple[Role, ...] = ("compressor", "indexer weights")
+"""Roles that vLLM never quantises, whatever the config says (0.33.0: compressor.py:276, attention.py:1001)."""
+
+LOADED_PLAIN = ("plain", "fp8")
+"""Kinds of their weights that can be loaded: the plugin converts FP8 to BF16."""
+
 DEFAULT_GROUP = 128
 MTP_PREFIX = "mtp."
 WEIGHTS = (".weight_packed", ".weight")
@@ -106,6 +112,12 @@ class Layout:
             (PLAIN, PLAIN): "BF16",
         }
         return names.get((experts, attention), "unknown")
+
+    @property
+    def built_plain(self) -> list[Role]:
+        """Roles that are stored in a way that neither vLLM, which builds them plain, nor the plugin can load."""
+        sides = (self.main, self.draft)
+        return [role for side in sides for role in UNQUANTISED if role in side and side[role].kind not in LOADED_PLAIN]
 
     @property
     def name(self) -> str:

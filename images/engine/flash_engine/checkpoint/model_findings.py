@@ -80,7 +80,7 @@ def _layout_findings(model: InspectedModel) -> Iterator[CheckpointFinding]:
     layout, config = model.layout, model.config
     stored = sum(tensor.size for tensor in model.tensors.values())
     layouts = another(f"one of these layouts: {', '.join(SERVABLE)}")
-    if layout.family in SERVABLE:
+    if layout.family in SERVABLE and not layout.built_plain:
         if stored > TENSOR_PARALLEL * GPU_BYTES:
             held = TENSOR_PARALLEL * GPU_BYTES // GIB
             message = f"the weights take {stored / GIB:,.0f} GiB, and two GPUs of 96 GB hold {held}"
@@ -93,9 +93,21 @@ def _layout_findings(model: InspectedModel) -> Iterator[CheckpointFinding]:
         effect = "reads it in other models" if foreign.in_vllm else "does not start"
         yield CheckpointFinding("ForeignQuantisation", "refused", message, layouts, without_plugin=effect)
         return
-    detected = ", ".join(f"{role} {scheme.name}" for role, scheme in layout.main.items()) or "no known weights"
-    message = f"this DeepSeek-V4 is stored in an unknown layout ({detected}; config.json: {described(config.raw)})"
+    message = (
+        f"this DeepSeek-V4 is stored in an unknown layout ({_stored(model)}; config.json: {described(config.raw)})"
+    )
     yield CheckpointFinding("UnknownLayout", "refused", message, layouts, without_plugin="fails, or serves nonsense")
+
+
+def _stored(model: InspectedModel) -> str:
+    """How the weights are stored, or what there is instead of any that are known."""
+    main = model.layout.main
+    if main:
+        return ", ".join(f"{role} {scheme.name}" for role, scheme in main.items())
+    if model.tensors and all(name.startswith(MTP_PREFIX) for name in model.tensors):
+        return "the tensors of a drafter alone, without the model's"
+    names = [name for name in model.tensors if ".layers." in f".{name}"]
+    return f"tensors with other names, such as {names[0]}" if names else "no layers"
 
 
 def _repaired_layout(layout: Layout) -> Iterator[CheckpointFinding]:
@@ -169,6 +181,7 @@ def _tensor_findings(model: InspectedModel) -> Iterator[CheckpointFinding]:
         unknown_names.discard(name)
         _compare(name, wanted, model.tensors.get(name), draft if name.startswith(MTP_PREFIX) else main)
     is_other_drafter = bool(_other_drafter(model))
+    yield from _otherwise_findings(model, unknown_names, main, draft)
     yield from _fault_findings(main, "the model", "refused", effect=KEY_ERROR)
     if not is_other_drafter:
         yield from _fault_findings(draft, "the drafter", model.drafter_severity, effect=SILENT)
@@ -176,6 +189,33 @@ def _tensor_findings(model: InspectedModel) -> Iterator[CheckpointFinding]:
     counted = model.speculation != "off" and not is_other_drafter
     unknown = (name for name in unknown_names if counted or not name.startswith(MTP_PREFIX))
     yield from _unknown_findings(model, tuple(sorted(name for name in unknown if not name.endswith(SURPLUS))))
+
+
+def _otherwise_findings(
+    model: InspectedModel, unknown: set[str], main: _TensorFaults, draft: _TensorFaults
+) -> Iterator[CheckpointFinding]:
+    """Matrices whose tensors are both missing and unknown: they are there, but stored in another way than their kind.
+
+    Takes them from `unknown` and from the faults.
+    """
+    missing = {name.rpartition(".")[0] for name in (*main.missing, *draft.missing)}
+    stored: dict[str, list[str]] = {}
+    for name in unknown:
+        module, _, part = name.rpartition(".")
+        if module in missing and not name.endswith(SURPLUS):
+            stored.setdefault(module, []).append(part)
+    if not stored:
+        return
+    unknown.difference_update(f"{module}.{part}" for module, parts in stored.items() for part in parts)
+    for faults in (main, draft):
+        faults.missing = [name for name in faults.missing if name.rpartition(".")[0] not in stored]
+    modules = sorted(stored, key=lambda module: (module.startswith(MTP_PREFIX), module))
+    first = f"{modules[0]} is stored as {', '.join(sorted(stored[modules[0]]))}"
+    message = f"{len(modules)} matrices are stored in another way than vLLM builds them: {first}"
+    is_draft = modules[0].startswith(MTP_PREFIX)
+    severity = model.drafter_severity if is_draft else "refused"
+    remedy = f"{another('the same model without this')}, or convert the source checkpoint again"
+    yield CheckpointFinding("StoredOtherwise", severity, message, remedy, tuple(modules), KEY_ERROR)
 
 
 def _compare(name: str, wanted: ExpectedTensor, stored: StoredTensor | None, faults: _TensorFaults) -> None:

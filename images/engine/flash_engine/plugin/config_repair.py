@@ -87,6 +87,8 @@ def as_given(config: ModelConfig, hf_config: Any) -> ModelConfig:
     quantisation = getattr(hf_config, "quantization_config", None)
     topk_method = getattr(hf_config, "topk_method", None)
     raw = {**config.raw, "topk_method": topk_method}
+    if hasattr(hf_config, "expert_dtype"):
+        raw["expert_dtype"] = hf_config.expert_dtype
     return replace(config, raw={**raw, "quantization_config": quantisation} if isinstance(quantisation, dict) else raw)
 
 

@@ -3,11 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from flash_engine.checkpoint.layout import ExpectedTensor, role_of
+from flash_engine.checkpoint.layout import UNQUANTISED, ExpectedTensor, role_of
 from flash_engine.checkpoint.schemes import SURPLUS
-
-UNQUANTISED = ("compressor", "indexer weights")
-"""Roles that vLLM never quantises, whatever the config says (0.33.0: compressor.py:276, attention.py:1001)."""
 
 SCALES = (".scale", ".weight_scale", ".weight_scale_2", ".weight_global_scale")
 BLOCK = 128
