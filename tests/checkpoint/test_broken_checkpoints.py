@@ -148,6 +148,7 @@ def test_a_config_without_a_size_is_refused_and_the_size_named(tmp_path: Path, k
 def test_a_missing_folder_and_an_empty_one(tmp_path: Path) -> None:
     assert [finding.code for finding in look(tmp_path / "none").findings] == ["NotFound"]
     assert [finding.code for finding in look(tmp_path).findings] == ["NoConfig"]
+    assert "neither config.json nor weights" in look(tmp_path).findings[0].message
     (tmp_path / "config.json").write_text("{}")
     assert [finding.code for finding in look(tmp_path).findings] == ["NoWeights"]
 

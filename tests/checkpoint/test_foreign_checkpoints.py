@@ -348,6 +348,21 @@ def test_a_packed_compressor_is_refused(tmp_path: Path) -> None:
     assert "compressor INT4" in finding.message
 
 
+def test_a_model_in_bf16_is_too_large(tmp_path: Path) -> None:
+    made = FakeCheckpoint.make("BF16 MTP")
+    made.tensors = repacked(made, lambda rows, columns: {"weight": Tensor("BF16", (rows, columns))})
+    del made.config["quantization_config"]
+    (finding,) = look(save(made, tmp_path)).findings
+    assert finding.code == "TooLarge"
+    assert "529 GiB" in finding.message
+
+
+def test_a_model_without_any_scale_keeps_its_layout(tmp_path: Path) -> None:
+    made = FakeCheckpoint.make("seed")
+    made.drop(".weight_scale")
+    assert codes(look(save(made, tmp_path))) == ["MissingTensor", "MissingTensor"]
+
+
 def test_a_drafter_alone_and_names_of_transformers(tmp_path: Path) -> None:
     made = FakeCheckpoint.make("seed")
     whole = dict(made.tensors)

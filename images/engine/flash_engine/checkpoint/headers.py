@@ -21,6 +21,8 @@ CONSOLIDATED, MISTRAL_INDEX = "consolidated*.safetensors", "consolidated.safeten
 NO_MODELS = ("adapter_model*.safetensors", "rank[0-9]*.safetensors")
 """Files of a LoRA adapter, and of a TensorRT-LLM checkpoint."""
 
+WHERE_TO_LOOK = "check the folder's name in model.source, and whether the download or copy was complete"
+
 BITS = {
     "F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32, "BF16": 16, "F16": 16, "I16": 16,
     "U16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I8": 8, "U8": 8,
@@ -98,8 +100,7 @@ def read_headers(files: CheckpointFiles, *, is_ours: bool = True) -> CheckpointH
     headers = CheckpointHeaders(is_ours=is_ours)
     weights = WeightFiles.among(files.sizes)
     if not weights.loaded:
-        remedy = "check the folder's name in model.source, and whether the download or copy was complete"
-        raise CheckpointError("NoWeights", f"{files.place} has no safetensors file", remedy)
+        raise CheckpointError("NoWeights", f"{files.place} has no safetensors file", WHERE_TO_LOOK)
     weight_map = _read_index(files, weights, headers) if weights.index in files.sizes else None
     listed = weights.loaded if weight_map is None else tuple(sorted(set(weight_map.values())))
     for shard in weights.loaded:

@@ -14,7 +14,7 @@ from flash_contracts.checkpoint_record import CheckpointFinding
 from flash_engine.checkpoint.finding import CheckpointError
 from flash_engine.checkpoint.foreign_quantisation import recognise_quantisation
 from flash_engine.checkpoint.format_findings import format_finding
-from flash_engine.checkpoint.headers import CheckpointHeaders, StoredTensor, read_headers
+from flash_engine.checkpoint.headers import WHERE_TO_LOOK, CheckpointHeaders, StoredTensor, WeightFiles, read_headers
 from flash_engine.checkpoint.layout import Layout, detect_layout
 from flash_engine.checkpoint.memory import GIB, GPU_BYTES, TENSOR_PARALLEL
 from flash_engine.checkpoint.model_config import ModelConfig, is_deepseek_v4, other_model
@@ -81,6 +81,10 @@ def _inspect_files(files: CheckpointFiles, speculation: Speculation, *, any_mode
     foreign = format_finding(files, is_strict=is_ours or not any_model)
     if foreign:
         return Inspection(files.place, (foreign,), unchecked_bytes=sum(files.sizes.values()))
+    if not raw and not WeightFiles.among(files.sizes).loaded and "config.json" not in files.sizes:
+        raise CheckpointError(
+            "NoConfig", f"{files.place} holds no model: neither config.json nor weights", WHERE_TO_LOOK
+        )
     raw, headers = read_config(files), read_headers(files, is_ours=is_ours)
     unreadable = tuple(finding for finding in headers.findings if finding.code in UNREADABLE)
     if unreadable:

@@ -192,7 +192,9 @@ def detect_layout(config: ModelConfig, tensors: Mapping[str, StoredTensor]) -> L
 
 
 def _as_configured(scheme: Scheme, config: ModelConfig) -> Scheme:
-    """NVFP4 with or without scales of activations: config.json says which of the two vLLM builds."""
+    """What the tensors leave open: the names of FP8 scales that are all missing, and whether NVFP4 is for weights alone."""
+    if scheme is FP8_SCALE and config.quant_method == "compressed-tensors":
+        return FP8_CT
     groups = config.nvfp4_groups
     if scheme not in (NVFP4_CT, NVFP4A16_CT) or not groups:
         return scheme

@@ -152,7 +152,11 @@ def is_deepseek_v4(raw: Mapping[str, Any]) -> bool:
 
 def other_model(raw: Mapping[str, Any], too_large: str | None = None) -> CheckpointFinding:
     """What the model is, and what to do. `too_large`: why it does not fit, if it does not."""
-    family, named = family_of(raw), ", ".join(architectures(raw)) or "no architecture"
+    family, named = family_of(raw), ", ".join(architectures(raw))
+    if not named:
+        message = "config.json names no architecture, so it is not of a language model"
+        remedy = "put config.json of the model beside its weights, or check the folder's name in model.source"
+        return CheckpointFinding("OtherModel", "refused", message, remedy, without_plugin="does not start")
     described = f"{family.name} ({named})" if family else named
     message = f"config.json describes {described}, not DeepSeek-V4-Flash ({ARCHITECTURES[0]})"
     remedy = another("a DeepSeek-V4-Flash checkpoint")

@@ -34,8 +34,13 @@ Speculation = Literal["auto", "mtp", "dspark", "off"]
 FLASH_HIDDEN, FLASH_LAYERS, FLASH_EXPERTS = 4096, 43, 256
 """Sizes of the published DeepSeek-V4-Flash."""
 
+HELD = TENSOR_PARALLEL * GPU_BYTES
+"""Bytes of both GPUs."""
+
 RESTORABLE = ("W4A16-FP8", "W4A16")
 """Families whose MTP head `model.restoreMtp` makes."""
+
+WITHOUT_DRAFTS = "set speculation.method to Disabled"
 
 _GATE = re.compile(r"layers\.\d+\.ffn\.gate\.weight")
 _DSPARK_PARTS, _MTP_PARTS = (".main_proj.", ".markov_head."), (".e_proj.", ".h_proj.")
@@ -81,11 +86,16 @@ def _layout_findings(model: InspectedModel) -> Iterator[CheckpointFinding]:
     stored = sum(tensor.size for tensor in model.tensors.values())
     layouts = another(f"one of these layouts: {', '.join(SERVABLE)}")
     if layout.family in SERVABLE and not layout.built_plain:
-        if stored > TENSOR_PARALLEL * GPU_BYTES:
-            held = TENSOR_PARALLEL * GPU_BYTES // GIB
-            message = f"the weights take {stored / GIB:,.0f} GiB, and two GPUs of 96 GB hold {held}"
+        if stored > HELD:
+            message = f"the weights take {stored / GIB:,.0f} GiB, and two GPUs of 96 GB hold {HELD // GIB}"
             remedy = another("a smaller one, such as DeepSeek-V4-Flash")
             yield CheckpointFinding("TooLarge", "refused", message, remedy, without_plugin="runs out of memory")
+        return
+    if layout.family == "BF16":
+        message = (
+            f"this DeepSeek-V4 is not quantised: in BF16 it takes 529 GiB, and two GPUs of 96 GB hold {HELD // GIB}"
+        )
+        yield CheckpointFinding("TooLarge", "refused", message, layouts, without_plugin="runs out of memory")
         return
     foreign = recognise_quantisation(config.raw, model.tensors, model.files)
     if foreign:
@@ -103,7 +113,8 @@ def _stored(model: InspectedModel) -> str:
     """How the weights are stored, or what there is instead of any that are known."""
     main = model.layout.main
     if main:
-        return ", ".join(f"{role} {scheme.name}" for role, scheme in main.items())
+        unknown = [f"{role} in no known scheme" for role in ("attention", "experts") if role not in main]
+        return ", ".join((*unknown, *(f"{role} {scheme.name}" for role, scheme in main.items())))
     if model.tensors and all(name.startswith(MTP_PREFIX) for name in model.tensors):
         return "the tensors of a drafter alone, without the model's"
     names = [name for name in model.tensors if ".layers." in f".{name}"]
@@ -267,6 +278,8 @@ def _unknown_findings(model: InspectedModel, unknown: tuple[str, ...]) -> Iterat
         message = f"config.json has {model.config.drafter_entry}, but the files have a drafter: {abbreviated(unknown)}"
         change = FROM_SOURCE
     remedy = model.origin.change(change)
+    if change == FROM_SOURCE:
+        remedy = f"{WITHOUT_DRAFTS}, or {remedy}"
     yield CheckpointFinding("UnknownTensor", "refused", message, remedy, unknown, KEY_ERROR)
 
 
@@ -288,7 +301,7 @@ def _drafter_findings(model: InspectedModel) -> Iterator[CheckpointFinding]:
     config, layout, speculation = model.config, model.layout, model.speculation
     other = _other_drafter(model)
     if other:
-        remedy = model.origin.change(FROM_SOURCE)
+        remedy = f"{WITHOUT_DRAFTS}, or {model.origin.change(FROM_SOURCE)}"
         yield CheckpointFinding("DrafterMismatch", model.drafter_severity, other, remedy, without_plugin=KEY_ERROR)
     elif speculation == "off":
         return
@@ -312,7 +325,7 @@ def _without_drafter(model: InspectedModel) -> CheckpointFinding:
     config = model.config
     entry = f", and config.json has {config.drafter_entry}" if not config.has_drafter else ""
     restore = "; on a claim, model.restoreMtp makes one" if model.layout.family in RESTORABLE else ""
-    remedy = f"set speculation.method to Disabled, or {another('the model with its drafter')}{restore}"
+    remedy = f"{WITHOUT_DRAFTS}, or {another('the model with its drafter')}{restore}"
     message = f"the drafter was stripped: there is no mtp.* tensor{entry}"
     return CheckpointFinding("MtpMissing", "refused", message, remedy, without_plugin=MTP_VALUE_ERROR)
 

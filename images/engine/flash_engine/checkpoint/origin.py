@@ -26,7 +26,7 @@ class Origin:
 VOLUME = Origin(
     again="copy the file again (for an oci:// source: build and push the image again) and compare its checksum with "
     "the source",
-    edit="{change} (for an oci:// source: in a new image, which needs a DeepSeekFlashDeployment of its own)",
+    edit="{change} (where that is an image, build another)",
     subfolder="create a DeepSeekFlashDeployment whose model.source ends with /{folder} (for an oci:// source: "
     "build the image with these files in its root)",
 )
