@@ -18,7 +18,7 @@ class DownloadRecord(Document):
     FILE: ClassVar[str] = "delivery.json"
     IS_VERSIONED: ClassVar[bool] = True
     WRITER: ClassVar[str] = "flash-fetch"
-    READERS: ClassVar[tuple[str, ...]] = ("flash-fetch", "gate", "operator")
+    READERS: ClassVar[tuple[str, ...]] = ("flash-fetch", "launcher", "gate", "operator")
 
     phase: Phase = "Resolving"
     source: str = ""

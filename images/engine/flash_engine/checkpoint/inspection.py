@@ -81,10 +81,8 @@ def _inspect_files(files: CheckpointFiles, speculation: Speculation, *, any_mode
     foreign = format_finding(files, is_strict=is_ours or not any_model)
     if foreign:
         return Inspection(files.place, (foreign,), unchecked_bytes=sum(files.sizes.values()))
-    if not raw and not WeightFiles.among(files.sizes).loaded and "config.json" not in files.sizes:
-        raise CheckpointError(
-            "NoConfig", f"{files.place} holds no model: neither config.json nor weights", WHERE_TO_LOOK
-        )
+    if "config.json" not in files.sizes and not WeightFiles.among(files.sizes).loaded:
+        raise CheckpointError("NoConfig", f"{files.place} has neither config.json nor weights", WHERE_TO_LOOK)
     raw, headers = read_config(files), read_headers(files, is_ours=is_ours)
     unreadable = tuple(finding for finding in headers.findings if finding.code in UNREADABLE)
     if unreadable:

@@ -192,7 +192,7 @@ def detect_layout(config: ModelConfig, tensors: Mapping[str, StoredTensor]) -> L
 
 
 def _as_configured(scheme: Scheme, config: ModelConfig) -> Scheme:
-    """What the tensors leave open: the names of FP8 scales that are all missing, and whether NVFP4 is for weights alone."""
+    """What tensors leave open: the name of scales that are all missing, and whether NVFP4 is for weights alone."""
     if scheme is FP8_SCALE and config.quant_method == "compressed-tensors":
         return FP8_CT
     groups = config.nvfp4_groups
