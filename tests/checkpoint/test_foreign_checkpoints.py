@@ -139,6 +139,10 @@ def test_each_format_is_recognised_by_its_files(tmp_path: Path, name: str) -> No
     assert codes(strict) == ["ForeignFormat"]
     assert name in strict.refusals[0].message
     custom = look(write_files(tmp_path / "custom", FILES[name]), any_model=True)
+    if name == "Mistral's format":
+        assert custom.findings == ()
+        assert len(custom.tensors) == 1
+        return
     assert codes(custom) == ["ForeignFormat"]
     assert bool(custom.refusals) == (row.served == "no")
     assert custom.stored_bytes == sum(
@@ -406,6 +410,19 @@ def test_an_adapter_beside_our_model_is_a_note_and_a_consolidated_file_a_refusal
     assert (note.code, note.severity) == ("UnlistedShard", "note")
     write_files(folder, ("consolidated.safetensors",))
     assert "leave out the 3 safetensors files" in look(folder).refusals[0].message
+
+
+def test_a_damaged_file_in_mistrals_format_is_refused(tmp_path: Path) -> None:
+    write_files(tmp_path, FILES["Mistral's format"])
+    (tmp_path / "consolidated.safetensors").write_bytes(b"<html>")
+    assert codes(look(tmp_path, any_model=True)) == ["BadHeader"]
+
+
+@pytest.mark.parametrize(
+    "paths", [("tokens.tmp", "pytorch_model.bin"), ("old.zip", "V4-Q4.GGUF"), ("a.part", "a.gguf")]
+)
+def test_leftovers_beside_weights_change_nothing(tmp_path: Path, paths: tuple[str, ...]) -> None:
+    assert look(write_files(tmp_path, ("config.json", *paths)), any_model=True).refusals == ()
 
 
 def test_odd_files_of_another_model_are_notes(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ FILES = {
     "tensorizer files": ("config.json", "model.tensors"),
     "Meta's original format": ("consolidated.00.pth", "params.json"),
     "Mistral's format": ("params.json", "consolidated.safetensors"),
-    "PyTorch pickles": ("config.json", "pytorch_model-00001-of-00002.bin", "training_args.bin"),
+    "PyTorch pickles": ("config.json", "pytorch_model-00001-of-00002.bin", "onnx/model.onnx", "tf_model.h5"),
+    "PyTorch pickles under other names": ("config.json", "model.pt", "training_args.bin"),
 }
 """By the name of the format: the files of a folder."""

@@ -37,26 +37,15 @@ class FileFormat:
 
 def matches(path: str, pattern: str) -> bool:
     """A pattern without a slash is for the file's name, in whatever folder it is."""
-    return fnmatch.fnmatchcase(path if "/" in pattern else PurePosixPath(path).name, pattern)
+    name = path if "/" in pattern else PurePosixPath(path).name
+    return fnmatch.fnmatchcase(name.lower(), pattern.lower())
 
 
 CONVERT = "convert it to safetensors"
 
 FORMATS = (
-    FileFormat(
-        "an interrupted download",
-        ("*.incomplete", "*.part", "*.partial", "*.aria2", "*.crdownload", "*.download", "*.tmp"),
-        "no",
-        "finish the download",
-        is_mishap=True,
-    ),
-    FileFormat(
-        "an archive that was not unpacked",
-        ("*.tar", "*.tar.gz", "*.tgz", "*.tar.zst", "*.zip", "*.7z", "*.safetensors.gz", "*.safetensors.zst"),
-        "no",
-        "unpack it",
-        is_mishap=True,
-    ),
+    # First what vLLM loads under its usual names: an older repository has the same weights in other formats beside it.
+    FileFormat("PyTorch pickles", ("pytorch_model*.bin",), "yes", CONVERT),
     FileFormat(
         "a LoRA adapter without its model",
         ("adapter_config.json", "adapter_model*.safetensors", "adapter_model*.bin"),
@@ -78,7 +67,7 @@ FORMATS = (
     FileFormat("MLC-LLM", ("mlc-chat-config.json", "params_shard_*.bin"), "no", "MLC-LLM runs it"),
     FileFormat("MLX weights (NumPy archives)", ("weights*.npz", "*.npz"), "no", "MLX runs it on Apple silicon"),
     FileFormat("Core ML", ("*.mlmodel", "*.mlpackage/*", "*.mlmodelc/*"), "no", "Core ML runs it on Apple devices"),
-    FileFormat("LiteRT or TensorFlow Lite", ("*.tflite", "*.litertlm", "*.task"), "no", "LiteRT runs it"),
+    FileFormat("LiteRT or TensorFlow Lite", ("*.tflite", "*.litertlm"), "no", "LiteRT runs it"),
     FileFormat("ExecuTorch", ("*.pte",), "no", "ExecuTorch runs it"),
     FileFormat("TensorFlow", ("tf_model*.h5", "*.h5", "*.keras", "saved_model.pb", "*.ckpt.index"), "no", CONVERT),
     FileFormat("Flax", ("flax_model*.msgpack", "*.msgpack", "checkpoint/_METADATA"), "no", CONVERT),
@@ -101,12 +90,26 @@ FORMATS = (
         "Mistral's format", ("consolidated*.safetensors", "params.json"), "yes",
         "vLLM serves it with engine.profile Custom",
     ),
-    FileFormat("PyTorch pickles", ("*.bin", "*.pt", "*.pth"), "yes", CONVERT),
+    FileFormat("PyTorch pickles under other names", ("*.bin", "*.pt", "*.pth"), "yes", CONVERT),
+    FileFormat(
+        "an interrupted download",
+        ("*.incomplete", "*.part", "*.partial", "*.aria2", "*.crdownload", "*.download", "*.tmp"),
+        "no",
+        "finish the download",
+        is_mishap=True,
+    ),
+    FileFormat(
+        "an archive that was not unpacked",
+        ("*.tar", "*.tar.gz", "*.tgz", "*.tar.zst", "*.zip", "*.7z", "*.safetensors.gz", "*.safetensors.zst"),
+        "no",
+        "unpack it",
+        is_mishap=True,
+    ),
 )  # fmt: skip
 
 NOT_WEIGHTS = (
     "training_args.bin", "optimizer*.bin", "optimizer*.pt", "scheduler*.pt", "scaler*.pt", "rng_state*.pth",
-    "tokenizer*.bin", "tokenizer*.pt", "*.imatrix.gguf", "mmproj*.gguf",
+    "tokenizer*.bin", "tokenizer*.pt", "*imatrix*.gguf", "mmproj*.gguf",
 )  # fmt: skip
 """Files that lie beside weights. vLLM leaves the first ones out too (filter_files_not_needed_for_inference)."""
 

@@ -22,7 +22,7 @@ def format_finding(files: CheckpointFiles, *, is_strict: bool) -> CheckpointFind
     `is_strict`: only DeepSeek-V4 in a known layout is accepted. Otherwise whatever vLLM might load is.
     """
     weights = WeightFiles.among(files.sizes)
-    if weights.loaded and ("config.json" in files.sizes or weights.index != MISTRAL_INDEX):
+    if weights.loaded and ("config.json" in files.sizes or weights.index != MISTRAL_INDEX or not is_strict):
         return None
     found = recognise(files.sizes)
     nested = nested_checkpoint(files.sizes)

@@ -18,6 +18,9 @@ from flash_engine.checkpoint.source import CheckpointFiles
 
 INDEX_FILE = "model.safetensors.index.json"
 CONSOLIDATED, MISTRAL_INDEX = "consolidated*.safetensors", "consolidated.safetensors.index.json"
+MISTRAL_CONFIG = "params.json"
+"""In Mistral's format, instead of config.json."""
+
 NO_MODELS = ("adapter_model*.safetensors", "rank[0-9]*.safetensors")
 """Files of a LoRA adapter, and of a TensorRT-LLM checkpoint."""
 

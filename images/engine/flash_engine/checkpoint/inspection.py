@@ -14,7 +14,14 @@ from flash_contracts.checkpoint_record import CheckpointFinding
 from flash_engine.checkpoint.finding import CheckpointError
 from flash_engine.checkpoint.foreign_quantisation import recognise_quantisation
 from flash_engine.checkpoint.format_findings import format_finding
-from flash_engine.checkpoint.headers import WHERE_TO_LOOK, CheckpointHeaders, StoredTensor, WeightFiles, read_headers
+from flash_engine.checkpoint.headers import (
+    MISTRAL_CONFIG,
+    WHERE_TO_LOOK,
+    CheckpointHeaders,
+    StoredTensor,
+    WeightFiles,
+    read_headers,
+)
 from flash_engine.checkpoint.layout import Layout, detect_layout
 from flash_engine.checkpoint.memory import GIB, GPU_BYTES, TENSOR_PARALLEL
 from flash_engine.checkpoint.model_config import ModelConfig, is_deepseek_v4, other_model
@@ -83,7 +90,8 @@ def _inspect_files(files: CheckpointFiles, speculation: Speculation, *, any_mode
         return Inspection(files.place, (foreign,), unchecked_bytes=sum(files.sizes.values()))
     if "config.json" not in files.sizes and not WeightFiles.among(files.sizes).loaded:
         raise CheckpointError("NoConfig", f"{files.place} has neither config.json nor weights", WHERE_TO_LOOK)
-    raw, headers = read_config(files), read_headers(files, is_ours=is_ours)
+    raw = {} if any_model and MISTRAL_CONFIG in files.sizes and not raw else read_config(files)
+    headers = read_headers(files, is_ours=is_ours)
     unreadable = tuple(finding for finding in headers.findings if finding.code in UNREADABLE)
     if unreadable:
         return Inspection(files.place, unreadable, headers.tensors)
