@@ -162,6 +162,13 @@ def test_a_single_gguf_file_is_given_instead_of_a_folder(tmp_path: Path) -> None
     assert codes(look(shard, any_model=True)) == ["NotFound"]
 
 
+def test_gguf_is_recognised_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "sha256-0a1b2c").write_bytes(b"GGUF\x03\x00\x00\x00")
+    (finding,) = look(tmp_path).findings
+    assert finding.code == "ForeignFormat"
+    assert "GGUF" in finding.message
+
+
 @pytest.mark.parametrize("folder", ["models", "snapshots/0123abc", "models--owner--v4/snapshots/0123abc"])
 def test_a_checkpoint_in_a_subfolder_is_found(tmp_path: Path, folder: str) -> None:
     save(FakeCheckpoint.make("seed"), tmp_path / folder)

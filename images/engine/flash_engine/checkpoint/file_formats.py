@@ -43,6 +43,9 @@ def matches(path: str, pattern: str) -> bool:
 
 CONVERT = "convert it to safetensors"
 
+GGUF = FileFormat("GGUF, the format of llama.cpp", ("*.gguf",), "maybe", "llama.cpp and Ollama serve it")
+GGUF_MAGIC = b"GGUF"
+
 FORMATS = (
     # First what vLLM loads under its usual names: an older repository has the same weights in other formats beside it.
     FileFormat("PyTorch pickles", ("pytorch_model*.bin",), "yes", CONVERT),
@@ -52,7 +55,7 @@ FORMATS = (
         "no",
         "merge it into its model, or serve that with --enable-lora and --lora-modules=NAME=FOLDER in engine.extraArgs",
     ),
-    FileFormat("GGUF, the format of llama.cpp", ("*.gguf",), "maybe", "llama.cpp and Ollama serve it"),
+    GGUF,
     FileFormat("GGML, llama.cpp's old format", ("ggml-*.bin", "*.ggml", "*.ggmlv3*"), "no", "convert it to GGUF"),
     FileFormat("llamafile", ("*.llamafile",), "no", "run it as a program"),
     FileFormat(

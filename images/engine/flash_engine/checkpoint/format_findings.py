@@ -1,7 +1,7 @@
 """What is found by the names of files alone: another format, or a checkpoint in a subfolder."""
 
 from flash_contracts.checkpoint_record import CheckpointFinding
-from flash_engine.checkpoint.file_formats import FileFormat, nested_checkpoint, recognise
+from flash_engine.checkpoint.file_formats import GGUF, GGUF_MAGIC, FileFormat, nested_checkpoint, recognise
 from flash_engine.checkpoint.finding import abbreviated
 from flash_engine.checkpoint.headers import MISTRAL_INDEX, WeightFiles
 from flash_engine.checkpoint.layout import SERVABLE
@@ -24,7 +24,7 @@ def format_finding(files: CheckpointFiles, *, is_strict: bool) -> CheckpointFind
     weights = WeightFiles.among(files.sizes)
     if weights.loaded and ("config.json" in files.sizes or weights.index != MISTRAL_INDEX or not is_strict):
         return None
-    found = recognise(files.sizes)
+    found = recognise(files.sizes) or (_unnamed_gguf(files) if not weights.loaded else None)
     nested = nested_checkpoint(files.sizes)
     if nested and not weights.loaded and not (found and (found[0].is_mishap or found[0].has_subfolders)):
         message = (
@@ -33,6 +33,13 @@ def format_finding(files: CheckpointFiles, *, is_strict: bool) -> CheckpointFind
         remedy = files.origin.subfolder.format(folder=nested)
         return CheckpointFinding("Subfolder", "refused", message, remedy, without_plugin="does not start")
     return _of_format(files, *found, is_strict=is_strict) if found else None
+
+
+def _unnamed_gguf(files: CheckpointFiles) -> tuple[FileFormat, list[str]] | None:
+    """Registries of models for llama.cpp name files by their digests."""
+    largest = max(files.sizes, key=lambda name: files.sizes[name], default=None)
+    is_gguf = largest is not None and files.read(largest, 0, len(GGUF_MAGIC)) == GGUF_MAGIC
+    return (GGUF, [largest]) if largest and is_gguf else None
 
 
 def _of_format(files: CheckpointFiles, one: FileFormat, names: list[str], *, is_strict: bool) -> CheckpointFinding:
