@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -17,14 +18,48 @@ PLUGIN_LINE = "flash plugin is active"
 carries on without a plugin that it cannot import, and then nothing checks the checkpoint while it is loaded."""
 
 
+class EndedBy(StrEnum):
+    """Who ended an engine, where it did not end by itself. The launcher records its own kills before it makes them."""
+
+    STOP = "Stop"
+    """Its container was asked to end, and the engine ended."""
+    STOP_TIMEOUT = "StopTimeout"
+    """Its container was asked to end, and the launcher killed the engine when its time was up."""
+    SECOND_SIGNAL = "SecondSignal"
+    """Its container was asked to end twice, and the launcher killed the engine."""
+    INCIDENT = "Incident"
+    """The launcher killed it because it hung or gave wrong answers."""
+    REBOOT = "Reboot"
+    """Its node was restarted while it ran."""
+    CONTAINER = "Container"
+    """Its whole container was killed, the launcher with it, and nothing in the pod says by whom."""
+
+    @property
+    def is_no_fault(self) -> bool:
+        """It says nothing about the engine."""
+        return self not in (EndedBy.CONTAINER, EndedBy.INCIDENT)
+
+
 @dataclass(frozen=True)
 class EngineExit(Document):
-    """How an engine ended: exit code or signal, and its last log lines."""
+    """How an engine ended: exit code or signal, and its last log lines, without secrets and users' words."""
 
     code: int | None = None
     signal: str | None = None
     at: str = ""
     last_lines: tuple[str, ...] = ()
+    stale_lines: int | None = None
+    """How many of the first lines were written long before the end, so that they cannot say why. None: not known."""
+    detail: str = ""
+    """The launcher's own account and the remedy, where no engine was started or none could be ended."""
+    ended_by: str | None = None
+    """An `EndedBy`; None if the engine ended by itself, or nobody knows. A newer launcher may use others."""
+    oom_kills: int = 0
+    """Processes that the kernel killed in this run for lack of memory, by the container's cgroup (memory.events)."""
+
+    @property
+    def ender(self) -> EndedBy | None:
+        return next((known for known in EndedBy if known == self.ended_by), None)
 
 
 @dataclass(frozen=True)
@@ -69,6 +104,10 @@ class EngineRecord(Document):
 
     Kept during the next start until that start's check of the checkpoint passes.
     """
+    ending: str | None = None
+    """An `EndedBy`: why the launcher is about to end this run. Written before it does, because it may be killed too."""
+    boot: str | None = None
+    """The boot of the node in which this run was started (/proc/sys/kernel/random/boot_id)."""
     plugin: str | None = None
     """The plugin's log line (PLUGIN_LINE) in this run; None until it has been written."""
 

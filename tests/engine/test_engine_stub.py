@@ -120,7 +120,11 @@ DEATHS = {
         "illegal memory access",
     ),
     "runs out of GPU memory": ("--script runs_out_of_gpu_memory", "OutOfMemory", "CUDA out of memory"),
-    "is killed for what it leaks": ("--script paced --script leaks:megabytes_per_token=60", "OutOfMemory", "SIGKILL"),
+    "is killed, by the kernel or by anybody": (
+        "--script paced --script leaks:megabytes_per_token=60",
+        "EngineExited",
+        "nothing in the pod says by whom",
+    ),
 }
 
 

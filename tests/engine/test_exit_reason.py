@@ -2,7 +2,9 @@
 
 import pytest
 
-from flash_engine.gate.exit_reason import cause_line, ran_out_of_memory
+from flash_contracts.engine_record import EngineExit
+from flash_engine.engine_log.cause import CAUSE_LIMIT
+from flash_engine.gate.exit_reason import cause_line, explain_exit, ran_out_of_memory
 
 CASES = {
     "the cause, and not the consequences that vLLM reports after it": (
@@ -105,3 +107,62 @@ def test_errors_that_mean_out_of_memory(line: str) -> None:
 )
 def test_lines_that_only_mention_memory(line: str) -> None:
     assert not ran_out_of_memory([line])
+
+
+AT = "2026-11-28T00:00:00.000Z"
+OLD = "torch.OutOfMemoryError: CUDA out of memory."
+
+ENDS = {
+    "a stop that was asked for": (
+        EngineExit(0, None, AT, (OLD,), ended_by="Stop"), "EngineExited", "because its container was asked to end"),
+    "our own kill, when the stop took too long": (
+        EngineExit(None, "SIGKILL", AT, (OLD,), ended_by="StopTimeout"), "EngineExited", "killed by its launcher"),
+    "our own kill, at the second signal": (
+        EngineExit(None, "SIGKILL", AT, (), ended_by="SecondSignal"), "EngineExited", "asked twice to end"),
+    "a node that was restarted": (
+        EngineExit(None, None, AT, (), ended_by="Reboot"), "EngineExited", "with its node, which was restarted"),
+    "a whole container at once, which may be anybody's doing": (
+        EngineExit(None, "SIGKILL", AT, (), ended_by="Container"), "EngineExited", "OOMKilled"),
+    "one that a newer launcher knows of": (
+        EngineExit(None, "SIGKILL", AT, (), ended_by="Comet"), "EngineExited", "nothing in the pod says by whom"),
+    "a SIGKILL of nobody knows whom": (
+        EngineExit(None, "SIGKILL", AT, ("INFO loading",)), "EngineExited", "nothing in the pod says by whom"),
+    "the same behind a shell": (
+        EngineExit(137, None, AT, ("INFO loading",)), "EngineExited", "nothing in the pod says by whom"),
+    "a SIGKILL that the kernel counts": (
+        EngineExit(None, "SIGKILL", AT, (), oom_kills=1), "OutOfMemory", "engine.resources.limits.memory"),
+    "a SIGKILL after a root cause": (
+        EngineExit(None, "SIGKILL", AT, ("KeyError: 'mtp'",)), "EngineExited", "KeyError: 'mtp'"),
+    "a kill of a compiler, and another cause": (
+        EngineExit(1, None, AT, ("KeyError: 'mtp'",), oom_kills=1), "EngineExited", "KeyError: 'mtp'"),
+    "an error of long ago": (
+        EngineExit(0, None, AT, (OLD, "INFO:     Application shutdown complete."), stale_lines=1), "EngineExited",
+        "it logged no error"),
+    "a clock that was set in between: the launcher's own counts": (
+        EngineExit(1, None, AT, ("ERROR 01-01 00:00:00 [core.py:1] KeyError: 'mtp'", "INFO 11-27 09:00:00 [a.py:1] bye"),
+                   stale_lines=0), "EngineExited", "KeyError: 'mtp'"),
+    "an engine that could not be started": (
+        EngineExit(127, None, AT, ("no vllm",), detail="no vllm; set engine.image"), "EngineExited",
+        "exit code 127 (2 starts so far): no vllm; set engine.image"),
+    "silence": (EngineExit(1, None, AT), "EngineExited", "it logged nothing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("ended", "reason", "said"), ENDS.values(), ids=ENDS.keys())
+def test_only_evidence_says_out_of_memory(ended: EngineExit, reason: str, said: str) -> None:
+    verdict, message = explain_exit(ended, 2)
+
+    assert verdict == reason
+    assert said in message
+    if reason == "EngineExited":
+        assert "out of memory" not in message.lower()
+
+
+def test_the_advice_of_vllm_is_not_passed_on() -> None:
+    cause = "ValueError: The model's max seq len (4096) is larger than the maximum number of tokens (1024)."
+    advice = "Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine."
+    assert cause_line([f"{cause} {advice}"]) == cause
+
+
+def test_a_long_line_is_cut() -> None:
+    assert len(cause_line(["ValueError: " + "x" * 1900])) == CAUSE_LIMIT

@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from launcher_harness import TELL, Launcher, is_alive, wait_for_phase
 from waiting import eventually
 
@@ -38,7 +40,8 @@ def test_a_killed_engine_is_told_by_its_signal(launcher: Launcher) -> None:
     process.communicate()
 
     assert process.returncode == 128 + signal.SIGKILL
-    assert launcher.document("engine.json")["exit"]["signal"] == "SIGKILL"
+    exit_record = launcher.document("engine.json")["exit"]
+    assert (exit_record["signal"], exit_record["endedBy"]) == ("SIGKILL", None), "it was nobody known"
 
 
 def test_starts_are_counted_and_the_last_exit_stays_visible(launcher: Launcher) -> None:
@@ -73,6 +76,7 @@ def test_sigterm_reaches_the_engine_which_ends_in_its_own_way(launcher: Launcher
 
     assert out == "ending\n"
     assert process.returncode == 0
+    assert launcher.document("engine.json")["exit"]["endedBy"] == "Stop"
 
 
 DRAINING = """
@@ -119,7 +123,8 @@ def test_a_second_signal_kills_an_engine_that_is_deaf_to_the_first(launcher: Lau
 
     eventually(has_ended, "the launcher's end")
     assert process.returncode == 128 + signal.SIGKILL
-    assert launcher.document("engine.json")["exit"]["signal"] == "SIGKILL"
+    exit_record = launcher.document("engine.json")["exit"]
+    assert (exit_record["signal"], exit_record["endedBy"]) == ("SIGKILL", "SecondSignal")
 
 
 def test_an_engine_that_is_deaf_to_sigterm_is_killed_when_its_time_is_up(launcher: Launcher) -> None:
@@ -129,6 +134,7 @@ def test_an_engine_that_is_deaf_to_sigterm_is_killed_when_its_time_is_up(launche
     process.terminate()
     process.communicate(timeout=20)
     assert process.returncode == 128 + signal.SIGKILL
+    assert launcher.document("engine.json")["exit"]["endedBy"] == "StopTimeout"
 
 
 DEAF_WORKER = """
@@ -215,10 +221,17 @@ def test_the_engines_two_outputs_stay_two_and_unchanged(launcher: Launcher) -> N
     assert set(launcher.document("engine.json")["exit"]["lastLines"]) == {"100 %", "no end", "trouble"}
 
 
-def test_a_launcher_that_was_killed_with_its_engine_is_told_of_by_the_next_one(launcher: Launcher) -> None:
-    """As the kernel does when the container's memory is up: nobody is left to write the exit down."""
-    process = launcher.start(launcher.program("import time\ntime.sleep(600)"), "serve", patience=0)
-    wait_for_phase(launcher, "Starting")
+@pytest.mark.parametrize(("asked_to_stop", "ended_by"), [(False, "Container"), (True, "Stop")])
+def test_a_launcher_that_was_killed_with_its_engine_is_told_of_by_the_next_one(
+    launcher: Launcher, *, asked_to_stop: bool, ended_by: str
+) -> None:
+    """As the kernel does when the container's memory is up, and the kubelet when a stop takes too long."""
+    process = launcher.start(launcher.program(DEAF), "serve", patience=0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    if asked_to_stop:
+        process.terminate()
+        eventually(lambda: launcher.document("engine.json")["ending"] == "Stop", "the stop is written down")
     engine = launcher.document("engine.json")["pid"]
     process.kill()
     os.killpg(engine, signal.SIGKILL)
@@ -228,8 +241,28 @@ def test_a_launcher_that_was_killed_with_its_engine_is_told_of_by_the_next_one(l
     wait_for_phase(launcher, "WaitingForFlags")
 
     record = launcher.document("engine.json")
-    assert (record["starts"], record["exit"]["signal"]) == (2, "SIGKILL")
-    assert "out of memory" in record["exit"]["lastLines"][0]
+    assert (record["starts"], record["exit"]["signal"], record["exit"]["endedBy"]) == (2, "SIGKILL", ended_by)
+    assert record["ending"] is None, "and that was the run before"
+
+
+SHOWS_SECRETS = """
+import os, sys
+for word in ("args", *sys.argv[1:], os.environ["DB_PASSWORD"]):
+    print("ValueError:", word, flush=True)
+    print("ValueError:", word, file=sys.stderr, flush=True)
+sys.exit(1)
+"""
+
+
+def test_a_secret_is_shown_nowhere(launcher: Launcher) -> None:
+    secrets = ("plugh-one", "plugh-two", "plugh-three")
+    program, arguments = launcher.program(SHOWS_SECRETS), ("serve", f"--hf-token={secrets[0]}", "--api-key", secrets[1])
+    process = launcher.start(program, *arguments, patience=0, DB_PASSWORD=secrets[2])
+    out, err = process.communicate(timeout=20)
+
+    shown = "\n".join((out, err, *(file.read_text() for file in launcher.run_dir.iterdir())))
+    assert [secret for secret in secrets if secret in shown] == []
+    assert out.count("[redacted]") == 3
 
 
 def test_an_engine_whose_record_can_no_longer_be_written_keeps_running(launcher: Launcher) -> None:

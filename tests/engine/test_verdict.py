@@ -74,6 +74,7 @@ def fetching(**record: Any) -> Evidence:
 SCALED = {"startup_budget": {"base_seconds": 900, "seconds_per_gibibyte": 18}}
 NO_EXPECTATION = {"golden": {"prompt": "go on"}}
 UNSHARED = "Failed: Cuda error /workspace/csrc/custom_all_reduce.cuh:455 'invalid argument'"
+STOPPED = an_exit("torch.OutOfMemoryError: CUDA out of memory.", code=None, signal="SIGKILL")
 DIED = an_exit("INFO loading", "ValueError: no MTP weights", "RuntimeError: Engine core initialization failed.")
 
 CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
@@ -145,10 +146,20 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         "stopped answering /health"),
     "an engine that says that it ran out of memory": (
         an_engine(exit=an_exit("torch.OutOfMemoryError: CUDA out of memory.")), {}, "OutOfMemory", "memoryPercent"),
-    "an engine that the kernel killed": (
-        an_engine(exit=an_exit(code=None, signal="SIGKILL")), {}, "OutOfMemory", "signal SIGKILL"),
-    "an engine that the kernel killed behind a shell": (
-        an_engine(exit=an_exit(code=137)), {}, "OutOfMemory", "exit code 137"),
+    "an engine that the kernel killed for lack of memory": (
+        an_engine(exit=replace(an_exit(code=None, signal="SIGKILL"), oom_kills=1)), {}, "OutOfMemory",
+        "signal SIGKILL"),
+    "an engine that somebody killed": (
+        an_engine(exit=an_exit(code=None, signal="SIGKILL")), {}, "EngineExited", "nothing in the pod says by whom"),
+    "an engine that was stopped": (
+        an_engine(phase="Exited", exit=replace(STOPPED, ended_by="StopTimeout")), {}, "EngineExited",
+        "killed by its launcher"),
+    "an engine that was stopped and loads again is no news": (
+        an_engine(exit=replace(STOPPED, ended_by="Stop")), {}, "EngineStarting", "loading"),
+    "an engine whose node was restarted and that loads again is no news": (
+        an_engine(phase="WaitingForFlags", exit=replace(STOPPED, ended_by="Reboot")), {}, "EngineStarting", "flags"),
+    "an engine that was killed with its container and loads again": (
+        an_engine(exit=replace(STOPPED, ended_by="Container")), {}, "EngineExited", "OOMKilled"),
     "an engine whose all-reduce met memory that cannot be shared": (
         an_engine(exit=an_exit(UNSHARED, "RuntimeError: Engine core initialization failed.")),
         {}, "EngineExited", "expandable_segments, so remove that from PYTORCH_CUDA_ALLOC_CONF"),

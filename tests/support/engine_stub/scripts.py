@@ -138,7 +138,7 @@ def runs_out_of_gpu_memory() -> Script:
 def leaks(megabytes_per_token: float = 20) -> Script:
     """Leaks memory until the kernel kills it."""
     per_token = int(megabytes_per_token * (1 << 20))
-    return having(leaked_bytes_per_token=per_token, exit_code=None, exit_signal="SIGKILL", last_lines=())
+    return having(leaked_bytes_per_token=per_token, exit_code=None, exit_signal="SIGKILL", oom_kills=1, last_lines=())
 
 
 def server_errors(share: float = 1.0) -> Script:

@@ -69,10 +69,12 @@ class Traits:
     """It dies once this many requests run at the same time."""
     leaked_bytes_per_token: int = 0
     memory_bytes: int = 1 << 30
-    """The kernel kills it once it has leaked this much. The memory is simulated, the death is real."""
+    """It is killed once it has leaked this much. The memory is simulated, the death of a process is real."""
     last_lines: tuple[str, ...] = ("RuntimeError: CUDA error: an illegal memory access was encountered",)
     exit_code: int | None = 1
     exit_signal: str | None = None
+    oom_kills: int = 0
+    """What the kernel counts of its death. A stub that really dies has none to show."""
 
     # Metrics.
     metrics: bool = True

@@ -166,7 +166,7 @@ class _Stage:
         record.write(self._folder / EngineRecord.FILE)
 
     def record_exit(self, traits: Traits) -> None:
-        ended = EngineExit(traits.exit_code, traits.exit_signal, now(), traits.last_lines)
+        ended = EngineExit(traits.exit_code, traits.exit_signal, now(), traits.last_lines, oom_kills=traits.oom_kills)
         self.record(phase="Exited", pid=None, exit=ended)
 
     async def play(self) -> None:

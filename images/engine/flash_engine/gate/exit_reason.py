@@ -1,66 +1,90 @@
-"""Finds the line in the last output of an exited engine that shows why it exited."""
+"""Tells why an engine exited: the verdict's reason, and a message with the cause and the remedy.
 
-import re
+    evidence                                             reason
+    its container was asked to end, its node restarted   EngineExited; nothing about the engine
+    its log shows a root cause                           OutOfMemory or EngineExited, by the kind of the cause
+    the kernel killed a process for lack of memory       OutOfMemory
+    killed, and nothing says by whom                     EngineExited, and that it is unknown
+    anything else                                        EngineExited, with the best line of its log
+
+Only evidence says OutOfMemory, because an operator rolls a template back for it: the kernel's count of such kills, or
+the words of the kernel, CUDA, NCCL or vLLM. A SIGKILL alone may be anybody's.
+"""
+
 from collections.abc import Sequence
 
-OUT_OF_MEMORY = re.compile(
-    r"OutOfMemoryError|CUDA (?:error: )?out of memory|less than desired GPU memory utilization|Failed to CUDA calloc"
-    r"|No available memory for the cache blocks|MemoryError\b|can(?:no|')t allocate memory",
-    re.IGNORECASE,
+from flash_contracts.engine_record import EndedBy, EngineExit
+from flash_contracts.verdict_reason import Reason
+from flash_engine.engine_log.cause import Cause, crash_advice, find_cause
+from flash_engine.engine_log.kinds import MORE_HOST_MEMORY
+from flash_engine.engine_log.reader import Level
+
+KILLED_CODE = 137
+"""128 + SIGKILL: the exit code if a shell is in between."""
+
+WHO_KILLED = (
+    "nothing in the pod says by whom: kubectl describe pod says OOMKilled if it exceeded "
+    "engine.resources.limits.memory; else look at the node's dmesg and events"
 )
-"""Not just "out of memory": every healthy log has vLLM's advice on what to do *if* memory runs out."""
+SEE_LOG = "see the log of container engine (kubectl logs --previous)"
 
-UNSHARED_MEMORY = re.compile(r"custom_all_reduce\.cuh:\d+ '?invalid argument")
-"""The error of vLLM's custom all-reduce for memory from PyTorch's expandable_segments (vllm-project/vllm#47751)."""
-
-_ERROR = re.compile(r"\b([A-Z][A-Za-z]*(?:Error|Exception|Exit))\b:? *(\S.*)?|^(?:error|fatal): \S", re.IGNORECASE)
-_NAMED = re.compile(r"\b[A-Z][A-Za-z]*(?:Error|Exception)\b: *\S")
-
-_CONSEQUENCES = (
-    "See root cause above",
-    "Engine core initialization failed",
-    "WorkerProc initialization failed",
-    "EngineDeadError",
-    "failed core proc",
-)
-"""Each of vLLM's processes reports the exit of the one below it. Only the first report is the cause."""
-
-_PREFIX = re.compile(r"^(?:\([^()\s]+ ?(?:pid=\d+)?\)\s*)?(?:(?:ERROR|INFO|WARNING|CRITICAL) \S+ \S+ \[[^\]]*\]\s*)?")
+_ENDED_BY = {
+    EndedBy.STOP: "the engine was stopped, because its container was asked to end",
+    EndedBy.STOP_TIMEOUT: "the engine was killed by its launcher, because it did not stop in time when asked to",
+    EndedBy.SECOND_SIGNAL: "the engine was killed by its launcher, because its container was asked twice to end",
+    EndedBy.INCIDENT: "the engine was killed by its launcher, because it hung or gave wrong answers",
+    EndedBy.REBOOT: "the engine ended with its node, which was restarted",
+    EndedBy.CONTAINER: f"the engine was killed together with its whole container, and {WHO_KILLED}",
+}
 
 
-_PYDANTIC_SUMMARY = re.compile(r"\d+ validation errors? for (\w+)$")
-_PYDANTIC_DETAIL = re.compile(r"^(?:Value error, |Assertion failed, )?(\S.*?) \[type=\w+")
+def explain_exit(ended: EngineExit, starts: int) -> tuple[Reason, str]:
+    """The reason of the verdict, and its message."""
+    so_far = f"({starts} {'start' if starts == 1 else 'starts'} so far)"
+    ender = ended.ender
+    if ender:
+        return Reason.ENGINE_EXITED, f"{_ENDED_BY[ender]} {so_far}"
+    if ended.detail:
+        return Reason.ENGINE_EXITED, f"the engine exited with {_exit_status(ended)} {so_far}: {ended.detail}"
+    cause = find_cause(ended.last_lines, ended.stale_lines)
+    status = f"the engine exited with {_exit_status(ended)} {so_far}"
+    if cause.out_of_memory:
+        return Reason.OUT_OF_MEMORY, f"{status}: {cause.text}; {cause.advice}"
+    is_explained = cause.level in (Level.ROOT, Level.WRAPPER, Level.EXPLANATION)
+    if ended.oom_kills and not is_explained:
+        killed = "a process" if ended.oom_kills == 1 else f"{ended.oom_kills} processes"
+        return Reason.OUT_OF_MEMORY, (
+            f"{status}: the kernel killed {killed} of its container for lack of memory; {MORE_HOST_MEMORY}"
+        )
+    if not is_explained and _was_killed(ended):
+        return Reason.ENGINE_EXITED, f"{status}: killed, and {WHO_KILLED}"
+    return Reason.ENGINE_EXITED, f"{status}: {_told(cause)}; {cause.advice or _advice(ended, cause)}"
+
+
+def _told(cause: Cause) -> str:
+    """A line without an error is no cause, whatever it says."""
+    if not cause.text:
+        return "it logged nothing"
+    return cause.text if cause.level > Level.TALK else f"it logged no error; its last line is: {cause.text}"
+
+
+def _advice(ended: EngineExit, cause: Cause) -> str:
+    return (crash_advice(ended.signal) if cause.level < Level.EXPLANATION else "") or SEE_LOG
+
+
+def _was_killed(ended: EngineExit) -> bool:
+    return ended.signal == "SIGKILL" or ended.code == KILLED_CODE
+
+
+def _exit_status(ended: EngineExit) -> str:
+    return f"signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
 
 
 def cause_line(lines: Sequence[str]) -> str:
-    """The error that caused the exit; the last line if there is no error; empty if there is no output."""
-    output = [_bare(line) for line in lines if _bare(line)]
-    known = [line for line in output if UNSHARED_MEMORY.search(line)]
-    if known:
-        return known[0]
-    causes = [at for at, line in enumerate(output) if _NAMED.search(line) and not any(c in line for c in _CONSEQUENCES)]
-    if causes:
-        return _with_pydantic_detail(output[causes[-1]], output[causes[-1] + 1 :])
-    errors = [line for line in output if _ERROR.search(line)]
-    return (errors or output or [""])[-1]
-
-
-def _with_pydantic_detail(cause: str, following: Sequence[str]) -> str:
-    """Pydantic's first line only has the class and the number of errors; the lines below have the first error."""
-    summary = _PYDANTIC_SUMMARY.search(cause)
-    detail = next((found[1] for line in following if (found := _PYDANTIC_DETAIL.search(line))), None)
-    return f"{summary[1]}: {detail}" if summary and detail else cause
+    """The line that shows why; the last line if there is no error; empty if there is no output."""
+    return find_cause(lines).text
 
 
 def ran_out_of_memory(lines: Sequence[str]) -> bool:
-    return any(OUT_OF_MEMORY.search(line) for line in lines)
-
-
-def met_expandable_segments(lines: Sequence[str]) -> bool:
-    """The line counts anywhere in the output: the processes above only report the exit of the one below."""
-    return any(UNSHARED_MEMORY.search(line) for line in lines)
-
-
-def _bare(line: str) -> str:
-    """Without vLLM's process and log prefixes, which are noise in status."""
-    return _PREFIX.sub("", line).strip()
+    """Whether the cause that the lines show is a lack of memory: of the GPU, of the host or in /dev/shm."""
+    return find_cause(lines).out_of_memory

@@ -21,11 +21,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flash_contracts.engine_record import EngineExit
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
-from flash_engine.gate.exit_reason import cause_line, met_expandable_segments, ran_out_of_memory
+from flash_engine.gate.exit_reason import explain_exit
 
 DEAD_DRAFT_PERCENT = 2.0
 """Below this, acceptance is chance: a head with random weights had 6 of 382 drafts accepted, 1.6 %."""
@@ -39,9 +38,6 @@ RUN_OF_A_PIECE = re.compile(rf"(.{{1,8}}?)\1{{{DEGENERATE_RUN - 1},}}")
 SPECIAL_TOKEN = re.compile(r"<[|\uff5c][^<>|\uff5c]{1,40}[|\uff5c]>")
 """As DeepSeek and others spell them. The engine leaves them out of its answers, so one in an answer has leaked: seen
 with two drafts a step, where the beginning-of-sentence token came back as text."""
-
-KILLED_BY_HOST = 137
-"""128 + SIGKILL: the exit code if a shell is in between."""
 
 
 @dataclass(frozen=True)
@@ -120,24 +116,14 @@ def plugin_absent(evidence: Evidence, config: GateConfig) -> Verdict | None:
 
 
 def engine_exited(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """The last exit is reported until the engine is healthy again, also while the next run loads."""
+    """The last exit is reported until the engine is healthy again, also while the next run loads.
+
+    A stop or a restarted node says nothing about the engine, so it is no news once the next run has begun.
+    """
     ended = evidence.ended
-    if ended is None:
+    if ended is None or (ended.ender and ended.ender.is_no_fault and evidence.engine.phase != "Exited"):
         return None
-    starts = evidence.engine.starts
-    message = (
-        f"the engine exited with {_exit_status(ended)} ({starts} {'start' if starts == 1 else 'starts'} so far): "
-        f"{cause_line(ended.last_lines) or 'it logged nothing'}"
-    )
-    if ran_out_of_memory(ended.last_lines) or ended.signal == "SIGKILL" or ended.code == KILLED_BY_HOST:
-        remedy = "lower engine.memoryPercent, contextTokens or maxSequences, or raise the container's memory limit"
-        return Verdict(Reason.OUT_OF_MEMORY, f"{message}; {remedy}")
-    if met_expandable_segments(ended.last_lines):
-        remedy = (
-            "custom all-reduce cannot share memory of expandable_segments, so remove that from PYTORCH_CUDA_ALLOC_CONF"
-        )
-        return Verdict(Reason.ENGINE_EXITED, f"{message}; {remedy}")
-    return Verdict(Reason.ENGINE_EXITED, f"{message}; see the log of container engine (kubectl logs --previous)")
+    return Verdict(*explain_exit(ended, evidence.engine.starts))
 
 
 def still_starting(evidence: Evidence, config: GateConfig) -> Verdict | None:
@@ -380,10 +366,6 @@ def _repeats(text: str, length: int) -> bool:
 
 def _inconclusive(doubt: str, config: GateConfig) -> Verdict:
     return Verdict(Reason.INCONCLUSIVE, f"{doubt}; measuring again in {config.retry_seconds:g} s")
-
-
-def _exit_status(ended: EngineExit) -> str:
-    return f"signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
 
 
 def _quoted(text: str, limit: int = 80) -> str:

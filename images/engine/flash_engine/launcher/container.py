@@ -17,11 +17,12 @@ from typing import Any
 
 from flash_contracts.document import now
 from flash_contracts.engine_pod import EffectiveFlags, FaultReport
-from flash_contracts.engine_record import EngineExit, EngineRecord, Incident
+from flash_contracts.engine_record import EndedBy, EngineExit, EngineRecord, Incident
 from flash_contracts.flags.flag_set import FlagSet
 from flash_engine.launcher import jit_cache
 from flash_engine.launcher.engine_flags import PassedFlags, safe_flags, take_flags
 from flash_engine.launcher.gpu_watch import GpuWatch
+from flash_engine.launcher.host_evidence import boot_id
 from flash_engine.launcher.model_check import REJECTED, check_model
 from flash_engine.launcher.model_lock import ModelLock
 from flash_engine.launcher.server_arguments import server_arguments
@@ -29,6 +30,7 @@ from flash_engine.launcher.settings import LauncherSettings
 from flash_engine.launcher.supervisor import COMMAND_NOT_FOUND, Supervisor
 from flash_engine.launcher.watch import Fault, Watch
 from flash_engine.log import Logger
+from flash_engine.redaction import redact, redact_arguments, secrets_of
 
 log = Logger("flash.launcher")
 
@@ -42,7 +44,7 @@ class EngineContainer:
     def __init__(self, settings: LauncherSettings, arguments: Sequence[str]) -> None:
         self._settings = settings
         self._arguments = arguments
-        self._record = with_lost_exit(EngineRecord.read_or_new(settings.run_dir / EngineRecord.FILE))
+        self._record = with_lost_exit(EngineRecord.read_or_new(settings.run_dir / EngineRecord.FILE), boot_id())
         self._gpus = GpuWatch()
         self._model_lock = ModelLock(settings.run_dir, settings.model_cache)
         self._jit_environment: dict[str, str] = {}
@@ -63,19 +65,29 @@ class EngineContainer:
 
     def _run_engine(self) -> int:
         passed = self._take_flags()
-        supervisor = Supervisor(stop_seconds=self._settings.stop_seconds)
+        supervisor = Supervisor(stop_seconds=self._settings.stop_seconds, record_ending=self._record_ending)
         ended = self._serve(supervisor, passed)
         if isinstance(ended, Incident):
             ended = self._recover(supervisor, ended)
         supervisor.close()
-        self._update_record(phase="Exited", pid=None, exit=ended)
+        self._update_record(phase="Exited", pid=None, exit=ended, ending=None)
         log.info("engine ended", code=ended.code, signal=ended.signal)
         return ended.code if ended.code is not None else SIGNALLED + signal.Signals[str(ended.signal)]
 
     def _begin_start(self) -> None:
         self._record = replace(
-            self._record, phase="WaitingForFlags", pid=None, starts=self._record.starts + 1, plugin=None
+            self._record,
+            phase="WaitingForFlags",
+            pid=None,
+            starts=self._record.starts + 1,
+            plugin=None,
+            ending=None,
+            boot=boot_id(),
         )
+
+    def _record_ending(self, ending: EndedBy) -> None:
+        """Written before the engine is killed: the kubelet may kill the launcher next."""
+        self._update_record(ending=ending)
 
     def _forget_rejection(self) -> None:
         """Called once the checkpoint has passed: until then the previous start's rejection stays the latest result.
@@ -129,14 +141,16 @@ class EngineContainer:
         environment = {name: value for name, value in os.environ.items() if name not in passed.flags.unset}
         environment.update(self._jit_environment)
         environment.update(passed.flags.variables)
-        log.info("starting the engine", command=list(command))
+        shown = redact_arguments(command)
+        log.info("starting the engine", command=list(shown))
         try:
-            pid = supervisor.start(command, environment)
+            pid = supervisor.start(command, environment, secrets_of(command, environment))
         except OSError as error:
             message = f"the engine's command could not be started: {error}"
-            log.error("engine not started", error=message, remedy="check the image, or FLASH_ENGINE_COMMAND")
-            return EngineExit(COMMAND_NOT_FOUND, None, now(), (message,))
-        self._update_record(phase="Starting", pid=pid, started_at=now(), command=command)
+            remedy = "set engine.image to an engine image of this product, or correct FLASH_ENGINE_COMMAND"
+            log.error("engine not started", error=message, remedy=remedy)
+            return EngineExit(COMMAND_NOT_FOUND, None, now(), (message,), detail=f"{message}; {remedy}")
+        self._update_record(phase="Starting", pid=pid, started_at=now(), command=shown)
         watch = Watch(
             self._record.run,
             supervisor.progress,
@@ -160,19 +174,18 @@ class EngineContainer:
 
     def _recover(self, supervisor: Supervisor, incident: Incident) -> EngineExit:
         """Records the incident first, so that the next start uses the safe flags even if this one is interrupted."""
-        self._update_record(incident=incident)
+        self._update_record(incident=incident, ending=EndedBy.INCIDENT)
         log.warning("recovering", **incident.to_json())
         killed = supervisor.kill()
         if killed is None:
             message = (
                 f"the engine hung ({incident.signature}) and cannot be killed: a process is stuck in the GPU's driver"
             )
-            log.error(
-                "engine not killed", error=message, remedy="its container exits now; if that hangs too, reboot the node"
-            )
-            return EngineExit(STUCK, None, now(), (message,))
+            remedy = "its container exits now; if that hangs too, reboot the node"
+            log.error("engine not killed", error=message, remedy=remedy)
+            return EngineExit(STUCK, None, now(), (message,), detail=f"{message}; {remedy}")
         if supervisor.stop_requested:
-            return EngineExit(None, "SIGTERM", now(), ("stopped during the recovery",))
+            return EngineExit(None, "SIGTERM", now(), ("stopped during the recovery",), ended_by=EndedBy.STOP)
         self._begin_start()
         self._update_record()
         ended = self._serve(supervisor, self._take_flags())
@@ -228,15 +241,19 @@ class _FaultPolicy:
             )
 
 
-def with_lost_exit(earlier: EngineRecord) -> EngineRecord:
-    """Adds the exit of a run whose launcher was killed with it, so that it could not record the exit.
+def with_lost_exit(earlier: EngineRecord, boot: str | None) -> EngineRecord:
+    """Adds the exit of a run whose launcher ended with it, so that it could not record the exit.
 
     The kernel kills a whole container at once when it exceeds its memory limit (memory.oom.group, set by the kubelet).
+    The kubelet does so when a stop takes too long, which the launcher has recorded. A node that went down has another
+    boot id afterwards. `boot` is the current one.
     """
     if earlier.phase != "Starting":
         return earlier
-    message = "the whole container was killed at once: out of memory, or its node went down"
-    return replace(earlier, phase="Exited", exit=EngineExit(None, "SIGKILL", now(), (message,)))
+    rebooted = boot is not None and earlier.boot is not None and boot != earlier.boot
+    ended_by = EndedBy.REBOOT if rebooted else earlier.ending or EndedBy.CONTAINER
+    signal_name = None if rebooted else "SIGKILL"
+    return replace(earlier, phase="Exited", ending=None, exit=EngineExit(None, signal_name, now(), ended_by=ended_by))
 
 
 def _log(passed: PassedFlags) -> None:
@@ -244,6 +261,13 @@ def _log(passed: PassedFlags) -> None:
     effective, flags = passed.effective, passed.flags
     log.info("flags received", origin=effective.origin, detail=effective.detail, row=flags.row)
     for argument in flags.args:
-        log.info("flag", flag=argument.value, source=argument.source, reason=argument.reason)
+        log.info(
+            "flag",
+            flag=" ".join(redact_arguments(argument.value.split())),
+            source=argument.source,
+            reason=argument.reason,
+        )
     for variable in flags.env:
-        log.info("flag", flag=f"{variable.name}={variable.value}", source=variable.source, reason=variable.reason)
+        log.info(
+            "flag", flag=redact(f"{variable.name}={variable.value}"), source=variable.source, reason=variable.reason
+        )

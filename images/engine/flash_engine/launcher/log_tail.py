@@ -1,52 +1,143 @@
-"""Keeps the last lines and the last errors of an engine's log, for its exit record.
+"""Keeps of an engine's log what its exit record needs: the last lines, and what may be the cause.
 
-vLLM logs the cause of a failed start a hundred lines before its end, because each of its processes reports the death of
-its child. So the last errors are kept separately from the last lines.
+vLLM logs the cause of a failed start hundreds of lines before its end, because each of its processes reports the death
+of the one below it, each request fails, and native code prints stacks. So lines are kept by what they are worth as
+evidence (`flash_engine.engine_log`): what follows from a cause takes no place from it. Secrets and users' words are
+left out.
 """
 
-import re
+import time
 from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flash_engine.engine_log.cause import EPISODE_SECONDS
+from flash_engine.engine_log.kinds import CRASHES
+from flash_engine.engine_log.reader import CHAIN, Level, Reader, Reading
+from flash_engine.engine_log.user_text import without_user_text
+from flash_engine.redaction import redact
 
 KEPT_LINES = 30
-KEPT_ERRORS = 20
+KEPT_FRAMES = 8
 LINE_LIMIT = 2000
 
-ERROR = re.compile(rb"\w(?:Error|Exception)\b: *\S|Cuda error /")
-"""The second form is how vLLM's own kernels abort: `Failed: Cuda error FILE:LINE 'what'`."""
+FIRST_KEPT, LAST_KEPT = 4, 4
+"""Of each kind of evidence. The first is most likely the cause; the last is kept for errors that came before it."""
+
+LINES_BELOW = {Level.ROOT: 5, Level.WRAPPER: 8, Level.EXPLANATION: 2, Level.SILENT_DEATH: 1}
+"""How many lines below are kept with it: a wrapper is followed by what it wraps."""
+LINES_BELOW_CRASH = 16
+"""The stack of a native crash tells where it was."""
+LINES_ABOVE = 3
+"""A traceback's last frame is above its exception."""
+
+
+@dataclass(frozen=True)
+class KeptLine:
+    """A line of the record."""
+
+    number: int
+    at: float
+    """When it arrived, by the launcher's clock."""
+    text: str
+
+
+@dataclass
+class _Bucket:
+    """The first and the last lines of one kind, from one sort of process."""
+
+    first: list[list[KeptLine]] = field(default_factory=list)
+    last: deque[list[KeptLine]] = field(default_factory=lambda: deque(maxlen=LAST_KEPT))
+
+    def add(self, group: list[KeptLine], now: float) -> None:
+        self.first = [kept for kept in self.first if now - kept[-1].at <= EPISODE_SECONDS]
+        if len(self.first) < FIRST_KEPT:
+            self.first.append(group)
+        else:
+            self.last.append(group)
 
 
 class LogTail:
     """Takes chunks of one or more streams, split at any byte."""
 
-    def __init__(self) -> None:
-        self._lines: deque[tuple[int, str]] = deque(maxlen=KEPT_LINES)
-        self._errors: deque[tuple[int, str]] = deque(maxlen=KEPT_ERRORS)
+    def __init__(self, secrets: Sequence[str] = (), clock: Callable[[], float] = time.monotonic) -> None:
+        """`secrets`: values that no kept line may contain."""
+        self._secrets = tuple(secrets)
+        self._clock = clock
+        self._reader = Reader()
+        self._lines: deque[KeptLine] = deque(maxlen=KEPT_LINES)
+        self._frames: deque[KeptLine] = deque(maxlen=KEPT_FRAMES)
+        self._evidence: dict[tuple[str, str, str], _Bucket] = {}
+        self._open: tuple[list[KeptLine], int] = ([], 0)
+        """The latest evidence, and how many more lines belong to it."""
         self._unfinished: dict[int, bytes] = {}
         self._count = 0
 
     def feed(self, stream: int, chunk: bytes) -> list[str]:
-        """Returns the completed lines, and the current state of a progress bar."""
+        """Returns the completed lines, and the current state of a progress bar, without secrets and users' words."""
         *whole, rest = (self._unfinished.get(stream, b"") + chunk).split(b"\n")
-        texts = [_text(line) for line in whole]
-        for line, text in zip(whole, texts, strict=True):
-            self._keep(line, text)
+        texts = [self._keep(_text(line)) for line in whole]
         # A progress bar has no newline until the weights are loaded.
         self._unfinished[stream] = _visible(rest)[:LINE_LIMIT]
-        bar = [_text(rest)] if b"\r" in rest else []
+        bar = [redact(_text(rest), self._secrets)] if b"\r" in rest else []
         return [text for text in (*texts, *bar) if text]
 
     def kept(self) -> tuple[str, ...]:
-        """The last lines and the last errors, in order."""
-        for line in self._unfinished.values():
-            self._keep(line, _text(line))
-        self._unfinished.clear()
-        return tuple(line for _, line in sorted([*self._errors, *self._lines]))
+        """The last lines and the evidence, in order."""
+        return tuple(line.text for line in self._kept())
 
-    def _keep(self, line: bytes, text: str) -> None:
-        if text:
-            self._count += 1
-            kept = self._errors if ERROR.search(line) else self._lines
-            kept.append((self._count, text))
+    def stale(self) -> int:
+        """How many of the first kept lines were written too long ago to say why the engine ends now."""
+        now = self._clock()
+        return sum(now - line.at > EPISODE_SECONDS for line in self._kept())
+
+    def _kept(self) -> list[KeptLine]:
+        for line in self._unfinished.values():
+            self._keep(_text(line))
+        self._unfinished.clear()
+        groups = [group for bucket in self._evidence.values() for group in (*bucket.first, *bucket.last)]
+        kept = [*self._lines, *self._frames, *(line for group in groups for line in group)]
+        return [line for _, line in sorted({line.number: line for line in kept}.items())]
+
+    def _keep(self, raw: str) -> str:
+        """Returns the line as it may be shown."""
+        if not raw:
+            return ""
+        reading = self._reader.read(raw)
+        self._count += 1
+        text = redact(without_user_text(raw, reading.line, of_a_request=reading.level is Level.REQUEST), self._secrets)
+        line = KeptLine(self._count, self._clock(), text)
+        self._file(line, reading)
+        return text
+
+    def _file(self, line: KeptLine, reading: Reading) -> None:
+        below = LINES_BELOW.get(reading.level, 0)
+        group, left = self._open
+        if reading.level is Level.TALK and CHAIN.match(reading.line.text):
+            self._bucket("chain", reading).add([line], line.at)
+        elif below or reading.level in (Level.CONSEQUENCE, Level.SECONDARY):
+            self._open_group(line, reading, below)
+        elif left > 0 and reading.level is not Level.REQUEST:
+            group.append(line)
+            self._open = (group, left - 1)
+        if reading.level is Level.FRAME:
+            self._frames.append(line)
+        elif reading.level <= Level.REQUEST or below == 0:
+            self._lines.append(line)
+
+    def _open_group(self, line: KeptLine, reading: Reading, below: int) -> None:
+        above = [frame for frame in self._frames if line.number - frame.number <= LINES_ABOVE]
+        above += [talk for talk in self._lines if line.number - talk.number < LINES_ABOVE]
+        group = [*sorted(above, key=lambda kept: kept.number), line] if below else [line]
+        self._bucket(reading.kind.name, reading).add(group, line.at)
+        is_crash = reading.kind in CRASHES
+        self._open = (group, LINES_BELOW_CRASH if is_crash else below) if below else self._open
+
+    def _bucket(self, kind: str, reading: Reading) -> _Bucket:
+        """A kind of evidence has its place whatever else is logged. Names of processes are a user's to invent: four."""
+        process = reading.line.process.lower()
+        sort = next((sort for sort in ("worker", "rank", "engine", "api") if sort in process), "")
+        return self._evidence.setdefault((reading.level.name, kind, sort), _Bucket())
 
 
 def _text(line: bytes) -> str:

@@ -13,14 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 from flash_contracts.document import now
-from flash_contracts.engine_record import EngineExit, Incident
+from flash_contracts.engine_record import EndedBy, EngineExit, Incident
 from flash_engine.launcher.engine_run import EngineRun
+from flash_engine.launcher.host_evidence import oom_kills
 from flash_engine.launcher.progress import Progress
 from flash_engine.processes import FamilyMark, adopt_orphans
 
 COMMAND_NOT_FOUND = 127
 IDLE_SECONDS = 0.5
 """How often a silent engine is checked."""
+
+STOPPING_SECONDS = 0.1
+"""The same while it is being stopped."""
 
 REST_SECONDS = 5.0
 """What is left of an engine gets this long after SIGTERM, and as long again after SIGKILL. A worker stuck in the
@@ -36,22 +40,31 @@ class Supervisor:
     """Runs engines one after the other: `start`, then `wait`, and `kill` after an incident.
 
     Forwards SIGTERM and SIGINT to the engine; no engine may be started after them. A second signal, or `stop_seconds`
-    after the first, kills the engine with everything that came from it.
+    after the first, kills the engine with everything that came from it. `record_ending` is called before it does, and in
+    time to be read if the launcher is killed as well.
     """
 
-    def __init__(self, *, stop_seconds: float) -> None:
+    def __init__(self, *, stop_seconds: float, record_ending: Callable[[EndedBy], None]) -> None:
         self.stop_requested = False
         self._stop_seconds = stop_seconds
+        self._record_ending = record_ending
+        self._ending: EndedBy | None = None
+        """Why this engine is being ended, once somebody has asked for it."""
+        self._recorded: EndedBy | None = None
         self._pending: signal.Signals | None = None
         """A signal that arrived while no engine was running, or while one was starting."""
         self._run: EngineRun | None = None
         adopt_orphans()
+        self._oom_kills_before: int | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._forward)
         signal.signal(signal.SIGALRM, self._stop_timeout)
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
-        """Returns the engine's pid. Raises OSError where the command cannot be started."""
+    def start(self, command: Sequence[str], environment: Mapping[str, str], secrets: Sequence[str] = ()) -> int:
+        """Returns the engine's pid. Raises OSError where the command cannot be started.
+
+        `secrets`: values that its output is shown without.
+        """
         mark = FamilyMark.adopting()
         process = subprocess.Popen(
             command,
@@ -60,7 +73,8 @@ class Supervisor:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        self._run = EngineRun(process, mark.family(process.pid))
+        self._run = EngineRun(process, mark.family(process.pid), secrets)
+        self._oom_kills_before = oom_kills()
         # A signal that arrived during the start must not be lost.
         self._forward_pending()
         return process.pid
@@ -79,8 +93,9 @@ class Supervisor:
         run = self._started
         asked = time.monotonic()
         while run.process.poll() is None:
-            run.pass_output(IDLE_SECONDS)
+            run.pass_output(STOPPING_SECONDS if self.stop_requested else IDLE_SECONDS)
             self._reap_orphans()
+            self._carry_out_ending()
             if time.monotonic() - asked >= IDLE_SECONDS and not self.stop_requested:
                 asked = time.monotonic()
                 incident = watch()
@@ -115,7 +130,16 @@ class Supervisor:
         self._run = None
         code = run.process.returncode
         name = signal.Signals(-code).name if code < 0 else None
-        return EngineExit(code=None if code < 0 else code, signal=name, at=now(), last_lines=run.last_lines.kept())
+        kills, before = oom_kills(), self._oom_kills_before
+        return EngineExit(
+            code=None if code < 0 else code,
+            signal=name,
+            at=now(),
+            last_lines=run.last_lines.kept(),
+            stale_lines=run.last_lines.stale(),
+            ended_by=self._ending,
+            oom_kills=max(0, kills - before) if kills is not None and before is not None else 0,
+        )
 
     @property
     def _started(self) -> EngineRun:
@@ -126,9 +150,10 @@ class Supervisor:
     def _forward(self, number: int, _frame: FrameType | None) -> None:
         """Sends the first signal to the engine's API server only: it finishes requests, then ends the others."""
         if self.stop_requested:
-            self._pending = signal.SIGKILL
+            self._ending = EndedBy.SECOND_SIGNAL
         else:
             self.stop_requested = True
+            self._ending = EndedBy.STOP
             self._pending = signal.Signals(number)
             signal.setitimer(signal.ITIMER_REAL, self._stop_seconds)
         self._forward_pending()
@@ -138,14 +163,20 @@ class Supervisor:
         if run is None or pending is None:
             return
         self._pending = None
-        if pending is signal.SIGKILL:
-            run.family.signal(pending)
-        else:
-            run.process.send_signal(pending)
+        run.process.send_signal(pending)
 
     def _stop_timeout(self, _number: int, _frame: FrameType | None) -> None:
-        if self._run is not None:
-            self._run.family.signal(signal.SIGKILL)
+        self._ending = EndedBy.STOP_TIMEOUT
+
+    def _carry_out_ending(self) -> None:
+        """Records why the engine ends, then kills it if that is due. No signal handler writes files or kills."""
+        ending = self._ending
+        if ending is None or ending is self._recorded:
+            return
+        self._recorded = ending
+        self._record_ending(ending)
+        if ending is not EndedBy.STOP:
+            self._started.family.signal(signal.SIGKILL)
 
     def _end_rest(self, number: signal.Signals, seconds: float) -> None:
         """Signals all processes and passes on their output, because one that blocks on a full pipe cannot end."""

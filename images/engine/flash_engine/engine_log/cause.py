@@ -1,0 +1,256 @@
+"""Finds the line of an engine's log that shows why it ended.
+
+1. Of the log's lines only those of its last minutes count, and of them none about a request.
+2. The first root cause counts that its process did not survive: everything after it may follow from it.
+3. A wrapper is followed to the line that it wraps, a chain of exceptions to its last, a crash to its place.
+4. Without a root cause: a warning that explains, a process that ended without a word, an error that should have been
+   explained, a report of another's failure; else the last line.
+"""
+
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from flash_engine.engine_log.frames import crash_site, last_frame
+from flash_engine.engine_log.kinds import BUS_ERROR, CRASHES, KILLED_FROM_OUTSIDE, NATIVE, PYDANTIC, UNKNOWN, Kind
+from flash_engine.engine_log.line import elapsed
+from flash_engine.engine_log.reader import CHAIN, Level, Reader, Reading
+from flash_engine.engine_log.user_text import without_quotes
+from flash_engine.redaction import redact
+
+EPISODE_SECONDS = 900.0
+"""How long before its end an engine may have logged the cause. NCCL's watchdog waits for ten minutes."""
+
+SURVIVED_SECONDS, SURVIVED_UNNAMED_SECONDS = 2.0, 30.0
+"""A process that talks on as usual so long after an error has survived it. Unnamed lines may be another process's."""
+
+WRAPPED_WITHIN = 60
+"""Lines below a wrapper in which the wrapped line is looked for. A compiler's output may come between."""
+
+CAUSE_LIMIT = 500
+
+_END_TALK = re.compile(
+    r"[Ss]hut(?:ting)? ?down|[Tt]erminat|[Ee]xit|Waiting for|Finished server|destroy|[Aa]bort|[Cc]lean|[Ss]topp"
+    r"|NCCL INFO"
+    r"|No available shared memory broadcast block|\" 5\d\d "
+)
+_DETAIL = re.compile(r"^(?:Value error, |Assertion failed, )?(\S.*?) \[type=\w+")
+_SUMMARY = re.compile(r"\d+ validation errors? for (\w+)")
+_LAST_ERROR = re.compile(r"\bLast error:\s*(\S.*)?$")
+_CLEANUP = re.compile(r"\b(?:AttributeError|NameError|UnboundLocalError)\b")
+_ENDED_BY_SIGNAL = re.compile(r"'([\w.-]+)': -(\d{1,2})\b|(?:exit ?code|exitcode|returncode|\bcode)[:= ]+-(\d{1,2})\b")
+_ADVICE = re.compile(
+    r"(?:please|try|consider|see(?! (?:root cause|stack trace))|set|for more|refer|you (?:can|may)|if (?:reserved|you)"
+    r"|decrease|increase|use|make sure"
+    r"|search for|visit|pass|either|alternatively|note that|run with)\b",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|,\s+(?=please\b)", re.IGNORECASE)
+_ORIGIN = re.compile(r"^(?:\S+\.py:\d+: )?\w*Warning: |^what\(\):\s*|\s*\(Triggered internally at .*$")
+_GROUP = re.compile(r"^\s*(?:\[(?:PG |Rank )[^\]]*\]\s*)+")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why an engine ended, as far as its log says."""
+
+    text: str
+    level: Level
+    kind: Kind = UNKNOWN
+    advice: str = ""
+    """What to do, in this product's fields. Empty if nothing is known."""
+
+    @property
+    def out_of_memory(self) -> bool:
+        return self.kind.out_of_memory
+
+
+def find_cause(lines: Sequence[str], stale_lines: int | None = None) -> Cause:
+    """`stale_lines`: how many of the first lines were written long before the end; None: by their own times."""
+    reader = Reader()
+    readings = [reader.read(line) for line in lines]
+    recent = readings[stale_lines:] if stale_lines is not None else _of_the_last_minutes(readings)
+    recent = [reading for reading in recent if reading.line.text and reading.level is not Level.REQUEST]
+    at = _first_root(recent)
+    return _root_cause(recent, at) if at is not None else _best_of_the_rest(recent)
+
+
+def _of_the_last_minutes(readings: Sequence[Reading]) -> list[Reading]:
+    times = _times(readings)
+    end = next((time for time in reversed(times) if time is not None), None)
+    if end is None:
+        return list(readings)
+    return [
+        reading
+        for reading, time in zip(readings, times, strict=True)
+        if time is None or elapsed(time, end) <= EPISODE_SECONDS
+    ]
+
+
+def _times(readings: Sequence[Reading]) -> list[float | None]:
+    """A line without a time was written right after the one before it."""
+    times: list[float | None] = []
+    for reading in readings:
+        times.append(reading.line.seconds if reading.line.seconds is not None else times[-1] if times else None)
+    return times
+
+
+def _first_root(readings: Sequence[Reading]) -> int | None:
+    """The API server's own errors come last: most are about requests, and it starts before its engine does."""
+    times = _times(readings)
+    roots = [
+        at
+        for at, reading in enumerate(readings)
+        if reading.level in (Level.ROOT, Level.WRAPPER) and not _survived(readings, times, at)
+    ]
+    return min(roots, key=lambda at: (_is_of_the_server(readings[at]), at), default=None)
+
+
+def _is_of_the_server(reading: Reading) -> bool:
+    return reading.kind is UNKNOWN and not reading.is_fatal and reading.line.process.lower().startswith("api")
+
+
+def _survived(readings: Sequence[Reading], times: Sequence[float | None], at: int) -> bool:
+    """Its process went on as usual afterwards, so this did not end it."""
+    error, since = readings[at], times[at]
+    if error.is_fatal or since is None:
+        return False
+    patience = SURVIVED_SECONDS if error.line.process else SURVIVED_UNNAMED_SECONDS
+    return any(
+        later.line.process == error.line.process
+        and later.line.level in ("INFO", "DEBUG")
+        and not _END_TALK.search(later.line.text)
+        and (time := times[index]) is not None
+        and elapsed(since, time) >= patience
+        for index, later in enumerate(readings[at + 1 :], at + 1)
+    )
+
+
+def _root_cause(readings: Sequence[Reading], at: int) -> Cause:
+    at = _end_of_chain(readings, at)
+    reading = readings[at]
+    if reading.kind is PYDANTIC:
+        return _told(reading, _with_pydantic_detail(reading.line.text, readings[at + 1 :]))
+    if reading.level is Level.WRAPPER:
+        wrapped = _wrapped(readings, at)
+        if wrapped is not None and wrapped.kind is UNKNOWN:
+            return replace(wrapped, kind=reading.kind, advice=reading.kind.remedy)
+        if wrapped is not None:
+            return wrapped
+    if reading.kind in CRASHES:
+        site = crash_site(later.line.text for later in readings[at + 1 : at + WRAPPED_WITHIN])
+        header = reading.line.text.strip("! ")
+        return _told(reading, f"{header} in {site}" if site else header)
+    text = reading.line.text
+    if ":" not in text:
+        text = _with_place(readings, at)
+    return _told(reading, text)
+
+
+def _end_of_chain(readings: Sequence[Reading], at: int) -> int:
+    """Of exceptions that were raised from one another, the last says most, unless the first is of a known kind."""
+    reading = readings[at]
+    process = reading.line.process
+    if reading.kind is not UNKNOWN or reading.level is Level.WRAPPER:
+        return at
+    linked = False
+    for index in range(at + 1, len(readings)):
+        later = readings[index]
+        if later.line.process != process:
+            continue
+        if CHAIN.match(later.line.text):
+            linked = True
+        elif later.level in (Level.ROOT, Level.WRAPPER):
+            if not linked or _CLEANUP.search(later.line.text):
+                return at
+            return _end_of_chain(readings, index)
+    return at
+
+
+def _wrapped(readings: Sequence[Reading], at: int) -> Cause | None:
+    """The line that a wrapper wraps: below it, or, of NCCL's warnings and a compiler's output, above."""
+    same_line = _LAST_ERROR.search(readings[at].line.text)
+    if same_line and same_line[1]:
+        return _told(readings[at], same_line[1])
+    below = readings[at + 1 : at + WRAPPED_WITHIN]
+    for index, later in enumerate(below):
+        last_error = _LAST_ERROR.search(later.line.text)
+        following = below[index + 1 :]
+        if last_error and (last_error[1] or following):
+            return _of_reading(later, last_error[1]) if last_error[1] else _of_reading(following[0])
+        if later.level is Level.ROOT and (later.kind is not UNKNOWN or later.line.text.startswith("what():")):
+            return _of_reading(later)
+    above = [reading for reading in readings[:at] if reading.level is Level.EXPLANATION]
+    return _of_reading(above[-1]) if above else None
+
+
+def _of_reading(reading: Reading, text: str | None = None) -> Cause:
+    return _told(replace(reading, level=Level.ROOT), text or reading.line.text)
+
+
+def _with_pydantic_detail(summary: str, following: Sequence[Reading]) -> str:
+    """Pydantic's first line only has the class and the number of errors; the lines below have the first error."""
+    name = _SUMMARY.search(summary)
+    detail = next((found[1] for later in following if (found := _DETAIL.search(later.line.text))), None)
+    return f"{name[1]}: {detail}" if name and detail else summary
+
+
+def _with_place(readings: Sequence[Reading], at: int) -> str:
+    """An exception without a message: its place in the program says more."""
+    process = readings[at].line.process
+    above = [reading.line.text for reading in readings[max(0, at - 8) : at] if reading.line.process == process]
+    place, code = last_frame(above), above[-1] if above else ""
+    told = f"{readings[at].line.text} in {place}" if place else readings[at].line.text
+    return f"{told}: {code}" if place and code.startswith(("assert ", "raise ")) else told
+
+
+def _best_of_the_rest(readings: Sequence[Reading]) -> Cause:
+    for level in (Level.EXPLANATION, Level.SILENT_DEATH, Level.SECONDARY, Level.CONSEQUENCE):
+        found = [at for at, reading in enumerate(readings) if reading.level is level]
+        if found:
+            reading = readings[found[-1] if level in (Level.EXPLANATION, Level.SECONDARY) else found[0]]
+            return _with_signal(_told(reading, reading.line.text), readings)
+    talk = [reading for reading in readings if reading.level is not Level.FRAME] or readings
+    return _told(talk[-1], talk[-1].line.text) if talk else Cause("", Level.TALK)
+
+
+def _with_signal(cause: Cause, readings: Sequence[Reading]) -> Cause:
+    """Adds the signal that ended a process, where only the report of its parent has it."""
+    if cause.level not in (Level.CONSEQUENCE, Level.SILENT_DEATH):
+        return cause
+    ended = next((found for reading in readings if (found := _ENDED_BY_SIGNAL.search(reading.line.text))), None)
+    name = _signal_name(int(ended[2] or ended[3])) if ended else ""
+    if not name:
+        return replace(cause, advice=KILLED_FROM_OUTSIDE) if cause.level is Level.SILENT_DEATH else cause
+    text = f"{cause.text} ({ended[1] if ended and ended[1] else 'a process'} was ended by {name})"
+    return replace(cause, text=text, advice=crash_advice(name) or KILLED_FROM_OUTSIDE)
+
+
+def crash_advice(signal_name: str | None) -> str:
+    """What to do about a process that one of the signals of a crash has ended; empty for other signals."""
+    if signal_name == "SIGBUS":
+        return BUS_ERROR.remedy
+    return NATIVE.remedy if signal_name in ("SIGSEGV", "SIGABRT", "SIGILL", "SIGFPE") else ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return ""
+
+
+def _told(reading: Reading, text: str) -> Cause:
+    told = tidy(text)
+    return Cause(told, reading.level, reading.kind, reading.kind.advice(text))
+
+
+def tidy(text: str) -> str:
+    """As it may be told: without origin, users' words, secrets, and vLLM's advice, which names none of our fields."""
+    text = _GROUP.sub("", _ORIGIN.sub("", text.strip()).strip())
+    first, *others = _SENTENCE.split(text)
+    kept = [sentence for sentence in others if not _ADVICE.match(sentence)]
+    text = re.sub(r"\s+(: )?", lambda found: found[1] or " ", " ".join([first, *kept]))
+    text = redact(without_quotes(text))
+    return text if len(text) <= CAUSE_LIMIT else f"{text[: CAUSE_LIMIT - 1]}…"

@@ -1,0 +1,49 @@
+"""Where a native crash happened: the innermost function of its stack that has a name, and the library call above it."""
+
+import re
+from collections.abc import Iterable
+
+_FORMS = (
+    re.compile(r'^File "(?P<file>[^"]*)", line (?P<line>\d+),? in (?P<name>\S+)'),
+    re.compile(r"^(?:frame )?#\d+:? +(?:0x[0-9a-f]+ +in +)?(?P<name>[A-Za-z_~][\w:~<>]*)"),
+    re.compile(r"^@ +0x[0-9a-f]+ +(?:\(unknown\)|(?P<name>[A-Za-z_~][\w:~<>]*))"),
+    re.compile(r"^(?:[\w./+-]+)\((?P<name>[A-Za-z_]\w*)\+0x"),
+)
+"""Python's faulthandler and torch's handler; gdb and c10; glog; glibc."""
+
+_MACHINERY = re.compile(
+    r"^(?:_?Py|PyEval|PyObject|PyRun|ffi_call|_start|__libc|__GI_|__pthread|pthread_|raise$|abort$|gsignal|start_thread|clone3?$"
+    r"|main$|c10::Error|std::|<unknown|0x|_bootstrap|_PyEval|method_vectorcall|cfunction_|libc_sigaction|__restore_rt)"
+)
+
+_INTERPRETER = re.compile(r"\b(?:ffi_call|_?PyEval_\w+|_?PyObject_\w+|PyRun_\w+|method_vectorcall\w*|cfunction_\w+)")
+
+
+def crash_site(lines: Iterable[str]) -> str:
+    """Like `cuMemCreate under ncclCommInitRank`; empty if no frame says."""
+    names: list[str] = []
+    for line in lines:
+        name = _name(line)
+        if name:
+            names.append(name)
+        # Outside the library call that Python made, all stacks are alike.
+        if names and (_INTERPRETER.search(line) or name.endswith(")")):
+            break
+    if not names:
+        return ""
+    return names[0] if names[-1] == names[0] else f"{names[0]} under {names[-1]}"
+
+
+def _name(line: str) -> str:
+    for form in _FORMS:
+        found = form.match(line)
+        if found and found["name"] and not _MACHINERY.match(found["name"]):
+            name = found["name"].partition("(")[0]
+            file = found.groupdict().get("file") or ""
+            return f"{name} ({file.rpartition('/')[2]}:{found['line']})" if file.endswith(".py") else name
+    return ""
+
+
+def last_frame(lines: Iterable[str]) -> str:
+    """The innermost frame of a Python traceback, like `load_weights (loader.py:12)`; empty if there is none."""
+    return next((name for line in reversed(list(lines)) if (name := _name(line))), "")

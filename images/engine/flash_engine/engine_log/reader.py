@@ -1,0 +1,208 @@
+"""The level of evidence of each line of an engine's log, read in order.
+
+When an engine dies, its log says so many times: each process reports the end of the one below it, each request fails,
+every rank's threads print their stacks. The levels tell the few lines that say why from the many that follow from it.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+
+from flash_engine.engine_log.kinds import CRASHES, NATIVE, NCCL, PYDANTIC, TOOLCHAIN, UNKNOWN, Kind, kind_of
+from flash_engine.engine_log.line import LogLine, read_line
+from flash_engine.engine_log.user_text import begins_request_error, is_about_a_request
+
+
+class Level(IntEnum):
+    """What a line is worth, from nothing to the cause itself."""
+
+    TALK = 0
+    """Nothing about a failure."""
+    FRAME = 1
+    """A line of a stack."""
+    REQUEST = 2
+    """About one request of a user: never the cause of an exit."""
+    CONSEQUENCE = 3
+    """Reports that another process failed."""
+    SECONDARY = 4
+    """An error that an earlier line explains, if there is one."""
+    SILENT_DEATH = 5
+    """Reports that a process ended without a word."""
+    EXPLANATION = 6
+    """A warning that explains an error."""
+    WRAPPER = 7
+    """Wraps the line that says more, which follows."""
+    ROOT = 8
+    """Says why."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One line, read."""
+
+    line: LogLine
+    level: Level
+    kind: Kind = UNKNOWN
+    is_fatal: bool = False
+    """The process that logged it had said that it fails, or it is a crash: it did not survive this."""
+
+
+_SUSPECT = re.compile(
+    r"rror|xcep|atal|ail|egfault|bort|erminat|what\(\)|died|[Kk]ill|emory|SIG|Warn|WARN|ptxas|nvcc|imed out"
+    r"|imeout|not found"
+    r"|frame #|File \"|Xid|/dev/shm|space left|core dump|\bExit|nterrupt|Assert|llegal|free\(|malloc|Aborted"
+    r"|process|alive"
+    r"|cannot|annot|can't|undefined|nccl|NCCL|CU[A-Z]+_STATUS|ECC|ncaught|no such|No such|too old|too many"
+    r"|Unsupported"
+    r"|unsupported|GLIBC|pure virtual|stack smash|corrupted|double free|too much|exceed|out of",
+)
+"""Lines without any of this are talk, and need no closer look."""
+
+_FRAME = re.compile(
+    r'^File "[^"]*", line \d+|^(?:frame )?#\d+:? |^@ +0x|^\s*\*{0,3} @ |^[\w./-]+\(\+?[\w]*0x|^\[0x[0-9a-f]+\]'
+    r"|^Extension modules:"
+    r"|^(?:Current thread|Thread) 0x|^\^+$|^~*\^+~*$|^Traceback \(most recent call last\)"
+)
+_NOTE = re.compile(
+    r"^Search for `|^CUDA kernel errors might|^For (?:debugging|more|further)|^Compile with `|^Exception raised from"
+    r"|^Set TORCH|^You can suppress|^See https?:|^Repro command|^If you |for benchmark choice|^\(Triggered"
+)
+"""Advice and remarks that stand below errors, or are logged by healthy engines."""
+
+_CONSEQUENCE = re.compile(
+    r"[Ss]ee (?:the )?(?:root cause|stack trace|error|logs?)\b.{0,40}(?:above|for (?:the )?root cause)"
+    r"|check the stack trace above"
+    r"|[Ee]ngine core initialization failed|WorkerProc initialization failed|Engine process failed to start"
+    r"|EngineDeadError|[Ff]ailed core proc|EngineGenerateError|[Ee]ngine loop (?:has died|is not running)"
+    r"|Engine is dead"
+    r"|EngineCore (?:failed|encountered)|WorkerProc (?:failed|hit)|output_handler failed|[Ss]hutting down"
+    r"|(?:during|in|at) shutdown"
+    r"|[Cc]onnection (?:was )?(?:closed|reset)(?: by)?|Broken ?[Pp]ipe|ConnectionResetError|ConnectionAbortedError"
+    r"|\bEOFError\b|IncompleteReadError|CancelledError|resource_tracker|leaked (?:semaphore|shared_memory)"
+    r"|destroy_process_group|Exception ignored in|ncclRemoteError|remote process (?:exited|has)"
+    r"|recvValue failed|TCPStore"
+    r"|[Hh]eartbeat|GeneratorExit|SystemExit|KeyboardInterrupt|To avoid data inconsistency"
+    r"|NCCL operations have failed"
+    r"|Stream is aborted|taking the entire process down|Parent process exited|Failed to check the \"should dump\""
+    r"|^(?:Worker|Process|Engine)\S* (?:process )?(?:\d+ )?(?:exiting|terminating|stopped)"
+    r"|communicator was aborted|ncclCommAbort"
+    r"|first root cause|ChildFailedError|SignalException|ProcessExitedException"
+    r"|Exception \(either an error or timeout\)"
+    r"|has been signaled to abort|background (?:loop|process)|worker.{0,30}has died|Context was terminated"
+)
+_SECONDARY = re.compile(
+    r"RuntimeError: cancelled|Failed to infer device type|No CUDA GPUs are available|no CUDA-capable device"
+    r"|terminate called without an active exception|DeferredCudaCallError|Event loop is closed|__del__"
+    r"|interpreter shutdown"
+    r"|Found no NVIDIA driver|Torch not compiled with CUDA|No platform detected"
+)
+_SILENT_DEATH = re.compile(
+    r"(?:[Pp]roc(?:ess)?|RayWorkerProc|[Ww]orker|[Ee]ngine|[Ww]orkers?|ranks?|actor)\b.{0,60}\b"
+    r"(?:died|exited|terminated|killed|dead|is not alive|disappeared)\b"
+    r".{0,40}(?:unexpectedly|signal|exit ?code|code|without|prematurely|by )"
+    r"|died unexpectedly|(?:exit ?code|exitcode|returncode|\bcode)[:= ]+-\d+|WorkerCrashedError|ActorDiedError"
+    r"|WorkerLostError"
+)
+_FATAL_MARK = re.compile(
+    r"failed to start|encountered a fatal error|hit an exception|failed during|initialization failed|startup failed"
+)
+_WRAPPER = re.compile(
+    r"Ninja build failed|Error building extension|[Cc]ompilation (?:failed|error)|codegen error|PTXAS ?[Ee]rror"
+    r"|autotuning code block"
+    r"|unhandled (?:system|cuda) error|ncclSystemError: |ncclUnhandledCudaError: |ncclInternalError: "
+    r"|terminate called after throwing|\d+ validation errors? for|CalledProcessError|returned non-zero|command failed"
+    r"|BackendCompilerFailed|InductorError|TorchRuntimeError|CppCompileError|RayTaskError|RemoteError"
+    r"|ProcessRaisedException"
+    r"|terminated with the following error|Worker failed with error|InternalTorchDynamoError|DistBackendError"
+    r"|jit.*failed|^what\(\):"
+)
+_NAMED = re.compile(
+    r"(?:^|[\s(:'\"])(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Exit|Failure|Timeout|OutOfResources)\b: *\S"
+)
+_BARE = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Failure|Timeout)\.?:?$")
+_PLAIN = re.compile(r"(?:^|\s)(?:error|fatal)\b ?: \S|^(?:Error|Fatal|FATAL|Failed)\b", re.IGNORECASE)
+_WARNING = re.compile(r"\b\w*Warning: |NCCL WARN|^W(?:ARN|arning)")
+EXPLAINING = frozenset(
+    {
+        "driver",
+        "cards",
+        "GPU setup",
+        "GPU failure",
+        "shared memory",
+        "host memory",
+        "GPU memory",
+        "disk",
+        "link",
+        "limits",
+    }
+)
+"""Kinds whose warnings explain a later error."""
+CHAIN = re.compile(r"^The above exception was the direct cause of|^During handling of the above exception")
+_CRASH_HEADER = re.compile(r"^!+ Segfault|^Fatal Python error|^terminate called|^\*\*\* (?:SIG|Aborted)")
+
+
+class Reader:
+    """Reads lines one after the other. It remembers, for each process, what its next lines belong to."""
+
+    def __init__(self) -> None:
+        self._in_request: set[str] = set()
+        """Processes in the traceback of a failed request, which uvicorn prints without any prefix."""
+        self._failing: set[str] = set()
+        """Processes that have said that they fail."""
+
+    def read(self, raw: str) -> Reading:
+        line = read_line(raw)
+        if self._belongs_to_request(line):
+            return Reading(line, Level.REQUEST)
+        if line.level in ("INFO", "DEBUG") or not _SUSPECT.search(line.text):
+            return Reading(line, Level.TALK)
+        if _FATAL_MARK.search(line.text):
+            self._failing.add(line.process)
+        level, kind = _weigh(line)
+        is_fatal = kind in CRASHES or line.process in self._failing
+        if level is Level.SECONDARY and is_fatal and _BARE.match(line.text):
+            level = Level.ROOT
+        return Reading(line, level, kind, is_fatal)
+
+    def _belongs_to_request(self, line: LogLine) -> bool:
+        if begins_request_error(line):
+            self._in_request.add(line.process)
+            return True
+        if line.process in self._in_request and not line.level and not _CRASH_HEADER.match(line.text):
+            return True
+        self._in_request.discard(line.process)
+        return is_about_a_request(line)
+
+
+def _weigh(line: LogLine) -> tuple[Level, Kind]:  # noqa: PLR0911 - a return for each level
+    text = line.text
+    if _NOTE.search(text):
+        return Level.TALK, UNKNOWN
+    kind = kind_of(text) or UNKNOWN
+    if line.level == "WARNING" or _WARNING.search(text):
+        explains = kind.name in EXPLAINING and not _CONSEQUENCE.search(text)
+        return (Level.EXPLANATION if explains else Level.TALK), kind
+    if _FRAME.match(text):
+        return Level.FRAME, UNKNOWN
+    derived = _derived(text, kind)
+    if derived is not None:
+        return derived, kind
+    if text.startswith("what():"):
+        return Level.ROOT, kind
+    if _WRAPPER.search(text) and kind in (UNKNOWN, NCCL, NATIVE, PYDANTIC, TOOLCHAIN):
+        return Level.WRAPPER, kind
+    # An indented line is one of a program's source, unless it is an exception of a group.
+    if line.is_indented and not _NAMED.search(text):
+        return Level.TALK, UNKNOWN
+    if kind is not UNKNOWN or _NAMED.search(text):
+        return Level.ROOT, kind
+    return (Level.SECONDARY if _BARE.match(text) or _PLAIN.search(text) else Level.TALK), UNKNOWN
+
+
+def _derived(text: str, kind: Kind) -> Level | None:
+    """The level of what follows from a cause. None for all else: such a line may quote the cause itself."""
+    if _SECONDARY.search(text):
+        return Level.SECONDARY
+    if kind in (UNKNOWN, NCCL, *CRASHES) and _SILENT_DEATH.search(text):
+        return Level.SILENT_DEATH
+    return Level.CONSEQUENCE if kind in (UNKNOWN, NCCL) and _CONSEQUENCE.search(text) else None

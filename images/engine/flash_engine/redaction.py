@@ -1,0 +1,130 @@
+"""Keeps secrets out of everything that the pod shows: logs, engine.json and /result.
+
+A secret is recognised by the meaning of its name (a token, key, password, secret or credential), in arguments,
+variables and `NAME=value`; by its form (`Bearer ...`, `hf_...`, `user:password@` in a URL); and by its value, once a
+name has given it away. A name that only counts tokens, or points to a file, is none.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+REDACTED = "[redacted]"
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_SECRET_WORDS = frozenset(
+    ("token", "key", "apikey", "password", "passwd", "pwd", "passphrase", "secret", "secrets", "credential",
+     "credentials", "auth", "authorization", "authentication", "cookie", "bearer", "signature", "sig", "jwt", "pat")
+)  # fmt: skip
+_VOCABULARY = frozenset(
+    ("bos", "eos", "pad", "unk", "mask", "cls", "sep", "image", "audio", "video", "stop", "start", "end", "special",
+     "max", "min")
+)  # fmt: skip
+"""As in `eos_token`: tokens of a model's vocabulary."""
+_HARMLESS_LAST_WORDS = frozenset(
+    ("path", "file", "dir", "folder", "name", "id", "ids", "index", "threshold", "len", "length", "size", "count",
+     "limit", "mode", "type", "format", "parser", "details", "ratio", "budget", "sock", "socket", "cache", "mapping",
+     "error", "url", "uri", "version", "algorithm", "enabled")
+)  # fmt: skip
+MIN_VALUE_LENGTH = 6
+"""A shorter value may be part of any word."""
+
+_VALUE = r"""(?:"[^"]*"|'[^']*'|\[[^\]]*\]|[^\s,;&"'\])}]+)"""
+_FORMS = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{10,}|hf_(?=[A-Za-z]*\d)[A-Za-z0-9]{6,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}"
+    r"|github_pat_\w{16,}|glpat-[\w-]{16,}|xox[abprs]-[\w-]{10,}|nvapi-[\w-]{16,}|A(?:KIA|SIA)[0-9A-Z]{12,}"
+    r"|AIza[\w-]{30,}|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?)"
+)
+_SCHEMES = re.compile(r"\b(Bearer|Basic|Digest)\s+(?!auth|realm|token\b)([A-Za-z0-9._~+/=:-]{6,})", re.IGNORECASE)
+_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@'\"]+@", re.IGNORECASE)
+_ASSIGNED = re.compile(rf"(?<![\w.-])(?P<name>[A-Za-z-][\w.-]*)(?P<sign>\s?=\s?)(?P<value>{_VALUE})")
+_QUOTED_NAME = re.compile(rf"(?P<name>(?P<quote>['\"])[\w.-]+(?P=quote))(?P<sign>\s*:\s*)(?P<value>{_VALUE})")
+_QUOTED_OPTION = re.compile(rf"(?P<name>(?P<quote>['\"])--?[\w.-]+(?P=quote))(?P<sign>\s*,\s*)(?P<value>{_VALUE})")
+_OPTION = re.compile(rf"(?<![\w-])(?P<name>--?[A-Za-z][\w.-]*)(?P<sign>\s+)(?P<value>(?!-){_VALUE})")
+_HEADER = re.compile(
+    rf"(?<![\w-])(?P<name>[\w-]*(?:password|passwd|secret|api[_-]?key|authorization|token)\b)(?P<sign>\s*:\s+)(?P<value>{_VALUE})",
+    re.IGNORECASE,
+)
+
+
+_PATH = re.compile(r"[./ ]")
+"""A plain `key=` with such a value names an entry, such as a tensor: `key='model.layers.43'`."""
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a value of this name is a secret: of an argument, a variable or a JSON key, in any spelling."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    found = [at for at, word in enumerate(words) if word in _SECRET_WORDS]
+    if not found or words[-1] in _HARMLESS_LAST_WORDS:
+        return False
+    of_a_model = words[found[0]] == "token" and found[0] > 0 and words[found[0] - 1] in _VOCABULARY
+    return not of_a_model
+
+
+_SUSPECT = re.compile(
+    r"token(?!s\b)|key|pass|pwd|secret|cred|auth|cookie|bearer|basic|digest|sig|jwt|pat\b|hf_|sk-|://|gh[pousr]_|github_"
+    r"|glpat|xox|nvapi|akia|asia|aiza|eyj",
+    re.IGNORECASE,
+)
+"""A text without any of this has no secret that a name or a form gives away."""
+
+
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """The text without secrets. `secrets` are values that are known to be some (`secrets_of`)."""
+    for value in secrets:
+        text = text.replace(value, REDACTED)
+    if not _SUSPECT.search(text):
+        return text
+    text = _USERINFO.sub(rf"\1{REDACTED}@", text)
+    text = _SCHEMES.sub(rf"\1 {REDACTED}", _FORMS.sub(REDACTED, text))
+    for pattern in (_ASSIGNED, _QUOTED_NAME, _QUOTED_OPTION, _OPTION, _HEADER):
+        text = pattern.sub(_redact_named, text)
+    return text
+
+
+def _redact_named(found: "re.Match[str]") -> str:
+    name, value = found["name"], found["value"]
+    if not is_secret_name(name) or not _may_be_secret(value) or (name == "key" and _PATH.search(value)):
+        return found[0]
+    return f"{found['name']}{found['sign']}{REDACTED}"
+
+
+def _may_be_secret(value: str) -> bool:
+    """Not what an engine logs of its own objects: `token=5`, `key=None`, `auth=False`, a class."""
+    bare = value.strip("'\"[]")
+    return bool(bare) and not re.fullmatch(r"None|True|False|null|true|false|<.*|\d{1,6}", bare)
+
+
+def redact_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
+    """A command line without the values of secret options, which may be several: `--api-key ONE TWO`."""
+    shown: list[str] = []
+    hides_values = False
+    for argument in arguments:
+        if argument.startswith("-") and argument.strip("-"):
+            name, equals, _ = argument.partition("=")
+            hides_values = is_secret_name(name) and not equals
+            shown.append(f"{name}={REDACTED}" if equals and is_secret_name(name) else redact(argument))
+        else:
+            shown.append(REDACTED if hides_values else redact(argument))
+    return tuple(shown)
+
+
+def secrets_of(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The values of secret options and variables, longest first. They are secrets wherever they appear."""
+    values = {value for name, value in environment.items() if is_secret_name(name)}
+    hides_values = False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("-") and argument.strip("-"):
+            hides_values = is_secret_name(name)
+            values.update({value} if hides_values and equals else ())
+            hides_values = hides_values and not equals
+        elif hides_values:
+            values.add(argument)
+    return tuple(sorted((value for value in values if _is_distinct(value)), key=len, reverse=True))
+
+
+def _is_distinct(value: str) -> bool:
+    """Long enough to be no other word, and neither a path nor a plain word or number."""
+    return (
+        len(value) >= MIN_VALUE_LENGTH and not value.startswith("/") and not re.fullmatch(r"[a-z]{1,7}|\d{1,7}", value)
+    )

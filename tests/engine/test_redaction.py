@@ -1,0 +1,117 @@
+"""No secret is shown: neither by its name, nor by its form, nor by its value."""
+
+import pytest
+
+from flash_engine.redaction import REDACTED, is_secret_name, redact, redact_arguments, secrets_of
+
+SECRET_NAMES = (
+    "--hf-token", "hf_token", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "--api-key", "VLLM_API_KEY", "OPENAI_API_KEY",
+    "apiKey", "password", "DB_PASSWORD", "--passwd", "client_secret", "AWS_SECRET_ACCESS_KEY", "X-Api-Key",
+    "Authorization", "private.key", "redisPassword", "S3_CREDENTIALS", "--ssl-keyfile-password",
+)  # fmt: skip
+HARMLESS_NAMES = (
+    "--max-num-batched-tokens", "--tokenizer", "--tokenizer-mode", "tokenizer_revision", "num_speculative_tokens",
+    "eos_token", "pad_token_id", "--long-prefill-token-threshold", "--ssl-keyfile", "HF_TOKEN_PATH", "SSH_AUTH_SOCK",
+    "KeyError", "monkey", "keyboard", "prompt_token_ids", "key_cache", "max_tokens", "tokens", "NCCL_P2P_LEVEL",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_a_name_means_a_secret(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", HARMLESS_NAMES)
+def test_a_name_means_none(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+SECRET = "Zq8vXk2pLm9"  # noqa: S105 - made up
+TEXTS = (
+    f"INFO non-default args: {{'model': '/m', 'hf_token': '{SECRET}', 'port': 8000}}",
+    f"INFO non-default args: {{'api_key': ['{SECRET}', '{SECRET}2']}}",
+    f"Namespace(model='/m', hf_token='{SECRET}', port=8000)",
+    f"HF_TOKEN={SECRET} vllm serve",
+    f'{{"token": "{SECRET}"}}',
+    f"vllm serve /m --hf-token {SECRET} --port 1",
+    f"vllm serve /m --hf-token={SECRET}",
+    f"argv: ['serve', '--api-key', '{SECRET}']",
+    f"headers: Authorization: Bearer {SECRET}",
+    f"ClientError: 401, headers={{'authorization': 'Bearer {SECRET}'}}",
+    f"OSError: https://user:{SECRET}@mirror.example/repo failed",
+    f"OSError: https://{SECRET}@mirror.example/repo failed",
+    f"GET https://hub.example/x?access_token={SECRET}&y=1",
+    f"x-api-key: {SECRET}",
+    f"password: {SECRET}",
+    f"client_secret = {SECRET}",
+    f"Invalid token hf_{SECRET * 3}",
+    f"using sk-{SECRET * 2}",
+)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_secret_in_a_text_is_redacted(text: str) -> None:
+    assert SECRET not in redact(text)
+    assert REDACTED in redact(text)
+
+
+HARMLESS_TEXTS = (
+    "KeyError: 'model.layers.43.mtp_block.main_norm.weight'",
+    "ValueError: MTP weights missing, key='model.layers.43', token=128000",
+    "tokenizer='/m', max_num_batched_tokens=2048, eos_token='</s>', enable_auth=False, api_key=None",
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB (GPU 0; 94.97 GiB total)",
+    "see https://pytorch.org/docs/stable/distributed.html#shutdown",
+    "POST /v1/chat/completions HTTP/1.1",
+    "Basic authentication is off",
+)
+
+
+@pytest.mark.parametrize("text", HARMLESS_TEXTS)
+def test_a_text_without_secrets_is_left_alone(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_arguments_lose_the_values_of_secret_options_alone() -> None:
+    arguments = [
+        "vllm",
+        "serve",
+        "/m",
+        "--hf-token",
+        "abc",
+        "--api-key",
+        "one",
+        "two",
+        "--port",
+        "8000",
+        "--api-key=three",
+    ]
+    assert redact_arguments(arguments) == (
+        "vllm", "serve", "/m", "--hf-token", REDACTED, "--api-key", REDACTED, REDACTED, "--port", "8000",
+        f"--api-key={REDACTED}",
+    )  # fmt: skip
+
+
+def test_a_secret_within_the_json_of_an_argument_is_redacted() -> None:
+    assert SECRET not in "".join(
+        redact_arguments(["--kv-transfer-config", f'{{"extra": {{"access_key": "{SECRET}"}}}}'])
+    )
+
+
+def test_what_a_name_has_given_away_is_a_secret_wherever_it_stands() -> None:
+    secrets = secrets_of(
+        ["--api-key", "first-secret", "--hf-token=second-secret"], {"DB_PASSWORD": "third-secret", "A": "b"}
+    )
+    shown = redact("echo first-secret; second-secretthird-secret", secrets)
+    assert shown == f"echo {REDACTED}; {REDACTED}{REDACTED}"
+
+
+def test_a_value_that_may_be_any_word_is_not_searched_for() -> None:
+    assert (
+        secrets_of(["--api-key", "EMPTY"], {"HF_TOKEN": "none", "API_KEY": "/run/secrets/key", "X_KEY": "1234"}) == ()
+    )
+
+
+def test_a_long_line_is_looked_at_in_no_time() -> None:
+    """A pattern that backtracks would stop the engine's output, which the launcher passes on."""
+    for text in ("a" * 2000, "a=" * 1000, "-a" * 1000, "'a':" * 500, "://" * 600, "api-key" * 280, "token " * 330):
+        assert len(redact(text)) > 0
