@@ -80,8 +80,10 @@ MEANINGS: dict[str, str] = {
     Reason.MODEL_REJECTED: "The checkpoint's headers show that it cannot be served as requested, so vLLM was not "
     "started. The message names the tensors and the remedy.",
     Reason.PLUGIN_ABSENT: "The engine runs without the vLLM plugin that checks what is loaded: use an image with it.",
-    Reason.ENGINE_EXITED: "The engine exited. The message has the decisive line of its log.",
-    Reason.OUT_OF_MEMORY: "The engine ran out of memory: lower engine.memoryPercent, contextTokens or maxSequences.",
+    Reason.ENGINE_EXITED: "The engine exited or was ended. The message has the line of its log that shows why, and the "
+    "remedy; or who ended it, or that nobody in the pod knows.",
+    Reason.OUT_OF_MEMORY: "The engine ran out of memory: of the GPUs, of its container or in /dev/shm. The message has "
+    "the evidence and the remedy.",
     Reason.STARTUP_HANG: "The engine did not become healthy within readiness.startupTimeoutSeconds, or is healthy but "
     "produces no token. The GPUs' link is often the cause.",
     Reason.WRONG_OUTPUT: "The golden answer is wrong: the GPUs' link corrupts data, or the checkpoint is broken.",

@@ -139,7 +139,7 @@ ENDS = {
         EngineExit(0, None, AT, (OLD, "INFO:     Application shutdown complete."), stale_lines=1), "EngineExited",
         "it logged no error"),
     "a clock that was set in between: the launcher's own counts": (
-        EngineExit(1, None, AT, ("ERROR 01-01 00:00:00 [core.py:1] KeyError: 'mtp'", "INFO 11-27 09:00:00 [a.py:1] bye"),
+        EngineExit(1, None, AT, ("ERROR 01-01 00:00:00 [core.py:1] KeyError: 'mtp'", "INFO 11-27 09:00:00 [a.py:1]"),
                    stale_lines=0), "EngineExited", "KeyError: 'mtp'"),
     "an engine that could not be started": (
         EngineExit(127, None, AT, ("no vllm",), detail="no vllm; set engine.image"), "EngineExited",

@@ -51,7 +51,7 @@ SAID = "xyzzy-my-own-words"
 
 OF_REQUESTS = {
     "--enable-log-requests": (
-        f"INFO 11-27 10:00:00 [logger.py:43] Received request chatcmpl-1: prompt: '{SAID} CUDA out of memory', n=1",
+        f"INFO 11-27 10:00:00 [logger.py:43] Received request cmpl-1: prompt: '{SAID} CUDA out of memory', n=1",
     ),
     "the same as debug log, and its answer": (
         f"(APIServer pid=1) DEBUG 11-27 10:00:00 [logger.py:50] Request chatcmpl-1 details: prompt: '{SAID}'",
@@ -73,7 +73,7 @@ OF_REQUESTS = {
     ),
     "what an engine core dumps of its work": (
         f"(EngineCore pid=2) ERROR 11-27 10:00:00 [dump_input.py:79] SchedulerOutput(prompt='{SAID}')",
-        f"(EngineCore pid=2) ERROR 11-27 10:00:00 [core.py:79] NewRequestData(prompt_token_ids=[1, 2], prompt='{SAID}')",
+        f"(EngineCore pid=2) ERROR 11-27 10:00:00 [core.py:79] NewRequestData(prompt_token_ids=[1], prompt='{SAID}')",
     ),
     "a question in an address": (f'INFO:     10.0.0.9:41822 - "GET /v1/models?q={SAID} HTTP/1.1" 200 OK',),
 }

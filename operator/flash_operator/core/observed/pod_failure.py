@@ -46,6 +46,18 @@ def deployment_failure(deployment: RawObject | None) -> PodFailure | None:
     return PodFailure(condition.get("reason", "ReplicaFailure"), condition.get("message", ""))
 
 
+def exceeded_memory_limit(pod: RawObject) -> bool:
+    """Whether the engine's container last ended by exceeding its memory limit.
+
+    With cgroup v2 the kernel kills the whole container, the launcher with it, so that only the kubelet knows.
+    """
+    containers = pod.get("status", {}).get("containerStatuses", [])
+    ended = [
+        container.get("lastState", {}).get("terminated") for container in containers if container["name"] == "engine"
+    ]
+    return any(terminated and terminated.get("reason") == "OOMKilled" for terminated in ended)
+
+
 def _unschedulable(pod: RawObject) -> PodFailure | None:
     condition = condition_of(pod, "PodScheduled")
     if condition is None or condition.get("status") != "False":

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from flash_contracts.engine_record import Incident
+from flash_contracts.engine_record import EndedBy, Incident
 from flash_contracts.flags import FlagSet, derive
 from flash_contracts.gate_result import DecodeFigures, GateResult
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
@@ -12,7 +12,7 @@ from flash_contracts.node_facts import NodeFacts
 from flash_contracts.verdict_reason import Reason, is_failure, verdict_reason
 from flash_operator.api.status import PodStatus
 from flash_operator.core.observed.kube import has_ended, is_overdue, is_ready, is_terminating, setup_is_overdue
-from flash_operator.core.observed.pod_failure import PodFailure, failure_of
+from flash_operator.core.observed.pod_failure import PodFailure, exceeded_memory_limit, failure_of
 from flash_operator.core.observed.snapshot import Observed, RawObject
 
 
@@ -101,9 +101,22 @@ class Replica:
             return ReplicaVerdict(
                 Reason.ENGINE_STARTING, f"waiting for the GPUs of {self.terminating}, which is terminating"
             )
+        if self._exceeded_memory_limit:
+            return ReplicaVerdict(
+                Reason.OUT_OF_MEMORY,
+                "the engine's container exceeded its memory limit, and the kernel killed it (OOMKilled): raise "
+                "engine.resources.limits.memory; what is in /dev/shm counts too",
+            )
         if self.gate:
             return ReplicaVerdict(self.gate.reason, self.gate.message)
         return ReplicaVerdict(Reason.ENGINE_STARTING, "the kubelet is starting the pod's containers")
+
+    @property
+    def _exceeded_memory_limit(self) -> bool:
+        """What the gate reports as killed by somebody, and the kubelet says by whom."""
+        if self.gate is None or self.gate.reason != Reason.ENGINE_EXITED or self.gate.engine.exit is None:
+            return False
+        return self.gate.engine.exit.ender is EndedBy.CONTAINER and exceeded_memory_limit(self.pod)
 
     @property
     def _overdue_message(self) -> str:
