@@ -70,6 +70,10 @@ GPU_MEMORY = {
         ("No available memory for the cache blocks", "engine.contextTokens", "raise engine.memoryPercent"),
         "OutOfMemory", ("gpu_memory_utilization",),
     ),
+    "a context that is longer than the whole KV cache": Case(
+        "(EngineCore pid=2) ValueError: The model's max seq len (524288) is larger than the maximum number of tokens that can be stored in KV cache (130560). Try increasing `gpu_memory_utilization`.\n" + DEATHS,
+        ("stored in KV cache (130560)", "engine.contextTokens (here to at most 130560)"), "OutOfMemory", ("Try ",),
+    ),
     "a context for which no length is left": Case(
         "ValueError: To serve at least one request (9.3 GiB KV cache is needed, which is larger than the available KV "
         "cache memory (0.01 GiB). Based on the available memory, the estimated maximum model length is 0.\n",
@@ -238,6 +242,19 @@ NATIVE = {
         f"{FRAMES}{DEATHS}",
         ("CUTLASS: Error Internal at 91",),
     ),
+    "a thread among many": Case(
+        "(Worker_TP0 pid=3) Fatal Python error: Aborted\n\n" + "".join(
+            f'(Worker_TP0 pid=3) Thread 0x{n:x} (most recent call first):\n(Worker_TP0 pid=3)   File "/usr/lib/threading.py", line {n} in wait\n\n'
+            for n in range(40))
+        + '(Worker_TP0 pid=3) Current thread 0x77 (most recent call first):\n(Worker_TP0 pid=3)   File "/x/distributed_c10d.py", line 9 in all_reduce\n'
+        + DEATHS,
+        ("Fatal Python error: Aborted in all_reduce (distributed_c10d.py:9)",),
+    ),
+    "gdb": Case(
+        "Thread 1 received signal SIGSEGV, Segmentation fault.\n#0  0x00007fff in ncclTopoGetNvml () from libnccl.so.2\n"
+        "#1  0x00007fff in ncclTopoGetSystem ()\n#2  0x00007fff in _PyEval_EvalFrameDefault ()\n" + DEATHS,
+        ("Segmentation fault in ncclTopoGetNvml under ncclTopoGetSystem",),
+    ),
     "glibc": Case("double free or corruption (!prev)\n" + DEATHS, ("double free or corruption", "engine.image")),
     "a crash long after an error of a request": Case(
         "ERROR 01-05 09:00:00 [serving_chat.py:230] ValueError: The prompt (length 300001) is longer than the maximum.\n"
@@ -284,6 +301,25 @@ KERNELS_AND_LINKS = {
             "(APIServer pid=1) ERROR 05-14 14:19:03 [serving.py:936] vllm.v1.engine.exceptions.EngineDeadError: EngineCore "
             "encountered an issue. See stack trace (above) for the root cause.\n"),
         ("RPC call to execute_model timed out", "interconnect.mode to Safe"),
+    ),
+    "one rank out of memory, and the other waiting for it": Case(
+        """\
+        (Worker_TP1 pid=302) ERROR 01-12 10:00:01 [multiproc_executor.py:870] WorkerProc hit an exception.
+        (Worker_TP0 pid=301) INFO 01-12 10:00:01 [gpu_model_runner.py:1] Capturing CUDA graphs
+        (Worker_TP1 pid=302) ERROR 01-12 10:00:01 [multiproc_executor.py:870] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB.
+        (Worker_TP0 pid=301) INFO 01-12 10:00:09 [gpu_model_runner.py:1] Capturing CUDA graphs
+        [rank0]:[E112 10:10:01.1 ProcessGroupNCCL.cpp:688] [Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=9, OpType=ALLREDUCE) ran for 600021 milliseconds before timing out.
+        """ + DEATHS,
+        ("Tried to allocate 20.00 MiB", "engine.memoryPercent"), "OutOfMemory", ("Watchdog",),
+    ),
+    "what NCCL says last": Case(
+        """\
+        (Worker_TP0 pid=3) torch.distributed.DistBackendError: NCCL error in: NCCLUtils.hpp:317, invalid usage (run with NCCL_DEBUG=WARN for details), NCCL version 2.27.3
+        (Worker_TP0 pid=3) ncclInvalidUsage: This usually reflects invalid usage of NCCL library.
+        (Worker_TP0 pid=3) Last error:
+        (Worker_TP0 pid=3) Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 41000
+        """ + DEATHS,
+        ("Duplicate GPU detected: rank 0 and rank 1", "interconnect.env"), silent_about=("ncclInvalidUsage",),
     ),
     "peer-to-peer that the cards do not have": Case(
         "(Worker_TP0 pid=3) ncclUnhandledCudaError: Call to CUDA function failed. Last error: Cuda failure 217 'peer "
@@ -397,6 +433,19 @@ DEATHS_FROM_OUTSIDE = {
 }  # fmt: skip
 
 PYTHON = {
+    "a drafter of another method": Case(
+        """\
+        (Worker_TP0 pid=301) INFO 08-13 09:00:01 [model.py:700] Resolved architecture: DeepSeekV4MTPModel
+        (Worker_TP0 pid=301) ERROR 08-13 09:03:11 [multiproc_executor.py:888] WorkerProc failed to start.
+        (Worker_TP1 pid=302) ERROR 08-13 09:03:11 [multiproc_executor.py:888] KeyError: 'model.layers.43.mtp_block.main_norm.weight'
+        """ + DEATHS,
+        ("KeyError: 'model.layers.43.mtp_block.main_norm.weight'", "speculation.method"),
+    ),
+    "a file that is damaged": Case(
+        "(Worker_TP0 pid=3) safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer\n"
+        + DEATHS,
+        ("MetadataIncompleteBuffer", "model.revision"),
+    ),
     "the chain of exceptions: the last says most": Case(
         """\
         (Worker_TP0 pid=3) ERROR 01-12 10:00:01 [multiproc_executor.py:870] KeyError: 'head_dim'
@@ -442,6 +491,14 @@ PYTHON = {
         """,
         ("IndexError: list index out of range",),
         silent_about=("ValueError",),
+    ),
+    "an attempt of the tuner that failed": Case(
+        """\
+        [rank0]:E0312 08:11:20.123000 209 torch/_inductor/runtime/triton_heuristics.py:539] [0/0] triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 147456
+        (Worker_TP0 pid=2) INFO 03-12 08:13:00 [gpu_model_runner.py:1] Graph capturing finished
+        (EngineCore pid=2) ERROR 03-12 08:14:00 [core.py:700] KeyError: 'block_tables'
+        """ + DEATHS,
+        ("KeyError: 'block_tables'",), silent_about=("out of resource",),
     ),
     "pydantic, beside a warning": Case(
         """\

@@ -257,12 +257,15 @@ sys.exit(1)
 def test_a_secret_is_shown_nowhere(launcher: Launcher) -> None:
     secrets = ("plugh-one", "plugh-two", "plugh-three")
     program, arguments = launcher.program(SHOWS_SECRETS), ("serve", f"--hf-token={secrets[0]}", "--api-key", secrets[1])
-    process = launcher.start(program, *arguments, patience=0, DB_PASSWORD=secrets[2])
+    (termination_log := launcher.run_dir / "termination-log").touch()
+    own = {"DB_PASSWORD": secrets[2], "FLASH_TERMINATION_LOG": str(termination_log)}
+    process = launcher.start(program, *arguments, patience=0, **own)
     out, err = process.communicate(timeout=20)
 
     shown = "\n".join((out, err, *(file.read_text() for file in launcher.run_dir.iterdir())))
     assert [secret for secret in secrets if secret in shown] == []
     assert out.count("[redacted]") == 3
+    assert termination_log.read_text() == "ValueError: args"
 
 
 def test_an_engine_whose_record_can_no_longer_be_written_keeps_running(launcher: Launcher) -> None:

@@ -106,11 +106,11 @@ def a_flood(count: int) -> bytes:
 
 
 FLOODS = {
-    "of errors before it": a_flood(400) + b"%s\n",
-    "of errors after it": b"%s\n" + a_flood(400),
-    "of reports of deaths": b"%s\n" + b"EngineDeadError: See stack trace (above) for the root cause.\n" * 400,
-    "of frames": b"%s\n" + b"".join(b"frame #%d: c10d::run() + 0x0 (0x7f)\n" % n for n in range(400)),
-    "of talk": b"%s\n" + b"".join(b"noise %d\n" % n for n in range(400)),
+    "of errors before it": a_flood(120) + b"%s\n",
+    "of errors after it": b"%s\n" + a_flood(120),
+    "of reports of deaths": b"%s\n" + b"EngineDeadError: See stack trace (above) for the root cause.\n" * 120,
+    "of frames": b"%s\n" + b"".join(b"frame #%d: c10d::run() + 0x0 (0x7f)\n" % n for n in range(120)),
+    "of talk": b"%s\n" + b"".join(b"noise %d\n" % n for n in range(120)),
 }
 ROOTS = (
     b"(Worker_TP0 pid=3) torch.OutOfMemoryError: CUDA out of memory.",

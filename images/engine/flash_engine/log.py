@@ -1,6 +1,7 @@
 """Logs as JSON lines on standard error: one set-up for every process of the engine pod.
 
 Each line has `time`, `level`, `logger` and `event`, as the operator's and the labeller's have, and any other fields.
+Secrets are left out.
 """
 
 import json
@@ -8,6 +9,7 @@ import logging
 from typing import Any
 
 from flash_contracts.document import now
+from flash_engine.redaction import redact, redact_fields
 
 
 class JsonFormatter(logging.Formatter):
@@ -16,9 +18,10 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
         level = record.levelname.lower()
-        line = {"time": now(), "level": level, "logger": record.name, "event": record.getMessage(), **fields}
+        said = {"event": redact(record.getMessage()), **redact_fields(fields)}
+        line = {"time": now(), "level": level, "logger": record.name, **said}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = redact(self.formatException(record.exc_info))
         return json.dumps(line, default=str)
 
 

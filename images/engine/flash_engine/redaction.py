@@ -7,6 +7,7 @@ name has given it away. A name that only counts tokens, or points to a file, is 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 REDACTED = "[redacted]"
 
@@ -85,7 +86,8 @@ def _redact_named(found: "re.Match[str]") -> str:
     name, value = found["name"], found["value"]
     if not is_secret_name(name) or not _may_be_secret(value) or (name == "key" and _PATH.search(value)):
         return found[0]
-    return f"{found['name']}{found['sign']}{REDACTED}"
+    quote = value[0] if value[0] in "'\"" else ""
+    return f"{name}{found['sign']}{quote}{REDACTED}{quote}"
 
 
 def _may_be_secret(value: str) -> bool:
@@ -106,6 +108,22 @@ def redact_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
         else:
             shown.append(REDACTED if hides_values else redact(argument))
     return tuple(shown)
+
+
+def redact_fields(value: Any) -> Any:
+    """A value for a log line or a document without secrets, whatever it is made of."""
+    match value:
+        case str():
+            return redact(value)
+        case dict():
+            return {
+                key: REDACTED if isinstance(item, str) and is_secret_name(str(key)) else redact_fields(item)
+                for key, item in value.items()
+            }
+        case list() | tuple():
+            return [redact_fields(item) for item in value]
+        case _:
+            return value
 
 
 def secrets_of(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:

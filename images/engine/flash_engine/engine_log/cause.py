@@ -118,7 +118,7 @@ def _survived(readings: Sequence[Reading], times: Sequence[float | None], at: in
         return False
     patience = SURVIVED_SECONDS if error.line.process else SURVIVED_UNNAMED_SECONDS
     return any(
-        later.line.process == error.line.process
+        later.line.who == error.line.who
         and later.line.level in ("INFO", "DEBUG")
         and not _END_TALK.search(later.line.text)
         and (time := times[index]) is not None
@@ -140,7 +140,7 @@ def _root_cause(readings: Sequence[Reading], at: int) -> Cause:
             return wrapped
     if reading.kind in CRASHES:
         site = crash_site(later.line.text for later in readings[at + 1 : at + WRAPPED_WITHIN])
-        header = reading.line.text.strip("! ")
+        header = reading.line.text.strip("!. ")
         return _told(reading, f"{header} in {site}" if site else header)
     text = reading.line.text
     if ":" not in text:
@@ -151,13 +151,12 @@ def _root_cause(readings: Sequence[Reading], at: int) -> Cause:
 def _end_of_chain(readings: Sequence[Reading], at: int) -> int:
     """Of exceptions that were raised from one another, the last says most, unless the first is of a known kind."""
     reading = readings[at]
-    process = reading.line.process
     if reading.kind is not UNKNOWN or reading.level is Level.WRAPPER:
         return at
     linked = False
     for index in range(at + 1, len(readings)):
         later = readings[index]
-        if later.line.process != process:
+        if later.line.who != reading.line.who:
             continue
         if CHAIN.match(later.line.text):
             linked = True
@@ -198,8 +197,8 @@ def _with_pydantic_detail(summary: str, following: Sequence[Reading]) -> str:
 
 def _with_place(readings: Sequence[Reading], at: int) -> str:
     """An exception without a message: its place in the program says more."""
-    process = readings[at].line.process
-    above = [reading.line.text for reading in readings[max(0, at - 8) : at] if reading.line.process == process]
+    who = readings[at].line.who
+    above = [reading.line.text for reading in readings[max(0, at - 8) : at] if reading.line.who == who]
     place, code = last_frame(above), above[-1] if above else ""
     told = f"{readings[at].line.text} in {place}" if place else readings[at].line.text
     return f"{told}: {code}" if place and code.startswith(("assert ", "raise ")) else told

@@ -11,6 +11,8 @@ _FORMS = (
 )
 """Python's faulthandler and torch's handler; gdb and c10; glog; glibc."""
 
+CURRENT_THREAD = "Current thread 0x"
+
 _MACHINERY = re.compile(
     r"^(?:_?Py|PyEval|PyObject|PyRun|ffi_call|_start|__libc|__GI_|__pthread|pthread_|raise$|abort$|gsignal|start_thread|clone3?$"
     r"|main$|c10::Error|std::|<unknown|0x|_bootstrap|_PyEval|method_vectorcall|cfunction_|libc_sigaction|__restore_rt)"
@@ -22,7 +24,10 @@ _INTERPRETER = re.compile(r"\b(?:ffi_call|_?PyEval_\w+|_?PyObject_\w+|PyRun_\w+|
 def crash_site(lines: Iterable[str]) -> str:
     """Like `cuMemCreate under ncclCommInitRank`; empty if no frame says."""
     names: list[str] = []
-    for line in lines:
+    stack = list(lines)
+    # Python's faulthandler prints the stacks of all threads, and the crashed one's last.
+    begin = next((at for at, line in enumerate(stack) if line.startswith(CURRENT_THREAD)), 0)
+    for line in stack[begin:]:
         name = _name(line)
         if name:
             names.append(name)

@@ -39,7 +39,7 @@ def _kind(
 MIN_CONTEXT_TOKENS = 16
 MIN_MEMORY_PERCENT = 10
 
-_FITS = re.compile(r"estimated maximum model length is (\d+)")
+_FITS = re.compile(r"(?:estimated maximum model length is |tokens that can be stored in KV cache \()(\d+)")
 _FREE = re.compile(r"\((\d+(?:\.\d+)?)/(\d+(?:\.\d+)?) ?[GM]iB\)")
 
 
@@ -122,7 +122,8 @@ TOOLCHAIN = _kind(
     r"No such file or directory: ['\"](?:\S*/)?(?:nvcc|ninja|gcc|g\+\+|ptxas|c\+\+)['\"]",
     r"cannot find -l\w|undefined symbol|undefined reference|GLIBC(?:XX)?_[\d.]+' not found|collect2: error",
     r"cannot open shared object file|\berror: (?:identifier|#error|no suitable|namespace|'.*' was not declared)",
-    r"ninja: (?:error|fatal)|\.(?:cu|cuh|cpp|cc|c|h|hpp)[:(]\d+.*\berror\b",
+    r"ninja: (?:error|fatal)",
+    r"\.(?:cu|cuh|cpp|cc|c|h|hpp)[:(]\d+(?:[:,]\d+)?\)?: (?:fatal |catastrophic )?error\b",
     r"Ninja build failed|Error building extension|[Cc]ompilation (?:failed|error)|codegen error",
     remedy=(
         "the engine image lacks what kernels are compiled with, or its parts do not fit together: set engine.image "
@@ -139,16 +140,39 @@ NCCL = _kind(
     ),
 )
 
+DRAFTER = _kind(
+    "drafter",
+    r"KeyError: .*(?:mtp|dspark|eh_proj|main_norm)",
+    r"MTP .*weights? (?:are |is )?missing|weights were not initialized.*(?:mtp|eh_proj|dspark)",
+    remedy=(
+        "the checkpoint's drafter is incomplete, or not the one that speculation.method asks for: set that to the "
+        "checkpoint's method (Mtp or Dspark) or to Disabled; flash-checkpoint inspect names the tensors"
+    ),
+)
+
+CHECKPOINT = _kind(
+    "checkpoint",
+    r"KeyError: ['\"](?:model\.|layers\.|lm_head|embed)[\w.]+['\"]|weights were not initialized from checkpoint",
+    r"SafetensorError|HeaderTooLarge|HeaderTooSmall|MetadataIncompleteBuffer|InvalidHeader|size mismatch for ",
+    r"does not appear to have a file named|no module or parameter named",
+    remedy=(
+        "the checkpoint is not what this engine loads, or is damaged: flash-checkpoint inspect names the tensors; set "
+        "model.source and model.revision to one that fits engine.image"
+    ),
+)
+
 CRASHES = (BUS_ERROR, NATIVE)
 
 KINDS: tuple[Kind, ...] = (
     EXPANDABLE_SEGMENTS,
     PYDANTIC,
+    DRAFTER,
+    CHECKPOINT,
     _kind(
         "KV cache",
         r"larger than the available KV cache memory",
         r"No available memory for the cache blocks",
-        r"KV cache is needed",
+        r"KV cache is needed|tokens that can be stored in KV cache",
         remedy="lower engine.contextTokens, maxSequences or batchedTokens, or raise engine.memoryPercent",
         out_of_memory=True,
         remedy_for=_smaller_cache,
@@ -264,7 +288,8 @@ KINDS: tuple[Kind, ...] = (
     ),
     _kind(
         "cards",
-        r"no kernel image is available|cudaErrorNoKernelImageForDevice|CUDA_ERROR_NO_BINARY_FOR_GPU",
+        r"no kernel image is available|kernel image is invalid",
+        r"cudaErrorNoKernelImageForDevice|CUDA_ERROR_NO_BINARY_FOR_GPU",
         r"is not defined for option|[Uu]nsupported gpu architecture|invalid value for --gpu-(?:architecture|name)",
         r"[Uu]nsupported \.(?:version|target)|not a recognized processor|PTX version .* not supported",
         r"not compatible with the current PyTorch installation|(?:ptxas|nvcc|nvlink|cicc|nvrtc) (?:fatal|error)",
@@ -285,7 +310,7 @@ KINDS: tuple[Kind, ...] = (
         "link",
         r"collective (?:operation )?timeout|watchdog hang|Timeout at NCCL work|NCCL .*tim(?:ed out|eout)",
         r"peer access|PeerAccess|peer mapping|p2p.*(?:failed|not supported)|RPC call to \w+ timed out",
-        r"[Tt]imed out (?:waiting|after).*(?:rank|worker|barrier|collective)|monitoredBarrier",
+        r"[Tt]imed out (?:waiting|after).*(?:rank|worker|barrier|collective|engine core|engine proc)|monitoredBarrier",
         remedy=LOOK_AT_LINK,
     ),
     _kind(

@@ -16,9 +16,10 @@ _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _ISO = re.compile(
     r"\[?(?P<iso>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,:]\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?(?: (?:stdout|stderr) [FP])?\s+"
 )
-_PROCESS = re.compile(r"\((?P<process>[A-Za-z][\w.-]*)(?:[ ,][^()]*)?\)\s?")
+_PROCESS = re.compile(r"\((?P<process>[A-Za-z][\w.-]*(?: rank=\d+)?)(?:[ ,][^()]*)?\)\s?")
 """`(EngineCore_DP0 pid=7)`, `(VllmWorker rank=1 pid=7)`, `(RayWorkerWrapper pid=7, ip=10.0.0.2)`, `(Worker_TP0)`."""
 _NAMES_A_PROCESS = re.compile(r"pid=|^(?:vllm)?(?:ray)?(?:worker|engine|api_?server)", re.IGNORECASE)
+_WORKER = re.compile(r"(?:rank|[Ww]orker).*?(\d+)$")
 _RANK = re.compile(r"\[(?P<rank>rank\d+)\]:\s?")
 _VLLM = re.compile(
     r"(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) (?P<month>\d\d)-(?P<day>\d\d) (?P<time>\d\d:\d\d:\d\d)(?:[.,]\d+)? "
@@ -49,6 +50,12 @@ class LogLine:
     seconds: float | None = None
     """Its own time, in seconds of a year: vLLM logs no year. None if it has none."""
     is_indented: bool = False
+
+    @property
+    def who(self) -> str:
+        """The same for all names of one process: `rank1` is Worker_TP1, and `VllmWorker-1`."""
+        rank = _WORKER.search(self.process)
+        return f"rank{rank[1]}" if rank else self.process
 
 
 def read_line(raw: str) -> LogLine:

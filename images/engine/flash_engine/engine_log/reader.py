@@ -101,7 +101,7 @@ _SILENT_DEATH = re.compile(
     r"(?:died|exited|terminated|killed|dead|is not alive|disappeared)\b"
     r".{0,40}(?:unexpectedly|signal|exit ?code|code|without|prematurely|by )"
     r"|died unexpectedly|(?:exit ?code|exitcode|returncode|\bcode)[:= ]+-\d+|WorkerCrashedError|ActorDiedError"
-    r"|WorkerLostError"
+    r"|WorkerLostError|\s\d+ Killed\s"
 )
 _FATAL_MARK = re.compile(
     r"failed to start|encountered a fatal error|hit an exception|failed during|initialization failed|startup failed"
@@ -109,7 +109,7 @@ _FATAL_MARK = re.compile(
 _WRAPPER = re.compile(
     r"Ninja build failed|Error building extension|[Cc]ompilation (?:failed|error)|codegen error|PTXAS ?[Ee]rror"
     r"|autotuning code block"
-    r"|unhandled (?:system|cuda) error|ncclSystemError: |ncclUnhandledCudaError: |ncclInternalError: "
+    r"|unhandled (?:system|cuda) error|nccl[A-Z]\w+: "
     r"|terminate called after throwing|\d+ validation errors? for|CalledProcessError|returned non-zero|command failed"
     r"|BackendCompilerFailed|InductorError|TorchRuntimeError|CppCompileError|RayTaskError|RemoteError"
     r"|ProcessRaisedException"
@@ -157,9 +157,9 @@ class Reader:
         if line.level in ("INFO", "DEBUG") or not _SUSPECT.search(line.text):
             return Reading(line, Level.TALK)
         if _FATAL_MARK.search(line.text):
-            self._failing.add(line.process)
+            self._failing.add(line.who)
         level, kind = _weigh(line)
-        is_fatal = kind in CRASHES or line.process in self._failing
+        is_fatal = kind in CRASHES or line.who in self._failing
         if level is Level.SECONDARY and is_fatal and _BARE.match(line.text):
             level = Level.ROOT
         return Reading(line, level, kind, is_fatal)
@@ -176,14 +176,14 @@ class Reader:
 
 def _weigh(line: LogLine) -> tuple[Level, Kind]:  # noqa: PLR0911 - a return for each level
     text = line.text
+    if _FRAME.match(text):
+        return Level.FRAME, UNKNOWN
     if _NOTE.search(text):
         return Level.TALK, UNKNOWN
     kind = kind_of(text) or UNKNOWN
     if line.level == "WARNING" or _WARNING.search(text):
         explains = kind.name in EXPLAINING and not _CONSEQUENCE.search(text)
         return (Level.EXPLANATION if explains else Level.TALK), kind
-    if _FRAME.match(text):
-        return Level.FRAME, UNKNOWN
     derived = _derived(text, kind)
     if derived is not None:
         return derived, kind

@@ -17,6 +17,7 @@ from flash_contracts.gate_result import (
 from flash_engine.gate.evidence import Trial
 from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.measurement import Measurement, Sample
+from flash_engine.redaction import redact
 
 
 def result_of(state: GateState, config: GateConfig | None, effective: EffectiveFlags | None) -> GateResult:
@@ -25,7 +26,7 @@ def result_of(state: GateState, config: GateConfig | None, effective: EffectiveF
         reason=state.verdict.reason,
         passed=state.verdict.passed,
         ready=state.ready,
-        message=state.verdict.message,
+        message=redact(state.verdict.message),
         checked_at=state.checked_at,
         attempts=state.attempts,
         measurement=_figures(evidence.measurement) if evidence.measurement else None,

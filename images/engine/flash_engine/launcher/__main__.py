@@ -18,6 +18,7 @@ engine and restarts it with the safe flags, once in a pod's life. Settings come 
                               DeepSeek-V4), files (complete files of any model), or off (off)
     FLASH_MODEL_CACHE         the shared cache in which the model is locked while it is used (none)
     FLASH_JIT_DIR             folder of the JIT cache for later starts (the image's default)
+    FLASH_TERMINATION_LOG     the container's terminationMessagePath (/dev/termination-log)
     FLASH_STOP_SECONDS        seconds from SIGTERM until the engine's processes are killed (0: left to the kubelet)
 """
 

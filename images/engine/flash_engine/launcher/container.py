@@ -28,6 +28,7 @@ from flash_engine.launcher.model_lock import ModelLock
 from flash_engine.launcher.server_arguments import server_arguments
 from flash_engine.launcher.settings import LauncherSettings
 from flash_engine.launcher.supervisor import COMMAND_NOT_FOUND, Supervisor
+from flash_engine.launcher.termination_message import KILLED_WITH_LAUNCHER, message_of, write_message
 from flash_engine.launcher.watch import Fault, Watch
 from flash_engine.log import Logger
 from flash_engine.redaction import redact, redact_arguments, secrets_of
@@ -54,6 +55,7 @@ class EngineContainer:
         """Raises OSError if no document can be written, and BadDocumentError for unusable safe flags."""
         self._begin_start()
         self._record.write(self._settings.run_dir / EngineRecord.FILE)
+        write_message(self._settings.termination_log, KILLED_WITH_LAUNCHER)
         rejection = self._model_lock.acquire() or self._check_model()
         if rejection:
             return self._end_rejected(rejection)
@@ -71,6 +73,7 @@ class EngineContainer:
             ended = self._recover(supervisor, ended)
         supervisor.close()
         self._update_record(phase="Exited", pid=None, exit=ended, ending=None)
+        write_message(self._settings.termination_log, message_of(ended))
         log.info("engine ended", code=ended.code, signal=ended.signal)
         return ended.code if ended.code is not None else SIGNALLED + signal.Signals[str(ended.signal)]
 
@@ -118,6 +121,7 @@ class EngineContainer:
         """The kubelet restarts the container later, so a repaired checkpoint is picked up without a manual restart."""
         line = f"ModelRejected: {rejection}"
         self._update_record(phase="Exited", rejection=rejection, exit=EngineExit(REJECTED, None, now(), (line,)))
+        write_message(self._settings.termination_log, redact(line))
         log.error(
             "checkpoint rejected",
             error=rejection,

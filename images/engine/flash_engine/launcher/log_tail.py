@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flash_engine.engine_log.cause import EPISODE_SECONDS
+from flash_engine.engine_log.frames import CURRENT_THREAD
 from flash_engine.engine_log.kinds import CRASHES
 from flash_engine.engine_log.reader import CHAIN, Level, Reader, Reading
 from flash_engine.engine_log.user_text import without_user_text
@@ -28,6 +29,8 @@ LINES_BELOW = {Level.ROOT: 5, Level.WRAPPER: 8, Level.EXPLANATION: 2, Level.SILE
 """How many lines below are kept with it: a wrapper is followed by what it wraps."""
 LINES_BELOW_CRASH = 16
 """The stack of a native crash tells where it was."""
+LINES_BELOW_THREAD = 3
+"""Of the thread that crashed, which may be listed after dozens of others."""
 LINES_ABOVE = 3
 """A traceback's last frame is above its exception."""
 
@@ -115,6 +118,9 @@ class LogTail:
         group, left = self._open
         if reading.level is Level.TALK and CHAIN.match(reading.line.text):
             self._bucket("chain", reading).add([line], line.at)
+        elif reading.line.text.startswith(CURRENT_THREAD):
+            self._open = ([line], LINES_BELOW_THREAD)
+            self._bucket("thread", reading).add(self._open[0], line.at)
         elif below or reading.level in (Level.CONSEQUENCE, Level.SECONDARY):
             self._open_group(line, reading, below)
         elif left > 0 and reading.level is not Level.REQUEST:

@@ -24,6 +24,8 @@ class LauncherSettings:
     model_cache: Path | None = None
     """A shared cache; its model is locked while the engine runs."""
     jit_dir: Path | None = None
+    termination_log: Path | None = None
+    """The file that the kubelet shows in the pod's status."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "LauncherSettings":
@@ -39,6 +41,7 @@ class LauncherSettings:
             model_check=_choice(environment, "FLASH_MODEL_CHECK", MODEL_CHECKS),
             model_cache=_path(environment, "FLASH_MODEL_CACHE"),
             jit_dir=_path(environment, "FLASH_JIT_DIR"),
+            termination_log=Path(environment.get("FLASH_TERMINATION_LOG", "/dev/termination-log")),
         )
 
 
