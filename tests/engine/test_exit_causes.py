@@ -441,6 +441,21 @@ PYTHON = {
         """ + DEATHS,
         ("KeyError: 'model.layers.43.mtp_block.main_norm.weight'", "speculation.method"),
     ),
+    "our plugin, which quotes vLLM's error": Case(
+        """\
+        (Worker_TP1 pid=302) ERROR 08-13 09:03:11 [multiproc_executor.py:888] KeyError: 'model.layers.43.mtp_block.main_norm.weight'
+        (Worker_TP1 pid=302) ERROR 08-13 09:03:11 [multiproc_executor.py:888] The above exception was the direct cause of the following exception:
+        (Worker_TP1 pid=302) ERROR 08-13 09:03:11 [multiproc_executor.py:888] flash_engine.plugin.weight_stream.BadTensorError: vLLM cannot load mtp.0.main_norm.weight: KeyError: 'model.layers.43.mtp_block.main_norm.weight'
+        """ + DEATHS,
+        ("vLLM cannot load mtp.0.main_norm.weight", "speculation.method"),
+    ),
+    "our plugin, whose message has the remedy": Case(
+        """\
+        (APIServer pid=1) pydantic_core._pydantic_core.ValidationError: 1 validation error for SpeculativeConfig
+        (APIServer pid=1)   Value error, ModelRejected: this checkpoint has no MTP head: set speculation.method to Dspark [type=value_error, input_value=ArgsKwargs((), {}), input_type=ArgsKwargs]
+        """,
+        ("ModelRejected: this checkpoint has no MTP head: set speculation.method to Dspark",), silent_about=("extraArgs",),
+    ),
     "a file that is damaged": Case(
         "(Worker_TP0 pid=3) safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer\n"
         + DEATHS,

@@ -13,7 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from flash_engine.engine_log.frames import crash_site, last_frame
-from flash_engine.engine_log.kinds import BUS_ERROR, CRASHES, KILLED_FROM_OUTSIDE, NATIVE, PYDANTIC, UNKNOWN, Kind
+from flash_engine.engine_log.kinds import (
+    BUS_ERROR,
+    CRASHES,
+    KILLED_FROM_OUTSIDE,
+    NATIVE,
+    PYDANTIC,
+    REJECTED,
+    UNKNOWN,
+    Kind,
+)
 from flash_engine.engine_log.line import elapsed
 from flash_engine.engine_log.reader import CHAIN, Level, Reader, Reading
 from flash_engine.engine_log.user_text import without_quotes
@@ -131,7 +140,8 @@ def _root_cause(readings: Sequence[Reading], at: int) -> Cause:
     at = _end_of_chain(readings, at)
     reading = readings[at]
     if reading.kind is PYDANTIC:
-        return _told(reading, _with_pydantic_detail(reading.line.text, readings[at + 1 :]))
+        text = _with_pydantic_detail(reading.line.text, readings[at + 1 :])
+        return _told(replace(reading, kind=REJECTED) if REJECTED.pattern.search(text) else reading, text)
     if reading.level is Level.WRAPPER:
         wrapped = _wrapped(readings, at)
         if wrapped is not None and wrapped.kind is UNKNOWN:
@@ -149,9 +159,12 @@ def _root_cause(readings: Sequence[Reading], at: int) -> Cause:
 
 
 def _end_of_chain(readings: Sequence[Reading], at: int) -> int:
-    """Of exceptions that were raised from one another, the last says most, unless the first is of a known kind."""
+    """Of exceptions that were raised from one another, the last says most.
+
+    If the first is of a known kind, the next must quote it: else it may be about anything.
+    """
     reading = readings[at]
-    if reading.kind is not UNKNOWN or reading.level is Level.WRAPPER:
+    if reading.level is Level.WRAPPER:
         return at
     linked = False
     for index in range(at + 1, len(readings)):
@@ -161,7 +174,8 @@ def _end_of_chain(readings: Sequence[Reading], at: int) -> int:
         if CHAIN.match(later.line.text):
             linked = True
         elif later.level in (Level.ROOT, Level.WRAPPER):
-            if not linked or _CLEANUP.search(later.line.text):
+            quotes = reading.kind is UNKNOWN or reading.line.text in later.line.text
+            if not (linked and quotes) or _CLEANUP.search(later.line.text):
                 return at
             return _end_of_chain(readings, index)
     return at

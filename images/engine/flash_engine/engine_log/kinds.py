@@ -140,10 +140,14 @@ NCCL = _kind(
     ),
 )
 
+REJECTED = _kind("model rejected", r"\bModelRejected\b", remedy="")
+"""By our own plugin, whose message has the remedy."""
+
 DRAFTER = _kind(
     "drafter",
     r"KeyError: .*(?:mtp|dspark|eh_proj|main_norm)",
     r"MTP .*weights? (?:are |is )?missing|weights were not initialized.*(?:mtp|eh_proj|dspark)",
+    r"of the drafter (?:are not in the checkpoint|without weights)",
     remedy=(
         "the checkpoint's drafter is incomplete, or not the one that speculation.method asks for: set that to the "
         "checkpoint's method (Mtp or Dspark) or to Disabled; flash-checkpoint inspect names the tensors"
@@ -154,7 +158,7 @@ CHECKPOINT = _kind(
     "checkpoint",
     r"KeyError: ['\"](?:model\.|layers\.|lm_head|embed)[\w.]+['\"]|weights were not initialized from checkpoint",
     r"SafetensorError|HeaderTooLarge|HeaderTooSmall|MetadataIncompleteBuffer|InvalidHeader|size mismatch for ",
-    r"does not appear to have a file named|no module or parameter named",
+    r"does not appear to have a file named|no module or parameter named|of the model are not in",
     remedy=(
         "the checkpoint is not what this engine loads, or is damaged: flash-checkpoint inspect names the tensors; set "
         "model.source and model.revision to one that fits engine.image"
@@ -166,6 +170,7 @@ CRASHES = (BUS_ERROR, NATIVE)
 KINDS: tuple[Kind, ...] = (
     EXPANDABLE_SEGMENTS,
     PYDANTIC,
+    REJECTED,
     DRAFTER,
     CHECKPOINT,
     _kind(
