@@ -418,6 +418,18 @@ DEATHS_FROM_OUTSIDE = {
         """ + DEATHS,
         ("Worker proc VllmWorker-0 died unexpectedly", "ended from outside", "engine.resources.limits.memory", "dmesg"),
     ),
+    "a worker, after warnings of what every engine warns of": Case(
+        """\
+        (Worker_TP0 pid=355) WARNING 07-04 17:34:00 [symm_mem.py:90] SymmMemCommunicator: Device capability 12.0 not supported, communicator is not available.
+        (Worker_TP0 pid=355) WARNING 07-04 17:34:00 [config.py:90] Graph capture may cause the GPU to run out of memory.
+        (EngineCore pid=208) ERROR 07-04 17:35:16 [multiproc_executor.py:140] Worker proc VllmWorker-0 died unexpectedly, shutting down executor.
+        """ + DEATHS,
+        ("Worker proc VllmWorker-0 died unexpectedly", "ended from outside"),
+    ),
+    "a shell's word of it": Case(
+        "INFO 07-04 17:34:10 [default_loader.py:308] Loading\n/entrypoint.sh: line 5:    17 Killed     vllm serve\n",
+        ("17 Killed", "ended from outside"),
+    ),
     "the engine core": Case(
         """\
         (APIServer pid=1) ERROR 10-31 07:39:12 [core_client.py:564] Engine core proc EngineCore_DP0 died unexpectedly, shutting down client.

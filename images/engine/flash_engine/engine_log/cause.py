@@ -189,9 +189,10 @@ def _wrapped(readings: Sequence[Reading], at: int) -> Cause | None:
     below = readings[at + 1 : at + WRAPPED_WITHIN]
     for index, later in enumerate(below):
         last_error = _LAST_ERROR.search(later.line.text)
-        following = below[index + 1 :]
-        if last_error and (last_error[1] or following):
-            return _of_reading(later, last_error[1]) if last_error[1] else _of_reading(following[0])
+        if last_error and last_error[1]:
+            return _of_reading(later, last_error[1])
+        if last_error:
+            return next((_of_reading(next_) for next_ in below[index + 1 :] if next_.line.who == later.line.who), None)
         if later.level is Level.ROOT and (later.kind is not UNKNOWN or later.line.text.startswith("what():")):
             return _of_reading(later)
     above = [reading for reading in readings[:at] if reading.level is Level.EXPLANATION]

@@ -59,7 +59,7 @@ _SUSPECT = re.compile(
 """Lines without any of this are talk, and need no closer look."""
 
 _FRAME = re.compile(
-    r'^File "[^"]*", line \d+|^(?:frame )?#\d+:? |^@ +0x|^\s*\*{0,3} @ |^[\w./-]+\(\+?[\w]*0x|^\[0x[0-9a-f]+\]'
+    r'^File "[^"]*", line \d+|^(?:frame )?#\d+:? |^@ +0x|^[\w./-]+\(\+?[\w]*0x|^\[0x[0-9a-f]+\]'
     r"|^Extension modules:"
     r"|^(?:Current thread|Thread) 0x|^\^+$|^~*\^+~*$|^Traceback \(most recent call last\)"
 )
@@ -122,20 +122,12 @@ _NAMED = re.compile(
 _BARE = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Failure|Timeout)\.?:?$")
 _PLAIN = re.compile(r"(?:^|\s)(?:error|fatal)\b ?: \S|^(?:Error|Fatal|FATAL|Failed)\b", re.IGNORECASE)
 _WARNING = re.compile(r"\b\w*Warning: |NCCL WARN|^W(?:ARN|arning)")
+_SUPPOSED = re.compile(r"\b(?:if|may|might|could|avoid|prevent)\b.{0,80}(?:memory|space left|limit)", re.IGNORECASE)
+"""A warning of what might happen is no evidence that it did."""
 EXPLAINING = frozenset(
-    {
-        "driver",
-        "cards",
-        "GPU setup",
-        "GPU failure",
-        "shared memory",
-        "host memory",
-        "GPU memory",
-        "disk",
-        "link",
-        "limits",
-    }
-)
+    ("driver", "cards", "GPU setup", "GPU failure", "shared memory", "host memory", "GPU memory", "disk", "link",
+     "limits")
+)  # fmt: skip
 """Kinds whose warnings explain a later error."""
 CHAIN = re.compile(r"^The above exception was the direct cause of|^During handling of the above exception")
 _CRASH_HEADER = re.compile(r"^!+ Segfault|^Fatal Python error|^terminate called|^\*\*\* (?:SIG|Aborted)")
@@ -182,7 +174,7 @@ def _weigh(line: LogLine) -> tuple[Level, Kind]:  # noqa: PLR0911 - a return for
         return Level.TALK, UNKNOWN
     kind = kind_of(text) or UNKNOWN
     if line.level == "WARNING" or _WARNING.search(text):
-        explains = kind.name in EXPLAINING and not _CONSEQUENCE.search(text)
+        explains = kind.name in EXPLAINING and not (_CONSEQUENCE.search(text) or _SUPPOSED.search(text))
         return (Level.EXPLANATION if explains else Level.TALK), kind
     derived = _derived(text, kind)
     if derived is not None:
