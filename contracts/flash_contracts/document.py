@@ -35,6 +35,8 @@ FORMER_KEY = "former_key"
 """The JSON key of earlier releases, read if the current one is missing."""
 OPTIONAL = "optional"
 """True: an invalid value is replaced by the field's default instead of making the whole document invalid."""
+OMITTED = "omitted"
+"""True: the field is left out while it has its default value, so that a document without it is written as before."""
 LOCAL = "local"
 """True: the field is neither written to JSON nor read from it."""
 
@@ -61,7 +63,10 @@ class Document:
 
     def _written_fields(self) -> "list[dataclasses.Field[Any]]":
         fields = _shared_fields(type(self))
-        return [field for field in fields if not (self.OMITS_DEFAULTS and getattr(self, field.name) == _default(field))]
+        return [field for field in fields if not (self._omits(field) and getattr(self, field.name) == _default(field))]
+
+    def _omits(self, field: "dataclasses.Field[Any]") -> bool:
+        return self.OMITS_DEFAULTS or bool(field.metadata.get(OMITTED))
 
     def to_text(self) -> str:
         """Compact JSON with sorted keys: equal documents give the same bytes."""

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from flash_contracts.document import Document
+from flash_contracts.document import OMITTED, Document
 
 FaultKind: TypeAlias = Literal["hang", "corrupt"]
 
@@ -48,13 +48,13 @@ class EngineExit(Document):
     signal: str | None = None
     at: str = ""
     last_lines: tuple[str, ...] = ()
-    stale_lines: int | None = None
+    stale_lines: int | None = field(default=None, metadata={OMITTED: True})
     """How many of the first lines were written long before the end, so that they cannot say why. None: not known."""
-    detail: str = ""
+    detail: str = field(default="", metadata={OMITTED: True})
     """The launcher's own account and the remedy, where no engine was started or none could be ended."""
-    ended_by: str | None = None
+    ended_by: str | None = field(default=None, metadata={OMITTED: True})
     """An `EndedBy`; None if the engine ended by itself, or nobody knows. A newer launcher may use others."""
-    oom_kills: int = 0
+    oom_kills: int = field(default=0, metadata={OMITTED: True})
     """Processes that the kernel killed in this run for lack of memory, by the container's cgroup (memory.events)."""
 
     @property
@@ -104,9 +104,9 @@ class EngineRecord(Document):
 
     Kept during the next start until that start's check of the checkpoint passes.
     """
-    ending: str | None = None
+    ending: str | None = field(default=None, metadata={OMITTED: True})
     """An `EndedBy`: why the launcher is about to end this run. Written before it does, because it may be killed too."""
-    boot: str | None = None
+    boot: str | None = field(default=None, metadata={OMITTED: True})
     """The boot of the node in which this run was started (/proc/sys/kernel/random/boot_id)."""
     plugin: str | None = None
     """The plugin's log line (PLUGIN_LINE) in this run; None until it has been written."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from flash_contracts.document import FORMER_KEY, KEY, LOCAL, BadDocumentError, Document
+from flash_contracts.document import FORMER_KEY, KEY, LOCAL, OMITTED, BadDocumentError, Document
 from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_record import EngineRecord, Incident
 
@@ -43,6 +43,7 @@ class Whole(Document):
     named: str = field(default="", metadata={KEY: "schema"})
     renamed: str = field(default="", metadata={FORMER_KEY: "old_name"})
     here: int = field(default=0, metadata={LOCAL: True})
+    added: int = field(default=0, metadata={OMITTED: True})
 
 
 FULL = Whole(
@@ -54,6 +55,11 @@ FULL = Whole(
 def test_a_document_survives_a_round_trip() -> None:
     assert Whole.parse(FULL.to_json()) == FULL
     assert Whole.parse_text(FULL.to_text()) == FULL
+
+
+def test_a_field_that_was_added_leaves_documents_without_it_as_they_were() -> None:
+    assert "added" not in Whole("t").to_json()
+    assert Whole.parse(Whole("t", added=3).to_json()) == Whole("t", added=3)
 
 
 def test_keys_are_in_camel_case_and_small_parts_leave_out_their_defaults() -> None:

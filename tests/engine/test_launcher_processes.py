@@ -41,7 +41,7 @@ def test_a_killed_engine_is_told_by_its_signal(launcher: Launcher) -> None:
 
     assert process.returncode == 128 + signal.SIGKILL
     exit_record = launcher.document("engine.json")["exit"]
-    assert (exit_record["signal"], exit_record["endedBy"]) == ("SIGKILL", None), "it was nobody known"
+    assert (exit_record["signal"], exit_record.get("endedBy")) == ("SIGKILL", None), "it was nobody known"
 
 
 def test_starts_are_counted_and_the_last_exit_stays_visible(launcher: Launcher) -> None:
@@ -231,7 +231,7 @@ def test_a_launcher_that_was_killed_with_its_engine_is_told_of_by_the_next_one(
     assert process.stdout.readline() == "up\n"
     if asked_to_stop:
         process.terminate()
-        eventually(lambda: launcher.document("engine.json")["ending"] == "Stop", "the stop is written down")
+        eventually(lambda: launcher.document("engine.json").get("ending") == "Stop", "the stop is written down")
     engine = launcher.document("engine.json")["pid"]
     process.kill()
     os.killpg(engine, signal.SIGKILL)
@@ -242,7 +242,7 @@ def test_a_launcher_that_was_killed_with_its_engine_is_told_of_by_the_next_one(
 
     record = launcher.document("engine.json")
     assert (record["starts"], record["exit"]["signal"], record["exit"]["endedBy"]) == (2, "SIGKILL", ended_by)
-    assert record["ending"] is None, "and that was the run before"
+    assert "ending" not in record, "and that was the run before"
 
 
 SHOWS_SECRETS = """
