@@ -12,7 +12,7 @@ from flash_engine.gate.exit_reason import explain_exit
 from flash_engine.launcher.log_tail import LINE_LIMIT, LogTail
 
 PIECES = (
-    "(EngineCore pid=7) ", "(Worker_TP1 pid=8) ", "(APIServer pid=1) ", "[rank1]:", "\x1b[31m", "\r", "  ", "\n", "\n\n",
+    "(EngineCore pid=7) ", "(Worker_TP1 pid=8) ", "(APIServer pid=1) ", "[rank1]:", "\x1b[31m", "\r", "  ", "\n",
     "ERROR 01-12 10:00:00 [core.py:1] ", "WARNING 13-77 99:00:00 [a.py:1] ", "INFO 01-12 10:09:00 [b.py:1] ",
     "[E802 22:07:03.84 ProcessGroupNCCL.cpp:2119] ", "INFO:     ", "ERROR:    Exception in ASGI application",
     "node:1:1 [0] NCCL WARN ", "Traceback (most recent call last):", '  File "/x.py", line 3, in f', "KeyError: 'x'",

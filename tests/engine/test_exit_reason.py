@@ -129,6 +129,9 @@ ENDS = {
         EngineExit(None, "SIGKILL", AT, ("INFO loading",)), "EngineExited", "nothing in the pod says by whom"),
     "the same behind a shell": (
         EngineExit(137, None, AT, ("INFO loading",)), "EngineExited", "nothing in the pod says by whom"),
+    "a crash behind a shell": (
+        EngineExit(139, None, AT, ("INFO loading",)), "EngineExited", "exit code 139 (SIGSEGV)"),
+    "a SIGBUS behind a shell": (EngineExit(135, None, AT), "EngineExited", "/dev/shm"),
     "a SIGKILL that the kernel counts": (
         EngineExit(None, "SIGKILL", AT, (), oom_kills=1), "OutOfMemory", "engine.resources.limits.memory"),
     "a SIGKILL after a root cause": (

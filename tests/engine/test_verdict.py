@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flash_contracts.download_record import GIB, DownloadRecord
-from flash_contracts.engine_record import EngineExit, EngineRecord
+from flash_contracts.engine_record import EngineExit, EngineRecord, Incident
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import MEANINGS, Reason
 from flash_engine.gate.evidence import ConcurrentRound, Evidence, GoldenAnswers, Trial
@@ -151,6 +151,9 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         "signal SIGKILL"),
     "an engine that somebody killed": (
         an_engine(exit=an_exit(code=None, signal="SIGKILL")), {}, "EngineExited", "nothing in the pod says by whom"),
+    "a crash under the safe flags, for which they are no remedy": (
+        an_engine(exit=an_exit(code=None, signal="SIGSEGV"), incident=Incident("hang", "S1")), {}, "EngineExited",
+        "the safe flags are in use already"),
     "an engine that was stopped": (
         an_engine(phase="Exited", exit=replace(STOPPED, ended_by="StopTimeout")), {}, "EngineExited",
         "killed by its launcher"),

@@ -11,6 +11,7 @@ Only evidence says OutOfMemory, because an operator rolls a template back for it
 the words of the kernel, CUDA, NCCL or vLLM. A SIGKILL alone may be anybody's.
 """
 
+import signal
 from collections.abc import Sequence
 
 from flash_contracts.engine_record import EndedBy, EngineExit
@@ -19,8 +20,8 @@ from flash_engine.engine_log.cause import Cause, crash_advice, find_cause
 from flash_engine.engine_log.kinds import MORE_HOST_MEMORY
 from flash_engine.engine_log.reader import Level
 
-KILLED_CODE = 137
-"""128 + SIGKILL: the exit code if a shell is in between."""
+SIGNALLED = 128
+"""A shell in between exits with this and the number of the signal that ended its child."""
 
 WHO_KILLED = (
     "nothing in the pod says by whom: kubectl describe pod says OOMKilled if it exceeded "
@@ -69,15 +70,24 @@ def _told(cause: Cause) -> str:
 
 
 def _advice(ended: EngineExit, cause: Cause) -> str:
-    return (crash_advice(ended.signal) if cause.level < Level.EXPLANATION else "") or SEE_LOG
+    return (crash_advice(_signal_of(ended)) if cause.level < Level.EXPLANATION else "") or SEE_LOG
 
 
 def _was_killed(ended: EngineExit) -> bool:
-    return ended.signal == "SIGKILL" or ended.code == KILLED_CODE
+    return _signal_of(ended) == signal.SIGKILL.name
+
+
+def _signal_of(ended: EngineExit) -> str:
+    """The signal that ended the engine, also behind a shell; empty if it exited."""
+    number = (ended.code or 0) - SIGNALLED
+    return ended.signal or next((known.name for known in signal.Signals if known == number), "")
 
 
 def _exit_status(ended: EngineExit) -> str:
-    return f"signal {ended.signal}" if ended.signal else f"exit code {ended.code}"
+    if ended.signal:
+        return f"signal {ended.signal}"
+    behind_shell = _signal_of(ended)
+    return f"exit code {ended.code} ({behind_shell})" if behind_shell else f"exit code {ended.code}"
 
 
 def cause_line(lines: Sequence[str]) -> str:

@@ -123,7 +123,10 @@ def engine_exited(evidence: Evidence, config: GateConfig) -> Verdict | None:
     ended = evidence.ended
     if ended is None or (ended.ender and ended.ender.is_no_fault and evidence.engine.phase != "Exited"):
         return None
-    return Verdict(*explain_exit(ended, evidence.engine.starts))
+    reason, message = explain_exit(ended, evidence.engine.starts)
+    if evidence.engine.incident and "interconnect.mode" in message:
+        message += "; here the safe flags are in use already, so look for causes other than the GPUs' link"
+    return Verdict(reason, message)
 
 
 def still_starting(evidence: Evidence, config: GateConfig) -> Verdict | None:
