@@ -158,9 +158,11 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         an_engine(phase="Exited", exit=replace(STOPPED, ended_by="StopTimeout")), {}, "EngineExited",
         "killed by its launcher"),
     "an engine that was stopped and loads again is no news": (
-        an_engine(exit=replace(STOPPED, ended_by="Stop")), {}, "EngineStarting", "loading"),
+        an_engine(exit=replace(STOPPED, ended_by="Stop")), {}, "EngineStarting",
+        "loading; before, the engine was stopped"),
     "an engine whose node was restarted and that loads again is no news": (
-        an_engine(phase="WaitingForFlags", exit=replace(STOPPED, ended_by="Reboot")), {}, "EngineStarting", "flags"),
+        an_engine(phase="WaitingForFlags", exit=replace(STOPPED, ended_by="Reboot")), {}, "EngineStarting",
+        "flags; before, the engine ended with its node"),
     "an engine that was killed with its container and loads again": (
         an_engine(exit=replace(STOPPED, ended_by="Container")), {}, "EngineExited", "OOMKilled"),
     "an engine whose all-reduce met memory that cannot be shared": (

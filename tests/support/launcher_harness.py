@@ -76,6 +76,7 @@ class Launcher:
             "FLASH_HAND_OVER_SECONDS": str(patience),
             "FLASH_FALLBACK_FLAGS": fallback if isinstance(fallback, str) else json.dumps(fallback),
             "FLASH_ENGINE_COMMAND": command,
+            "FLASH_TERMINATION_LOG": "",
             "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
             **settings,
         }

@@ -144,5 +144,7 @@ def secrets_of(arguments: Sequence[str], environment: Mapping[str, str]) -> tupl
 def _is_distinct(value: str) -> bool:
     """Long enough to be no other word, and neither a path nor a plain word or number."""
     return (
-        len(value) >= MIN_VALUE_LENGTH and not value.startswith("/") and not re.fullmatch(r"[a-z]{1,7}|\d{1,7}", value)
+        len(value) >= MIN_VALUE_LENGTH
+        and not value.startswith("/")
+        and not re.fullmatch(r"[A-Za-z]{1,10}|\d{1,7}", value)
     )

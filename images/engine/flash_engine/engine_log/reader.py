@@ -125,8 +125,7 @@ _WARNING = re.compile(r"\b\w*Warning: |NCCL WARN|^W(?:ARN|arning)")
 _SUPPOSED = re.compile(r"\b(?:if|may|might|could|avoid|prevent)\b.{0,80}(?:memory|space left|limit)", re.IGNORECASE)
 """A warning of what might happen is no evidence that it did."""
 EXPLAINING = frozenset(
-    ("driver", "cards", "GPU setup", "GPU failure", "shared memory", "host memory", "GPU memory", "disk", "link",
-     "limits")
+    ("driver", "cards", "GPU setup", "GPU failure", "shared memory", "host memory", "GPU memory", "disk", "limits")
 )  # fmt: skip
 """Kinds whose warnings explain a later error."""
 CHAIN = re.compile(r"^The above exception was the direct cause of|^During handling of the above exception")

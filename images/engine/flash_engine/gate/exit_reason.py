@@ -39,6 +39,12 @@ _ENDED_BY = {
 }
 
 
+def earlier_end(ended: EngineExit) -> str:
+    """How the run before ended, if that says nothing about the engine; else empty."""
+    ender = ended.ender
+    return f"before, {_ENDED_BY[ender]}" if ender and ender.is_no_fault else ""
+
+
 def explain_exit(ended: EngineExit, starts: int) -> tuple[Reason, str]:
     """The reason of the verdict, and its message."""
     so_far = f"({starts} {'start' if starts == 1 else 'starts'} so far)"

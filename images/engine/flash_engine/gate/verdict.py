@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
-from flash_engine.gate.exit_reason import explain_exit
+from flash_engine.gate.exit_reason import earlier_end, explain_exit
 
 DEAD_DRAFT_PERCENT = 2.0
 """Below this, acceptance is chance: a head with random weights had 6 of 382 drafts accepted, 1.6 %."""
@@ -121,7 +121,7 @@ def engine_exited(evidence: Evidence, config: GateConfig) -> Verdict | None:
     A stop or a restarted node says nothing about the engine, so it is no news once the next run has begun.
     """
     ended = evidence.ended
-    if ended is None or (ended.ender and ended.ender.is_no_fault and evidence.engine.phase != "Exited"):
+    if ended is None or (earlier_end(ended) and evidence.engine.phase != "Exited"):
         return None
     reason, message = explain_exit(ended, evidence.engine.starts)
     if evidence.engine.incident and "interconnect.mode" in message:
@@ -143,7 +143,9 @@ def still_starting(evidence: Evidence, config: GateConfig) -> Verdict | None:
         cause = f"{incident.kind} ({incident.signature}): {incident.detail}"
         return Verdict(Reason.ENGINE_STARTING, f"the engine is restarting with the safe flags after {cause}")
     phases = {"WaitingForFlags": "waiting for its node's flags", "Starting": "loading"}
-    return Verdict(Reason.ENGINE_STARTING, f"the engine is {phases.get(evidence.engine.phase, 'about to start')}")
+    before = earlier_end(evidence.ended) if evidence.ended else ""
+    phase = f"the engine is {phases.get(evidence.engine.phase, 'about to start')}"
+    return Verdict(Reason.ENGINE_STARTING, f"{phase}; {before}" if before else phase)
 
 
 def stalled(evidence: Evidence, config: GateConfig) -> Verdict | None:

@@ -41,7 +41,9 @@ class LauncherSettings:
             model_check=_choice(environment, "FLASH_MODEL_CHECK", MODEL_CHECKS),
             model_cache=_path(environment, "FLASH_MODEL_CACHE"),
             jit_dir=_path(environment, "FLASH_JIT_DIR"),
-            termination_log=Path(environment.get("FLASH_TERMINATION_LOG", "/dev/termination-log")),
+            termination_log=_path(
+                {"FLASH_TERMINATION_LOG": "/dev/termination-log", **environment}, "FLASH_TERMINATION_LOG"
+            ),
         )
 
 
