@@ -2,7 +2,7 @@
 
 import pytest
 
-from flash_engine.redaction import REDACTED, is_secret_name, redact, redact_arguments, secrets_of
+from flash_engine.redaction import REDACTED, is_secret_name, redact, redact_arguments, redact_fields, secrets_of
 
 SECRET_NAMES = (
     "--hf-token", "hf_token", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "--api-key", "VLLM_API_KEY", "OPENAI_API_KEY",
@@ -41,6 +41,7 @@ TEXTS = (
     f"OSError: https://user:{SECRET}@mirror.example/repo failed",
     f"OSError: https://{SECRET}@mirror.example/repo failed",
     f"GET https://hub.example/x?access_token={SECRET}&y=1",
+    f"403 for https://s3.example/x?X-Amz-Date=1&X-Amz-Signature={SECRET}&y=1",
     f"x-api-key: {SECRET}",
     f"password: {SECRET}",
     f"client_secret = {SECRET}",
@@ -115,3 +116,15 @@ def test_a_long_line_is_looked_at_in_no_time() -> None:
     """A pattern that backtracks would stop the engine's output, which the launcher passes on."""
     for text in ("a" * 2000, "a=" * 1000, "-a" * 1000, "'a':" * 500, "://" * 600, "api-key" * 280, "token " * 330):
         assert len(redact(text)) > 0
+
+
+def test_the_fields_of_a_log_line_are_redacted_however_they_are_nested() -> None:
+    fields = {
+        "url": f"https://u:{SECRET}@h/x",
+        "signature": "S9",
+        "headers": {"Authorization": SECRET},
+        "n": [1, SECRET * 0],
+    }
+    shown = redact_fields(fields)
+    assert SECRET not in str(shown)
+    assert (shown["signature"], shown["n"]) == ("S9", [1, ""])

@@ -14,7 +14,7 @@ REDACTED = "[redacted]"
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SECRET_WORDS = frozenset(
     ("token", "key", "apikey", "password", "passwd", "pwd", "passphrase", "secret", "secrets", "credential",
-     "credentials", "auth", "authorization", "authentication", "cookie", "bearer", "signature", "sig", "jwt", "pat")
+     "credentials", "auth", "authorization", "authentication", "cookie", "bearer", "jwt", "pat")
 )  # fmt: skip
 _VOCABULARY = frozenset(
     ("bos", "eos", "pad", "unk", "mask", "cls", "sep", "image", "audio", "video", "stop", "start", "end", "special",
@@ -37,6 +37,7 @@ _FORMS = re.compile(
 )
 _SCHEMES = re.compile(r"\b(Bearer|Basic|Digest)\s+(?!auth|realm|token\b)([A-Za-z0-9._~+/=:-]{6,})", re.IGNORECASE)
 _USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@'\"]+@", re.IGNORECASE)
+_SIGNED = re.compile(r"([?&](?:[\w-]*signature|sig)=)[^\s&'\"]+", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![\w.-])(?P<name>[A-Za-z-][\w.-]*)(?P<sign>\s?=\s?)(?P<value>{_VALUE})")
 _QUOTED_NAME = re.compile(rf"(?P<name>(?P<quote>['\"])[\w.-]+(?P=quote))(?P<sign>\s*:\s*)(?P<value>{_VALUE})")
 _QUOTED_OPTION = re.compile(rf"(?P<name>(?P<quote>['\"])--?[\w.-]+(?P=quote))(?P<sign>\s*,\s*)(?P<value>{_VALUE})")
@@ -75,7 +76,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         text = text.replace(value, REDACTED)
     if not _SUSPECT.search(text):
         return text
-    text = _USERINFO.sub(rf"\1{REDACTED}@", text)
+    text = _SIGNED.sub(rf"\1{REDACTED}", _USERINFO.sub(rf"\1{REDACTED}@", text))
     text = _SCHEMES.sub(rf"\1 {REDACTED}", _FORMS.sub(REDACTED, text))
     for pattern in (_ASSIGNED, _QUOTED_NAME, _QUOTED_OPTION, _OPTION, _HEADER):
         text = pattern.sub(_redact_named, text)

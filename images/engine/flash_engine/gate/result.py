@@ -1,8 +1,11 @@
 """Converts the gate's state to the document that the operator reads: `flash_contracts.gate_result`."""
 
 import math
+from dataclasses import replace
 
+from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_pod import EffectiveFlags
+from flash_contracts.engine_record import EngineRecord
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.gate_result import (
     ConcurrentRoundReport,
@@ -36,9 +39,20 @@ def result_of(state: GateState, config: GateConfig | None, effective: EffectiveF
         engine_healthy_at=state.healthy_at,
         gate_millis=state.gate_millis,
         effective=effective,
-        engine=evidence.engine,
-        delivery=evidence.download,
+        engine=_without_secrets(evidence.engine),
+        delivery=_delivery(evidence.download) if evidence.download else None,
     )
+
+
+def _without_secrets(engine: EngineRecord) -> EngineRecord:
+    """The launcher has redacted the rest; a rejection may quote the place of a checkpoint."""
+    return replace(engine, rejection=redact(engine.rejection)) if engine.rejection else engine
+
+
+def _delivery(download: DownloadRecord) -> DownloadRecord:
+    """What a hub or registry answered may quote the address that it was asked at."""
+    failure = redact(download.failure) if download.failure else download.failure
+    return replace(download, failure=failure, message=redact(download.message))
 
 
 def _figures(measured: Measurement) -> DecodeFigures:
