@@ -53,6 +53,11 @@ OF_REQUESTS = {
     "--enable-log-requests": (
         f"INFO 11-27 10:00:00 [logger.py:43] Received request cmpl-1: prompt: '{SAID} CUDA out of memory', n=1",
     ),
+    "a prompt of several lines": (
+        "INFO 11-27 10:00:00 [logger.py:43] Received request cmpl-1: prompt: 'first",
+        f"torch.OutOfMemoryError: CUDA out of memory {SAID}",
+        f"{SAID} KeyError: 'last', params: None",
+    ),
     "the same as debug log, and its answer": (
         f"(APIServer pid=1) DEBUG 11-27 10:00:00 [logger.py:50] Request chatcmpl-1 details: prompt: '{SAID}'",
         f"(APIServer pid=1) INFO 11-27 10:00:00 [logger.py:80] Generated response chatcmpl-1: output: '{SAID}'",

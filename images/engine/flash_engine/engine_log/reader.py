@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from flash_engine.engine_log.kinds import CRASHES, NATIVE, NCCL, PYDANTIC, TOOLCHAIN, UNKNOWN, Kind, kind_of
 from flash_engine.engine_log.line import LogLine, read_line
-from flash_engine.engine_log.user_text import begins_request_error, is_about_a_request
+from flash_engine.engine_log.user_text import goes_on_below, is_about_a_request
 
 
 class Level(IntEnum):
@@ -137,7 +137,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._in_request: set[str] = set()
-        """Processes in the traceback of a failed request, which uvicorn prints without any prefix."""
+        """Processes whose next lines without a level belong to a request."""
         self._failing: set[str] = set()
         """Processes that have said that they fail."""
 
@@ -156,7 +156,7 @@ class Reader:
         return Reading(line, level, kind, is_fatal)
 
     def _belongs_to_request(self, line: LogLine) -> bool:
-        if begins_request_error(line):
+        if goes_on_below(line):
             self._in_request.add(line.process)
             return True
         if line.process in self._in_request and not line.level and not _CRASH_HEADER.match(line.text):

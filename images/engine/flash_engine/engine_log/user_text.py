@@ -29,15 +29,23 @@ _QUOTES = re.compile(
     r"|token_ids|query)(['\"]?\s*[:=]\s*)(?=[\[{(]|b?['\"])(.*)",
     re.DOTALL,
 )
+_OPEN_QUOTE = re.compile(
+    r"\b(?:prompt|output|content|text|messages)\b['\"]?\s*[:=]\s*(['\"])(?!.*\1\s*(?:[,)}\]]|$))", re.DOTALL
+)
 
 
 def is_about_a_request(line: LogLine) -> bool:
     return bool(_SOURCE.search(line.source) or _BEGINS.match(line.text) or _ACCESS.match(line.text))
 
 
-def begins_request_error(line: LogLine) -> bool:
-    """Uvicorn prints the traceback of a failed request below this line, without any prefix."""
-    return "Exception in ASGI application" in line.text
+def goes_on_below(line: LogLine) -> bool:
+    """Whether the lines below may belong to a request, although they have no prefix.
+
+    Uvicorn prints the traceback of a failed request in that way, and a prompt may have several lines.
+    """
+    if "Exception in ASGI application" in line.text:
+        return True
+    return is_about_a_request(line) and bool(_OPEN_QUOTE.search(line.text))
 
 
 def without_user_text(raw: str, line: LogLine, *, of_a_request: bool) -> str:

@@ -74,7 +74,7 @@ class EngineContainer:
         supervisor.close()
         self._update_record(phase="Exited", pid=None, exit=ended, ending=None)
         write_message(self._settings.termination_log, message_of(ended))
-        log.info("engine ended", code=ended.code, signal=ended.signal)
+        log.info("engine ended", code=ended.code, signal=ended.signal, ended_by=ended.ended_by)
         return ended.code if ended.code is not None else SIGNALLED + signal.Signals[str(ended.signal)]
 
     def _begin_start(self) -> None:
