@@ -1,0 +1,163 @@
+"""What is a secret, by the meaning of its name or the shape of its value; and text without it.
+
+One rule for the spec, which must not contain secrets, and for logs, documents and messages, which must not show them.
+"""
+
+import re
+from collections.abc import Sequence
+
+HIDDEN = "***"
+
+_NOUN = re.compile(
+    "token|password|passwd|passphrase|passcode|pwd|pass|secret|credentials?|apikey|bearer|pat|key|auth"
+    "|.*(?:apikey|password|passwd|passphrase|authtoken|accesstoken|apitoken|hftoken|secretkey)"
+)
+_AFTER_NOUN = re.compile("v|[0-9]+|value|plain|plaintext|string|literal|base|b|primary|secondary|current|old|new|prod")
+"""Words after the noun that leave it a secret, as in API_KEY_2. With others it is something else: HF_TOKEN_PATH."""
+
+_SWITCH = re.compile("disabled?|enabled?|use|no|skip|allow|requires?|has|is|without|ignore")
+_NO_TOKEN = re.compile(
+    "eos|bos|pad|unk|sep|cls|mask|stop|special|think|thinking|reasoning|tool|image|audio|video|vision|start|end|begin"
+    "|first|last|next|output|input|prompt|per|draft|drafted|single|each|one|multi|text|placeholder|blank|bonus|spec"
+    "|speculative|accepted|rejected|cached|routed|sampled|generated|decoded|target|logit|position|sub|byte|word|new"
+    "|added|current|max|min|num|number"
+)
+"""Words before `token` that make it one of the text's."""
+
+_SECRET_KEY = re.compile(
+    "api|access|secret|private|auth|authentication|authorization|encryption|encrypt|signing|sign|master|ssh|ssl|tls"
+    "|license|account|storage|shared|subscription|service|session|admin|application|app|client|deploy|hmac|jwt|sas"
+    "|server|webhook"
+)
+_NO_KEY = re.compile(
+    "public|cache|sort|primary|foreign|partition|routing|map|dict|hash|group|object|metric|label|row|index|lookup"
+    "|query|request|prefix|block|kv|value|trace|cross|attention"
+)
+_USER = re.compile("db|database|smtp|user|redis|proxy|root|admin|mysql|mongo|postgres")
+"""Words before `pass` that make it a password."""
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable, an argument or a key of this name holds a secret: HF_TOKEN, --api-key, dbPassword."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    while len(words) > 1 and _AFTER_NOUN.fullmatch(words[-1]):
+        words.pop()
+    if not words or not _NOUN.fullmatch(words[-1]) or any(map(_SWITCH.fullmatch, words)):
+        return False
+    *qualifiers, noun = words
+    return _is_secret(noun, qualifiers, is_variable=name.isupper())
+
+
+def _is_secret(noun: str, qualifiers: list[str], *, is_variable: bool) -> bool:
+    """Decides nouns that may mean something else by the words before them. A variable's KEY is a secret with any."""
+    before = qualifiers[-1] if qualifiers else ""
+    match noun:
+        case "token":
+            return not _NO_TOKEN.fullmatch(before)
+        case "key":
+            is_known = any(map(_SECRET_KEY.fullmatch, qualifiers))
+            return bool(before) and not _NO_KEY.fullmatch(before) and (is_variable or is_known)
+        case "pass":
+            return _USER.fullmatch(before) is not None
+        case "pwd":
+            return before not in ("", "old")
+        case "pat" | "auth":
+            return bool(before)
+        case _:
+            return True
+
+
+RECOGNISABLE = (
+    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}"
+    r"|glpat-[A-Za-z0-9_-]{16,}|xox[abprs]-[A-Za-z0-9-]{10,}|nvapi-[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{16}"
+    r"|AIza[A-Za-z0-9_-]{30,}|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+)?)"
+)
+"""Tokens that their issuers made recognisable. Valid for Python's `re` and for RE2."""
+
+USER_IN_ADDRESS = r"://[^/\s:@'\"]*:[^/\s@'\"]+@"
+"""A password in a URL."""
+
+_PRIVATE_KEY = r"-----BEGIN [A-Z ]*PRIVATE KEY-----"
+_SECRET = re.compile(f"{RECOGNISABLE}|{USER_IN_ADDRESS}|{_PRIVATE_KEY}")
+
+
+def is_secret_value(value: str) -> bool:
+    """Whether a text contains a secret that is recognised by its shape, whatever it is named."""
+    return _SECRET.search(value) is not None
+
+
+_NAMED = re.compile(
+    r"(?<![A-Za-z0-9_.-])(?P<name>-*+[A-Za-z0-9_][A-Za-z0-9_.-]*+)"
+    r"(?P<gap>[\"']?\s*(?:=|:|\",|',)\s*|[\"']?\s+(?=[^\s-]))"
+)
+_VALUE = re.compile(r"\[[^\]]{0,4096}\]|\"(?:[^\"\\]|\\.){0,4096}\"|'(?:[^'\\]|\\.){0,4096}'|[^\s,;&}\])\"']+")
+_MORE_VALUES = re.compile(r"(?:\s+[^\s-]\S*)*")
+_HEADER = re.compile(
+    r"(\b(?:Proxy-)?Authorization[\"']?\s*[:=]\s*[\"']?)(?:(?:Bearer|Basic|Digest|Token)\s+)?[^\s\"',}]+", re.IGNORECASE
+)
+_BEARER = re.compile(r"\b(Bearer\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
+_BLOCK = re.compile(rf"{_PRIVATE_KEY}.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_ADDRESS = re.compile(r"(://[^/\s:@'\"]*:)[^/\s@'\"]+@")
+RANDOM_LENGTH = 8
+_PROSE = re.compile("is|in|and|or|of|to|the|was|must|cannot|needs|with|from|not|for|are|has|may|on|that|this")
+
+
+def redacted(text: str) -> str:
+    """The text with each secret replaced by ***: command lines, JSON, Python's reprs, headers and addresses."""
+    text = _BLOCK.sub(HIDDEN, text)
+    text = _ADDRESS.sub(rf"\g<1>{HIDDEN}@", text)
+    text = _HEADER.sub(rf"\g<1>{HIDDEN}", text)
+    text = _BEARER.sub(rf"\g<1>{HIDDEN}", text)
+    text = re.sub(RECOGNISABLE, HIDDEN, text)
+    made, at = [], 0
+    while named := _NAMED.search(text, at):
+        value = _VALUE.match(text, named.end()) if is_secret_name(named["name"]) else None
+        if value and _hides(named, value[0]):
+            made += [text[at : value.start()], _hidden(value[0])]
+            at = _end_of_values(named, value)
+        else:
+            made.append(text[at : named.end("name")])
+            at = named.end("name")
+    return "".join((*made, text[at:]))
+
+
+def redacted_words(words: Sequence[str]) -> tuple[str, ...]:
+    """A command's words likewise. The value of `--hf-token` may be the word after it, and of `--api-key` several."""
+    made, hides = [], False
+    for word in words:
+        if word.startswith("-"):
+            hides = "=" not in word and is_secret_name(word)
+        made.append(HIDDEN if hides and not word.startswith("-") else redacted(word))
+    return tuple(made)
+
+
+def _hides(named: "re.Match[str]", value: str) -> bool:
+    name, gap = named["name"], named["gap"]
+    if "=" in gap or '"' in gap or "'" in gap:
+        return True
+    if ":" in gap:
+        return _is_unmistakable(name) or _is_random(value)
+    return name.startswith("--") and not _PROSE.fullmatch(value)
+
+
+def _is_unmistakable(name: str) -> bool:
+    """In prose, `Secret: create it` and `token: 17` are no secrets."""
+    return name.lower() not in ("token", "secret", "credential", "credentials", "bearer")
+
+
+def _is_random(value: str) -> bool:
+    return (
+        len(value) >= RANDOM_LENGTH and any(char.isdigit() for char in value) and any(char.isalpha() for char in value)
+    )
+
+
+def _hidden(value: str) -> str:
+    return f"{value[0]}{HIDDEN}{value[0]}" if value[0] in "\"'" else HIDDEN
+
+
+def _end_of_values(named: "re.Match[str]", value: "re.Match[str]") -> int:
+    """`--api-key a b` has two."""
+    more = _MORE_VALUES.match(value.string, value.end()) if named["gap"].isspace() else None
+    return more.end() if more else value.end()
