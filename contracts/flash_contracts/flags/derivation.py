@@ -14,9 +14,9 @@ from flash_contracts.flags.interconnect import Interconnect
 from flash_contracts.flags.nccl_variables import P2P_DISABLE, P2P_LEVEL, p2p_is_off, why_unsafe
 from flash_contracts.flags.table import Row, classify, impossible_link
 from flash_contracts.node_facts import NodeFacts
+from flash_contracts.variable_aliases import ALLOCATOR, has_expandable_segments
 
 DISABLE_CUSTOM_ALL_REDUCE = "--disable-custom-all-reduce"
-ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 
 OTHER_PEER_KERNELS = (
     "VLLM_ALLREDUCE_USE_FLASHINFER",
@@ -184,11 +184,19 @@ def _close(flags: _FlagSetBuilder, interconnect: Interconnect, engine_env: Mappi
     """Make the set consistent: peer-to-peer is off everywhere or nowhere, and nothing breaks custom all-reduce."""
     if flags.p2p_is_off:
         _close_without_p2p(flags, interconnect)
-    elif DISABLE_CUSTOM_ALL_REDUCE not in flags.args and "expandable_segments:True" in engine_env.get(ALLOCATOR, ""):
-        flags.unset.append(ALLOCATOR)
+    elif DISABLE_CUSTOM_ALL_REDUCE not in flags.args:
+        _without_expandable_segments(flags, engine_env)
+
+
+def _without_expandable_segments(flags: _FlagSetBuilder, engine_env: Mapping[str, str]) -> None:
+    """Removes the allocator's variable under every name that it has: PyTorch falls back from one to the next."""
+    for name in ALLOCATOR:
+        if not has_expandable_segments(engine_env.get(name, "")):
+            continue
+        flags.unset.append(name)
         flags.conflict(
             "ExpandableSegments",
-            f"{ALLOCATOR} with expandable_segments was removed: custom all-reduce crashes with it "
+            f"{name} with expandable_segments was removed: custom all-reduce crashes with it "
             "(vllm-project/vllm#47751); drop it, or set spec.interconnect.customAllReduce to Disabled",
         )
 

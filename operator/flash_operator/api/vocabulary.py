@@ -55,6 +55,6 @@ CONDITION_REASONS = {
     "PeerToPeerForced": "spec.interconnect.env sets NCCL_P2P_DISABLE=0 although no test shows that peer-to-peer works.",
     "PeerKernelWithoutP2p": "A variable in spec.interconnect.env was left out: it needs peer-to-peer, which is off.",
     "CustomAllReduceWithoutP2p": "spec.interconnect enables custom all-reduce without peer-to-peer, which it needs.",
-    "ExpandableSegments": "PYTORCH_CUDA_ALLOC_CONF was removed because custom all-reduce crashes with it.",
+    "ExpandableSegments": "PYTORCH_ALLOC_CONF, under one of its names, was removed: custom all-reduce crashes with it.",
 }
 """Reasons of the deployment as a whole. The scheduler's and the kubelet's own reasons are copied unchanged."""

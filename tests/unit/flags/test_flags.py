@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from builders import a_node
 from flash_contracts.flags import TABLE, FlagSet, derive
 from flash_contracts.flags.derivation import (
-    ALLOCATOR,
     DISABLE_CUSTOM_ALL_REDUCE,
     OTHER_PEER_KERNELS,
     PCIE_LOW_LATENCY,
@@ -23,6 +22,7 @@ from flash_contracts.flags.markdown import table
 from flash_contracts.flags.nccl_variables import P2P_DISABLE, p2p_is_off
 from flash_contracts.node_facts import LINKS, P2P_VERDICTS, VOCABULARY, NodeFacts
 from flash_contracts.p2p_report import VariantTimes
+from flash_contracts.variable_aliases import ALLOCATOR
 from flash_operator.api.v1alpha1 import InterconnectSpec
 
 RTX = "NVIDIA-RTX-PRO-6000-Blackwell-Max-Q-Workstation-Edition"
@@ -248,12 +248,21 @@ def test_the_named_profile_adds_its_four_variables_and_calls_them_unproven() -> 
     assert all("unproven" in v.reason for v in made.env if v.name in PCIE_LOW_LATENCY)
 
 
-def test_expandable_segments_are_taken_away_from_custom_all_reduce() -> None:
-    env = {ALLOCATOR: "expandable_segments:True"}
+@pytest.mark.parametrize("name", ALLOCATOR)
+def test_expandable_segments_are_taken_away_from_custom_all_reduce(name: str) -> None:
+    env = {name: "max_split_size_mb:512, expandable_segments : True"}
     made = flags(facts(gpu_link="phb", gpu_p2p="verified"), env=env)
-    assert made.unset == (ALLOCATOR,)
+    assert made.unset == (name,)
     assert [conflict.reason for conflict in made.conflicts] == ["ExpandableSegments"]
+    assert made.conflicts[0].message.startswith(f"{name} with expandable_segments")
     assert flags(facts(gpu_link="phb", gpu_p2p="hang"), env=env).unset == ()
+
+
+def test_an_allocator_that_is_set_under_two_names_is_taken_away_under_both() -> None:
+    env = dict.fromkeys(ALLOCATOR, "expandable_segments:True")
+    assert flags(facts(gpu_link="phb", gpu_p2p="verified"), env=env).unset == ALLOCATOR
+    env[ALLOCATOR[0]] = "expandable_segments:False"
+    assert flags(facts(gpu_link="phb", gpu_p2p="verified"), env=env).unset == ALLOCATOR[1:]
 
 
 BOUND = {"--numa-bind": "", "--numa-bind-nodes 0 1": ""}
@@ -373,8 +382,9 @@ OVERRIDES = [
 ]
 ENGINE_ENVS: tuple[dict[str, str], ...] = (
     {},
-    {ALLOCATOR: "expandable_segments:True"},
-    {ALLOCATOR: "max_split_size_mb:64"},
+    {ALLOCATOR[0]: "expandable_segments:True"},
+    {ALLOCATOR[1]: "max_split_size_mb:64"},
+    {ALLOCATOR[1]: "expandable_segments:True"},
 )
 SLOW_PEER, SLOW_P2P = VariantTimes(peer=90, nccl=40, nccl_p2p_off=80), VariantTimes(peer=90, nccl=80, nccl_p2p_off=40)
 
@@ -418,8 +428,8 @@ def must_be_consistent(made: FlagSet, env: dict[str, str]) -> None:
         assert all(seen[name] == "0" for name in OTHER_PEER_KERNELS)
     assert "NCCL_SHM_DISABLE" not in seen
     assert seen.get("NCCL_PROTO", "LL") in ("LL", "Simple")
-    if DISABLE_CUSTOM_ALL_REDUCE not in seen and "expandable_segments:True" in env.get(ALLOCATOR, ""):
-        assert ALLOCATOR in made.unset
+    if DISABLE_CUSTOM_ALL_REDUCE not in seen:
+        assert all(name in made.unset for name, value in env.items() if "expandable_segments:True" in value)
     assert ("--numa-bind" in seen) == any(name.startswith("--numa-bind-nodes ") for name in seen)
 
 

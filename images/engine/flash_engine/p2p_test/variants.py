@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flash_contracts.variable_aliases import ALLOCATOR
+
 WORLD = 2
 
 
@@ -38,7 +40,7 @@ WITHOUT_PEER_TO_PEER = "ncclP2pOff"
 """The control variant: it separates peer-to-peer faults from all others."""
 
 # Expandable segments cannot be shared by CUDA IPC (vllm-project/vllm#47751).
-_REMOVED = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "CUDA_LAUNCH_BLOCKING")
+_REMOVED = (*ALLOCATOR, "CUDA_LAUNCH_BLOCKING")
 _REMOVED_PREFIXES = ("NCCL_", "TORCH_NCCL_", "GLOO_")
 
 

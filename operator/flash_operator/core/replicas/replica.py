@@ -14,6 +14,7 @@ from flash_operator.api.status import PodStatus
 from flash_operator.core.observed.kube import has_ended, is_overdue, is_ready, is_terminating, setup_is_overdue
 from flash_operator.core.observed.pod_failure import PodFailure, exceeded_memory_limit, failure_of
 from flash_operator.core.observed.snapshot import Observed, RawObject
+from flash_operator.core.resources.engine_env import engine_env
 
 
 class ReplicaVerdict(NamedTuple):
@@ -223,12 +224,11 @@ def replicas_of(observed: Observed) -> tuple[Replica, ...]:
 def _replica(observed: Observed, pod: RawObject) -> Replica:
     raw_node = observed.nodes.get(pod.get("spec", {}).get("nodeName", ""))
     node = NodeFacts.from_node(raw_node).believing(observed.flash.key) if raw_node else None
-    engine_env = {variable.name: variable.value for variable in observed.flash.spec.engine.extra_env}
     terminating = next((other for other in observed.pods if is_terminating(other)), None)
     replica = Replica(
         pod=pod,
         node=node,
-        derived=derive(node, observed.flash.spec.interconnect, engine_env) if node else None,
+        derived=derive(node, observed.flash.spec.interconnect, engine_env(observed.flash.spec)) if node else None,
         gate=observed.gates.get(pod["metadata"]["uid"]),
         terminating=terminating["metadata"]["name"] if terminating else None,
         terminating_overdue=terminating is not None and is_overdue(terminating, observed.now),

@@ -17,6 +17,7 @@ from flash_contracts.names import (
 from flash_operator.api.v1alpha1 import FlashDeployment, InterconnectSpec
 from flash_operator.core.observed.snapshot import PlanSettings, RawObject
 from flash_operator.core.resources.engine_args import PORT, TENSOR_PARALLEL_SIZE, vllm_arguments
+from flash_operator.core.resources.engine_env import engine_env
 from flash_operator.core.resources.fetch_container import credential_volumes, fetch_container
 from flash_operator.core.resources.gate_config import (
     GATE_VOLUME,
@@ -148,7 +149,7 @@ def _fetch_containers(flash: FlashDeployment, settings: PlanSettings) -> list[Ra
 def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
     source = ModelSource(flash.spec.model)
     env = {variable.name: variable.value for variable in flash.spec.engine.extra_env}
-    fallback = derive(None, flash.spec.interconnect, env)
+    fallback = derive(None, flash.spec.interconnect, engine_env(flash.spec))
     resources = dict(flash.spec.engine.resources or {})
     resources["limits"] = {**resources.get("limits", {}), "nvidia.com/gpu": str(TENSOR_PARALLEL_SIZE)}
     return {
