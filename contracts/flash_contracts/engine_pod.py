@@ -14,6 +14,15 @@ TRIAL_FILE = "trial.json"
 """Private to the gate, which writes it and reads it back after a restart."""
 
 
+API_KEYS_DIR = "FLASH_API_KEYS_DIR"
+"""Variable of engine and gate: the folder in which the Secret of the clients' keys is mounted. Unset without keys."""
+API_KEYS_SECRET = "FLASH_API_KEYS_SECRET"  # noqa: S105 - the name of a variable
+"""Variable of the engine: that Secret's name, for messages."""
+API_KEYS_ARGUMENT = "--middleware=flash_engine.api_keys.RequireApiKey"
+"""Argument of vLLM from the operator, so that an image without this middleware does not start, instead of serving
+everybody."""
+
+
 @dataclass(frozen=True)
 class EffectiveFlags(Document):
     """The flags in force and their origin. The gate includes them in its result for the operator."""

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 
 HIDDEN = "***"
 
-_NOUN = re.compile(
-    "token|password|passwd|passphrase|passcode|pwd|pass|secret|credentials?|apikey|bearer|pat|key|auth"
-    "|.*(?:apikey|password|passwd|passphrase|authtoken|accesstoken|apitoken|hftoken|secretkey)"
-)
-_AFTER_NOUN = re.compile("v|[0-9]+|value|plain|plaintext|string|literal|base|b|primary|secondary|current|old|new|prod")
+PLAIN_NOUN = "password|passwd|passphrase|passcode|secret|credentials?|bearer"
+JOINED_NOUN = "apikey|password|passwd|passphrase|authtoken|accesstoken|apitoken|hftoken|secretkey"
+"""Also the end of a longer word, as in PGPASSWORD."""
+
+_NOUN = re.compile(rf"{PLAIN_NOUN}|token|pwd|pass|pat|key|auth|.*(?:{JOINED_NOUN})")
+AFTER_NOUN = re.compile("v|[0-9]+|value|plain|plaintext|string|literal|base|b|primary|secondary|current|old|new|prod")
 """Words after the noun that leave it a secret, as in API_KEY_2. With others it is something else: HF_TOKEN_PATH."""
 
-_SWITCH = re.compile("disabled?|enabled?|use|no|skip|allow|requires?|has|is|without|ignore")
-_NO_TOKEN = re.compile(
+SWITCH = re.compile("disabled?|enabled?|use|no|skip|allow|requires?|has|is|without|ignore")
+NO_TOKEN = re.compile(
     "eos|bos|pad|unk|sep|cls|mask|stop|special|think|thinking|reasoning|tool|image|audio|video|vision|start|end|begin"
     "|first|last|next|output|input|prompt|per|draft|drafted|single|each|one|multi|text|placeholder|blank|bonus|spec"
     "|speculative|accepted|rejected|cached|routed|sampled|generated|decoded|target|logit|position|sub|byte|word|new"
@@ -24,16 +25,16 @@ _NO_TOKEN = re.compile(
 )
 """Words before `token` that make it one of the text's."""
 
-_SECRET_KEY = re.compile(
+SECRET_KEY = re.compile(
     "api|access|secret|private|auth|authentication|authorization|encryption|encrypt|signing|sign|master|ssh|ssl|tls"
     "|license|account|storage|shared|subscription|service|session|admin|application|app|client|deploy|hmac|jwt|sas"
     "|server|webhook"
 )
-_NO_KEY = re.compile(
+NO_KEY = re.compile(
     "public|cache|sort|primary|foreign|partition|routing|map|dict|hash|group|object|metric|label|row|index|lookup"
     "|query|request|prefix|block|kv|value|trace|cross|attention"
 )
-_USER = re.compile("db|database|smtp|user|redis|proxy|root|admin|mysql|mongo|postgres")
+USER = re.compile("db|database|smtp|user|redis|proxy|root|admin|mysql|mongo|postgres")
 """Words before `pass` that make it a password."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -42,9 +43,9 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 def is_secret_name(name: str) -> bool:
     """Whether a variable, an argument or a key of this name holds a secret: HF_TOKEN, --api-key, dbPassword."""
     words = [word.lower() for word in _WORD.findall(name)]
-    while len(words) > 1 and _AFTER_NOUN.fullmatch(words[-1]):
+    while len(words) > 1 and AFTER_NOUN.fullmatch(words[-1]):
         words.pop()
-    if not words or not _NOUN.fullmatch(words[-1]) or any(map(_SWITCH.fullmatch, words)):
+    if not words or not _NOUN.fullmatch(words[-1]) or any(map(SWITCH.fullmatch, words)):
         return False
     *qualifiers, noun = words
     return _is_secret(noun, qualifiers, is_variable=name.isupper())
@@ -55,12 +56,12 @@ def _is_secret(noun: str, qualifiers: list[str], *, is_variable: bool) -> bool:
     before = qualifiers[-1] if qualifiers else ""
     match noun:
         case "token":
-            return not _NO_TOKEN.fullmatch(before)
+            return not NO_TOKEN.fullmatch(before)
         case "key":
-            is_known = any(map(_SECRET_KEY.fullmatch, qualifiers))
-            return bool(before) and not _NO_KEY.fullmatch(before) and (is_variable or is_known)
+            is_known = any(map(SECRET_KEY.fullmatch, qualifiers))
+            return bool(before) and not NO_KEY.fullmatch(before) and (is_variable or is_known)
         case "pass":
-            return _USER.fullmatch(before) is not None
+            return USER.fullmatch(before) is not None
         case "pwd":
             return before not in ("", "old")
         case "pat" | "auth":
@@ -80,7 +81,19 @@ USER_IN_ADDRESS = r"://[^/\s:@'\"]*:[^/\s@'\"]+@"
 """A password in a URL."""
 
 _PRIVATE_KEY = r"-----BEGIN [A-Z ]*PRIVATE KEY-----"
-_SECRET = re.compile(f"{RECOGNISABLE}|{USER_IN_ADDRESS}|{_PRIVATE_KEY}")
+_ISSUERS = "hf|hub|api|access|auth|bearer|refresh|github|gitlab|slack|session|bot|service|deploy|registry|client|jwt"
+_NAMED_VALUE = (
+    r"(?:[A-Za-z0-9_.-]*(?:password|passwd|passphrase|secret|credentials?|apikey|(?:api|secret|access|private|signing"
+    rf"|encryption|auth|account|storage)[_-]?key)|(?:[A-Za-z0-9_.-]*[_.-])?(?:{_ISSUERS})[_-]?token|token)"
+)
+_IN_JSON = rf"[\"']{_NAMED_VALUE}[\"']\s*:\s*[\"'][^\"'\s]"
+_ASSIGNED = rf"(?:^|[\s,;&?]){_NAMED_VALUE}=[^\s,;&]"
+_IN_HEADER = r"\bauthorization[\"']?\s*[:=]\s*[\"']?\S"
+_IN_TEXT = rf"(?i:{_IN_HEADER}|{_IN_JSON}|{_ASSIGNED}|\bbearer [a-z0-9._-]{{8,}})"
+SECRET_VALUE = rf"{RECOGNISABLE}|{USER_IN_ADDRESS}|{_PRIVATE_KEY}|{_IN_TEXT}"
+"""A text with a secret in it. Valid for Python's `re` and for RE2."""
+
+_SECRET = re.compile(SECRET_VALUE)
 
 
 def is_secret_value(value: str) -> bool:

@@ -72,9 +72,56 @@ def test_the_servers_defaults_are_the_models(apply_spec: Any, crd_server: Contro
 ACCEPTED: dict[str, dict[str, Any]] = {
     "arguments that only resemble those of a field": {
         "engine": {
-            "extraArgs": ["--model-impl=auto", "--hf-overrides", '{"a": 1}', "-q", "mxfp4", "--seed=1", "-tp", "1"]
+            "extraArgs": [
+                *(
+                    "--model-impl=auto",
+                    "--hf-overrides",
+                    '{"eos_token": "</s>", "a b": 1}',
+                    "-q",
+                    "mxfp4",
+                    "--seed",
+                    "-1",
+                ),
+                *("--max_num_queued_reqs", "8", "--max-num-queued-tokens=100000", "--distributed-executor-backend=mp"),
+                *("-O3", "-cc.mode=3", "--enable-prefix-c", "--enable-expert-parallel", "--no-disable-hybrid-kv-cache"),
+                *("--tokenizer=/models/v4", "--long-prefill-token-threshold=4096"),
+            ]
         }
     },
+    "one GPU or none, and graphs of one's own": {
+        "engine": {
+            "profile": "Custom",
+            "contextTokens": 1024,
+            "maxSequences": 4,
+            "extraArgs": [
+                *("--tensor-parallel-size=1", "-dp", "1", "--api_server_count=1", "--pipeline-parallel-size", "1"),
+                *("--max-cudagraph-capture-size=16", "--enforce-eager"),
+            ],
+        }
+    },
+    "an argument that only another image has": {
+        "engine": {"image": "mine/engine:nightly", "extraArgs": ["--not-in-the-pinned-version=1"]}
+    },
+    "variables that only resemble secrets": {
+        "engine": {
+            "extraEnv": [
+                {"name": "TOKENIZERS_PARALLELISM", "value": "false"},
+                {"name": "HF_TOKEN_PATH", "value": "/etc/token"},
+                {"name": "AWS_ACCESS_KEY_ID", "value": "me"},
+                {"name": "HF_HUB_DISABLE_IMPLICIT_TOKEN", "value": "1"},
+                {"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"},
+                {"name": "PATH", "value": "/opt/mine:/usr/bin"},
+                {"name": "PYTHONUNBUFFERED", "value": "1"},
+                {"name": "MY_SECRET_FILE", "value": "/run/secret"},
+            ]
+        }
+    },
+    "keys of clients": {"engine": {"apiKeysSecret": "team.keys"}},
+    "a request equal to its limit": {
+        "engine": {"resources": {"requests": {"cpu": "1000m", "memory": "1Ki"}, "limits": {"cpu": 1, "memory": 1024}}}
+    },
+    "an image of a registry with a port": {"engine": {"image": "Registry-1:5000/a.b/c__d-e:V1.0_x"}},
+    "an image of this machine": {"engine": {"image": "localhost/flash/engine:cpu"}},
     "quantities in every form": {
         "engine": {"resources": {"limits": {"cpu": 8, "memory": "64Gi"}, "requests": {"cpu": "500m", "memory": "1e9"}}}
     },

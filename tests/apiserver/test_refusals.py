@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from builders import a_flash_object
-from flash_operator.api.rules import OWNED_ARGUMENTS
+from flash_operator.api.argument_rules import GRAPH_SIZES, OWNED_ARGUMENTS, SIZES
 
 pytestmark = pytest.mark.apiserver
 
+CUSTOM = {"profile": "Custom", "contextTokens": 1024, "maxSequences": 4}
 HUB = {"source": "hf://owner/name"}
 REFUSED = {
     "no model": ({"model": None}, "spec.model", "must be of type object"),
@@ -168,7 +169,7 @@ REFUSED = {
     "an API key as an extra argument": (
         {"engine": {"extraArgs": ["--api-key=x"]}},
         "spec.engine.extraArgs",
-        "authenticate in front of the Service",
+        "name it in engine.apiKeysSecret",
     ),
     "custom all-reduce as an extra argument": (
         {"engine": {"extraArgs": ["--disable-custom-all-reduce"]}},
@@ -331,12 +332,12 @@ REFUSED = {
     "a key that the gate does not have": (
         {"engine": {"extraEnv": [{"name": "VLLM_API_KEY", "value": "x"}]}},
         "spec.engine.extraEnv",
-        "authenticate in front of the Service",
+        "the Secret in engine.apiKeysSecret",
     ),
     "that key by the other way": (
         {"interconnect": {"env": [{"name": "VLLM_API_KEY", "value": "x"}]}},
         "spec.interconnect.env",
-        "authenticate in front of the Service",
+        "the Secret in engine.apiKeysSecret",
     ),
     "plugins by the other way": (
         {"interconnect": {"env": [{"name": "VLLM_PLUGINS", "value": "x"}]}},
@@ -362,6 +363,164 @@ REFUSED = {
         {"engine": {"resources": {"memory": "64Gi"}}},
         "engine.resources.memory",
         "field not declared",
+    ),
+    # What contradicts the shape of a replica, or itself.
+    "a tensor parallel size of four in profile Custom": (
+        {"engine": {**CUSTOM, "extraArgs": ["-tp", "4"]}},
+        "spec.engine.extraArgs",
+        "to 1 and to nothing else",
+    ),
+    "two servers in profile Custom": (
+        {"engine": {**CUSTOM, "extraArgs": ["--api_server_count=12"]}},
+        "spec.engine.extraArgs",
+        "to 1 and to nothing else",
+    ),
+    "graph sizes in JSON": (
+        {"engine": {"extraArgs": ["--compilation-config", '{"cudagraph_capture_sizes": [1, 2]}']}},
+        "spec.engine.extraArgs",
+        "sizes of CUDA graphs are not allowed here",
+    ),
+    "graph sizes by the short name": (
+        {"engine": {"extraArgs": ["-cc.max_cudagraph_capture_size=16"]}},
+        "spec.engine.extraArgs",
+        "sizes of CUDA graphs are not allowed here",
+    ),
+    "Ray": (
+        {"engine": {"extraArgs": ["--distributed-executor-backend", "ray"]}},
+        "spec.engine.extraArgs",
+        "must not be ray",
+    ),
+    "a queue shorter than the streams": (
+        {"engine": {"extraArgs": ["--max_num_queued_reqs", "3"]}},
+        "spec.engine.extraArgs",
+        "raise it, or lower maxSequences",
+    ),
+    "a queue that takes no token": (
+        {"engine": {"extraArgs": ["--max-num-queued-tokens=0"]}},
+        "spec.engine.extraArgs",
+        "rejects every request",
+    ),
+    "an argument that vLLM does not have": (
+        {"engine": {"extraArgs": ["--seed=1", "--num_scheduler_steps=8"]}},
+        "spec.engine.extraArgs",
+        "has no argument --num-scheduler-steps: correct it, or set engine.image",
+    ),
+    "an argument that is cut too short": (
+        {"engine": {"extraArgs": ["--cpu-offload=1"]}},
+        "spec.engine.extraArgs",
+        "or several that begin so",
+    ),
+    "a word without an argument": (
+        {"engine": {"extraArgs": ["another/model"]}},
+        "spec.engine.extraArgs",
+        "the first item must begin with '-'",
+    ),
+    "an argument and its value in one item": (
+        {"engine": {"extraArgs": ["--seed 1"]}},
+        "spec.engine.extraArgs",
+        "write NAME=VALUE, or the value as the next item",
+    ),
+    "one GPU of two": (
+        {"engine": {"extraEnv": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"}]}},
+        "spec.engine.extraEnv",
+        "the device plugin gives the pod its two GPUs",
+    ),
+    "data parallelism by a variable": (
+        {"interconnect": {"env": [{"name": "VLLM_DP_SIZE", "value": "2"}]}},
+        "spec.interconnect.env",
+        "VLLM_DP_ variables are not allowed",
+    ),
+    "a library in every program": (
+        {"engine": {"extraEnv": [{"name": "LD_PRELOAD", "value": "/x.so"}]}},
+        "spec.engine.extraEnv",
+        "build it into an image, and name that in engine.image",
+    ),
+    "a request above its limit": (
+        {"engine": {"resources": {"requests": {"memory": "65Gi"}, "limits": {"memory": "65000Mi"}}}},
+        "spec.engine.resources",
+        "lower the request, or raise the limit",
+    ),
+    "a request above its limit, in other forms": (
+        {"engine": {"resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1999m"}}}},
+        "spec.engine.resources",
+        "lower the request, or raise the limit",
+    ),
+    "custom all-reduce with an allocator that breaks it, by its new name": (
+        {
+            "interconnect": {"customAllReduce": "Enabled"},
+            "engine": {
+                "extraEnv": [
+                    {"name": "PYTORCH_ALLOC_CONF", "value": "max_split_size_mb:512, expandable_segments : True"}
+                ]
+            },
+        },
+        "spec.engine.extraEnv",
+        "set interconnect.customAllReduce to Auto",
+    ),
+    # Secrets.
+    "a secret as an argument of another image": (
+        {"engine": {"image": "a/b:1", "extraArgs": ["--remote-auth-token", "x"]}},
+        "spec.engine.extraArgs",
+        "an argument that is a secret is not allowed here",
+    ),
+    "a password in JSON": (
+        {"engine": {"extraArgs": ["--kv-transfer-config", '{"extra": {"redisPassword": "x"}}']}},
+        "spec.engine.extraArgs",
+        "valueFrom.secretKeyRef in podTemplate",
+    ),
+    "a key of a JSON argument that is a secret": (
+        {"engine": {"extraArgs": ["--kv-transfer-config.extra.secret_key=x"]}},
+        "spec.engine.extraArgs",
+        "an argument that is a secret is not allowed here",
+    ),
+    "a token by its form": (
+        {"engine": {"extraArgs": ["--download-dir", "hf_" + "aB3" * 8]}},
+        "spec.engine.extraArgs",
+        "an item contains a token",
+    ),
+    "a cloud's key": (
+        {"engine": {"extraEnv": [{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]}},
+        "spec.engine.extraEnv",
+        "valueFrom.secretKeyRef in podTemplate",
+    ),
+    "a password in a proxy's address": (
+        {"engine": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://me:secret@proxy:3128"}]}},
+        "spec.engine.extraEnv",
+        "a value contains a token, a password or a key",
+    ),
+    "a header with a key": (
+        {"engine": {"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_HEADERS", "value": "api-key=abc"}]}},
+        "spec.engine.extraEnv",
+        "a value contains a token, a password or a key",
+    ),
+    "a Secret of keys that cannot be": (
+        {"engine": {"apiKeysSecret": "My_Secret"}},
+        "spec.engine.apiKeysSecret",
+        "should match",
+    ),
+    # Images that no registry can have.
+    "an image in capital letters": ({"engine": {"image": "Mine/engine:7"}}, "spec.engine.image", "in lower case"),
+    "an image without a part": ({"engine": {"image": "mine//engine"}}, "spec.engine.image", "without empty parts"),
+    "an image with an empty tag": ({"engine": {"image": "mine/engine:"}}, "spec.engine.image", "[:TAG]"),
+    "an image with a digest cut short": (
+        {"engine": {"image": "mine/engine@sha256:abc"}},
+        "spec.engine.image",
+        "all 64 digits",
+    ),
+    "an image as a web address": (
+        {"engine": {"image": "https://registry.example/engine"}},
+        "spec.engine.image",
+        "no registry can have an image of this name",
+    ),
+    "a model's image in capital letters": (
+        {"model": {"source": "oci://Team/V4"}},
+        "spec.model.source",
+        "in lower case",
+    ),
+    "a quantiser's image without a name": (
+        {"model": {"source": "pvc://a/b", "restoreMtp": {"source": "hf://a/o", "image": "registry.example/"}}},
+        "spec.model.restoreMtp.image",
+        "no registry can have an image of this name",
     ),
     # Speculation and interconnect.
     "drafts without speculation": (
@@ -519,14 +678,44 @@ def test_a_bad_spec_is_rejected_with_the_field_and_the_remedy(
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("argument", OWNED_ARGUMENTS)
-def test_an_argument_that_has_a_field_is_rejected_in_every_spelling(apply_spec: Any, argument: str) -> None:
-    dashes = len(argument) - len(argument.lstrip("-"))
-    underscored = argument[:dashes] + argument[dashes:].replace("-", "_")
-    for given in ([argument, "1"], [f"{argument}=1"], ["--seed=1", f"{argument}.key=1"], [f"{underscored}=1"]):
-        done = apply_spec(engine={"extraArgs": given})
-        assert done.returncode != 0, given
-        assert f"{argument} is not allowed here: {OWNED_ARGUMENTS[argument]}" in done.stderr
+OWNED = OWNED_ARGUMENTS | SIZES | GRAPH_SIZES
+SPELLINGS = ("{argument}=2", "{argument}", "{underscored}=2", "{argument}.key=2", "{argument} 2")
+
+
+@pytest.mark.parametrize("at", range(len(OWNED)), ids=list(OWNED))
+def test_an_argument_that_has_a_field_is_rejected(apply_spec: Any, at: int) -> None:
+    """Each in one of the spellings that vLLM takes, in turn; the next test has all spellings of some."""
+    argument = list(OWNED)[at]
+    done = apply_spec(engine={"extraArgs": ["--seed=1", spelt(argument, SPELLINGS[at % len(SPELLINGS)]), "2"]})
+
+    assert done.returncode != 0
+    assert "spec.engine.extraArgs" in done.stderr
+    assert f"{argument} is not allowed here: {OWNED[argument]}" in done.stderr
+
+
+def spelt(argument: str, spelling: str) -> str:
+    name = argument.lstrip("-")
+    underscored = argument[: len(argument) - len(name)] + name.replace("-", "_")
+    return spelling.format(argument=argument, underscored=underscored)
+
+
+SHAPES = {
+    "--tensor-parallel-size": (*SPELLINGS, "--tensor-p", "--tensor_parallel=4"),
+    "-tp": ("-tp", "-tp=2", "-t"),
+    "-asc": ("-asc=2", "-as"),
+    "-n": ("-n2", "-n=2", "-n"),
+    "--max-cudagraph-capture-size": (*SPELLINGS, "--max-cudagraph=8"),
+    "--hf-token": (*SPELLINGS, "--hf-tok=x"),
+}
+
+
+@pytest.mark.parametrize(
+    ("argument", "spelling"), [(argument, spelling) for argument, spelt_as in SHAPES.items() for spelling in spelt_as]
+)
+def test_an_argument_is_rejected_in_every_spelling(apply_spec: Any, argument: str, spelling: str) -> None:
+    done = apply_spec(engine={"extraArgs": [spelt(argument, spelling), "2"]})
+    assert done.returncode != 0
+    assert f"{argument} is not allowed here" in done.stderr
 
 
 def test_an_object_without_a_spec_is_refused(apply: Any) -> None:

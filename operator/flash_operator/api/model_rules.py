@@ -1,6 +1,7 @@
 """CEL rules for `spec.model`."""
 
-from flash_operator.api.rules import Rule
+from flash_operator.api.image_rules import IMAGE, IMAGE_NAME, IMAGE_REMEDY
+from flash_operator.api.rule import Rule, quoted
 
 _SOURCE = (
     Rule(
@@ -15,6 +16,10 @@ _SOURCE = (
         "!self.startsWith('pvc://') || self.matches('^pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[^/]+)*$')",
         "a pvc:// source must have the form pvc://CLAIM/FOLDER, with the claim's name in lower case and no trailing "
         "slash",
+    ),
+    Rule(
+        f"!self.startsWith('oci://') || self.substring(6).matches({quoted(IMAGE_NAME)})",
+        f"an oci:// source must name an image as a registry may have it: {IMAGE_REMEDY}",
     ),
     Rule("!self.contains('/..')", "model.source must not contain '..': write the folder's path from the claim's root"),
 )
@@ -119,4 +124,5 @@ MODEL_RULES: dict[str, tuple[Rule, ...]] = {
     "model.cache": _CACHE,
     "model.restoreMtp.source": _RESTORE_SOURCE,
     "model.restoreMtp.capture": _RESTORE_CAPTURE,
+    "model.restoreMtp.image": (IMAGE,),
 }

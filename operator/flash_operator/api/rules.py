@@ -4,86 +4,27 @@ The API server evaluates rules after it has filled in defaults. So `has()`, whic
 only works for fields without a default. The rules for `spec.model` are in `model_rules`.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
+from flash_contracts.variable_aliases import ALLOCATOR, EXPANDABLE_SEGMENTS
+from flash_operator.api.argument_rules import ARGUMENT_RULES, ENGINE_ARGUMENT_RULES
+from flash_operator.api.image_rules import IMAGE
+from flash_operator.api.rule import Rule, quoted
+from flash_operator.api.secret_rules import SECRET_ARGUMENT_RULES, SECRET_VARIABLE_RULES
 from flash_operator.api.v1alpha1 import DEFAULT_QUESTION
 
-
-@dataclass(frozen=True)
-class Rule:
-    """An `x-kubernetes-validations` entry."""
-
-    rule: str
-    message: str
-    field_path: str | None = None
-    """Path of the field that the error is reported for, from the field that has the rule, such as `.revision`."""
-    message_expression: str | None = None
-    """CEL expression for a message that contains values of the object. `message` is used if it fails."""
-
-    def to_json(self) -> dict[str, Any]:
-        entry = {"rule": self.rule, "message": self.message}
-        if self.message_expression:
-            entry["messageExpression"] = self.message_expression
-        if self.field_path:
-            entry["fieldPath"] = self.field_path
-        return entry
-
-
-OWNED_ARGUMENTS = {
-    "--host": "the operator sets the address",
-    "--port": "the Service needs port 8000",
-    "--uds": "the Service needs port 8000",
-    "--ssl-keyfile": "the gate uses plain HTTP inside the pod; terminate TLS in front of the Service",
-    "--ssl-certfile": "the gate uses plain HTTP inside the pod; terminate TLS in front of the Service",
-    "--api-key": "the gate sends no key, and everybody who may read pods could read it; "
-    "authenticate in front of the Service",
-    "--config": "write the file's lines as arguments, or use the fields of the spec",
-    "--model": "use model.source",
-    "--revision": "use model.revision",
-    "--served-model-name": "use model.servedNames",
-    "--max-model-len": "use engine.contextTokens",
-    "--max-num-seqs": "use engine.maxSequences",
-    "--max-num-batched-tokens": "use engine.batchedTokens",
-    "--gpu-memory-utilization": "use engine.memoryPercent",
-    "--speculative-config": "use speculation",
-    "-sc": "use speculation",
-    "--spec-method": "use speculation.method",
-    "--spec-model": "use speculation.method",
-    "--spec-tokens": "use speculation.tokens",
-    "--disable-custom-all-reduce": "use interconnect.customAllReduce",
-    "--no-disable-custom-all-reduce": "use interconnect.customAllReduce",
-    "--disable-log-stats": "the gate reads drafts and tokens from the engine's metrics; leave it out",
-}
-"""vLLM arguments that have a field in the spec or that the gate depends on, each with what to use instead.
-
-If one were also accepted in `extraArgs`, the gate would judge another engine than the spec describes.
-"""
-
-
-def _owned(argument: str, instead: str) -> Rule:
-    """A rule that rejects every spelling of the argument that vLLM accepts.
-
-    vLLM's parser reads `_` as `-`, cuts `--json-arg.key` at the dot, and like any argparse accepts an unambiguous
-    prefix (vllm/utils/argparse_utils.py, FlexibleArgumentParser).
-    """
-    given = "a.split('=')[0].split('.')[0]"
-    name = f"{given}.replace('_', '-')"
-    spelt = f"a.startsWith('--') && size({name}) > 2 && '{argument}'.startsWith({name})"
-    is_short = not argument.startswith("--")
-    return Rule(
-        f"!self.exists(a, {given} == '{argument}')" if is_short else f"!self.exists(a, {spelt})",
-        f"{argument} is not allowed here: {instead}",
-    )
-
-
-SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_TOKEN")
 SET_BY_OPERATOR = ("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE")
 """Variables that the pod template sets. The API server rejects a pod template with two entries of the same name."""
 
 
+LOADERS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "BASH_ENV", "GCONV_PATH")
+INJECTORS = ("CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH")
+"""Variables that put other code into programs, besides LD_PRELOAD and its like. PATH is not among them: it only chooses
+programs, and whoever may set it may choose the image as well."""
+
+GPU_CHOICES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
+
 def _one_of(names: tuple[str, ...]) -> str:
-    return f"v.name in [{', '.join(repr(name) for name in names)}]"
+    return f"v.name in [{', '.join(map(quoted, names))}]"
 
 
 _SAFE_NCCL = (
@@ -135,8 +76,8 @@ _SPEC = (
     ),
     Rule(
         "self.interconnect.customAllReduce != 'Enabled' || !self.engine.extraEnv.exists(v, "
-        "v.name == 'PYTORCH_CUDA_ALLOC_CONF' && v.value.contains('expandable_segments:True'))",
-        "PYTORCH_CUDA_ALLOC_CONF with expandable_segments makes custom all-reduce crash: remove it, "
+        f"{_one_of(ALLOCATOR)} && v.value.matches({quoted(EXPANDABLE_SEGMENTS)}))",
+        f"{ALLOCATOR[0]} (or an older name of it) with expandable_segments makes custom all-reduce crash: remove it, "
         "or set interconnect.customAllReduce to Auto",
         ".engine.extraEnv",
     ),
@@ -153,17 +94,31 @@ _ENGINE = (
         "batchedTokens must be at least maxSequences, because each sequence decodes one token per step: raise it",
         ".batchedTokens",
     ),
+    *ENGINE_ARGUMENT_RULES,
 )
 
-_RESOURCES = Rule(
-    "(!has(self.limits) || !('nvidia.com/gpu' in self.limits)) && "
-    "(!has(self.requests) || !('nvidia.com/gpu' in self.requests))",
-    "the operator always adds nvidia.com/gpu: 2: remove it; to use more GPUs raise replicas",
+_RESOURCES = (
+    Rule(
+        "(!has(self.limits) || !('nvidia.com/gpu' in self.limits)) && "
+        "(!has(self.requests) || !('nvidia.com/gpu' in self.requests))",
+        "the operator always adds nvidia.com/gpu: 2: remove it; to use more GPUs raise replicas",
+    ),
+    Rule(
+        "!has(self.limits) || !has(self.requests) || self.requests.all(r, !(r in self.limits) || "
+        "quantity(string(self.requests[r])).compareTo(quantity(string(self.limits[r]))) <= 0)",
+        "a request is greater than its limit, which Kubernetes refuses: lower the request, or raise the limit",
+    ),
 )
 
-_NO_API_KEY = Rule(
-    "!self.exists(v, v.name == 'VLLM_API_KEY')",
-    "VLLM_API_KEY is not allowed, because the gate sends no key: authenticate in front of the Service",
+_SHAPE_ENV = (
+    Rule(
+        f"!self.exists(v, {_one_of(GPU_CHOICES)})",
+        f"{', '.join(GPU_CHOICES)} are not allowed: the device plugin gives the pod its two GPUs; remove them",
+    ),
+    Rule(
+        "!self.exists(v, v.name.startsWith('VLLM_DP_'))",
+        "VLLM_DP_ variables are not allowed: a replica is one engine, without data parallelism; raise replicas",
+    ),
 )
 
 _EXTRA_ENV = (
@@ -181,15 +136,16 @@ _EXTRA_ENV = (
         f"{', '.join(SET_BY_OPERATOR)} are set by the operator: override them in podTemplate",
     ),
     Rule(
-        f"!self.exists(v, {_one_of(SECRETS)})",
-        "a token is not allowed here, where everybody who may read pods can read it: put it into a Secret, and name "
-        "the Secret in model.credentialsSecret",
+        f"!self.exists(v, v.name.startsWith('LD_') || {_one_of(LOADERS + INJECTORS)})",
+        f"LD_PRELOAD and other LD_ variables, {', '.join(LOADERS + INJECTORS)} are not allowed: they load other code "
+        "into the launcher and flash-drain as well; build it into an image, and name that in engine.image",
     ),
+    *_SHAPE_ENV,
     Rule(
         "!self.exists(v, v.name == 'HF_ENDPOINT')",
         "HF_ENDPOINT has no effect, because the engine never contacts a hub: use model.hubEndpoint",
     ),
-    _NO_API_KEY,
+    *SECRET_VARIABLE_RULES,
 )
 
 _SPECULATION = (
@@ -298,9 +254,10 @@ LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61
 SPEC_RULES: dict[str, tuple[Rule, ...]] = {
     "": _SPEC,
     "engine": _ENGINE,
-    "engine.extraArgs": tuple(_owned(argument, instead) for argument, instead in OWNED_ARGUMENTS.items()),
+    "engine.image": (IMAGE,),
+    "engine.extraArgs": ARGUMENT_RULES + SECRET_ARGUMENT_RULES,
     "engine.extraEnv": _EXTRA_ENV,
-    "engine.resources": (_RESOURCES,),
+    "engine.resources": _RESOURCES,
     "speculation": _SPECULATION,
     "interconnect": _INTERCONNECT,
     "interconnect.env": (
@@ -317,7 +274,8 @@ SPEC_RULES: dict[str, tuple[Rule, ...]] = {
             "!self.exists(v, v.name == 'VLLM_PLUGINS')",
             "VLLM_PLUGINS has nothing to do with the GPUs' link: put it into engine.extraEnv",
         ),
-        _NO_API_KEY,
+        *_SHAPE_ENV,
+        *SECRET_VARIABLE_RULES,
         *_SAFE_NCCL,
     ),
     "readiness": _READINESS,

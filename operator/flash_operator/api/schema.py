@@ -15,7 +15,8 @@ import yaml
 
 from flash_contracts import names
 from flash_operator.api.model_rules import MODEL_RULES
-from flash_operator.api.rules import OBJECT_RULES, SPEC_RULES, Rule
+from flash_operator.api.rule import Rule
+from flash_operator.api.rules import OBJECT_RULES, SPEC_RULES
 from flash_operator.api.status import FlashStatus
 from flash_operator.api.v1alpha1 import FlashSpec
 

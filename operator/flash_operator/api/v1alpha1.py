@@ -18,6 +18,7 @@ LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^([A-Za-z
 
 QUANTITY = {
     "x-kubernetes-int-or-string": True,
+    "maxLength": 64,
     "pattern": r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
 }
 QUANTITIES = {"type": "object", "maxProperties": 8, "additionalProperties": QUANTITY}
@@ -100,6 +101,10 @@ class EngineSpec(ApiModel):
     spec are rejected."""
     extra_env: Annotated[list[EnvVar], Field(max_length=32)] = []
     """Further environment variables for the engine. NCCL_ and VLLM_ALLREDUCE_ variables belong in interconnect.env."""
+    api_keys_secret: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] | None = None
+    """Secret with the keys of clients, one in each entry. Clients then send one as `Authorization: Bearer KEY`; only
+    /health, /ping, /version, /load and /metrics need none. A changed Secret takes effect within two minutes, without a
+    restart; another name rolls the replicas (docs/api-keys.md). Everybody is served if unset."""
     resources: Resources | None = None
     """CPU and memory of the engine container. The operator always adds nvidia.com/gpu: 2."""
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field, StringConstraints, WithJsonSchema, create_model
 
 from flash_operator.api import ApiModel
-from flash_operator.api.rules import Rule
+from flash_operator.api.rule import Rule
 from flash_operator.api.schema import UnsupportedSchemaError, structural
 
 Text = Annotated[str, StringConstraints(max_length=8)]

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from builders import SETTINGS, a_flash
-from flash_contracts.engine_pod import QUARANTINE_FILE
+from flash_contracts.engine_pod import API_KEYS_ARGUMENT, API_KEYS_DIR, QUARANTINE_FILE
 from flash_contracts.flags import FlagSet
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
+from flash_contracts.variable_aliases import ALLOCATOR
 from flash_engine.gate.pod_annotations import FLOOR_FILE
 from flash_engine.launcher.engine_flags import FLAGS_FILE
 from flash_operator.api.v1alpha1 import DEFAULT_ANSWER
 from flash_operator.core.observed.snapshot import RawObject
-from flash_operator.core.resources.deployment import deployment, pod_template
+from flash_operator.core.resources.deployment import FALLBACK_FLAGS, deployment, pod_template
 from flash_operator.core.resources.disruption_budget import disruption_budget
 from flash_operator.core.resources.engine_args import vllm_arguments
 from flash_operator.core.resources.gate_config import gate_config, gate_settings
@@ -44,6 +45,7 @@ RESTARTS = {
     "another context length": ({"engine": {"contextTokens": 4096}}, True),
     "another profile": ({"engine": {"profile": "Throughput"}}, True),
     "an extra argument": ({"engine": {"extraArgs": ["--seed=1"]}}, True),
+    "keys of clients": ({"engine": {"apiKeysSecret": "clients"}}, True),
     "speculation off": ({"speculation": {"method": "Disabled"}}, True),
     "another interconnect mode": ({"interconnect": {"mode": "Safe"}}, True),
     "more replicas": ({"replicas": 3}, False),
@@ -339,3 +341,39 @@ def test_the_users_pod_template_is_merged_strategically(ours: RawObject, theirs:
     before = json.dumps(ours)
     assert merge(ours, theirs) == merged
     assert json.dumps(ours) == before, "the argument was changed"
+
+
+def test_keys_of_clients_are_mounted_from_their_secret_and_written_nowhere() -> None:
+    made = template(engine={"apiKeysSecret": "clients"})
+    mount = {"name": "api-keys", "mountPath": "/etc/flash/api-keys", "readOnly": True}
+    for container in (engine(made), gate(made)):
+        assert mount in container["volumeMounts"]
+        assert {"name": API_KEYS_DIR, "value": mount["mountPath"]} in container["env"]
+    (volume,) = [volume for volume in made["spec"]["volumes"] if volume["name"] == "api-keys"]
+    assert volume["secret"] == {"secretName": "clients", "defaultMode": 0o440, "optional": True}
+    assert API_KEYS_ARGUMENT in engine(made)["args"]
+    assert not any("api-key" in argument for argument in engine(template())["args"])
+
+
+def test_keys_of_clients_are_for_engine_and_gate_only() -> None:
+    made = template(model={"source": "hf://owner/name"}, engine={"apiKeysSecret": "clients"})
+    (fetch,) = [container for container in made["spec"]["initContainers"] if container["name"] == "fetch"]
+    assert "api-keys" not in json.dumps(fetch)
+
+
+@pytest.mark.parametrize("name", ALLOCATOR)
+def test_the_allocator_counts_where_podtemplate_sets_it(name: str) -> None:
+    """Over extraEnv, as the pod has it in the end."""
+    fast = {"interconnect": {"customAllReduce": "Enabled"}}
+    bad, good = ({"name": name, "value": value} for value in ("expandable_segments:True", "max_split_size_mb:64"))
+    assert fallback(**fast, podTemplate=engine_patch(env=[bad])).unset == (name,)
+    assert fallback(**fast, engine={"extraEnv": [bad]}, podTemplate=engine_patch(env=[good])).unset == ()
+
+
+def engine_patch(**container: Any) -> RawObject:
+    return {"spec": {"containers": [{"name": "engine", **container}]}}
+
+
+def fallback(**spec: Any) -> FlagSet:
+    env = {variable["name"]: variable.get("value") for variable in engine(template(**spec))["env"]}
+    return FlagSet.parse_text(str(env[FALLBACK_FLAGS]))

@@ -8,6 +8,7 @@ It waits for the engine, asks it a golden question, measures decode speed and dr
     FLASH_NODE_DIR      folder of the pod's annotations: learned floor, granted quarantine (none by default)
     FLASH_ENGINE_URL    address of the engine (http://127.0.0.1:8000)
     FLASH_GATE_PORT     port to serve on (9400)
+    FLASH_API_KEYS_DIR  folder with the keys of the engine's clients (none: the engine serves everybody)
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from flash_engine.api_keys import keys_folder
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
 from flash_engine.gate.gate_metrics import GateMetrics
@@ -45,6 +47,7 @@ class GateSettings:
     port: int
     own_address: str | None = None
     """The pod's; None outside of clusters."""
+    api_keys_dir: Path | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "GateSettings":
@@ -56,6 +59,7 @@ class GateSettings:
             engine=environment.get("FLASH_ENGINE_URL", "http://127.0.0.1:8000"),
             port=int(environment.get("FLASH_GATE_PORT", "9400")),
             own_address=own_address(environment),
+            api_keys_dir=keys_folder(environment),
         )
 
 
@@ -86,7 +90,7 @@ async def serve(settings: GateSettings) -> None:
     metrics = GateMetrics()
     # One connection per request: a reused one would break when the engine restarts, and look like an engine fault.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        client = EngineClient(session, settings.engine, settings.own_address)
+        client = EngineClient(session, settings.engine, settings.own_address, settings.api_keys_dir)
         gate = Gate(client, settings.config_file, settings.run_dir, metrics.show, node_dir=settings.node_dir)
         app = make_app(gate, metrics, settings.run_dir)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)

@@ -3,6 +3,9 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +13,8 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from flash_contracts.gate_config import GateConfig, GoldenQuestion
+from flash_contracts.secrets import redacted
+from flash_engine.api_keys import read_keys
 from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.evidence import EngineHealth
 from flash_engine.gate.measurement import Arrival, Stream
@@ -36,17 +41,34 @@ MIN_STREAM_TIMEOUT_SECONDS = 30.0
 MOST_TEXT = 16384
 """Characters of a timed answer that are looked at: 4,096 tokens of English."""
 
+_Request = AbstractAsyncContextManager[aiohttp.ClientResponse]
 Enough = Callable[[Sequence[Arrival]], bool]
 
 
 class EngineClient:
     """One engine at one address."""
 
-    def __init__(self, session: aiohttp.ClientSession, address: str, own_address: str | None = None) -> None:
-        """`own_address` is the pod's, without a port; None if it is not known."""
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        address: str,
+        own_address: str | None = None,
+        keys: Path | None = None,
+    ) -> None:
+        """`own_address` is the pod's, without a port; None if it is not known.
+
+        `keys` is the folder of the clients' keys, if the engine requires one.
+        """
         self._session = session
         self._address = address.rstrip("/")
         self._own_url = _at(self._address, own_address) if own_address else None
+        self._keys = keys
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        """Read for each request, because keys change while the engine runs."""
+        keys = read_keys(self._keys) if self._keys else ()
+        return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
 
     async def check_reachable(self) -> None:
         """Ask the engine at the pod's own address too, where a Service sends its users. Raises EngineRequestError."""
@@ -119,7 +141,7 @@ class EngineClient:
         seconds = _stream_timeout(config, wanted)
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._session.post(f"{self._address}/v1/completions", json=body, timeout=timeout) as answer:
+            async with self._post_json("/v1/completions", body, timeout) as answer:
                 await _check(answer, "/v1/completions")
                 return await reader.read(answer)
         except TimeoutError as error:
@@ -130,10 +152,13 @@ class EngineClient:
         except REQUEST_ERRORS as error:
             raise EngineRequestError(f"/v1/completions: {_description(error)}") from error
 
+    def _post_json(self, path: str, body: dict[str, Any], timeout: aiohttp.ClientTimeout) -> _Request:
+        return self._session.post(f"{self._address}{path}", json=body, headers=self._headers, timeout=timeout)
+
     async def _post(self, path: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._session.post(f"{self._address}{path}", json=body, timeout=timeout) as answer:
+            async with self._post_json(path, body, timeout) as answer:
                 await _check(answer, path)
                 reply: dict[str, Any] = await answer.json()
                 return reply
@@ -254,8 +279,21 @@ def _at(url: str, address: str) -> str:
 
 
 async def _check(answer: aiohttp.ClientResponse, path: str) -> None:
-    if answer.status != 200:  # noqa: PLR2004
-        raise EngineRequestError(f"{path}: HTTP {answer.status}: {(await answer.text())[:200]}")
+    if answer.status != HTTPStatus.OK:
+        hint = _HINTS.get(answer.status, "")
+        raise EngineRequestError(f"{path}: HTTP {answer.status}: {redacted((await answer.text())[:200])}{hint}")
+
+
+_NO_KEY = (
+    "; the engine requires a key that the gate does not have: name the Secret with the keys in engine.apiKeysSecret"
+)
+_FULL = "; the engine takes no more requests for now, as --max-num-queued-reqs or --max-num-queued-tokens limits them"
+_HINTS: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: _NO_KEY,
+    HTTPStatus.FORBIDDEN: _NO_KEY,
+    HTTPStatus.TOO_MANY_REQUESTS: _FULL,
+    HTTPStatus.SERVICE_UNAVAILABLE: _FULL,
+}
 
 
 def _description(error: Exception) -> str:

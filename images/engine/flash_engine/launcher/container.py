@@ -20,6 +20,7 @@ from flash_contracts.engine_pod import EffectiveFlags, FaultReport
 from flash_contracts.engine_record import EndedBy, EngineExit, EngineRecord, Incident
 from flash_contracts.flags.flag_set import FlagSet
 from flash_engine.launcher import jit_cache
+from flash_engine.launcher.api_key_check import NO_KEY, why_no_key
 from flash_engine.launcher.engine_flags import PassedFlags, safe_flags, take_flags
 from flash_engine.launcher.gpu_watch import GpuWatch
 from flash_engine.launcher.host_evidence import boot_id
@@ -56,6 +57,9 @@ class EngineContainer:
         self._begin_start()
         self._record.write(self._settings.run_dir / EngineRecord.FILE)
         write_message(self._settings.termination_log, KILLED_WITH_LAUNCHER)
+        missing = why_no_key(os.environ)
+        if missing:
+            return self._end_without_key(missing)
         rejection = self._model_lock.acquire() or self._check_model()
         if rejection:
             return self._end_rejected(rejection)
@@ -128,6 +132,12 @@ class EngineContainer:
             remedy="the engine is not started; flash-checkpoint inspect shows every finding",
         )
         return REJECTED
+
+    def _end_without_key(self, missing: str) -> int:
+        """The kubelet restarts the container later, and mounts the Secret as soon as it exists."""
+        self._update_record(phase="Exited", exit=EngineExit(NO_KEY, None, now(), (missing,)))
+        log.error("no API key", error=missing, remedy="the engine is not started until there is one")
+        return NO_KEY
 
     def _take_flags(self) -> PassedFlags:
         incident, settings = self._record.incident, self._settings

@@ -16,6 +16,7 @@ from flash_contracts.names import (
 )
 from flash_operator.api.v1alpha1 import FlashDeployment, InterconnectSpec
 from flash_operator.core.observed.snapshot import PlanSettings, RawObject
+from flash_operator.core.resources.api_keys import api_key_mounts, api_key_settings, api_key_volumes
 from flash_operator.core.resources.engine_args import PORT, TENSOR_PARALLEL_SIZE, vllm_arguments
 from flash_operator.core.resources.engine_env import engine_env
 from flash_operator.core.resources.fetch_container import credential_volumes, fetch_container
@@ -170,6 +171,7 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
             {"name": "FLASH_MODEL_CHECK", "value": "files" if flash.spec.engine.profile == "Custom" else "strict"},
             {"name": FALLBACK_FLAGS, "value": fallback.to_text()},
             {"name": "XDG_CACHE_HOME", "value": CACHE_DIR},
+            *api_key_settings(flash.spec.engine),
             *source.environment,
             *[{"name": name, "value": value} for name, value in env.items()],
         ],
@@ -193,6 +195,7 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
             source.mount,
+            *api_key_mounts(flash.spec.engine),
         ],
     }
 
@@ -215,6 +218,7 @@ def _gate_container(flash: FlashDeployment, settings: PlanSettings) -> RawObject
             {"name": "FLASH_GATE_PORT", "value": str(GATE_PORT)},
             {"name": "FLASH_NODE_DIR", "value": NODE_DIR},
             {"name": "FLASH_ENGINE_URL", "value": ENGINE_URL},
+            *api_key_settings(flash.spec.engine),
         ],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         "readinessProbe": {
@@ -230,6 +234,7 @@ def _gate_container(flash: FlashDeployment, settings: PlanSettings) -> RawObject
             {"name": "gate", "mountPath": GATE_DIR, "readOnly": True},
             {"name": "run", "mountPath": RUN_DIR},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+            *api_key_mounts(flash.spec.engine),
         ],
     }
 
@@ -248,5 +253,6 @@ def _volumes(flash: FlashDeployment) -> list[RawObject]:
         # For NCCL over shared memory and vLLM's message queues; the runtime's default of 64 MiB is too small.
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},
         ModelSource(flash.spec.model).volume,
+        *api_key_volumes(flash.spec.engine),
         *(credential_volumes(flash.spec) if ModelSource(flash.spec.model).is_fetched else []),
     ]

@@ -8,6 +8,7 @@ import json
 
 from flash_contracts.profiles import PROFILES
 from flash_operator.api.v1alpha1 import EngineSpec, FlashSpec, SpeculationSpec
+from flash_operator.core.resources.api_keys import api_key_arguments
 from flash_operator.core.resources.model_source import ModelSource
 
 TENSOR_PARALLEL_SIZE = 2
@@ -53,6 +54,7 @@ def vllm_arguments(spec: FlashSpec) -> list[str]:
         *_capture_sizes(spec),
         *(() if spec.engine.profile == "Custom" else DEEPSEEK_V4_ARGUMENTS),
         *_speculation(spec.speculation),
+        *api_key_arguments(spec.engine),
         *spec.engine.extra_args,
     ]
 
