@@ -184,7 +184,7 @@ async def asked_with(keys: Path | None, answers: Any) -> str:
     app = web.Application()
     app.router.add_post("/v1/chat/completions", answers)
     async with TestServer(app) as server, aiohttp.ClientSession() as session:
-        client = EngineClient(session, str(server.make_url("")), keys)
+        client = EngineClient(session, str(server.make_url("")), keys=keys)
         return await client.answer(GateConfig.model_validate(CONFIG))
 
 

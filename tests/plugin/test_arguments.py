@@ -14,6 +14,7 @@ from fake_checkpoint import FakeCheckpoint
 from flash_contracts.flags import derive
 from flash_contracts.flags.flag_set import FlagSet
 from flash_contracts.node_facts import NodeFacts
+from flash_contracts.vllm_options import OPTIONS
 from flash_engine.launcher.server_arguments import server_arguments
 from flash_operator.core.resources.engine_args import vllm_arguments
 from vllm_walk.walk import Walker
@@ -27,6 +28,7 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "as many streams as there may be": {"engine": {"maxSequences": 256}},
     "two drafted tokens": {"speculation": {"tokens": 2}},
+    "keys of clients": {"engine": {"apiKeysSecret": "clients"}},
     "no speculation": {"speculation": {"method": "Disabled"}},
     "several names": {"model": {"source": "pvc://claim", "servedNames": ["a", "deepseek-ai/DeepSeek-V4-Flash"]}},
     "a custom engine": {"engine": {"profile": "Custom", "contextTokens": 4096, "maxSequences": 4}},
@@ -84,3 +86,7 @@ def test_what_it_would_not_take_is_not_waved_through_here_either(
     message = answers[name]
     assert message is not None
     assert names in message
+
+
+def test_the_rules_know_every_option_of_vllm_and_no_other(walker: Walker) -> None:
+    assert walker.options() == sorted(OPTIONS)

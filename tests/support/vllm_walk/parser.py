@@ -49,6 +49,11 @@ def require_registered(name: str | None, registered: list[str]) -> None:
         raise KeyError(f"no parser is named {name}")
 
 
+def options(_asked: dict[str, Any]) -> list[str]:
+    """Every option of `vllm serve`, in every spelling but abbreviations."""
+    return sorted(make_arg_parser(FlexibleArgumentParser(prog="vllm serve"))._option_string_actions)  # noqa: SLF001
+
+
 def judge_all(asked: dict[str, Any]) -> list[str | None]:
     """Of each list in `arguments`, as it follows `vllm`: None, or why it is not taken."""
     # The second runner, as where Triton is; DSpark needs it. 0.26 does not even look at it without Triton.

@@ -127,6 +127,11 @@ class Walker:
         answer: list[str | None] = self._ask({"task": "judge", "arguments": arguments})
         return answer
 
+    def options(self) -> list[str]:
+        """Every option that its parser has."""
+        answer: list[str] = self._ask({"task": "options"})
+        return answer
+
     def plan(self, checkpoint: Path, budgets: list[list[int]], speculation: dict[str, Any] | None) -> list[Plan]:
         """vLLM's plan of the KV cache for each [context, sequences, batched tokens, bytes]."""
         asked = {"task": "plan", "checkpoint": str(checkpoint), "budgets": budgets, "speculation": speculation}

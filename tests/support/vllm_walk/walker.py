@@ -114,13 +114,19 @@ def judge(asked: dict[str, Any]) -> Any:
     return judge_all(asked)
 
 
+def options(asked: dict[str, Any]) -> Any:
+    from vllm_walk import parser  # noqa: PLC0415 - likewise
+
+    return parser.options(asked)
+
+
 def plan(asked: dict[str, Any]) -> Any:
     from vllm_walk.kv_plan import plan_all  # noqa: PLC0415 - likewise
 
     return plan_all(asked)
 
 
-TASKS: dict[str, Callable[[dict[str, Any]], Any]] = {"walk": walk, "judge": judge, "plan": plan}
+TASKS: dict[str, Callable[[dict[str, Any]], Any]] = {"walk": walk, "judge": judge, "options": options, "plan": plan}
 
 
 def in_fork(asked: dict[str, Any]) -> str:
