@@ -86,6 +86,11 @@ OWNED_ARGUMENTS = {
 If one were also accepted in `extraArgs`, the gate would judge another engine than the spec describes.
 """
 
+NO_REPLICA = {
+    option: instead for option, instead in OWNED_ARGUMENTS.items() if instead in (_ONE_ENGINE, _ONE_POD, _TEXT)
+}
+"""Those with which an engine is no replica, wherever they are written."""
+
 SIZES = {
     "--tensor-parallel-size": _SHAPE,
     "-tp": _SHAPE,

@@ -25,6 +25,8 @@ CONDITION_REASONS = {
     "RestoringMtp": "A Job is restoring the checkpoint's MTP head. Replicas start, or switch to it, once it is done.",
     "MtpRestoreFailed": "The Job could not restore the MTP head. The message has the Job's result and how to retry.",
     "ChildRefused": "The API server rejected a child object of this deployment. The message is the API server's.",
+    "PodTemplateRefused": "spec.podTemplate contradicts what a replica is, or shows a secret. Replicas stay as they "
+    "are. The message has the field and the remedy.",
     "NameTaken": "An object of somebody else has the name of a child of this deployment. Nothing is written until the "
     "object is gone.",
     "ImageVolumesAbsent": "model.ociDelivery asks for an image volume, and the cluster does not support them.",

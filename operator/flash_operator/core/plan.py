@@ -35,6 +35,7 @@ from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUA
 from flash_operator.core.mtp_restore.job import restore_name
 from flash_operator.core.mtp_restore.planner import MtpRestore, has_orphaned_job, mtp_restore_of
 from flash_operator.core.observed.kube import SETUP_OVERDUE, has_ended, is_terminating, waits_for_setup
+from flash_operator.core.observed.pod_failure import PodFailure
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.p2p_test.node_verdict import NodeClaim, NodeVerdict, from_incident
 from flash_operator.core.replicas.baseline import Baseline, baseline_config_map, baseline_key
@@ -45,6 +46,7 @@ from flash_operator.core.resources.disruption_budget import disruption_budget
 from flash_operator.core.resources.drift import hash_of, needs_apply, with_hash
 from flash_operator.core.resources.gate_config import gate_config, gate_config_name, is_own_gate_config
 from flash_operator.core.resources.image_volume import DROPPED, is_dropped, settled
+from flash_operator.core.resources.pod_template_check import why_refused
 from flash_operator.core.resources.revision import revision_of, revision_of_pod
 from flash_operator.core.resources.service import service
 from flash_operator.core.rollout.engine_update import EngineUpdate, live_rollout
@@ -142,8 +144,17 @@ class _Decisions:
 
     @property
     def held(self) -> bool:
-        """The checkpoint that the spec asks for is not restored yet, so the Deployment is left unchanged."""
-        return self.mtp_restore is not None and not self.mtp_restore.done
+        """The checkpoint that the spec asks for is not restored yet, or its podTemplate contradicts what a replica is.
+
+        The Deployment is left unchanged.
+        """
+        return self.refused_template is not None or (self.mtp_restore is not None and not self.mtp_restore.done)
+
+    @cached_property
+    def refused_template(self) -> PodFailure | None:
+        """A template that runs already is not refused: a newer operator with stricter checks stops no engine."""
+        is_new = self.update.in_force is None or self.update.user_changed
+        return why_refused(self.observed.flash.spec) if is_new else None
 
     @property
     def live_deployment(self) -> RawObject | None:
@@ -168,7 +179,8 @@ class _Decisions:
     def _decided_rollout(self) -> Rollout:
         flash, target = self.observed.flash, self.update.target
         if self.live_deployment and self.held:
-            return keep_live_template(flash, self.live_deployment, self.last_known_good)
+            why = "podTemplate is mended" if self.refused_template else "the MTP head is restored"
+            return keep_live_template(flash, self.live_deployment, self.last_known_good, until=why)
         live = live_rollout(self.observed, target)
         return decide_rollout(flash, target, self.replicas, self.last_known_good, live)
 
@@ -197,7 +209,7 @@ def plan(observed: Observed) -> Plan:
     apply = tuple(child for child in desired if _should_apply(observed, child))
     unapplied = any(_changes_template(observed, child) for child in apply)
     mtp_restore = decided.mtp_restore
-    failure = DROPPED if dropped else None
+    failure = DROPPED if dropped else decided.refused_template
     summary = ReplicaSummary.of(
         observed,
         decided.rollout,

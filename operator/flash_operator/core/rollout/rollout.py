@@ -181,11 +181,13 @@ def decide_rollout(
     return Rollout(target.template, state, message, last_known_good, is_update=target.is_update)
 
 
-def keep_live_template(flash: FlashDeployment, live: RawObject, last_known_good: LastKnownGood | None) -> Rollout:
-    """The live Deployment's template, while the checkpoint that the spec asks for is still being restored."""
+def keep_live_template(
+    flash: FlashDeployment, live: RawObject, last_known_good: LastKnownGood | None, *, until: str
+) -> Rollout:
+    """The live Deployment's template, while the one that the spec asks for cannot be used."""
     template = live["spec"]["template"]
     with_its_revision = template if revision_of_pod(template) else with_revision(template)
-    state, message = _progress(flash, "Settled", "replicas are left unchanged until the MTP head is restored")
+    state, message = _progress(flash, "Settled", f"replicas are left unchanged until {until}")
     return Rollout(with_its_revision, state, message, last_known_good)
 
 
