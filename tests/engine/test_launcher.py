@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from flash_engine.drain.connections import ARGUMENT
+from flash_engine.launcher.api_key_check import NO_KEY
 from launcher_harness import FAST, TELL, Launcher, wait_for_phase
 
 
@@ -21,6 +22,16 @@ def test_the_nodes_flags_reach_the_engine(launcher: Launcher) -> None:
     assert message["env"] == {"NCCL_P2P_DISABLE": None, "NCCL_P2P_LEVEL": "PHB", "PYTORCH_CUDA_ALLOC_CONF": None}
     effective = launcher.document("effective.json")
     assert (effective["origin"], effective["flags"]["row"]) == ("annotation", "T3")
+
+
+def test_without_a_key_for_clients_no_engine_is_started(launcher: Launcher) -> None:
+    keys = {"FLASH_API_KEYS_DIR": str(launcher.run_dir / "none"), "FLASH_API_KEYS_SECRET": "clients"}
+    process = launcher.start(launcher.program(TELL), "serve", "/model", patience=0, **keys)
+    out, _ = process.communicate()
+
+    assert (process.returncode, out) == (NO_KEY, "")
+    (line,) = launcher.document("engine.json")["exit"]["lastLines"]
+    assert "kubectl create secret generic clients" in line
 
 
 def test_an_argument_with_several_values_reaches_the_engine_as_words(launcher: Launcher) -> None:
