@@ -148,7 +148,11 @@ class _Decisions:
 
         The Deployment is left unchanged.
         """
-        return self.refused_template is not None or (self.mtp_restore is not None and not self.mtp_restore.done)
+        return self.refused_template is not None or self._is_restoring
+
+    @property
+    def _is_restoring(self) -> bool:
+        return self.mtp_restore is not None and not self.mtp_restore.done
 
     @cached_property
     def refused_template(self) -> PodFailure | None:
