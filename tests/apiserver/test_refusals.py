@@ -420,6 +420,21 @@ REFUSED = {
         "spec.engine.extraArgs",
         "write NAME=VALUE, or the value as the next item",
     ),
+    "a blank before an argument": (
+        {"engine": {"extraArgs": ["--seed=1", " --enforce-eager"]}},
+        "spec.engine.extraArgs",
+        "one word to vLLM",
+    ),
+    "a dash of a word processor": (
+        {"engine": {"extraArgs": ["--seed=1", "\u2013tensor-parallel-size=4"]}},
+        "spec.engine.extraArgs",
+        "a typographic dash",
+    ),
+    "a slice of a GPU": (
+        {"engine": {"resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}},
+        "spec.engine.resources",
+        "raise replicas",
+    ),
     "one GPU of two": (
         {"engine": {"extraEnv": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"}]}},
         "spec.engine.extraEnv",
@@ -701,7 +716,7 @@ def spelt(argument: str, spelling: str) -> str:
 
 SHAPES = {
     "--tensor-parallel-size": (*SPELLINGS, "--tensor-p", "--tensor_parallel=4"),
-    "-tp": ("-tp", "-tp=2", "-t"),
+    "-tp": ("-tp", "-tp=2", "-tp2", "-t"),
     "-asc": ("-asc=2", "-as"),
     "-n": ("-n2", "-n=2", "-n"),
     "--max-cudagraph-capture-size": (*SPELLINGS, "--max-cudagraph=8"),

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from fake_checkpoint import FakeCheckpoint
+from flash_contracts.engine_pod import API_KEYS_ARGUMENT, API_KEYS_DIR
 from flash_contracts.engine_record import PLUGIN_LINE, EngineRecord
+from flash_engine.api_keys import UNAUTHORISED
 from launcher_harness import FAST
 from ports import a_free_port
 from tiny_model import GOLDEN_COMPLETION, GOLDEN_PROMPT, build
@@ -21,6 +23,7 @@ from vllm_walk.walk import lay_out_entry_point
 from waiting import eventually
 
 LOADING_SECONDS = 150
+KEY = "key-of-team-a"
 MTP = '--speculative-config={"method":"mtp","num_speculative_tokens":1}'
 
 pytestmark = pytest.mark.timeout(300)
@@ -41,15 +44,17 @@ class Engine:
             "FLASH_RUN_DIR": str(folder / "run"), "FLASH_NODE_DIR": str(folder / "node"),
             "FLASH_FALLBACK_FLAGS": json.dumps(FAST), "FLASH_ENGINE_COMMAND": str(command),
             "FLASH_MODEL_CHECK": check, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "HOME": str(folder),
+            "HOME": str(folder), API_KEYS_DIR: str(folder / "keys"),
         }  # fmt: skip
+        (folder / "keys").mkdir()
+        (folder / "keys/team-a").write_text(f"{KEY}\n")
         self._log = (folder / "log").open("w")
         # The launcher runs in this Python, vLLM in the walk's, where what it imports of ours is beside it on the path.
         launched = environment.variables(entry_point(folder), cuda=False) | settings
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flash_engine.launcher", "serve", str(model), f"--port={self.port}",
              "--host=127.0.0.1", "--served-model-name=tiny", "--max-model-len=1024", "--max-num-seqs=2",
-             "--dtype=bfloat16", "--enforce-eager", MTP],
+             "--dtype=bfloat16", "--enforce-eager", MTP, API_KEYS_ARGUMENT],
             env=launched, stdout=self._log, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -77,14 +82,23 @@ class Engine:
         except (urllib.error.URLError, OSError):
             return False
 
-    def complete(self, prompt: str, tokens: int) -> str:
+    def complete(self, prompt: str, tokens: int, key: str = KEY) -> str:
         body = {"model": "tiny", "prompt": prompt, "max_tokens": tokens, "temperature": 0}
         asked = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/v1/completions", json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
+            {"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
         )  # fmt: skip
         with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310 - our own
             return str(json.load(answer)["choices"][0]["text"])
+
+    def takes(self, key: str) -> bool:
+        """Whether it answers to this key. Raises urllib.error.HTTPError for another failure."""
+        try:
+            return bool(self.complete(GOLDEN_PROMPT, 1, key=key))
+        except urllib.error.HTTPError as error:
+            if error.code != UNAUTHORISED:
+                raise
+            return False
 
     def wait(self) -> int:
         return self._process.wait(LOADING_SECONDS)
@@ -128,6 +142,17 @@ def test_a_tiny_model_is_served_and_the_plugin_is_known_to_be_there(
     assert engine.complete(GOLDEN_PROMPT, 16) == GOLDEN_COMPLETION
     assert engine.record.plugin == f"{PLUGIN_LINE}: vLLM 0.32.0+cpu"
     assert engine.record.rejection is None
+    must_know_its_keys(engine, tmp_path / "keys")
+
+
+def must_know_its_keys(engine: Engine, keys: Path) -> None:
+    """It answers to keys only, to those in the files as they are now, and shows none."""
+    assert not engine.takes("another")
+    (keys / "team-b").write_text("new-key")
+    (keys / "team-a").unlink()
+    eventually(lambda: engine.takes("new-key"), "the new key is taken", seconds=10)
+    eventually(lambda: not engine.takes(KEY), "the removed key is rejected", seconds=10)
+    assert KEY not in engine.log + str(engine.record)
 
 
 def test_where_nobody_looked_before_the_plugin_ends_vllm_itself(

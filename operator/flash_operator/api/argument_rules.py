@@ -118,7 +118,8 @@ def _mentions(arguments: str, option: str) -> str:
         return f"{arguments}.exists(a, a.matches('^{option}([0-9=. ]|$)'))"
     names = f"{arguments}.map(a, {_NAME})"
     if not option.startswith("--"):
-        return f"{names}.exists(n, n in [{', '.join(map(quoted, _short_spellings(option)))}])"
+        spellings = "|".join(_short_spellings(option))
+        return f"{names}.exists(n, n.matches('^(?:{spellings}|{option}[0-9]+)$'))"
     others = "".join(
         f" && n != {quoted(other)}" for other in sorted(OPTIONS) if other != option and option.startswith(other)
     )
@@ -188,9 +189,14 @@ _FIRST = Rule(
 )
 
 _BLANK = Rule(
-    "!self.exists(a, a.matches('^-[^={\\\\s]*\\\\s'))",
-    "an item with a blank after the argument's name is one word to vLLM: write NAME=VALUE, or the value as the next "
+    "!self.exists(a, a.matches('^\\\\s*-[^={\\\\s]*\\\\s|^\\\\s+-'))",
+    "an item with a blank around the argument's name is one word to vLLM: write NAME=VALUE, or the value as the next "
     "item",
+)
+
+_DASH = Rule(
+    "!self.exists(a, a.matches('^[\u2010-\u2015\u2212]'))",
+    "an item begins with a typographic dash, as word processors write it: write '-'",
 )
 
 _KNOWN = f"' {' '.join(sorted(OPTIONS))} '"
@@ -228,6 +234,7 @@ _QUEUE_TAKES_TOKENS = Rule(
 ARGUMENT_RULES = (
     _FIRST,
     _BLANK,
+    _DASH,
     _EXECUTOR,
     _QUEUE_TAKES_TOKENS,
     *(_owned(option, instead) for option, instead in OWNED_ARGUMENTS.items()),

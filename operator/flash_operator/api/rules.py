@@ -97,10 +97,11 @@ _ENGINE = (
     *ENGINE_ARGUMENT_RULES,
 )
 
+_A_GPU = "exists(r, r.startsWith('nvidia.com/gpu') || r.startsWith('nvidia.com/mig'))"
+
 _RESOURCES = (
     Rule(
-        "(!has(self.limits) || !('nvidia.com/gpu' in self.limits)) && "
-        "(!has(self.requests) || !('nvidia.com/gpu' in self.requests))",
+        f"(!has(self.limits) || !self.limits.{_A_GPU}) && (!has(self.requests) || !self.requests.{_A_GPU})",
         "the operator always adds nvidia.com/gpu: 2: remove it; to use more GPUs raise replicas",
     ),
     Rule(
