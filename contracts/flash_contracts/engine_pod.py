@@ -16,7 +16,7 @@ TRIAL_FILE = "trial.json"
 
 API_KEYS_DIR = "FLASH_API_KEYS_DIR"
 """Variable of engine and gate: the folder in which the Secret of the clients' keys is mounted. Unset without keys."""
-API_KEYS_SECRET = "FLASH_API_KEYS_SECRET"  # noqa: S105 - the name of a variable
+API_KEYS_SECRET = "FLASH_API_KEYS_SECRET_NAME"  # noqa: S105 - the name of a variable
 """Variable of the engine: that Secret's name, for messages."""
 API_KEYS_ARGUMENT = "--middleware=flash_engine.api_keys.RequireApiKey"
 """Argument of vLLM from the operator, so that an image without this middleware does not start, instead of serving

@@ -25,7 +25,7 @@ def test_the_nodes_flags_reach_the_engine(launcher: Launcher) -> None:
 
 
 def test_without_a_key_for_clients_no_engine_is_started(launcher: Launcher) -> None:
-    keys = {"FLASH_API_KEYS_DIR": str(launcher.run_dir / "none"), "FLASH_API_KEYS_SECRET": "clients"}
+    keys = {"FLASH_API_KEYS_DIR": str(launcher.run_dir / "none"), "FLASH_API_KEYS_SECRET_NAME": "clients"}
     process = launcher.start(launcher.program(TELL), "serve", "/model", patience=0, **keys)
     out, _ = process.communicate()
 

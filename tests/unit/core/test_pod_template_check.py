@@ -11,7 +11,7 @@ from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import desired_children, plan
 from flash_operator.core.resources.deployment import deployment
 from flash_operator.core.resources.pod_template_check import options_of, why_refused
-from flash_operator.core.rollout.template_revision import render
+from flash_operator.core.rollout.template_revision import changes_between, render
 
 CUSTOM = {"profile": "Custom", "contextTokens": 1024, "maxSequences": 4}
 OURS = ["serve", "/models/v4", "--port=8000", "--served-model-name", "v4", "--tensor-parallel-size=2"]
@@ -161,3 +161,16 @@ def test_a_template_that_runs_already_is_not_refused_by_a_newer_operator() -> No
     assert "PodTemplateRefused" not in str(status)
     changed = a_flash(podTemplate=env("OPENAI_API_KEY"), engine={"contextTokens": 4096})
     assert condition(plan(a_running(flash, changed)).status, "Ready")["reason"] == "PodTemplateRefused"
+
+
+def test_changes_of_a_template_are_told_without_the_secrets_in_it() -> None:
+    old, new = (
+        render(
+            a_flash(podTemplate=engine(env=[{"name": "PGPASSWORD", "value": value}], args=["--hf-token", value])),
+            SETTINGS,
+        )
+        for value in ("s3cretValue42", "s3cretValue43")
+    )
+    changes = changes_between(old, new)
+    assert [change.partition(":")[0] for change in changes] == ["engine args", "engine env PGPASSWORD value"]
+    assert "s3cret" not in str(changes)

@@ -19,6 +19,8 @@ engine and restarts it with the safe flags, once in a pod's life. Settings come 
     FLASH_MODEL_CACHE         the shared cache in which the model is locked while it is used (none)
     FLASH_JIT_DIR             folder of the JIT cache for later starts (the image's default)
     FLASH_TERMINATION_LOG     the container's terminationMessagePath (/dev/termination-log)
+    FLASH_API_KEYS_DIR        folder with the keys of clients (none: the engine serves everybody); without a usable key
+                              there, the engine is not started
     FLASH_STOP_SECONDS        seconds from SIGTERM until the engine's processes are killed (0: left to the kubelet)
 """
 

@@ -13,6 +13,7 @@ does not let anyone change, and `core.rollout.engine_update` decides when a newe
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 from flash_contracts import CONTRACT_VERSION
 from flash_contracts.flags import FlagSet
 from flash_contracts.names import REVISION_ANNOTATION
+from flash_contracts.secrets import HIDDEN, is_secret_name, redacted, redacted_words
 from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec
 from flash_operator.core.observed.kube import entries_of, is_owned_by
 from flash_operator.core.observed.snapshot import Observed, PlanSettings, RawObject
@@ -158,7 +160,7 @@ def changes_between(running: TemplateRevision, newest: TemplateRevision) -> tupl
     old, new = (dict(_values(_without_texts(made.template))) for made in (running, newest))
     known = (*old, *(path for path in new if path not in old)) if running.exact else tuple(new)
     paths = [path for path in known if old.get(path) != new.get(path)]
-    return tuple(f"{path}: {_shown(old.get(path))} -> {_shown(new.get(path))}" for path in paths)
+    return tuple(f"{path}: {_shown(path, old.get(path))} -> {_shown(path, new.get(path))}" for path in paths)
 
 
 def superseded(observed: Observed, kept_templates: Sequence[RawObject]) -> Iterator[tuple[str, str]]:
@@ -242,8 +244,13 @@ def _values(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 SHOWN_LENGTH = 80
 
 
-def _shown(value: Any) -> str:
+def _shown(path: str, value: Any) -> str:
+    """Without secrets: a podTemplate of before they were refused may contain some."""
     if value is None:
         return "none"
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    variable = re.search(r"(?:^| )env (\S+) value$", path)
+    if variable and is_secret_name(variable[1]):
+        return HIDDEN
+    words = redacted_words(value) if isinstance(value, list) and all(isinstance(word, str) for word in value) else value
+    text = redacted(words) if isinstance(words, str) else json.dumps(words, separators=(",", ":"))
     return text if len(text) <= SHOWN_LENGTH else f"{text[: SHOWN_LENGTH - 3]}..."
