@@ -158,13 +158,14 @@ def test_the_operators_argument_names_the_middleware() -> None:
 
 def test_keys_are_read_as_people_write_them(secret: Path) -> None:
     put(secret, "b-line-end", "second\n")
+    put(secret, ".hidden", "third")
     put(secret, "c-empty", "\n")
     put(secret, "d-blank", "two words")
     (secret / "..data" / "e-binary").write_bytes(b"\xff\xfe")
     (secret / "e-binary").symlink_to("..data/e-binary")
     put(secret, "f-header", "a\r\nX-Other: b")
     put(secret, "g-long", "x" * 10_000)
-    assert read_keys(secret) == ("second", KEY)
+    assert read_keys(secret) == ("third", "second", KEY)
 
 
 def test_the_launcher_says_what_is_missing_and_how_to_create_it(secret: Path, tmp_path: Path) -> None:

@@ -40,10 +40,11 @@ POLICY_VIOLATION: Final = 1008
 def read_keys(folder: Path) -> tuple[str, ...]:
     """One key of each entry of the Secret, in the order of their names; none if the folder cannot be read.
 
-    Blanks around a key are dropped, because `echo` adds a line's end. An entry that no header can carry is no key.
+    The kubelet's own entries begin with two dots. Blanks around a key are dropped, because `echo` adds a line's end. An
+    entry that no header can carry is no key.
     """
     try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".."))
     except OSError:
         return ()
     return tuple(key for key in map(_read_key, entries) if key)

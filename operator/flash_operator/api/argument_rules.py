@@ -25,8 +25,8 @@ OWNED_ARGUMENTS = {
     "--ssl-certfile": _TLS,
     "--api-key": "everybody who may read pods could read it; put keys into a Secret, and name it in "
     "engine.apiKeysSecret",
-    "--hf-token": "everybody who may read pods could read it, and the engine never contacts a hub; put it into a "
-    "Secret, and name it in model.credentialsSecret",
+    "--hf-token": "everybody who may read pods could read it, and the engine never contacts a hub; for an hf:// source "
+    "put it into a Secret, and name that in model.credentialsSecret; for others leave it out",
     "--watermark-config": "everybody who may read pods could read its key, and vLLM takes it in no other way; leave it "
     "out",
     "--config": "write the file's lines as arguments, or use the fields of the spec",

@@ -34,8 +34,8 @@ NO_SECRET = (
 
 _ELSEWHERE = (
     "everybody who may read pods could read it; put it into a Secret, and name that in model.credentialsSecret if it "
-    "is for the hub, in engine.apiKeysSecret if clients send it; any other, set as a variable of container engine with "
-    "valueFrom.secretKeyRef in podTemplate"
+    "is for the hub of an hf:// source, in engine.apiKeysSecret if clients send it; any other, set as a variable of "
+    "container engine with valueFrom.secretKeyRef in podTemplate"
 )
 
 
@@ -69,8 +69,8 @@ _HUB_TOKENS = f"[{', '.join(map(quoted, HUB_TOKEN))}]"
 SECRET_VARIABLE_RULES = (
     Rule(
         f"!self.exists(v, v.name in {_HUB_TOKENS})",
-        "a token is not allowed here, where everybody who may read pods can read it: put it into a Secret, and name "
-        "the Secret in model.credentialsSecret",
+        "a token is not allowed here, where everybody who may read pods can read it: for an hf:// source put it into a "
+        "Secret, and name that in model.credentialsSecret; for others remove it, as the engine never contacts a hub",
     ),
     NO_API_KEY,
     Rule(
