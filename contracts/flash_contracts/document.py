@@ -144,7 +144,12 @@ def _written(value: Any) -> Any:
 
 def now() -> str:
     """The current time in RFC 3339, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return timestamp(datetime.now(UTC))
+
+
+def timestamp(at: datetime) -> str:
+    """A time in UTC in RFC 3339, to the millisecond."""
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def write_json(path: Path, content: dict[str, Any], *, flush: bool = False) -> None:

@@ -58,6 +58,8 @@ class FaultReport(Document):
     pid: int | None
     started_at: str | None
     at: str
+    asked: str = ""
+    """Identifies the golden question and the expected answer (`GoldenQuestion.identity`)."""
 
     @property
     def run(self) -> Run:

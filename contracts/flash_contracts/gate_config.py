@@ -3,6 +3,8 @@
 The only module of this package that needs pydantic. The launcher does not import it.
 """
 
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -43,6 +45,12 @@ class GoldenQuestion(_ConfigModel):
     """Regular expression that must match in the answer. Without one, only a degenerate answer fails."""
     max_tokens: Annotated[int, Field(ge=1)] = 32
 
+    @property
+    def identity(self) -> str:
+        """A short text that is the same only for the same question with the same expected answer."""
+        parts = json.dumps([self.kind, self.prompt, self.expect, self.max_tokens])
+        return hashlib.sha256(parts.encode(errors="surrogatepass")).hexdigest()[:16]
+
     @field_validator("expect")
     @classmethod
     def is_an_expression(cls, expect: str | None) -> str | None:
@@ -75,6 +83,8 @@ class ServingWatch(_ConfigModel):
     """Percent by which traffic may decode below the floor, because users' prompts draft worse than the gate's."""
     stall_seconds: Seconds = 60
     """An engine with requests that makes no step for this long counts as hung."""
+    idle_check_seconds: Seconds = 3600
+    """How often an idle engine is measured although nothing looks bad. Traffic with few tokens shows little."""
     on_degraded: Literal["Report", "Quarantine", "Restart"] = "Quarantine"
 
 

@@ -120,6 +120,9 @@ class GateResult(Document):
     effective: EffectiveFlags | None = field(default=None, metadata={OPTIONAL: True})
     engine: EngineRecord = field(default_factory=EngineRecord)
     delivery: DownloadRecord | None = None
+    incident_proven: bool = False
+    """The engine's incident was the links' fault: without peer-to-peer this run answers the question of the incident as
+    it was expected then, and nothing else explains it."""
     reached: bool = field(default=True, metadata={LOCAL: True})
     """False if the gate did not answer and the operator assumed a verdict."""
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,17 @@ import aiohttp
 import pytest
 
 from flash_contracts.engine_pod import EffectiveFlags, FaultReport
-from flash_contracts.engine_record import EngineRecord
+from flash_contracts.engine_record import EngineRecord, FaultKind, Incident
+from flash_contracts.gate_config import GoldenQuestion
+from flash_contracts.gate_result import GateResult
 from flash_engine.engine_metrics import EngineCounters
-from flash_engine.gate import trial
+from flash_engine.gate import trial, verdict
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.evidence import EngineHealth
 from flash_engine.gate.gate import Gate
+from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.result import result_of
-from gate_harness import GateHarness
+from gate_harness import CONFIG, GateHarness
 from launcher_harness import FAST, Launcher
 from ports import a_free_port
 
@@ -26,8 +30,9 @@ LATER = "2026-11-24T13:00:00.000Z"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read the counters of an unanswered request at once, instead of after two seconds."""
+    """Read the counters of an unanswered request at once, and wait for no launcher to look at the engine."""
     monkeypatch.setattr(trial, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(verdict, "LOOK_SECONDS", 0.0)
 
 
 def fault_report_of(harness: GateHarness) -> FaultReport | None:
@@ -108,6 +113,7 @@ HARMLESS: dict[str, dict[str, Any]] = {
     "traffic of others": {"foreign_tokens": 500},
     "a stream that is cut": {"cut_after_chunks": 2},
     "server errors": {"status": 500},
+    "two good answers that differ, and none was expected": {"answers": ["Paris.", "It is Paris.", "Paris."]},
 }
 
 
@@ -115,6 +121,7 @@ HARMLESS: dict[str, dict[str, Any]] = {
 async def test_no_fault_is_reported_for(harness: GateHarness, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
         setattr(harness.engine.traits, name, value)
+    harness.configure(golden={"expect": None} if "answers" in attributes else {})
     assert not (await harness.observe()).verdict.passed
     assert fault_report_of(harness) is None
 
@@ -152,6 +159,62 @@ async def test_another_expected_answer_is_not_the_engines_fault(harness: GateHar
     assert (await harness.observe()).verdict.reason == "WrongOutput"
     await harness.observe()
     assert fault_report_of(harness) is None
+
+
+RIGHT, OTHER = CONFIG["golden"]["expect"], "43"
+
+
+async def after_incident(
+    harness: GateHarness, kind: FaultKind = "corrupt", *, expect: str = RIGHT, **fields: Any
+) -> bool:
+    """What the gate says of an incident, in a run without peer-to-peer that it has observed once."""
+    asked = GoldenQuestion.model_validate({**CONFIG["golden"], "expect": expect}).identity
+    incident = Incident(kind, "S4" if kind == "corrupt" else "S3", asked=asked if kind == "corrupt" else "")
+    harness.record(incident=replace(incident, **fields))
+    return shown(await harness.observe(), harness).incident_proven
+
+
+def shown(state: GateState, harness: GateHarness) -> GateResult:
+    return result_of(state, harness.gate.config, None)
+
+
+async def test_corrupt_data_is_proven_by_a_right_answer_to_the_same_question(harness: GateHarness) -> None:
+    assert await after_incident(harness)
+
+
+async def test_a_typing_error_in_the_expected_answer_proves_nothing_once_it_is_corrected(harness: GateHarness) -> None:
+    harness.configure(golden={"expect": OTHER})
+    assert not await after_incident(harness, expect=OTHER)
+    state = harness.gate.state
+    assert "wrong without peer-to-peer too" in state.verdict.message
+    assert "readiness.golden.expect" in state.verdict.message
+
+    harness.configure(golden={"expect": RIGHT})
+    state = await harness.observe()
+    assert (state.verdict.passed, shown(state, harness).incident_proven) == (True, False)
+
+
+async def test_an_answer_that_was_wrong_without_peer_to_peer_too_proves_nothing_later(harness: GateHarness) -> None:
+    harness.engine.traits.answers = ["41"]
+    assert not await after_incident(harness)
+    harness.engine.traits.answers = ["42"]
+    state = await harness.observe()
+    assert (state.verdict.passed, shown(state, harness).incident_proven) == (True, False)
+
+
+HUNG: dict[str, tuple[dict[str, Any], bool]] = {
+    "a start that hung": ({"signature": "S2"}, True),
+    "no token, and the GPUs spun": ({"evidence": {"gpusSpin": True}}, True),
+    "no token, and the GPUs were idle: the second start may only have had its kernels": (
+        {"evidence": {"gpusSpin": False}}, False),
+    "no token, and the GPUs are unknown": ({}, False),
+    "no token, by a launcher of an older image": ({"evidence": {"gpus": []}}, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "proven"), HUNG.values(), ids=HUNG.keys())
+async def test_a_hang_that_a_restart_ended(harness: GateHarness, fields: dict[str, Any], proven: bool) -> None:  # noqa: FBT001
+    assert await after_incident(harness, "hang", **fields) is proven
 
 
 async def test_an_engine_that_turns_wrong_by_the_same_expectation_is_reported(harness: GateHarness) -> None:
@@ -241,7 +304,7 @@ def test_a_fault_report_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_an_incident_outlives_a_restart_of_the_container(tmp_path: Path) -> None:
     raw = {
         "kind": "hang", "signature": "S2", "detail": "told", "at": LATER, "row": "T3", "flags": ["NCCL_P2P_LEVEL=PHB"],
-        "evidence": {"gpus": None},
+        "evidence": {"gpus": None}, "asked": "0123456789abcdef",
     }  # fmt: skip
     file = tmp_path / "engine.json"
     file.write_text(json.dumps({"version": 1, "incident": raw}))

@@ -202,6 +202,22 @@ STREAMS = {
     "without text": (USAGE + DONE, "without text"),
     "in one line without an end": (b"data: " + b"x" * 2_000_000, "/v1/completions: "),
     "in one piece, which has no speed": (TEXT + USAGE + DONE, "in one piece"),
+    "whose choices are null": (chunk(choices=[None, 5]) + DONE, "without text"),
+    "whose choices are an object": (chunk(choices={"a": 1}) + DONE, "without text"),
+    "whose usage is a list": (chunk(choices=[{"text": "word"}], usage=[1]) + DONE, "without usage"),
+    "whose usage has no number": (
+        TEXT + chunk(choices=[{"text": "word"}], usage={"completion_tokens": None}) + DONE,
+        "without usage",
+    ),
+    "whose usage has a text": (
+        TEXT + chunk(choices=[{"text": "word"}], usage={"completion_tokens": "9"}) + DONE,
+        "without usage",
+    ),
+    "whose count is of no engine": (
+        TEXT + chunk(choices=[{"text": "word"}], usage={"completion_tokens": 10**400}) + DONE,
+        "without usage",
+    ),
+    "nested without end": (b"data: " + b"[" * 60_000 + b"\n\n" + DONE, "not JSON"),
 }
 
 
@@ -213,12 +229,22 @@ async def test_a_stream(harness: GateHarness, engine: BrokenEngineStub, sent: by
     assert message in state.verdict.message
 
 
-@pytest.mark.parametrize("page", ["{}", "[]", '{"choices": [{"message": null}]}', "no JSON"])
+INVALID = ["{}", "[]", '{"choices": [{"message": null}]}', "no JSON", '{"choices": {"0": 1}}', '{"choices": [[]]}',
+           '{"choices": null}', "null", "[" * 60_000, '{"choices": [{"message": ["42"]}]}']  # fmt: skip
+
+
+@pytest.mark.parametrize("page", INVALID)
 async def test_an_invalid_answer(harness: GateHarness, engine: BrokenEngineStub, page: str) -> None:
     engine.chat_page = page
     state = await harness.observe()
     assert state.verdict.reason == "Inconclusive"
     assert "/v1/chat/completions: " in state.verdict.message
+
+
+async def test_an_answer_in_parts_is_put_together(harness: GateHarness, engine: BrokenEngineStub) -> None:
+    parts = [{"type": "text", "text": "the answer is "}, {"type": "text", "text": "42"}]
+    engine.chat_page = json.dumps({"choices": [{"message": {"content": parts, "reasoning": None}}]})
+    assert (await harness.observe()).verdict.passed
 
 
 async def test_tokens_without_text_at_the_end_are_timed(harness: GateHarness, engine: BrokenEngineStub) -> None:

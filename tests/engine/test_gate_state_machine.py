@@ -1,7 +1,6 @@
 """The gate's state machine, without an engine: when a trial is due, how phases change, and which actions follow."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from flash_contracts.gate_config import GateConfig, LearnedFloor
 from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.actions import (
     Action,
+    AskEngine,
     LogTrial,
     ReadCounters,
     ReadStoredTrial,
@@ -35,17 +35,19 @@ from flash_engine.gate.measurement import Measurement
 from flash_engine.gate.observations import (
     ConfigRead,
     ConfigRejected,
+    EngineAsked,
     EngineObserved,
     FaultReported,
     FaultReportWithdrawn,
     StoredTrialRead,
     TrialFinished,
 )
-from flash_engine.gate.serving_health import ServingHealth
-from flash_engine.gate.serving_monitor import CountersObserved, ServingMonitor
-from flash_engine.gate.state_machine import step
+from flash_engine.gate.serving_health import CounterReading, Reply, ServingHealth
+from flash_engine.gate.serving_monitor import CountersObserved, ServingMonitor, Stall
+from flash_engine.gate.state_machine import COMPUTING_SECONDS, step
+from flash_engine.gate.trial_store import StoredTrial
+from flash_engine.gate.verdict import LOOK_SECONDS
 
-NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 STARTED = "2026-11-24T11:58:20Z"
 RUN = EngineRecord(phase="Starting", pid=7, started_at=STARTED, starts=1)
 EXITED = replace(RUN, phase="Exited", pid=None, exit=EngineExit(code=1, at=STARTED, last_lines=("ValueError: no",)))
@@ -70,6 +72,7 @@ WRONG = Trial(GoldenAnswers(("41", "41")))
 UNSURE = Trial(doubt="the stream was cut")
 STALLED = Trial(doubt="no token", stalled=True)
 IDLE = EngineCounters(generated=1000, running=0, drafted=500, accepted=450)
+BUSY = replace(IDLE, running=2, waiting=1)
 NOW = 1000.0
 
 
@@ -78,7 +81,7 @@ def at(seconds: float = NOW) -> Instant:
 
 
 def observed(record: EngineRecord = RUN, health: EngineHealth = EngineHealth.GOOD, **changes: Any) -> EngineObserved:
-    return EngineObserved(health, record, NOON, **changes)
+    return EngineObserved(health, record, changes.pop("seconds", NOW), **changes)
 
 
 def changed(config: GateConfig, **parts: Any) -> GateConfig:
@@ -161,7 +164,9 @@ def test_when_an_admission_trial_is_due(state: GateState, config: GateConfig, se
 
 DEGRADED = Degradation("slow", "then", measured=False)
 RECHECK: dict[str, tuple[GateState, float, bool]] = {
-    "looks good": (serving(idle=True), 3600, False),
+    "looks good": (serving(idle=True), 3599, False),
+    "looks good, an hour after its last trial": (serving(idle=True), 3600, True),
+    "looks good and is busy": (serving(), 36000, False),
     "looks bad and is busy": (serving(bad=3), 3600, False),
     "looks bad and is idle, during the pause": (serving(bad=3, idle=True), 29, False),
     "looks bad and is idle, after the pause": (serving(bad=3, idle=True), 30, True),
@@ -198,7 +203,7 @@ PHASES: dict[str, tuple[GateState, Phase, bool]] = {
     "sees slow traffic, and an earlier quarantine is granted": (
         step(degraded_by_traffic(), observed(granted_quarantine="earlier"), at())[0], Phase.DEGRADED, True),
     "sees requests without progress": (
-        step(serving(still_seconds=60.0), observed(), at())[0], Phase.HUNG, False),
+        step(serving(still_seconds=60.0, reply=Reply.NONE), observed(), at())[0], Phase.HUNG, False),
     "is on its way out": (step(serving(), observed(draining=True), at())[0], Phase.DRAINING, False),
     "sees an exit after the engine passed": (step(serving(), observed(EXITED), at())[0], Phase.WAITING, False),
 }  # fmt: skip
@@ -225,7 +230,7 @@ def test_a_healthy_engine_is_first_looked_up_on_disk_and_then_tried() -> None:
 
 def test_a_stored_trial_makes_a_restarted_gate_ready_without_a_trial() -> None:
     state = step(configured(), observed(), at())[0]
-    state, actions = step(state, StoredTrialRead(CONFIG, GOOD, DEGRADED), at())
+    state, actions = step(state, StoredTrialRead(CONFIG, StoredTrial(GOOD, CONFIG.golden, DEGRADED)), at())
 
     assert (state.phase, state.ready, state.attempts) == (Phase.DEGRADED, True, 0)
     assert kinds(actions) == [ReadCounters]
@@ -254,8 +259,42 @@ def test_an_inconclusive_trial_keeps_the_verdict_of_an_engine_that_passed() -> N
 
 
 def test_an_inconclusive_trial_does_not_end_a_hang() -> None:
-    state, _ = finish(tried(STALLED), UNSURE)
+    state, _ = finish(tried(STALLED), UNSURE, engine=observed(seconds=NOW + LOOK_SECONDS), seconds=NOW + LOOK_SECONDS)
     assert state.verdict.reason == "StartupHang"
+
+
+COMPUTES = replace(RUN, computing="ptxas compiles")
+
+
+def after_look(state: GateState, record: EngineRecord = RUN, seconds: float = LOOK_SECONDS) -> GateState:
+    """The engine is observed again some seconds after the trial."""
+    return step(state, observed(record, seconds=NOW + seconds), at(NOW + seconds))[0]
+
+
+def test_an_engine_without_a_token_hangs_only_after_the_launcher_has_looked_at_it() -> None:
+    stalled = tried(STALLED)
+    assert (stalled.verdict.reason, stalled.ready) == ("Inconclusive", False)
+    assert after_look(stalled, seconds=LOOK_SECONDS - 1).verdict.reason == "Inconclusive"
+    assert after_look(stalled).verdict.reason == "StartupHang"
+
+
+def test_an_engine_that_computes_does_not_hang_and_its_fault_report_is_withdrawn() -> None:
+    stalled = step(tried(STALLED), FaultReported(), at())[0]
+    state, actions = step(stalled, observed(COMPUTES, seconds=NOW + 1), at(NOW + 1))
+    assert actions == (WithdrawFault(),)
+    state = step(state, FaultReportWithdrawn(), at(NOW + 1))[0]
+    assert "ptxas compiles" in state.verdict.message
+
+    state = after_look(state, seconds=25)
+    assert state.verdict.reason == "Inconclusive", "the launcher no longer looks, and the next trial decides"
+    state, actions = finish(state, STALLED, seconds=NOW + 60)
+    assert ReportFault in kinds(actions), "it is asked to look again"
+
+
+def test_an_engine_that_computes_longer_than_a_start_may_take_hangs() -> None:
+    config = changed(CONFIG, startup_timeout_seconds=5, startup_budget=None)
+    late = step(tried(STALLED, config), observed(COMPUTES, seconds=NOW + 20), at(NOW + 20))[0]
+    assert late.verdict.reason == "StartupHang"
 
 
 @pytest.mark.parametrize(("trial", "signature"), [(WRONG, "S4"), (STALLED, "S3")], ids=["wrong answers", "a hang"])
@@ -333,13 +372,79 @@ def test_traffic_alone_degrades_and_clears_but_a_measured_degradation_needs_a_me
 
 def test_each_change_of_the_degradation_is_stored() -> None:
     state, actions = step(serving(bad=12, message="slow"), observed(), at())
-    assert actions == (StoreTrial(GOOD, state.degraded, RUN, CONFIG),)
+    assert actions == (StoreTrial(StoredTrial(GOOD, CONFIG.golden, state.degraded), RUN, CONFIG),)
     assert step(state, observed(), at())[1] == ()
 
 
+def test_an_engine_without_progress_is_asked_once_before_anything_is_ended() -> None:
+    state, (action,) = step(serving(still_seconds=30.0), observed(), at())
+    assert action == AskEngine(CONFIG)
+    waiting, actions = step(state, observed(seconds=NOW + 1), at(NOW + 1))
+    assert (waiting.ready, actions) == (True, ())
+
+    answered, _ = step(state, EngineAsked(Reply.ANSWERED, RUN.run), at())
+    assert (answered.serving_health.still_seconds, answered.phase) == (0.0, Phase.PASSED)
+    of_another_run, _ = step(state, EngineAsked(Reply.NONE, RESTARTED.run), at())
+    assert of_another_run.serving.asking
+
+
+def test_requests_that_are_gone_make_an_engine_neither_busy_nor_hung() -> None:
+    """Its gauges stay up after the requests were aborted, and it gave a token: it is idle, and can be measured."""
+    gauges = replace(IDLE, running=106, waiting=15)
+    stuck = replace(serving(still_seconds=30.0), serving=ServingMonitor(
+        ServingHealth(still_seconds=30.0), asking=True, last=CounterReading(NOW, gauges), _asked_at=NOW))  # fmt: skip
+    state, _ = step(stuck, EngineAsked(Reply.ANSWERED, RUN.run), at())
+    for seconds in (5, 10, 60, 120):
+        state = step(state, CountersObserved(NOW + seconds, gauges), at(NOW + seconds))[0]
+    assert (state.serving_health.idle, state.hung) == (True, False)
+
+
+def test_a_serving_engine_that_computes_is_not_ready_and_not_restarted() -> None:
+    hung = serving(still_seconds=60.0, reply=Reply.NONE)
+    state = step(hung, observed(COMPUTES), at())[0]
+    assert (state.ready, state.restart) == (False, False)
+    for_ever = serving(still_seconds=COMPUTING_SECONDS + 1, reply=Reply.NONE)
+    assert step(for_ever, observed(COMPUTES), at())[0].restart
+
+
+def test_the_report_of_a_hang_is_withdrawn_once_the_engine_makes_progress() -> None:
+    """The launcher would end an engine that is idle, and looks as it does in a hang."""
+    state = step(step(serving(still_seconds=60.0, reply=Reply.NONE), observed(), at())[0], FaultReported(), at())[0]
+    moved = replace(state, serving=replace(state.serving, health=ServingHealth()))
+    state, actions = step(moved, observed(), at())
+    assert (state.ready, kinds(actions)) == (True, [StoreTrial, WithdrawFault])
+
+
+def test_a_restarted_gate_remembers_a_hang_until_the_engine_makes_progress() -> None:
+    health = ServingHealth(still_seconds=60.0, reply=Reply.NONE)
+    stuck = replace(serving(), serving=ServingMonitor(health, last=CounterReading(NOW, BUSY), _asked_at=NOW))
+    _, actions = step(stuck, observed(), at())
+    (stored,) = [action.stored for action in actions if isinstance(action, StoreTrial)]
+    assert stored.stall == Stall(60.0, 1000, 3, None, None)
+
+    again = step(configured(), observed(), at())[0]
+    again = step(again, StoredTrialRead(CONFIG, stored), at())[0]
+    assert (again.phase, again.ready, again.restart) == (Phase.HUNG, False, True)
+    still = step(again, CountersObserved(NOW + 5, BUSY), at(NOW + 5))[0]
+    assert (still.phase, still.serving_health.still_seconds) == (Phase.HUNG, 65.0)
+    moving, actions = step(still, CountersObserved(NOW + 10, replace(BUSY, generated=1001)), at(NOW + 10))
+    assert (moving.phase, WithdrawFault in kinds(actions)) == (Phase.PASSED, True)
+
+
+def test_a_restarted_gate_remembers_which_answer_was_right() -> None:
+    """A changed expectation is no fault of an engine that was right, also if the gate was restarted in between."""
+    config = changed(CONFIG, golden={"expect": "forty-two"})
+    state = step(configured(config), observed(), at())[0]
+    state = step(state, StoredTrialRead(config, StoredTrial(GOOD, CONFIG.golden)), at())[0]
+    assert state.verdict.reason == "WrongOutput"
+    _, actions = finish(state, GOOD, config)
+    assert ReportFault not in kinds(actions)
+
+
 def test_a_hang_while_serving_is_reported_and_asks_for_a_restart() -> None:
-    state, (action,) = step(serving(still_seconds=60.0), observed(), at())
+    state, actions = step(serving(still_seconds=60.0, reply=Reply.NONE), observed(), at())
     assert state.restart
+    (action,) = [action for action in actions if isinstance(action, ReportFault)]
     assert action == ReportFault(FaultReport("hang", "S3", state.verdict.message, 7, STARTED, at().wall))
     state = step(state, FaultReported(), at())[0]
     assert step(state, observed(), at())[1] == ()

@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from flash_engine.launcher.hang_detection import GpuReading, StallWindow, Vitals, hang_signature
+from flash_engine.launcher.hang_detection import (
+    CONFIRM_SECONDS,
+    GpuReading,
+    ReportedHang,
+    StallWindow,
+    Vitals,
+    hang_signature,
+)
 from flash_engine.launcher.progress import Milestone, Progress
 
 HANG_SECONDS = 90.0
@@ -42,6 +49,9 @@ HANGS = {
     "S2: all-reduce of its own in autotuning, memory full": (
         of_gpus(LOADED, LOADED), Milestone.KV_CACHE, {"cpu_seconds": 1.0}, "S2"),
     "S2: while graphs are captured": (of_gpus(LOADED, LOADED), Milestone.CAPTURING, {}, "S2"),
+    "S2: one rank waits for another that never comes": (
+        of_gpus(replace(LOADED, watts=65), replace(AT_REST, memory_mib=88_000)), Milestone.WEIGHTS, {}, "S2"),
+    "S1: the same in NCCL, on four cards": (of_gpus(AT_REST, MAX_Q, AT_REST, AT_REST), Milestone.NCCL, {}, "S1"),
     "S1 without NVML: nothing is done and nothing said": (QUIET, Milestone.NOTHING, {}, "S1"),
     "S2 without NVML": (QUIET, Milestone.WEIGHTS, {}, "S2"),
     "without NVML, and timers tick": (QUIET, Milestone.NCCL, {"cpu_seconds": 0.002, "io_bytes": 200}, "S1"),
@@ -64,8 +74,15 @@ NO_HANGS = {
     "it has started, and a driver calls idle GPUs busy": (of_gpus(LOADED, LOADED), Milestone.READY, {}),
     "something was logged each second": (of_gpus(MAX_Q, MAX_Q), Milestone.NCCL, {"logged_at": 1.0}),
     "GPUs that work": (of_gpus(AT_WORK, AT_WORK), Milestone.KV_CACHE, {}),
-    "one GPU waits for the other, whose process works": (
-        of_gpus(MAX_Q, AT_REST), Milestone.NCCL, {"cpu_seconds": 1.0}),
+    "one GPU waits for the other, whose process computes": (
+        of_gpus(MAX_Q, AT_REST), Milestone.NCCL, {"cpu_seconds": 2.0}),
+    "one GPU waits for the other, whose process reads": (
+        of_gpus(MAX_Q, AT_REST), Milestone.NCCL, {"cpu_seconds": 1.0, "io_bytes": 50_000}),
+    "one GPU waits for the other, whose process waits for a disk": (
+        replace(of_gpus(MAX_Q, AT_REST), waits_for_disk=True), Milestone.NCCL, {}),
+    "one GPU waits for another that works": (of_gpus(LOADED, AT_WORK), Milestone.KV_CACHE, {}),
+    "one GPU waits while data goes to the other": (
+        of_gpus(MAX_Q, replace(AT_REST, pcie_mib_per_second=900.0)), Milestone.NCCL, {}),
     "GPUs at rest: a lock or a download, and no lost write": (of_gpus(AT_REST, AT_REST), Milestone.NOTHING, {}),
     "weights move over PCIe": (
         of_gpus(*[replace(LOADED, pcie_mib_per_second=12_000.0)] * 2), Milestone.NCCL, {}),
@@ -99,8 +116,60 @@ def test_the_time_counts_anew_when_the_compilers_have_ended() -> None:
     found = hang_signature(late, Milestone.KV_CACHE, HANG_SECONDS)
     assert found is not None
     assert found.signature == "S2"
-    assert late.compiled_within(100)
-    assert not late.compiled_within(60)
+
+
+def test_a_gpu_that_waits_while_a_core_is_used_is_a_hang_after_twice_the_time() -> None:
+    """The core may poll for that GPU, or compute for the other one."""
+    waits = of_gpus(LOADED, replace(AT_REST, memory_mib=88_000))
+    early = hang_signature(looks(waits, 2 * HANG_SECONDS - 1, cpu_seconds=1.0), Milestone.WEIGHTS, HANG_SECONDS)
+    late = hang_signature(looks(waits, 2 * HANG_SECONDS, cpu_seconds=1.0), Milestone.WEIGHTS, HANG_SECONDS)
+    assert early is None
+    assert late is not None
+    assert "one GPU waits for another that does nothing" in late.detail
+    assert "100 % and 0 %" in late.detail
+
+
+def reported(vitals: Vitals, seconds: float, **per_second: float) -> ReportedHang:
+    """A look each second, after the gate reported a hang."""
+    seen = ReportedHang.begin(vitals)
+    for second in range(1, round(seconds) + 1):
+        moved = {name: getattr(vitals, name) + rate * second for name, rate in per_second.items()}
+        seen = seen.after(replace(vitals, at=vitals.at + second, **moved))
+    return seen
+
+
+REPORTED: dict[str, tuple[Vitals, dict[str, float], bool, bool]] = {
+    "both GPUs spin": (of_gpus(LOADED, LOADED), {}, True, True),
+    "both GPUs spin, and are polled for": (of_gpus(LOADED, LOADED), {"cpu_seconds": 2.0}, True, True),
+    "one GPU spins, and the other does nothing": (of_gpus(LOADED, AT_REST), {"cpu_seconds": 1.0}, True, True),
+    "nothing is done at all": (of_gpus(AT_REST, AT_REST), {}, True, False),
+    "nothing is done at all, without NVML": (QUIET, {}, True, False),
+    "it logs, and does nothing": (QUIET, {"logged_at": 1.0}, True, False),
+    "a kernel is compiled in the process": (of_gpus(AT_REST, AT_REST), {"cpu_seconds": 1.0}, False, False),
+    "the same without NVML": (QUIET, {"cpu_seconds": 1.0}, False, False),
+    "one rank compiles, and the other waits": (of_gpus(LOADED, AT_REST), {"cpu_seconds": 2.0}, False, True),
+    "a compiler runs": (replace(QUIET, compilers=("ptxas",)), {}, False, False),
+    "its GPUs work": (of_gpus(AT_WORK, AT_WORK), {}, False, False),
+    "kernels are read from a cache": (of_gpus(AT_REST, AT_REST), {"io_bytes": 2_000_000}, False, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("vitals", "moves", "hangs", "spin"), REPORTED.values(), ids=REPORTED.keys())
+def test_an_engine_that_gave_no_token(vitals: Vitals, moves: dict[str, float], hangs: bool, spin: bool) -> None:  # noqa: FBT001
+    seen = reported(vitals, CONFIRM_SECONDS, **moves)
+    assert seen.is_confirmed(HANG_SECONDS) is hangs
+    assert (seen.computing is None) is hangs
+    assert seen.evidence["gpusSpin"] is spin
+    assert not reported(vitals, CONFIRM_SECONDS - 1, **moves).is_confirmed(HANG_SECONDS), "not a second earlier"
+
+
+def test_an_engine_that_stops_computing_is_looked_at_anew() -> None:
+    seen = reported(replace(QUIET, compilers=("ptxas",)), 300)
+    for second in range(1, 20):
+        seen = seen.after(replace(QUIET, at=300.0 + second))
+    assert not seen.is_confirmed(HANG_SECONDS)
+    assert seen.computing == "ptxas compiles"
+    assert seen.after(replace(QUIET, at=320.0)).is_confirmed(HANG_SECONDS)
 
 
 MEMORY = {"stands still but for a trifle": (30.0, True), "grows": (700.0, False)}

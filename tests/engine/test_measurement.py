@@ -1,6 +1,7 @@
 """The arithmetic of the measured figures."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
@@ -116,8 +117,29 @@ UNREADABLE = {
     ),
     "a page of another service": ("<html>not metrics</html>", "cannot be read"),
     "nothing": ("", "lacks vllm:generation_tokens_total, vllm:num_requests_running"),
+    "statistics that are switched off": (
+        "# TYPE python_info gauge\npython_info 1.0\nprocess_start_time_seconds 1.75e+09\n",
+        "lacks vllm:generation_tokens_total, vllm:num_requests_running: .*--disable-log-stats from engine.extraArgs",
+    ),
+    "another version's metrics": (
+        "vllm:num_requests_running 0\n",
+        "lacks vllm:generation_tokens_total: use an engine.image",
+    ),
+    "a bucket without a bound": (
+        'vllm:generation_tokens_total 5\nvllm:num_requests_running 0\nvllm:inter_token_latency_seconds_bucket{a="b"} 1\n',
+        "cannot be read",
+    ),
     "no number": ("vllm:generation_tokens_total NaN\nvllm:num_requests_running 0\n", "is nan"),
 }
+
+
+def test_the_histogram_of_the_time_between_tokens_is_summed_over_engines() -> None:
+    bucket = "vllm:inter_token_latency_seconds_bucket"
+    parsed = EngineCounters.parse(
+        "vllm:generation_tokens_total 5\nvllm:num_requests_running 0\n"
+        + "".join(f'{bucket}{{engine="{n}",le="0.05"}} 3\n{bucket}{{engine="{n}",le="+Inf"}} 4\n' for n in range(2))
+    )
+    assert parsed.latencies == ((0.05, 6.0), (inf, 8.0))
 
 
 @pytest.mark.parametrize(("text", "message"), UNREADABLE.values(), ids=UNREADABLE.keys())

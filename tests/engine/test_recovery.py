@@ -309,7 +309,8 @@ def test_a_suspected_hang_is_put_off_while_kernels_are_compiled(fast: Launcher) 
     note_of(fast, "serving")
     wait_for_start(fast)
     suspect(fast, "hang")
-    said(process, "fault report deferred: kernels are being compiled")
+    assert said(process, "fault report deferred: the engine computes")["computing"] == "ptxas compiles"
+    eventually(lambda: record_of(fast).computing == "ptxas compiles", "the gate is told")
     assert record_of(fast).incident is None
 
     os.kill(compiler, signal.SIGKILL)

@@ -19,13 +19,25 @@ STEPS = "vllm:iteration_tokens_total_count"
 PROCESSED = "vllm:iteration_tokens_total_sum"
 FIRST_TOKENS = "vllm:time_to_first_token_seconds_count"
 DECODE_SECONDS = "vllm:inter_token_latency_seconds_sum"
+LATENCIES = "vllm:inter_token_latency_seconds_bucket"
+PREEMPTIONS = "vllm:num_preemptions"
 KV_CACHE = "vllm:kv_cache_usage_perc"
 OLDER_KV_CACHE = "vllm:gpu_cache_usage_perc"
 OLDER_DECODE_SECONDS = "vllm:time_per_output_token_seconds_sum"
-COUNTERS = (GENERATED, DRAFTED, ACCEPTED, FINISHED)
+OLDER_LATENCIES = "vllm:time_per_output_token_seconds_bucket"
+COUNTERS = (GENERATED, DRAFTED, ACCEPTED, FINISHED, PREEMPTIONS)
 GAUGES = (RUNNING, WAITING, KV_CACHE, OLDER_KV_CACHE)
 PARTS = (STEPS, PROCESSED, FIRST_TOKENS, DECODE_SECONDS, OLDER_DECODE_SECONDS)
 """Parts of histograms. Like gauges, they have only one name."""
+
+Buckets = tuple[tuple[float, float], ...]
+"""A histogram: upper bound of each bucket in seconds, ascending, and how many observations were at most that long."""
+
+NO_STATISTICS = (
+    "it has no metric of vLLM at all. Remove --disable-log-stats from engine.extraArgs if it is there; otherwise "
+    "engine.image is not vLLM, or something else answers /metrics in its place"
+)
+INCOMPLETE = "use an engine.image whose vLLM exports it, such as the operator's own"
 
 
 class MissingMetricsError(RuntimeError):
@@ -51,6 +63,11 @@ class EngineCounters:
     first_tokens: float | None = None
     decode_seconds: float | None = None
     """Time between tokens, summed over requests."""
+    latencies: Buckets | None = None
+    """The same times as a histogram, one for each step of each request. vLLM counts one when the step's tokens arrive,
+    so it moves together with `generated`."""
+    preemptions: float | None = None
+    """Requests that lost their KV cache to others, and are read again."""
     kv_cache: float | None = None
     """Share of the KV cache in use. During the prefill of a long prompt, nothing else changes for minutes."""
 
@@ -63,8 +80,9 @@ class EngineCounters:
     def parse(cls, text: str) -> "EngineCounters":
         """Read the exposition format. Raises MissingMetricsError."""
         try:
-            sums = _sums(text)
-        except ValueError as error:
+            sums, latencies = _sums(text)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            # The parser raises more than ValueError for text that is no metrics page.
             raise MissingMetricsError(f"the engine's /metrics cannot be read: {error}") from error
         needed = {f"{GENERATED}_total": GENERATED, RUNNING: RUNNING}
         if DRAFTED in sums:
@@ -72,7 +90,9 @@ class EngineCounters:
             needed[f"{ACCEPTED}_total"] = ACCEPTED
         missing = [exported for exported, name in needed.items() if name not in sums]
         if missing:
-            raise MissingMetricsError(f"the engine's /metrics lacks {', '.join(missing)}")
+            has_others = any(line.startswith("vllm:") for line in text.splitlines())
+            remedy = INCOMPLETE if has_others else NO_STATISTICS
+            raise MissingMetricsError(f"the engine's /metrics lacks {', '.join(missing)}: {remedy}")
         return cls(
             generated=sums[GENERATED],
             running=sums[RUNNING],
@@ -84,22 +104,39 @@ class EngineCounters:
             processed=sums.get(PROCESSED),
             first_tokens=sums.get(FIRST_TOKENS),
             decode_seconds=sums.get(DECODE_SECONDS, sums.get(OLDER_DECODE_SECONDS)),
+            latencies=_histogram(latencies.get(LATENCIES) or latencies.get(OLDER_LATENCIES)),
+            preemptions=sums.get(PREEMPTIONS),
             kv_cache=sums.get(KV_CACHE, sums.get(OLDER_KV_CACHE)),
         )
 
 
-def _sums(text: str) -> dict[str, float]:
-    """Sums over all labels, by the counters' names without suffix. Raises ValueError."""
+_Latencies = dict[str, dict[float, float]]
+
+
+def _sums(text: str) -> tuple[dict[str, float], _Latencies]:
+    """Sums over all other labels: of counters, by their names without suffix, and of buckets. Raises ValueError."""
     names = {name: name for name in (*COUNTERS, *GAUGES, *PARTS)} | {f"{name}_total": name for name in COUNTERS}
     sums: dict[str, float] = {}
-    for family in text_string_to_metric_families(_relevant_lines(text, tuple(names))):
+    latencies: _Latencies = {}
+    for family in text_string_to_metric_families(_relevant_lines(text, (*names, LATENCIES, OLDER_LATENCIES))):
         for sample in family.samples:
             if sample.name in names:
-                if not math.isfinite(sample.value):
-                    raise ValueError(f"{sample.name} is {sample.value}")
                 name = names[sample.name]
-                sums[name] = sums.get(name, 0) + sample.value
-    return sums
+                sums[name] = sums.get(name, 0) + _finite(sample.name, sample.value)
+            elif sample.name in (LATENCIES, OLDER_LATENCIES):
+                buckets, bound = latencies.setdefault(sample.name, {}), float(sample.labels["le"])
+                buckets[bound] = buckets.get(bound, 0) + _finite(sample.name, sample.value)
+    return sums, latencies
+
+
+def _finite(name: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value}")
+    return value
+
+
+def _histogram(buckets: dict[float, float] | None) -> Buckets | None:
+    return tuple(sorted(buckets.items())) if buckets else None
 
 
 def _relevant_lines(text: str, names: tuple[str, ...]) -> str:

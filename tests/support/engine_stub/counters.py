@@ -1,6 +1,7 @@
 """vLLM's metrics of an engine stub, under the names of vLLM 0.32 and 0.33 (v1/metrics/loggers.py, v1/spec_decode)."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from math import inf
 
 from engine_stub.traits import Traits
 
@@ -22,6 +23,33 @@ SAMPLES = {
 """The sample that each counter is exported as."""
 
 
+BOUNDS = (
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    7.5,
+    10.0,
+    20.0,
+    40.0,
+    80.0,
+    inf,
+)
+"""Of vLLM's histogram of the time between tokens (v1/metrics/buckets.py)."""
+
+BUCKET = "vllm:inter_token_latency_seconds_bucket"
+
+
 @dataclass
 class Counters:
     """Only a reset decreases them."""
@@ -37,12 +65,22 @@ class Counters:
     first_token_seconds: float = 0.0
     intervals: int = 0
     decode_seconds: float = 0.0
+    latencies: list[int] = field(default_factory=lambda: [0] * len(BOUNDS))
+    """How many intervals were at most as long as each of BOUNDS."""
     kv_cache: float = 0.0
     """A gauge: it grows with every step and every chunk of a prompt."""
 
     def reset(self) -> None:
-        for field in fields(self):
-            setattr(self, field.name, type(getattr(self, field.name))())
+        fresh = Counters()
+        for field_ in fields(self):
+            setattr(self, field_.name, getattr(fresh, field_.name))
+
+    def observe_interval(self, seconds: float) -> None:
+        """The time between two outputs of a request, when the second one arrives."""
+        self.intervals += 1
+        self.decode_seconds += seconds
+        for number, bound in enumerate(BOUNDS):
+            self.latencies[number] += seconds <= bound
 
     def page(self, traits: Traits, *, running: int, waiting: int = 0) -> str:
         """The exposition format, without what the traits hide."""
@@ -57,7 +95,16 @@ class Counters:
         values.pop(traits.missing_metric or "", None)
         old, new = traits.renamed_metric or ("", "")
         renamed = {new if name == old else name: value for name, value in values.items()}
-        return "".join(_lines(name, value) for name, value in renamed.items())
+        return "".join([*(_lines(name, value) for name, value in renamed.items()), *self._buckets(traits)])
+
+    def _buckets(self, traits: Traits) -> list[str]:
+        if traits.missing_metric == BUCKET:
+            return []
+        bounds = ("+Inf" if bound == inf else str(bound) for bound in BOUNDS)
+        return [
+            f'{BUCKET}{{engine="0",le="{bound}",model_name="m"}} {float(count)}\n'
+            for bound, count in zip(bounds, self.latencies, strict=True)
+        ]
 
 
 def _lines(name: str, value: float) -> str:

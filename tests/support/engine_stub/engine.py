@@ -23,6 +23,8 @@ Script = Callable[[Traits], None]
 Death = Callable[[Traits], None]
 
 PROMPT_TOKENS = 12
+STEP_TOKENS = 2048
+"""Tokens of prompts that vLLM reads in one step by default."""
 ANSWER_TOKENS = 4
 TALE = (
     "the old keeper of the lighthouse wrote down each ship that passed his rock at night and what it had on board so "
@@ -51,6 +53,9 @@ class EngineStub:
         self._stepped_seconds = self._late_seconds = 0.0
         self._was_reset = False
         self._hiccuped = False
+        self._reads_until = 0.0
+        """When the step that reads a part of a prompt ends. All streams wait for it."""
+        self._compiling: asyncio.Task[None] | None = None
         self.play(*scripts)
 
     def play(self, *scripts: Script) -> "EngineStub":
@@ -95,8 +100,7 @@ class EngineStub:
             until = self.up_seconds + self._random.expovariate(1 / traits.foreign_seconds)
             self._others += 1
             while self.up_seconds < until:
-                await self._step()
-                self._account(self._step_tokens())
+                self._account(self._step_tokens(), seconds=await self._step())
             self._others -= 1
             self.counters.finished += 1
 
@@ -113,52 +117,53 @@ class EngineStub:
         self._reset_at_random(request)
         if not traits.metrics:
             return web.Response(status=404)
-        page = self.counters.page(traits, running=self.running + self._others + traits.running)
+        page = self.counters.page(traits, running=self.running + self._others + traits.running + traits.abandoned)
         if traits.counters_freeze:
             page = self._page = self._page or page
         self.counters.generated += traits.tokens_while_stuck
         return web.Response(text=page)
 
     async def _chat(self, request: web.Request) -> web.Response:
-        await request.json()
+        body = await request.json()
         self.requests.append("chat")
-        text = await self._answer(request)
+        text = await self._answer(request, _prompt_tokens(body["messages"][0]["content"]))
         return web.json_response({"choices": [{"message": {"content": text}}]}, status=self._status())
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         if not body.get("stream"):
             self.requests.append("completion")
-            text = await self._answer(request)
+            text = await self._answer(request, _prompt_tokens(body["prompt"]))
             return web.json_response({"choices": [{"text": text}]}, status=self._status())
         self.requests.append("stream")
         status = self._status()
         if status != 200:
             return web.Response(status=status, text="engine trouble")
-        return await self._stream(request, int(body["max_tokens"]))
+        return await self._stream(request, int(body["max_tokens"]), _prompt_tokens(body["prompt"]))
 
-    async def _answer(self, request: web.Request) -> str:
+    async def _answer(self, request: web.Request, prompt: int) -> str:
         self._reset_at_random(request)
         async with self._on_it():
             while self.traits.stuck and request.transport is not None:
                 await asyncio.sleep(0.01)
-            await self._read_prompt()
+            await self._read_prompt(prompt)
             await self._hang()
+            self._account(1, prompt=prompt)
             for _ in range(ANSWER_TOKENS - 1):
-                await self._step()
-            self._account(ANSWER_TOKENS, first=True)
+                self._account(1, seconds=await self._step())
         answers = self.traits.answers
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
-    async def _stream(self, request: web.Request, wanted: int) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, wanted: int, prompt: int) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         sent = chunks = 0
         resets_at = self._random.randint(1, wanted) if self._by_chance(self.traits.reset_share / 2) else None
         async with self._on_it():
-            await self._read_prompt()
-            self.counters.first_token_seconds += self.traits.first_token_seconds
-            async for tokens in self._decode(wanted):
+            asked = self.up_seconds
+            await self._read_prompt(prompt)
+            self.counters.first_token_seconds += self.up_seconds - asked
+            async for tokens in self._decode(wanted, prompt):
                 if self._dead:
                     _abort(request)
                 if chunks == self.traits.cut_after_chunks:
@@ -179,40 +184,58 @@ class EngineStub:
         event: dict[str, Any] = {"choices": [{"text": "".join(f"{word} " for word in words)}]}
         return {**event, "usage": _usage(sent)} if self.traits.usage_in_chunks else event
 
-    async def _decode(self, wanted: int) -> AsyncIterator[int]:
+    async def _decode(self, wanted: int, prompt: int) -> AsyncIterator[int]:
         """The tokens of each chunk. The first token comes alone, the others with the accepted drafts."""
         done = gathered = 0
         while done < wanted:
-            if done:
-                await self._step()
+            seconds = await self._step() if done else None
             await self._hang()
             tokens = min(self._step_tokens() if done else 1, wanted - done)
-            self._account(tokens, first=not done)
+            self._account(tokens, prompt=0 if done else prompt, seconds=seconds)
             done, gathered = done + tokens, gathered + tokens
             if gathered >= self.traits.tokens_per_chunk or done == wanted:
                 yield gathered
                 gathered = 0
 
-    async def _read_prompt(self) -> None:
+    async def _read_prompt(self, tokens: int) -> None:
         """Chunk by chunk, like chunked prefill: until the end only the KV cache grows."""
+        await self._compile()
         pieces = max(1, round(self.traits.first_token_seconds))
         for _ in range(pieces):
             await self._hang()
             await asyncio.sleep(self.traits.first_token_seconds / pieces)
             self.counters.kv_cache += 1e-3
+        rate = self.traits.prompt_tokens_per_second
+        while rate and tokens > 0:
+            await asyncio.sleep(max(0.0, self._reads_until - self.up_seconds))
+            step = min(tokens, STEP_TOKENS) / rate
+            self._reads_until = self.up_seconds + step
+            await asyncio.sleep(step)
+            self.counters.kv_cache += 1e-3
+            tokens -= STEP_TOKENS
 
-    async def _step(self) -> None:
-        """One decode step of one stream, with the duration that the traits give."""
+    async def _compile(self) -> None:
+        """The first request waits for kernels to be compiled. That goes on if its client leaves."""
+        if self._compiling is None:
+            self._compiling = asyncio.create_task(asyncio.sleep(self.traits.compile_seconds))
+        await asyncio.shield(self._compiling)
+
+    @property
+    def compiles(self) -> bool:
+        return self._compiling is not None and not self._compiling.done()
+
+    async def _step(self) -> float:
+        """One decode step of one stream, with the duration that the traits give. Returns the seconds that it took."""
         seconds = self._step_seconds()
-        self.counters.kv_cache += 1e-6
-        self.counters.steps += 1
-        self.counters.intervals += 1
-        self.counters.decode_seconds += seconds
+        if self.traits.prompt_tokens_per_second:
+            # A step that reads a part of a prompt is one of all streams, and a long one.
+            seconds = max(seconds, self._reads_until - self.up_seconds)
         if seconds:
             began = self.up_seconds
             await asyncio.sleep(seconds)
             self._stepped_seconds += seconds
             self._late_seconds += self.up_seconds - began - seconds
+        return seconds
 
     @property
     def late_share(self) -> float:
@@ -242,14 +265,21 @@ class EngineStub:
         self.counters.accepted += accepted
         return 1 + accepted
 
-    def _account(self, tokens: int, *, first: bool = False) -> None:
-        before = self.counters.generated
-        self.counters.generated += tokens
-        self.counters.processed += tokens + (PROMPT_TOKENS if first else 0)
-        if first:
-            self.counters.steps += 1
-            self.counters.first_tokens += 1
-            self.counters.prompts += PROMPT_TOKENS
+    def _account(self, tokens: int, *, prompt: int = 0, seconds: float | None = None) -> None:
+        """The output of a step arrives: as in vLLM, all counters move together then.
+
+        `prompt`: its tokens, for the first output. `seconds`: since the output before, for the others.
+        """
+        counters, before = self.counters, self.counters.generated
+        counters.generated += tokens
+        counters.processed += tokens + prompt
+        counters.steps += 1
+        counters.kv_cache += 1e-6
+        if prompt:
+            counters.first_tokens += 1
+            counters.prompts += prompt
+        if seconds is not None:
+            counters.observe_interval(seconds)
         self._wear(before)
 
     def _wear(self, before: int) -> None:
@@ -292,6 +322,11 @@ class EngineStub:
 
     def _by_chance(self, share: float) -> bool:
         return share >= 1 or (share > 0 and self._random.random() < share)
+
+
+def _prompt_tokens(prompt: str) -> int:
+    """A word is a token, and the chat template adds some."""
+    return max(PROMPT_TOKENS, len(prompt.split()))
 
 
 def _abort(request: web.Request) -> None:

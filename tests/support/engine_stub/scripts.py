@@ -70,6 +70,25 @@ def slow_first_token(seconds: float = 3.0) -> Script:
     return having(first_token_seconds=seconds)
 
 
+def reads_prompts(tokens_per_second: float = 4000.0) -> Script:
+    """Prompts take time, and the others' steps with them."""
+    return having(prompt_tokens_per_second=tokens_per_second)
+
+
+def slow_in_a_crowd(cost: float = 4.0) -> Script:
+    """Each further stream lengthens a step by so many times a step's time."""
+    return having(concurrency_cost=cost)
+
+
+def compiles_at_first_request(seconds: float = 30.0) -> Script:
+    return having(compile_seconds=seconds)
+
+
+def abandoned_gauges(requests: float = 121) -> Script:
+    """Its gauges stay up after all requests were aborted."""
+    return having(abandoned=int(requests))
+
+
 def chunky(tokens: float = 8) -> Script:
     """Several tokens per chunk, as from a buffering proxy."""
     return having(tokens_per_chunk=int(tokens))
@@ -172,7 +191,8 @@ def foreign_traffic(pause: float = 0.2, seconds: float = 1.0, until: float | Non
 SCRIPTS: dict[str, Callable[..., Script]] = {
     make.__name__: make
     for make in (
-        paced, noisy, slow, slow_later, well_again, slow_first_token, chunky, loading, hangs_at_load, hangs_after,
+        paced, noisy, slow, slow_later, well_again, slow_first_token, reads_prompts, slow_in_a_crowd,
+        compiles_at_first_request, abandoned_gauges, chunky, loading, hangs_at_load, hangs_after,
         wrong_text, garbage, garbage_in_a_crowd, dead_draft, absent_draft, idle_draft, poor_draft, dies_at_load,
         dies_after, dies_of_streams,
         runs_out_of_gpu_memory, leaks, server_errors, connection_resets, without_metrics, renamed_metric,

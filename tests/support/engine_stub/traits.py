@@ -26,6 +26,10 @@ class Traits:
     """By which share each further stream lengthens a step. As with a mixture of experts: each stream reads other
     weights, so several streams together are hardly faster than one."""
     first_token_seconds: float = 0.0
+    prompt_tokens_per_second: float | None = None
+    """How fast it reads prompts, in steps of STEP_TOKENS that other streams wait for; None for at once."""
+    compile_seconds: float = 0.0
+    """How long its first request computes before it is answered. It goes on if the client leaves."""
     tokens_per_chunk: int = 2
     """Minimum tokens per chunk; steps are buffered until then."""
     usage_in_chunks: bool = True
@@ -78,6 +82,8 @@ class Traits:
 
     # Metrics.
     metrics: bool = True
+    abandoned: int = 0
+    """Requests that its gauges show and that are gone."""
     missing_metric: str | None = None
     renamed_metric: tuple[str, str] | None = None
     counters_freeze: bool = False

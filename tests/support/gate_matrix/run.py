@@ -22,7 +22,7 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 from engine_stub.engine import EngineStub
 from engine_stub.traits import Traits
 from flash_contracts.document import now
-from flash_contracts.engine_pod import QUARANTINE_FILE
+from flash_contracts.engine_pod import QUARANTINE_FILE, FaultReport
 from flash_contracts.engine_record import EngineExit, EngineRecord
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
@@ -50,6 +50,7 @@ SETTLED_TRIALS = 2
 """A failure must persist for this many trials after its detection: what passes at the second try is no failure."""
 
 SERVED_SECONDS = 20.0
+CLOCK_STEP_AT = 0.5
 EPOCH = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 
 
@@ -159,6 +160,7 @@ class _Stage:
         client = EngineClient(session, self._url)
         self._gate = Gate(client, folder / "gate.json", folder, self._record_change, node_dir=folder, clock=self._clock)
         self._users: list[asyncio.Task[None]] = []
+        self._computing: str | None = None
 
     def record(self, **fields: Any) -> None:
         started = EPOCH.isoformat()
@@ -169,8 +171,21 @@ class _Stage:
         ended = EngineExit(traits.exit_code, traits.exit_signal, now(), traits.last_lines, oom_kills=traits.oom_kills)
         self.record(phase="Exited", pid=None, exit=ended)
 
+    async def _look_at_engine(self) -> None:
+        """Like the launcher once the gate has reported a hang: it sees whether the engine computes."""
+        while True:
+            reported = (self._folder / FaultReport.FILE).exists()
+            computing = "ptxas compiles" if reported and self._engine.compiles else None
+            if computing != self._computing:
+                self._computing = computing
+                self.record(computing=computing)
+            await asyncio.sleep(0.5)
+
+    async def _watch(self) -> None:
+        await asyncio.gather(self._gate.watch(), self._look_at_engine())
+
     async def play(self) -> None:
-        watching = asyncio.create_task(self._gate.watch())
+        watching = asyncio.create_task(self._watch())
         try:
             async with asyncio.timeout(LONGEST_SECONDS):
                 await self._play_out()
@@ -179,7 +194,9 @@ class _Stage:
         finally:
             for task in (watching, *self._users):
                 task.cancel()
-            await asyncio.gather(watching, *self._users, return_exceptions=True)
+            (ended, *_) = await asyncio.gather(watching, *self._users, return_exceptions=True)
+            if isinstance(ended, Exception):
+                raise ended  # the gate's process would have ended
             self._outcome.late_share = self._engine.late_share
 
     async def _play_out(self) -> None:
@@ -193,6 +210,9 @@ class _Stage:
         self._users = [asyncio.create_task(self._use()) for _ in range(self._scenario.streams)]
         while outcome.served < self._scenario.streams:
             await asyncio.sleep(0.2)
+        if not self._scenario.users_stay:
+            for user in self._users:
+                user.cancel()
         await asyncio.sleep(self._draw.uniform(1, 4) if self._scenario.later else SERVED_SECONDS)
         if self._scenario.later:
             outcome.failed_at = self._at()
@@ -218,7 +238,8 @@ class _Stage:
     async def _use(self) -> None:
         """One user, sending one request after another."""
         while True:
-            body = {"model": "m", "prompt": "p", "max_tokens": self._draw.randint(40, 400), "stream": True}
+            prompt = " ".join(["word"] * self._scenario.prompt_tokens)
+            body = {"model": "m", "prompt": prompt, "max_tokens": self._draw.randint(40, 400), "stream": True}
             with suppress(aiohttp.ClientError):
                 async with self._session.post(f"{self._url}v1/completions", json=body) as answer:
                     await answer.read()
@@ -241,7 +262,10 @@ class _Stage:
         return self._loop.time() - self._began
 
     def _clock(self) -> datetime:
-        return EPOCH + timedelta(seconds=self._at())
+        """The wall clock, which may be set while the engine starts."""
+        return EPOCH + timedelta(
+            seconds=self._at() + (self._scenario.clock_step if self._at() > CLOCK_STEP_AT else 0.0)
+        )
 
 
 def merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

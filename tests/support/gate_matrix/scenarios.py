@@ -27,6 +27,12 @@ class Scenario:
     config: dict[str, Any] = field(default_factory=dict)
     streams: int = 0
     """Concurrent requests of users, once it is ready."""
+    prompt_tokens: int = 1
+    """Of each request of users."""
+    users_stay: bool = True
+    """False: they are gone before what `later` plays, and their requests were aborted."""
+    clock_step: float = 0.0
+    """By how many seconds the wall clock is set forward while the engine starts."""
     later: Draw | None = None
     """Scripts played while it serves."""
 
@@ -85,6 +91,15 @@ HEALTHY = (
     Scenario("serving four users", sound, ("Passed",), streams=4),
     Scenario("serving users whose prompts take half a minute", sound, ("Passed",), streams=2,
              later=lambda d: (s.slow_first_token(d.uniform(20, 40)),)),
+    Scenario("serving four users with prompts of 400 tokens", with_(of(s.reads_prompts())), ("Passed",), streams=4,
+             prompt_tokens=400),
+    Scenario("serving four users with prompts of 4,000 tokens", with_(of(s.reads_prompts())), ("Passed",), streams=4,
+             prompt_tokens=4000),
+    Scenario("its clock is set two hours forward while it loads", sound, ("Passed",), clock_step=7200.0),
+    Scenario("compiles at its first request", with_(lambda d: s.compiles_at_first_request(d.uniform(20, 60))),
+             ("Passed",), {"requestTimeoutSeconds": 5}),
+    Scenario("its gauges stay up after its users left", sound, ("Passed",), streams=2, users_stay=False,
+             later=lambda d: (s.abandoned_gauges(d.randint(1, 121)),)),
     Scenario("serving, on a busy machine", with_(lambda d: s.noisy(d.uniform(0.005, 0.02))), ("Passed",), streams=2),
 )  # fmt: skip
 
@@ -118,6 +133,7 @@ AT_START = (
     Scenario("a special token in a right answer",
              with_(of(s.wrong_text("<\uff5cbegin\u2581of\u2581sentence\uff5c>42"))), ("WrongOutput",)),
     Scenario("nonsense in a crowd alone", with_(of(s.garbage_in_a_crowd())), ("WrongOutput",), FULL),
+    Scenario("slow in a crowd alone", with_(lambda d: s.slow_in_a_crowd(d.uniform(3, 5))), ("TooSlow",), FULL),
     Scenario("an empty answer", with_(of(s.wrong_text(""))), ("WrongOutput",)),
     Scenario("hangs while it loads", with_(of(s.hangs_at_load())), ("StartupHang",), {"startupTimeoutSeconds": 4}),
     Scenario("hangs at its first answers", with_(lambda d: s.hangs_after(d.randint(0, 7) + 1)), ("StartupHang",),
@@ -143,6 +159,22 @@ AT_START = (
 WHILE_SERVING = (
     Scenario("gets slow while it serves one user", sound, ("Degraded",), streams=1, later=lambda _: (s.slow(3),)),
     Scenario("gets slow while it serves four users", sound, ("Degraded",), streams=4, later=lambda _: (s.slow(4),)),
+    Scenario(
+        "gets slow while it serves prompts of 400 tokens",
+        with_(of(s.reads_prompts())),
+        ("Degraded",),
+        streams=2,
+        prompt_tokens=400,
+        later=lambda _: (s.slow(4),),
+    ),
+    Scenario(
+        "gets slow while it serves prompts of 4,000 tokens",
+        with_(of(s.reads_prompts())),
+        ("Degraded",),
+        streams=2,
+        prompt_tokens=4000,
+        later=lambda _: (s.slow(4),),
+    ),
     Scenario("its draft dies while it serves", sound, ("Degraded",), streams=2, later=lambda _: (s.dead_draft(),)),
     Scenario("hangs while it serves", sound, ("Degraded",), streams=2, later=lambda _: (s.hangs_after(1),)),
     Scenario("dies while it serves", sound, ("EngineExited",), streams=2, later=lambda _: (s.dies_after(1),)),

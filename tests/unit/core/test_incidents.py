@@ -41,9 +41,12 @@ def recovered(
     reason: str = "Passed",
     incident: dict[str, str] | None = None,
     claims: tuple[Claim, ...] = (ANOTHERS,),
+    *,
+    proven: bool = True,
     **labels: str,
 ) -> Observed:
-    gate = a_gate(reason, "a sentence", engine={"incident": incident or INCIDENT}, effective=SAFE)
+    engine = {"incident": incident or INCIDENT}
+    gate = a_gate(reason, "a sentence", engine=engine, effective=SAFE, incidentProven=proven)
     known = {"gpu_link": "phb", "gpu_p2p": "verified", "gpu_driver": "595.84", "gpu_cards": "3fa9c21b07", **labels}
     flash = a_flash()
     node = a_node(**known)
@@ -138,14 +141,20 @@ def test_slow_but_correct_answers_are_proof_too() -> None:
 
 
 def test_an_engine_that_is_no_better_without_peer_to_peer_proves_nothing() -> None:
-    assert plan(recovered("EngineStarting")).verdicts == ()
-    assert pod_status(recovered("EngineStarting"))["incidentVerdict"] == "Pending"
+    observed = recovered("EngineStarting", proven=False)
+    assert plan(observed).verdicts == ()
+    assert pod_status(observed)["incidentVerdict"] == "Pending"
+
+
+def test_an_engine_that_answers_is_no_proof_without_its_gates_word() -> None:
+    """Another answer is expected since, or its kernels are compiled by now."""
+    assert plan(recovered(proven=False)).verdicts == ()
 
 
 def test_an_engine_that_runs_with_its_fast_flags_again_proves_nothing_either() -> None:
     """The measurement is of the effective flags, whatever happened before."""
     observed = recovered()
-    gate = a_gate(engine={"incident": INCIDENT}, effective={**SAFE, "origin": "annotation"})
+    gate = a_gate(engine={"incident": INCIDENT}, effective={**SAFE, "origin": "annotation"}, incidentProven=True)
     assert plan(replace(observed, gates={"uid-of-flash-a": gate})).verdicts == ()
 
 

@@ -6,8 +6,9 @@ from typing import TypeAlias
 from flash_contracts.engine_pod import FaultReport
 from flash_contracts.engine_record import EngineRecord
 from flash_contracts.gate_config import GateConfig
-from flash_engine.gate.evidence import Degradation, Trial
+from flash_engine.gate.evidence import Trial
 from flash_engine.gate.gate_state import TrialKind
+from flash_engine.gate.trial_store import StoredTrial
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,17 @@ class ReadCounters:
 
 
 @dataclass(frozen=True)
-class StoreTrial:
-    """Keep a trial that passed for a gate that is restarted."""
+class AskEngine:
+    """Ask an engine that seems to hang for a token, while the gate goes on."""
 
-    trial: Trial
-    degraded: Degradation | None
+    config: GateConfig
+
+
+@dataclass(frozen=True)
+class StoreTrial:
+    """Keep a trial that passed, and what was found since, for a gate that is restarted."""
+
+    stored: StoredTrial
     engine: EngineRecord
     config: GateConfig
 
@@ -61,4 +68,6 @@ class WithdrawFault:
     """Delete the fault report: the engine answers correctly after all."""
 
 
-Action: TypeAlias = ReadStoredTrial | RunTrial | ReadCounters | StoreTrial | LogTrial | ReportFault | WithdrawFault
+Action: TypeAlias = (
+    ReadStoredTrial | RunTrial | ReadCounters | AskEngine | StoreTrial | LogTrial | ReportFault | WithdrawFault
+)

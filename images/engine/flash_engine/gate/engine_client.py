@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import reprlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
@@ -22,8 +23,9 @@ from flash_engine.gate.measurement import Arrival, Stream
 OBSERVE_TIMEOUT_SECONDS = 10.0
 """A busy engine answers late but is healthy: a short timeout would make readiness flap."""
 
-REQUEST_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError)
-"""How a request can fail: HttpProcessingError is a line without an end, ValueError is invalid text or JSON."""
+REQUEST_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError, RecursionError)
+"""How a request can fail: HttpProcessingError is a line without an end, ValueError is invalid text or JSON, and
+RecursionError is JSON of a great depth."""
 
 
 class EngineRequestError(RuntimeError):
@@ -40,6 +42,9 @@ MIN_STREAM_TIMEOUT_SECONDS = 30.0
 
 MOST_TEXT = 16384
 """Characters of a timed answer that are looked at: 4,096 tokens of English."""
+
+MOST_TOKENS = 1 << 31
+"""No engine has sent more in one stream; a larger count is not believed."""
 
 _Request = AbstractAsyncContextManager[aiohttp.ClientResponse]
 Enough = Callable[[Sequence[Arrival]], bool]
@@ -112,12 +117,11 @@ class EngineClient:
         path, question = _question(config.golden)
         body = {"model": config.model, "temperature": 0, "max_tokens": config.golden.max_tokens, **question}
         reply = await self._post(path, body, config.request_timeout_seconds)
-        try:
-            choice = reply["choices"][0]
-            text = choice["text"] if "text" in choice else _text_of(choice["message"])
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise EngineRequestError(f"{path}: the answer has no choice: {json.dumps(reply)[:200]}") from error
-        return str(text)
+        choice = _choice(path, reply)
+        message = choice.get("message")
+        if "text" not in choice and not isinstance(message, dict):
+            raise EngineRequestError(f"{path}: the answer has no text: {reprlib.repr(reply)}")
+        return str(choice["text"] or "") if "text" in choice else _text_of(message or {})
 
     async def stream(self, config: GateConfig, *, tokens: int | None = None, enough: Enough | None = None) -> Stream:
         """Time one completion of exactly `tokens` tokens (default: `decode.tokens`), cut short once `enough` is True.
@@ -155,6 +159,12 @@ class EngineClient:
     def _post_json(self, path: str, body: dict[str, Any], timeout: aiohttp.ClientTimeout) -> _Request:
         return self._session.post(f"{self._address}{path}", json=body, headers=self._headers, timeout=timeout)
 
+    async def one_token(self, config: GateConfig, seconds: float) -> None:
+        """Ask for one token, as a sign that the engine works. Raises NoAnswerError, EngineRequestError."""
+        path = "/v1/completions"
+        body = {"model": config.model, "prompt": config.decode.prompt, "max_tokens": 1, "temperature": 0}
+        _choice(path, await self._post(path, body, seconds))
+
     async def _post(self, path: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
@@ -176,7 +186,23 @@ def _question(golden: GoldenQuestion) -> tuple[str, dict[str, Any]]:
 
 def _text_of(message: dict[str, Any]) -> str:
     """With few tokens, a reasoning model may put its whole answer into its reasoning."""
-    return " ".join(str(message[key]) for key in ("reasoning", "reasoning_content", "content") if message.get(key))
+    keys = ("reasoning", "reasoning_content", "content")
+    return " ".join(_joined(message[key]) for key in keys if message.get(key))
+
+
+def _joined(content: object) -> str:
+    """The text of a message's content, which may come in parts."""
+    parts = content if isinstance(content, list) else [content]
+    return "".join(str(part.get("text") or "") if isinstance(part, dict) else str(part) for part in parts)
+
+
+def _choice(path: str, reply: object) -> dict[str, Any]:
+    """The first choice of an answer. Raises EngineRequestError."""
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise EngineRequestError(f"{path}: the answer has no choice: {reprlib.repr(reply)}")
+    choice: dict[str, Any] = choices[0]
+    return choice
 
 
 def _now() -> float:
@@ -223,15 +249,15 @@ class StreamReader:
 
     def take(self, event: dict[str, Any]) -> None:
         """Take in an event of the stream, at the moment it arrives."""
-        choices, usage = event.get("choices") or (), event.get("usage") or {}
-        self._tokens = usage.get("completion_tokens", self._tokens)
+        choices, tokens = _choices(event), _token_count(event)
+        self._tokens = self._tokens if tokens is None else tokens
         if choices:
             self._last = _now()
         if self._first is None and any(choice.get("text") for choice in choices):
             self._first = self._last
         if len(self._text) < MOST_TEXT:
             self._text += "".join(str(choice.get("text") or "") for choice in choices)
-        if choices and self._first is not None and self._last is not None and "completion_tokens" in usage:
+        if choices and self._first is not None and self._last is not None and tokens is not None:
             self._arrivals.append(Arrival(self._last, self._tokens))
 
     def stream(self, *, cut: bool = False) -> Stream:
@@ -261,10 +287,24 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any
     raise EngineRequestError("/v1/completions: the stream was cut before its end")
 
 
+def _choices(event: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those of an event that are objects. An engine or a proxy may send anything."""
+    choices = event.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def _token_count(event: dict[str, Any]) -> int | None:
+    """How many tokens the stream has had so far; None if the event does not say."""
+    usage = event.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    is_count = isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens <= MOST_TOKENS
+    return tokens if is_count else None
+
+
 def _event(text: bytes) -> dict[str, Any]:
     try:
         event = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineRequestError(f"/v1/completions: not JSON: {text[:100]!r}") from error
     if not isinstance(event, dict):
         raise EngineRequestError(f"/v1/completions: not an event: {text[:100]!r}")

@@ -1,7 +1,6 @@
 """The evidence about an engine: the input of a verdict, and how each observation changes it. Pure."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from enum import Enum
 
 from flash_contracts.download_record import DownloadRecord
@@ -35,6 +34,8 @@ class ConcurrentRound:
     """All streams together."""
     stream_texts: tuple[str, ...] = ()
     """What the other requests decoded."""
+    disturbed: bool = False
+    """Its speed says nothing: a stream broke and was sent again, or other clients were on the engine."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,12 @@ class Evidence:
     overcome: EngineExit | None = None
     """The exit that the record showed when the engine was last healthy. It is not reported again."""
     starting_seconds: float = 0.0
-    """Time since the engine's process was started."""
+    """Time since the engine's process was started, by a clock that is never set."""
+    starting_since: float | None = None
+    """When it was started (seconds on the event loop's clock)."""
+    unanswered_since: float | None = None
+    """When the first of its stalled trials ended (likewise); None once it has given a token."""
+    unanswered_seconds: float = 0.0
     trial: Trial | None = None
     """None until this run of the engine has been tried."""
     download: DownloadRecord | None = None
@@ -94,8 +100,8 @@ class Evidence:
         """The engine's container starts only after the download, so there is no engine yet."""
         return self.download is not None and self.download.phase != "Complete" and not self.healthy
 
-    def after_observation(self, engine: EngineRecord, health: EngineHealth, at: datetime) -> "Evidence":
-        """The evidence after the engine was observed.
+    def after_observation(self, engine: EngineRecord, health: EngineHealth, at: float) -> "Evidence":
+        """The evidence after the engine was observed, at this time on the event loop's clock.
 
         run      health   ->  healthy   trial
         same     GOOD         yes       kept
@@ -108,18 +114,37 @@ class Evidence:
         same_run = engine.run == self.engine.run
         silent_as_before = health is EngineHealth.SILENT and same_run and self.healthy
         healthy = engine.phase != "Exited" and (health is EngineHealth.GOOD or silent_as_before)
+        is_known = same_run and engine.phase == "Starting" and self.starting_since is not None
+        since = self.starting_since if is_known else _starting_since(engine, at)
+        trial = self.trial if healthy and same_run else None
+        unanswered = self.unanswered_since if trial and trial.stalled else None
         return replace(
             self,
             engine=engine,
             healthy=healthy,
             was_healthy=healthy or (same_run and self.was_healthy),
             overcome=engine.exit if healthy else self.overcome,
-            starting_seconds=_seconds_since(engine, at),
-            trial=self.trial if healthy and same_run else None,
+            starting_seconds=0.0 if since is None else at - since,
+            starting_since=since,
+            unanswered_since=unanswered,
+            unanswered_seconds=0.0 if unanswered is None else at - unanswered,
+            trial=trial,
+        )
+
+    def after_trial(self, trial: Trial, at: float) -> "Evidence":
+        """The evidence after a trial that counts and ended at this time."""
+        since = (self.unanswered_since if self.unanswered_since is not None else at) if trial.stalled else None
+        return replace(
+            self, trial=trial, unanswered_since=since, unanswered_seconds=0.0 if since is None else at - since
         )
 
 
-def _seconds_since(engine: EngineRecord, at: datetime) -> float:
+def _starting_since(engine: EngineRecord, at: float) -> float | None:
+    """When this run was started, or first seen: the launcher's clock is another machine's after a move of the folder.
+
+    Wall clocks are set while an engine loads, so the time in `started_at` only identifies the run.
+    """
     if engine.phase != "Starting" or engine.started_at is None:
-        return 0.0
-    return (at - datetime.fromisoformat(engine.started_at)).total_seconds()
+        return None
+    started = engine.started_monotonic
+    return started if started is not None and 0 <= started <= at else at

@@ -1,12 +1,15 @@
 """Reports to the launcher a fault of the engine that only a restart can fix (`fault-report.json`).
 
     WrongOutput                                    corrupt, S4: a bad link between GPUs corrupts data in this way
-    healthy, no other load, and yet no token       hang, S3
-    serving, with requests on it, and no progress  hang, S3
+    two answers that differ, neither of them bad   no report: greedy answers may differ, and no answer was expected
+    healthy, no other load, and yet no token       hang, S3: the launcher looks whether the engine computes
+    serving, with requests on it, and no progress  likewise
     anything else                                  no report: a dead draft beside right text is the checkpoint's fault
 
-The launcher restarts the engine at once, so a fault is reported only if the verdict is certain: once per run of the
-engine, and withdrawn if that run answers correctly afterwards.
+The launcher restarts the engine, so a fault is reported only if the verdict is certain: once per run of the engine, and
+withdrawn if that run answers correctly, or makes progress, afterwards.
+
+A fault that is gone without peer-to-peer is blamed on the links only if it is proven (`incident_is_proven`).
 """
 
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ from flash_contracts.engine_pod import FaultReport
 from flash_contracts.engine_record import Run
 from flash_contracts.gate_config import GateConfig, GoldenQuestion
 from flash_contracts.verdict_reason import Reason
-from flash_engine.gate.evidence import Evidence
+from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
 from flash_engine.gate.verdict import Verdict, golden_fault
 from flash_engine.log import Logger
 
@@ -51,16 +54,50 @@ def answers_correctly(evidence: Evidence, config: GateConfig) -> bool:
     return golden is not None and golden_fault(golden, config) is None
 
 
-def fault_of_trial(evidence: Evidence, verdict: Verdict, at: str) -> FaultReport | None:
+def fault_of_trial(evidence: Evidence, verdict: Verdict, config: GateConfig, at: str) -> FaultReport | None:
     """The fault that a trial has shown; None if it has shown none, or if no launcher has recorded a run."""
     trial, engine = evidence.trial, evidence.engine
     if trial is None or engine.pid is None:
         return None
     if trial.stalled:
         return FaultReport("hang", "S3", trial.doubt or "", engine.pid, engine.started_at, at)
-    if verdict.reason == Reason.WRONG_OUTPUT:
-        return FaultReport("corrupt", "S4", verdict.message, engine.pid, engine.started_at, at)
+    if verdict.reason == Reason.WRONG_OUTPUT and not _answers_only_differ(trial, config):
+        asked = config.golden.identity
+        return FaultReport("corrupt", "S4", verdict.message, engine.pid, engine.started_at, at, asked)
     return None
+
+
+def _answers_only_differ(trial: Trial, config: GateConfig) -> bool:
+    """Each answer is well formed and none was expected: equally good words are no corrupt data."""
+    golden = trial.golden
+    if golden is None or golden_fault(golden, config) is None:
+        return False
+    return all(golden_fault(GoldenAnswers((text,)), config) is None for text in golden.texts)
+
+
+def refutes_incident(evidence: Evidence, config: GateConfig) -> bool:
+    """The answer is wrong without peer-to-peer as well, so the question or the checkpoint is at fault."""
+    incident, golden = evidence.engine.incident, evidence.trial.golden if evidence.trial else None
+    is_same = incident is not None and incident.asked == config.golden.identity
+    return is_same and golden is not None and golden_fault(golden, config) is not None
+
+
+def incident_is_proven(evidence: Evidence, config: GateConfig, *, refuted: bool) -> bool:
+    """Whether the links caused the engine's incident. The operator adds that this run has the safe flags.
+
+    incident                             proof
+    corrupt                              a right answer to the same question with the same expectation, and never a
+                                         wrong one since
+    a start that hung (S1, S2)           a run that starts and answers
+    no token after a start (S3)          the same, if the GPUs were seen to spin: a second start may only be faster
+                                         because the first one has compiled its kernels
+    """
+    incident = evidence.engine.incident
+    if incident is None or evidence.measurement is None or not answers_correctly(evidence, config):
+        return False
+    if incident.kind == "corrupt":
+        return not refuted and incident.asked == config.golden.identity
+    return incident.signature != "S3" or incident.evidence.get("gpusSpin") is True
 
 
 def hang_while_serving(evidence: Evidence, message: str, at: str) -> FaultReport | None:

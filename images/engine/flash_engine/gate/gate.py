@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flash_contracts.checkpoint_record import CheckpointRecord
-from flash_contracts.document import now
+from flash_contracts.document import timestamp
 from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_pod import TRIAL_FILE, DrainRequest, FaultReport
-from flash_contracts.engine_record import EngineRecord
+from flash_contracts.engine_record import EngineRecord, Run
 from flash_contracts.gate_config import BadConfigError, GateConfig
 from flash_engine.gate.actions import (
     Action,
+    AskEngine,
     LogTrial,
     ReadCounters,
     ReadStoredTrial,
@@ -35,6 +36,7 @@ from flash_engine.gate.gate_state import GateState, Instant
 from flash_engine.gate.observations import (
     ConfigRead,
     ConfigRejected,
+    EngineAsked,
     EngineObserved,
     FaultReported,
     FaultReportWithdrawn,
@@ -43,7 +45,8 @@ from flash_engine.gate.observations import (
     TrialFinished,
 )
 from flash_engine.gate.pod_annotations import granted_quarantine, learned_floor
-from flash_engine.gate.serving_monitor import observe_counters
+from flash_engine.gate.serving_health import Reply
+from flash_engine.gate.serving_monitor import ask_for_token, observe_counters
 from flash_engine.gate.state_machine import step
 from flash_engine.gate.trial import try_engine
 from flash_engine.gate.trial_store import TrialStore
@@ -79,6 +82,8 @@ class Gate:
         self._on_change = on_change
         self._clock = clock
         self._trial_store = TrialStore(run_dir / TRIAL_FILE)
+        self._asking: tuple[Run, asyncio.Task[Reply]] | None = None
+        """The run of the engine that is being asked for a token, and the request."""
         self._fault_report_file = FaultReportFile(run_dir / FaultReport.FILE)
 
     @property
@@ -96,11 +101,14 @@ class Gate:
         """Read the configuration, observe the engine, and do what follows from it."""
         await self._take(self._observe_config())
         await self._take(await self._observe_engine())
+        if self._asking and self._asking[1].done():
+            (run, asked), self._asking = self._asking, None
+            await self._take(EngineAsked(asked.result(), run))
 
     async def _take(self, observation: Observation) -> None:
         """Change the state by an observation, show it, and carry out the actions."""
         previous = self.state.verdict
-        self.state, actions = step(self.state, observation, _instant())
+        self.state, actions = step(self.state, observation, self._instant())
         self._on_change(self.state)
         verdict = self.state.verdict
         if verdict != previous:
@@ -117,16 +125,26 @@ class Gate:
                 await self._take(await self._run_trial(action))
             case ReadCounters():
                 await self._take(await observe_counters(self._client))
-            case StoreTrial(trial, degraded, engine, config):
-                self._trial_store.store(trial, degraded, engine, config)
-            case LogTrial():
-                _log_trial(action)
+            case AskEngine(config):
+                # Not awaited: what else happens to the pod must not wait for an engine that hangs.
+                asked = asyncio.create_task(ask_for_token(self._client, config))
+                self._asking = (self.state.evidence.engine.run, asked)
             case ReportFault(report):
                 if self._fault_report_file.write(report):
                     await self._take(FaultReported())
             case WithdrawFault():
                 if self._fault_report_file.withdraw():
                     await self._take(FaultReportWithdrawn())
+            case StoreTrial() | LogTrial():
+                self._note(action)
+
+    def _note(self, action: StoreTrial | LogTrial) -> None:
+        """Actions that change nothing for the gate itself."""
+        match action:
+            case StoreTrial(stored, engine, config):
+                self._trial_store.store(stored, engine, config)
+            case LogTrial():
+                _log_trial(action)
 
     def _observe_config(self) -> ConfigRead | ConfigRejected:
         try:
@@ -147,7 +165,7 @@ class Gate:
         return EngineObserved(
             health,
             record,
-            self._clock(),
+            asyncio.get_running_loop().time(),
             download=download,
             checkpoint_bytes=stored_bytes or (download.total_bytes if download else None),
             draining=DrainRequest.is_made(self._run_dir, record),
@@ -156,19 +174,18 @@ class Gate:
 
     def _read_stored_trial(self, config: GateConfig) -> StoredTrialRead:
         stored = self._trial_store.restore(self.state.evidence.engine, config)
-        if stored is None:
-            return StoredTrialRead(config)
-        log.info("trial restored from disk")
-        return StoredTrialRead(config, *stored)
+        if stored is not None:
+            log.info("trial restored from disk")
+        return StoredTrialRead(config, stored)
 
     async def _run_trial(self, action: RunTrial) -> TrialFinished:
         trial = await try_engine(self._client, action.config)
-        finished_at = _instant()
+        finished_at = self._instant()
         return TrialFinished(trial, action.kind, action.config, finished_at, await self._observe_engine())
 
-
-def _instant() -> Instant:
-    return Instant(asyncio.get_running_loop().time(), now())
+    def _instant(self) -> Instant:
+        """Durations are measured by the event loop's clock: the wall clock may be set at any time."""
+        return Instant(asyncio.get_running_loop().time(), timestamp(self._clock()))
 
 
 def _log_trial(action: LogTrial) -> None:

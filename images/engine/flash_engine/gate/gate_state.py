@@ -71,7 +71,8 @@ class GateState:
     quarantined: bool = False
     draining: bool = False
     restart: bool = False
-    """The kubelet shall restart the engine: it hangs, or it is degraded, quarantined, and `onDegraded` is Restart."""
+    """The kubelet shall restart the engine: it hangs and does not compute, or it is degraded, quarantined, and
+    `onDegraded` is Restart."""
 
     # What follows is not shown to anybody.
     config_read: GateConfig | None = None
@@ -90,6 +91,10 @@ class GateState:
     granted_quarantine: str | None = None
     """`Degradation.since` of the quarantine request that the operator has granted."""
     reported_faults: ReportedFaults = ReportedFaults()  # noqa: RUF009 - frozen
+    hang_stored: bool = False
+    """The stored trial says that the engine hangs."""
+    incident_refuted: bool = False
+    """The engine answered wrongly without peer-to-peer, too, what its incident was about."""
 
     @property
     def phase(self) -> Phase:
@@ -163,7 +168,7 @@ def recheck_is_due(state: GateState, config: GateConfig, at: float) -> bool:
 
     Only once it is idle: users' requests and the gate's would delay each other.
 
-    PASSED, and the counters look good           no
+    PASSED, and the counters look good           when idle, after `idleCheckSeconds`
     PASSED, and the counters look bad            when idle, after the pause
     DEGRADED                                     when idle, after the pause
     DRAINING                                     no
@@ -171,7 +176,9 @@ def recheck_is_due(state: GateState, config: GateConfig, at: float) -> bool:
     if state.draining or not state.serving_health.idle:
         return False
     is_doubtful = state.degraded is not None or state.serving_health.suspected(config)
-    return is_doubtful and _pause_is_over(state, config, at)
+    if state.attempt is None or is_doubtful:
+        return is_doubtful and _pause_is_over(state, config, at)
+    return at - state.attempt.at >= config.serving.idle_check_seconds
 
 
 def _pause_is_over(state: GateState, config: GateConfig, at: float) -> bool:

@@ -1,15 +1,16 @@
 """What the gate can observe: the inputs of the state machine."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TypeAlias
 
 from flash_contracts.download_record import DownloadRecord
-from flash_contracts.engine_record import EngineRecord
+from flash_contracts.engine_record import EngineRecord, Run
 from flash_contracts.gate_config import GateConfig
-from flash_engine.gate.evidence import Degradation, EngineHealth, Trial
+from flash_engine.gate.evidence import EngineHealth, Trial
 from flash_engine.gate.gate_state import Instant, TrialKind
+from flash_engine.gate.serving_health import Reply
 from flash_engine.gate.serving_monitor import CountersObserved
+from flash_engine.gate.trial_store import StoredTrial
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class EngineObserved:
     health: EngineHealth
     record: EngineRecord
     """Must be read after the answer to /health, so that an exit in between is not missed."""
-    at: datetime
+    at: float
+    """Seconds on the event loop's clock."""
     download: DownloadRecord | None = None
     checkpoint_bytes: int | None = None
     draining: bool = False
@@ -45,8 +47,16 @@ class StoredTrialRead:
     """The stored trial, if it is of this run of the engine and asked what `config` asks."""
 
     config: GateConfig
-    trial: Trial | None = None
-    degraded: Degradation | None = None
+    stored: StoredTrial | None = None
+
+
+@dataclass(frozen=True)
+class EngineAsked:
+    """What became of the request for a token."""
+
+    reply: Reply
+    run: Run
+    """The run of the engine that was asked."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ Observation: TypeAlias = (
     | StoredTrialRead
     | TrialFinished
     | CountersObserved
+    | EngineAsked
     | FaultReported
     | FaultReportWithdrawn
 )

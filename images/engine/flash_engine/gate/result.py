@@ -18,6 +18,7 @@ from flash_contracts.gate_result import (
     WantedFigures,
 )
 from flash_engine.gate.evidence import Trial
+from flash_engine.gate.fault_report import incident_is_proven
 from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.measurement import Measurement, Sample
 from flash_engine.redaction import redact
@@ -41,6 +42,7 @@ def result_of(state: GateState, config: GateConfig | None, effective: EffectiveF
         effective=effective,
         engine=_without_secrets(evidence.engine),
         delivery=_delivery(evidence.download) if evidence.download else None,
+        incident_proven=config is not None and incident_is_proven(evidence, config, refuted=state.incident_refuted),
     )
 
 

@@ -1,41 +1,57 @@
-"""Tracks a serving engine's health from its Prometheus counters, one window between two readings at a time. Pure.
+"""Tracks a serving engine's health from its Prometheus counters. Pure.
 
-    window                                          what it shows
-    no requests                                     nothing, but the engine is idle and can be measured
-    requests, but no progress                       a stall; after `stallSeconds` of it in a row the engine hangs
-    a prompt is prefilled, or too little decoding   nothing about speed: decoding shares its steps with prompts
-    decoding only, slower than the floor            a bad window: after `windows` in a row the engine is suspected to
-                                                    be degraded, and measured once it is idle; after BUSY_FACTOR times
-                                                    as many it is believed to be, although it was never idle
-    drafts, but next to none accepted               likewise
+Progress is judged between two readings in a row, speed between two at which no prompt was being read and that have
+enough decoding between them (a span).
 
-The speed of a window is that of one request times the number of requests. Several streams together decode at least as
-fast as a single one, so this can be compared with the floor of a single stream. Uncertainty always counts in favour of
-the engine: a false alarm costs users a replica, while a missed one is caught in the next window.
+    what is seen                             what it means
+    no requests                              the engine is idle and can be measured
+    requests, but no progress                a stall: after half of `stallSeconds` the engine is asked; after all of
+                                             them it hangs, unless it answered
+    decoding, slower than the floor for      a bad span: after `windows` in a row the engine is suspected to be
+    certain                                  degraded, and measured once it is idle; after BUSY_FACTOR times as many
+                                             it is believed to be, although it was never idle
+    decoding that prompts may have slowed    nothing (`decode_speed` has the bounds)
+    drafts, but next to none accepted        likewise suspected, then believed
+
+The speed is that of one request times the number of requests. Several streams together decode at least as fast as a
+single one, so this can be compared with the floor of a single stream. Uncertainty always counts in favour of the
+engine: a false alarm costs users a replica, while a missed one is caught by a later span.
 """
 
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from flash_contracts.gate_config import GateConfig
 from flash_engine.engine_metrics import EngineCounters
+from flash_engine.gate.decode_speed import STEP_TOKENS, DecodeSpeed, decode_speed
 from flash_engine.gate.verdict import DEAD_DRAFT_PERCENT
 
 BUSY_FACTOR = 4
 
 SILENCE_FACTOR = 5
-"""Missing counters must last longer than a stall: a busy engine answers late."""
+"""Missing counters must last longer than a stall: a busy engine answers late. So must a stall of an engine that could
+not be asked."""
+
+ASK_SHARE = 0.5
+"""The engine is asked after this share of the time after which it hangs, and may take the rest to answer."""
 
 LEAST_SHARE = 0.5
-"""Least share of a window spent decoding. Not a number of tokens: the slower the engine, the fewer it produces."""
-
-PROMPT_TOKENS_PER_SECOND = 50.0
-"""Prompts up to this rate hardly slow decoding; above it the window shows nothing."""
+"""A span has at least this share of `watchSeconds` of undisturbed decoding. Not a number of tokens: the slower the
+engine, the fewer it produces."""
 
 LEAST_DRAFTED = 200
 """The acceptance of fewer drafts is chance."""
 
 DEAD_TIMES = 1
 """How often LEAST_DRAFTED must be dead. Once is enough: a working head has 40 % accepted, far from 2 % of 200."""
+
+
+class Reply(Enum):
+    """What became of the request that an engine without progress was asked."""
+
+    ANSWERED = "a token: its gauges are wrong, and it does not hang"
+    NONE = "no token in time"
+    REFUSED = "an error, which shows nothing: too many requests, or an unknown key"
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,8 @@ class Window:
 
     before: CounterReading
     after: CounterReading
+    abandoned: float = 0.0
+    """Requests that the gauges show and that are not on the engine, as an answer to a request of ours has shown."""
 
     @property
     def seconds(self) -> float:
@@ -64,11 +82,11 @@ class Window:
     @property
     def idle(self) -> bool:
         before, after = self.before.counters, self.after.counters
-        return before.unfinished == after.unfinished == 0 and before.generated == after.generated
+        return not self._unfinished(before) and not self._unfinished(after) and before.generated == after.generated
 
     @property
     def busy(self) -> bool:
-        return self.before.counters.unfinished > 0 and self.after.counters.unfinished > 0
+        return self._unfinished(self.before.counters) > 0 and self._unfinished(self.after.counters) > 0
 
     @property
     def moved(self) -> bool:
@@ -81,17 +99,24 @@ class Window:
         return self._change("drafted") or 0, self._change("accepted") or 0
 
     @property
-    def decode_tokens_per_second(self) -> float | None:
-        """All requests together; None if the window shows nothing about speed."""
-        first_tokens, seconds = self._change("first_tokens"), self._change("decode_seconds")
-        prompts = self._change("processed")
-        if first_tokens is None or prompts is None or not seconds:
-            return None
-        generated = self._change("generated") or 0
-        if seconds < LEAST_SHARE * self.seconds or prompts - generated > PROMPT_TOKENS_PER_SECOND * self.seconds:
-            return None
-        streams = max(1.0, self.before.counters.running, self.after.counters.running, seconds / self.seconds)
-        return (generated - first_tokens) / seconds * streams
+    def decode_seconds(self) -> float:
+        """Time between tokens, summed over requests; 0 if unknown."""
+        return self._change("decode_seconds") or 0.0
+
+    @property
+    def was_preempted(self) -> bool:
+        """A request was read again, which slows the others and is not counted as a prompt."""
+        return bool(self._change("preemptions"))
+
+    def decode_speed(self, config: GateConfig, *, running: float = 0.0, piece: int = STEP_TOKENS) -> DecodeSpeed | None:
+        """`running`: the most requests that were seen on the engine in between."""
+        before, after = self.before.counters, self.after.counters
+        seen = max(running, before.running, after.running) - self.abandoned
+        streams = max(1.0, seen, self.decode_seconds / self.seconds if self.seconds > 0 else 0.0)
+        return decode_speed(before, after, streams=streams, config=config, piece=piece)
+
+    def _unfinished(self, counters: EngineCounters) -> float:
+        return max(0.0, counters.unfinished - self.abandoned)
 
     def _change(self, name: str) -> float | None:
         before, after = getattr(self.before.counters, name), getattr(self.after.counters, name)
@@ -100,39 +125,57 @@ class Window:
 
 @dataclass(frozen=True)
 class ServingHealth:
-    """The result of all windows so far."""
+    """The result of all readings so far."""
 
     bad: int = 0
-    """Bad windows in a row. Windows that show nothing are not counted."""
+    """Bad spans in a row. Those that show nothing are not counted."""
     good: int = 0
-    """Good windows in a row."""
+    """Good spans in a row."""
     message: str = ""
-    """What was bad in the latest bad window."""
+    """What was bad in the latest bad span."""
     still_seconds: float = 0.0
     """How long there have been requests but no progress."""
     silent_seconds: float = 0.0
     """How long its counters could not be read."""
+    reply: Reply | None = None
+    """What became of the request that it was asked in this stall; None if it was not asked, or not yet answered."""
     idle: bool = False
     decode_tokens_per_second: float | None = None
-    """In the latest window that showed a speed."""
+    """In the latest span that was judged."""
     dead: int = 0
     """How many times in a row next to none of LEAST_DRAFTED drafts was accepted."""
     drafted: float = 0.0
     accepted: float = 0.0
     """In the windows since the drafts were last judged."""
 
-    def after_window(self, window: Window, config: GateConfig, *, prefilling: bool = False) -> "ServingHealth":
-        """`prefilling`: some request has no first token yet, so decoding shares the engine with its prompt."""
+    def after_window(self, window: Window, config: GateConfig) -> "ServingHealth":
+        """Progress and drafts between two readings in a row."""
         if window.was_reset:
             return ServingHealth()
         still = self.still_seconds + window.seconds if window.busy and not window.moved else 0.0
-        seen = replace(self, still_seconds=still, silent_seconds=0.0, idle=window.idle)
-        rate = None if prefilling else window.decode_tokens_per_second
-        return _after_drafts(_after_speed(seen, rate, config), window, config)
+        reply = self.reply if still else None
+        seen = replace(self, still_seconds=still, silent_seconds=0.0, reply=reply, idle=window.idle)
+        return _after_drafts(seen, window, config)
 
     def after_silence(self, seconds: float) -> "ServingHealth":
         """The counters could not be read for this much longer."""
         return replace(self, silent_seconds=self.silent_seconds + seconds, idle=False)
+
+    def after_span(self, speed: DecodeSpeed, config: GateConfig) -> "ServingHealth":
+        """One span more that has enough decoding."""
+        least = config.floor * (1 - config.serving.tolerance_percent / 100)
+        if speed.most < least:
+            message = f"users' requests decode at {speed.most:.1f} tok/s, wanted at least {least:.1f}"
+            return replace(self, bad=self.bad + 1, good=0, message=message, decode_tokens_per_second=speed.most)
+        if speed.least >= least:
+            return replace(self, bad=0, good=self.good + 1, decode_tokens_per_second=speed.least)
+        return replace(self, decode_tokens_per_second=speed.least)
+
+    def after_reply(self, reply: Reply) -> "ServingHealth":
+        """The engine was asked because it seemed to hang."""
+        if reply is Reply.ANSWERED:
+            return replace(self, still_seconds=0.0, silent_seconds=0.0, reply=None)
+        return replace(self, reply=reply)
 
     def suspected(self, config: GateConfig) -> bool:
         """Bad enough to be measured once it is idle."""
@@ -146,25 +189,25 @@ class ServingHealth:
         """Good for so long that a degradation inferred from traffic is over."""
         return self.good >= config.serving.windows and not self.dead
 
+    def must_be_asked(self, config: GateConfig) -> bool:
+        """Whether it has been without progress long enough to be asked for a token."""
+        return self.reply is None and self._patience_used(config) >= ASK_SHARE
+
     def hangs(self, config: GateConfig) -> bool:
+        """It was asked before, because gauges may stay up after their requests are gone."""
+        needed = {Reply.NONE: 1, Reply.REFUSED: SILENCE_FACTOR}
+        return self.reply in needed and self._patience_used(config) >= needed[self.reply]
+
+    def _patience_used(self, config: GateConfig) -> float:
+        """Share of the time after which it hangs."""
         stall = config.serving.stall_seconds
-        return self.still_seconds >= stall or self.silent_seconds >= SILENCE_FACTOR * stall
+        return max(self.still_seconds / stall, self.silent_seconds / (SILENCE_FACTOR * stall))
 
     @property
     def hang_message(self) -> str:
         if self.silent_seconds:
             return f"the engine hangs: its counters could not be read for {self.silent_seconds:.0f} s"
         return f"the engine hangs: it has requests but has made no progress for {self.still_seconds:.0f} s"
-
-
-def _after_speed(serving_health: ServingHealth, rate: float | None, config: GateConfig) -> ServingHealth:
-    if rate is None:
-        return serving_health
-    least = config.floor * (1 - config.serving.tolerance_percent / 100)
-    if rate >= least:
-        return replace(serving_health, bad=0, good=serving_health.good + 1, decode_tokens_per_second=rate)
-    message = f"users' requests decode at {rate:.1f} tok/s, wanted at least {least:.1f}"
-    return replace(serving_health, bad=serving_health.bad + 1, good=0, message=message, decode_tokens_per_second=rate)
 
 
 def _after_drafts(serving_health: ServingHealth, window: Window, config: GateConfig) -> ServingHealth:

@@ -1,6 +1,7 @@
-"""Monitors a serving engine by reading its Prometheus counters every few seconds. It sends no requests of its own.
+"""Monitors a serving engine by reading its Prometheus counters every few seconds.
 
-Each reading costs the engine one page of metrics. `serving_health` interprets the readings.
+Each reading costs the engine one page of metrics. It sends no requests of its own but one: an engine that seems to hang
+is asked for a token before anything is done about it. `serving_health` interprets the readings.
 """
 
 import asyncio
@@ -8,8 +9,20 @@ from dataclasses import dataclass, replace
 
 from flash_contracts.gate_config import GateConfig
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
-from flash_engine.gate.engine_client import EngineClient, EngineRequestError
-from flash_engine.gate.serving_health import CounterReading, ServingHealth, Window
+from flash_engine.gate.decode_speed import STEP_TOKENS
+from flash_engine.gate.engine_client import EngineClient, EngineRequestError, NoAnswerError
+from flash_engine.gate.serving_health import (
+    ASK_SHARE,
+    LEAST_SHARE,
+    SILENCE_FACTOR,
+    CounterReading,
+    Reply,
+    ServingHealth,
+    Window,
+)
+
+LONGEST_SPAN = 20
+"""A span in which prompts leave too little undisturbed ends once it has so many times the decoding that it needs."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,28 @@ async def observe_counters(client: EngineClient) -> CountersObserved:
         return CountersObserved(at, missing=str(error))
 
 
+async def ask_for_token(client: EngineClient, config: GateConfig) -> Reply:
+    """Ask an engine that seems to hang. A failure is a reply as well, never an exception."""
+    try:
+        await client.one_token(config, (1 - ASK_SHARE) * config.serving.stall_seconds)
+    except NoAnswerError:
+        return Reply.NONE
+    except EngineRequestError:
+        return Reply.REFUSED
+    return Reply.ANSWERED
+
+
+@dataclass(frozen=True)
+class Stall:
+    """An engine that hangs, by the counters that stand still. Kept for a gate that is restarted."""
+
+    seconds: float
+    generated: float
+    unfinished: float
+    steps: float | None = None
+    kv_cache: float | None = None
+
+
 @dataclass(frozen=True)
 class ServingMonitor:
     """What the readings of one run of the engine have shown so far. Pure: a new run starts with a new monitor."""
@@ -42,33 +77,88 @@ class ServingMonitor:
     health: ServingHealth = ServingHealth()  # noqa: RUF009 - frozen
     blind: str | None = None
     """Why the engine cannot be monitored: the metrics it lacks."""
-    _last: CounterReading | None = None
+    asking: bool = False
+    """The engine is being asked for a token."""
+    last: CounterReading | None = None
+    _span_began: CounterReading | None = None
+    """The reading that the current span began with."""
+    _running: float = 0.0
+    """The most requests that were on the engine in the current span."""
     _asked_at: float | None = None
     _never_finished: float = 0.0
     """Requests that got a first token and were never counted as finished although they are gone: aborted ones."""
+    _abandoned: float = 0.0
+    """Requests that the gauges show although the engine answers and does nothing else."""
+
+    @classmethod
+    def of_stall(cls, stall: Stall, at: float) -> "ServingMonitor":
+        """The monitor of an engine that hung when an earlier process of the gate saw it."""
+        counters = EngineCounters(
+            stall.generated, stall.unfinished, drafted=None, accepted=None, steps=stall.steps, kv_cache=stall.kv_cache
+        )
+        health = ServingHealth(still_seconds=stall.seconds, reply=Reply.NONE)
+        return cls(health, last=CounterReading(at, counters))
+
+    @property
+    def stall(self) -> Stall | None:
+        """What is to be kept of an engine that hangs; None if it never had readable counters."""
+        if self.last is None:
+            return None
+        counters, health = self.last.counters, self.health
+        seconds = max(health.still_seconds, health.silent_seconds / SILENCE_FACTOR)
+        return Stall(seconds, counters.generated, counters.unfinished, counters.steps, counters.kv_cache)
 
     def is_due(self, config: GateConfig, at: float) -> bool:
         """Whether the next reading is due."""
         return self._asked_at is None or at - self._asked_at >= config.serving.watch_seconds
 
-    def after(self, observed: CountersObserved, config: GateConfig) -> "ServingMonitor":
-        """The monitor with one more reading."""
+    def must_ask(self, config: GateConfig) -> bool:
+        """Whether the engine is to be asked for a token now."""
+        return not self.asking and self.health.must_be_asked(config)
+
+    def after(self, observed: CountersObserved, config: GateConfig, piece: int = STEP_TOKENS) -> "ServingMonitor":
+        """The monitor with one more reading. `piece` is the result of `step_tokens`."""
         if observed.counters is not None:
-            return self._after_reading(CounterReading(observed.at, observed.counters), config)
+            return self._after_reading(CounterReading(observed.at, observed.counters), config, piece)
         if observed.missing is not None:
             return replace(self, _asked_at=observed.at, blind=observed.missing)
         waited = observed.at - self._asked_at if self._asked_at is not None else 0.0
         return replace(self, _asked_at=observed.at, health=self.health.after_silence(waited))
 
-    def _after_reading(self, reading: CounterReading, config: GateConfig) -> "ServingMonitor":
-        read = replace(self, blind=None, _last=reading, _asked_at=reading.at)
-        if self._last is None:
-            return read
-        window = Window(self._last, reading)
-        never_finished = self._never_finished_after(window)
-        prefilling = any(_is_prefilling(end.counters, never_finished) for end in (window.before, window.after))
-        health = self.health.after_window(window, config, prefilling=prefilling)
-        return replace(read, health=health, _never_finished=never_finished)
+    def after_reply(self, reply: Reply) -> "ServingMonitor":
+        """The monitor after the engine was asked for a token."""
+        is_alone = reply is Reply.ANSWERED and self.health.still_seconds > 0 and self.last is not None
+        abandoned = self.last.counters.unfinished if is_alone and self.last else self._abandoned
+        return replace(self, asking=False, health=self.health.after_reply(reply), _abandoned=abandoned)
+
+    def _after_reading(self, reading: CounterReading, config: GateConfig, piece: int) -> "ServingMonitor":
+        read = replace(self, blind=None, last=reading, _asked_at=reading.at)
+        if self.last is None:
+            return replace(read, _span_began=reading, health=replace(self.health, silent_seconds=0.0, reply=None))
+        abandoned = min(self._abandoned, reading.counters.unfinished)
+        window = Window(self.last, reading, abandoned)
+        if window.was_reset:
+            return replace(read, health=ServingHealth(), _span_began=reading, _running=0.0, _never_finished=0.0)
+        read = replace(
+            read,
+            health=self.health.after_window(window, config),
+            _never_finished=self._never_finished_after(window),
+            _running=max(self._running, reading.counters.running),
+            _abandoned=abandoned,
+        )
+        return read.after_span(Window(self._span_began or reading, reading, abandoned), config, piece)
+
+    def after_span(self, span: Window, config: GateConfig, piece: int) -> "ServingMonitor":
+        """Judges the speed if the span is long enough, and begins the next one."""
+        following = replace(self, _span_began=span.after, _running=0.0)
+        if span.was_preempted or self._span_began is None:
+            return following
+        if _is_prefilling(span.after.counters, self._never_finished, self._abandoned):
+            return self
+        speed, least = span.decode_speed(config, running=self._running, piece=piece), _least_seconds(config)
+        if speed is not None and speed.undisturbed_seconds >= least:
+            return replace(following, health=self.health.after_span(speed, config))
+        return following if span.decode_seconds > LONGEST_SPAN * least else self
 
     def _never_finished_after(self, window: Window) -> float:
         """How many of the requests that seem to be decoding are in fact gone.
@@ -81,12 +171,17 @@ class ServingMonitor:
         return surplus if window.idle else max(self._never_finished, surplus)
 
 
+def _least_seconds(config: GateConfig) -> float:
+    """Undisturbed decoding, of all requests, that a span needs."""
+    return LEAST_SHARE * config.serving.watch_seconds
+
+
 def _decoding(counters: EngineCounters) -> float:
     return (counters.first_tokens or 0) - (counters.finished or 0)
 
 
-def _is_prefilling(counters: EngineCounters, never_finished: float) -> bool:
-    """Whether some request on the engine is still at its prompt."""
+def _is_prefilling(counters: EngineCounters, never_finished: float, abandoned: float) -> bool:
+    """Whether some prompt is being read. Those of waiting requests are not."""
     if counters.finished is None or counters.first_tokens is None:
         return False
-    return counters.unfinished > _decoding(counters) - never_finished
+    return counters.running - abandoned > _decoding(counters) - never_finished

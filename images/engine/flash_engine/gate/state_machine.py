@@ -5,6 +5,7 @@
     StoredTrialRead              what an earlier process of this gate has stored      after ReadStoredTrial
     TrialFinished                                                                     after RunTrial
     CountersObserved             the counters of a serving engine                     after ReadCounters
+    EngineAsked                  whether an engine that seems to hang gave a token    after AskEngine, later
     FaultReported, FaultReportWithdrawn                                               after ReportFault, WithdrawFault
 
 `Gate` makes the observations and carries out the actions. `GateState.phase` lists the phases; `admission_is_due` and
@@ -18,6 +19,7 @@ from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.actions import (
     Action,
+    AskEngine,
     LogTrial,
     ReadCounters,
     ReadStoredTrial,
@@ -26,12 +28,20 @@ from flash_engine.gate.actions import (
     StoreTrial,
     WithdrawFault,
 )
+from flash_engine.gate.decode_speed import step_tokens
 from flash_engine.gate.evidence import Degradation
-from flash_engine.gate.fault_report import answers_correctly, fault_of_trial, hang_while_serving
+from flash_engine.gate.fault_report import (
+    ReportedFaults,
+    answers_correctly,
+    fault_of_trial,
+    hang_while_serving,
+    refutes_incident,
+)
 from flash_engine.gate.gate_state import Attempt, GateState, Instant, TrialKind, admission_is_due, recheck_is_due
 from flash_engine.gate.observations import (
     ConfigRead,
     ConfigRejected,
+    EngineAsked,
     EngineObserved,
     FaultReported,
     FaultReportWithdrawn,
@@ -40,11 +50,14 @@ from flash_engine.gate.observations import (
     TrialFinished,
 )
 from flash_engine.gate.serving_monitor import CountersObserved, ServingMonitor
+from flash_engine.gate.trial_store import StoredTrial
 from flash_engine.gate.verdict import Verdict, judge
 
 UNSERVABLE = frozenset({Reason.WRONG_OUTPUT, Reason.STARTUP_HANG})
 """Failures for which even a serving engine loses its readiness at once: it is worse than no engine."""
 
+COMPUTING_SECONDS = 900.0
+"""How long a serving engine without progress is left alone because it computes. A kernel takes minutes to compile."""
 
 Step: TypeAlias = tuple[GateState, tuple[Action, ...]]
 
@@ -58,6 +71,8 @@ def step(state: GateState, observation: Observation, now: Instant) -> Step:
             return _decide(_with_stored_trial(state, observation, now), observation.config, now)
         case CountersObserved():
             return _counters_observed(state, observation, now)
+        case EngineAsked():
+            return _engine_asked(state, observation, now)
         case TrialFinished():
             return _trial_finished(state, observation, now)
         case _:
@@ -95,7 +110,27 @@ def _engine_observed(state: GateState, observed: EngineObserved, now: Instant) -
     if _may_have_stored_trial(state):
         # Judged only after that: a gate that was restarted must not call the engine unmeasured in between.
         return state, (ReadStoredTrial(config),)
-    return _decide(state, config, now)
+    state, withdraw = _excused(state, config)
+    state, actions = _decide(state, config, now)
+    return state, withdraw + actions
+
+
+def _excused(state: GateState, config: GateConfig) -> Step:
+    """A trial without a token shows no hang if the engine computes: kernels may be compiled at the first request.
+
+    That ends after the time that a start may take. The fault report is withdrawn, and the next trial decides.
+    """
+    evidence, trial = state.evidence, state.evidence.trial
+    computing = evidence.engine.computing
+    if trial is None or not trial.stalled or not computing or _started_too_long_ago(state, config):
+        return state, ()
+    excused = replace(trial, stalled=False, doubt=f"{trial.doubt}, but the engine computes ({computing})")
+    withdraw = (WithdrawFault(),) if state.reported_faults.is_reported else ()
+    return replace(state, evidence=replace(evidence, trial=excused, unanswered_since=None)), withdraw
+
+
+def _started_too_long_ago(state: GateState, config: GateConfig) -> bool:
+    return state.evidence.starting_seconds > config.startup_seconds(state.evidence.checkpoint_bytes)
 
 
 def _may_have_stored_trial(state: GateState) -> bool:
@@ -122,7 +157,7 @@ def _with_engine(state: GateState, observed: EngineObserved, now: Instant) -> Ga
     if not evidence.healthy or evidence.engine.run != previous_run:
         state = replace(
             state, launch_config=None, attempt=None, serving=ServingMonitor(), healthy_at=None, gate_millis=None,
-            degraded=None,
+            degraded=None, hang_stored=False,
         )  # fmt: skip
     if evidence.healthy and state.healthy_at is None:
         state = replace(state, healthy_since=now.monotonic, healthy_at=now.wall)
@@ -130,15 +165,20 @@ def _with_engine(state: GateState, observed: EngineObserved, now: Instant) -> Ga
 
 
 def _with_stored_trial(state: GateState, stored: StoredTrialRead, now: Instant) -> GateState:
-    if stored.trial is None:
+    found = stored.stored
+    if found is None:
         return state
+    run = state.evidence.engine.run
     return replace(
         state,
-        evidence=replace(state.evidence, trial=stored.trial),
-        degraded=stored.degraded,
+        evidence=replace(state.evidence, trial=found.trial),
+        degraded=found.degraded,
+        serving=ServingMonitor.of_stall(found.stall, now.monotonic) if found.stall else ServingMonitor(),
+        hang_stored=found.stall is not None,
         attempt=Attempt(stored.config, now.monotonic),
         trial_config=stored.config,
         launch_config=stored.config,
+        reported_faults=ReportedFaults(run, is_reported=found.stall is not None, answered_correctly=found.golden),
     )
 
 
@@ -158,21 +198,31 @@ def _counters_observed(state: GateState, observed: CountersObserved, now: Instan
     config = state.config
     if config is None:
         return state, ()
-    return _decide_serving(replace(state, serving=state.serving.after(observed, config)), config, now)
+    piece = step_tokens(state.evidence.engine.command)
+    return _decide_serving(replace(state, serving=state.serving.after(observed, config, piece)), config, now)
+
+
+def _engine_asked(state: GateState, asked: EngineAsked, now: Instant) -> Step:
+    config = state.config
+    if config is None or asked.run != state.evidence.engine.run or not state.serving.asking:
+        return state, ()
+    return _decide_serving(replace(state, serving=state.serving.after_reply(asked.reply)), config, now)
 
 
 def _decide_serving(state: GateState, config: GateConfig, now: Instant) -> Step:
     """What the counters of a serving engine mean. `serving_health` has the rules."""
     if recheck_is_due(state, config, now.monotonic):
         return state, (RunTrial(TrialKind.RECHECK, config),)
+    if state.evidence_passes and state.serving.must_ask(config):
+        return replace(state, serving=replace(state.serving, asking=True)), (AskEngine(config),)
     health, previous = state.serving_health, state.degraded
     if previous is None and health.believed(config):
         state = _degraded(state, health.message, now, measured=False)
     elif previous and not previous.measured and health.recovered(config):
         state = replace(state, degraded=None)
     state = _judged(state, config)
-    store = _store_trial(state) if state.degraded != previous else ()
-    return _with_hang_reported(state, config, now, store)
+    store = _store_trial(state) if state.degraded != previous or state.hung != state.hang_stored else ()
+    return _with_hang_reported(replace(state, hang_stored=state.hung), config, now, store)
 
 
 def _degraded(state: GateState, message: str, now: Instant, *, measured: bool) -> GateState:
@@ -201,7 +251,7 @@ def _admission_finished(state: GateState, finished: TrialFinished, now: Instant)
     millis = round((finished.at.monotonic - state.healthy_since) * 1000)
     launch_config = state.launch_config or finished.config
     state = replace(state, gate_millis=state.gate_millis or millis, launch_config=launch_config)
-    is_unsure = _verdict_on(state, finished).reason == Reason.INCONCLUSIVE
+    is_unsure = _verdict_on(state, finished).reason == Reason.INCONCLUSIVE and not finished.trial.stalled
     earlier = state.evidence.trial
     keeps_earlier = is_unsure and (state.evidence_passes or (earlier is not None and earlier.stalled))
     if not keeps_earlier:
@@ -212,7 +262,7 @@ def _admission_finished(state: GateState, finished: TrialFinished, now: Instant)
 def _recheck_finished(state: GateState, finished: TrialFinished, now: Instant) -> Step:
     """The engine has recovered, must not serve, or is degraded. A trial that cannot be judged changes nothing."""
     verdict = _verdict_on(state, finished)
-    if verdict.passed or verdict.reason in UNSERVABLE:
+    if verdict.passed or verdict.reason in UNSERVABLE or finished.trial.stalled:
         state = replace(_with_trial(state, finished), degraded=None, serving=ServingMonitor())
         state, actions = _weigh_trial(state, finished, now, keeps_earlier=False)
         return _with_hang_reported(state, finished.config, now, actions)
@@ -231,19 +281,22 @@ def _verdict_on(state: GateState, finished: TrialFinished) -> Verdict:
 
 
 def _with_trial(state: GateState, finished: TrialFinished) -> GateState:
-    return replace(state, evidence=replace(state.evidence, trial=finished.trial), trial_config=finished.config)
+    evidence = state.evidence.after_trial(finished.trial, finished.at.monotonic)
+    return replace(state, evidence=evidence, trial_config=finished.config)
 
 
 def _weigh_trial(state: GateState, finished: TrialFinished, now: Instant, *, keeps_earlier: bool) -> Step:
     """Judge the engine after a trial, and report or withdraw a fault."""
     state = _judged_after_trial(state, finished, now)
+    if refutes_incident(state.evidence, finished.config):
+        state = replace(state, incident_refuted=True)
     faults = state.reported_faults.of_run(state.evidence.engine.run)
     actions: tuple[Action, ...] = (LogTrial(finished.trial, state.attempts, keeps_earlier),)
     if answers_correctly(state.evidence, finished.config):
         faults = replace(faults, answered_correctly=finished.config.golden)
         actions += (WithdrawFault(),)
     else:
-        report = fault_of_trial(state.evidence, state.verdict, now.wall)
+        report = fault_of_trial(state.evidence, state.verdict, finished.config, now.wall)
         if report and faults.allow(report, finished.config):
             actions += (ReportFault(report),)
     return replace(state, reported_faults=faults), actions + _store_trial(state)
@@ -262,7 +315,9 @@ def _judged(state: GateState, config: GateConfig) -> GateState:
     hung = passes and health.hangs(config)
     quarantined = _is_quarantined(state, config)
     if hung:
-        verdict = Verdict(Reason.DEGRADED, health.hang_message)
+        computing = state.evidence.engine.computing
+        seen = f", but it computes ({computing})" if computing else ""
+        verdict = Verdict(Reason.DEGRADED, f"{health.hang_message}{seen}")
     elif passes and degraded:
         verdict = Verdict(Reason.DEGRADED, degraded.message)
     is_measured = degraded is not None and degraded.measured
@@ -272,8 +327,13 @@ def _judged(state: GateState, config: GateConfig) -> GateState:
         evidence_passes=passes,
         hung=hung,
         quarantined=quarantined,
-        restart=hung or (quarantined and is_measured and on_degraded == "Restart"),
+        restart=(hung and not _computes(state)) or (quarantined and is_measured and on_degraded == "Restart"),
     )
+
+
+def _computes(state: GateState) -> bool:
+    """The launcher sees it work. Workers of vLLM use CPU while they wait, too, so that is not believed for ever."""
+    return bool(state.evidence.engine.computing) and state.serving_health.still_seconds <= COMPUTING_SECONDS
 
 
 def _as_asked(state: GateState, config: GateConfig) -> GateConfig:
@@ -293,13 +353,16 @@ def _store_trial(state: GateState) -> tuple[Action, ...]:
     trial, config = state.evidence.trial, state.trial_config
     if not state.evidence_passes or trial is None or config is None:
         return ()
-    return (StoreTrial(trial, state.degraded, state.evidence.engine, config),)
+    golden = state.reported_faults.answered_correctly or config.golden
+    stored = StoredTrial(trial, golden, state.degraded, state.serving.stall if state.hung else None)
+    return (StoreTrial(stored, state.evidence.engine, config),)
 
 
 def _with_hang_reported(state: GateState, config: GateConfig, now: Instant, actions: tuple[Action, ...]) -> Step:
-    """Adds the report of an engine that hangs while it serves."""
+    """Adds the report of an engine that hangs while it serves, or withdraws it once the engine makes progress."""
     if not state.hung:
-        return state, actions
+        is_over = state.verdict.passed and state.reported_faults.is_reported and WithdrawFault() not in actions
+        return state, actions + ((WithdrawFault(),) if is_over else ())
     faults = state.reported_faults.of_run(state.evidence.engine.run)
     state = replace(state, reported_faults=faults)
     report = hang_while_serving(state.evidence, state.verdict.message, now.wall)

@@ -1,24 +1,87 @@
 """Stores the trial that the present run of the engine passed, for a gate that is restarted.
 
-Without it the pod would leave the Service until it was measured again, and users' requests would disturb that. The file
-is in the folder that the pod's containers share: it outlives each container, but not the pod.
+Without it the pod would leave the Service until it was measured again, and users' requests would disturb that; and an
+engine that hangs would be Ready again. The file is in the folder that the pod's containers share: it outlives each
+container, but not the pod.
 """
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from flash_contracts.document import VERSION, read_json, write_json
+from flash_contracts.document import Document
 from flash_contracts.engine_record import EngineRecord
-from flash_contracts.gate_config import GateConfig
-from flash_engine.gate.evidence import Degradation, GoldenAnswers, Trial
+from flash_contracts.gate_config import GateConfig, GoldenQuestion
+from flash_engine.gate.evidence import ConcurrentRound, Degradation, GoldenAnswers, Trial
 from flash_engine.gate.measurement import Measurement
+from flash_engine.gate.serving_monitor import Stall
 from flash_engine.log import Logger
 
 log = Logger("flash.gate")
 
-FIGURES = tuple(field.name for field in fields(Measurement) if field.name != "samples")
+
+@dataclass(frozen=True)
+class StoredTrial:
+    """A trial that passed, and what was found since."""
+
+    trial: Trial
+    golden: GoldenQuestion
+    """The question, with the answer that was expected and given."""
+    degraded: Degradation | None = None
+    stall: Stall | None = None
+
+
+@dataclass(frozen=True)
+class _Figures(Document):
+    """As in `Measurement`. The samples are left out: the figures are enough to judge again."""
+
+    decode_tokens_per_second: float
+    first_token_millis: float
+    tokens: int
+    drafted: int | None
+    accepted: int | None
+    duration_millis: float
+    counted_tokens: int
+    foreign_tokens: int
+    foreign_requests: int
+
+
+@dataclass(frozen=True)
+class _Degraded(Document):
+    message: str
+    since: str
+    measured: bool
+
+
+@dataclass(frozen=True)
+class _Stall(Document):
+    seconds: float
+    generated: float
+    unfinished: float
+    steps: float | None = None
+    kv_cache: float | None = None
+
+
+@dataclass(frozen=True)
+class _Round(Document):
+    streams: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class _TrialDocument(Document):
+    IS_VERSIONED: ClassVar[bool] = True
+
+    pid: int
+    started_at: str | None
+    asked: str
+    golden_answers: tuple[str, ...]
+    figures: _Figures
+    expect: str | None = None
+    concurrent_round: _Round | None = None
+    degraded: _Degraded | None = None
+    stall: _Stall | None = None
 
 
 class TrialStore:
@@ -27,40 +90,48 @@ class TrialStore:
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def store(self, trial: Trial, degraded: Degradation | None, engine: EngineRecord, config: GateConfig) -> None:
-        """Store a trial made under `config` that passed, and the degradation found since.
-
-        The samples are left out: the figures are enough to judge again.
-        """
-        figures = trial.measurement
-        if figures is None or trial.golden is None:
+    def store(self, stored: StoredTrial, engine: EngineRecord, config: GateConfig) -> None:
+        """Store a trial made under `config` that passed."""
+        figures, golden, crowd = stored.trial.measurement, stored.trial.golden, stored.trial.concurrent_round
+        if figures is None or golden is None or engine.pid is None:
             return
-        document = {
-            "version": VERSION,
-            "pid": engine.pid,
-            "startedAt": engine.started_at,
-            "asked": _asked(config),
-            "degraded": asdict(degraded) if degraded else None,
-            "goldenAnswers": list(trial.golden.texts),
-            "figures": {name: getattr(figures, name) for name in FIGURES},
-        }
+        document = _TrialDocument(
+            pid=engine.pid,
+            started_at=engine.started_at,
+            asked=_asked(config),
+            golden_answers=golden.texts,
+            figures=_Figures(**_shared(figures, _Figures)),
+            expect=stored.golden.expect,
+            concurrent_round=_Round(crowd.streams, crowd.tokens_per_second) if crowd else None,
+            degraded=_Degraded(**asdict(stored.degraded)) if stored.degraded else None,
+            stall=_Stall(**asdict(stored.stall)) if stored.stall else None,
+        )
         try:
-            write_json(self._file, document)
+            document.write(self._file)
         except OSError as error:
             log.warning("trial not stored", error=str(error))
 
-    def restore(self, engine: EngineRecord, config: GateConfig) -> tuple[Trial, Degradation | None] | None:
+    def restore(self, engine: EngineRecord, config: GateConfig) -> StoredTrial | None:
         """The stored trial, if it is of this run of the engine and its requests were those of `config`."""
-        document = read_json(self._file) or {}
-        run = (document.get("pid"), document.get("startedAt"))
-        if engine.pid is None or run != engine.run or document.get("asked") != _asked(config):
+        document = _TrialDocument.read(self._file)
+        if document is None or (document.pid, document.started_at) != engine.run or document.asked != _asked(config):
             return None
-        try:
-            figures: dict[str, Any] = {name: document["figures"][name] for name in FIGURES}
-            degraded = Degradation(**document["degraded"]) if document["degraded"] else None
-            return Trial(GoldenAnswers(tuple(document["goldenAnswers"])), Measurement(**figures)), degraded
-        except (KeyError, TypeError):
-            return None
+        crowd, degraded, stall = document.concurrent_round, document.degraded, document.stall
+        return StoredTrial(
+            Trial(
+                GoldenAnswers(document.golden_answers),
+                Measurement(**_shared(document.figures, _Figures)),
+                concurrent_round=ConcurrentRound(crowd.streams, (), crowd.tokens_per_second) if crowd else None,
+            ),
+            config.golden.model_copy(update={"expect": document.expect}),
+            Degradation(degraded.message, degraded.since, degraded.measured) if degraded else None,
+            Stall(**_shared(stall, _Stall)) if stall else None,
+        )
+
+
+def _shared(source: object, document: type[Document]) -> dict[str, Any]:
+    """The values of a document's fields."""
+    return {field.name: getattr(source, field.name) for field in fields(document)}
 
 
 def _asked(config: GateConfig) -> str:

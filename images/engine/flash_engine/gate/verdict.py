@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
-from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
+from flash_engine.gate.evidence import ConcurrentRound, Evidence, GoldenAnswers, Trial
 from flash_engine.gate.exit_reason import earlier_end, explain_exit
 
 DEAD_DRAFT_PERCENT = 2.0
@@ -38,6 +38,9 @@ RUN_OF_A_PIECE = re.compile(rf"(.{{1,8}}?)\1{{{DEGENERATE_RUN - 1},}}")
 SPECIAL_TOKEN = re.compile(r"<[|\uff5c][^<>|\uff5c]{1,40}[|\uff5c]>")
 """As DeepSeek and others spell them. The engine leaves them out of its answers, so one in an answer has leaked: seen
 with two drafts a step, where the beginning-of-sentence token came back as text."""
+
+LOOK_SECONDS = 10.0
+"""How long the launcher may take to see what an engine does that gave no token."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +152,18 @@ def still_starting(evidence: Evidence, config: GateConfig) -> Verdict | None:
 
 
 def stalled(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """Healthy, but not one token: the same hang as one before the first answer to /health, but seen by a request."""
+    """Healthy, but not one token: the same hang as one before the first answer to /health, but seen by a request.
+
+    Only the launcher sees whether the engine computes instead, and it needs a moment to look.
+    """
     trial = evidence.trial
     if trial is None or not trial.stalled:
         return None
-    return Verdict(Reason.STARTUP_HANG, f"{trial.doubt}; try interconnect.mode Safe, or delete the pod")
+    if evidence.unanswered_seconds < LOOK_SECONDS:
+        return _inconclusive(f"{trial.doubt}: it hangs, unless it computes", config)
+    return Verdict(
+        Reason.STARTUP_HANG, f"{trial.doubt}: the engine hangs; try interconnect.mode Safe, or delete the pod"
+    )
 
 
 def trial_in_doubt(evidence: Evidence, config: GateConfig) -> Verdict | None:
@@ -169,8 +179,15 @@ def wrong_output(evidence: Evidence, config: GateConfig) -> Verdict | None:
     fault = golden_fault(trial.golden, config) or timed_fault(trial) or concurrent_round_fault(trial, config)
     if fault is None:
         return None
-    remedy = "the link between the GPUs corrupts data, or the checkpoint is broken; try interconnect.mode Safe"
-    return Verdict(Reason.WRONG_OUTPUT, f"{fault}: {remedy}")
+    return Verdict(Reason.WRONG_OUTPUT, f"{fault}: {_wrong_output_remedy(evidence, config)}")
+
+
+def _wrong_output_remedy(evidence: Evidence, config: GateConfig) -> str:
+    incident = evidence.engine.incident
+    if incident is None or incident.kind != "corrupt":
+        return "the link between the GPUs corrupts data, or the checkpoint is broken; try interconnect.mode Safe"
+    asked = "readiness.golden.expect, or the checkpoint" if config.golden.expect is not None else "the checkpoint"
+    return f"it is wrong without peer-to-peer too, so the links are not the cause: correct {asked}"
 
 
 def golden_fault(golden: GoldenAnswers, config: GateConfig) -> str | None:
@@ -287,6 +304,26 @@ def too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
     )
 
 
+def crowd_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """Many requests together must be as fast as one alone must be: more users must not get less between them."""
+    found = evidence.trial.concurrent_round if evidence.trial else None
+    fault = round_fault(found, config) if found else None
+    if fault is None:
+        return None
+    return Verdict(
+        Reason.TOO_SLOW,
+        f"{fault}, wanted at least {_floor(config)}, as of one alone: lower engine.maxSequences, or check the node's "
+        "link, clocks and flags",
+    )
+
+
+def round_fault(found: ConcurrentRound, config: GateConfig) -> str | None:
+    """What is wrong with the speed of a concurrent round; None if it is fast enough, or says nothing."""
+    if found.disturbed or found.tokens_per_second >= config.floor:
+        return None
+    return f"{found.streams} requests at once decode {found.tokens_per_second:.1f} tok/s together"
+
+
 def first_token_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
     figures, ceiling = evidence.measurement, config.max_first_token_millis
     if figures is None or ceiling is None or figures.first_token_millis <= ceiling:
@@ -316,6 +353,7 @@ CHAIN: tuple[Check, ...] = (
     draft_dead,
     acceptance_too_low,
     too_slow,
+    crowd_too_slow,
     first_token_too_slow,
 )
 

@@ -11,6 +11,7 @@ start does not hang again.
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -90,6 +91,7 @@ class EngineContainer:
             plugin=None,
             ending=None,
             boot=boot_id(),
+            computing=None,
         )
 
     def _record_ending(self, ending: EndedBy) -> None:
@@ -164,7 +166,9 @@ class EngineContainer:
             remedy = "set engine.image to an engine image of this product, or correct FLASH_ENGINE_COMMAND"
             log.error("engine not started", error=message, remedy=remedy)
             return EngineExit(COMMAND_NOT_FOUND, None, now(), (message,), detail=f"{message}; {remedy}")
-        self._update_record(phase="Starting", pid=pid, started_at=now(), command=shown)
+        self._update_record(
+            phase="Starting", pid=pid, started_at=now(), started_monotonic=time.monotonic(), command=shown
+        )
         watch = Watch(
             self._record.run,
             supervisor.progress,
@@ -178,7 +182,10 @@ class EngineContainer:
             self._model_lock.touch()
             if supervisor.progress.plugin != self._record.plugin:
                 self._update_record(plugin=supervisor.progress.plugin)
-            return policy.incident()
+            incident = policy.incident()
+            if watch.computing != self._record.computing:
+                self._update_record(computing=watch.computing)
+            return incident
 
         return supervisor.wait(check)
 
@@ -240,6 +247,7 @@ class _FaultPolicy:
             row=self._flags.row,
             flags=self._flags.spelled,
             evidence=fault.evidence,
+            asked=fault.asked,
         )
 
     def _log(self, fault: Fault) -> None:

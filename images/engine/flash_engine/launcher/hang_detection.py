@@ -4,10 +4,19 @@
     S2   hang after the weights: vLLM's own all-reduce is stuck, in autotuning or while graphs are captured
     S9   no hang: kernels are being compiled, which can take many minutes without output
 
-If NVML reports the GPUs, it decides alone. A GPU that waits for a peer's write which never arrives spins: it is fully
-busy, draws little power, moves nothing over PCIe, and its memory does not change. A process that waits for it may use
-a full core or none. Without NVML, an engine counts as hung only if it does nothing at all: no output, no CPU, no I/O,
-and no process waiting for a disk.
+A GPU that waits for a peer's write which never arrives spins: it is fully busy, draws little power, moves nothing over
+PCIe, and its memory does not change. A process that waits for it may use a full core or none.
+
+    GPUs, by NVML                        the engine hangs if
+    all spin                             nothing else changes
+    one spins, the others rest: it       its processes do nothing else either: no I/O, and no more CPU than the one core
+    waits for a peer that never comes    with which each spinning GPU may be waited for. If they use CPU at all, twice
+                                         the time must pass: the peer's process might compute
+    all rest, or some works              never during a start; after a start, if its processes do nothing at all
+    unknown                              its processes do nothing at all: no CPU, no I/O, and none waits for a disk
+
+After a start the gate reports that a request got no token. The engine is then looked at in the same way, because it may
+be compiling kernels for its first request.
 
 The figures come from reports of such hangs: 85 to 98 W of 300 W, and 85 to 140 W of 600 W, at 100 %; 370 to 500 MiB
 where NCCL hung (local-inference-lab/rtx6kpro#15 and #21, vllm-project/vllm#51513).
@@ -24,6 +33,20 @@ QUIET_PCIE_MIB_PER_SECOND = 10.0
 STILL_MEMORY_MIB = 64.0
 EMPTY_MEMORY_MIB = 1024.0
 """Less is a context and NCCL's buffers; more are weights."""
+
+RESTING_PERCENT = 5.0
+"""An idle GPU may show a trace of load."""
+
+WAITING_CORES = 1.1
+"""A process that waits for a GPU by polling uses a core, and the kernel's accounting is not exact."""
+
+WAITING_FACTOR = 2.0
+"""How much longer the silence of an engine must last that uses CPU while a GPU rests."""
+
+CONFIRM_SECONDS = 20.0
+"""How long an engine must do nothing after the gate reported a hang. The gate has waited for it before."""
+
+PROCESSES_WORK = "its processes use CPU or disk"
 
 IDLE_CPU_SHARE = 0.02
 """Share of one core that a sleeping engine's timers use; far less than any work."""
@@ -55,6 +78,15 @@ class GpuReading:
             and (self.pcie_mib_per_second or 0.0) < QUIET_PCIE_MIB_PER_SECOND
         )
 
+    @property
+    def rests(self) -> bool:
+        """It has nothing to do, and nothing is copied to it."""
+        return (
+            self.busy_percent <= RESTING_PERCENT
+            and self.watts < IDLE_POWER_SHARE * self.limit_watts
+            and (self.pcie_mib_per_second or 0.0) < QUIET_PCIE_MIB_PER_SECOND
+        )
+
     def to_json(self) -> dict[str, Any]:
         return {
             "memoryMib": round(self.memory_mib),
@@ -82,8 +114,13 @@ class Vitals:
     """None if there is no recent reading."""
 
     @property
-    def spins(self) -> bool:
-        return bool(self.gpus) and all(gpu.spins for gpu in self.gpus or ())
+    def spinning(self) -> int:
+        """How many GPUs spin."""
+        return sum(gpu.spins for gpu in self.gpus or ())
+
+    @property
+    def all_spin(self) -> bool:
+        return bool(self.gpus) and self.spinning == len(self.gpus or ())
 
 
 @dataclass(frozen=True)
@@ -101,42 +138,71 @@ class StallWindow:
 
     since: Vitals
     latest: Vitals
-    compiled_at: float | None = None
-    """When compilers were last seen."""
 
     @classmethod
     def begin(cls, vitals: Vitals) -> "StallWindow":
-        return cls(vitals, vitals).after(vitals)
+        return cls(vitals, vitals)
 
     def after(self, vitals: Vitals) -> "StallWindow":
         """The window including the next reading; any activity starts a new window."""
-        compiled_at = vitals.at if vitals.compilers else self.compiled_at
         kept = vitals.at - self.latest.at <= GAP_SECONDS and _is_still(self.since, vitals)
-        return StallWindow(self.since if kept else vitals, vitals, compiled_at)
+        return StallWindow(self.since if kept else vitals, vitals)
 
     @property
     def seconds(self) -> float:
         """How long there has been no activity."""
         return self.latest.at - self.since.at
 
-    def compiled_within(self, seconds: float) -> bool:
-        return self.compiled_at is not None and self.latest.at - self.compiled_at < seconds
+    @property
+    def uses_cpu(self) -> bool:
+        """Its processes did more than nothing, although less than work."""
+        return not _processes_are_still(self.since, self.latest)
+
+    @property
+    def needed_factor(self) -> float:
+        """How many times as long as usual the silence must last."""
+        mixed = self.latest.gpus is not None and not self.latest.all_spin
+        return WAITING_FACTOR if mixed and self.uses_cpu else 1.0
 
 
 def _is_still(first: Vitals, now: Vitals) -> bool:
-    """No output and no compiler; then the GPUs decide, or, if unknown, the processes."""
+    """During a start: no output and no compiler; then the GPUs and the processes decide."""
     if now.logged_at > first.at or now.compilers or (now.gpus is None) != (first.gpus is None):
         return False
     if now.gpus is None:
         return _processes_are_still(first, now)
-    return first.spins and now.spins and _memory_is_still(first.gpus or (), now.gpus)
+    return first.spinning > 0 and now.spinning > 0 and working(first, now) is None
+
+
+def working(first: Vitals, now: Vitals) -> str | None:
+    """What the engine has been doing between two looks, for a message; None if nothing."""
+    if now.compilers:
+        return f"{', '.join(now.compilers)} compiles"
+    if now.gpus is None or first.gpus is None:
+        return None if _processes_are_still(first, now) else PROCESSES_WORK
+    if any(not (gpu.spins or gpu.rests) for gpu in now.gpus):
+        return "its GPUs work"
+    if not _memory_is_still(first.gpus, now.gpus):
+        return "the memory of its GPUs changes"
+    one_waits = now.spinning == first.spinning > 0 and _processes_only_wait(first, now)
+    both_wait = now.all_spin and first.all_spin
+    return None if both_wait or one_waits or _processes_are_still(first, now) else PROCESSES_WORK
 
 
 def _processes_are_still(first: Vitals, now: Vitals) -> bool:
-    idle_cpu = IDLE_CPU_SHARE * (now.at - first.at) + CPU_TICKS_SECONDS
+    return _processes_use_at_most(IDLE_CPU_SHARE, first, now)
+
+
+def _processes_only_wait(first: Vitals, now: Vitals) -> bool:
+    """One polls for each spinning GPU."""
+    return _processes_use_at_most(WAITING_CORES * now.spinning + IDLE_CPU_SHARE, first, now)
+
+
+def _processes_use_at_most(cores: float, first: Vitals, now: Vitals) -> bool:
+    used = cores * (now.at - first.at) + CPU_TICKS_SECONDS
     return (
         not now.waits_for_disk
-        and abs(now.cpu_seconds - first.cpu_seconds) <= idle_cpu
+        and abs(now.cpu_seconds - first.cpu_seconds) <= used
         and abs(now.io_bytes - first.io_bytes) <= IDLE_IO_BYTES
     )
 
@@ -147,13 +213,47 @@ def _memory_is_still(first: tuple[GpuReading, ...], now: tuple[GpuReading, ...])
     )
 
 
+@dataclass(frozen=True)
+class ReportedHang:
+    """An engine that the gate reported to hang, since the launcher began to look, or last saw it work."""
+
+    since: Vitals
+    latest: Vitals
+    computing: str | None = None
+    """What it was last seen doing."""
+
+    @classmethod
+    def begin(cls, vitals: Vitals) -> "ReportedHang":
+        return cls(vitals, vitals, working(vitals, vitals))
+
+    def after(self, vitals: Vitals) -> "ReportedHang":
+        found = working(self.since, vitals)
+        if found or vitals.at - self.latest.at > GAP_SECONDS:
+            return ReportedHang(vitals, vitals, found or self.computing)
+        return ReportedHang(self.since, vitals, self.computing)
+
+    def is_confirmed(self, hang_seconds: float) -> bool:
+        """It has done nothing for long enough."""
+        needed = min(hang_seconds, CONFIRM_SECONDS) if hang_seconds else CONFIRM_SECONDS
+        return self.latest.at - self.since.at >= needed
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        return {**evidence(StallWindow(self.since, self.latest), Milestone.READY), "gpusSpin": self._gpus_spin}
+
+    @property
+    def _gpus_spin(self) -> bool:
+        """One GPU at least waits for a peer, and none of them works: the links' fault, and no other."""
+        return self.since.spinning > 0 and self.latest.spinning > 0
+
+
 def hang_signature(window: StallWindow, milestone: Milestone, hang_seconds: float) -> HangSignature | None:
     """The signature of a start that has not finished; None if it may still be working.
 
     activity over `hang_seconds`                      ->  signature
     ready, or any output                                  none
     compilers run                                         S9
-    GPUs known: all spin, memory does not change          S1 below 1 GiB of memory, else S2
+    GPUs known: all spin, or one does while nothing works S1 below 1 GiB of memory, else S2
     GPUs known: anything else                             none: the gate's startup timeout judges it
     GPUs unknown: no CPU, no I/O                          S1 before the weights, else S2
     GPUs unknown: CPU or I/O                              none: the gate's startup timeout judges it
@@ -164,21 +264,30 @@ def hang_signature(window: StallWindow, milestone: Milestone, hang_seconds: floa
     if latest.compilers and latest.at - latest.logged_at >= hang_seconds:
         message = f"no output for {latest.at - latest.logged_at:.0f} s, while {', '.join(latest.compilers)} compiles"
         return HangSignature("S9", message, evidence(window, milestone))
-    if window.seconds < hang_seconds:
+    if window.seconds < hang_seconds * window.needed_factor:
         return None
     return _spin(window, milestone) if latest.gpus is not None else _silence(window, milestone)
 
 
 def _spin(window: StallWindow, milestone: Milestone) -> HangSignature:
     gpus = window.latest.gpus or ()
+    spin = (
+        "the GPUs spin: fully busy at"
+        if window.latest.all_spin
+        else ("one GPU waits for another that does nothing: " + _loads(gpus) + " busy at")
+    )
     watts = " and ".join(f"{gpu.watts:.0f} of {gpu.limit_watts:.0f} W" for gpu in gpus)
     memory = " and ".join(f"{gpu.memory_mib:.0f}" for gpu in gpus)
     message = (
-        f"{milestone.description} no output for {window.seconds:.0f} s, and the GPUs spin: fully busy at {watts}, "
+        f"{milestone.description} no output for {window.seconds:.0f} s, and {spin} {watts}, "
         f"with {memory} MiB of unchanging memory"
     )
     empty = all(gpu.memory_mib < EMPTY_MEMORY_MIB for gpu in gpus)
     return HangSignature("S1" if empty else "S2", message, evidence(window, milestone))
+
+
+def _loads(gpus: tuple[GpuReading, ...]) -> str:
+    return " and ".join(f"{gpu.busy_percent:.0f} %" for gpu in gpus)
 
 
 def _silence(window: StallWindow, milestone: Milestone) -> HangSignature:

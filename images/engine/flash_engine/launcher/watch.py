@@ -1,7 +1,7 @@
 """Watches one run of the engine: detects a hang of its start, and reads the gate's fault reports.
 
 Hang detection ends once the engine has started, because an engine without requests is silent and idle. From then on
-only the gate can tell, because it sends requests.
+only the gate can tell, because it sends requests. Whether an engine that gives no token computes is seen only here.
 """
 
 import time
@@ -14,7 +14,7 @@ from flash_contracts.document import BadDocumentError
 from flash_contracts.engine_pod import FaultReport
 from flash_contracts.engine_record import FaultKind, Run
 from flash_engine.launcher.gpu_watch import GpuWatch
-from flash_engine.launcher.hang_detection import StallWindow, Vitals, evidence, hang_signature
+from flash_engine.launcher.hang_detection import ReportedHang, StallWindow, Vitals, hang_signature
 from flash_engine.launcher.progress import Milestone, Progress
 from flash_engine.log import Logger
 from flash_engine.processes import process_tree
@@ -30,6 +30,8 @@ class Fault:
     signature: str
     detail: str
     evidence: dict[str, Any]
+    asked: str = ""
+    """`FaultReport.asked`, if the gate found it."""
 
 
 class FaultReportReader:
@@ -82,6 +84,7 @@ class Watch:
         self._hang_seconds = hang_seconds
         self._clock = clock
         self._window: StallWindow | None = None
+        self._reported: ReportedHang | None = None
         self._logged: set[str] = set()
 
     def check(self) -> Fault | None:
@@ -100,24 +103,39 @@ class Watch:
             return None
         return Fault("hang", found.signature, found.detail, self._with_last_line(found.evidence))
 
+    @property
+    def computing(self) -> str | None:
+        """What the engine was seen doing although the gate reported a hang; None if nothing, or without a report."""
+        return self._reported.computing if self._reported else None
+
     def _reported_fault(self) -> Fault | None:
         report = self._fault_reports.read()
+        if report is None or report.kind != "hang":
+            self._reported = None
         if report is None:
             return None
+        seen = {"suspectedAt": report.at}
         if report.kind != "hang":
-            return Fault(report.kind, report.signature, report.message, {"suspectedAt": report.at})
-        # The first request of its kind may wait for kernels to compile, which the gate cannot see.
-        window = self._observe()
-        if window.compiled_within(self._hang_seconds):
-            self._log_once("suspected", "fault report deferred: kernels are being compiled", message=report.message)
+            return Fault(report.kind, report.signature, report.message, seen, report.asked)
+        # The gate cannot see whether the engine computes: the first request of its kind waits for kernels to compile.
+        vitals = self._vitals()
+        self._reported = self._reported.after(vitals) if self._reported else ReportedHang.begin(vitals)
+        if self._reported.computing:
+            doing = {"message": report.message, "computing": self._reported.computing}
+            self._log_once("suspected", "fault report deferred: the engine computes", **doing)
+        if not self._reported.is_confirmed(self._hang_seconds):
             return None
-        seen = evidence(window, self._progress.milestone)
-        return Fault("hang", report.signature, report.message, {"suspectedAt": report.at, **seen})
+        return Fault("hang", report.signature, report.message, {**seen, **self._reported.evidence})
 
     def _observe(self) -> StallWindow:
+        vitals = self._vitals()
+        self._window = self._window.after(vitals) if self._window else StallWindow.begin(vitals)
+        return self._window
+
+    def _vitals(self) -> Vitals:
         at = self._clock()
         tree = process_tree(self._leader or 0)
-        vitals = Vitals(
+        return Vitals(
             at=at,
             logged_at=self._progress.logged_at,
             cpu_seconds=tree.cpu_seconds,
@@ -126,8 +144,6 @@ class Watch:
             compilers=tree.compilers,
             gpus=self._gpus.latest(at),
         )
-        self._window = self._window.after(vitals) if self._window else StallWindow.begin(vitals)
-        return self._window
 
     def _with_last_line(self, seen: dict[str, Any]) -> dict[str, Any]:
         return {**seen, "lastLine": self._progress.last_line}

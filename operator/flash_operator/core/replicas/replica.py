@@ -201,8 +201,8 @@ class Replica:
 
     @property
     def incident_is_confirmed(self) -> bool:
-        """It answered correctly without peer-to-peer, at whatever speed, so peer-to-peer caused the incident."""
-        return self.flags_origin == "recovery" and bool(self.gate and self.gate.measurement)
+        """Peer-to-peer caused the incident: its gate has the proof, and this run is without peer-to-peer."""
+        return self.flags_origin == "recovery" and bool(self.gate and self.gate.incident_proven)
 
     @property
     def flags_outdated(self) -> bool:
