@@ -1,4 +1,7 @@
-"""The confusion matrix in short: each engine a few times, by the virtual clock. `make bench-gate` is the long one."""
+"""The confusion matrix in short: each engine once, by the virtual clock, and a few times in the long tests.
+
+`make bench-gate` is the longest one.
+"""
 
 import pytest
 
@@ -6,7 +9,7 @@ from engine_stub.virtual_time import run_in_virtual_time
 from gate_matrix.run import run
 from gate_matrix.scenarios import AT_START, HEALTHY, SCENARIOS, WHILE_SERVING, Scenario
 
-RUNS = 2
+RUNS = 3
 
 
 def ids(scenario: Scenario) -> str:
@@ -15,13 +18,23 @@ def ids(scenario: Scenario) -> str:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=ids)
 def test_an_engine_gets_its_right_verdict(scenario: Scenario) -> None:
-    for seed in range(100, 100 + RUNS):
-        outcome = run_in_virtual_time(run(scenario, seed))
+    gets_its_right_verdict(scenario, 100)
 
-        assert outcome.reason in scenario.reasons, outcome.messages
-        assert not outcome.wrong_reason, f"accused on the way of what it did not do: {outcome.reasons}"
-        assert not outcome.false_ready, outcome.ready
-        assert not outcome.false_not_ready, outcome.ready
+
+@pytest.mark.long
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=ids)
+def test_an_engine_gets_its_right_verdict_each_time(scenario: Scenario) -> None:
+    for seed in range(101, 101 + RUNS):
+        gets_its_right_verdict(scenario, seed)
+
+
+def gets_its_right_verdict(scenario: Scenario, seed: int) -> None:
+    outcome = run_in_virtual_time(run(scenario, seed))
+
+    assert outcome.reason in scenario.reasons, outcome.messages
+    assert not outcome.wrong_reason, f"accused on the way of what it did not do: {outcome.reasons}"
+    assert not outcome.false_ready, outcome.ready
+    assert not outcome.false_not_ready, outcome.ready
 
 
 def test_the_matrix_has_enough_scenarios() -> None:

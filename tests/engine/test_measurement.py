@@ -126,7 +126,7 @@ UNREADABLE = {
         "lacks vllm:generation_tokens_total: use an engine.image",
     ),
     "a bucket without a bound": (
-        'vllm:generation_tokens_total 5\nvllm:num_requests_running 0\nvllm:inter_token_latency_seconds_bucket{a="b"} 1\n',
+        'vllm:generation_tokens 5\nvllm:num_requests_running 0\nvllm:inter_token_latency_seconds_bucket{a="b"} 1\n',
         "cannot be read",
     ),
     "no number": ("vllm:generation_tokens_total NaN\nvllm:num_requests_running 0\n", "is nan"),

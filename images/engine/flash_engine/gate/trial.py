@@ -9,16 +9,17 @@ tokens belongs to other clients. A stream that was disturbed, by other clients o
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 from flash_contracts.gate_config import GateConfig
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
+from flash_engine.gate.crowd_speed import fastest, is_disturbed, needs_another_round, together
 from flash_engine.gate.engine_client import EngineClient, EngineRequestError, NoAnswerError
 from flash_engine.gate.evidence import ConcurrentRound, EngineHealth, GoldenAnswers, Trial
-from flash_engine.gate.measurement import CUT_SLACK_TOKENS, Measurement, Sample, Stream, measure
+from flash_engine.gate.measurement import Measurement, Sample, Stream, measure
 from flash_engine.gate.sprt import enough, stream_is_clear
 from flash_engine.gate.verdict import concurrent_round_fault, golden_fault
 
@@ -31,9 +32,6 @@ WARM_UP_TOKENS = 16
 
 TRIES = 4
 """Attempts for one request, and for one sample: connections get reset, and other clients come and go."""
-
-ROUNDS = 3
-"""The most concurrent rounds."""
 
 RETRY_SECONDS = 0.2
 
@@ -70,7 +68,7 @@ async def try_engine(client: EngineClient, config: GateConfig) -> Trial:
             return trial
         trial = replace(trial, measurement=await _measure(client, config))
         if config.decode.streams > 1 and _is_fast(trial.measurement, config):
-            trial = replace(trial, concurrent_round=await _judgeable_round(client, config))
+            trial = replace(trial, concurrent_round=await _concurrent_rounds(client, config))
     except _StalledError as error:
         return replace(trial, doubt=str(error), stalled=True)
     except (EngineRequestError, MissingMetricsError) as error:
@@ -182,28 +180,14 @@ def _is_fast(figures: Measurement | None, config: GateConfig) -> bool:
     return figures is not None and figures.decode_tokens_per_second >= config.floor
 
 
-async def _judgeable_round(client: EngineClient, config: GateConfig) -> ConcurrentRound:
-    """The first round that is fast, or else the fastest undisturbed one: a busy moment slows one round only.
-
-    All of their answers are kept, because each of them must be right. Raises EngineRequestError.
-    """
+async def _concurrent_rounds(client: EngineClient, config: GateConfig) -> ConcurrentRound:
+    """As many rounds as their speed needs. Raises EngineRequestError."""
     rounds: list[ConcurrentRound] = []
-    while len(rounds) < ROUNDS:
+    while not rounds or needs_another_round(rounds, config.floor):
         rounds.append(await _concurrent_round(client, config))
-        if rounds[-1].tokens_per_second >= config.floor or _has_bad_answer(rounds[-1], config):
+        if concurrent_round_fault(Trial(concurrent_round=rounds[-1]), config):
             break
-    best = max(
-        rounds, key=lambda one: (one.tokens_per_second >= config.floor, not one.disturbed, one.tokens_per_second)
-    )
-    return replace(
-        best,
-        texts=tuple(text for one in rounds for text in one.texts),
-        stream_texts=tuple(text for one in rounds for text in one.stream_texts),
-    )
-
-
-def _has_bad_answer(found: ConcurrentRound, config: GateConfig) -> bool:
-    return concurrent_round_fault(Trial(concurrent_round=found), config) is not None
+    return fastest(rounds, config.floor)
 
 
 async def _concurrent_round(client: EngineClient, config: GateConfig) -> ConcurrentRound:
@@ -216,23 +200,15 @@ async def _concurrent_round(client: EngineClient, config: GateConfig) -> Concurr
             raise error
     done = [one for one in ended if not isinstance(one, BaseException)]
     streams, texts = [stream for stream, _ in done], [text for _, text in done]
-    after = await _wait_until_idle(client)
-    counted = after.counters.generated - before.counters.generated
-    most = sum(stream.tokens + CUT_SLACK_TOKENS for stream in streams) + len(streams) * config.golden.max_tokens
-    together = _together(streams)
+    counted = (await _wait_until_idle(client)).counters.generated - before.counters.generated
     return ConcurrentRound(
         streams=len(streams),
         texts=tuple(texts),
-        tokens_per_second=together,
+        tokens_per_second=together(streams),
         stream_texts=tuple(stream.text for stream in streams),
-        disturbed=not together or tries[0] > len(streams) or not before.is_idle or not 0 <= counted <= most,
+        disturbed=not before.is_idle
+        or is_disturbed(streams, tries=tries[0], counted=counted, answer_tokens=config.golden.max_tokens),
     )
-
-
-def _together(streams: Sequence[Stream]) -> float:
-    """Tokens per second of all streams, from the first token of any to the last of all."""
-    seconds = max(stream.last for stream in streams) - min(stream.first for stream in streams)
-    return sum(stream.tokens - stream.first_tokens for stream in streams) / seconds if seconds > 0 else 0.0
 
 
 async def _one_of_many(client: EngineClient, config: GateConfig, tries: list[int]) -> tuple[Stream, str]:

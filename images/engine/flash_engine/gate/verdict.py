@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
-from flash_engine.gate.evidence import ConcurrentRound, Evidence, GoldenAnswers, Trial
+from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
 from flash_engine.gate.exit_reason import earlier_end, explain_exit
 
 DEAD_DRAFT_PERCENT = 2.0
@@ -307,21 +307,13 @@ def too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
 def crowd_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
     """Many requests together must be as fast as one alone must be: more users must not get less between them."""
     found = evidence.trial.concurrent_round if evidence.trial else None
-    fault = round_fault(found, config) if found else None
-    if fault is None:
+    if found is None or found.disturbed or found.tokens_per_second >= config.floor:
         return None
     return Verdict(
         Reason.TOO_SLOW,
-        f"{fault}, wanted at least {_floor(config)}, as of one alone: lower engine.maxSequences, or check the node's "
-        "link, clocks and flags",
+        f"{found.streams} requests at once decode {found.tokens_per_second:.1f} tok/s together, wanted at least "
+        f"{_floor(config)}, as of one alone: lower engine.maxSequences, or check the node's link, clocks and flags",
     )
-
-
-def round_fault(found: ConcurrentRound, config: GateConfig) -> str | None:
-    """What is wrong with the speed of a concurrent round; None if it is fast enough, or says nothing."""
-    if found.disturbed or found.tokens_per_second >= config.floor:
-        return None
-    return f"{found.streams} requests at once decode {found.tokens_per_second:.1f} tok/s together"
 
 
 def first_token_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
