@@ -194,6 +194,12 @@ async def test_a_typing_error_in_the_expected_answer_proves_nothing_once_it_is_c
     assert (state.verdict.passed, shown(state, harness).incident_proven) == (True, False)
 
 
+async def test_a_right_answer_to_another_question_or_expectation_proves_nothing(harness: GateHarness) -> None:
+    """The gate was restarted after the correction, and has seen only right answers."""
+    assert not await after_incident(harness, expect=OTHER)
+    assert harness.gate.state.verdict.passed
+
+
 async def test_an_answer_that_was_wrong_without_peer_to_peer_too_proves_nothing_later(harness: GateHarness) -> None:
     harness.engine.traits.answers = ["41"]
     assert not await after_incident(harness)
