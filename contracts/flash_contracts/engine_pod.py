@@ -1,10 +1,10 @@
 """Small documents that the containers of an engine pod exchange in `/run/flash`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from flash_contracts.document import Document, now
+from flash_contracts.document import OMITTED, Document, now
 from flash_contracts.engine_record import EngineRecord, FaultKind, Run
 from flash_contracts.flags.flag_set import FlagSet
 
@@ -58,7 +58,7 @@ class FaultReport(Document):
     pid: int | None
     started_at: str | None
     at: str
-    asked: str = ""
+    asked: str = field(default="", metadata={OMITTED: True})
     """Identifies the golden question and the expected answer (`GoldenQuestion.identity`)."""
 
     @property

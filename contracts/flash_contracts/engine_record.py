@@ -75,7 +75,7 @@ class Incident(Document):
     """Row of the flags table that the engine's flags came from."""
     flags: tuple[str, ...] = ()
     evidence: dict[str, Any] = field(default_factory=dict)
-    asked: str = ""
+    asked: str = field(default="", metadata={OMITTED: True})
     """Identifies the golden question and the expected answer, if the gate found the fault by them."""
 
     def __str__(self) -> str:
@@ -95,7 +95,7 @@ class EngineRecord(Document):
     """WaitingForFlags, Starting (started, not known to have ended) or Exited."""
     pid: int | None = None
     started_at: str | None = None
-    started_monotonic: float | None = None
+    started_monotonic: float | None = field(default=None, metadata={OMITTED: True})
     """When it was started, in seconds of CLOCK_MONOTONIC, which the pod's containers share and nobody sets."""
     starts: int = 0
     command: tuple[str, ...] = ()
@@ -112,7 +112,7 @@ class EngineRecord(Document):
     """An `EndedBy`: why the launcher is about to end this run. Written before it does, because it may be killed too."""
     boot: str | None = field(default=None, metadata={OMITTED: True})
     """The boot of the node in which this run was started (/proc/sys/kernel/random/boot_id)."""
-    computing: str | None = None
+    computing: str | None = field(default=None, metadata={OMITTED: True})
     """What the engine was seen doing after the gate had reported a hang: it does not hang. None if nothing."""
     plugin: str | None = None
     """The plugin's log line (PLUGIN_LINE) in this run; None until it has been written."""

@@ -7,7 +7,7 @@ missing.
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from flash_contracts.document import LOCAL, OPTIONAL, BadDocumentError, Document
+from flash_contracts.document import LOCAL, OMITTED, OPTIONAL, BadDocumentError, Document
 from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_pod import EffectiveFlags
 from flash_contracts.engine_record import EngineRecord
@@ -120,7 +120,7 @@ class GateResult(Document):
     effective: EffectiveFlags | None = field(default=None, metadata={OPTIONAL: True})
     engine: EngineRecord = field(default_factory=EngineRecord)
     delivery: DownloadRecord | None = None
-    incident_proven: bool = False
+    incident_proven: bool = field(default=False, metadata={OMITTED: True})
     """The engine's incident was the links' fault: without peer-to-peer this run answers the question of the incident as
     it was expected then, and nothing else explains it."""
     reached: bool = field(default=True, metadata={LOCAL: True})

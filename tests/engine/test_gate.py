@@ -173,7 +173,7 @@ async def test_an_engine_that_is_not_healthy_is_starting(harness: GateHarness) -
 async def test_an_engine_that_never_becomes_healthy_hangs(harness: GateHarness) -> None:
     harness.engine.traits.healthy = False
     harness.configure(startupTimeoutSeconds=1)
-    harness.record(started_at="2026-01-01T12:00:00.000Z")
+    harness.record(started_monotonic=0.0)
     state = await harness.observe()
     assert state.verdict.reason == "StartupHang"
     assert "within 1 s" in state.verdict.message

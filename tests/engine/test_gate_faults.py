@@ -118,7 +118,7 @@ async def test_an_engine_that_only_the_gate_can_reach_does_not_become_ready(
 
 
 async def test_an_engine_that_fails_after_hours_is_no_startup_hang(harness: GateHarness) -> None:
-    harness.record(started_at="2026-01-01T12:00:00.000Z")
+    harness.record(started_monotonic=0.0)
     await harness.observe()
     harness.engine.traits.healthy = False
     assert (await harness.observe()).verdict.reason == "EngineStarting"

@@ -11,7 +11,7 @@ from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import MEANINGS, Reason
 from flash_engine.gate.evidence import ConcurrentRound, Evidence, GoldenAnswers, Trial
 from flash_engine.gate.measurement import Measurement
-from flash_engine.gate.verdict import golden_fault, is_degenerate, judge
+from flash_engine.gate.verdict import LOOK_SECONDS, golden_fault, is_degenerate, judge
 from flash_operator.api.v1alpha1 import DEFAULT_ANSWER
 
 DECODE = {"minTokensPerSecond": 60, "prompt": "tell"}
@@ -53,7 +53,7 @@ def tried(golden: GoldenAnswers = GOLDEN, doubt: str | None = None, **figures: A
 
 def stalled() -> Evidence:
     trial = Trial(doubt="not one token", stalled=True)
-    return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
+    return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial, unanswered_seconds=LOOK_SECONDS)
 
 
 def among_many(*texts: str) -> Evidence:
@@ -131,7 +131,7 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
     "an engine that is not healthy in its time": (
         replace(an_engine(), starting_seconds=3700), {}, "StartupHang", "within 3600 s (started 3700 s ago)"),
     "an engine that calls itself healthy and gives no token": (
-        stalled(), {}, "StartupHang", "not one token; try interconnect.mode Safe"),
+        stalled(), {}, "StartupHang", "not one token: the engine hangs; try interconnect.mode Safe"),
     "an engine that died once and hangs now": (
         replace(an_engine(exit=DIED), starting_seconds=3700), {}, "StartupHang", "interconnect.mode Safe"),
     "an engine that died, by the cause among its words": (
