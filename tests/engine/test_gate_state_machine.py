@@ -399,6 +399,34 @@ def test_requests_that_are_gone_make_an_engine_neither_busy_nor_hung() -> None:
     assert (state.serving_health.idle, state.hung) == (True, False)
 
 
+def test_gauges_that_are_right_again_count_again() -> None:
+    """vLLM sets them with its next step. What is on the engine then may hang as well."""
+    wrong, right = replace(IDLE, running=106, waiting=15), replace(IDLE, running=2)
+    monitor = ServingMonitor(ServingHealth(still_seconds=30.0), asking=True, last=CounterReading(NOW, wrong))
+    monitor = monitor.after_reply(Reply.ANSWERED)
+    for seconds in (5, 10, 40):
+        monitor = monitor.after(CountersObserved(NOW + seconds, right), CONFIG)
+    assert monitor.must_ask(CONFIG)
+
+
+def test_requests_that_wait_for_room_that_never_comes_are_a_stall() -> None:
+    waiting = EngineCounters.parse(
+        'vllm:num_requests_running{engine="0"} 0\nvllm:num_requests_waiting{engine="0"} 6\n'
+        'vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 6\nvllm:kv_cache_usage_perc{engine="0"} 0\n'
+        'vllm:generation_tokens_total{engine="0"} 5000\n'
+    )
+    monitor = ServingMonitor().after(CountersObserved(0.0, waiting), CONFIG)
+    monitor = monitor.after(CountersObserved(30.0, waiting), CONFIG)
+    assert monitor.must_ask(CONFIG)
+    monitor = replace(monitor, asking=True).after_reply(Reply.NONE).after(CountersObserved(60.0, waiting), CONFIG)
+    assert monitor.health.hangs(CONFIG)
+
+
+def test_a_draining_engine_is_not_asked() -> None:
+    state, actions = step(serving(still_seconds=30.0), observed(draining=True), at())
+    assert (state.serving.asking, actions) == (False, ())
+
+
 def test_a_serving_engine_that_computes_is_not_ready_and_not_restarted() -> None:
     hung = serving(still_seconds=60.0, reply=Reply.NONE)
     state = step(hung, observed(COMPUTES), at())[0]

@@ -123,11 +123,11 @@ class FaultReportFile:
         return True
 
     def withdraw(self) -> bool:
-        """Delete it. False if there was none, or if it could not be deleted."""
+        """Delete it. False if it could not be deleted."""
         try:
             self._file.unlink()
         except FileNotFoundError:
-            return False
+            return True
         except OSError as error:
             log.warning("fault report not withdrawn", error=str(error))
             return False

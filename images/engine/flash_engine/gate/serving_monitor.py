@@ -135,7 +135,8 @@ class ServingMonitor:
         read = replace(self, blind=None, last=reading, _asked_at=reading.at)
         if self.last is None:
             return replace(read, _span_began=reading, health=replace(self.health, silent_seconds=0.0, reply=None))
-        abandoned = min(self._abandoned, reading.counters.unfinished)
+        # Gauges that fall below what was wrong with them are set again, and right.
+        abandoned = self._abandoned if reading.counters.unfinished >= self._abandoned else 0.0
         window = Window(self.last, reading, abandoned)
         if window.was_reset:
             return replace(read, health=ServingHealth(), _span_began=reading, _running=0.0, _never_finished=0.0)

@@ -213,7 +213,7 @@ def _decide_serving(state: GateState, config: GateConfig, now: Instant) -> Step:
     """What the counters of a serving engine mean. `serving_health` has the rules."""
     if recheck_is_due(state, config, now.monotonic):
         return state, (RunTrial(TrialKind.RECHECK, config),)
-    if state.evidence_passes and state.serving.must_ask(config):
+    if state.evidence_passes and not state.draining and state.serving.must_ask(config):
         return replace(state, serving=replace(state.serving, asking=True)), (AskEngine(config),)
     health, previous = state.serving_health, state.degraded
     if previous is None and health.believed(config):
