@@ -54,6 +54,26 @@ def test_a_paced_engine_has_its_pace_and_its_acceptance() -> None:
     assert counters.decode_seconds == pytest.approx(took, rel=0.1)
 
 
+async def _in_the_middle_of_a_step() -> EngineCounters:
+    """The counters 2.5 s after the first token of a stream that decodes one token a second."""
+    engine = EngineStub(having(step_seconds=1.0, acceptance=0.0, tokens_per_chunk=1))
+    async with TestServer(engine.app()) as server, aiohttp.ClientSession() as session:
+        url = str(server.make_url("/"))
+        async with session.post(f"{url}v1/completions", json=BODY) as answer:
+            await answer.content.readline()
+            await asyncio.sleep(2.5)
+            async with session.get(f"{url}metrics") as page:
+                return EngineCounters.parse(await page.text())
+
+
+def test_tokens_and_the_time_between_them_are_counted_when_they_arrive_as_in_vllm() -> None:
+    counters = run_in_virtual_time(_in_the_middle_of_a_step())
+    assert (counters.generated, counters.decode_seconds) == (3, pytest.approx(2.0))
+    assert counters.latencies is not None
+    assert dict(counters.latencies)[0.75] == 0
+    assert dict(counters.latencies)[float("inf")] == 2
+
+
 def test_a_dead_draft_costs_half_of_the_pace() -> None:
     took, counters = run_in_virtual_time(_play(scripts.paced(85, acceptance=0.9), scripts.dead_draft()))
     assert 256 / took == pytest.approx(45, rel=0.12)
