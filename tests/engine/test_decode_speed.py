@@ -118,7 +118,7 @@ def test_nothing_is_known_of_an_engine_that_does_not_export(lacking: dict[str, N
 
 
 def test_without_buckets_short_prompts_are_taken_off_by_their_time() -> None:
-    """As of an exporter that has the sums only: 480 tok/s are believed, eight times the floor."""
+    """As of an exporter that has the sums only: 960 tok/s are believed, sixteen times the floor."""
     slow = replace(counters([0.33] * 30, prompts=1, prompt_tokens=400), latencies=None)
     assert speed_of(slow, streams=2).most < LEAST
     long = replace(counters([0.33] * 30, prompts=1, prompt_tokens=8000), latencies=None)
@@ -199,6 +199,22 @@ def test_nothing_is_judged_while_a_prompt_is_being_read() -> None:
     done = counters([0.5] * 40 + [0.02] * 150, prompts=3, prompt_tokens=60_000, running=3, finished=0)
     monitor = monitor.after(CountersObserved(25.0, done), CONFIG)
     assert monitor.health.bad == 0
+
+
+def test_a_replica_is_judged_although_a_prompt_is_being_read_at_each_look() -> None:
+    """Each look waits for the prompts that it saw. 84 ms a step are 46 tok/s of two streams."""
+    monitor, intervals = ServingMonitor(), [0.0] * 0
+    for look in range(1, 61):
+        intervals = intervals + [0.084] * 100
+        read = counters(intervals, prompts=look, prompt_tokens=400 * look, running=3, finished=look - 2)
+        monitor = monitor.after(CountersObserved(5.0 * look, read), CONFIG)
+    assert monitor.health.bad == 0, "three streams, of which one is never more than a prompt, are fast enough"
+
+    for look in range(61, 121):
+        intervals = intervals + [0.25] * 40
+        read = counters(intervals, prompts=look, prompt_tokens=400 * look, running=3, finished=look - 2)
+        monitor = monitor.after(CountersObserved(5.0 * look, read), CONFIG)
+    assert monitor.health.believed(CONFIG)
 
 
 def test_requests_that_were_read_again_show_nothing() -> None:

@@ -27,7 +27,7 @@ STEP_SHARE = 0.9
 
 STEP_OPTION = "--max-num-batched-tokens"
 
-PROMPT_FACTOR = 8.0
+PROMPT_FACTOR = 16.0
 """Without a histogram: prompts are read at least so many times as fast as the floor decodes, in tokens per second."""
 
 
@@ -53,27 +53,35 @@ def step_tokens(command: Sequence[str]) -> int:
 
 
 def decode_speed(
-    before: EngineCounters, after: EngineCounters, *, streams: float, config: GateConfig, piece: int = STEP_TOKENS
+    before: EngineCounters,
+    after: EngineCounters,
+    *,
+    streams: float,
+    config: GateConfig,
+    piece: int = STEP_TOKENS,
+    later: EngineCounters | None = None,
 ) -> DecodeSpeed | None:
-    """The speed between two readings at which no prompt was being read; None if the counters do not show it.
+    """The speed between two readings; None if the counters do not show it.
 
-    `streams` is how many requests decoded at once, at least 1. `piece` is the result of `step_tokens`.
+    `streams` is how many requests decoded at once, at least 1. `piece` is the result of `step_tokens`. A prompt is
+    counted once it has been read: `later` is a reading, by default `after`, at which all are that were being read.
     """
     seconds, first_tokens = (
         _change(before.decode_seconds, after.decode_seconds),
         _change(before.first_tokens, after.first_tokens),
     )
-    processed, generated = _change(before.processed, after.processed), after.generated - before.generated
-    if not seconds or seconds < 0 or first_tokens is None or processed is None:
+    generated = after.generated - before.generated
+    if not seconds or seconds < 0 or first_tokens is None or after.processed is None or before.processed is None:
         return None
     # The last step of an answer may end before its drafts do, and short answers have few other steps.
     unused = (_change(before.finished, after.finished) or 0) * (
         config.speculation.tokens if config.speculation.expected else 0
     )
-    tokens, prompt_tokens = generated - first_tokens + unused, max(0.0, processed - generated)
+    tokens = generated - first_tokens + unused
+    prompts, prompt_tokens = _prompts(before, later or after)
     latencies = _bucket_changes(before.latencies, after.latencies)
     if latencies:
-        steps = first_tokens + prompt_tokens / (STEP_SHARE * piece)
+        steps = prompts + prompt_tokens / (STEP_SHARE * piece)
         share, kept_seconds = _without_longest(latencies, streams * steps, seconds)
     else:
         kept_seconds = seconds - streams * prompt_tokens / max(1.0, PROMPT_FACTOR * config.floor)
@@ -85,6 +93,13 @@ def decode_speed(
         most=streams * tokens * share / kept_seconds,
         undisturbed_seconds=seconds * share if latencies else kept_seconds,
     )
+
+
+def _prompts(before: EngineCounters, after: EngineCounters) -> tuple[float, float]:
+    """How many prompts were read, and their tokens."""
+    processed = _change(before.processed, after.processed) or 0.0
+    prompts = _change(before.first_tokens, after.first_tokens) or 0.0
+    return max(0.0, prompts), max(0.0, processed - (after.generated - before.generated))
 
 
 @dataclass(frozen=True)

@@ -108,12 +108,19 @@ class Window:
         """A request was read again, which slows the others and is not counted as a prompt."""
         return bool(self._change("preemptions"))
 
-    def decode_speed(self, config: GateConfig, *, running: float = 0.0, piece: int = STEP_TOKENS) -> DecodeSpeed | None:
-        """`running`: the most requests that were seen on the engine in between."""
+    def decode_speed(
+        self,
+        config: GateConfig,
+        *,
+        running: float = 0.0,
+        piece: int = STEP_TOKENS,
+        later: EngineCounters | None = None,
+    ) -> DecodeSpeed | None:
+        """`running`: the most requests that were seen on the engine in between. `later`: see `decode_speed`."""
         before, after = self.before.counters, self.after.counters
         seen = max(running, before.running, after.running) - self.abandoned
         streams = max(1.0, seen, self.decode_seconds / self.seconds if self.seconds > 0 else 0.0)
-        return decode_speed(before, after, streams=streams, config=config, piece=piece)
+        return decode_speed(before, after, streams=streams, config=config, piece=piece, later=later)
 
     def _unfinished(self, counters: EngineCounters) -> float:
         return max(0.0, counters.unfinished - self.abandoned)

@@ -82,6 +82,8 @@ class ServingMonitor:
     last: CounterReading | None = None
     _span_began: CounterReading | None = None
     """The reading that the current span began with."""
+    _span_end: CounterReading | None = None
+    """The reading that it shall end with, once all prompts that were being read then have been counted."""
     _running: float = 0.0
     """The most requests that were on the engine in the current span."""
     _asked_at: float | None = None
@@ -139,7 +141,9 @@ class ServingMonitor:
         abandoned = self._abandoned if reading.counters.unfinished >= self._abandoned else 0.0
         window = Window(self.last, reading, abandoned)
         if window.was_reset:
-            return replace(read, health=ServingHealth(), _span_began=reading, _running=0.0, _never_finished=0.0)
+            return replace(
+                read, health=ServingHealth(), _span_began=reading, _span_end=None, _running=0.0, _never_finished=0.0
+            )
         read = replace(
             read,
             health=self.health.after_window(window, config),
@@ -147,19 +151,26 @@ class ServingMonitor:
             _running=max(self._running, reading.counters.running),
             _abandoned=abandoned,
         )
-        return read.after_span(Window(self._span_began or reading, reading, abandoned), config, piece)
+        if window.was_preempted or self._span_began is None:
+            return replace(read, _span_began=reading, _span_end=None, _running=0.0)
+        return read.judged(self._span_began, reading, config, piece)
 
-    def after_span(self, span: Window, config: GateConfig, piece: int) -> "ServingMonitor":
-        """Judges the speed if the span is long enough, and begins the next one."""
-        following = replace(self, _span_began=span.after, _running=0.0)
-        if span.was_preempted or self._span_began is None:
-            return following
-        if _is_prefilling(span.after.counters, self._never_finished, self._abandoned):
-            return self
-        speed, least = span.decode_speed(config, running=self._running, piece=piece), _least_seconds(config)
+    def judged(self, began: CounterReading, now: CounterReading, config: GateConfig, piece: int) -> "ServingMonitor":
+        """Judges the speed if the span is long enough, and begins the next one.
+
+        Prompts are read in their order. So when as many have been counted as were being read at the span's end, those
+        are among them, and no other ones can have slowed it.
+        """
+        end = self._span_end or now
+        arrived = (now.counters.first_tokens or 0) - (end.counters.first_tokens or 0)
+        if arrived < _being_read(end.counters, self._never_finished, self._abandoned):
+            return replace(self, _span_end=end)
+        span, least = Window(began, end, self._abandoned), _least_seconds(config)
+        speed = span.decode_speed(config, running=self._running, piece=piece, later=now.counters)
+        following = replace(self, _span_began=end, _span_end=None, _running=0.0)
         if speed is not None and speed.undisturbed_seconds >= least:
             return replace(following, health=self.health.after_span(speed, config))
-        return following if span.decode_seconds > LONGEST_SPAN * least else self
+        return following if span.decode_seconds > LONGEST_SPAN * least else replace(self, _span_end=None)
 
     def _never_finished_after(self, window: Window) -> float:
         """How many of the requests that seem to be decoding are in fact gone.
@@ -181,8 +192,8 @@ def _decoding(counters: EngineCounters) -> float:
     return (counters.first_tokens or 0) - (counters.finished or 0)
 
 
-def _is_prefilling(counters: EngineCounters, never_finished: float, abandoned: float) -> bool:
-    """Whether some prompt is being read. Those of waiting requests are not."""
+def _being_read(counters: EngineCounters, never_finished: float, abandoned: float) -> float:
+    """How many prompts are being read. Those of waiting requests are not."""
     if counters.finished is None or counters.first_tokens is None:
-        return False
-    return counters.running - abandoned > _decoding(counters) - never_finished
+        return 0.0
+    return counters.running - abandoned - (_decoding(counters) - never_finished)
