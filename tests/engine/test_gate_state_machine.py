@@ -399,13 +399,24 @@ def test_requests_that_are_gone_make_an_engine_neither_busy_nor_hung() -> None:
     assert (state.serving_health.idle, state.hung) == (True, False)
 
 
+def test_requests_that_go_on_after_a_long_step_are_not_taken_for_gone() -> None:
+    """They waited for a kernel to be compiled, as the gate's own request did. Later they may hang."""
+    monitor = ServingMonitor(ServingHealth(still_seconds=30.0), asking=True, last=CounterReading(NOW, BUSY))
+    monitor = monitor.after_reply(Reply.ANSWERED)
+    for seconds in (5, 10, 40):
+        monitor = monitor.after(CountersObserved(NOW + seconds, replace(BUSY, generated=1040)), CONFIG)
+    assert monitor.must_ask(CONFIG)
+
+
 def test_gauges_that_are_right_again_count_again() -> None:
     """vLLM sets them with its next step. What is on the engine then may hang as well."""
     wrong, right = replace(IDLE, running=106, waiting=15), replace(IDLE, running=2)
     monitor = ServingMonitor(ServingHealth(still_seconds=30.0), asking=True, last=CounterReading(NOW, wrong))
-    monitor = monitor.after_reply(Reply.ANSWERED)
-    for seconds in (5, 10, 40):
-        monitor = monitor.after(CountersObserved(NOW + seconds, right), CONFIG)
+    monitor = monitor.after_reply(Reply.ANSWERED).after(
+        CountersObserved(NOW + 5, replace(wrong, generated=1001)), CONFIG
+    )
+    for seconds in (10, 15, 45):
+        monitor = monitor.after(CountersObserved(NOW + seconds, replace(right, generated=1001)), CONFIG)
     assert monitor.must_ask(CONFIG)
 
 

@@ -133,7 +133,7 @@ class EngineStub:
         body = await request.json()
         if not body.get("stream"):
             self.requests.append("completion")
-            text = await self._answer(request, _prompt_tokens(body["prompt"]))
+            text = await self._answer(request, _prompt_tokens(body["prompt"]), int(body["max_tokens"]))
             return web.json_response({"choices": [{"text": text}]}, status=self._status())
         self.requests.append("stream")
         status = self._status()
@@ -141,7 +141,7 @@ class EngineStub:
             return web.Response(status=status, text="engine trouble")
         return await self._stream(request, int(body["max_tokens"]), _prompt_tokens(body["prompt"]))
 
-    async def _answer(self, request: web.Request, prompt: int) -> str:
+    async def _answer(self, request: web.Request, prompt: int, tokens: int = ANSWER_TOKENS) -> str:
         self._reset_at_random(request)
         async with self._on_it():
             while self.traits.stuck and request.transport is not None:
@@ -149,7 +149,7 @@ class EngineStub:
             await self._read_prompt(prompt)
             await self._hang()
             self._account(1, prompt=prompt)
-            for _ in range(ANSWER_TOKENS - 1):
+            for _ in range(min(tokens, ANSWER_TOKENS) - 1):
                 self._account(1, seconds=await self._step())
         answers = self.traits.answers
         return answers.pop(0) if len(answers) > 1 else answers[0]

@@ -21,6 +21,8 @@ from flash_engine.gate.serving_health import (
     Window,
 )
 
+ASKED_TOKENS = 1
+
 LONGEST_SPAN = 20
 """A span in which prompts leave too little undisturbed ends once it has so many times the decoding that it needs."""
 
@@ -89,6 +91,8 @@ class ServingMonitor:
     _asked_at: float | None = None
     _never_finished: float = 0.0
     """Requests that got a first token and were never counted as finished although they are gone: aborted ones."""
+    _answered: CounterReading | None = None
+    """The last reading of a stall that ended with an answer to the gate's request."""
     _abandoned: float = 0.0
     """Requests that the gauges show although the engine answers and does nothing else."""
 
@@ -129,16 +133,14 @@ class ServingMonitor:
 
     def after_reply(self, reply: Reply) -> "ServingMonitor":
         """The monitor after the engine was asked for a token."""
-        is_alone = reply is Reply.ANSWERED and self.health.still_seconds > 0 and self.last is not None
-        abandoned = self.last.counters.unfinished if is_alone and self.last else self._abandoned
-        return replace(self, asking=False, health=self.health.after_reply(reply), _abandoned=abandoned)
+        answered = self.last if reply is Reply.ANSWERED and self.health.still_seconds > 0 else None
+        return replace(self, asking=False, health=self.health.after_reply(reply), _answered=answered)
 
     def _after_reading(self, reading: CounterReading, config: GateConfig, piece: int) -> "ServingMonitor":
         read = replace(self, blind=None, last=reading, _asked_at=reading.at)
         if self.last is None:
             return replace(read, _span_began=reading, health=replace(self.health, silent_seconds=0.0, reply=None))
-        # Gauges that fall below what was wrong with them are set again, and right.
-        abandoned = self._abandoned if reading.counters.unfinished >= self._abandoned else 0.0
+        abandoned = self._abandoned_after(reading)
         window = Window(self.last, reading, abandoned)
         if window.was_reset:
             return replace(
@@ -150,6 +152,7 @@ class ServingMonitor:
             _never_finished=self._never_finished_after(window),
             _running=max(self._running, reading.counters.running),
             _abandoned=abandoned,
+            _answered=None,
         )
         if window.was_preempted or self._span_began is None:
             return replace(read, _span_began=reading, _span_end=None, _running=0.0)
@@ -171,6 +174,16 @@ class ServingMonitor:
         if speed is not None and speed.undisturbed_seconds >= least:
             return replace(following, health=self.health.after_span(speed, config))
         return following if span.decode_seconds > LONGEST_SPAN * least else replace(self, _span_end=None)
+
+    def _abandoned_after(self, reading: CounterReading) -> float:
+        """An engine that gives our token and nothing else has no other requests, whatever its gauges show.
+
+        Gauges that fall below what was wrong with them are set again, and right.
+        """
+        stood = self._answered.counters if self._answered else None
+        if stood is not None and reading.counters.generated - stood.generated <= ASKED_TOKENS:
+            return min(stood.unfinished, reading.counters.unfinished)
+        return self._abandoned if reading.counters.unfinished >= self._abandoned else 0.0
 
     def _never_finished_after(self, window: Window) -> float:
         """How many of the requests that seem to be decoding are in fact gone.
