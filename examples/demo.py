@@ -22,6 +22,7 @@ import yaml
 from demo_kind import KindCluster
 
 import tiny_model
+from direct_http import WITHOUT_PROXY
 from e2e_env import (
     ROOT,
     Cluster,
@@ -186,7 +187,7 @@ def _complete(cluster: Cluster, flash: Flash) -> None:
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        with WITHOUT_PROXY.open(request, timeout=60) as answer:
             reply = json.load(answer)
     print(f"    POST /v1/chat/completions {json.dumps(body)}")
     print(f"    -> {json.dumps(reply['choices'][0]['message']['content'])} {json.dumps(reply['usage'])}")

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from builders import SETTINGS
+from direct_http import WITHOUT_PROXY
 from flash_contracts import gate_config
 from flash_contracts.document import read_json
 from flash_contracts.engine_record import EngineRecord
@@ -85,7 +86,7 @@ class Pod:
     def result(self) -> dict[str, Any]:
         """The gate's word, empty while it has none."""
         try:
-            with urllib.request.urlopen(f"{self._gate}/result", timeout=10) as answer:  # noqa: S310 - our own
+            with WITHOUT_PROXY.open(f"{self._gate}/result", timeout=10) as answer:
                 document: dict[str, Any] = json.load(answer)
                 return document
         except (urllib.error.URLError, OSError, ValueError):

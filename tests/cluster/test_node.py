@@ -38,7 +38,7 @@ def as_user(cluster: LocalCluster, file: str, *args: str, stdin: str | None = No
 
 
 def fetch(url: str) -> str:
-    return httpx.get(url, timeout=5).raise_for_status().text.strip()
+    return httpx.get(url, timeout=5, trust_env=False).raise_for_status().text.strip()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,10 @@ def test_the_kubelet_answers_only_who_is_known_and_allowed(
     if identity:
         pki = cluster.run / "pki"
         context.load_cert_chain(pki / f"{identity}.crt", pki / f"{identity}.key")
-    assert httpx.get(f"https://{cluster.network.gateway}:10250/pods", verify=context).status_code == answer
+    assert (
+        httpx.get(f"https://{cluster.network.gateway}:10250/pods", verify=context, trust_env=False).status_code
+        == answer
+    )
 
 
 @pytest.mark.alone

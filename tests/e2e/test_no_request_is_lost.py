@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
+from direct_http import WITHOUT_PROXY
 from e2e_env import Flash, apply, operator_pods, wait_until
 from engine_stubs import engine_stub_program, play, stub_spec, too_slow
 from pod_processes import command_of, processes_of
@@ -238,7 +238,7 @@ def test_without_a_drain_requests_are_lost(e2e_env: LocalCluster, namespace: str
 
 def requests_on(pod: dict[str, Any]) -> float:
     """Requests of clients that this replica's engine works on, by its own count."""
-    with urllib.request.urlopen(f"http://{pod['status']['podIP']}:8000/metrics", timeout=10) as answer:
+    with WITHOUT_PROXY.open(f"http://{pod['status']['podIP']}:8000/metrics", timeout=10) as answer:
         page = answer.read().decode()
     (running,) = re.findall(r"^vllm:num_requests_running\{.*\} (\S+)$", page, re.MULTILINE)
     return float(running)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
+from direct_http import WITHOUT_PROXY
 from e2e_env import Flash, get_json, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -33,7 +34,7 @@ def chat(flash: Flash) -> dict[str, Any]:
         data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+    with WITHOUT_PROXY.open(request, timeout=60) as answer:
         reply: dict[str, Any] = json.load(answer)
     return reply
 
@@ -108,7 +109,7 @@ def test_a_dead_mtp_head_is_never_ready_although_the_engine_is_healthy_and_answe
 
     pod = flash.pod()
     health = f"http://{pod['status']['podIP']}:8000/health"
-    with urllib.request.urlopen(health, timeout=30) as answer:
+    with WITHOUT_PROXY.open(health, timeout=30) as answer:
         assert answer.status == 200
     assert "0" in found["message"]
     assert "drafted" in found["message"]

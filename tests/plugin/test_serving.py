@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from direct_http import WITHOUT_PROXY
 from fake_checkpoint import FakeCheckpoint
 from flash_contracts.engine_pod import API_KEYS_ARGUMENT, API_KEYS_DIR
 from flash_contracts.engine_record import PLUGIN_LINE, EngineRecord
@@ -77,7 +78,7 @@ class Engine:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5):
+            with WITHOUT_PROXY.open(f"http://127.0.0.1:{self.port}/health", timeout=5):
                 return True
         except (urllib.error.URLError, OSError):
             return False
@@ -88,7 +89,7 @@ class Engine:
             f"http://127.0.0.1:{self.port}/v1/completions", json.dumps(body).encode(),
             {"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
         )  # fmt: skip
-        with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310 - our own
+        with WITHOUT_PROXY.open(asked, timeout=60) as answer:
             return str(json.load(answer)["choices"][0]["text"])
 
     def takes(self, key: str) -> bool:

@@ -18,12 +18,14 @@ exit codes:
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
 from flash_engine.checkpoint.document import to_record
 from flash_engine.checkpoint.inspection import Inspection, inspect
 from flash_engine.checkpoint.source import open_files
+from flash_engine.loopback import direct_to_loopback
 
 SERVABLE, REFUSED = 0, 1
 LOG_WIDTH = 120
@@ -61,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     arguments = parser().parse_args(argv)
+    os.environ |= direct_to_loopback(os.environ, [os.environ.get("HF_ENDPOINT", "")])
     inspection = inspect(
         lambda: open_files(arguments.checkpoint, arguments.revision),
         speculation=arguments.speculation,

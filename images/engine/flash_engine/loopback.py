@@ -1,0 +1,43 @@
+"""Keeps requests to this pod and machine away from the proxy of the environment.
+
+A proxy for the internet cannot reach 127.0.0.1 here: it would ask its own machine. HTTP clients that must use
+HTTPS_PROXY for other hosts leave it out for those in NO_PROXY. Clients that only ever ask this pod should ignore the
+variables altogether.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+NAMES = ("localhost", "127.0.0.1", "::1")
+NO_PROXY = ("NO_PROXY", "no_proxy")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether it names this machine: `localhost`, a name below it, or a loopback address."""
+    name = host.strip("[]").rstrip(".").lower()
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
+def direct_to_loopback(environment: Mapping[str, str], addresses: Iterable[str] = ()) -> dict[str, str]:
+    """The variables to set so that no loopback address is asked through a proxy.
+
+    `addresses` are URLs that will be asked: clients match names in NO_PROXY literally, so that 127.0.0.2 needs an entry
+    of its own.
+    """
+    asked = [_host(address) for address in addresses]
+    # Some clients prefer one spelling, some the other, so that both get all entries.
+    entries = [entry.strip() for name in NO_PROXY for entry in environment.get(name, "").split(",")]
+    wanted = (*entries, *NAMES, *(host for host in asked if is_loopback(host)))
+    joined = ",".join(dict.fromkeys(filter(None, wanted)))
+    return dict.fromkeys(NO_PROXY, joined)
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:  # whoever asks it says what is wrong with it
+        return ""
