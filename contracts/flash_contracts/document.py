@@ -15,6 +15,7 @@ field's default. A value of the wrong type raises an error that names the key's 
 import contextlib
 import dataclasses
 import enum
+import errno
 import json
 import math
 import os
@@ -155,24 +156,27 @@ def timestamp(at: datetime) -> str:
 def write_json(path: Path, content: dict[str, Any], *, flush: bool = False) -> None:
     """Write a file atomically: a reader sees the old content or the new, never a partial file. Raises OSError.
 
-    `flush`: also after a power cut. Without it, the new name may then lead to an empty file.
+    `flush`: also after a power cut. Without it, some file systems then have the new name with no content.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with unfinished.open("w") as file:
-        file.write(json.dumps(content, indent=1))
+        json.dump(content, file, indent=1)
         if flush:
             file.flush()
             os.fsync(file.fileno())
     unfinished.replace(path)
     if flush:
-        _flush_folder(path.parent)
+        fsync_folder(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
-    """A file's name is in its folder, which has to be written too."""
+def fsync_folder(folder: Path) -> None:
+    """Sync a folder's entries to disk, so that new files in it survive a power cut. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+            raise
     finally:
         os.close(descriptor)
 

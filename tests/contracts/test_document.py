@@ -1,5 +1,7 @@
 """Documents as frozen dataclasses: the same class writes and reads them, and an error names the key."""
 
+import contextlib
+import errno
 import json
 import os
 from dataclasses import dataclass, field
@@ -9,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from flash_contracts.document import FORMER_KEY, KEY, LOCAL, OMITTED, BadDocumentError, Document
+from flash_contracts.document import FORMER_KEY, KEY, LOCAL, OMITTED, BadDocumentError, Document, fsync_folder
 from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_record import EngineRecord, Incident
 
@@ -140,3 +142,15 @@ def test_a_record_of_an_incident_is_on_the_disk_before_it_has_its_name(
     EngineRecord().write(file)
     DownloadRecord().write(tmp_path / DownloadRecord.FILE)
     assert len(steps) == 2, "nothing else is worth waiting for a disk that is busy with a download"
+
+
+@pytest.mark.parametrize(("number", "fails"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_volume_that_cannot_sync_folders_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, fails: bool
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="no") if fails else contextlib.nullcontext():
+        fsync_folder(tmp_path)

@@ -75,6 +75,34 @@ async def test_a_partial_download_of_an_earlier_release_is_resumed(harness: Down
     assert harness.hub.sent[shard] == len(content) - len(content) // 2
 
 
+def test_the_names_of_all_files_are_on_disk_before_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut, a manifest must not speak of files that are gone."""
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(str(Path(f"/proc/self/fd/{number}").readlink())))
+    model = ModelSnapshot(tmp_path, "owner/model", COMMIT)
+    (model.folder / "encoding").mkdir(parents=True)
+    model.write_manifest([{"name": "encoding/encode.py", "size": 0}])
+
+    folders = [tmp_path, *(tmp_path / name for name in ("hub", "hub/owner--model", f"hub/owner--model/{COMMIT}"))]
+    at = next(number for number, path in enumerate(synced) if "manifest" in path)
+    assert {*map(str, folders), str(model.folder / "encoding")} <= set(synced[:at])
+    assert synced[-1] == str(model.folder.parent), "the manifest's own name"
+
+
+MANIFESTS = ["[]", '{"files": 1}', '{"files": [1]}', '{"files": [{}]}', '{"files": [{"name": "a"}]}', "{", "",
+             '{"files": [{"name": 1, "size": 1}]}', '{"files": [{"name": "\\u0000", "size": 1}]}']  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MANIFESTS)
+def test_a_manifest_that_is_damaged_makes_no_model_complete(tmp_path: Path, text: str) -> None:
+    model = ModelSnapshot(tmp_path, "owner/model", COMMIT)
+    model.folder.mkdir(parents=True)
+    model.folder.with_name(f"{COMMIT}.manifest.json").write_text(text)
+    assert not model.is_complete()
+
+
 def grow_old(root: Path) -> None:
     for path in (root / "hub").glob("*/*.*"):
         os.utime(path, (LONG_AGO, LONG_AGO))

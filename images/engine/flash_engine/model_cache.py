@@ -16,7 +16,6 @@ at most between two starts.
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import time
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from flash_contracts.document import VERSION, read_json
+from flash_contracts.document import VERSION, fsync_folder, read_json, write_json
 
 GRACE_SECONDS = 900.0
 PARTIAL_SUFFIX = ".flash-part"
@@ -65,8 +64,14 @@ class ModelSnapshot:
     def is_complete(self) -> bool:
         """Whether the manifest exists and every file has the size that it lists."""
         manifest = read_json(self.sidecar(MANIFEST_SUFFIX)) or {}
-        files = manifest.get("files") or []
-        return bool(files) and all(_size(self.folder / file["name"]) == file["size"] for file in files)
+        files = manifest.get("files")
+        return isinstance(files, list) and bool(files) and all(self._is_stored(file) for file in files)
+
+    def _is_stored(self, file: object) -> bool:
+        """`file` is an entry of the manifest, which other hands or a bad disk may have changed."""
+        if not isinstance(file, dict) or not isinstance(name := file.get("name"), str) or "\0" in name:
+            return False
+        return (size := _size(self.folder / name)) is not None and size == file.get("size")
 
     @property
     def stored_bytes(self) -> int:
@@ -83,15 +88,15 @@ class ModelSnapshot:
         return max(_modified(self.sidecar(suffix)) for suffix in (PROGRESS_SUFFIX, MANIFEST_SUFFIX))
 
     def write_manifest(self, files: list[dict[str, Any]]) -> None:
-        """Synced to disk. The files must be synced before: a manifest must not survive a power cut that they do not."""
+        """Synced to disk, after the names of the files; their contents must be on disk already.
+
+        A manifest must not survive a power cut that the files do not.
+        """
+        fsync_folders(self.folder)
+        for folder in self.folder.relative_to(self.root).parents:
+            fsync_folder(self.root / folder)
         document = {"version": VERSION, "repository": self.repository, "commit": self.commit, "files": files}
-        unfinished = self.sidecar(f"{MANIFEST_SUFFIX}.new")
-        with unfinished.open("w") as file:
-            file.write(json.dumps(document, indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.sidecar(MANIFEST_SUFFIX))
-        fsync_folder(self.folder.parent)
+        write_json(self.sidecar(MANIFEST_SUFFIX), document, flush=True)
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[bool]:
@@ -154,13 +159,10 @@ def _is_held(path: Path) -> bool:
         return lock is None
 
 
-def fsync_folder(folder: Path) -> None:
-    """Syncs the folder's entries to disk, so that new files in it survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def fsync_folders(root: Path) -> None:
+    """Syncs a folder and all folders in it: a new file survives a power cut only if its folder is synced too."""
+    for folder, _, _ in os.walk(root):
+        fsync_folder(Path(folder))
 
 
 def _size(path: Path) -> int | None:

@@ -9,7 +9,6 @@ outside through another link that is written after it.
 """
 
 import gzip
-import json
 import os
 import shutil
 import tarfile
@@ -18,10 +17,10 @@ from collections.abc import Callable
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 
-from flash_contracts.document import VERSION, read_json
+from flash_contracts.document import VERSION, read_json, write_json
 from flash_contracts.download_record import format_size
 from flash_engine.log import Logger
-from flash_engine.model_cache import ModelSnapshot, fsync_folder
+from flash_engine.model_cache import ModelSnapshot, fsync_folders
 from flash_engine.model_download.failure import DownloadError
 from flash_engine.model_download.image_content import LAYERS
 from flash_engine.model_download.source import ImageLayer, RemoteFile
@@ -46,7 +45,8 @@ class LayerUnpacker:
         return [layer for layer in self._layers if layer.file.sha256 not in finished]
 
     def _finished(self) -> list[str | None]:
-        return (read_json(self._finished_file) or {}).get("layers") or []
+        layers = (read_json(self._finished_file) or {}).get("layers")
+        return layers if isinstance(layers, list) else []
 
     def prepare(self) -> None:
         """Empties the folder unless it has a layers folder: files of unknown origin cannot be continued."""
@@ -62,7 +62,7 @@ class LayerUnpacker:
             report_progress(f"layer {self._layers.index(layer) + 1} of {len(self._layers)}")
             tar = self._model.folder / layer.file.name
             _LayerWriter(self._model.folder, layer, bytes_left()).write(tar)
-            _sync_folders(self._model.folder)
+            fsync_folders(self._model.folder)
             self._mark_finished(layer)
             tar.unlink()
 
@@ -79,13 +79,7 @@ class LayerUnpacker:
     def _mark_finished(self, layer: ImageLayer) -> None:
         """Synced to disk, because the layer's tar is removed next."""
         finished = [*self._finished(), layer.file.sha256]
-        unfinished = self._finished_file.with_suffix(".new")
-        with unfinished.open("w") as file:
-            json.dump({"version": VERSION, "layers": finished}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self._finished_file)
-        fsync_folder(self._finished_file.parent)
+        write_json(self._finished_file, {"version": VERSION, "layers": finished}, flush=True)
 
 
 class _LayerWriter:
@@ -238,9 +232,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sync_folders(root: Path) -> None:
-    """Syncs all folders: a new file survives a power cut only if its folder is synced too."""
-    for folder, _, _ in os.walk(root):
-        fsync_folder(Path(folder))
