@@ -32,6 +32,8 @@ class DownloadRecord(Document):
     failure: str | None = None
     """Why the last attempt failed. Cleared when the next attempt receives its first bytes."""
     warning: str | None = None
+    retry_at: str | None = None
+    """When the server allows the next attempt, if it throttled the last one; RFC 3339. Left out otherwise."""
     attempts: int = 0
     at: str = field(default_factory=now)
 
@@ -66,7 +68,8 @@ class DownloadRecord(Document):
 
     def to_json(self) -> dict[str, Any]:
         """Adds `etaSeconds`, and writes the summary as `message`."""
-        return {**super().to_json(), "message": self.summary, "etaSeconds": self.eta_seconds}
+        made = {**super().to_json(), "message": self.summary, "etaSeconds": self.eta_seconds}
+        return {key: value for key, value in made.items() if key != "retryAt" or value is not None}
 
 
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": GIB}

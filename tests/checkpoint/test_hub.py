@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from aiohttp.test_utils import TestServer
 
 from fake_checkpoint import FakeCheckpoint
+from flash_engine.checkpoint.finding import CheckpointError
+from flash_engine.checkpoint.hub import part_of
 from flash_engine.checkpoint.inspection import inspect
 from flash_engine.checkpoint.source import open_model
 from hub_stub import COMMIT, HubStub
@@ -150,3 +153,24 @@ def test_neither_a_folder_nor_a_repository(model: str) -> None:
     (finding,) = inspect(lambda: open_model(model)).findings
     assert finding.code == "NotFound"
     assert "neither a folder nor OWNER/NAME" in finding.message
+
+
+FILE = bytes(range(100))
+PARTS: dict[str, tuple[int, dict[str, str], bytes]] = {
+    "the part": (206, {"Content-Range": "bytes 10-14/100", "Content-Length": "5"}, FILE[10:15]),
+    "the part, without a word about it": (206, {}, FILE[10:15]),
+    "more than the part": (206, {"Content-Range": "bytes 10-99/100"}, FILE[10:]),
+    "the whole file, as some proxies do": (200, {}, FILE),
+}
+
+
+@pytest.mark.parametrize(("status", "headers", "content"), PARTS.values(), ids=PARTS.keys())
+def test_only_the_part_that_was_asked_for_is_read(status: int, headers: dict[str, str], content: bytes) -> None:
+    pieces = [content[at : at + 7] for at in range(0, len(content), 7)]
+    assert part_of(httpx2.Response(status, headers=headers, content=iter(pieces)), "a", 10, 5) == FILE[10:15]
+
+
+def test_another_part_is_never_taken_for_the_one_that_was_asked_for() -> None:
+    other = httpx2.Response(206, headers={"Content-Range": "bytes 1000-1004/9999"}, content=b"other")
+    with pytest.raises(CheckpointError, match="sent 'bytes 1000-1004/9999' of a when asked for the bytes from 10"):
+        part_of(other, "a", 10, 5)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from download_harness import SHARD_BYTES, DownloadHarness, FetchProcess, small_disk
+from flash_engine.model_download.failure import DownloadError
+from flash_engine.model_download.workflow import check_proxies
 from hub_stub import COMMIT
 
 NO_PATIENCE = {"FLASH_FETCH_STALL_SECONDS": "0.5"}
@@ -39,6 +41,31 @@ async def test_each_error_of_the_hub_has_its_message(
     harness.hub.refuse = (status, error)
     code, fetch = await harness.fetch(**NO_PATIENCE)
     assert_failed_with(code, fetch, fragment)
+
+
+async def test_a_hub_that_throttles_is_not_asked_before_it_allows_it(harness: DownloadHarness) -> None:
+    """The first attempt says so and ends, because it would have to wait for longer than its patience."""
+    harness.hub.refuse, harness.hub.refuse_headers = (429, ""), {"Retry-After": "3"}
+    code, fetch = await harness.fetch(**NO_PATIENCE)
+    assert_failed_with(
+        code, fetch, "the hub throttles this address or account and asks to wait 3 s (429)",
+        "set model.credentialsSecret to a Secret with a token", "model.cache.type to Node or Claim",
+        "model.hubEndpoint",
+    )  # fmt: skip
+
+    harness.hub.refuse = None
+    again = await harness.start()
+    waiting = await again.wait_until(lambda record: "asked to wait" in record.get("message", ""))
+    assert "the hub throttles" in waiting["failure"], "why, until there is something better to say"
+    assert await again.wait() == 0, again.output
+    first, second = harness.hub.asked_at
+    assert second - first > 2.5
+
+
+async def test_a_hub_on_this_machine_is_not_asked_through_a_proxy(harness: DownloadHarness) -> None:
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:1")
+    code, fetch = await harness.fetch(**proxies, NO_PROXY="", no_proxy="")
+    assert code == 0, fetch.output
 
 
 async def test_a_missing_commit(harness: DownloadHarness) -> None:
@@ -167,3 +194,10 @@ async def test_an_invalid_setting(harness: DownloadHarness, name: str, value: st
     code, fetch = await harness.fetch(**{name: value})
     assert code == 2
     assert f"{name}={value!r}" in json.loads(fetch.output.splitlines()[-1])["error"]
+
+
+@pytest.mark.parametrize("name", ["ALL_PROXY", "https_proxy"])
+def test_a_socks_proxy_is_named(name: str) -> None:
+    with pytest.raises(DownloadError, match=f"{name} names a SOCKS proxy"):
+        check_proxies({name: "socks5h://proxy.example:1080"})
+    check_proxies({name: "http://proxy.example:3128", "NO_PROXY": "socks"})

@@ -72,6 +72,20 @@ async def test_an_image_is_downloaded_completely_and_linked_for_the_engine(
     assert record["warning"].endswith(f"set model.source to oci://{registries.open.host}/team/model@{digest}")
 
 
+async def test_the_model_in_a_folder_of_its_image_is_linked_for_the_engine(registries: Registries) -> None:
+    """As KServe packages it, on a base image."""
+    base = tar_of({"etc/passwd": b"root:x:0:0::/:/bin/sh\n"})
+    registries.open.push_image(
+        "team/model", [base, tar_of({"models/config.json": b"{}", "models/a.safetensors": b"a"})]
+    )
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:1")
+    code, fetch = await registries.harness.fetch(**source(registries.open), **proxies, NO_PROXY="", no_proxy="")
+
+    assert code == 0, fetch.output
+    assert model_files(fetch) == ["a.safetensors", "config.json"]
+    assert fetch.model.name == "models"
+
+
 async def test_a_digest_in_the_cache_needs_no_registry(registries: Registries) -> None:
     digest = registries.open.push_image("team/model", layers())
     await registries.harness.fetch("first", **source(registries.open))
@@ -93,6 +107,7 @@ async def test_files_of_an_artifact_keep_their_names(
     (folder / "encoding").mkdir(parents=True)
     for name, content in (("config.json", "{}"), ("a.safetensors", "weights"), ("encoding/encode.py", "#")):
         (folder / name).write_text(content)
+    monkeypatch.setenv("NO_PROXY", registries.open.address)
     client = oras.client.OrasClient(insecure=True)
     pushed = [str(folder / "config.json"), str(folder / "a.safetensors"), str(folder / "encoding")]
     monkeypatch.chdir(folder)

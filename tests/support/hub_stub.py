@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -37,13 +38,16 @@ def _checksums(path: Path, size: int, _changed: int) -> tuple[str, str]:
 
 @dataclass
 class HubStub:
-    """`refuse`: a status and an error code with which to answer every request."""
+    """`refuse`: a status and an error code with which to answer every request; `refuse_headers` go with it."""
 
     folder: Path
     repository: str = "owner/model"
     commit: str = COMMIT
     """The commit of the branch main."""
     refuse: tuple[int, str] | None = None
+    refuse_headers: dict[str, str] = field(default_factory=dict)
+    asked_at: list[float] = field(default_factory=list)
+    """When the list of files was asked for, by the monotonic clock."""
     tokens: set[str | None] = field(default_factory=set)
     storage_tokens: set[str | None] = field(default_factory=set)
     """The Authorization headers that the storage host received."""
@@ -89,10 +93,10 @@ class HubStub:
 
     async def info(self, request: web.Request) -> web.Response:
         """`/api/models/OWNER/NAME[/revision/REVISION]`."""
+        self.asked_at.append(time.monotonic())
         self.tokens.add(request.headers.get("Authorization"))
         if self.refuse:
-            status, code = self.refuse
-            return web.json_response({"error": "no"}, status=status, headers={"X-Error-Code": code} if code else {})
+            return self._refusal(*self.refuse)
         repository, _, revision = request.match_info["repository"].partition("/revision/")
         if repository != self.repository:
             return web.json_response({"error": "no"}, status=404, headers={"X-Error-Code": "RepoNotFound"})
@@ -100,6 +104,10 @@ class HubStub:
             return web.json_response({"error": "no"}, status=404, headers={"X-Error-Code": "RevisionNotFound"})
         files = [self.sibling(path) for path in self.files()]
         return web.json_response({"id": repository, "sha": self.commit, "siblings": files})
+
+    def _refusal(self, status: int, code: str) -> web.Response:
+        headers = {**self.refuse_headers, **({"X-Error-Code": code} if code else {})}
+        return web.json_response({"error": "no"}, status=status, headers=headers)
 
     def files(self) -> list[Path]:
         return sorted(path for path in self.folder.rglob("*") if path.is_file())
@@ -117,8 +125,7 @@ class HubStub:
     async def file(self, request: web.Request) -> web.StreamResponse:
         self.tokens.add(request.headers.get("Authorization"))
         if self.refuse:
-            status, code = self.refuse
-            return web.json_response({"error": "no"}, status=status, headers={"X-Error-Code": code} if code else {})
+            return self._refusal(*self.refuse)
         name = request.match_info["file"]
         if request.match_info["revision"] != self.commit or not (self.folder / name).is_file():
             return web.json_response({"error": "no"}, status=404, headers={"X-Error-Code": "EntryNotFound"})
@@ -137,11 +144,14 @@ class HubStub:
         )
         start = int(asked[1]) if asked else 0
         end = int(asked[2]) + 1 if asked and asked[2] else len(content)
-        content = content[start:end]
+        size, content = len(content), content[start:end]
         if self.corrupt[name] > 0 and content:
             self.corrupt[name] -= 1
             content = bytes([content[0] ^ 1]) + content[1:]
-        response = web.StreamResponse(status=206 if asked else 200, headers={"Content-Length": str(len(content))})
+        headers = {"Content-Length": str(len(content))}
+        if asked:
+            headers["Content-Range"] = f"bytes {start}-{start + len(content) - 1}/{size}"
+        response = web.StreamResponse(status=206 if asked else 200, headers=headers)
         await response.prepare(request)
         if name in self.silent:
             await asyncio.sleep(3600)

@@ -1,6 +1,7 @@
 """Reads a model hub's repository with range requests, without downloading whole files."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,9 +19,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
 from flash_contracts.checkpoint_record import CheckpointFinding
+from flash_contracts.download_record import format_duration
 from flash_engine.checkpoint.finding import CheckpointError
 from flash_engine.checkpoint.origin import HUB, Origin
 from flash_engine.checkpoint.source import is_listed
+from flash_engine.throttling import is_throttled, requested_wait
 
 FETCH_LIMIT = 128 << 20
 """The most bytes that one request asks for."""
@@ -83,15 +86,40 @@ class HubRepository:
 
     def _fetch(self, name: str, start: int, length: int) -> bytes:
         url = hf_hub_url(self._repository, name, revision=self.commit)
-        headers = {**build_hf_headers(), "Range": f"bytes={start}-{start + length - 1}"}
-        with translated_errors(self._repository, self.commit):
-            response = get_session().get(url, headers=headers, follow_redirects=True, timeout=TIMEOUT_SECONDS)
+        headers = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": f"bytes={start}-{start + length - 1}"}
+        with (
+            translated_errors(self._repository, self.commit),
+            get_session().stream(
+                "GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT_SECONDS
+            ) as response,
+        ):
             hf_raise_for_status(response)
-        return bytes(response.content[:length])
+            return part_of(response, name, start, length)
 
     def read_json(self, name: str) -> Any:
         size = self._sizes[name]
         return json.loads(self.read(name, 0, size) if size else b"")
+
+
+def part_of(response: httpx2.Response, name: str, start: int, length: int) -> bytes:
+    """`length` bytes of the file from `start`. If a proxy sends the whole file, no more of it is read.
+
+    Raises CheckpointError if other bytes were sent.
+    """
+    is_part = response.status_code == httpx2.codes.PARTIAL_CONTENT
+    sent = response.headers.get("Content-Range", "")
+    if is_part and sent and not re.match(rf"bytes\s+{start}-", sent):
+        message = f"the hub sent {sent[:60]!r} of {name} when asked for the bytes from {start}"
+        raise CheckpointError("Unreachable", message, "check proxies and mirrors in between (model.hubEndpoint)")
+    if is_part and response.headers.get("Content-Length") == str(length):
+        return response.read()  # to its end, so that the connection can be used again
+    skipped, read = 0 if is_part else start, bytearray()
+    for chunk in response.iter_bytes():
+        read += chunk[skipped : skipped + length - len(read)]
+        skipped = max(skipped - len(chunk), 0)
+        if len(read) >= length:
+            break
+    return bytes(read)
 
 
 WHERE_TOKENS_GO = "in model.credentialsSecret, or in HF_TOKEN on the command line"
@@ -126,7 +154,10 @@ def translated_errors(repository: str, revision: str | None) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         message = f"{repository} cannot be fetched because HF_HUB_OFFLINE is set"
         raise CheckpointError("Unreachable", message, "unset the variable, or give a folder") from error
-    except httpx2.HTTPError as error:
+    except httpx2.TooManyRedirects as error:
+        message = f"the hub redirects in a circle when asked for {repository}"
+        raise CheckpointError("Unreachable", message, "check HF_ENDPOINT (model.hubEndpoint)") from error
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         message = f"the hub cannot be reached ({error or type(error).__name__})"
         remedy = "check DNS, egress and HF_ENDPOINT (model.hubEndpoint); a model on a volume (pvc://) needs no hub"
         raise CheckpointError("Unreachable", message, remedy) from error
@@ -134,6 +165,14 @@ def translated_errors(repository: str, revision: str | None) -> Iterator[None]:
 
 def _http_error(error: HfHubHTTPError, repository: str) -> CheckpointError:
     status = error.response.status_code
+    if is_throttled(status, error.response.headers):
+        wait = requested_wait(error.response.headers)
+        when = "later" if wait is None else f"in {format_duration(wait)}"
+        message = f"the hub throttles this address or account ({status})"
+        remedy = (
+            f"set a token, whose limit is higher than that of anonymous clients, {WHERE_TOKENS_GO}; try again {when}"
+        )
+        return CheckpointError("Unreachable", message, remedy)
     if status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
         message = f"the hub denies this token access to {repository} ({status})"
         return CheckpointError("AccessDenied", message, f"set a token with read access {WHERE_TOKENS_GO}")

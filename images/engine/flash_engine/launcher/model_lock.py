@@ -53,11 +53,9 @@ class ModelLock:
 
 
 def stored_model(link: Path, cache: Path) -> ModelSnapshot | None:
-    """None if the link does not point to a model in the cache."""
+    """None if the link points to no model in the cache. An image may have the model in a folder below its root."""
     try:
-        folder = link.readlink()
-    except OSError:
+        repository, commit, *_ = link.readlink().relative_to(cache / "hub").parts
+    except (OSError, ValueError):
         return None
-    if folder.parent.parent != cache / "hub":
-        return None
-    return ModelSnapshot(cache, folder.parent.name.replace("--", "/", 1), folder.name)
+    return ModelSnapshot(cache, repository.replace("--", "/", 1), commit)

@@ -22,7 +22,9 @@ cache:
 
 transfer:
     FLASH_FETCH_STREAMS          files to download at once (default: 8)
-    FLASH_FETCH_STALL_SECONDS    give up if a file receives no data for this long (default: 300)
+    FLASH_FETCH_STALL_SECONDS    give up if a file receives too little data for this long (default: 300)
+    FLASH_FETCH_LEAST_BYTES_PER_SECOND
+                                 what a file must receive on average over that time (default: 65536)
 
 credentials:
     FLASH_HUB_TOKEN_FILE         file with the hub's token (default: none)
@@ -45,6 +47,7 @@ import traceback
 from types import FrameType
 
 from flash_engine.log import Logger, set_up
+from flash_engine.loopback import direct_to_loopback
 from flash_engine.model_download.failure import DownloadError
 from flash_engine.model_download.settings import DownloadSettings
 
@@ -79,15 +82,19 @@ def run(settings: DownloadSettings) -> int:
     # No progress bars, which are for terminals, and no warnings of the library, which are reported here instead. The
     # library reads both variables when it is imported.
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"}
+    registry = f"//{settings.image.registry}" if settings.image else ""
+    os.environ |= direct_to_loopback(os.environ, [os.environ.get("HF_ENDPOINT", ""), registry])
 
     from flash_engine.model_download.reporter import ProgressReporter  # noqa: PLC0415
     from flash_engine.model_download.workflow import DownloadWorkflow  # noqa: PLC0415 - after the setting above
 
     reporter = ProgressReporter(settings.run_dir, settings.source)
+    wait_seconds = None
     try:
         DownloadWorkflow(settings, reporter).run()
     except DownloadError as error:
         failure = str(error)
+        wait_seconds = error.wait_seconds
     except OSError as error:
         failure = f"{error}: check the volume behind {settings.place}"
     except Exception as error:  # noqa: BLE001 - status needs a message for unforeseen errors, too
@@ -95,7 +102,7 @@ def run(settings: DownloadSettings) -> int:
         log.error("unexpected", trace=traceback.format_exc())
     else:
         return 0
-    reporter.publish("Failed", failure=failure, message=failure, bytes_per_second=None)
+    reporter.publish_failure(failure, wait_seconds)
     log.error("model download failed", error=failure)
     return FAILED
 

@@ -10,8 +10,9 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from flash_engine.checkpoint.finding import CheckpointError
 from flash_engine.checkpoint.hub import TIMEOUT_SECONDS, translated_errors
-from flash_engine.model_download.failure import DownloadError
+from flash_engine.model_download.failure import DownloadError, ThrottledError
 from flash_engine.model_download.source import FileRequest, Listing, RemoteFile, is_safe_path
+from flash_engine.throttling import is_throttled
 
 IGNORED_PATTERNS = (
     "*.bin",
@@ -42,6 +43,11 @@ class HubSource:
         self._token = token
         self._headers = {**build_hf_headers(token=token), "Accept-Encoding": "identity"}
 
+    @property
+    def has_credentials(self) -> bool:
+        """Also with a token from HF_TOKEN, which the library finds itself."""
+        return any(name.lower() == "authorization" for name in self._headers)
+
     def list(self) -> Listing:
         try:
             with translated_errors(self.repository, self._revision):
@@ -49,11 +55,17 @@ class HubSource:
                     self.repository, revision=self._revision, files_metadata=True, timeout=TIMEOUT_SECONDS
                 )
         except CheckpointError as error:
-            raise DownloadError(error.message, error.remedy, retryable=error.code == "Unreachable") from error
+            raise self._of_listing(error) from error
         files = _needed([_file(sibling, self.repository) for sibling in info.siblings or ()])
         if not files:
             raise DownloadError(f"{self.repository} has no files", "point model.source at a repository with a model")
         return Listing(str(info.sha), tuple(files))
+
+    def _of_listing(self, error: CheckpointError) -> DownloadError:
+        cause = error.__cause__
+        if isinstance(cause, HfHubHTTPError) and is_throttled(cause.response.status_code, cause.response.headers):
+            return ThrottledError.of_response(self.server, cause.response.status_code, cause.response.headers)
+        return DownloadError(error.message, error.remedy, retryable=error.code == "Unreachable")
 
     def request(self, file: RemoteFile, listing: Listing) -> FileRequest:
         url = hf_hub_url(self.repository, file.name, revision=listing.revision)

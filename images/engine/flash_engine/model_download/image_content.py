@@ -1,15 +1,22 @@
 """Parses the manifest of an image or artifact into the files and layers to download. Pure.
 
-layer                                              result
--------------------------------------------------- -----------------------------------------------
-with a file name (ORAS, raw layers of ModelPack)   the file
-tar, or tar with gzip                              unpacked, like the root folder of a container
-folder packed by ORAS, tar of ModelPack            unpacked
-others: zstd, encrypted, unknown media types       an error that names the layer
+layer                                                       result
+----------------------------------------------------------- ----------------------------------------------------------
+tar, or tar with gzip: images (KServe's modelcar too),      unpacked over each other, like the root folder of a
+KitOps, tars of ModelPack, folders packed by ORAS           container
+with a file name: ORAS, raw layers of ModelPack             the file
+Docker's safetensors and chat template                      the file, named as Docker names it
+data sets, and unnamed documents and licences               left out
+GGUF and what else is for other engines; zstd, encrypted,   an error that names the layer
+kept outside the registry, unknown
 """
 
 import platform
-from typing import Any, Literal
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal, NoReturn
 
 from flash_engine.model_download.failure import DownloadError
 from flash_engine.model_download.image_reference import DIGEST
@@ -18,15 +25,38 @@ from flash_engine.model_download.source import ImageLayer, Listing, RemoteFile, 
 LAYERS = ".flash-layers"
 """Folder within the model's folder, for layers that are not unpacked yet."""
 
-NAMES = ("org.opencontainers.image.title", "org.cncf.model.filepath")
+TITLE = "org.opencontainers.image.title"
+NAMES = (TITLE, "org.cncf.model.filepath", "org.cnai.model.filepath")
+"""Annotations with a layer's file name; the last is ModelPack's of before 2025."""
 PACKED = "io.deis.oras.content.unpack"
-PACKED_BY_ORAS = "application/vnd.oci.image.layer.v1.tar+gzip"
-"""The media type that ORAS' Python client gives packed folders, without the annotation. Its plain files have the type
-of a tar without gzip."""
+PATH_IN_LAYER = "olot.layer.content.inlayerpath"
+"""Kubeflow's OLOT sets it on the tars that it adds to an image."""
+UNNAMED_TAR = "application/vnd.oci.image.layer.v1.tar"
+"""ORAS gives plain files this type, and names them."""
 EMPTY = "application/vnd.oci.empty.v1+json"
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
-MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.artifact.manifest.v1+json",
+)
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+ARCHIVE = re.compile(r"(?:^|.*[^a-z])tar(?:[.+](gzip|gz|zstd|zst))?(\+encrypted)?")
+COMPRESSED = re.compile(r".*\+(gzip|zstd)(\+encrypted)?")
+OTHER_ENGINES = re.compile(r".*(gguf|ggml|vnd\.ollama\.image\.(?:model|projector|adapter|tensor)|dduf|\.mmproj).*")
+NOT_NEEDED = re.compile(r".*[./](?:dataset)[./].*")
+NOT_NEEDED_UNNAMED = re.compile(r".*[./](?:docs?|licen[cs]e|readme)(?:[./+].*)?")
+OUTSIDE = re.compile(r".*(?:nondistributable|\.foreign\.).*")
+SAFETENSORS = re.compile(r".*[./]safetensors(?:[.+].*)?")
+CHAT_TEMPLATE = "application/vnd.docker.ai.chat.template.jinja"
+ABOUT_AN_IMAGE = re.compile(r".*(?:in-toto|sigstore|cosign|notary|spdx|cyclonedx|signature|sbom).*")
+"""Types of artifacts in an index that describe another one."""
+
+PUSH_SAFETENSORS = (
+    "set model.source to an image, an artifact or an hf:// repository with config.json and safetensors files"
+)
+PUSH_AGAIN = "push it again"
 
 Document = dict[str, Any]
 
@@ -37,74 +67,201 @@ def is_index(document: Document) -> bool:
 
 def choose_manifest(index: Document, image: str) -> str:
     """The digest of the manifest for this machine's architecture. Raises DownloadError if there is none."""
-    found = [one for one in index.get("manifests") or () if _architecture(one) != "unknown"]
+    found = [one for one in _documents(index, "manifests", image) if _is_of_a_model(one)]
     wanted = ARCHITECTURES.get(platform.machine(), platform.machine())
     for one in found:
-        if _architecture(one) == wanted and one["platform"].get("os", "linux") == "linux":
-            return str(one["digest"])
+        if _architecture(one) == wanted and _platform(one).get("os", "linux") == "linux":
+            return str(one.get("digest"))
     if len(found) == 1:
         # The files of a model do not depend on the architecture, so the only image will do.
-        return str(found[0]["digest"])
+        return str(found[0].get("digest"))
+    if len(found) > 1 and all(_architecture(one) == ANY for one in found):
+        digests = ", ".join(str(one.get("digest")) for one in found)
+        raise DownloadError(f"{image} has {len(found)} models", f"name the one to serve by its digest: {digests}")
     held = ", ".join(sorted(_architecture(one) for one in found)) or "an empty index"
     raise DownloadError(f"{image} has no image for linux/{wanted}, only {held}", "push it for that platform")
 
 
+ANY = "any"
+
+
+def _platform(manifest: Document) -> Document:
+    found = manifest.get("platform")
+    return found if isinstance(found, dict) else {}
+
+
 def _architecture(manifest: Document) -> str:
     """The architecture, "unknown" for attestations."""
-    return str((manifest.get("platform") or {}).get("architecture", "any"))
+    return str(_platform(manifest).get("architecture") or ANY)
+
+
+def _is_of_a_model(manifest: Document) -> bool:
+    annotations = manifest.get("annotations")
+    described = isinstance(annotations, dict) and "vnd.docker.reference.type" in annotations
+    about = ABOUT_AN_IMAGE.fullmatch(str(manifest.get("artifactType") or ""))
+    return not described and not about and _architecture(manifest) != "unknown"
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of a manifest, checked."""
+
+    label: str
+    kind: str
+    """Its media type."""
+    digest: str
+    size: int
+    annotations: Mapping[str, str]
+    is_outside: bool
+    """Whether the registry need not have it."""
+
+    @classmethod
+    def of(cls, described: Document, label: str) -> "_Layer":
+        """Raises DownloadError."""
+        digest, size, kind = described.get("digest"), described.get("size"), str(described.get("mediaType"))
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+            raise DownloadError(
+                f"{label} has the digest {digest!r}, which is not SHA-256", f"{PUSH_AGAIN} with SHA-256"
+            )
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise DownloadError(f"{label} has the size {size!r}", PUSH_AGAIN)
+        annotations = described.get("annotations") or {}
+        if not isinstance(annotations, dict):
+            raise DownloadError(f"{label} has annotations that are not an object", PUSH_AGAIN)
+        texts = {key: value for key, value in annotations.items() if isinstance(value, str)}
+        is_outside = bool(described.get("urls")) and OUTSIDE.fullmatch(kind) is not None
+        return cls(label, kind, digest.removeprefix("sha256:"), size, texts, is_outside)
+
+    @property
+    def archive(self) -> re.Match[str] | None:
+        """How it is packed: the compression, and whether it is encrypted. None if it is no tar."""
+        return ARCHIVE.fullmatch(self.kind)
+
+    @property
+    def name(self) -> str | None:
+        """The name in its annotations."""
+        return next((self.annotations[key] for key in NAMES if self.annotations.get(key)), None)
+
+    @property
+    def is_plain_file(self) -> bool:
+        """Whether it is to be stored under its name and not unpacked."""
+        if self.name is None or self.annotations.get(PACKED) == "true" or PATH_IN_LAYER in self.annotations:
+            return False
+        # ModelPack names its tars after their content. ORAS' client for Python names packed folders.
+        return not self.archive or (self.kind == UNNAMED_TAR and TITLE in self.annotations)
+
+    @property
+    def is_needed(self) -> bool:
+        if self.kind == EMPTY or NOT_NEEDED.fullmatch(self.kind):
+            return False
+        return bool(self.name or self.archive or not NOT_NEEDED_UNNAMED.fullmatch(self.kind))
+
+    @property
+    def compression(self) -> Literal["none", "gzip"]:
+        """Of a tar. Raises DownloadError if it cannot be unpacked here."""
+        archive = self.archive
+        if archive is None:
+            self.refuse("is neither tar, tar+gzip nor a named file", "push the model as an image, or with ORAS")
+        if archive[2]:
+            self.refuse("is encrypted", "push it without encryption, and protect the repository by credentials")
+        if archive[1] in ("zstd", "zst"):
+            self.refuse(
+                "is neither tar nor tar+gzip: zstd cannot be unpacked here",
+                "push it without compression, which weights do not need, or with gzip (buildah push and skopeo copy: "
+                "--compression-format gzip, --dest-compress-format gzip)",
+            )
+        return "gzip" if archive[1] else "none"
+
+    def check(self) -> None:
+        """Raises DownloadError for what no unpacking could turn into a model."""
+        if self.is_outside:
+            self.refuse(
+                "is kept outside the registry, at addresses that its manifest names; these are not followed",
+                "push it with all of its layers",
+            )
+        if OTHER_ENGINES.fullmatch(self.kind):
+            what = (
+                "a GGUF model"
+                if "gguf" in self.kind or "ollama.image.model" in self.kind
+                else "a model of another format"
+            )
+            self.refuse(
+                f"is {what}, for llama.cpp, Ollama or their like; vLLM loads safetensors here", PUSH_SAFETENSORS
+            )
+        if self.is_plain_file and not self.archive and COMPRESSED.fullmatch(self.kind):
+            self.refuse("is a file that is compressed or encrypted", "push the file as it is")
+
+    def refuse(self, problem: str, remedy: str) -> NoReturn:
+        raise DownloadError(f"{self.label} has media type {self.kind}, which {problem}", remedy)
 
 
 def parse_manifest(manifest: Document, revision: str, image: str) -> Listing:
     """Raises DownloadError if the image cannot be turned into a model folder."""
-    described = [layer for layer in manifest.get("layers") or () if layer.get("mediaType") != EMPTY]
-    if not described:
+    if "fsLayers" in manifest:
+        raise DownloadError(f"{image} has a manifest of the outdated schema 1", f"{PUSH_AGAIN} with a current client")
+    key = "blobs" if "blobs" in manifest and "layers" not in manifest else "layers"
+    described = _documents(manifest, key, image)
+    all_layers = [_Layer.of(one, f"layer {number} of {image}") for number, one in enumerate(described, 1)]
+    wanted = [layer for layer in all_layers if layer.is_needed]
+    if not wanted:
         raise DownloadError(f"{image} has no layers", "point model.source at an image or artifact with a model")
+    for layer in wanted:
+        layer.check()
     files: dict[str, RemoteFile] = {}
     layers: dict[str, ImageLayer] = {}
-    for number, layer in enumerate(described, 1):
-        label = f"layer {number} of {image}"
-        digest = _digest(layer, label)
-        compression, name = _compression(layer), _name(layer, label)
+    for layer, name in _named(wanted):
         if name is not None:
-            if name in files:
-                raise DownloadError(f"{image} contains the file {name!r} twice", "push it again, with each file once")
-            files[name] = RemoteFile(name, int(layer["size"]), digest)
-        elif compression is not None:
-            layers.pop(digest, None)  # the same layer again: only its last position counts
-            layers[digest] = ImageLayer(RemoteFile(f"{LAYERS}/{digest}", int(layer["size"]), digest), compression)
+            _add_file(files, RemoteFile(name, layer.size, layer.digest), image)
         else:
-            raise DownloadError(
-                f"{label} has media type {layer.get('mediaType')}, which is neither tar, tar+gzip nor a named file",
-                "push the model as an image with tar or tar+gzip layers, or with ORAS",
-            )
+            layers.pop(layer.digest, None)  # the same layer again: only its last position counts
+            unpacked = RemoteFile(f"{LAYERS}/{layer.digest}", layer.size, layer.digest)
+            layers[layer.digest] = ImageLayer(unpacked, layer.compression)
+    _check_format(files, layers, image)
     return Listing(revision, tuple(files.values()), tuple(layers.values()))
 
 
-def _digest(layer: Document, label: str) -> str:
-    digest = str(layer.get("digest"))
-    if not DIGEST.fullmatch(digest):
-        raise DownloadError(f"{label} has the digest {digest!r}, which is not SHA-256", "push it again with SHA-256")
-    return digest.removeprefix("sha256:")
+def _documents(document: Document, key: str, image: str) -> list[Document]:
+    found = document.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise DownloadError(f"{image} has a manifest whose {key} are not a list of objects", PUSH_AGAIN)
+    return found
 
 
-def _name(layer: Document, label: str) -> str | None:
-    """The file name of a layer, None for an archive. ORAS gives plain files the type of a tar, but names them."""
-    annotations = layer.get("annotations") or {}
-    name = next((annotations[key] for key in NAMES if annotations.get(key)), None)
-    if name is None or annotations.get(PACKED) == "true" or layer.get("mediaType") == PACKED_BY_ORAS:
-        return None
-    if NAMES[0] not in annotations and _compression(layer) is not None:
-        return None  # ModelPack names its tars after their content
-    if not is_safe_path(name) or name.split("/")[0] == LAYERS:
+def _named(layers: Sequence[_Layer]) -> Iterator[tuple[_Layer, str | None]]:
+    """Each layer with its file name, None for a tar. Docker's safetensors have no names but their order."""
+    unnamed = [layer for layer in layers if not layer.name and not layer.archive and SAFETENSORS.fullmatch(layer.kind)]
+    for layer in layers:
+        if layer in unnamed:
+            at, count = unnamed.index(layer) + 1, len(unnamed)
+            yield layer, "model.safetensors" if count == 1 else f"model-{at:05}-of-{count:05}.safetensors"
+        elif layer.kind == CHAT_TEMPLATE and not layer.name:
+            yield layer, "chat_template.jinja"
+        else:
+            yield layer, _safe_name(layer) if layer.is_plain_file else None
+
+
+def _safe_name(layer: _Layer) -> str:
+    name = str(layer.name)
+    if not is_safe_path(name) or PurePosixPath(name).parts[0] == LAYERS:
         raise DownloadError(
-            f"{label} is a file {name!r}, which would be written outside the model's folder", "do not use this image"
+            f"{layer.label} is a file {name!r}, which would be written outside the model's folder",
+            "do not use this image",
         )
-    return str(name)
+    return str(PurePosixPath(name))
 
 
-def _compression(layer: Document) -> Literal["none", "gzip"] | None:
-    """None if it is not a tar that can be unpacked here."""
-    kind = str(layer.get("mediaType"))
-    if kind.endswith("tar"):
-        return "none"
-    return "gzip" if kind.endswith(("tar+gzip", "tar.gzip")) else None
+def _add_file(files: dict[str, RemoteFile], file: RemoteFile, image: str) -> None:
+    if file.name in files and files[file.name] != file:
+        raise DownloadError(f"{image} contains the file {file.name!r} twice", f"{PUSH_AGAIN}, with each file once")
+    clash = next((name for name in files if name.startswith(f"{file.name}/") or file.name.startswith(f"{name}/")), None)
+    if clash is not None:
+        raise DownloadError(f"{image} contains {file.name!r} and {clash!r}: one is a file and a folder", PUSH_AGAIN)
+    files[file.name] = file
+
+
+def _check_format(files: Mapping[str, RemoteFile], layers: Mapping[str, ImageLayer], image: str) -> None:
+    """Refuses an artifact whose weights are GGUF before they are downloaded. What is in a tar is seen later."""
+    suffixes = {PurePosixPath(name).suffix.lower() for name in files}
+    if ".gguf" in suffixes and ".safetensors" not in suffixes and not layers:
+        name = next(name for name in files if name.lower().endswith(".gguf"))
+        raise DownloadError(f"{image} has its weights in GGUF ({name}); vLLM loads safetensors here", PUSH_SAFETENSORS)

@@ -8,10 +8,11 @@ import hashlib
 import json
 import logging
 import os
+import re
 import threading
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from huggingface_hub.errors import HfHubHTTPError
@@ -19,24 +20,52 @@ from oras.auth import get_auth_backend
 from oras.logger import logger as oras_logger
 
 from flash_engine.model_download.docker_config import Credentials
-from flash_engine.model_download.failure import DownloadError
+from flash_engine.model_download.failure import DownloadError, ThrottledError
 from flash_engine.model_download.image_content import INDEXES, MANIFESTS, choose_manifest, is_index, parse_manifest
 from flash_engine.model_download.image_reference import ImageReference
 from flash_engine.model_download.source import FileRequest, Listing, RemoteFile
+from flash_engine.throttling import is_throttled
 
 TIMEOUT_SECONDS = 10.0
 DENIED = (401, 403)
+SERVER_ERROR = 500
+MOST_INDEXES = 3
+"""Indexes within indexes that are followed."""
 ACCEPTED = ", ".join((*INDEXES, *MANIFESTS))
+REALM = re.compile(r'realm="?([^",\s]+)', re.IGNORECASE)
 
 oras_logger.set_level(logging.CRITICAL)  # its lines are not JSON, and errors are reported here
 
 
-class _Session(requests.Session):
-    """A session with a default timeout; oras sets none."""
+class _UnavailableError(requests.RequestException):
+    """A server throttles or fails. It is raised because oras reports every answer but 200 as a denial."""
+
+
+class _InsecureError(requests.RequestException):
+    """What should be protected by TLS would be sent without."""
+
+
+class RegistrySession(requests.Session):
+    """For the registry and its token server. Has a timeout, and raises _UnavailableError and _InsecureError."""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs.setdefault("timeout", TIMEOUT_SECONDS)
-        return super().request(*args, **kwargs)
+        response = super().request(*args, **kwargs)
+        status = response.status_code
+        if status >= SERVER_ERROR or is_throttled(status, response.headers):
+            raise _UnavailableError(str(status), response=response)
+        return response
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """A manifest with a tag has no checksum, and a token is secret: neither leaves TLS."""
+        target = super().get_redirect_target(resp)
+        if target and _is_downgrade(str(resp.url), urljoin(str(resp.url), target)):
+            raise _InsecureError(f"it redirects to {urlsplit(target).netloc} without TLS")
+        return target
+
+
+def _is_downgrade(url: str, to: str) -> bool:
+    return urlsplit(url).scheme == "https" and urlsplit(to).scheme == "http"
 
 
 class _Authenticator:
@@ -55,6 +84,10 @@ class _Authenticator:
             return dict(self._headers)
 
     @property
+    def has_credentials(self) -> bool:
+        return self._credentials is not None
+
+    @property
     def user(self) -> str:
         return self._credentials.username if self._credentials else "anonymous clients"
 
@@ -67,12 +100,18 @@ class _Authenticator:
         is_basic = challenge.lower().startswith("basic")
         if not challenge or (is_basic and self._credentials is None):
             return False
+        realm = REALM.search(challenge)
+        if realm and self._credentials and _is_downgrade(str(denied.url), realm[1]):
+            raise _InsecureError(f"it asks to send the password to {urlsplit(realm[1]).netloc} without TLS")
         backend = get_auth_backend(
             "basic" if is_basic else "token", self._session, insecure=self._plain, tls_verify=self._session.verify
         )
         if self._credentials:
             backend.set_basic_auth(self._credentials.username, self._credentials.password)
-        headers, answered = backend.authenticate_request(denied, {}, refresh=True)
+        try:
+            headers, answered = backend.authenticate_request(denied, {}, refresh=True)
+        except (AttributeError, TypeError, KeyError) as error:  # oras does not check what it reads
+            raise requests.exceptions.InvalidJSONError(f"its challenge or token cannot be read: {error}") from error
         with self._lock:
             self._headers = {"Authorization": headers["Authorization"]} if answered else {}
         return bool(answered)
@@ -89,12 +128,19 @@ class RegistrySource:
 
     where_to_look = "proxy variables in engine.extraEnv"
 
-    def __init__(self, reference: ImageReference, credentials: Credentials | None, *, plain: bool) -> None:
+    def __init__(
+        self,
+        reference: ImageReference,
+        credentials: Credentials | None,
+        *,
+        plain: bool,
+        session: RegistrySession | None = None,
+    ) -> None:
         """`plain`: HTTP without TLS."""
         self.server = f"the registry {reference.registry}"
         self._reference = reference
         self._api = f"{'http' if plain else 'https'}://{reference.host}/v2/{reference.path}"
-        self._session = _Session()
+        self._session = session or RegistrySession()
         # The same variables as httpx2, which downloads the files.
         self._session.verify = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or True
         self._authenticator = _Authenticator(self._session, credentials, plain=plain)
@@ -103,12 +149,17 @@ class RegistrySource:
     def repository(self) -> str:
         return self._reference.repository
 
+    @property
+    def has_credentials(self) -> bool:
+        return self._authenticator.has_credentials
+
     def list(self) -> Listing:
         image = str(self._reference)
         named = self._manifest(self._reference.digest or self._reference.tag)
         manifest = named
-        if is_index(named.document):
-            manifest = self._manifest(choose_manifest(named.document, image))
+        for _ in range(MOST_INDEXES):
+            if is_index(manifest.document):
+                manifest = self._manifest(choose_manifest(manifest.document, image))
         return parse_manifest(manifest.document, named.digest, image)
 
     def request(self, file: RemoteFile, listing: Listing) -> FileRequest:
@@ -145,11 +196,11 @@ class RegistrySource:
                 f"{self.server} sent the wrong manifest of {self.repository}: expected {wanted}, found {digest}",
                 f"check proxies in between ({self.where_to_look}), or push the image again; nothing of it was served",
             )
-        try:
-            return _Manifest(json.loads(response.content), digest)
-        except ValueError as error:
-            message = f"{self.server} sent something other than a manifest for {self._reference} ({error})"
-            raise DownloadError(message, "check that there is a container registry at that address") from error
+        document = _json_object(response.content)
+        if document is None:
+            message = f"{self.server} sent something other than a manifest for {self._reference}"
+            raise DownloadError(message, "check that there is a container registry at that address")
+        return _Manifest(document, digest)
 
     def _authenticate(self, denied: Any) -> bool:
         try:
@@ -164,6 +215,14 @@ class RegistrySource:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: requests.RequestException) -> DownloadError:
+        if isinstance(error, _UnavailableError) and error.response is not None:
+            return self._unavailable(error.response)
+        if isinstance(error, _InsecureError):
+            return DownloadError(f"{self.server} is not used: {error}", "give the registry's other servers TLS, too")
+        if isinstance(error, requests.TooManyRedirects):
+            return DownloadError(
+                f"{self.server} redirects in a circle", "check model.source and the registry's address"
+            )
         if isinstance(error, requests.exceptions.SSLError):
             return DownloadError(
                 f"the TLS certificate of {self.server} cannot be verified ({error})",
@@ -172,6 +231,15 @@ class RegistrySource:
             )
         remedy = "check model.source, DNS and egress; a model on a volume (pvc://) needs no registry"
         return DownloadError(f"{self.server} cannot be reached ({error})", remedy, retryable=True)
+
+    def _unavailable(self, response: requests.Response) -> DownloadError:
+        host, status = urlsplit(str(response.url)).netloc, response.status_code
+        server = (
+            self.server if host == urlsplit(self._api).netloc else f"{host}, where {self.server} sends its clients,"
+        )
+        if is_throttled(status, response.headers):
+            return ThrottledError.of_response(server, status, response.headers)
+        return DownloadError(f"{server} answered {status}", "try again later, and check its log", retryable=True)
 
     def _http_error(self, status: int, wanted: str) -> DownloadError:
         if status in DENIED:
@@ -184,3 +252,11 @@ class RegistrySource:
             return DownloadError(message, "check model.source; a registry may hide what the credentials may not see")
         remedy = "try again later, and check the registry's log"
         return DownloadError(f"{self.server} answered {status}", remedy, retryable=True)
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

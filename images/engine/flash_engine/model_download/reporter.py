@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flash_contracts.document import now
+from flash_contracts.document import now, timestamp
 from flash_contracts.download_record import DownloadRecord, Phase
 from flash_engine.model_cache import PROGRESS_SUFFIX, ModelSnapshot
+from flash_engine.throttling import LONGEST_WAIT_SECONDS
 
 PUBLISH_SECONDS = 1.0
 RATE_SECONDS = 30.0
@@ -38,7 +40,10 @@ class ProgressReporter:
     def __init__(self, run_dir: Path, source: str) -> None:
         self._file = run_dir / DownloadRecord.FILE
         earlier = DownloadRecord.read(self._file) or DownloadRecord()
-        self.record = DownloadRecord(source=source, failure=earlier.failure, attempts=earlier.attempts + 1)
+        retry_at = earlier.retry_at if earlier.source == source else None
+        self.record = DownloadRecord(
+            source=source, failure=earlier.failure, attempts=earlier.attempts + 1, retry_at=retry_at
+        )
         """Keeps the last attempt's failure until this one makes progress; otherwise it would vanish too soon."""
         self._shared: ModelSnapshot | None = None
         self._lock = threading.Lock()
@@ -53,6 +58,22 @@ class ProgressReporter:
                 # Best effort: if the cache's volume is full, that must still reach our own record.
                 with suppress(OSError):
                     self.record.write(self._shared.sidecar(PROGRESS_SUFFIX))
+
+    def publish_failure(self, failure: str, wait_seconds: float | None) -> None:
+        """The end of this attempt. `wait_seconds`: how long the server asked to wait before the next one."""
+        at = None if wait_seconds is None else timestamp(datetime.now(UTC) + timedelta(seconds=wait_seconds))
+        self.publish("Failed", failure=failure, message=failure, bytes_per_second=None, retry_at=at)
+
+    @property
+    def seconds_to_wait(self) -> float:
+        """How long the server must not be asked yet, as it asked an earlier attempt."""
+        try:
+            at = datetime.fromisoformat(self.record.retry_at or "")
+            seconds = (at - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):  # not set, or not written by us
+            return 0.0
+        # Not longer than any server is obeyed: the clock may have been set back.
+        return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
 
     def share_with_waiting(self, model: ModelSnapshot) -> None:
         """From now on also writes the record next to the snapshot, for processes that wait for it."""

@@ -13,6 +13,9 @@ from flash_engine.model_download.source import is_commit
 
 CacheKind = Literal["Pod", "Node", "Claim"]
 
+LEAST_BYTES_PER_SECOND = 64 << 10
+"""Of each file. With eight at a time, a model of 149 GiB would take three and a half days."""
+
 
 @dataclass(frozen=True)
 class DownloadSettings:
@@ -38,6 +41,8 @@ class DownloadSettings:
     """The Secret behind `token_file`, for messages."""
     stall_seconds: float
     streams: int
+    least_bytes_per_second: float = LEAST_BYTES_PER_SECOND
+    """Of each file, on average over `stall_seconds`."""
 
     @cached_property
     def image(self) -> ImageReference | None:
@@ -93,6 +98,10 @@ class DownloadSettings:
             hub_secret=environment.get("FLASH_HUB_SECRET", "of model.credentialsSecret"),
             stall_seconds=_positive("FLASH_FETCH_STALL_SECONDS", environment.get("FLASH_FETCH_STALL_SECONDS", "300")),
             streams=math.ceil(_positive("FLASH_FETCH_STREAMS", environment.get("FLASH_FETCH_STREAMS", "8"))),
+            least_bytes_per_second=_positive(
+                "FLASH_FETCH_LEAST_BYTES_PER_SECOND",
+                environment.get("FLASH_FETCH_LEAST_BYTES_PER_SECOND", str(LEAST_BYTES_PER_SECOND)),
+            ),
         )
 
 

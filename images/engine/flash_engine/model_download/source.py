@@ -65,7 +65,7 @@ class FileRequest:
     url: str
     headers: Mapping[str, str]
     expected_size: int | None
-    """Passed to http_get, which refuses files above the hub's own limit; None for other sources."""
+    """The file's size, where a server has a limit for it: a hub sends no file above its own. None for other sources."""
 
 
 class ModelSource(Protocol):
@@ -75,6 +75,10 @@ class ModelSource(Protocol):
     """For messages, such as "the hub"."""
     where_to_look: str
     """Settings to check if a transfer stalls or has the wrong checksum."""
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether requests are made in somebody's name."""
 
     @property
     def repository(self) -> str: ...

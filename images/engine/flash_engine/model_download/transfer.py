@@ -1,13 +1,12 @@
 """Downloads the files of a model: several at once, resumed where they stopped, verified by checksum.
 
-The partial files are managed here, and huggingface_hub's `http_get` does the transfer from a given offset. Its own
-download cannot resume in another process: since 2.4 the names of its partial files differ from process to process.
+The partial files are managed here. huggingface_hub's own download cannot resume in another process: since 2.4 the names
+of its partial files differ from process to process.
 """
 
 import contextlib
 import errno
 import hashlib
-import io
 import os
 import threading
 import time
@@ -16,47 +15,67 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx2
+from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.file_download import http_get
 
 from flash_contracts.download_record import format_size
 from flash_engine.log import Logger
 from flash_engine.model_cache import PARTIAL_SUFFIX, ModelSnapshot
-from flash_engine.model_download.failure import DownloadError
+from flash_engine.model_download.failure import DownloadError, ThrottledError
+from flash_engine.model_download.http_stream import InterruptedTransferError, RangeError, receive
+from flash_engine.model_download.receive_rate import ReceiveRate
+from flash_engine.model_download.settings import LEAST_BYTES_PER_SECOND
 from flash_engine.model_download.source import Listing, ModelSource, RemoteFile
+from flash_engine.throttling import is_throttled
 
 log = Logger("flash.fetch")
 
 LONGEST_PAUSE_SECONDS = 30.0
+CONNECTIONS_PER_STALL = 4
+"""A connection that is too slow is replaced after this part of `stall_seconds`: the next may reach a better server."""
 CHUNK = 8 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+REQUEST_TIMEOUT = 408
 
 
 class _CancelledError(Exception):
     """Another file has failed, so this transfer is abandoned."""
 
 
-class _TransientError(Exception):
-    """The transfer broke, and can be resumed."""
-
-
-class _RetryNowError(_TransientError):
+class _RetryNowError(InterruptedTransferError):
     """The transfer can be resumed at once: an expired token was renewed."""
 
 
-class _PartialFile(io.BufferedWriter):
-    """A partial file, opened for appending. Writing fails once `cancelled` is set, the only way to cancel http_get."""
+class _PartialFile:
+    """A partial file, opened for appending, without a buffer: what has arrived survives the end of the process."""
 
-    def __init__(self, path: Path, cancelled: threading.Event) -> None:
-        path.touch()
-        super().__init__(io.FileIO(path, "r+"))
-        self.seek(0, os.SEEK_END)
-        self._cancelled = cancelled
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self.size = self._file.seek(0, os.SEEK_END)
 
-    def write(self, content: bytes, /) -> int:  # type: ignore[override]
-        if self._cancelled.is_set():
-            raise _CancelledError
-        return super().write(content)
+    def append(self, content: bytes) -> None:
+        left = memoryview(content)
+        while left:
+            written = self._file.write(left) or 0
+            self.size += written
+            left = left[written:]
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _SharedPause:
+    """A wait that the server asked one transfer for; the others make no new request either."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def begin(self, seconds: float) -> None:
+        self._until = max(self._until, time.monotonic() + seconds)
+
+    @property
+    def seconds_left(self) -> float:
+        return max(self._until - time.monotonic(), 0.0)
 
 
 class Transfer:
@@ -71,14 +90,17 @@ class Transfer:
         *,
         streams: int,
         stall_seconds: float,
+        least_bytes_per_second: float = LEAST_BYTES_PER_SECOND,
     ) -> None:
-        """`files` are those of the listing that are still needed."""
+        """`files` are those of the listing that are still needed. The least rate is that of each file."""
         self._model = model
         self._listing = listing
         self._files = files
         self._source = source
         self._streams = streams
         self._stall_seconds = stall_seconds
+        self._least_bytes_per_second = least_bytes_per_second
+        self._pause = _SharedPause()
         self._cancelled = threading.Event()
 
     def run(self) -> None:
@@ -124,82 +146,159 @@ class Transfer:
         )
 
     def _download_partial(self, file: RemoteFile, partial: Path) -> None:
-        """Retries until the file is complete. Raises DownloadError if no data arrives for `stall_seconds`."""
-        grown_at, known, pause = time.monotonic(), _size(partial), 1.0
+        """Retries until the file is complete. Raises DownloadError if too little arrives in `stall_seconds`."""
+        rate = ReceiveRate(time.monotonic(), self._stall_seconds, self._least_bytes_per_second)
+        known, pause, as_range = _size(partial), 1.0, True
         while True:
-            failure = self._attempt(file, partial)
-            stored = _size(partial)
+            self._wait_for_others(rate)
+            failure = self._attempt(file, partial, as_range=as_range)
+            now, stored = time.monotonic(), _size(partial)
             if failure is None and stored == file.size:
                 return
             if stored > known:
-                grown_at, known, pause = time.monotonic(), stored, 1.0
-            if time.monotonic() - grown_at >= self._stall_seconds:
-                raise self._stalled(file, stored, failure)
+                rate.add(now, stored - known)
+                known, pause = stored, 1.0
+            self._give_up_if_stalled(file, stored, rate, failure)
+            as_range = as_range and not isinstance(failure, RangeError)
+            seconds = self._pause_after(failure, pause)
             log.warning(
-                "transfer interrupted", file=file.name, at=stored, of=file.size, error=failure, again_in_seconds=pause
-            )
-            if self._cancelled.wait(pause):
-                raise _CancelledError
+                "transfer interrupted",
+                file=file.name, at=stored, of=file.size, error=str(failure), again_in_seconds=round(seconds, 1),
+            )  # fmt: skip
+            self._sleep(seconds)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS, self._stall_seconds)
 
-    def _attempt(self, file: RemoteFile, partial: Path) -> str | None:
-        """Makes one transfer. Returns what broke it, if it can be resumed. Raises DownloadError if it cannot."""
+    def _give_up_if_stalled(
+        self,
+        file: RemoteFile,
+        stored: int,
+        rate: ReceiveRate,
+        failure: InterruptedTransferError | ThrottledError | None,
+    ) -> None:
+        """Raises DownloadError if too little arrived, or if the server asks for a longer wait than there is time."""
+        now = time.monotonic()
+        if isinstance(failure, ThrottledError):
+            if rate.would_be_too_low_after(now, failure.wait_seconds or 0.0):
+                kept = f"{format_size(stored)} of {format_size(file.size)} of {file.name} are kept"
+                raise ThrottledError(f"{failure.message}; {kept}", failure.remedy, failure.wait_seconds) from failure
+        elif rate.is_too_low(now):
+            raise self._stalled(file, stored, rate, failure)
+
+    def _pause_after(self, failure: InterruptedTransferError | ThrottledError | None, pause: float) -> float:
+        if isinstance(failure, ThrottledError) and failure.wait_seconds is not None:
+            pause = max(failure.wait_seconds, pause)
+            self._pause.begin(pause)
+        return pause
+
+    def _wait_for_others(self, rate: ReceiveRate) -> None:
+        """Waits if the server asked another file's transfer to. That is no fault of this file."""
+        while (seconds := self._pause.seconds_left) > 0:
+            rate.excuse(seconds)
+            self._sleep(seconds)
+
+    def _sleep(self, seconds: float) -> None:
+        if self._cancelled.wait(seconds):
+            raise _CancelledError
+
+    def _attempt(
+        self, file: RemoteFile, partial: Path, *, as_range: bool
+    ) -> InterruptedTransferError | ThrottledError | None:
+        """Makes one transfer. Returns what ended it, if it can be resumed. Raises DownloadError if it cannot."""
         try:
             try:
-                self._transfer(file, partial)
+                self._transfer(file, partial, as_range=as_range)
             except _RetryNowError:
-                self._transfer(file, partial)
-        except _TransientError as error:
-            return str(error)
+                self._transfer(file, partial, as_range=as_range)
+        except (InterruptedTransferError, ThrottledError) as error:
+            return error
         return None
 
-    def _transfer(self, file: RemoteFile, partial: Path) -> None:
+    def _transfer(self, file: RemoteFile, partial: Path, *, as_range: bool) -> None:
+        """Asks until the file is complete, because a server may send smaller ranges than it is asked for."""
         if _size(partial) > file.size:
             partial.unlink()
+        seconds = max(self._stall_seconds / CONNECTIONS_PER_STALL, 1.0)
+        rate = ReceiveRate(time.monotonic(), seconds, self._least_bytes_per_second)
+        with self._translated_errors(file), contextlib.closing(_PartialFile(partial)) as opened:
+            while opened.size < file.size:
+                before = opened.size
+                self._receive(file, opened, rate, as_range=as_range)
+                if opened.size == before:
+                    raise InterruptedTransferError(f"{self._source.server} sent no data")
+
+    def _receive(self, file: RemoteFile, partial: _PartialFile, rate: ReceiveRate, *, as_range: bool) -> None:
         request = self._source.request(file, self._listing)
-        with self._translated_errors(file), _PartialFile(partial, self._cancelled) as opened:
-            if opened.tell() == file.size:
-                return
-            http_get(
-                request.url,
-                opened,
-                resume_size=opened.tell(),
-                headers=dict(request.headers),
-                expected_size=request.expected_size,
-                displayed_filename=file.name,
+        limit = constants.MAX_HTTP_DOWNLOAD_SIZE
+        if request.expected_size is not None and request.expected_size > limit:
+            message = (
+                f"{file.name} has {format_size(file.size)}, and the hub sends at most {format_size(limit)} of a file"
             )
+            raise DownloadError(message, "use a repository with smaller shards")
+
+        def note_received(count: int) -> None:
+            if self._cancelled.is_set():
+                raise _CancelledError
+            now = time.monotonic()
+            rate.add(now, count)
+            if rate.is_too_low(now):
+                raise InterruptedTransferError(f"only {format_size(rate.received)} arrived in {now - rate.began:.0f} s")
+
+        receive(
+            request.url, request.headers, partial, file.size,
+            as_range=as_range, timeout=self._stall_seconds, note_received=note_received,
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def _translated_errors(self, file: RemoteFile) -> Iterator[None]:
-        """Turns the errors of a transfer into _TransientError or DownloadError."""
+        """Turns the errors of a transfer into InterruptedTransferError or DownloadError."""
         try:
             yield
         except HfHubHTTPError as error:
-            if error.response.status_code >= 500 or error.response.status_code in (408, 416, 429):  # noqa: PLR2004
-                raise _TransientError(f"{self._source.server} answered {error.response.status_code}") from error
-            described = self._source.describe_error(error, file)
-            if described is None:
-                raise _RetryNowError(f"{self._source.server} answered {error.response.status_code}") from error
-            raise described from error
-        except httpx2.HTTPError as error:
-            raise _TransientError(str(error) or type(error).__name__) from error
+            raise self._of_answer(error, file) from error
+        except httpx2.TooManyRedirects as error:
+            raise DownloadError(
+                f"{file.name}: {self._source.server} redirects in a circle", f"check {self._source.where_to_look}"
+            ) from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise InterruptedTransferError(str(error) or type(error).__name__) from error
         except OSError as error:
             if error.errno in NO_SPACE:
                 raise DownloadError(
                     f"the volume is full at {file.name}, although there was enough space at the start",
                     "something else writes to the volume: free space there, or choose another model.cache",
                 ) from error
-            if error.errno is not None:
-                raise DownloadError(f"{file.name}: {error.strerror}", "check the volume of model.cache") from error
-            raise _TransientError(str(error)) from error
-        except ValueError as error:  # huggingface_hub: the file is too large for plain HTTP
-            raise DownloadError(f"{file.name}: {error}", "use a repository with smaller shards") from error
+            raise DownloadError(f"{file.name}: {error.strerror or error}", "check the volume of model.cache") from error
 
-    def _stalled(self, file: RemoteFile, stored: int, failure: str | None) -> DownloadError:
+    def _of_answer(self, error: HfHubHTTPError, file: RemoteFile) -> Exception:
+        """What an answer with an error means: to be retried, or a DownloadError."""
+        response, server = error.response, self._source.server
+        status = response.status_code
+        if is_throttled(status, response.headers):
+            return ThrottledError.of_response(server, status, response.headers)
+        if status >= httpx2.codes.INTERNAL_SERVER_ERROR or status == REQUEST_TIMEOUT:
+            return InterruptedTransferError(f"{server} answered {status}")
+        try:
+            described = self._source.describe_error(error, file)
+        except DownloadError as failed:  # the access could not be renewed
+            described = failed
+        if described is None:
+            return _RetryNowError(f"{server} answered {status}")
+        if described.retryable and not isinstance(described, ThrottledError):
+            return InterruptedTransferError(described.message)
+        return described
+
+    def _stalled(self, file: RemoteFile, stored: int, rate: ReceiveRate, failure: Exception | None) -> DownloadError:
+        seconds = time.monotonic() - rate.began
         progress = f"{format_size(stored)} of {format_size(file.size)}"
-        message = (
-            f"no data of {file.name} arrived for {self._stall_seconds:g} s, at {progress} ({failure or 'no error'})"
-        )
+        if rate.received:
+            message = (
+                f"only {format_size(rate.received)} of {file.name} arrived in {seconds:.0f} s, less than "
+                f"{format_size(self._least_bytes_per_second)}/s, at {progress} ({failure or 'no error'})"
+            )
+        else:
+            message = (
+                f"no data of {file.name} arrived for {self._stall_seconds:g} s, at {progress} ({failure or 'no error'})"
+            )
         return DownloadError(
             f"{message}; the next attempt resumes there",
             f"check DNS, egress and the state of {self._source.server} ({self._source.where_to_look})",

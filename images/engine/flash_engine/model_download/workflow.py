@@ -13,7 +13,7 @@ stands for.
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from flash_contracts.download_record import DownloadRecord, format_size
@@ -21,9 +21,10 @@ from flash_engine.log import Logger
 from flash_engine.model_cache import DOWNLOAD_LOCK, PROGRESS_SUFFIX, ModelSnapshot, file_lock
 from flash_engine.model_download.disk_space import bytes_left, free_disk_space
 from flash_engine.model_download.docker_config import load_credentials
-from flash_engine.model_download.failure import DownloadError
+from flash_engine.model_download.failure import DownloadError, ThrottledError
 from flash_engine.model_download.hub import HubSource
 from flash_engine.model_download.image_reference import ImageReference
+from flash_engine.model_download.model_folder import model_folder
 from flash_engine.model_download.registry import RegistrySource
 from flash_engine.model_download.reporter import ProgressReporter
 from flash_engine.model_download.settings import DownloadSettings
@@ -37,6 +38,7 @@ LINK = "model"
 LOCK_POLL_SECONDS = 1.0
 LIST_RETRY_SECONDS = 30.0
 ENGINE_USER = 65532
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 class DownloadWorkflow:
@@ -54,7 +56,27 @@ class DownloadWorkflow:
             model = ModelSnapshot(settings.cache, settings.repository, settings.pinned)
             if self._use_if_complete(model, f"already in the cache; {settings.server} was not asked"):
                 return
+        check_proxies(os.environ)
         source = source_of(settings)
+        self._wait_as_asked()
+        try:
+            self._download_from(source)
+        except ThrottledError as error:
+            raise error.with_remedy(throttling_remedy(settings, has_credentials=source.has_credentials)) from error
+
+    def _wait_as_asked(self) -> None:
+        """A server that asked an earlier attempt to wait is not asked before."""
+        seconds = self._reporter.seconds_to_wait
+        if seconds > 0:
+            until = time.strftime("%H:%M:%S", time.gmtime(time.time() + seconds))
+            message = f"{self._settings.server} asked to wait; it is asked again at {until} UTC"
+            self._reporter.publish("Resolving", message=message)
+            log.info("waiting as the server asked", seconds=round(seconds))
+            time.sleep(seconds)
+        self._reporter.publish("Resolving", message="listing the model's files", retry_at=None)
+
+    def _download_from(self, source: ModelSource) -> None:
+        settings = self._settings
         listing = self._list(source)
         model = ModelSnapshot(settings.cache, settings.repository, listing.revision)
         self._reporter.publish(
@@ -79,11 +101,12 @@ class DownloadWorkflow:
             try:
                 return source.list()
             except DownloadError as error:
-                if not error.retryable or time.monotonic() + pause > deadline:
+                seconds = max(pause, error.wait_seconds or 0.0)
+                if not error.retryable or time.monotonic() + seconds > deadline:
                     raise
-                self._reporter.publish("Resolving", message=f"{error.message}; retrying in {pause:g} s")
-                log.warning("cannot list the files", error=error.message, again_in_seconds=pause)
-            time.sleep(pause)
+                self._reporter.publish("Resolving", message=f"{error.message}; retrying in {seconds:.0f} s")
+                log.warning("cannot list the files", error=error.message, again_in_seconds=seconds)
+            time.sleep(seconds)
             pause *= 2
 
     def _use_if_complete(self, model: ModelSnapshot, origin: str) -> bool:
@@ -104,7 +127,7 @@ class DownloadWorkflow:
         link = self._settings.run_dir / LINK
         unfinished = self._settings.run_dir / f".{LINK}"
         unfinished.unlink(missing_ok=True)
-        unfinished.symlink_to(model.folder)
+        unfinished.symlink_to(model_folder(model.folder) if self._settings.image else model.folder)
         unfinished.replace(link)
 
     @contextmanager
@@ -138,7 +161,10 @@ class DownloadWorkflow:
         stored, total = model.stored_bytes, listing.total_bytes
         log.info("downloading", commit=listing.revision, files=len(wanted), bytes=total, stored=stored)
         streams, stall_seconds = settings.streams, settings.stall_seconds
-        transfer = Transfer(model, listing, wanted, source, streams=streams, stall_seconds=stall_seconds)
+        transfer = Transfer(
+            model, listing, wanted, source,
+            streams=streams, stall_seconds=stall_seconds, least_bytes_per_second=settings.least_bytes_per_second,
+        )  # fmt: skip
         with reporter.counting(lambda: _downloaded_bytes(model, listing, unpacker)):
             transfer.run()
             unpacker.run(
@@ -157,6 +183,29 @@ def source_of(settings: DownloadSettings) -> ModelSource:
     folder, required = settings.registry_secrets, settings.registry_secret
     credentials = load_credentials(folder, required, settings.image) if folder else None
     return RegistrySource(settings.image, credentials, plain=_is_plain(settings.image, settings))
+
+
+def check_proxies(environment: Mapping[str, str]) -> None:
+    """Raises DownloadError for a SOCKS proxy, which the clients here cannot use."""
+    for name, value in environment.items():
+        if name.upper() in PROXIES and value.lower().startswith("socks"):
+            raise DownloadError(
+                f"{name} names a SOCKS proxy, and models are downloaded through HTTP proxies only",
+                f"set {name} in engine.extraEnv to an http:// address, or remove it",
+            )
+
+
+def throttling_remedy(settings: DownloadSettings, *, has_credentials: bool) -> str:
+    """What can be done about a server that throttles, without what the deployment has already."""
+    account = (
+        "of an account with a higher limit" if has_credentials else "because anonymous clients have the lowest limit"
+    )
+    kind = "pull credentials" if settings.image else "a token"
+    advice = [f"set model.credentialsSecret to a Secret with {kind} {account}"]
+    if settings.cache_kind == "Pod":
+        advice.append("set model.cache.type to Node or Claim, so that replicas download the model once")
+    advice.append("name a mirror in model.source" if settings.image else "set model.hubEndpoint to a mirror")
+    return f"{', or '.join(advice)}; what has arrived is kept, and the next attempt begins when the server allows it"
 
 
 def _is_plain(image: ImageReference, settings: DownloadSettings) -> bool:
