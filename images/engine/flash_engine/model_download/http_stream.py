@@ -70,13 +70,13 @@ def receive(
             raise InterruptedTransferError(f"the server answered {response.status_code} without the file")
         skipped = file.size - first_byte(response, file.size, whole, ranged=ranged)
         for chunk in response.iter_bytes():
-            note_received(len(chunk))
             wanted = chunk[skipped : skipped + whole - file.size]
             skipped = max(skipped - len(chunk), 0)
             if wanted:
                 file.append(wanted)
             elif file.size == whole:
                 return  # the server sends more than the file has; the checksum decides
+            note_received(len(chunk))
 
 
 def first_byte(response: httpx2.Response, stored: int, whole: int, *, ranged: bool) -> int:

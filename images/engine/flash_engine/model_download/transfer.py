@@ -153,7 +153,7 @@ class Transfer:
             self._wait_for_others(rate)
             failure = self._attempt(file, partial, as_range=as_range)
             now, stored = time.monotonic(), _size(partial)
-            if failure is None and stored == file.size:
+            if stored == file.size:
                 return
             if stored > known:
                 rate.add(now, stored - known)
@@ -241,7 +241,7 @@ class Transfer:
             now = time.monotonic()
             rate.add(now, count)
             if rate.is_too_low(now):
-                raise InterruptedTransferError(f"only {format_size(rate.received)} arrived in {now - rate.began:.0f} s")
+                raise InterruptedTransferError(f"too slow: {format_size(rate.received)} in {now - rate.began:.0f} s")
 
         receive(
             request.url, request.headers, partial, file.size,
