@@ -21,8 +21,15 @@ from oras.logger import logger as oras_logger
 
 from flash_engine.model_download.docker_config import Credentials
 from flash_engine.model_download.failure import DownloadError, ThrottledError
-from flash_engine.model_download.image_content import INDEXES, MANIFESTS, choose_manifest, is_index, parse_manifest
-from flash_engine.model_download.image_reference import ImageReference
+from flash_engine.model_download.image_content import (
+    INDEXES,
+    MANIFESTS,
+    PUSH_AGAIN,
+    choose_manifest,
+    is_index,
+    parse_manifest,
+)
+from flash_engine.model_download.image_reference import DIGEST, ImageReference
 from flash_engine.model_download.source import FileRequest, Listing, RemoteFile
 from flash_engine.throttling import is_throttled
 
@@ -159,7 +166,12 @@ class RegistrySource:
         manifest = named
         for _ in range(MOST_INDEXES):
             if is_index(manifest.document):
-                manifest = self._manifest(choose_manifest(manifest.document, image))
+                chosen = choose_manifest(manifest.document, image)
+                if not DIGEST.fullmatch(chosen):
+                    raise DownloadError(
+                        f"the index of {image} names a manifest {chosen!r}, which is no digest", PUSH_AGAIN
+                    )
+                manifest = self._manifest(chosen)
         return parse_manifest(manifest.document, named.digest, image)
 
     def request(self, file: RemoteFile, listing: Listing) -> FileRequest:
