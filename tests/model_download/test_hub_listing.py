@@ -1,6 +1,7 @@
 """The list of a hub's files: redirects and throttling, by the real client and without a network."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from flash_engine.checkpoint.finding import CheckpointError
 from flash_engine.checkpoint.hub import HubRepository
 from flash_engine.model_download.failure import DownloadError, ThrottledError
 from flash_engine.model_download.hub import HubSource
+from flash_engine.model_download.workflow import list_in_time
 from hub_stub import COMMIT
 
 LISTED = {"id": "owner/model", "sha": COMMIT, "siblings": [{"rfilename": "config.json", "size": 2, "blobId": "0" * 40}]}
@@ -92,3 +94,20 @@ def test_an_inspection_says_that_the_hub_throttles_and_what_helps(answering: Ans
         HubRepository("owner/model", None)
     for words in ("set a token", "HF_TOKEN", "try again in 10 min"):
         assert words in throttled.value.remedy
+
+
+def test_a_list_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(HubSource, "list", lambda _: never.wait(10))
+    with pytest.raises(DownloadError, match=r"the hub has not sent the list of files within 0\.01 s") as ended:
+        list_in_time(source(), 0.01)
+    assert ended.value.retryable
+    never.set()
+
+
+def test_what_a_list_says_or_fails_with_is_passed_on(answering: Answering) -> None:
+    answering(302, location=MIRROR)
+    assert list_in_time(source()).revision == COMMIT
+    answering(429)
+    with pytest.raises(ThrottledError):
+        list_in_time(source())

@@ -12,8 +12,10 @@ stands for.
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 from flash_contracts.download_record import DownloadRecord, format_size
@@ -37,6 +39,8 @@ log = Logger("flash.fetch")
 LINK = "model"
 LOCK_POLL_SECONDS = 1.0
 LIST_RETRY_SECONDS = 30.0
+LIST_SECONDS = 120.0
+"""For one list of files. The hub's for 100 files has 50 kB."""
 ENGINE_USER = 65532
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
@@ -99,7 +103,7 @@ class DownloadWorkflow:
         deadline, pause = time.monotonic() + min(LIST_RETRY_SECONDS, self._settings.stall_seconds), 1.0
         while True:
             try:
-                return source.list()
+                return list_in_time(source)
             except DownloadError as error:
                 seconds = max(pause, error.wait_seconds or 0.0)
                 if not error.retryable or time.monotonic() + seconds > deadline:
@@ -183,6 +187,30 @@ def source_of(settings: DownloadSettings) -> ModelSource:
     folder, required = settings.registry_secrets, settings.registry_secret
     credentials = load_credentials(folder, required, settings.image) if folder else None
     return RegistrySource(settings.image, credentials, plain=_is_plain(settings.image, settings))
+
+
+def list_in_time(source: ModelSource, seconds: float = LIST_SECONDS) -> Listing:
+    """Raises DownloadError, also if the list only trickles in: clients have a timeout for silence, not for the whole.
+
+    The thread is left behind then. It ends with the process.
+    """
+    listed: Future[Listing] = Future()
+
+    def run() -> None:
+        try:
+            listed.set_result(source.list())
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            listed.set_exception(error)
+
+    threading.Thread(target=run, name="list", daemon=True).start()
+    try:
+        return listed.result(seconds)
+    except TimeoutError as error:
+        if listed.done():
+            raise
+        message = f"{source.server} has not sent the list of files within {seconds:g} s"
+        remedy = f"check egress, proxies and the state of {source.server} ({source.where_to_look})"
+        raise DownloadError(message, remedy, retryable=True) from error
 
 
 def check_proxies(environment: Mapping[str, str]) -> None:
