@@ -204,6 +204,12 @@ def another_range(request: httpx2.Request) -> httpx2.Response:
     return httpx2.Response(206, headers={"Content-Range": described}, content=CONTENT[start:])
 
 
+def part_of_the_whole(request: httpx2.Request) -> httpx2.Response:
+    assert "Range" not in request.headers
+    described = f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}"
+    return httpx2.Response(206, headers={"Content-Range": described}, content=CONTENT)
+
+
 def smaller_ranges(request: httpx2.Request) -> httpx2.Response:
     end = min(offset(request) + PIECE, len(CONTENT))
     return part(request, CONTENT[offset(request) : end], end)
@@ -226,6 +232,7 @@ REST: dict[str, tuple[list[Answer], int]] = {
     "the whole file in place of the rest, in pieces without a length": ([chunked], 2),
     "more than the file": ([chunked_and_longer], 2),
     "another range": ([another_range], 3),
+    "another range, and a part when asked for the whole": ([another_range, part_of_the_whole], 3),
     "smaller ranges than asked for": ([smaller_ranges] * 6, 6),
     "a range without Content-Range": ([without_content_range], 2),
     "416 although something is missing": ([plain(416, content_range=f"bytes */{len(CONTENT)}")], 3),

@@ -89,17 +89,18 @@ def first_byte(response: httpx2.Response, stored: int, whole: int, *, ranged: bo
     if response.status_code != PARTIAL_CONTENT:
         _check_size(length, whole)
         return 0
-    if is_encoded or not ranged:
-        raise RangeError("the server sent a part that it compressed, or that was not asked for")
+    if is_encoded:
+        raise RangeError("the server sent a part that it compressed")
+    asked = stored if ranged else 0
     described = response.headers.get("Content-Range")
     if described is None:
-        _check_size(None if length is None else stored + length, whole)
-        return stored
+        _check_size(None if length is None else asked + length, whole)
+        return asked
     match = CONTENT_RANGE.fullmatch(described.strip())
-    if match is None or int(match[1]) != stored:
-        raise RangeError(f"the server sent {described[:60]!r} when asked for the bytes from {stored}")
+    if match is None or int(match[1]) != asked:
+        raise RangeError(f"the server sent {described[:60]!r} when asked for the bytes from {asked}")
     _check_size(_number(match[3]), whole)
-    return stored
+    return asked
 
 
 def _check_size(size: int | None, whole: int) -> None:
