@@ -268,6 +268,14 @@ def test_an_odd_answer_to_a_request_for_the_rest_costs_nothing_that_is_on_disk(
     assert len(fetched.server.asked) == requests
 
 
+def test_one_wrong_range_does_not_give_up_ranges_for_the_file(fetched: Fetched) -> None:
+    """Else a connection that breaks early would never get past what is on disk."""
+    fetched.server.answers = [cut_after(PIECE), another_range, cut_after(PIECE // 2)]
+    fetched.run()
+    assert fetched.file.read_bytes() == CONTENT
+    assert fetched.server.starts == [0, PIECE, 0, PIECE]
+
+
 def test_a_file_that_changes_between_two_connections_is_downloaded_once_more(fetched: Fetched) -> None:
     """The first part is the old file's, the second the new one's: only the checksum can tell."""
     old = bytes(PIECE)

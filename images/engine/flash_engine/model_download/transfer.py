@@ -159,7 +159,7 @@ class Transfer:
                 rate.add(now, stored - known)
                 known, pause = stored, 1.0
             self._give_up_if_stalled(file, stored, rate, failure)
-            as_range = as_range and not isinstance(failure, RangeError)
+            as_range = not isinstance(failure, RangeError)
             seconds = self._pause_after(failure, pause)
             log.warning(
                 "transfer interrupted",
