@@ -26,7 +26,6 @@ TO_THE_INTERNET = {
     "operator/flash_operator/runtime/cluster.py": "the API server, as every client of Kubernetes",
     "tests/model_download/test_registry.py": "pushes with the real ORAS client, with NO_PROXY",
     "tests/model_download/test_throttling.py": "a session without a network",
-    "tests/model_download/test_transfer.py": "a transport without a network",
 }
 """Files with a client that uses the proxy of its environment, and why it may."""
 
@@ -74,7 +73,7 @@ def obeys_a_proxy(call: ast.Call) -> bool:
     if name == "ClientSession":  # aiohttp looks for none unless it is told to
         return given.get("trust_env", "False") != "False"
     if owner and owner[0] in LIBRARIES and name in REQUESTS:
-        return given.get("trust_env") != "False"
+        return given.get("trust_env") != "False" and "transport" not in given
     return name in CLIENTS
 
 
@@ -92,6 +91,7 @@ SEEN: dict[str, bool] = {
     "aiohttp.ClientSession()": False,
     "httpx.get(url, timeout=5)": True,
     "httpx.get(url, trust_env=False)": False,
+    "httpx2.Client(transport=of_a_test)": False,
     "requests.Session()": True,
     "requests.post(url)": True,
 }
