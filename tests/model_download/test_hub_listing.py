@@ -38,6 +38,12 @@ class Hub:
 Answering = Callable[..., Hub]
 
 
+@pytest.fixture(autouse=True)
+def _known_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a day the library asks the hub for a list of programs that might use it, and keeps it in the home folder."""
+    monkeypatch.setattr("huggingface_hub.utils._detect_agent._registry", {"standardEnvVars": [], "harnesses": {}})
+
+
 @pytest.fixture
 def answering() -> Iterator[Answering]:
     def answer(status: int, **headers: str) -> Hub:
