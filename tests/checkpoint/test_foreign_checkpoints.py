@@ -9,7 +9,8 @@ import pytest
 
 from fake_checkpoint import COMMON, KINDS, OFFICIAL, REAL, FakeCheckpoint, Tensor, write_shard
 from flash_engine.checkpoint.file_formats import FORMATS, recognise
-from flash_engine.checkpoint.foreign_quantisation import QUANTISATIONS
+from flash_engine.checkpoint.foreign_quantisation import QUANTISATIONS, ForeignQuantisation, recognise_quantisation
+from flash_engine.checkpoint.headers import StoredTensor
 from flash_engine.checkpoint.inspection import Inspection, inspect
 from flash_engine.checkpoint.model_config import ModelConfig
 from flash_engine.checkpoint.model_findings import Speculation
@@ -99,8 +100,14 @@ def test_another_scheme_of_compressed_tensors_is_described(tmp_path: Path, descr
     assert described in found.findings[0].message
 
 
-def test_all_rows_of_quantisations_have_a_way_to_be_recognised() -> None:
-    assert all(row.methods or row.parts or row.files for row in QUANTISATIONS)
+@pytest.mark.parametrize("row", QUANTISATIONS, ids=lambda row: row.name)
+def test_each_quantisation_is_recognised_by_each_of_its_traces(row: ForeignQuantisation) -> None:
+    methods = [{"quantization_config": {"quant_method": method.replace("*", "").upper()}} for method in row.methods]
+    assert all(recognise_quantisation(raw, {}, ()) is row for raw in methods)
+    parts = {f"layers.0.attn.wq_a.{part}": StoredTensor("U8", (1,), "model") for part in row.parts}
+    assert not parts or recognise_quantisation({}, parts, ()) is row
+    assert all(recognise_quantisation({}, {}, (file.replace("*", ""),)) is row for file in row.files)
+    assert methods or parts
 
 
 STRAY = (

@@ -99,7 +99,9 @@ def _layout_findings(model: InspectedModel) -> Iterator[CheckpointFinding]:
         return
     foreign = recognise_quantisation(config.raw, model.tensors, model.files)
     if foreign:
-        message = f"this DeepSeek-V4 is quantised with {foreign.name}, which the engine loads under no engine.profile"
+        message = (
+            f"this DeepSeek-V4 is quantised with {foreign.name}, which the engine does not load with any engine.profile"
+        )
         effect = "reads it in other models" if foreign.in_vllm else "does not start"
         yield CheckpointFinding("ForeignQuantisation", "refused", message, layouts, without_plugin=effect)
         return
