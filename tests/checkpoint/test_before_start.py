@@ -34,7 +34,7 @@ def test_the_remedy_is_for_the_source_that_was_downloaded(
     assert remedy in (check_model(("serve", str(model)), run_dir, strict=True) or "")
 
 
-@pytest.mark.parametrize("argument", ["--load-format=dummy", "--load-format=tensorizer"])
+@pytest.mark.parametrize("argument", ["--load-format=dummy", "--load_format=tensorizer", "--hf-config-path=/x"])
 def test_what_loads_no_files_of_the_folder_needs_none(tmp_path: Path, run_dir: Path, argument: str) -> None:
     arguments = ("serve", str(tmp_path / "none"), argument)
     assert check_model(arguments, run_dir, strict=False) is None

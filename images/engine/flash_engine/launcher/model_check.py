@@ -39,6 +39,13 @@ class RequestedModel:
     revision: str | None
     speculation: Speculation
     load_format: str = "auto"
+    config_path: str | None = None
+    """A folder with another config.json."""
+
+    @property
+    def is_of_folder(self) -> bool:
+        """Whether vLLM takes config.json and the weights from the model's own folder."""
+        return self.load_format in FROM_FOLDER and not self.config_path
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> "RequestedModel | None":
@@ -46,12 +53,14 @@ class RequestedModel:
         if len(arguments) < 2 or arguments[0] != "serve" or arguments[1].startswith("-"):  # noqa: PLR2004 - serve MODEL
             return None
         given, _ = _PARSER.parse_known_args(arguments[2:])
-        return cls(arguments[1], given.revision, _speculation(given.speculative_config), given.load_format)
+        speculation = _speculation(given.speculative_config)
+        return cls(arguments[1], given.revision, speculation, given.load_format, given.hf_config_path)
 
 
 _PARSER = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
 _PARSER.add_argument("--revision")
 _PARSER.add_argument("--load-format", "--load_format", default="auto")
+_PARSER.add_argument("--hf-config-path", "--hf_config_path")
 _PARSER.add_argument("--speculative-config", "--speculative_config", "-sc")
 
 
@@ -69,7 +78,7 @@ def check_model(arguments: Sequence[str], run_dir: Path, *, strict: bool) -> str
     Raises OSError if the result cannot be written.
     """
     requested = RequestedModel.of(arguments)
-    if requested is None or not (strict or requested.load_format in FROM_FOLDER):
+    if requested is None or not (strict or requested.is_of_folder):
         return None
     origin = _origin(run_dir)
     found = inspect(
