@@ -148,6 +148,14 @@ def test_cards_of_one_model_in_unlike_slots_or_with_unlike_limits_are_said(
     assert bool(told) is bool(expected)
 
 
+def test_unlike_cards_are_not_said_to_have_unlike_slots_as_well() -> None:
+    """A card of an earlier generation has a slower link in any slot."""
+    told = said(
+        node([card(0, PRO, pcie_generation=5, pcie_lanes=16), card(1, GAMING, pcie_generation=4, pcie_lanes=16)])
+    )
+    assert "PCIe links" not in told
+
+
 def test_cards_of_a_guest_are_said_to_hide_their_hosts_iommu() -> None:
     guests = [card(index, PRO, virtualization=1, iommu=None) for index in range(2)]
     assert "GPUs 0 and 1 are passed through to this virtual machine" in said(node(guests))

@@ -3,7 +3,7 @@
 Warnings are worth an event on the Node, because somebody can do something about them. Notes only explain.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from flash_contracts.node_facts import LINKS
 from flash_node.dump import PAIR, GpuDump, NodeDump, PairDump
@@ -35,8 +35,11 @@ def warnings(dump: NodeDump) -> Iterable[str]:
     yield from _many(dump)
     yield from _unlike(dump.gpus)
     yield from _small(dump)
-    yield from _uneven("PCIe links", {gpu.index: pcie_of(gpu) for gpu in dump.gpus}, "use slots with as many lanes")
-    yield from _uneven("power limits", _power_limits(dump.gpus), "set one limit for all (nvidia-smi --power-limit)")
+    if len({gpu.name for gpu in dump.gpus}) == 1:
+        yield from _uneven("PCIe links", map(pcie_of, dump.gpus), dump.gpus, "use slots with as many lanes")
+        yield from _uneven(
+            "power limits", map(_limit, dump.gpus), dump.gpus, "set one limit (nvidia-smi --power-limit)"
+        )
     for gpu in dump.gpus:
         yield from _of_card(gpu, dump)
     yield from _without_cpus(dump)
@@ -167,18 +170,16 @@ def _model(gpu: GpuDump) -> str:
     return ", ".join(filter(None, (gpu.name, memory))) or "unknown"
 
 
-def _uneven(what: str, values: Mapping[int, str | None], remedy: str) -> Iterable[str]:
+def _uneven(what: str, values: Iterable[str | None], gpus: Sequence[GpuDump], remedy: str) -> Iterable[str]:
     """What should be the same for cards of one model."""
-    known = {index: value for index, value in values.items() if value}
-    if len(set(known.values())) > 1:
-        which = ", ".join(f"GPU {index}: {value}" for index, value in known.items())
+    known = [(gpu.index, value) for gpu, value in zip(gpus, values, strict=True) if value]
+    if len({value for _, value in known}) > 1:
+        which = ", ".join(f"GPU {index}: {value}" for index, value in known)
         yield f"{what} are not alike ({which}): the slower card sets the pace; {remedy}"
 
 
-def _power_limits(gpus: Sequence[GpuDump]) -> dict[int, str | None]:
-    """Models differ in theirs."""
-    one_model = len({gpu.name for gpu in gpus}) == 1
-    return {gpu.index: f"{gpu.power_limit / 1000:.0f} W" for gpu in gpus if gpu.power_limit and one_model}
+def _limit(gpu: GpuDump) -> str | None:
+    return f"{gpu.power_limit / 1000:.0f} W" if gpu.power_limit else None
 
 
 def _small(dump: NodeDump) -> Iterable[str]:
