@@ -98,9 +98,10 @@ class EngineSpec(ApiModel):
     read long prompts faster, but delay the decoding of other requests and take memory from the KV cache."""
     extra_args: Annotated[list[Argument], Field(max_length=32)] = []
     """Further vLLM arguments. They come last, so they win over the operator's own. Arguments that have a field in this
-    spec are rejected."""
+    spec, contradict what a replica is, or are secrets are rejected (docs/spec.md)."""
     extra_env: Annotated[list[EnvVar], Field(max_length=32)] = []
-    """Further environment variables for the engine. NCCL_ and VLLM_ALLREDUCE_ variables belong in interconnect.env."""
+    """Further environment variables for the engine, but no secrets (docs/spec.md). NCCL_ and VLLM_ALLREDUCE_ variables
+    belong in interconnect.env."""
     api_keys_secret: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] | None = None
     """Secret with the keys of clients, one in each entry. Clients then send one as `Authorization: Bearer KEY`; only
     /health, /ping, /version, /load and /metrics need none. A changed Secret takes effect within two minutes, without a
