@@ -62,7 +62,7 @@ async def harness(
     app = engine.app()
     app.middlewares.append(guard.answer)
     async with TestServer(app) as server, aiohttp.ClientSession() as session:
-        client = EngineClient(session, str(server.make_url("")), secret)
+        client = EngineClient(session, str(server.make_url("")), keys=secret)
         gate = Gate(client, tmp_path / "gate.json", tmp_path, lambda _state: None)
         made = GateHarness(gate, engine, tmp_path, tmp_path / "gate.json")
         made.configure()

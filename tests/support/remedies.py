@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from flash_contracts.checkpoint_record import CheckpointFinding
-from flash_operator.api.rules import OWNED_ARGUMENTS
+from flash_operator.api.argument_rules import OWNED_ARGUMENTS
 from flash_operator.api.schema import crd
 
 FIELD = re.compile(r"\b(model|engine|speculation|interconnect|readiness)\.([a-z][a-zA-Z]+)")

@@ -137,7 +137,7 @@ class EngineContainer:
 
     def _end_without_key(self, missing: str) -> int:
         """The kubelet restarts the container later, and mounts the Secret as soon as it exists."""
-        self._update_record(phase="Exited", exit=EngineExit(NO_KEY, None, now(), (missing,)))
+        self._update_record(phase="Exited", exit=EngineExit(NO_KEY, None, now(), (missing,), detail=missing))
         log.error("no API key", error=missing, remedy="the engine is not started until there is one")
         return NO_KEY
 

@@ -40,8 +40,8 @@ class Supervisor:
     """Runs engines one after the other: `start`, then `wait`, and `kill` after an incident.
 
     Forwards SIGTERM and SIGINT to the engine; no engine may be started after them. A second signal, or `stop_seconds`
-    after the first, kills the engine with everything that came from it. `record_ending` is called before it does, and in
-    time to be read if the launcher is killed as well.
+    after the first, kills the engine with everything that came from it. `record_ending` is called before it does, and
+    in time to be read if the launcher is killed as well.
     """
 
     def __init__(self, *, stop_seconds: float, record_ending: Callable[[EndedBy], None]) -> None:
