@@ -15,6 +15,7 @@ from engine_stub.engine import EngineStub
 from flash_contracts.engine_record import EngineExit, EngineRecord
 from flash_engine.gate import trial
 from flash_engine.gate.engine_client import EngineClient
+from flash_engine.gate.evidence import GoldenAnswers
 from flash_engine.gate.gate import Gate
 from gate_harness import GateHarness
 
@@ -244,7 +245,9 @@ async def test_an_invalid_answer(harness: GateHarness, engine: BrokenEngineStub,
 async def test_an_answer_in_parts_is_put_together(harness: GateHarness, engine: BrokenEngineStub) -> None:
     parts = [{"type": "text", "text": "the answer is "}, {"type": "text", "text": "42"}]
     engine.chat_page = json.dumps({"choices": [{"message": {"content": parts, "reasoning": None}}]})
-    assert (await harness.observe()).verdict.passed
+    trial_made = (await harness.observe()).evidence.trial
+    assert trial_made is not None
+    assert trial_made.golden == GoldenAnswers(("the answer is 42", "the answer is 42"))
 
 
 async def test_tokens_without_text_at_the_end_are_timed(harness: GateHarness, engine: BrokenEngineStub) -> None:
