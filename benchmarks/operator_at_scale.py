@@ -54,7 +54,8 @@ class Process:
         return int(match[1]) / 1024 if match else 0.0
 
     def metric(self, name: str) -> float:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             page = answer.read().decode()
         values = re.findall(rf"^flash_operator_{name}(?:{{.*}})? (\S+)$", page, re.MULTILINE)
         return sum(map(float, values))

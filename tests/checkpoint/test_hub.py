@@ -11,11 +11,10 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp.test_utils import TestServer
-from huggingface_hub import HfApi, ModelInfo
 
 from fake_checkpoint import FakeCheckpoint
 from flash_engine.checkpoint.finding import CheckpointError
-from flash_engine.checkpoint.hub import HubRepository, part_of
+from flash_engine.checkpoint.hub import part_of
 from flash_engine.checkpoint.inspection import inspect
 from flash_engine.checkpoint.source import open_model
 from hub_stub import COMMIT, HubStub
@@ -154,14 +153,6 @@ def test_neither_a_folder_nor_a_repository(model: str) -> None:
     (finding,) = inspect(lambda: open_model(model)).findings
     assert finding.code == "NotFound"
     assert "neither a folder nor OWNER/NAME" in finding.message
-
-
-def test_files_in_subfolders_are_not_of_the_checkpoint_as_in_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some repositories keep a copy in another format there."""
-    names = ("config.json", "model.safetensors", "original/model.safetensors")
-    found = ModelInfo(id="owner/model", sha=COMMIT, siblings=[{"rfilename": name, "size": 1} for name in names])  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: found)
-    assert dict(HubRepository("owner/model", COMMIT).sizes) == {"config.json": 1, "model.safetensors": 1}
 
 
 FILE = bytes(range(100))

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flash_contracts.variable_aliases import ALLOCATOR
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -84,8 +86,8 @@ EXPANDABLE_SEGMENTS = _kind(
     "expandable segments",
     r"custom_all_reduce\.cuh:\d+ '?invalid argument",
     remedy=(
-        "custom all-reduce cannot share memory of expandable_segments, so remove that from PYTORCH_CUDA_ALLOC_CONF "
-        "or PYTORCH_ALLOC_CONF"
+        "custom all-reduce cannot share memory of expandable_segments, so remove that from "
+        f"{' or '.join(ALLOCATOR[:2])}, wherever the engine has it from: engine.extraEnv, podTemplate or its image"
     ),
 )
 """The error of vLLM's custom all-reduce for memory from PyTorch's expandable_segments (vllm-project/vllm#47751)."""
