@@ -2,12 +2,13 @@
 
 import pytest
 
-from flash_engine.redaction import REDACTED, is_secret_name, redact, redact_arguments, redact_fields, secrets_of
+from flash_contracts.secrets import is_secret_name
+from flash_engine.redaction import REDACTED, redact, redact_arguments, redact_fields, secrets_of
 
 SECRET_NAMES = (
     "--hf-token", "hf_token", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "--api-key", "VLLM_API_KEY", "OPENAI_API_KEY",
     "apiKey", "password", "DB_PASSWORD", "--passwd", "client_secret", "AWS_SECRET_ACCESS_KEY", "X-Api-Key",
-    "Authorization", "private.key", "redisPassword", "S3_CREDENTIALS", "--ssl-keyfile-password",
+    "private.key", "redisPassword", "S3_CREDENTIALS", "--ssl-keyfile-password",
 )  # fmt: skip
 HARMLESS_NAMES = (
     "--max-num-batched-tokens", "--tokenizer", "--tokenizer-mode", "tokenizer_revision", "num_speculative_tokens",
@@ -24,6 +25,11 @@ def test_a_name_means_a_secret(name: str) -> None:
 @pytest.mark.parametrize("name", HARMLESS_NAMES)
 def test_a_name_means_none(name: str) -> None:
     assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize("header", ["Authorization", "proxy-authorization", "Cookie"])
+def test_a_header_that_carries_a_secret_is_hidden_in_documents(header: str) -> None:
+    assert redact_fields({header: "whatever"}) == {header: REDACTED}
 
 
 SECRET = "Zq8vXk2pLm9"  # noqa: S105 - made up

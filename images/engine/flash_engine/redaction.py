@@ -1,31 +1,18 @@
 """Keeps secrets out of everything that the pod shows: logs, engine.json and /result.
 
-A secret is recognised by the meaning of its name (a token, key, password, secret or credential), in arguments,
-variables and `NAME=value`; by its form (`Bearer ...`, `hf_...`, `user:password@` in a URL); and by its value, once a
-name has given it away. A name that only counts tokens, or points to a file, is none.
+A secret is recognised by the meaning of its name (`flash_contracts.secrets`), in arguments, variables and `NAME=value`;
+by its form (`Bearer ...`, `hf_...`, `user:password@` in a URL); and by its value, once a name has given it away.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flash_contracts.secrets import is_secret_name
+
 REDACTED = "[redacted]"
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_SECRET_WORDS = frozenset(
-    ("token", "key", "apikey", "password", "passwd", "pwd", "passphrase", "secret", "secrets", "credential",
-     "credentials", "auth", "authorization", "authentication", "cookie", "bearer", "jwt", "pat")
-)  # fmt: skip
-_VOCABULARY = frozenset(
-    ("bos", "eos", "pad", "unk", "mask", "cls", "sep", "image", "audio", "video", "stop", "start", "end", "special",
-     "max", "min")
-)  # fmt: skip
-"""As in `eos_token`: tokens of a model's vocabulary."""
-_HARMLESS_LAST_WORDS = frozenset(
-    ("path", "file", "dir", "folder", "name", "id", "ids", "index", "threshold", "len", "length", "size", "count",
-     "limit", "mode", "type", "format", "parser", "details", "ratio", "budget", "sock", "socket", "cache", "mapping",
-     "error", "url", "uri", "version", "algorithm", "enabled")
-)  # fmt: skip
+_HEADERS = frozenset(("authorization", "proxy-authorization", "cookie", "set-cookie"))
 MIN_VALUE_LENGTH = 6
 """A shorter value may be part of any word."""
 
@@ -48,18 +35,8 @@ _HEADER = re.compile(
 )
 
 
-_PATH = re.compile(r"[./ ]")
-"""A plain `key=` with such a value names an entry, such as a tensor: `key='model.layers.43'`."""
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a value of this name is a secret: of an argument, a variable or a JSON key, in any spelling."""
-    words = [word.lower() for word in _WORD.findall(name)]
-    found = [at for at, word in enumerate(words) if word in _SECRET_WORDS]
-    if not found or words[-1] in _HARMLESS_LAST_WORDS:
-        return False
-    of_a_model = words[found[0]] == "token" and found[0] > 0 and words[found[0] - 1] in _VOCABULARY
-    return not of_a_model
+def _is_secret(name: str) -> bool:
+    return is_secret_name(name) or name.strip("'\"").lower() in _HEADERS
 
 
 _SUSPECT = re.compile(
@@ -85,7 +62,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 def _redact_named(found: "re.Match[str]") -> str:
     name, value = found["name"], found["value"]
-    if not is_secret_name(name) or not _may_be_secret(value) or (name == "key" and _PATH.search(value)):
+    if not _is_secret(name) or not _may_be_secret(value):
         return found[0]
     quote = value[0] if value[0] in "'\"" else ""
     return f"{name}{found['sign']}{quote}{REDACTED}{quote}"
@@ -118,7 +95,7 @@ def redact_fields(value: Any) -> Any:
             return redact(value)
         case dict():
             return {
-                key: REDACTED if isinstance(item, str) and is_secret_name(str(key)) else redact_fields(item)
+                key: REDACTED if isinstance(item, str) and _is_secret(str(key)) else redact_fields(item)
                 for key, item in value.items()
             }
         case list() | tuple():
