@@ -83,7 +83,7 @@ def test_a_window_that_shows_nothing_is_not_counted() -> None:
 
 TELL_NOTHING = {
     "nobody is on it": IDLE,
-    "it may read prompts all the time": a_window(20.0, prompt_tokens=2400),
+    "it may read prompts all the time": a_window(20.0, prompt_tokens=4800),
     "its metrics do not say how long it decodes": a_window(20.0, decode_seconds=None),
     "its metrics do not say what it reads": a_window(20.0, processed=None),
     "within the tolerance of its floor": a_window(56.0),
