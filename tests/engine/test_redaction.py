@@ -32,6 +32,12 @@ def test_a_header_that_carries_a_secret_is_hidden_in_documents(header: str) -> N
     assert redact_fields({header: "whatever"}) == {header: REDACTED}
 
 
+def test_a_sentence_about_a_token_keeps_its_words() -> None:
+    told = "the Secret forgotten has no key token: kubectl create secret generic forgotten. Secret: name it"
+    assert redact(told) == told
+    assert redact("token: Zq8vXk2pLm9") == f"token: {REDACTED}"
+
+
 SECRET = "Zq8vXk2pLm9"  # noqa: S105 - made up
 TEXTS = (
     f"INFO non-default args: {{'model': '/m', 'hf_token': '{SECRET}', 'port': 8000}}",

@@ -62,13 +62,12 @@ def test_ranks_that_never_become_ready_are_slow_and_not_hung(start_run: StartRun
 
 
 def test_a_variant_that_hangs_leaves_time_for_the_later_ones(start_run: StartRun) -> None:
-    run = start_run("ncclP2pOff=unready", "--deadline-seconds=4", "--start-seconds=60")
-    began = time.monotonic()
+    """The deadline leaves seconds for each of the others, which take a fraction of one on an idle machine."""
+    run = start_run("ncclP2pOff=unready", "--deadline-seconds=12", "--start-seconds=3600")
     code, report, _ = run.ended()
     assert code == 6
     assert [variant["outcome"] for variant in report["arms"]] == ["inconclusive", "healthy", "healthy", "healthy"]
     assert "time ran out" in report["arms"][0]["detail"]
-    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

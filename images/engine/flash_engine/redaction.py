@@ -62,10 +62,15 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 def _redact_named(found: "re.Match[str]") -> str:
     name, value = found["name"], found["value"]
-    if not _is_secret(name) or not _may_be_secret(value):
+    if not _is_secret(name) or not _may_be_secret(value) or _is_prose(name, found["sign"], value):
         return found[0]
     quote = value[0] if value[0] in "'\"" else ""
     return f"{name}{found['sign']}{quote}{REDACTED}{quote}"
+
+
+def _is_prose(name: str, sign: str, value: str) -> bool:
+    """As in `it has no key token: kubectl create secret`. A secret of that length has a digit."""
+    return ":" in sign and name.lower() in ("token", "secret") and value.isalpha()
 
 
 def _may_be_secret(value: str) -> bool:

@@ -15,7 +15,7 @@ from flash_contracts.names import API_VERSION, FIELD_MANAGER, KIND
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.status.events import EventSpec
-from flash_operator.runtime.cluster import ApiError, Cluster
+from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 
 log = structlog.get_logger("flash.events")
 
@@ -38,7 +38,7 @@ class EventRecorder:
         """When each object's budget is whole again, by uid."""
 
     async def emit(self, event: RawObject) -> None:
-        """A rejected event is only logged: it must not block a reconcile."""
+        """An event that cannot be written is only logged: it must not block a reconcile, nor the events after it."""
         written = self._is_within_budget(event["regarding"]["uid"])
         log.info(
             event["reason"], about=event["regarding"]["name"], note=event["note"], type=event["type"], written=written
@@ -47,7 +47,7 @@ class EventRecorder:
             return
         try:
             await self._cluster.record_event(event)
-        except ApiError as error:
+        except (ApiError, UnreachableError) as error:
             log.warning("event not written", about=event["regarding"]["name"], reason=event["reason"], error=str(error))
 
     def _is_within_budget(self, uid: str) -> bool:

@@ -24,7 +24,7 @@ PATIENCE_SECONDS = 0.1
 FRESH_SECONDS = 0.5
 """An answer of that age is not asked for again by a reconcile."""
 SILENT_SECONDS = 30.0
-"""A gate that does not answer is asked half as often each time, down to this."""
+"""A gate that lets requests time out is asked half as often each time, down to this."""
 MOST_DOUBLINGS = 4
 MOST_REQUESTS = 64
 MOST_SILENT_REQUESTS = 16
@@ -49,7 +49,7 @@ class _Gate:
     """Seconds between two requests; None if nobody wants to know."""
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
     silent: int = 0
-    """Requests in a row without an answer."""
+    """Requests in a row that timed out. One that is refused at once costs nothing: its gate is about to start."""
 
     def is_worth_waiting_for(self, now: float) -> bool:
         return self.last is not None and not self.silent and now - self.asked_at < PATIENCE_SECONDS
@@ -147,15 +147,18 @@ class Gates:
 
     async def _update(self, uid: str, gate: _Gate) -> None:
         async with self._silent if gate.silent else self._answering:
-            result = await self._result(gate.address)
+            try:
+                result, gate.silent = await self._result(gate.address), 0
+            except TimeoutError:
+                result, gate.silent = GateResult.unreachable("no answer in time"), gate.silent + 1
         before, gate.last = gate.last, result
-        gate.silent = 0 if result.reached else gate.silent + 1
         gate.answered_at = asyncio.get_running_loop().time()
         self._schedule(uid, gate)
         if before is None or _lasting(before) != _lasting(result):
             self._on_change(gate.key)
 
     async def _result(self, address: str) -> GateResult:
+        """Raises TimeoutError."""
         host = f"[{address}]" if ":" in address else address
         url = f"http://{host}:{self._port}/result"
         try:
@@ -164,8 +167,8 @@ class Gates:
                 if answer.status != HTTP_OK:
                     return GateResult.unreachable(f"it answers with status {answer.status}")
                 return _result_of(await _read_bounded(answer.content))
-        except TimeoutError:
-            return GateResult.unreachable("no answer in time")
+        except TimeoutError:  # also one of aiohttp's client errors
+            raise
         except (aiohttp.ClientError, ValueError) as error:
             return GateResult.unreachable(type(error).__name__)
 

@@ -123,6 +123,10 @@ INTERVALS = {
     "a message": ({"conditions": [{**LIVE["conditions"][0], "message": "84 tok/s"}]}, FIGURE_SECONDS),
     "a figure of a pod": ({"pods": [{"uid": "a", "message": "84 tok/s", "decodeTokensPerSecond": 84}]}, FIGURE_SECONDS),
     "a condition's reason": ({"conditions": [{**LIVE["conditions"][0], "reason": "RollingOut"}]}, CONDITION_SECONDS),
+    "a download that begins": (
+        {"pods": [{**LIVE["pods"][0], "delivery": {"phase": "Downloading"}}]},
+        CONDITION_SECONDS,
+    ),
     "a ready replica less": ({"readyReplicas": 0}, CONDITION_SECONDS),
     "a new spec": ({"observedGeneration": 2}, 0.0),
     "a rollback": ({"rollout": {"state": "RolledBack", "revision": "b", "rejected": "spec-1"}}, 0.0),

@@ -73,7 +73,8 @@ def _decisions(status: RawObject) -> object:
 
 def _states(status: RawObject) -> object:
     conditions = {c["type"]: (c["status"], c.get("reason")) for c in status.get("conditions", [])}
-    return conditions, status.get("replicas"), status.get("readyReplicas")
+    phases = [(p["uid"], p.get("reason"), (p.get("delivery") or {}).get("phase")) for p in status.get("pods", [])]
+    return conditions, phases, status.get("replicas"), status.get("readyReplicas")
 
 
 def _conditions(observed: Observed, summary: ReplicaSummary) -> list[Condition]:
