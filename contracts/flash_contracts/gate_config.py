@@ -116,6 +116,9 @@ class GateConfig(_ConfigModel):
     golden: GoldenQuestion
     decode: DecodeTest
     min_acceptance_percent: Bound = 40
+    """Lowest share of all drafted tokens. With n tokens in each draft, a mean acceptance length of 1 + n times it."""
+    min_first_draft_percent: Bound | None = None
+    """Lowest share of drafts of which the first token is accepted. It does not depend on how many tokens follow."""
     max_first_token_millis: Bound | None = None
     startup_timeout_seconds: Seconds = 3600
     startup_budget: StartupBudget | None = None
@@ -132,6 +135,11 @@ class GateConfig(_ConfigModel):
         """Lowest decode speed of a single stream: the fixed floor, or the learned one where that is higher."""
         fixed = self.decode.min_tokens_per_second
         return max(fixed, self.learned.min_tokens_per_second) if self.learned else fixed
+
+    @property
+    def min_acceptance_length(self) -> float:
+        """Lowest mean number of tokens of a step."""
+        return 1 + self.speculation.tokens * self.min_acceptance_percent / 100
 
     def startup_seconds(self, checkpoint_bytes: int | None) -> float:
         """Longest time from the engine's start until it is healthy."""

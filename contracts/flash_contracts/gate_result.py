@@ -24,6 +24,12 @@ class DecodeFigures(Document):
     drafted: int | None = None
     accepted: int | None = None
     duration_millis: int = 0
+    drafts: int | None = None
+    """Steps with a draft."""
+    acceptance_length: float | None = None
+    """Mean tokens of a step: the model's own and the accepted drafted ones."""
+    position_percents: tuple[float, ...] = ()
+    """Share of drafts of which the first, the second, ... token was accepted; empty if the engine does not tell."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class SampleReport(Document):
     foreign_requests: int | None = None
     drafted: int | None = None
     accepted: int | None = None
+    drafts: int | None = None
+    accepted_per_position: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,9 @@ class WantedFigures(Document):
     decode_tokens_per_second: float | None = None
     floor_origin: Literal["Fixed", "Learned"] | None = None
     acceptance_percent: float | None = None
+    """Of all drafted tokens."""
+    first_draft_percent: float | None = None
+    """Of the first token of each draft."""
     first_token_millis: float | None = None
 
 

@@ -89,7 +89,8 @@ MEANINGS: dict[str, str] = {
     Reason.WRONG_OUTPUT: "The golden answer is wrong: the GPUs' link corrupts data, or the checkpoint is broken.",
     Reason.SPECULATION_ABSENT: "Speculation is enabled but the engine drafts nothing: the checkpoint has no MTP head.",
     Reason.DRAFT_DEAD: "Tokens are drafted but none is accepted: the MTP head's weights are missing, misnamed or zero.",
-    Reason.ACCEPTANCE_TOO_LOW: "The share of accepted draft tokens is below readiness.minAcceptancePercent.",
+    Reason.ACCEPTANCE_TOO_LOW: "The first drafted token is accepted less often than readiness.minAcceptancePercent, or "
+    "a step yields fewer tokens than readiness.minAcceptanceLengthPercent.",
     Reason.TOO_SLOW: "The replica decodes slower than its floor: readiness.minDecodeTokensPerSecond, or a learned one.",
     Reason.FIRST_TOKEN_TOO_SLOW: "The time to the first token exceeds readiness.maxFirstTokenMillis.",
     Reason.DEGRADED: "The replica passed, but is slow, has a dead draft or hangs while it serves (readiness.serving).",

@@ -230,6 +230,21 @@ REFUSED = {
         "spec.readiness.minAcceptancePercent",
         "equal to 100",
     ),
+    "an acceptance length of less than the model's own token": (
+        {"readiness": {"minAcceptanceLengthPercent": 99}},
+        "spec.readiness.minAcceptanceLengthPercent",
+        "equal to 100",
+    ),
+    "an acceptance length that one drafted token cannot reach": (
+        {"readiness": {"minAcceptanceLengthPercent": 201}},
+        "spec.readiness.minAcceptanceLengthPercent",
+        "lower it",
+    ),
+    "an acceptance length without drafts": (
+        {"readiness": {"minAcceptanceLengthPercent": 150}, "speculation": {"method": "Disabled"}},
+        "spec.readiness.minAcceptanceLengthPercent",
+        "remove it",
+    ),
     "a floor as a fraction": (
         {"readiness": {"minDecodeTokensPerSecond": 60.5}},
         "spec.readiness.minDecodeTokensPerSecond",

@@ -67,6 +67,26 @@ async def test_the_operator_reads_the_download_record_that_flash_fetch_wrote(
     assert "flash_gate_model_bytes 40.0" in text
 
 
+async def test_acceptance_by_position_is_in_the_result_and_in_the_metrics(harness: GateHarness, tmp_path: Path) -> None:
+    metrics = GateMetrics()
+    harness.engine.traits.acceptance_by_position = (1.0, 0.0)
+    harness.configure(speculation={"tokens": 2}, minFirstDraftPercent=90)
+    async with await a_client(harness, tmp_path, metrics) as client:
+        metrics.show(await harness.observe())
+        result = GateResult.of(await (await client.get("/result")).json())
+        text = await (await client.get("/metrics")).text()
+
+    assert result.measurement is not None
+    assert (result.measurement.position_percents, result.measurement.acceptance_length) == ((100.0, 0.0), 2.0)
+    assert result.wanted is not None
+    assert result.wanted.first_draft_percent == 90
+    assert result.trial is not None
+    assert all(sample.drafts == sample.accepted_per_position[0] for sample in result.trial.samples)
+    assert 'flash_gate_acceptance_position_ratio{position="0"} 1.0' in text
+    assert 'flash_gate_acceptance_position_ratio{position="1"} 0.0' in text
+    assert "flash_gate_acceptance_length_tokens 2.0" in text
+
+
 async def test_metrics_follow_the_verdict(harness: GateHarness, tmp_path: Path) -> None:
     metrics = GateMetrics()
     harness.engine.traits.acceptance = 0.0

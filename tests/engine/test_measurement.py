@@ -36,6 +36,44 @@ def test_acceptance_is_the_change_of_the_engines_counters() -> None:
     assert (figures.drafted, figures.accepted, figures.acceptance_percent) == (60, 45, 75)
 
 
+def with_drafts(drafts: float, drafted: float, accepted: float, *positions: float) -> EngineCounters:
+    seen = counters(1000, drafted, accepted)
+    return replace(seen, drafts=drafts, accepted_per_position=positions)
+
+
+def test_acceptance_by_position_is_of_the_steps_with_a_draft() -> None:
+    before = with_drafts(10, 30, 9, 5, 3, 1)
+    after = replace(with_drafts(60, 180, 84, 42, 27, 15), generated=1100)
+    figures = measure([Sample(Stream(0, 1, 2, 100), before, after)] * 2)
+    assert list(figures.position_percents) == [74, 48, 28]
+    assert (figures.first_draft_percent, figures.acceptance_length, figures.drafts) == (74, 2.5, 100)
+
+
+POSITIONS: dict[str, tuple[EngineCounters, EngineCounters, float | None]] = {
+    "that appears with the first draft": (with_drafts(0, 0, 0), with_drafts(10, 30, 6, 6, 0, 0), 60),
+    "of counters that began again": (with_drafts(50, 150, 60, 30, 20, 10), with_drafts(5, 15, 3, 3, 0), None),
+    "that the engine does not tell": (with_drafts(0, 0, 0), with_drafts(10, 30, 6), None),
+    "without a counter of drafts": (counters(1000, 0, 0), counters(1100, 30, 6), None),
+    "that is the only one": (with_drafts(0, 0, 0), with_drafts(50, 50, 20), 40),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "percent"), POSITIONS.values(), ids=POSITIONS.keys())
+def test_the_acceptance_of_a_first_position(
+    before: EngineCounters, after: EngineCounters, percent: float | None
+) -> None:
+    assert measure([Sample(Stream(0, 1, 2, 100), before, after)]).first_draft_percent == percent
+
+
+def test_positions_are_read_in_order_and_up_to_a_gap() -> None:
+    base = "vllm:generation_tokens_total 1\nvllm:num_requests_running 0\n"
+    name = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
+    labels = {"1": 3, "0": 5, "3": 9, "x": 1, "-1": 2}
+    text = base + "".join(f'{name}{{engine="0",position="{at}"}} {count}\n' for at, count in labels.items())
+    assert EngineCounters.parse(text).accepted_per_position == (5, 3)
+    assert EngineCounters.parse(base).accepted_per_position == ()
+
+
 def test_without_drafts_there_is_no_acceptance() -> None:
     without = counters(1000, None, None)
     assert measure([Sample(Stream(0, 1, 2, 100), without, counters(1100, None, None))]).acceptance_percent is None

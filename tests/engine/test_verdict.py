@@ -71,6 +71,13 @@ def fetching(**record: Any) -> Evidence:
     return Evidence(EngineRecord(), healthy=False, download=DownloadRecord(**record))
 
 
+FIVE: dict[str, Any] = {
+    "drafts": 100, "drafted": 500, "accepted": 168, "accepted_per_position": (74, 48, 26, 13, 7)
+}  # fmt: skip
+"""A healthy DSpark module."""
+DSPARK = {
+    "speculation": {"expected": True, "tokens": 5}, "minAcceptancePercent": 18.4, "minFirstDraftPercent": 40,
+}  # fmt: skip
 SCALED = {"startup_budget": {"base_seconds": 900, "seconds_per_gibibyte": 18}}
 NO_EXPECTATION = {"golden": {"prompt": "go on"}}
 UNSHARED = "Failed: Cuda error /workspace/csrc/custom_all_reduce.cuh:455 'invalid argument'"
@@ -208,6 +215,23 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         tried(accepted=0, decode_tokens_per_second=40.0), {}, "DraftDead", "40.0 tok/s"),
     "a poor draft that lives": (
         tried(accepted=50), {}, "AcceptanceTooLow", "25.0 % of 200 drafted tokens accepted, wanted at least 40 %"),
+    "five drafted tokens of a good module": (
+        tried(**FIVE), DSPARK, "Passed", "34 % of drafts accepted (2.68 tokens for each step)"),
+    "five drafted tokens, and no counters by position": (
+        tried(**FIVE | {"accepted_per_position": ()}), DSPARK, "Passed", "34 %"),
+    "five drafted tokens, the first mostly wrong": (
+        tried(**FIVE | {"accepted": 100, "accepted_per_position": (30, 28, 20, 12, 10)}), DSPARK,
+        "AcceptanceTooLow", "in 30.0 % of 100 steps, wanted at least 40 % (by position: 30, 28, 20, 12, 10 %)"),
+    "five drafted tokens, only the first ever right": (
+        tried(**FIVE | {"accepted": 76, "accepted_per_position": (74, 2, 0, 0, 0)}), DSPARK, "AcceptanceTooLow",
+        "1.76 tokens for each step, wanted at least 1.92 (by position: 74, 2, 0, 0, 0 %)"),
+    "five drafted tokens, the first one right by chance": (
+        tried(**FIVE | {"accepted": 1, "accepted_per_position": (1, 0, 0, 0, 0)}), DSPARK, "DraftDead", "1 of 500"),
+    "the first one right three times": (
+        tried(**FIVE | {"accepted": 3, "accepted_per_position": (3, 0, 0, 0, 0)}), DSPARK, "DraftDead", "3 of 500"),
+    "more of the first tokens right than a share of all shows": (
+        tried(**FIVE | {"accepted": 10, "accepted_per_position": (10, 0, 0, 0, 0)}), DSPARK, "AcceptanceTooLow",
+        "in 10.0 % of 100 steps"),
     "a slow engine": (
         tried(decode_tokens_per_second=41.2), {}, "TooSlow", "decode 41.2 tok/s, wanted at least 60: check the"),
     "a learned floor that is higher than the fixed one": (

@@ -5,6 +5,7 @@ to a counter's name; other exporters may not, so both forms are accepted.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,6 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 GENERATED = "vllm:generation_tokens"
 DRAFTED = "vllm:spec_decode_num_draft_tokens"
 ACCEPTED = "vllm:spec_decode_num_accepted_tokens"
+DRAFTS = "vllm:spec_decode_num_drafts"
+ACCEPTED_PER_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos"
+"""Has the label `position`, which counts from 0."""
 FINISHED = "vllm:request_success"
 RUNNING = "vllm:num_requests_running"
 WAITING = "vllm:num_requests_waiting"
@@ -25,10 +29,13 @@ KV_CACHE = "vllm:kv_cache_usage_perc"
 OLDER_KV_CACHE = "vllm:gpu_cache_usage_perc"
 OLDER_DECODE_SECONDS = "vllm:time_per_output_token_seconds_sum"
 OLDER_LATENCIES = "vllm:time_per_output_token_seconds_bucket"
-COUNTERS = (GENERATED, DRAFTED, ACCEPTED, FINISHED, PREEMPTIONS)
+COUNTERS = (GENERATED, DRAFTED, ACCEPTED, DRAFTS, ACCEPTED_PER_POSITION, FINISHED, PREEMPTIONS)
 GAUGES = (RUNNING, WAITING, KV_CACHE, OLDER_KV_CACHE)
 PARTS = (STEPS, PROCESSED, FIRST_TOKENS, DECODE_SECONDS, OLDER_DECODE_SECONDS)
 """Parts of histograms. Like gauges, they have only one name."""
+
+MOST_POSITIONS = 32
+"""Tokens of a draft. A label beyond that is none of vLLM's."""
 
 Buckets = tuple[tuple[float, float], ...]
 """A histogram: upper bound of each bucket in seconds, ascending, and how many observations were at most that long."""
@@ -53,6 +60,10 @@ class EngineCounters:
     drafted: float | None
     """None if speculation is disabled: the engine does not export the counter then."""
     accepted: float | None
+    drafts: float | None = None
+    """Steps with a draft."""
+    accepted_per_position: tuple[float, ...] = ()
+    """Accepted tokens by their position in the draft; empty if the engine does not export it."""
     waiting: float = 0
     finished: float | None = None
     """Requests that have finished."""
@@ -98,6 +109,8 @@ class EngineCounters:
             running=sums[RUNNING],
             drafted=sums.get(DRAFTED),
             accepted=sums.get(ACCEPTED),
+            drafts=sums.get(DRAFTS),
+            accepted_per_position=tuple(_positions(sums)),
             waiting=sums.get(WAITING, 0),
             finished=sums.get(FINISHED),
             steps=sums.get(STEPS),
@@ -122,6 +135,8 @@ def _sums(text: str) -> tuple[dict[str, float], _Latencies]:
         for sample in family.samples:
             if sample.name in names:
                 name = names[sample.name]
+                if name == ACCEPTED_PER_POSITION:
+                    name = _at_position(sample.labels.get("position", ""))
                 sums[name] = sums.get(name, 0) + _finite(sample.name, sample.value)
             elif sample.name in (LATENCIES, OLDER_LATENCIES):
                 buckets, bound = latencies.setdefault(sample.name, {}), float(sample.labels["le"])
@@ -137,6 +152,19 @@ def _finite(name: str, value: float) -> float:
 
 def _histogram(buckets: dict[float, float] | None) -> Buckets | None:
     return tuple(sorted(buckets.items())) if buckets else None
+
+
+def _at_position(position: str | int) -> str:
+    return f"{ACCEPTED_PER_POSITION}:{position}"
+
+
+def _positions(sums: dict[str, float]) -> Iterator[float]:
+    """The sums by position, as far as there is no gap."""
+    for position in range(MOST_POSITIONS):
+        accepted = sums.get(_at_position(position))
+        if accepted is None:
+            return
+        yield accepted
 
 
 def _relevant_lines(text: str, names: tuple[str, ...]) -> str:

@@ -60,6 +60,23 @@ _NO_DSPARK = Rule(
     ".speculation.method",
 )
 
+_DRAFTED = "(has(self.speculation.tokens) ? self.speculation.tokens : (self.speculation.method == 'Dspark' ? 5 : 1))"
+_HAS_LENGTH = "has(self.readiness.minAcceptanceLengthPercent)"
+
+_ACCEPTANCE_LENGTH = (
+    Rule(
+        f"!{_HAS_LENGTH} || self.speculation.method != 'Disabled'",
+        "readiness.minAcceptanceLengthPercent has no effect with speculation.method Disabled: remove it",
+        ".readiness.minAcceptanceLengthPercent",
+    ),
+    Rule(
+        f"!{_HAS_LENGTH} || self.readiness.minAcceptanceLengthPercent <= 100 * (1 + {_DRAFTED})",
+        "readiness.minAcceptanceLengthPercent is more than a step can yield, 100 for the model's token and 100 for "
+        "each drafted one (speculation.tokens; by default Mtp drafts 1 and Dspark 5): lower it",
+        ".readiness.minAcceptanceLengthPercent",
+    ),
+)
+
 _SPEC = (
     Rule(
         "!has(self.engine.contextTokens) || self.readiness.decodeTokens < self.engine.contextTokens",
@@ -69,6 +86,7 @@ _SPEC = (
     ),
     _GOLDEN_FITS,
     _NO_DSPARK,
+    *_ACCEPTANCE_LENGTH,
     Rule(
         "self.readiness.streams != 'Full' || !has(self.engine.maxSequences) || self.engine.maxSequences > 1",
         "readiness.streams Full sends engine.maxSequences concurrent requests, and that is 1: set streams to One",

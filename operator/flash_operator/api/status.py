@@ -95,6 +95,10 @@ class PodStatus(StatusModel):
     ready."""
     acceptance_percent: int | None = None
     """Measured share of drafted tokens that the model accepted, in percent."""
+    acceptance_by_position: Annotated[list[int], Field(max_length=8)] | None = None
+    """Share of steps in which the first, the second, and so on, drafted token was accepted, in percent."""
+    acceptance_length_percent: int | None = None
+    """Measured mean acceptance length, in percent of a token: 150 means 1.5 tokens for each step."""
     first_token_millis: int | None = None
     """Measured time to the first token, in milliseconds."""
     checked_time: Annotated[str, Field(max_length=40)] | None = None

@@ -205,7 +205,12 @@ class ReadinessSpec(ApiModel):
     """Lowest decode speed of a single stream, in tokens per second. 60 is between what two cards reach without MTP (53)
     and with it (85). Lower it for slower cards or without speculation."""
     min_acceptance_percent: Annotated[int, Field(ge=1, le=100)] = 40
-    """Lowest share of drafted tokens that the model accepts, in percent. Not checked without speculation."""
+    """Lowest share of steps in which the model accepts the first drafted token, in percent. It does not depend on how
+    many tokens are drafted. Not checked without speculation."""
+    min_acceptance_length_percent: Annotated[int, Field(ge=100, le=600)] | None = None
+    """Lowest mean acceptance length, in percent of a token: 150 means 1.5 tokens for each step, the model's own and
+    half a drafted one. If unset, by method and number of drafted tokens: Mtp 140, 170; Dspark 140, 166, 180, 188, 192.
+    """
     max_first_token_millis: Annotated[int, Field(ge=1, le=600000)] | None = None
     """Longest time to the first token, in milliseconds. Not checked if unset."""
     decode_tokens: Annotated[int, Field(ge=16, le=4096)] = 128

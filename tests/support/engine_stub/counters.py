@@ -5,12 +5,14 @@ from math import inf
 
 from engine_stub.traits import Traits
 
-SPECULATION = frozenset({"drafted", "accepted"})
+SPECULATION = frozenset({"drafts", "drafted", "accepted"})
+PER_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
 
 SAMPLES = {
     "generated": "vllm:generation_tokens_total",
     "prompts": "vllm:prompt_tokens_total",
     "finished": "vllm:request_success_total",
+    "drafts": "vllm:spec_decode_num_drafts_total",
     "drafted": "vllm:spec_decode_num_draft_tokens_total",
     "accepted": "vllm:spec_decode_num_accepted_tokens_total",
     "steps": "vllm:iteration_tokens_total_count",
@@ -57,6 +59,7 @@ class Counters:
     generated: int = 0
     prompts: int = 0
     finished: int = 0
+    drafts: int = 0
     drafted: int = 0
     accepted: int = 0
     steps: int = 0
@@ -67,6 +70,8 @@ class Counters:
     decode_seconds: float = 0.0
     latencies: list[int] = field(default_factory=lambda: [0] * len(BOUNDS))
     """How many intervals were at most as long as each of BOUNDS."""
+    per_position: tuple[int, ...] = ()
+    """Accepted tokens by their position in the draft."""
     kv_cache: float = 0.0
     """A gauge: it grows with every step and every chunk of a prompt."""
 
@@ -82,6 +87,13 @@ class Counters:
         for number, bound in enumerate(BOUNDS):
             self.latencies[number] += seconds <= bound
 
+    def draft(self, drafted: int, accepted: int) -> None:
+        self.drafts += 1
+        self.drafted += drafted
+        self.accepted += accepted
+        earlier = (*self.per_position, *(0 for _ in range(drafted - len(self.per_position))))
+        self.per_position = tuple(count + (position < accepted) for position, count in enumerate(earlier))
+
     def page(self, traits: Traits, *, running: int, waiting: int = 0) -> str:
         """The exposition format, without what the traits hide."""
         values: dict[str, float] = {
@@ -95,7 +107,10 @@ class Counters:
         values.pop(traits.missing_metric or "", None)
         old, new = traits.renamed_metric or ("", "")
         renamed = {new if name == old else name: value for name, value in values.items()}
-        return "".join([*(_lines(name, value) for name, value in renamed.items()), *self._buckets(traits)])
+        lines = [_lines(name, value) for name, value in renamed.items()]
+        if traits.speculation and traits.missing_metric != PER_POSITION:
+            lines += [_position_line(position, count) for position, count in enumerate(self.per_position)]
+        return "".join([*lines, *self._buckets(traits)])
 
     def _buckets(self, traits: Traits) -> list[str]:
         if traits.missing_metric == BUCKET:
@@ -109,6 +124,10 @@ class Counters:
 
 def _lines(name: str, value: float) -> str:
     return f'# TYPE {_family(name)} {_kind(name)}\n{name}{{engine="0",model_name="m"}} {float(value)}\n'
+
+
+def _position_line(position: int, count: int) -> str:
+    return f'{PER_POSITION}{{engine="0",model_name="m",position="{position}"}} {float(count)}\n'
 
 
 def _family(name: str) -> str:

@@ -258,11 +258,11 @@ class EngineStub:
         traits = self.traits
         if not (traits.speculation and traits.drafting):
             return 1
+        chances = _chances(traits)
         accepted = 0
-        while accepted < traits.draft_tokens and self._by_chance(traits.acceptance):
+        while accepted < len(chances) and self._by_chance(chances[accepted]):
             accepted += 1
-        self.counters.drafted += traits.draft_tokens
-        self.counters.accepted += accepted
+        self.counters.draft(len(chances), accepted)
         return 1 + accepted
 
     def _account(self, tokens: int, *, prompt: int = 0, seconds: float | None = None) -> None:
@@ -327,6 +327,14 @@ class EngineStub:
 def _prompt_tokens(prompt: str) -> int:
     """A word is a token, and the chat template adds some."""
     return max(PROMPT_TOKENS, len(prompt.split()))
+
+
+def _chances(traits: Traits) -> list[float]:
+    """The chance of each drafted token, if all before it were accepted."""
+    shares = traits.acceptance_by_position
+    if not shares:
+        return [traits.acceptance] * traits.draft_tokens
+    return [share / before if before else 0.0 for before, share in zip((1.0, *shares), shares, strict=False)]
 
 
 def _abort(request: web.Request) -> None:

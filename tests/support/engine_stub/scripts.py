@@ -48,6 +48,11 @@ def paced(
     )
 
 
+def drafting(*shares: float, tokens_per_second: float = 200.0) -> Script:
+    """Several drafted tokens for each step, with the share of drafts of which each position is accepted."""
+    return having(acceptance_by_position=shares, step_seconds=(1 + sum(shares)) / tokens_per_second)
+
+
 def noisy(share: float = 0.01, stall: float = 0.12, jitter: float = 0.3) -> Script:
     """A machine with busy cores: uneven steps, and occasional stalls."""
     return having(stall_share=share, stall_seconds=stall, jitter=jitter)

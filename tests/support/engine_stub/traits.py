@@ -38,6 +38,9 @@ class Traits:
     # Drafts.
     draft_tokens: int = 1
     acceptance: float = 1.0
+    """Chance that a drafted token is accepted if all before it were."""
+    acceptance_by_position: tuple[float, ...] = ()
+    """Share of drafts of which the token at each position is accepted. It replaces `acceptance`."""
     speculation: bool = True
     """False: no speculation, and no counters for it."""
     drafting: bool = True

@@ -9,12 +9,30 @@ from random import Random
 from typing import Any
 
 from engine_stub import scripts as s
+from engine_stub.counters import PER_POSITION
 from engine_stub.engine import Script
+from flash_operator.api.v1alpha1 import FlashSpec
+from flash_operator.core.resources.gate_config import gate_settings
 
 Draw = Callable[[Random], tuple[Script, ...]]
 
 FULL = {"decode": {"streams": 4}}
 NO_EXPECTATION = {"golden": {"expect": None}}
+
+
+def by_default(method: str, tokens: int | None = None) -> dict[str, Any]:
+    """What the operator asks of this drafter if the user sets no floor."""
+    speculation = {"method": method, **({"tokens": tokens} if tokens else {})}
+    spec = FlashSpec.model_validate(
+        {"model": {"source": "pvc://a/b", "servedNames": ["m"]}, "speculation": speculation}
+    )
+    settings = gate_settings(spec).to_json()
+    return {key: settings[key] for key in ("speculation", "minAcceptancePercent", "minFirstDraftPercent")}
+
+
+DSPARK, TWO_DRAFTS = by_default("Dspark"), by_default("Mtp", 2)
+GOOD_MODULE = (0.74, 0.48, 0.26, 0.13, 0.06)
+"""Shares by position of a healthy DSpark module."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,13 @@ HEALTHY = (
     Scenario("no speculation, and none wanted",
              lambda d: (s.paced(d.uniform(62, 70), acceptance=0.0), s.absent_draft()),
              ("Passed",), {"speculation": {"expected": False}, "decode": {"minTokensPerSecond": 50}}),
+    Scenario("DSpark with five drafted tokens", with_(of(s.drafting(*GOOD_MODULE))), ("Passed",), DSPARK),
+    Scenario("DSpark with three drafted tokens", with_(of(s.drafting(*GOOD_MODULE[:3]))), ("Passed",),
+             by_default("Dspark", 3)),
+    Scenario("two tokens of one MTP head", with_(of(s.drafting(0.82, 0.55, tokens_per_second=137))), ("Passed",),
+             TWO_DRAFTS),
+    Scenario("without counters by position",
+             with_(of(s.drafting(*GOOD_MODULE)), of(s.having(missing_metric=PER_POSITION))), ("Passed",), DSPARK),
     Scenario("all its streams at once", sound, ("Passed",), {"decode": {"streams": 4}}),
     Scenario("serving four users", sound, ("Passed",), streams=4),
     Scenario("serving users whose prompts take half a minute", sound, ("Passed",), streams=2,
@@ -122,6 +147,14 @@ AT_START = (
              ("DraftDead",)),
     Scenario("a draft of chance", with_(lambda d: s.poor_draft(d.uniform(0.0, 0.008))), ("DraftDead",)),
     Scenario("a poor draft", lambda d: (s.paced(150), s.poor_draft(d.uniform(0.15, 0.25))), ("AcceptanceTooLow",)),
+    Scenario("a first position that is dead", with_(of(s.drafting(0.0, 0.0, 0.0, 0.0, 0.0))), ("DraftDead",), DSPARK),
+    Scenario("a first position of chance", with_(of(s.drafting(0.012, 0.0, 0.0, 0.0, 0.0))), ("DraftDead",), DSPARK),
+    Scenario("a poor first position", with_(of(s.drafting(0.22, 0.12, 0.05, 0.02, 0.01))), ("AcceptanceTooLow",),
+             DSPARK),
+    Scenario("a good first position and dead ones after it", with_(of(s.drafting(0.74, 0.01, 0.0, 0.0, 0.0))),
+             ("AcceptanceTooLow",), DSPARK),
+    Scenario("a second token that is never accepted", with_(of(s.drafting(0.6, 0.0, tokens_per_second=90))),
+             ("AcceptanceTooLow",), TWO_DRAFTS),
     Scenario("no draft", with_(of(s.absent_draft())), ("SpeculationAbsent",)),
     Scenario("counters of drafts, and no drafts", with_(of(s.idle_draft())), ("SpeculationAbsent",)),
     Scenario("a wrong answer", with_(of(s.wrong_text())), ("WrongOutput",)),

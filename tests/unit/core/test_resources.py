@@ -299,12 +299,32 @@ def test_the_gate_document_in_full() -> None:
         "floorFrom": "Fixed",
         "serving": {"watchSeconds": 5, "tolerancePercent": 10, "stallSeconds": 60, "onDegraded": "Quarantine"},
         "minAcceptancePercent": 40,
+        "minFirstDraftPercent": 40,
         "maxFirstTokenMillis": None,
         "startupTimeoutSeconds": 3582,
         "startupBudget": {"baseSeconds": 900, "secondsPerGibibyte": 18},
         "requestTimeoutSeconds": 120,
         "retrySeconds": 30,
     }
+
+
+DRAFTERS: dict[str, tuple[dict[str, Any], dict[str, Any], float, float]] = {
+    "of one MTP token is that of the first": ({}, {}, 40, 40),
+    "of one MTP token as the user sets it": ({}, {"minAcceptancePercent": 60}, 60, 60),
+    "of two MTP tokens is no share of both": ({"tokens": 2}, {"minAcceptancePercent": 60}, 35, 60),
+    "of DSpark": ({"method": "Dspark"}, {}, 18.4, 40),
+    "of DSpark with one token": ({"method": "Dspark", "tokens": 1}, {}, 40, 40),
+    "of DSpark with three": ({"method": "Dspark", "tokens": 3}, {}, 26.67, 40),
+    "of DSpark as a length": ({"method": "Dspark"}, {"minAcceptanceLengthPercent": 250}, 30, 40),
+}
+
+
+@pytest.mark.parametrize(("speculation", "readiness", "of_all", "of_first"), DRAFTERS.values(), ids=DRAFTERS.keys())
+def test_the_acceptance_floor_of_a_drafter(
+    speculation: dict[str, Any], readiness: dict[str, Any], of_all: float, of_first: float
+) -> None:
+    settings = gate_settings(a_flash(speculation=speculation, readiness=readiness).spec)
+    assert (settings.min_acceptance_percent, settings.min_first_draft_percent) == (of_all, of_first)
 
 
 def test_the_gate_finds_its_configuration() -> None:

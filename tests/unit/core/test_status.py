@@ -68,6 +68,15 @@ def test_a_replica_shows_its_node_its_flags_with_their_reasons_and_its_figures()
     assert (pod["decodeTokensPerSecond"], pod["acceptancePercent"], pod["firstTokenMillis"]) == (85, 92, 155)
 
 
+def test_acceptance_by_position_is_shown_where_the_gate_tells_it() -> None:
+    figures = {"decodeTokensPerSecond": 200.0, "acceptancePercent": 33.6}
+    drafts = {"positionPercents": [74.9, 48.0, 26.0], "acceptanceLength": 2.29}
+    (pod,) = status_of(serving(a_gate(measurement=figures | drafts)))["pods"]
+    assert (pod["acceptanceByPosition"], pod["acceptanceLengthPercent"]) == ([74, 48, 26], 229)
+    (former,) = status_of(serving(a_gate(measurement=figures)))["pods"]
+    assert not {"acceptanceByPosition", "acceptanceLengthPercent"} & set(former), "a gate before 0.2"
+
+
 def test_a_ready_replica_whose_gate_failed_to_answer_once_keeps_its_figures() -> None:
     """The kubelet still reports it ready; one lost packet must not blank the figures."""
     first = serving(a_gate())

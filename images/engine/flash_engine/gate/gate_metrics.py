@@ -20,6 +20,17 @@ class GateMetrics:
         self._acceptance = Gauge(
             "flash_gate_acceptance_ratio", "Measured share of accepted draft tokens", registry=self.registry
         )
+        self._position = Gauge(
+            "flash_gate_acceptance_position_ratio",
+            "Measured share of drafts of which the token at this position, from 0, was accepted",
+            ["position"],
+            registry=self.registry,
+        )
+        self._length = Gauge(
+            "flash_gate_acceptance_length_tokens",
+            "Measured mean tokens of a step: the model's own and the accepted drafted ones",
+            registry=self.registry,
+        )
         self._first_token = Gauge(
             "flash_gate_first_token_seconds", "Measured time to the first token", registry=self.registry
         )
@@ -61,3 +72,8 @@ class GateMetrics:
         self._decode.set(figures.decode_tokens_per_second if figures else math.nan)
         self._first_token.set(figures.first_token_millis / 1000 if figures else math.nan)
         self._acceptance.set(math.nan if acceptance is None else acceptance / 100)
+        length = figures.acceptance_length if figures else None
+        self._length.set(math.nan if length is None else length)
+        self._position.clear()
+        for position, percent in enumerate(figures.position_percents if figures else ()):
+            self._position.labels(position).set(percent / 100)

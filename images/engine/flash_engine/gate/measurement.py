@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import median
 
 from flash_engine.engine_metrics import EngineCounters
@@ -102,6 +103,20 @@ class Sample:
         return _change(self.before.accepted, self.after.accepted)
 
     @property
+    def drafts(self) -> int | None:
+        return _change(self.before.drafts, self.after.drafts)
+
+    @property
+    def accepted_per_position(self) -> tuple[int, ...]:
+        """Empty if the engine does not tell, or its counters were reset."""
+        before, after = self.before.accepted_per_position, self.after.accepted_per_position
+        if len(before) > len(after):
+            return ()
+        # A position appears with the first draft that is this long.
+        earlier = (*before, *(0.0 for _ in after[len(before) :]))
+        return tuple(round(now - then) for then, now in zip(earlier, after, strict=True))
+
+    @property
     def disturbed(self) -> bool:
         """The sample is unusable: other clients used the engine, or its counters are implausible."""
         drafted, accepted = self.drafted or 0, self.accepted or 0
@@ -124,6 +139,10 @@ class Measurement:
     """Tokens that the engine counted during the streams, for us and for other clients."""
     foreign_tokens: int = 0
     foreign_requests: int = 0
+    drafts: int | None = None
+    """Steps with a draft."""
+    accepted_per_position: tuple[int, ...] = ()
+    """Accepted tokens by their position in the draft; empty if the engine does not tell."""
     samples: tuple[Sample, ...] = ()
     """What the figures were computed from."""
 
@@ -133,6 +152,25 @@ class Measurement:
         if not self.drafted or self.accepted is None:
             return None
         return 100 * self.accepted / self.drafted
+
+    @property
+    def position_percents(self) -> tuple[float, ...]:
+        """Share of drafts of which the first, the second, ... token was accepted; empty if the engine does not tell."""
+        if not self.drafts:
+            return ()
+        return tuple(100 * accepted / self.drafts for accepted in self.accepted_per_position)
+
+    @property
+    def first_draft_percent(self) -> float | None:
+        """Share of drafts of which the first token was accepted. Where all have one token, that of all tokens."""
+        if self.drafts and self.drafts == self.drafted:
+            return self.acceptance_percent
+        return self.position_percents[0] if self.position_percents else None
+
+    @property
+    def acceptance_length(self) -> float | None:
+        """Mean tokens of a step: the model's own and the accepted drafted ones. As in vLLM's log."""
+        return 1 + self.accepted / self.drafts if self.drafts and self.accepted is not None else None
 
     @property
     def block_rates(self) -> tuple[float, ...]:
@@ -153,6 +191,8 @@ def measure(samples: Sequence[Sample]) -> Measurement:
         counted_tokens=sum(sample.counted_tokens for sample in samples),
         foreign_tokens=sum(sample.foreign_tokens for sample in samples),
         foreign_requests=sum(sample.foreign_requests for sample in samples),
+        drafts=_total([sample.drafts for sample in samples]),
+        accepted_per_position=_by_position([sample.accepted_per_position for sample in samples]),
         samples=tuple(samples),
     )
 
@@ -161,6 +201,13 @@ def _total(changes: Sequence[int | None]) -> int | None:
     """None if a counter is missing."""
     known = [change for change in changes if change is not None]
     return sum(known) if len(known) == len(changes) else None
+
+
+def _by_position(samples: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Sums by position. Empty if a sample does not tell."""
+    if not all(samples):
+        return ()
+    return tuple(sum(counts) for counts in zip_longest(*samples, fillvalue=0))
 
 
 def _change(before: float | None, after: float | None) -> int | None:

@@ -67,6 +67,9 @@ def _figures(measured: Measurement) -> DecodeFigures:
         drafted=measured.drafted,
         accepted=measured.accepted,
         duration_millis=round(measured.duration_millis),
+        drafts=measured.drafts,
+        acceptance_length=None if measured.acceptance_length is None else round(measured.acceptance_length, 3),
+        position_percents=tuple(round(percent, 1) for percent in measured.position_percents),
     )
 
 
@@ -97,6 +100,8 @@ def _sample(sample: Sample) -> SampleReport:
         foreign_requests=sample.foreign_requests,
         drafted=sample.drafted,
         accepted=sample.accepted,
+        drafts=sample.drafts,
+        accepted_per_position=sample.accepted_per_position,
     )
 
 
@@ -120,5 +125,6 @@ def _wanted(config: GateConfig) -> WantedFigures:
         decode_tokens_per_second=config.floor,
         floor_origin=config.floor_origin,
         acceptance_percent=config.min_acceptance_percent if config.speculation.expected else None,
+        first_draft_percent=config.min_first_draft_percent if config.speculation.expected else None,
         first_token_millis=config.max_first_token_millis,
     )

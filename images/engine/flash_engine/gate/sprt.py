@@ -70,7 +70,7 @@ def stream_is_clear(arrivals: Sequence[Arrival], config: GateConfig) -> bool:
     return walk(block_rates(arrivals), config.floor) is not Side.OPEN
 
 
-def interval(accepted: int, drafted: int, deviates: float = CLEAR_DEVIATES) -> tuple[float, float]:
+def interval(accepted: float, drafted: int, deviates: float = CLEAR_DEVIATES) -> tuple[float, float]:
     """Wilson score interval of the acceptance, in percent; `drafted` is at least 1."""
     share, squared = accepted / drafted, deviates**2
     centre = (share + squared / (2 * drafted)) / (1 + squared / drafted)
@@ -94,5 +94,15 @@ def _others_are_clear(samples: Sequence[Sample], config: GateConfig) -> bool:
         return False
     if not config.speculation.expected or not figures.drafted or figures.accepted is None:
         return True
-    low, high = interval(figures.accepted, figures.drafted)
-    return not low <= config.min_acceptance_percent <= high
+    # The tokens of one draft are accepted together or not, so there are as many independent trials as drafts.
+    trials = min(figures.drafts or figures.drafted, figures.drafted)
+    shares = (
+        (figures.acceptance_percent, config.min_acceptance_percent),
+        (figures.first_draft_percent, config.min_first_draft_percent),
+    )
+    return all(share is None or floor is None or _is_clear(share, trials, floor) for share, floor in shares)
+
+
+def _is_clear(percent: float, trials: int, floor: float) -> bool:
+    low, high = interval(percent / 100 * trials, trials)
+    return not low <= floor <= high

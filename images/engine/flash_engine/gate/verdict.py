@@ -25,6 +25,8 @@ from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
 from flash_engine.gate.exit_reason import earlier_end, explain_exit
+from flash_engine.gate.measurement import Measurement
+from flash_engine.gate.sprt import interval
 
 DEAD_DRAFT_PERCENT = 2.0
 """Below this, acceptance is chance: a head with random weights had 6 of 382 drafts accepted, 1.6 %."""
@@ -269,28 +271,54 @@ def draft_dead(evidence: Evidence, config: GateConfig) -> Verdict | None:
     figures = evidence.measurement
     if figures is None or figures.acceptance_percent is None or not config.speculation.expected:
         return None
-    if figures.acceptance_percent >= DEAD_DRAFT_PERCENT:
+    if first_draft_lives(figures):
         return None
     return Verdict(
         Reason.DRAFT_DEAD,
-        f"{figures.accepted} of {figures.drafted} drafted tokens accepted although answers are right: the MTP head's "
-        "weights are missing, misnamed or zero, so serve a checkpoint that has them, or set speculation.method "
-        f"Disabled; decode {figures.decode_tokens_per_second:.1f} tok/s",
+        f"{figures.accepted} of {figures.drafted} drafted tokens accepted although answers are right: the weights of "
+        "the MTP head or DSpark module are missing, misnamed or zero, so serve a checkpoint that has them, or set "
+        f"speculation.method Disabled; decode {figures.decode_tokens_per_second:.1f} tok/s",
     )
+
+
+def first_draft_lives(figures: Measurement) -> bool:
+    """Whether first drafted tokens were accepted more often than by chance. Few drafts must show it by more."""
+    first = figures.first_draft_percent
+    if first is None or not figures.drafts:
+        return figures.acceptance_percent is not None and figures.acceptance_percent >= DEAD_DRAFT_PERCENT
+    low, _ = interval(first / 100 * figures.drafts, figures.drafts)
+    return low >= DEAD_DRAFT_PERCENT
 
 
 def acceptance_too_low(evidence: Evidence, config: GateConfig) -> Verdict | None:
     figures = evidence.measurement
     if figures is None or figures.acceptance_percent is None or not config.speculation.expected:
         return None
+    first, floor = figures.first_draft_percent, config.min_first_draft_percent
+    if first is not None and floor is not None and first < floor:
+        return _bad_drafts(
+            f"the first drafted token accepted in {first:.1f} % of {figures.drafts} steps, wanted at least {floor:g} %",
+            "readiness.minAcceptancePercent",
+            figures,
+        )
     if figures.acceptance_percent >= config.min_acceptance_percent:
         return None
-    return Verdict(
-        Reason.ACCEPTANCE_TOO_LOW,
-        f"{figures.acceptance_percent:.1f} % of {figures.drafted} drafted tokens accepted, wanted at least "
-        f"{config.min_acceptance_percent:g} %: the MTP head drafts badly, or readiness.minAcceptancePercent is too "
-        "high",
+    share = f"{figures.acceptance_percent:.1f} % of {figures.drafted} drafted tokens accepted"
+    if config.speculation.tokens == 1:
+        wanted = f"wanted at least {config.min_acceptance_percent:g} %"
+        return _bad_drafts(f"{share}, {wanted}", "readiness.minAcceptancePercent", figures)
+    length = 1 + figures.acceptance_percent / 100 * config.speculation.tokens
+    wanted = f"wanted at least {config.min_acceptance_length:.2f}"
+    return _bad_drafts(
+        f"{share}, {length:.2f} tokens for each step, {wanted}", "readiness.minAcceptanceLengthPercent", figures
     )
+
+
+def _bad_drafts(seen: str, field: str, figures: Measurement) -> Verdict:
+    shares = ", ".join(f"{percent:.0f}" for percent in figures.position_percents)
+    positions = f" (by position: {shares} %)" if len(figures.position_percents) > 1 else ""
+    cause = "the MTP head or DSpark module drafts badly: check its weights"
+    return Verdict(Reason.ACCEPTANCE_TOO_LOW, f"{seen}{positions}; {cause}, or lower {field}")
 
 
 def too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
@@ -357,6 +385,8 @@ def _passed(evidence: Evidence, config: GateConfig) -> Verdict:
     drafts = (
         f", {figures.acceptance_percent:.0f} % of drafts accepted" if figures.acceptance_percent is not None else ""
     )
+    if figures.acceptance_length is not None and figures.drafted != figures.drafts:
+        drafts += f" ({figures.acceptance_length:.2f} tokens for each step)"
     return Verdict(
         Reason.PASSED,
         f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least {_floor(config)}{drafts}, "

@@ -35,6 +35,13 @@ STARTUP_SECONDS = STARTUP_BASE_SECONDS + STARTUP_SECONDS_PER_GIB * CHECKPOINT_GI
 (kaito-project/kaito docs/proposals/20260722-deepseek-v4-onboarding.md). The gate scales it by the real size of the
 checkpoint; this is for checkpoints of unknown size."""
 
+ACCEPTANCE_LENGTHS: dict[str, tuple[int, ...]] = {"Mtp": (140, 170), "Dspark": (140, 166, 180, 188, 192)}
+"""Lowest mean acceptance length in percent of a token, by method, for 1, 2, ... drafted tokens.
+
+The accepted tokens are a good half (0.54) of a healthy drafter's: MTP 0.7 to 0.87 of the first and 1.35 to 1.39 of two
+(jasl/vllm-ds4-sm120-harness, 2026-05); DSpark 0.74, 0.48 and 0.26 by position (as its users report), and about half as
+many at each further one. A share of all drafted tokens could not be one floor: five of DSpark's have 34 %."""
+
 DECODE_PROMPT = "Write a long story about a lighthouse keeper."
 
 
@@ -121,13 +128,32 @@ def gate_settings(spec: FlashSpec) -> GateConfig:
         decode=_decode_test(spec),
         floor_from=spec.readiness.floor,
         serving=_serving_watch(spec.readiness.serving),
-        min_acceptance_percent=spec.readiness.min_acceptance_percent,
+        min_acceptance_percent=_share_of_drafted(spec),
+        min_first_draft_percent=spec.readiness.min_acceptance_percent,
         max_first_token_millis=spec.readiness.max_first_token_millis,
         startup_timeout_seconds=startup_seconds(spec),
         startup_budget=_startup_budget(spec),
         request_timeout_seconds=spec.readiness.request_timeout_seconds,
         retry_seconds=spec.readiness.retry_seconds,
     )
+
+
+def acceptance_length_percent(spec: FlashSpec) -> int:
+    """Floor of the mean acceptance length: the user's, or the method's. 100 without drafts."""
+    lengths = ACCEPTANCE_LENGTHS.get(spec.speculation.method, ())
+    number = spec.speculation.drafted_tokens
+    return spec.readiness.min_acceptance_length_percent or (lengths[number - 1] if number <= len(lengths) else 100)
+
+
+def _share_of_drafted(spec: FlashSpec) -> float:
+    """The same floor as a share of all drafted tokens, in percent.
+
+    Gates before 0.2 read no other. Where one token is drafted, it is the first.
+    """
+    number = spec.speculation.drafted_tokens
+    share = (acceptance_length_percent(spec) - 100) / number
+    first = spec.readiness.min_acceptance_percent if number == 1 else 0
+    return round(max(share, first), 2)
 
 
 def _question(golden: GoldenSpec) -> GoldenQuestion:

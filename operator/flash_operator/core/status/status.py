@@ -150,6 +150,8 @@ def _pod(replica: Replica, live: RawObject, *, quarantines: bool) -> PodStatus:
         floor_origin=wanted.floor_origin if wanted else None,
         quarantine=_quarantine(replica) if quarantines else None,
         acceptance_percent=_whole(figures.acceptance_percent) if figures else None,
+        acceptance_by_position=[int(p) for p in figures.position_percents] or None if figures else None,
+        acceptance_length_percent=_hundredths(figures.acceptance_length) if figures else None,
         first_token_millis=_whole(figures.first_token_millis) if figures else None,
         checked_time=replica.gate.checked_at if replica.gate else None,
         image_digest=replica.image_digest,
@@ -167,6 +169,10 @@ def _quarantine(replica: Replica) -> Literal["Granted", "Waiting"] | None:
     if replica.quarantine_request is None:
         return None
     return "Granted" if replica.quarantine_grant == replica.quarantine_request else "Waiting"
+
+
+def _hundredths(value: float | None) -> int | None:
+    return None if value is None else round(100 * value)
 
 
 def _whole(value: float | None) -> int | None:
