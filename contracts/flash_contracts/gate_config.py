@@ -73,6 +73,15 @@ class DecodeTest(_ConfigModel):
     """Concurrent requests in a last, untimed round, because kernel faults show under load first."""
 
 
+class LongPromptTest(_ConfigModel):
+    """What is timed with a prompt of real length, on top of the short one."""
+
+    tokens: Annotated[int, Field(ge=1)]
+    min_prefill_tokens_per_second: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)] | None = None
+    min_decode_percent: Bound = 75
+    """Lowest decode speed after it, in percent of the floor of a short prompt."""
+
+
 class ServingWatch(_ConfigModel):
     """How an engine that has passed is monitored."""
 
@@ -115,6 +124,7 @@ class GateConfig(_ConfigModel):
     """Whether the engine's log must have shown that the vLLM plugin is active."""
     golden: GoldenQuestion
     decode: DecodeTest
+    long_prompt: LongPromptTest | None = None
     min_acceptance_percent: Bound = 40
     """Lowest share of all drafted tokens. With n tokens in each draft, a mean acceptance length of 1 + n times it."""
     min_first_draft_percent: Bound | None = None
@@ -135,6 +145,11 @@ class GateConfig(_ConfigModel):
         """Lowest decode speed of a single stream: the fixed floor, or the learned one where that is higher."""
         fixed = self.decode.min_tokens_per_second
         return max(fixed, self.learned.min_tokens_per_second) if self.learned else fixed
+
+    @property
+    def depth_floor(self) -> float:
+        """Lowest decode speed after the long prompt."""
+        return self.floor * self.long_prompt.min_decode_percent / 100 if self.long_prompt else 0.0
 
     @property
     def min_acceptance_length(self) -> float:
@@ -184,4 +199,13 @@ class GateConfig(_ConfigModel):
     def asked(self) -> tuple[object, ...]:
         """What is sent to the engine, which excludes floors, the expected answer and the number of samples."""
         golden, decode = self.golden, self.decode
-        return (self.model, golden.kind, golden.prompt, golden.max_tokens, decode.prompt, decode.tokens, decode.streams)
+        return (
+            self.model,
+            golden.kind,
+            golden.prompt,
+            golden.max_tokens,
+            decode.prompt,
+            decode.tokens,
+            decode.streams,
+            self.long_prompt.tokens if self.long_prompt else None,
+        )

@@ -30,6 +30,12 @@ class DecodeFigures(Document):
     """Mean tokens of a step: the model's own and the accepted drafted ones."""
     position_percents: tuple[float, ...] = ()
     """Share of drafts of which the first, the second, ... token was accepted; empty if the engine does not tell."""
+    prompt_tokens: int | None = None
+    """Of the long prompt."""
+    prompt_first_token_millis: float | None = None
+    prefill_tokens_per_second: float | None = None
+    depth_decode_tokens_per_second: float | None = None
+    """After the long prompt."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,8 @@ class WantedFigures(Document):
     first_draft_percent: float | None = None
     """Of the first token of each draft."""
     first_token_millis: float | None = None
+    prefill_tokens_per_second: float | None = None
+    depth_decode_tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ class Reason(StrEnum):
     ACCEPTANCE_TOO_LOW = "AcceptanceTooLow"
     TOO_SLOW = "TooSlow"
     FIRST_TOKEN_TOO_SLOW = "FirstTokenTooSlow"  # noqa: S105 - no password
+    PREFILL_TOO_SLOW = "PrefillTooSlow"
+    TOO_SLOW_AT_DEPTH = "TooSlowAtDepth"
     DEGRADED = "Degraded"
     INCONCLUSIVE = "Inconclusive"
 
@@ -56,6 +58,8 @@ _LASTING = frozenset(
         Reason.ACCEPTANCE_TOO_LOW,
         Reason.TOO_SLOW,
         Reason.FIRST_TOKEN_TOO_SLOW,
+        Reason.PREFILL_TOO_SLOW,
+        Reason.TOO_SLOW_AT_DEPTH,
     }
 )
 _MAY_CLEAR_ON_RESTART = frozenset({Reason.ENGINE_EXITED, Reason.MODEL_UNAVAILABLE, Reason.MODEL_REJECTED})
@@ -93,6 +97,10 @@ MEANINGS: dict[str, str] = {
     "a step yields fewer tokens than readiness.minAcceptanceLengthPercent.",
     Reason.TOO_SLOW: "The replica decodes slower than its floor: readiness.minDecodeTokensPerSecond, or a learned one.",
     Reason.FIRST_TOKEN_TOO_SLOW: "The time to the first token exceeds readiness.maxFirstTokenMillis.",
+    Reason.PREFILL_TOO_SLOW: "A prompt of readiness.promptTokens is read slower than "
+    "readiness.minPrefillTokensPerSecond.",
+    Reason.TOO_SLOW_AT_DEPTH: "After a prompt of readiness.promptTokens the replica decodes slower than "
+    "readiness.minDepthDecodePercent of its floor.",
     Reason.DEGRADED: "The replica passed, but is slow, has a dead draft or hangs while it serves (readiness.serving).",
     Reason.INCONCLUSIVE: "The measurement was disturbed and will be repeated.",
 }

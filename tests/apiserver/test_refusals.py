@@ -245,6 +245,37 @@ REFUSED = {
         "spec.readiness.minAcceptanceLengthPercent",
         "remove it",
     ),
+    "a long prompt of nothing": ({"readiness": {"promptTokens": 0}}, "spec.readiness.promptTokens", "equal to 256"),
+    "a long prompt of less than nothing": (
+        {"readiness": {"promptTokens": -4096}},
+        "spec.readiness.promptTokens",
+        "equal to 256",
+    ),
+    "a long prompt beyond the profile's context": (
+        {"engine": {"profile": "Throughput"}, "readiness": {"promptTokens": 131000, "requestTimeoutSeconds": 3600}},
+        "spec.readiness.promptTokens",
+        "exceed the context",
+    ),
+    "a long prompt beyond the default profile's context": (
+        {"readiness": {"promptTokens": 262144, "requestTimeoutSeconds": 3600}},
+        "spec.readiness.promptTokens",
+        "exceed the context",
+    ),
+    "a long prompt beyond the context that was set": (
+        {"engine": {"contextTokens": 1024}, "readiness": {"promptTokens": 1000}},
+        "spec.readiness.promptTokens",
+        "exceed the context",
+    ),
+    "a long prompt that takes longer than a request may": (
+        {"readiness": {"promptTokens": 100000}},
+        "spec.readiness.promptTokens",
+        "raise requestTimeoutSeconds",
+    ),
+    "a share of the floor above all of it": (
+        {"readiness": {"minDepthDecodePercent": 101}},
+        "spec.readiness.minDepthDecodePercent",
+        "equal to 100",
+    ),
     "a floor as a fraction": (
         {"readiness": {"minDecodeTokensPerSecond": 60.5}},
         "spec.readiness.minDecodeTokensPerSecond",

@@ -229,6 +229,46 @@ async def test_one_disturbed_stream_is_repeated_within_the_trial(harness: GateHa
     assert harness.engine.count("stream") == 4, "a warm-up, one that the counters do not tell of, and two samples"
 
 
+LONG = {"tokens": 300, "minPrefillTokensPerSecond": 1}
+
+
+async def test_a_slow_engine_gets_no_long_prompt(harness: GateHarness) -> None:
+    harness.configure(longPrompt=LONG, decode={"minTokensPerSecond": 1e12})
+    assert (await harness.observe()).verdict.reason == "TooSlow"
+    assert harness.engine.longest_prompt < 300
+
+
+async def test_an_engine_without_tokenize_gets_fewer_tokens_than_asked_for(harness: GateHarness) -> None:
+    harness.engine.traits.tokenizes = False
+    harness.configure(longPrompt={"tokens": 3000, "minPrefillTokensPerSecond": 1})
+    assert (await harness.observe()).verdict.passed
+    assert 300 < harness.engine.longest_prompt < 3000
+
+
+async def test_another_length_of_the_long_prompt_is_measured_again_and_another_floor_is_not(
+    harness: GateHarness,
+) -> None:
+    harness.configure(longPrompt=LONG, retrySeconds=3600)
+    await harness.observe()
+    harness.configure(longPrompt={"minPrefillTokensPerSecond": 1e9})
+    state = await harness.observe()
+    assert (state.verdict.reason, state.attempts) == ("PrefillTooSlow", 1)
+    harness.configure(longPrompt={"tokens": 400, "minPrefillTokensPerSecond": 1})
+    state = await harness.observe()
+    assert (state.verdict.reason, state.attempts) == ("Passed", 2)
+    assert harness.engine.longest_prompt == 400
+
+
+@pytest.mark.parametrize("trait", [{"tokens_per_chunk": 1000}, {"status": 400}], ids=["in one piece", "refused"])
+async def test_a_long_prompt_that_cannot_be_timed_is_inconclusive(harness: GateHarness, trait: dict[str, int]) -> None:
+    await harness.observe()
+    for name, value in trait.items():
+        setattr(harness.engine.traits, name, value)
+    harness.configure(longPrompt=LONG, retrySeconds=3600)
+    state = await harness.observe()
+    assert (state.verdict.reason, state.attempts) == ("Passed", 2), "it keeps its verdict"
+
+
 async def test_the_concurrent_round_follows_the_timed_streams(harness: GateHarness) -> None:
     harness.configure(decode={"streams": 3})
     state = await harness.observe()

@@ -87,6 +87,25 @@ async def test_acceptance_by_position_is_in_the_result_and_in_the_metrics(harnes
     assert "flash_gate_acceptance_length_tokens 2.0" in text
 
 
+async def test_a_long_prompt_is_in_the_result_and_in_the_metrics(harness: GateHarness, tmp_path: Path) -> None:
+    metrics = GateMetrics()
+    harness.configure(longPrompt={"tokens": 300, "minPrefillTokensPerSecond": 1})
+    async with await a_client(harness, tmp_path, metrics) as client:
+        metrics.show(await harness.observe())
+        result = GateResult.of(await (await client.get("/result")).json())
+        text = await (await client.get("/metrics")).text()
+
+    figures = result.measurement
+    assert figures is not None
+    assert (figures.prompt_tokens, harness.engine.longest_prompt) == (300, 300)
+    assert (figures.prefill_tokens_per_second or 0) > 0
+    assert (figures.depth_decode_tokens_per_second or 0) > 0
+    assert result.wanted is not None
+    assert result.wanted.prefill_tokens_per_second == 1
+    assert f"flash_gate_prefill_tokens_per_second {figures.prefill_tokens_per_second:.0f}"[:45] in text
+    assert "flash_gate_depth_decode_tokens_per_second nan" not in text.lower()
+
+
 async def test_metrics_follow_the_verdict(harness: GateHarness, tmp_path: Path) -> None:
     metrics = GateMetrics()
     harness.engine.traits.acceptance = 0.0

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flash_contracts.gate_config import GateConfig
+from flash_contracts.gate_config import GateConfig, LongPromptTest
 from flash_engine.engine_metrics import EngineCounters
-from flash_engine.gate.measurement import Arrival, Sample, Stream
+from flash_engine.gate.measurement import Arrival, LongPrompt, Measurement, Sample, Stream, with_long_prompts
 from flash_engine.gate.sprt import (
     FEW,
     LEAD,
@@ -20,6 +20,8 @@ from flash_engine.gate.sprt import (
     enough,
     error_rate,
     interval,
+    long_prompts_are_clear,
+    misses_at_depth,
     stream_is_clear,
     walk,
 )
@@ -33,6 +35,39 @@ CONFIG = GateConfig.model_validate(
         "maxFirstTokenMillis": 500,
     }
 )
+
+
+DEPTH = CONFIG.model_copy(update={"long_prompt": LongPromptTest(tokens=1000, min_prefill_tokens_per_second=500)})
+FIGURES = Measurement(85.0, 100.0, 128, None, None, 1500, 128)
+
+
+def prompts(*figures: tuple[float, float | None]) -> list[LongPrompt]:
+    """By prefill and decode speed."""
+    return [LongPrompt(1000, 1e6 / prefill, decode) for prefill, decode in figures]
+
+
+TIMELY, CRAWLING, LATE = (2000.0, 80.0), (2000.0, 20.0), (100.0, 80.0)
+LONG_PROMPTS: dict[str, tuple[list[LongPrompt], bool]] = {
+    "none yet": ([], False),
+    "a good one": (prompts(TIMELY), True),
+    "a slow one": (prompts(CRAWLING), False),
+    "one that is read late": (prompts(LATE), False),
+    "two slow ones": (prompts(CRAWLING, LATE), True),
+    "one that paid for its compilation": (prompts(LATE, TIMELY), False),
+    "all there are": (prompts(LATE, TIMELY, TIMELY), True),
+    "no first token in time, twice": (prompts((50.0, None), (50.0, None)), True),
+}
+
+
+@pytest.mark.parametrize(("timed", "clear"), LONG_PROMPTS.values(), ids=LONG_PROMPTS.keys())
+def test_long_prompts_are_sent_until_they_are_clear(timed: list[LongPrompt], *, clear: bool) -> None:
+    assert long_prompts_are_clear(FIGURES, timed, DEPTH) is clear
+
+
+def test_one_long_prompt_that_compiles_does_not_decide() -> None:
+    figures = with_long_prompts(FIGURES, prompts(LATE, TIMELY, TIMELY))
+    assert figures.prefill_tokens_per_second == pytest.approx(2000)
+    assert not misses_at_depth(figures, DEPTH)
 
 
 def chance_of_the_top(share: float, steps: int = 2000) -> float:

@@ -78,6 +78,11 @@ FIVE: dict[str, Any] = {
 DSPARK = {
     "speculation": {"expected": True, "tokens": 5}, "minAcceptancePercent": 18.4, "minFirstDraftPercent": 40,
 }  # fmt: skip
+DEEP: dict[str, Any] = {
+    "prompt_tokens": 4096, "prompt_first_token_millis": 1320.0, "prefill_tokens_per_second": 3100.0,
+    "depth_decode_tokens_per_second": 70.0,
+}  # fmt: skip
+LONG = {"longPrompt": {"tokens": 4096, "minPrefillTokensPerSecond": 500, "minDecodePercent": 75}}
 SCALED = {"startup_budget": {"base_seconds": 900, "seconds_per_gibibyte": 18}}
 NO_EXPECTATION = {"golden": {"prompt": "go on"}}
 UNSHARED = "Failed: Cuda error /workspace/csrc/custom_all_reduce.cuh:455 'invalid argument'"
@@ -240,6 +245,27 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         tried(), {"learned": {"minTokensPerSecond": 50, "told": "learned from 5"}}, "Passed", "at least 60,"),
     "a slow first token": (
         tried(first_token_millis=800.0), {}, "FirstTokenTooSlow", "after 800 ms, wanted at most 500 ms"),
+    "a long prompt that is read and followed as it should be": (
+        tried(**DEEP), LONG, "Passed",
+        "a prompt of 4096 tokens read at 3100 tok/s (1.3 s to its first token), then decode 70.0 tok/s"),
+    "a long prompt exactly at its floors": (
+        tried(**DEEP | {"prefill_tokens_per_second": 500.0, "depth_decode_tokens_per_second": 45.0}), LONG, "Passed",
+        "read at 500 tok/s"),
+    "a long prompt that is read slowly": (
+        tried(**DEEP | {"prefill_tokens_per_second": 310.0}), LONG, "PrefillTooSlow",
+        "read at 310 tok/s (1.3 s to its first token), wanted at least 500: check"),
+    "a long prompt that is read for ever": (
+        tried(**DEEP | {"prefill_tokens_per_second": 49.0, "prompt_first_token_millis": 83000.0,
+                        "depth_decode_tokens_per_second": None}), LONG, "PrefillTooSlow",
+        "had no first token within 83 s, wanted at least 500"),
+    "a long prompt that is read slowly where nobody minds": (
+        tried(**DEEP | {"prefill_tokens_per_second": 1.0}), {"longPrompt": {"tokens": 4096}}, "Passed", "1 tok/s"),
+    "slow after a long prompt alone": (
+        tried(**DEEP | {"depth_decode_tokens_per_second": 31.0}), LONG, "TooSlowAtDepth",
+        "decode 31.0 tok/s after a prompt of 4096 tokens, wanted at least 45.0 (75 % of 60), and 85.0 tok/s after"),
+    "a learned floor holds at depth as well": (
+        tried(**DEEP), LONG | {"learned": {"minTokensPerSecond": 84, "told": "learned from 5"}}, "Passed", "70.0"),
+    "a trial without a long prompt, restored": (tried(), LONG, "Passed", "85.0"),
     "a slow first token where no ceiling is set": (
         tried(first_token_millis=800.0), {"maxFirstTokenMillis": None}, "Passed", "800 ms"),
 }  # fmt: skip

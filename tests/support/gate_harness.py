@@ -37,7 +37,7 @@ class GateHarness:
         """Change gate.json; a dict changes the keys inside."""
         merged = dict(self._config)
         for key, value in changes.items():
-            merged[key] = {**merged[key], **value} if isinstance(value, dict) else value
+            merged[key] = {**(merged.get(key) or {}), **value} if isinstance(value, dict) else value
         self._config = merged
         self._config_file.write_text(json.dumps(merged))
 

@@ -4,6 +4,7 @@ The API server evaluates rules after it has filled in defaults. So `has()`, whic
 only works for fields without a default. The rules for `spec.model` are in `model_rules`.
 """
 
+from flash_contracts.profiles import PROFILES
 from flash_contracts.variable_aliases import ALLOCATOR, EXPANDABLE_SEGMENTS
 from flash_operator.api.argument_rules import ARGUMENT_RULES, ENGINE_ARGUMENT_RULES
 from flash_operator.api.image_rules import IMAGE
@@ -77,6 +78,24 @@ _ACCEPTANCE_LENGTH = (
     ),
 )
 
+DEFAULT_PREFILL_FLOOR = 500
+"""Tokens per second. At the first published figures two cards read short prompts at 2,000 to 4,000, and the slow stack
+of 2026-05 read 74,000 tokens at 1,260 (pasta-paul/dsv4-flash-w4a16-fp8)."""
+
+_CONTEXTS = " : ".join(
+    f"self.engine.profile == '{name}' ? {profile.context_tokens}" for name, profile in PROFILES.items()
+)
+_CONTEXT = f"(has(self.engine.contextTokens) ? self.engine.contextTokens : {_CONTEXTS} : 0)"
+
+_LONG_PROMPT = (
+    Rule(
+        f"!has(self.readiness.promptTokens) || self.readiness.promptTokens + self.readiness.decodeTokens <= {_CONTEXT}",
+        "readiness.promptTokens and decodeTokens together exceed the context (engine.contextTokens, or the profile's): "
+        "lower promptTokens",
+        ".readiness.promptTokens",
+    ),
+)
+
 _SPEC = (
     Rule(
         "!has(self.engine.contextTokens) || self.readiness.decodeTokens < self.engine.contextTokens",
@@ -87,6 +106,7 @@ _SPEC = (
     _GOLDEN_FITS,
     _NO_DSPARK,
     *_ACCEPTANCE_LENGTH,
+    *_LONG_PROMPT,
     Rule(
         "self.readiness.streams != 'Full' || !has(self.engine.maxSequences) || self.engine.maxSequences > 1",
         "readiness.streams Full sends engine.maxSequences concurrent requests, and that is 1: set streams to One",
@@ -200,6 +220,8 @@ _INTERCONNECT = (
     ),
 )
 
+_PREFILL_FLOOR = f"(has(self.minPrefillTokensPerSecond) ? self.minPrefillTokensPerSecond : {DEFAULT_PREFILL_FLOOR})"
+
 _READINESS = (
     Rule(
         "!has(self.startupTimeoutSeconds) || self.startupTimeoutSeconds >= self.retrySeconds",
@@ -215,6 +237,12 @@ _READINESS = (
         "!has(self.maxFirstTokenMillis) || self.maxFirstTokenMillis <= self.requestTimeoutSeconds * 1000",
         "maxFirstTokenMillis is longer than requestTimeoutSeconds, so it could never be exceeded: lower it",
         ".maxFirstTokenMillis",
+    ),
+    Rule(
+        f"!has(self.promptTokens) || self.promptTokens <= {_PREFILL_FLOOR} * self.requestTimeoutSeconds",
+        "at minPrefillTokensPerSecond (500 if unset) a prompt of promptTokens takes longer than requestTimeoutSeconds: "
+        "lower promptTokens, or raise requestTimeoutSeconds",
+        ".promptTokens",
     ),
     Rule(
         "self.decodeTokens <= self.minDecodeTokensPerSecond * self.requestTimeoutSeconds",

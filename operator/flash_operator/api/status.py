@@ -101,6 +101,14 @@ class PodStatus(StatusModel):
     """Measured mean acceptance length, in percent of a token: 150 means 1.5 tokens for each step."""
     first_token_millis: int | None = None
     """Measured time to the first token, in milliseconds."""
+    prompt_tokens: int | None = None
+    """Tokens of the long prompt that the following three figures are of."""
+    prefill_tokens_per_second: int | None = None
+    """Measured speed of reading that prompt, in tokens per second."""
+    prompt_first_token_millis: int | None = None
+    """Measured time to the first token after that prompt, in milliseconds."""
+    depth_decode_tokens_per_second: int | None = None
+    """Measured decode speed of a single stream after that prompt, in tokens per second."""
     checked_time: Annotated[str, Field(max_length=40)] | None = None
     """When the replica was measured."""
     image_digest: Annotated[str, Field(max_length=512)] | None = None

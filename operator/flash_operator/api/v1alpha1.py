@@ -213,6 +213,15 @@ class ReadinessSpec(ApiModel):
     """
     max_first_token_millis: Annotated[int, Field(ge=1, le=600000)] | None = None
     """Longest time to the first token, in milliseconds. Not checked if unset."""
+    prompt_tokens: Annotated[int, Field(ge=256, le=1048576)] | None = None
+    """Tokens of a long prompt, of text that no cache knows, that is sent once the short one is fast enough. 4096 if
+    unset, or what a shorter context has room for. A longer one takes its time: 4096 take 1 or 2 s on two cards."""
+    min_prefill_tokens_per_second: Annotated[int, Field(ge=1, le=1000000)] | None = None
+    """Lowest speed of reading that prompt, in tokens per second; 500 if unset, and in profile Custom not checked if
+    unset."""
+    min_depth_decode_percent: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Lowest decode speed after that prompt, in percent of the floor; 75 if unset. Lower it for a long promptTokens:
+    decode gets slower with the context."""
     decode_tokens: Annotated[int, Field(ge=16, le=4096)] = 128
     """Tokens decoded in each timed sample. More tokens give steadier figures and a later Ready."""
     samples: Annotated[int, Field(ge=1, le=20)] = 3

@@ -25,6 +25,7 @@ Death = Callable[[Traits], None]
 PROMPT_TOKENS = 12
 STEP_TOKENS = 2048
 """Tokens of prompts that vLLM reads in one step by default."""
+SHORT_PROMPT = 64
 ANSWER_TOKENS = 4
 TALE = (
     "the old keeper of the lighthouse wrote down each ship that passed his rock at night and what it had on board so "
@@ -42,6 +43,8 @@ class EngineStub:
         self.traits = Traits()
         self.counters = Counters()
         self.requests: list[str] = []
+        self.longest_prompt = 0
+        """Tokens of the longest prompt that was sent."""
         self.running = 0
         """Clients' requests in progress."""
         self.on_death = on_death
@@ -69,6 +72,7 @@ class EngineStub:
             [
                 web.get("/health", self._health),
                 web.get("/metrics", self._metrics),
+                web.post("/tokenize", self._tokenize),
                 web.post("/v1/completions", self._completions),
                 web.post("/v1/chat/completions", self._chat),
             ]
@@ -123,6 +127,14 @@ class EngineStub:
         self.counters.generated += traits.tokens_while_stuck
         return web.Response(text=page)
 
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        """One token for each word."""
+        body = await request.json()
+        if not self.traits.tokenizes:
+            return web.Response(status=404)
+        tokens = list(range(len(body["prompt"].split())))
+        return web.json_response({"count": len(tokens), "tokens": tokens})
+
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.requests.append("chat")
@@ -139,7 +151,9 @@ class EngineStub:
         status = self._status()
         if status != 200:
             return web.Response(status=status, text="engine trouble")
-        return await self._stream(request, int(body["max_tokens"]), _prompt_tokens(body["prompt"]))
+        prompt = _prompt_tokens(body["prompt"])
+        self.longest_prompt = max(self.longest_prompt, prompt)
+        return await self._stream(request, int(body["max_tokens"]), prompt)
 
     async def _answer(self, request: web.Request, prompt: int, tokens: int = ANSWER_TOKENS) -> str:
         self._reset_at_random(request)
@@ -169,26 +183,26 @@ class EngineStub:
                 if chunks == self.traits.cut_after_chunks:
                     return response
                 chunks, sent = chunks + 1, sent + tokens
-                await _send(response, self._chunk(tokens, sent))
+                await _send(response, self._chunk(tokens, sent, prompt))
                 if resets_at is not None and sent >= resets_at:
                     _abort(request)
-        await _send(response, {"choices": [], "usage": _usage(wanted)})
+        await _send(response, {"choices": [], "usage": _usage(wanted, prompt)})
         await response.write(b"data: [DONE]\n\n")
         self.counters.generated += self.traits.foreign_tokens
         return response
 
-    def _chunk(self, tokens: int, sent: int) -> dict[str, Any]:
+    def _chunk(self, tokens: int, sent: int, prompt_tokens: int) -> dict[str, Any]:
         text = self.traits.text_in_a_crowd if self.running > 1 else None
         text = text or self.traits.text
         words = [text or STORY[number % len(STORY)] for number in range(sent - tokens, sent)]
         event: dict[str, Any] = {"choices": [{"text": "".join(f"{word} " for word in words)}]}
-        return {**event, "usage": _usage(sent)} if self.traits.usage_in_chunks else event
+        return {**event, "usage": _usage(sent, prompt_tokens)} if self.traits.usage_in_chunks else event
 
     async def _decode(self, wanted: int, prompt: int) -> AsyncIterator[int]:
         """The tokens of each chunk. The first token comes alone, the others with the accepted drafts."""
         done = gathered = 0
         while done < wanted:
-            seconds = await self._step() if done else None
+            seconds = await self._step(prompt) if done else None
             await self._hang()
             tokens = min(self._step_tokens() if done else 1, wanted - done)
             self._account(tokens, prompt=0 if done else prompt, seconds=seconds)
@@ -200,10 +214,13 @@ class EngineStub:
     async def _read_prompt(self, tokens: int) -> None:
         """Chunk by chunk, like chunked prefill: until the end only the KV cache grows."""
         await self._compile()
-        pieces = max(1, round(self.traits.first_token_seconds))
+        seconds = self.traits.first_token_seconds
+        if tokens > SHORT_PROMPT and self.traits.prefill_tokens_per_second:
+            seconds += tokens / self.traits.prefill_tokens_per_second
+        pieces = max(1, round(seconds))
         for _ in range(pieces):
             await self._hang()
-            await asyncio.sleep(self.traits.first_token_seconds / pieces)
+            await asyncio.sleep(seconds / pieces)
             self.counters.kv_cache += 1e-3
         rate = self.traits.prompt_tokens_per_second
         while rate and tokens > 0:
@@ -224,9 +241,12 @@ class EngineStub:
     def compiles(self) -> bool:
         return self._compiling is not None and not self._compiling.done()
 
-    async def _step(self) -> float:
-        """One decode step of one stream, with the duration that the traits give. Returns the seconds that it took."""
-        seconds = self._step_seconds()
+    async def _step(self, prompt: int = PROMPT_TOKENS) -> float:
+        """One decode step of one stream, with the duration that the traits give. Returns the seconds that it took.
+
+        `prompt`: tokens of the stream's prompt.
+        """
+        seconds = self._step_seconds() * (self.traits.depth_slow_down if prompt > SHORT_PROMPT else 1.0)
         if self.traits.prompt_tokens_per_second:
             # A step that reads a part of a prompt is one of all streams, and a long one.
             seconds = max(seconds, self._reads_until - self.up_seconds)
@@ -324,9 +344,9 @@ class EngineStub:
         return share >= 1 or (share > 0 and self._random.random() < share)
 
 
-def _prompt_tokens(prompt: str) -> int:
-    """A word is a token, and the chat template adds some."""
-    return max(PROMPT_TOKENS, len(prompt.split()))
+def _prompt_tokens(prompt: str | list[int]) -> int:
+    """Tokens are given, or a word is one. The chat template adds some."""
+    return max(PROMPT_TOKENS, len(prompt.split() if isinstance(prompt, str) else prompt))
 
 
 def _chances(traits: Traits) -> list[float]:
@@ -344,8 +364,8 @@ def _abort(request: web.Request) -> None:
     raise ConnectionResetError("reset by a script")
 
 
-def _usage(tokens: int) -> dict[str, int]:
-    return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens, "total_tokens": PROMPT_TOKENS + tokens}
+def _usage(tokens: int, prompt_tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": prompt_tokens + tokens}
 
 
 async def _send(response: web.StreamResponse, event: dict[str, object]) -> None:

@@ -30,6 +30,12 @@ class Traits:
     """How fast it reads prompts, in steps of STEP_TOKENS that other streams wait for; None for at once."""
     compile_seconds: float = 0.0
     """How long its first request computes before it is answered. It goes on if the client leaves."""
+    prefill_tokens_per_second: float = 0.0
+    """Speed of reading a prompt of more than SHORT_PROMPT tokens; 0 reads at once."""
+    depth_slow_down: float = 1.0
+    """Factor by which steps take longer after such a prompt."""
+    tokenizes: bool = True
+    """It has /tokenize."""
     tokens_per_chunk: int = 2
     """Minimum tokens per chunk; steps are buffered until then."""
     usage_in_chunks: bool = True

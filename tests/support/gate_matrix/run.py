@@ -36,6 +36,7 @@ CONFIG: dict[str, Any] = {
     "speculation": {"expected": True, "tokens": 1},
     "golden": {"kind": "chat", "prompt": "17 + 25?", "expect": DEFAULT_ANSWER, "maxTokens": 8},
     "decode": {"minTokensPerSecond": 60, "prompt": "tell", "tokens": 128, "samples": 3},
+    "longPrompt": {"tokens": 4096, "minPrefillTokensPerSecond": 500, "minDecodePercent": 75},
     "minAcceptancePercent": 40,
     "maxFirstTokenMillis": 1000,
     "startupTimeoutSeconds": 3600,

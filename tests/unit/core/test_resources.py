@@ -296,6 +296,7 @@ def test_the_gate_document_in_full() -> None:
             "samples": 3,
             "streams": 1,
         },
+        "longPrompt": {"tokens": 4096, "minPrefillTokensPerSecond": 500, "minDecodePercent": 75},
         "floorFrom": "Fixed",
         "serving": {"watchSeconds": 5, "tolerancePercent": 10, "stallSeconds": 60, "onDegraded": "Quarantine"},
         "minAcceptancePercent": 40,
@@ -325,6 +326,27 @@ def test_the_acceptance_floor_of_a_drafter(
 ) -> None:
     settings = gate_settings(a_flash(speculation=speculation, readiness=readiness).spec)
     assert (settings.min_acceptance_percent, settings.min_first_draft_percent) == (of_all, of_first)
+
+
+CUSTOM = {"profile": "Custom", "maxSequences": 1}
+LONG_PROMPTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]] = {
+    "as the user wants it": (
+        {"promptTokens": 32768, "minPrefillTokensPerSecond": 900, "minDepthDecodePercent": 50}, {},
+        {"tokens": 32768, "minPrefillTokensPerSecond": 900, "minDecodePercent": 50}),
+    "as long as the context has room for": (
+        {}, {**CUSTOM, "contextTokens": 1024},
+        {"tokens": 896, "minPrefillTokensPerSecond": None, "minDecodePercent": 75}),
+    "none in a context that has no room": ({}, {**CUSTOM, "contextTokens": 256}, None),
+    "of a Custom engine with a floor": (
+        {"minPrefillTokensPerSecond": 7}, {**CUSTOM, "contextTokens": 8192},
+        {"tokens": 4096, "minPrefillTokensPerSecond": 7, "minDecodePercent": 75}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("readiness", "engine", "asked"), LONG_PROMPTS.values(), ids=LONG_PROMPTS.keys())
+def test_the_long_prompt(readiness: dict[str, Any], engine: dict[str, Any], asked: dict[str, Any] | None) -> None:
+    settings = gate_settings(a_flash(readiness=readiness, engine=engine).spec)
+    assert settings.to_json()["longPrompt"] == asked
 
 
 def test_the_gate_finds_its_configuration() -> None:

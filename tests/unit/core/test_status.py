@@ -77,6 +77,14 @@ def test_acceptance_by_position_is_shown_where_the_gate_tells_it() -> None:
     assert not {"acceptanceByPosition", "acceptanceLengthPercent"} & set(former), "a gate before 0.2"
 
 
+def test_the_figures_of_a_long_prompt_are_shown() -> None:
+    figures = {"decodeTokensPerSecond": 85.0, "promptTokens": 4096, "prefillTokensPerSecond": 3100.4}
+    depth = {"promptFirstTokenMillis": 1320.9, "depthDecodeTokensPerSecond": 70.2}
+    (pod,) = status_of(serving(a_gate(measurement=figures | depth)))["pods"]
+    shown = ("promptTokens", "prefillTokensPerSecond", "promptFirstTokenMillis", "depthDecodeTokensPerSecond")
+    assert [pod[name] for name in shown] == [4096, 3100, 1320, 70]
+
+
 def test_a_ready_replica_whose_gate_failed_to_answer_once_keeps_its_figures() -> None:
     """The kubelet still reports it ready; one lost packet must not blank the figures."""
     first = serving(a_gate())

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from flash_contracts.secrets import redacted
 from flash_engine.api_keys import read_keys
 from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.evidence import EngineHealth
+from flash_engine.gate.long_prompt import cut, filler
 from flash_engine.gate.measurement import Arrival, Stream
 
 OBSERVE_TIMEOUT_SECONDS = 10.0
@@ -34,6 +36,10 @@ class EngineRequestError(RuntimeError):
 
 class NoAnswerError(EngineRequestError):
     """A request timed out."""
+
+
+class RefusedError(EngineRequestError):
+    """HTTP 4xx, except 429: the engine does not take such a request, however often it is sent."""
 
 
 TIMEOUT_FACTOR = 8.0
@@ -123,8 +129,37 @@ class EngineClient:
             raise EngineRequestError(f"{path}: the answer has no text: {reprlib.repr(reply)}")
         return str(choice["text"] or "") if "text" in choice else _text_of(message or {})
 
-    async def stream(self, config: GateConfig, *, tokens: int | None = None, enough: Enough | None = None) -> Stream:
+    async def long_prompt(self, config: GateConfig, tokens: int) -> list[int] | str:
+        """A prompt of this many tokens that no cache knows. Raises EngineRequestError.
+
+        Without /tokenize it is text of as many characters, which has fewer tokens: too many would be refused.
+        """
+        text, tail = filler(tokens, Random()), f"\n\n{config.decode.prompt}"  # noqa: S311 - unique, not secret
+        try:
+            head_ids = await self._tokens_of(config, text, is_begin=True)
+            return cut(head_ids, await self._tokens_of(config, tail, is_begin=False), tokens)
+        except RefusedError:
+            return text[: max(0, tokens - len(tail))] + tail
+
+    async def _tokens_of(self, config: GateConfig, text: str, *, is_begin: bool) -> list[int]:
+        body = {"model": config.model, "prompt": text, "add_special_tokens": is_begin}
+        reply = await self._post("/tokenize", body, config.request_timeout_seconds)
+        tokens = reply.get("tokens") if isinstance(reply, dict) else None
+        if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+            raise EngineRequestError("/tokenize: the answer has no list of tokens")
+        return tokens
+
+    async def stream(
+        self,
+        config: GateConfig,
+        *,
+        tokens: int | None = None,
+        enough: Enough | None = None,
+        prompt: list[int] | str | None = None,
+    ) -> Stream:
         """Time one completion of exactly `tokens` tokens (default: `decode.tokens`), cut short once `enough` is True.
+
+        `prompt`: instead of `decode.prompt`, and its prefill has time too.
 
         A stream that times out is cut as well; it counts as a slow stream if tokens were still arriving.
         Raises NoAnswerError if they were not, EngineRequestError for any other failure.
@@ -132,7 +167,7 @@ class EngineClient:
         wanted = tokens or config.decode.tokens
         body = {
             "model": config.model,
-            "prompt": config.decode.prompt,
+            "prompt": config.decode.prompt if prompt is None else prompt,
             "max_tokens": wanted,
             "temperature": 0,
             # An answer that ends early would have too few tokens to time.
@@ -142,7 +177,7 @@ class EngineClient:
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
         reader = StreamReader(asked=_now(), enough=enough)
-        seconds = _stream_timeout(config, wanted)
+        seconds = _stream_timeout(config, wanted, prompt_tokens=0 if prompt is None else len(prompt))
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             async with self._post_json("/v1/completions", body, timeout) as answer:
@@ -210,8 +245,11 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _stream_timeout(config: GateConfig, tokens: int) -> float:
+def _stream_timeout(config: GateConfig, tokens: int, prompt_tokens: int) -> float:
     at_floor = tokens / config.floor if config.floor else config.request_timeout_seconds
+    prefill_floor = config.long_prompt.min_prefill_tokens_per_second if config.long_prompt else None
+    if prompt_tokens:
+        at_floor += prompt_tokens / prefill_floor if prefill_floor else config.request_timeout_seconds
     return min(config.request_timeout_seconds, max(MIN_STREAM_TIMEOUT_SECONDS, TIMEOUT_FACTOR * at_floor))
 
 
@@ -227,6 +265,7 @@ class StreamReader:
         self._first: float | None = None
         self._last: float | None = None
         self._tokens = 0
+        self._prompt_tokens: int | None = None
         self._arrivals: list[Arrival] = []
         self._text = ""
 
@@ -249,8 +288,9 @@ class StreamReader:
 
     def take(self, event: dict[str, Any]) -> None:
         """Take in an event of the stream, at the moment it arrives."""
-        choices, tokens = _choices(event), _token_count(event)
+        choices, tokens = _choices(event), _token_count(event, "completion_tokens")
         self._tokens = self._tokens if tokens is None else tokens
+        self._prompt_tokens = _token_count(event, "prompt_tokens") or self._prompt_tokens
         if choices:
             self._last = _now()
         if self._first is None and any(choice.get("text") for choice in choices):
@@ -273,6 +313,7 @@ class StreamReader:
             first_tokens=self._arrivals[0].tokens if self._arrivals else 1,
             cut=cut,
             text=self._text[:MOST_TEXT],
+            prompt_tokens=self._prompt_tokens,
         )
 
 
@@ -293,10 +334,10 @@ def _choices(event: dict[str, Any]) -> list[dict[str, Any]]:
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
-def _token_count(event: dict[str, Any]) -> int | None:
-    """How many tokens the stream has had so far; None if the event does not say."""
+def _token_count(event: dict[str, Any], key: str) -> int | None:
+    """How many tokens the prompt has, or the stream has had so far; None if the event does not say."""
     usage = event.get("usage")
-    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    tokens = usage.get(key) if isinstance(usage, dict) else None
     is_count = isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens <= MOST_TOKENS
     return tokens if is_count else None
 
@@ -319,10 +360,16 @@ def _at(url: str, address: str) -> str:
 
 
 async def _check(answer: aiohttp.ClientResponse, path: str) -> None:
-    if answer.status != HTTPStatus.OK:
-        hint = _HINTS.get(answer.status, "")
-        raise EngineRequestError(f"{path}: HTTP {answer.status}: {redacted((await answer.text())[:200])}{hint}")
+    if answer.status == HTTPStatus.OK:
+        return
+    # 429 says "not now", every other 4xx "never".
+    is_refused = answer.status in CLIENT_ERRORS and answer.status != HTTPStatus.TOO_MANY_REQUESTS
+    kind = RefusedError if is_refused else EngineRequestError
+    hint = _HINTS.get(answer.status, "")
+    raise kind(f"{path}: HTTP {answer.status}: {redacted((await answer.text())[:200])}{hint}")
 
+
+CLIENT_ERRORS = range(400, 500)
 
 _NO_KEY = (
     "; the engine requires a key that the gate does not have: name the Secret with the keys in engine.apiKeysSecret"

@@ -34,6 +34,19 @@ class GateMetrics:
         self._first_token = Gauge(
             "flash_gate_first_token_seconds", "Measured time to the first token", registry=self.registry
         )
+        self._prefill = Gauge(
+            "flash_gate_prefill_tokens_per_second", "Measured speed of reading a long prompt", registry=self.registry
+        )
+        self._prompt_first_token = Gauge(
+            "flash_gate_prompt_first_token_seconds",
+            "Measured time to the first token after a long prompt",
+            registry=self.registry,
+        )
+        self._depth = Gauge(
+            "flash_gate_depth_decode_tokens_per_second",
+            "Measured decode speed of one stream after a long prompt",
+            registry=self.registry,
+        )
         self._verdict = Gauge(
             "flash_gate_verdict", "1 for the current verdict, 0 for the others", ["reason"], registry=self.registry
         )
@@ -72,8 +85,15 @@ class GateMetrics:
         self._decode.set(figures.decode_tokens_per_second if figures else math.nan)
         self._first_token.set(figures.first_token_millis / 1000 if figures else math.nan)
         self._acceptance.set(math.nan if acceptance is None else acceptance / 100)
-        length = figures.acceptance_length if figures else None
-        self._length.set(math.nan if length is None else length)
+        self._length.set(_known(figures.acceptance_length if figures else None))
+        self._prefill.set(_known(figures.prefill_tokens_per_second if figures else None))
+        self._depth.set(_known(figures.depth_decode_tokens_per_second if figures else None))
+        millis = figures.prompt_first_token_millis if figures else None
+        self._prompt_first_token.set(math.nan if millis is None else millis / 1000)
         self._position.clear()
         for position, percent in enumerate(figures.position_percents if figures else ()):
             self._position.labels(position).set(percent / 100)
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value

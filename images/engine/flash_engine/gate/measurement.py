@@ -1,7 +1,7 @@
 """Computes decode speed, acceptance and time to first token from timestamps and counters. Pure arithmetic."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from statistics import median
 
@@ -41,6 +41,8 @@ class Stream:
     """Ended early by the gate, because its speed was clear or it took too long."""
     text: str = ""
     """What was decoded, or its beginning."""
+    prompt_tokens: int | None = None
+    """By the engine's `usage`."""
 
     @property
     def decode_tokens_per_second(self) -> float:
@@ -125,6 +127,20 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class LongPrompt:
+    """One timed stream after a long prompt."""
+
+    tokens: int
+    first_token_millis: float
+    decode_tokens_per_second: float | None
+    """None if not even the first token came in time, so that `first_token_millis` is a lower bound."""
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        return 1000 * self.tokens / self.first_token_millis if self.first_token_millis > 0 else 0.0
+
+
+@dataclass(frozen=True)
 class Measurement:
     """The figures of all samples combined."""
 
@@ -143,6 +159,12 @@ class Measurement:
     """Steps with a draft."""
     accepted_per_position: tuple[int, ...] = ()
     """Accepted tokens by their position in the draft; empty if the engine does not tell."""
+    prompt_tokens: int | None = None
+    """Tokens of the long prompt; None if there was none."""
+    prompt_first_token_millis: float | None = None
+    prefill_tokens_per_second: float | None = None
+    depth_decode_tokens_per_second: float | None = None
+    """After the long prompt; None if no token came in time."""
     samples: tuple[Sample, ...] = ()
     """What the figures were computed from."""
 
@@ -194,6 +216,18 @@ def measure(samples: Sequence[Sample]) -> Measurement:
         drafts=_total([sample.drafts for sample in samples]),
         accepted_per_position=_by_position([sample.accepted_per_position for sample in samples]),
         samples=tuple(samples),
+    )
+
+
+def with_long_prompts(figures: Measurement, prompts: Sequence[LongPrompt]) -> Measurement:
+    """Add the figures of at least one long prompt: the medians, as for all others."""
+    decoded = [p.decode_tokens_per_second for p in prompts if p.decode_tokens_per_second is not None]
+    return replace(
+        figures,
+        prompt_tokens=round(median(prompt.tokens for prompt in prompts)),
+        prompt_first_token_millis=median(prompt.first_token_millis for prompt in prompts),
+        prefill_tokens_per_second=median(prompt.prefill_tokens_per_second for prompt in prompts),
+        depth_decode_tokens_per_second=median(decoded) if decoded else None,
     )
 
 

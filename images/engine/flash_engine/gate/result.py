@@ -68,8 +68,12 @@ def _figures(measured: Measurement) -> DecodeFigures:
         accepted=measured.accepted,
         duration_millis=round(measured.duration_millis),
         drafts=measured.drafts,
-        acceptance_length=None if measured.acceptance_length is None else round(measured.acceptance_length, 3),
+        acceptance_length=_rounded(measured.acceptance_length, 3),
         position_percents=tuple(round(percent, 1) for percent in measured.position_percents),
+        prompt_tokens=measured.prompt_tokens,
+        prompt_first_token_millis=_rounded(measured.prompt_first_token_millis, 1),
+        prefill_tokens_per_second=_rounded(measured.prefill_tokens_per_second, 1),
+        depth_decode_tokens_per_second=_rounded(measured.depth_decode_tokens_per_second, 2),
     )
 
 
@@ -127,4 +131,10 @@ def _wanted(config: GateConfig) -> WantedFigures:
         acceptance_percent=config.min_acceptance_percent if config.speculation.expected else None,
         first_draft_percent=config.min_first_draft_percent if config.speculation.expected else None,
         first_token_millis=config.max_first_token_millis,
+        prefill_tokens_per_second=config.long_prompt.min_prefill_tokens_per_second if config.long_prompt else None,
+        depth_decode_tokens_per_second=config.depth_floor if config.long_prompt else None,
     )
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

@@ -18,7 +18,15 @@ from enum import Enum
 from math import sqrt
 
 from flash_contracts.gate_config import GateConfig
-from flash_engine.gate.measurement import Arrival, Sample, block_rates, measure
+from flash_engine.gate.measurement import (
+    Arrival,
+    LongPrompt,
+    Measurement,
+    Sample,
+    block_rates,
+    measure,
+    with_long_prompts,
+)
 
 LEAD = 7
 FEW, MOST = 0.25, 0.75
@@ -68,6 +76,28 @@ def stream_is_clear(arrivals: Sequence[Arrival], config: GateConfig) -> bool:
     if left < WORTH_CUTTING * config.decode.tokens:
         return False
     return walk(block_rates(arrivals), config.floor) is not Side.OPEN
+
+
+def long_prompts_are_clear(figures: Measurement, prompts: Sequence[LongPrompt], config: GateConfig) -> bool:
+    """Whether another long prompt would only cost time.
+
+    One that reaches its floors is enough. One that does not may have paid for the compilation of its length, so two
+    must agree; if they do not, the median of three decides.
+    """
+    if len(prompts) >= config.decode.samples or config.long_prompt is None:
+        return True
+    if not prompts:
+        return False
+    passes = [not misses_at_depth(with_long_prompts(figures, [prompt]), config) for prompt in prompts]
+    return passes == [True] or (len(passes) >= SLOW_STREAMS and not any(passes))
+
+
+def misses_at_depth(figures: Measurement, config: GateConfig) -> bool:
+    """Whether a figure of the long prompt is below its floor."""
+    prefill, decode = figures.prefill_tokens_per_second, figures.depth_decode_tokens_per_second
+    floor = config.long_prompt.min_prefill_tokens_per_second if config.long_prompt else None
+    slow_prefill = prefill is not None and floor is not None and prefill < floor
+    return slow_prefill or (decode is not None and decode < config.depth_floor)
 
 
 def interval(accepted: float, drafted: int, deviates: float = CLEAR_DEVIATES) -> tuple[float, float]:

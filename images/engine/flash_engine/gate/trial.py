@@ -1,6 +1,7 @@
 """Runs one trial of a healthy engine.
 
-    golden question, twice -> warm-up stream -> timed streams until the figures are clear -> a concurrent round
+    golden question, twice -> warm-up stream -> timed streams until the figures are clear -> one after a long prompt
+        -> a concurrent round
 
 Before all that, the engine must answer at the pod's own address, where a Service sends its users.
 
@@ -19,8 +20,8 @@ from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.crowd_speed import fastest, is_disturbed, needs_another_round, together
 from flash_engine.gate.engine_client import EngineClient, EngineRequestError, NoAnswerError
 from flash_engine.gate.evidence import ConcurrentRound, EngineHealth, GoldenAnswers, Trial
-from flash_engine.gate.measurement import Measurement, Sample, Stream, measure
-from flash_engine.gate.sprt import enough, stream_is_clear
+from flash_engine.gate.measurement import LongPrompt, Measurement, Sample, Stream, measure, with_long_prompts
+from flash_engine.gate.sprt import enough, long_prompts_are_clear, stream_is_clear
 from flash_engine.gate.verdict import concurrent_round_fault, golden_fault
 
 IDLE_SECONDS = 2.0
@@ -66,7 +67,10 @@ async def try_engine(client: EngineClient, config: GateConfig) -> Trial:
         if golden_fault(golden, config):
             # There is no point in timing wrong answers.
             return trial
-        trial = replace(trial, measurement=await _measure(client, config))
+        figures = await _measure(client, config)
+        trial = replace(trial, measurement=figures)
+        if config.long_prompt and _is_fast(figures, config):
+            trial = replace(trial, measurement=await _with_long_prompt(client, config, figures))
         if config.decode.streams > 1 and _is_fast(trial.measurement, config):
             trial = replace(trial, concurrent_round=await _concurrent_rounds(client, config))
     except _StalledError as error:
@@ -124,11 +128,13 @@ async def _hangs(client: EngineClient, before: EngineCounters | None) -> bool:
 def is_stalled(before: EngineCounters | None, after: EngineCounters | None, health: EngineHealth) -> bool:
     """Whether an unanswered request is the engine's own fault, by the counters during the request and after it.
 
-    One unfinished request is ours. More belong to other clients, and ours may have waited for their long prompts.
+    While it reads a long prompt, only its KV cache grows. One unfinished request is ours. More belong to other
+    clients, and ours may have waited for their long prompts.
     """
     if before is None or after is None or health is not EngineHealth.GOOD:
         return False
-    return after.generated == before.generated and max(before.unfinished, after.unfinished) <= 1
+    stands_still = (after.generated, after.kv_cache) == (before.generated, before.kv_cache)
+    return stands_still and max(before.unfinished, after.unfinished) <= 1
 
 
 async def _counters(client: EngineClient) -> EngineCounters | None:
@@ -156,20 +162,51 @@ async def _measure(client: EngineClient, config: GateConfig) -> Measurement:
     return measure(samples)
 
 
-async def _sample(client: EngineClient, config: GateConfig) -> Sample:
+async def _with_long_prompt(client: EngineClient, config: GateConfig, figures: Measurement) -> Measurement:
+    """Add the figures of a long prompt. Raises EngineRequestError, MissingMetricsError."""
+    prompts: list[LongPrompt] = []
+    while not long_prompts_are_clear(figures, prompts, config):
+        prompts.append(await _retried(client, partial(_long_prompt, client, config)))
+    return with_long_prompts(figures, prompts) if prompts else figures
+
+
+async def _long_prompt(client: EngineClient, config: GateConfig) -> LongPrompt:
+    """Time one stream after a long prompt. Raises EngineRequestError, MissingMetricsError."""
+    wanted = config.long_prompt.tokens if config.long_prompt else 0
+    prompt = await client.long_prompt(config, wanted)
+    for _ in range(TRIES):
+        before, asked = await _wait_until_idle(client), asyncio.get_running_loop().time()
+        try:
+            sample = await _sample(client, config, prompt)
+        except NoAnswerError:
+            millis = 1000 * (asyncio.get_running_loop().time() - asked)
+            after = await _wait_until_idle(client)
+            if after.counters.unfinished or after.counters.generated != before.counters.generated:
+                raise
+            return LongPrompt(len(prompt), millis, None)
+        if not sample.disturbed:
+            stream = sample.stream
+            tokens = stream.prompt_tokens or len(prompt)
+            return LongPrompt(tokens, stream.first_token_millis, stream.decode_tokens_per_second)
+        # What was read once is cached.
+        prompt = await client.long_prompt(config, wanted)
+    raise _BusyError("other clients used the engine during each try of a long prompt")
+
+
+async def _sample(client: EngineClient, config: GateConfig, prompt: list[int] | str | None = None) -> Sample:
     """Time one stream on an otherwise idle engine. Raises EngineRequestError, MissingMetricsError."""
     before = await _wait_until_idle(client)
     if not before.is_idle:
         raise _BusyError(_other_clients(before.counters))
-    stream = await _timed_stream(client, config)
+    stream = await _timed_stream(client, config, prompt)
     after = await _wait_until_idle(client, generated=before.counters.generated + stream.tokens)
     if after.counters.unfinished:
         raise _BusyError(_other_clients(after.counters))
     return Sample(stream, before.counters, after.counters)
 
 
-async def _timed_stream(client: EngineClient, config: GateConfig) -> Stream:
-    request = client.stream(config, enough=partial(stream_is_clear, config=config))
+async def _timed_stream(client: EngineClient, config: GateConfig, prompt: list[int] | str | None) -> Stream:
+    request = client.stream(config, enough=partial(stream_is_clear, config=config), prompt=prompt)
     stream = await _or_stalled(client, request, "for half of its time")
     if stream.decode_tokens_per_second == 0:
         raise EngineRequestError("a timed answer arrived in one piece, so its speed is unknown")

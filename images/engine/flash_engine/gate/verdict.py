@@ -10,7 +10,7 @@
     WrongOutput                 the golden answer is wrong: nothing else matters then
     SpeculationAbsent           drafts are expected, but the engine makes none
     DraftDead                   drafts are made, but none is accepted: the MTP head is broken, which causes no error
-    AcceptanceTooLow, TooSlow, FirstTokenTooSlow
+    AcceptanceTooLow, TooSlow, FirstTokenTooSlow, PrefillTooSlow, TooSlowAtDepth
     Passed
 
 Each reason has one cause and one remedy; the message has the figures and the remedy. An engine that passed and fails
@@ -355,6 +355,36 @@ def first_token_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | No
     )
 
 
+def prefill_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    figures = evidence.measurement
+    floor = config.long_prompt.min_prefill_tokens_per_second if config.long_prompt else None
+    if figures is None or figures.prefill_tokens_per_second is None or floor is None:
+        return None
+    if figures.prefill_tokens_per_second >= floor:
+        return None
+    return Verdict(
+        Reason.PREFILL_TOO_SLOW,
+        f"{_prefill(figures)}, wanted at least {floor:g}: check the node's link and clocks, raise "
+        "engine.batchedTokens, or lower readiness.minPrefillTokensPerSecond",
+    )
+
+
+def too_slow_at_depth(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    figures = evidence.measurement
+    if figures is None or config.long_prompt is None or figures.depth_decode_tokens_per_second is None:
+        return None
+    if figures.depth_decode_tokens_per_second >= config.depth_floor:
+        return None
+    percent = config.long_prompt.min_decode_percent
+    return Verdict(
+        Reason.TOO_SLOW_AT_DEPTH,
+        f"decode {figures.depth_decode_tokens_per_second:.1f} tok/s after a prompt of {figures.prompt_tokens} tokens, "
+        f"wanted at least {config.depth_floor:.1f} ({percent:g} % of {_floor(config)}), and "
+        f"{figures.decode_tokens_per_second:.1f} tok/s after a short one: attention over the KV cache is slow, so look "
+        "for its kernel in the engine's log, or lower readiness.minDepthDecodePercent",
+    )
+
+
 CHAIN: tuple[Check, ...] = (
     model_unavailable,
     downloading,
@@ -375,6 +405,8 @@ CHAIN: tuple[Check, ...] = (
     too_slow,
     crowd_too_slow,
     first_token_too_slow,
+    prefill_too_slow,
+    too_slow_at_depth,
 )
 
 
@@ -390,7 +422,24 @@ def _passed(evidence: Evidence, config: GateConfig) -> Verdict:
     return Verdict(
         Reason.PASSED,
         f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least {_floor(config)}{drafts}, "
-        f"first token after {figures.first_token_millis:.0f} ms",
+        f"first token after {figures.first_token_millis:.0f} ms{_at_depth(figures)}",
+    )
+
+
+def _at_depth(figures: Measurement) -> str:
+    if figures.prefill_tokens_per_second is None:
+        return ""
+    decode = figures.depth_decode_tokens_per_second
+    return f"; {_prefill(figures)}" + ("" if decode is None else f", then decode {decode:.1f} tok/s")
+
+
+def _prefill(figures: Measurement) -> str:
+    seconds = (figures.prompt_first_token_millis or 0) / 1000
+    if figures.depth_decode_tokens_per_second is None:
+        return f"a prompt of {figures.prompt_tokens} tokens had no first token within {seconds:.0f} s"
+    return (
+        f"a prompt of {figures.prompt_tokens} tokens read at {figures.prefill_tokens_per_second:.0f} tok/s "
+        f"({seconds:.1f} s to its first token)"
     )
 
 

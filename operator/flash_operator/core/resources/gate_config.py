@@ -15,14 +15,15 @@ from flash_contracts.gate_config import (
     ExpectedSpeculation,
     GateConfig,
     GoldenQuestion,
+    LongPromptTest,
     ServingWatch,
     StartupBudget,
 )
-from flash_operator.api.rules import GOLDEN_ANSWER_TOKENS
+from flash_operator.api.rules import DEFAULT_PREFILL_FLOOR, GOLDEN_ANSWER_TOKENS
 from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec, GoldenSpec, ServingSpec
 from flash_operator.core.observed.kube import entries_of
 from flash_operator.core.observed.snapshot import RawObject
-from flash_operator.core.resources.engine_args import max_sequences
+from flash_operator.core.resources.engine_args import context_tokens, max_sequences
 from flash_operator.core.resources.identity import metadata
 
 CHECKPOINT_GIB = 149
@@ -41,6 +42,11 @@ ACCEPTANCE_LENGTHS: dict[str, tuple[int, ...]] = {"Mtp": (140, 170), "Dspark": (
 The accepted tokens are a good half (0.54) of a healthy drafter's: MTP 0.7 to 0.87 of the first and 1.35 to 1.39 of two
 (jasl/vllm-ds4-sm120-harness, 2026-05); DSpark 0.74, 0.48 and 0.26 by position (as its users report), and about half as
 many at each further one. A share of all drafted tokens could not be one floor: five of DSpark's have 34 %."""
+
+PROMPT_TOKENS = 4096
+DEPTH_DECODE_PERCENT = 75
+LEAST_PROMPT_TOKENS = 256
+"""A shorter prompt says nothing that the short one does not."""
 
 DECODE_PROMPT = "Write a long story about a lighthouse keeper."
 
@@ -126,6 +132,7 @@ def gate_settings(spec: FlashSpec) -> GateConfig:
         plugin_required=_plugin_required(spec),
         golden=_question(spec.readiness.golden),
         decode=_decode_test(spec),
+        long_prompt=_long_prompt(spec),
         floor_from=spec.readiness.floor,
         serving=_serving_watch(spec.readiness.serving),
         min_acceptance_percent=_share_of_drafted(spec),
@@ -173,6 +180,20 @@ def _decode_test(spec: FlashSpec) -> DecodeTest:
         tokens=readiness.decode_tokens,
         samples=readiness.samples,
         streams=max_sequences(spec.engine) if readiness.streams == "Full" else 1,
+    )
+
+
+def _long_prompt(spec: FlashSpec) -> LongPromptTest | None:
+    """None if the context has no room for one."""
+    readiness, context = spec.readiness, context_tokens(spec.engine) or 0
+    tokens = min(readiness.prompt_tokens or PROMPT_TOKENS, context - readiness.decode_tokens)
+    if tokens < LEAST_PROMPT_TOKENS:
+        return None
+    default = None if spec.engine.profile == "Custom" else DEFAULT_PREFILL_FLOOR
+    return LongPromptTest(
+        tokens=tokens,
+        min_prefill_tokens_per_second=readiness.min_prefill_tokens_per_second or default,
+        min_decode_percent=readiness.min_depth_decode_percent or DEPTH_DECODE_PERCENT,
     )
 
 

@@ -44,7 +44,15 @@ BY_NODE, BY_CLASS = "decodeTokensPerSecondByNode", "decodeTokensPerSecondByClass
 MAX_STARTS = 3
 """After this many failed starts, the next one is expected to fail too."""
 
-MEASURED_AGAIN = frozenset({Reason.TOO_SLOW, Reason.FIRST_TOKEN_TOO_SLOW, Reason.ACCEPTANCE_TOO_LOW})
+MEASURED_AGAIN = frozenset(
+    {
+        Reason.TOO_SLOW,
+        Reason.FIRST_TOKEN_TOO_SLOW,
+        Reason.PREFILL_TOO_SLOW,
+        Reason.TOO_SLOW_AT_DEPTH,
+        Reason.ACCEPTANCE_TOO_LOW,
+    }
+)
 MIN_MEASUREMENTS = 2
 """One bad figure may be a neighbour's doing. The gate measures again every `retrySeconds`."""
 

@@ -34,7 +34,7 @@ class ConditionState:
 
 Check = Callable[[ReplicaSummary], ConditionState | None]
 
-SLOW = frozenset({Reason.TOO_SLOW, Reason.FIRST_TOKEN_TOO_SLOW})
+SLOW = frozenset({Reason.TOO_SLOW, Reason.FIRST_TOKEN_TOO_SLOW, Reason.PREFILL_TOO_SLOW, Reason.TOO_SLOW_AT_DEPTH})
 STARTED_OR_PASSED = frozenset({Reason.ENGINE_STARTING, Reason.PASSED})
 SPECULATION_FAILURES = frozenset({Reason.SPECULATION_ABSENT, Reason.DRAFT_DEAD, Reason.ACCEPTANCE_TOO_LOW})
 
