@@ -123,6 +123,10 @@ class GateConfig(_ConfigModel):
     plugin_required: bool = False
     """Whether the engine's log must have shown that the vLLM plugin is active."""
     golden: GoldenQuestion
+    long_answer: GoldenQuestion | None = None
+    """A question whose right answer is known and has dozens of tokens, so that decoding shows in it."""
+    deterministic: bool = False
+    """The engine computes the same whatever else it does, so that two answers to one question are equal."""
     decode: DecodeTest
     long_prompt: LongPromptTest | None = None
     min_acceptance_percent: Bound = 40
@@ -197,7 +201,7 @@ class GateConfig(_ConfigModel):
 
     @property
     def asked(self) -> tuple[object, ...]:
-        """What is sent to the engine, which excludes floors, the expected answer and the number of samples."""
+        """What is sent to the engine, which excludes floors, the expected answers and the number of samples."""
         golden, decode = self.golden, self.decode
         return (
             self.model,
@@ -208,4 +212,5 @@ class GateConfig(_ConfigModel):
             decode.tokens,
             decode.streams,
             self.long_prompt.tokens if self.long_prompt else None,
+            (self.long_answer.kind, self.long_answer.prompt, self.long_answer.max_tokens) if self.long_answer else None,
         )

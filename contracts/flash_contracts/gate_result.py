@@ -70,6 +70,7 @@ class TrialReport(Document):
     """The raw data behind the figures, complete enough for a person to judge it again."""
 
     golden_answers: tuple[str, ...] | None = None
+    long_answers: tuple[str, ...] = ()
     doubt: str | None = None
     stalled: bool = False
     samples: tuple[SampleReport, ...] = ()

@@ -94,6 +94,8 @@ STALLS = {
     "it says that it is unwell": (FROZEN, FROZEN, EngineHealth.BAD, False),
     "it was asked too short a time": (None, FROZEN, EngineHealth.GOOD, False),
     "its counters are gone": (FROZEN, None, EngineHealth.GOOD, False),
+    "it reads a long prompt": (FROZEN, replace(FROZEN, kv_cache=0.2), EngineHealth.GOOD, False),
+    "other clients are on it": (replace(FROZEN, running=2), replace(FROZEN, running=2), EngineHealth.GOOD, False),
 }
 
 
@@ -105,6 +107,12 @@ def test_an_unanswered_question(
     stalled: bool,  # noqa: FBT001 - a table
 ) -> None:
     assert trial.is_stalled(before, after, health) is stalled
+
+
+@pytest.mark.parametrize(("running", "stalled"), [(3, True), (4, True), (5, False)])
+def test_among_four_of_our_requests(*, running: int, stalled: bool) -> None:
+    left = replace(FROZEN, running=running)
+    assert trial.is_stalled(left, left, EngineHealth.GOOD, 4) is stalled
 
 
 HARMLESS: dict[str, dict[str, Any]] = {

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,10 @@ from flash_contracts.document import write_json
 from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_record import EngineExit
 from flash_contracts.verdict_reason import Reason
+from flash_engine.gate.engine_client import Answer
 from flash_engine.gate.result import result_of
 from flash_engine.gate.verdict import Verdict
+from flash_operator.api.v1alpha1 import LONG_ANSWER, LONG_QUESTION
 from gate_harness import GateHarness
 
 DIED = EngineExit(code=1, signal=None, at="2026-11-24T12:01:00.000Z", last_lines=("ValueError: no MTP weights",))
@@ -232,6 +235,66 @@ async def test_one_disturbed_stream_is_repeated_within_the_trial(harness: GateHa
 LONG = {"tokens": 300, "minPrefillTokensPerSecond": 1}
 
 
+COUNTED = {"kind": "chat", "prompt": LONG_QUESTION, "expect": LONG_ANSWER, "maxTokens": 160}
+
+
+async def test_a_long_answer_is_asked_for_once_and_of_a_deterministic_engine_twice(harness: GateHarness) -> None:
+    harness.configure(longAnswer=COUNTED)
+    assert (await harness.observe()).verdict.passed
+    assert harness.engine.count("chat") == 2 + 1
+    harness.configure(deterministic=True, decode={"prompt": "another"})
+    assert (await harness.observe()).verdict.passed
+    assert harness.engine.count("chat") == 3 + 2 + 2
+
+
+async def test_a_wrong_long_answer_is_found_before_anything_is_timed(harness: GateHarness) -> None:
+    harness.engine.traits.count = "1, 2, 3, 4, 4, 4"
+    harness.configure(longAnswer=COUNTED)
+    assert (await harness.observe()).verdict.reason == "WrongOutput"
+    assert harness.engine.count("stream") == 0
+
+
+async def test_a_model_that_thinks_by_default_is_asked_not_to(harness: GateHarness) -> None:
+    harness.engine.traits.thinks = True
+    assert (await harness.observe()).verdict.passed
+    assert harness.engine.count("chat") == 2
+
+
+async def test_a_model_that_thinks_anyway_gets_the_tokens_for_it(harness: GateHarness) -> None:
+    harness.engine.traits.thinks_anyway, harness.engine.traits.thought_tokens = True, 100
+    assert (await harness.observe()).verdict.passed
+    assert harness.engine.count("chat") == 4, "each question with few tokens, and then with more"
+
+
+async def test_a_model_that_thinks_without_an_end_is_no_wrong_output(harness: GateHarness) -> None:
+    harness.engine.traits.thinks_anyway, harness.engine.traits.thought_tokens = True, 10**6
+    state = await harness.observe()
+    assert state.verdict.reason == "Inconclusive"
+    assert "within 128 tokens: set readiness.golden to a question of kind Completion" in state.verdict.message
+
+
+async def test_a_tokenizer_that_takes_no_template_arguments_is_asked_without(harness: GateHarness) -> None:
+    harness.engine.traits.takes_template_arguments = False
+    assert (await harness.observe()).verdict.passed
+
+
+CHOICES: dict[str, tuple[dict[str, Any], str, bool]] = {
+    "a completion": ({"text": "42"}, "42", False),
+    "a chat": ({"message": {"content": "42"}, "finish_reason": "stop"}, "42", False),
+    "an answer after thought": ({"message": {"reasoning": "17 + 25.", "content": "42"}}, "17 + 25. 42", False),
+    "thought under its former name": ({"message": {"reasoning_content": "So 42", "content": None}}, "So 42", False),
+    "thought that its tokens ended": (
+        {"message": {"reasoning": "17 and", "content": None}, "finish_reason": "length"}, "17 and", True),
+    "an answer that its tokens ended": (
+        {"message": {"reasoning": "17 and", "content": "4"}, "finish_reason": "length"}, "17 and 4", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("choice", "text", "is_unfinished"), CHOICES.values(), ids=CHOICES.keys())
+def test_an_answer(choice: dict[str, Any], text: str, *, is_unfinished: bool) -> None:
+    assert Answer.of(choice) == Answer(text, is_unfinished)
+
+
 async def test_a_slow_engine_gets_no_long_prompt(harness: GateHarness) -> None:
     harness.configure(longPrompt=LONG, decode={"minTokensPerSecond": 1e12})
     assert (await harness.observe()).verdict.reason == "TooSlow"
@@ -276,7 +339,7 @@ async def test_the_concurrent_round_follows_the_timed_streams(harness: GateHarne
     assert state.evidence.trial is not None
     assert state.evidence.trial.concurrent_round is not None
     assert state.evidence.trial.concurrent_round.streams == 3
-    assert harness.engine.count("stream") == 3 + 3
+    assert harness.engine.count("stream") == 3 + 3 + 3, "of one length, and each longer than the one before"
 
 
 async def test_a_slow_engine_gets_no_concurrent_round(harness: GateHarness) -> None:

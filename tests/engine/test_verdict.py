@@ -9,10 +9,11 @@ from flash_contracts.download_record import GIB, DownloadRecord
 from flash_contracts.engine_record import EngineExit, EngineRecord, Incident
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import MEANINGS, Reason
+from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.evidence import ConcurrentRound, Evidence, GoldenAnswers, Trial
-from flash_engine.gate.measurement import Measurement
+from flash_engine.gate.measurement import Measurement, Sample, Stream
 from flash_engine.gate.verdict import LOOK_SECONDS, golden_fault, is_degenerate, judge
-from flash_operator.api.v1alpha1 import DEFAULT_ANSWER
+from flash_operator.api.v1alpha1 import DEFAULT_ANSWER, LONG_ANSWER, LONG_QUESTION
 
 DECODE = {"minTokensPerSecond": 60, "prompt": "tell"}
 CONFIG = GateConfig.model_validate(
@@ -56,10 +57,22 @@ def stalled() -> Evidence:
     return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial, unanswered_seconds=LOOK_SECONDS)
 
 
-def among_many(*texts: str) -> Evidence:
+def among_many(*texts: str, streams: tuple[str, ...] = (), long_answers: tuple[str, ...] = ()) -> Evidence:
     """Right while alone; `texts` are the answers among other requests."""
-    trial = Trial(GOLDEN, FIGURES, concurrent_round=ConcurrentRound(len(texts), texts, 200.0))
+    concurrent_round = ConcurrentRound(len(texts), texts, 200.0, streams, long_answers=long_answers)
+    trial = Trial(GOLDEN, FIGURES, concurrent_round=concurrent_round)
     return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
+
+
+def long_answered(*texts: str) -> Evidence:
+    trial = Trial(GOLDEN, FIGURES, long_answers=texts)
+    return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
+
+
+def timed(*texts: str) -> Evidence:
+    counters = EngineCounters(generated=0, running=0, drafted=None, accepted=None)
+    samples = tuple(Sample(Stream(0, 1, 2, 16, text=text), counters, counters) for text in texts)
+    return tried(samples=samples)
 
 
 def answered(*texts: str) -> Evidence:
@@ -83,6 +96,9 @@ DEEP: dict[str, Any] = {
     "depth_decode_tokens_per_second": 70.0,
 }  # fmt: skip
 LONG = {"longPrompt": {"tokens": 4096, "minPrefillTokensPerSecond": 500, "minDecodePercent": 75}}
+BEGINNING = "<\uff5cbegin\u2581of\u2581sentence\uff5c>"
+COUNT = ", ".join(str(number) for number in range(1, 31))
+COUNTED = {"longAnswer": {"prompt": LONG_QUESTION, "expect": LONG_ANSWER, "maxTokens": 160}}
 SCALED = {"startup_budget": {"base_seconds": 900, "seconds_per_gibibyte": 18}}
 NO_EXPECTATION = {"golden": {"prompt": "go on"}}
 UNSHARED = "Failed: Cuda error /workspace/csrc/custom_all_reduce.cuh:455 'invalid argument'"
@@ -197,6 +213,37 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
     "a wrong answer among many requests": (
         among_many("42", "17"), {"decode": {**DECODE, "streams": 2}}, "WrongOutput",
         "'17' among 2 concurrent requests"),
+    "a long answer that is right": (
+        long_answered(COUNT), COUNTED, "Passed", "85.0"),
+    "a long answer after some thought": (
+        long_answered(f"The user wants 30 numbers. {COUNT}."), COUNTED, "Passed", "85.0"),
+    "a long answer that goes wrong after a good beginning": (
+        long_answered(COUNT.replace("23", "24")), COUNTED, "WrongOutput", "the long answer '1, 2, 3,"),
+    "a long answer that goes on in nonsense": (
+        long_answered(f"{COUNT}{'!' * 40}"), COUNTED, "WrongOutput", "does not contain"),
+    "a long answer that ends early": (long_answered(COUNT[:40]), COUNTED, "WrongOutput", "the long answer"),
+    "a long answer of which nobody asks any more": (long_answered("nonsense"), {}, "Passed", "85.0"),
+    "two long answers of an engine that may round differently": (
+        long_answered(COUNT, f"{COUNT}."), COUNTED, "Passed", "85.0"),
+    "two long answers of a deterministic engine": (
+        long_answered(COUNT, f"{COUNT}."), COUNTED | {"deterministic": True}, "WrongOutput", "different answers"),
+    "two right answers of a deterministic engine": (
+        answered("42", "It is 42."), {"deterministic": True}, "WrongOutput", "different answers"),
+    "timed texts of a deterministic engine, of which one was cut": (
+        timed("The keeper of the light went up", "The keeper of"), {"deterministic": True}, "Passed", "85.0"),
+    "timed texts that differ on a deterministic engine": (
+        timed("The keeper of the light", "The keeper of a lamp"), {"deterministic": True}, "WrongOutput",
+        "different answers, 'The keeper of the li' and 'The keeper of a lamp'"),
+    "timed texts that differ elsewhere": (timed("The keeper", "A keeper"), {}, "Passed", "85.0"),
+    "a special token in a timed text": (
+        timed(f"The keeper {BEGINNING} of"), {}, "WrongOutput", "contains the special token <"),
+    "a user's turn in a timed text that goes on after its end": (
+        timed("The end.<\uff5cUser\uff5c>Another one, please"), {}, "Passed", "85.0"),
+    "a special token in a concurrent text": (
+        among_many("42", "42", streams=("Once", f"upon{BEGINNING}")), {}, "WrongOutput", "contains the special token"),
+    "a long answer that goes wrong among many": (
+        among_many("42", "42", long_answers=(COUNT.replace("7", "8"),)), COUNTED, "WrongOutput",
+        "among 1 concurrent requests"),
     "other words among many requests": (
         among_many("yes", "no"), NO_EXPECTATION, "Passed", "85.0"),
     "two wordings of the right answer": (answered("42", "It is 42."), {}, "Passed", "85.0"),

@@ -153,6 +153,12 @@ DEFAULT_ANSWER = r"\b42\W{0,3}$"
 """At the end of the answer, so that neither `42!!!!!!` nor `1742` passes."""
 
 
+COUNT = 30
+LONG_QUESTION = f"Count from 1 to {COUNT}. Write the numbers only, in one line, separated by commas."
+LONG_ANSWER = r"(?<!\d)" + r"\D{1,3}".join(str(number) for number in range(1, COUNT + 1)) + r"\W{0,3}$"
+"""All numbers in order, and nothing after them."""
+
+
 class GoldenSpec(ApiModel):
     """A deterministic question that the engine must answer correctly before it is measured."""
 

@@ -10,10 +10,12 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
+from engine_stub.chat import Reply, reply_to
 from engine_stub.counters import Counters
 from engine_stub.traits import Traits
 
@@ -26,7 +28,8 @@ PROMPT_TOKENS = 12
 STEP_TOKENS = 2048
 """Tokens of prompts that vLLM reads in one step by default."""
 SHORT_PROMPT = 64
-ANSWER_TOKENS = 4
+LEAKED_AT = 20
+"""The token of a stream after which a special one leaks."""
 TALE = (
     "the old keeper of the lighthouse wrote down each ship that passed his rock at night and what it had on board so "
     "that nobody who waited on land for a sail had to wonder long whether wind or fog or plain bad luck had held it up"
@@ -55,7 +58,7 @@ class EngineStub:
         self._page: str | None = None
         self._stepped_seconds = self._late_seconds = 0.0
         self._was_reset = False
-        self._hiccuped = False
+        self._hiccuped = self._is_stuck = False
         self._reads_until = 0.0
         """When the step that reads a part of a prompt ends. All streams wait for it."""
         self._compiling: asyncio.Task[None] | None = None
@@ -138,15 +141,19 @@ class EngineStub:
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.requests.append("chat")
-        text = await self._answer(request, _prompt_tokens(body["messages"][0]["content"]))
-        return web.json_response({"choices": [{"message": {"content": text}}]}, status=self._status())
+        if "chat_template_kwargs" in body and not self.traits.takes_template_arguments:
+            return web.Response(status=400, text="chat_template is not supported for Mistral tokenizers")
+        prompt = _prompt_tokens(body["messages"][-1]["content"])
+        reply = await self._answer(request, prompt, partial(reply_to, body, self.traits))
+        return web.json_response(reply.to_json(), status=self._status())
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         if not body.get("stream"):
             self.requests.append("completion")
-            text = await self._answer(request, _prompt_tokens(body["prompt"]), int(body["max_tokens"]))
-            return web.json_response({"choices": [{"text": text}]}, status=self._status())
+            prompt = _prompt_tokens(body["prompt"])
+            reply = await self._answer(request, prompt, partial(reply_to, _as_chat(body), self.traits))
+            return web.json_response({"choices": [{"text": reply.message["content"]}]}, status=self._status())
         self.requests.append("stream")
         status = self._status()
         if status != 200:
@@ -155,18 +162,23 @@ class EngineStub:
         self.longest_prompt = max(self.longest_prompt, prompt)
         return await self._stream(request, int(body["max_tokens"]), prompt)
 
-    async def _answer(self, request: web.Request, prompt: int, tokens: int = ANSWER_TOKENS) -> str:
+    async def _answer(self, request: web.Request, prompt: int, answer: Callable[..., Reply]) -> Reply:
         self._reset_at_random(request)
         async with self._on_it():
             while self.traits.stuck and request.transport is not None:
                 await asyncio.sleep(0.01)
             await self._read_prompt(prompt)
             await self._hang()
+            reply = answer(crowd=self.running > 1)
+            done = 1
             self._account(1, prompt=prompt)
-            for _ in range(min(tokens, ANSWER_TOKENS) - 1):
-                self._account(1, seconds=await self._step())
-        answers = self.traits.answers
-        return answers.pop(0) if len(answers) > 1 else answers[0]
+            while done < reply.tokens:
+                seconds = await self._step(prompt)
+                await self._hang()
+                tokens = min(self._step_tokens(), reply.tokens - done)
+                self._account(tokens, seconds=seconds)
+                done += tokens
+        return reply
 
     async def _stream(self, request: web.Request, wanted: int, prompt: int) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -195,6 +207,8 @@ class EngineStub:
         text = self.traits.text_in_a_crowd if self.running > 1 else None
         text = text or self.traits.text
         words = [text or STORY[number % len(STORY)] for number in range(sent - tokens, sent)]
+        if self.traits.leaked_token and sent - tokens < LEAKED_AT <= sent:
+            words.append(self.traits.leaked_token)
         event: dict[str, Any] = {"choices": [{"text": "".join(f"{word} " for word in words)}]}
         return {**event, "usage": _usage(sent, prompt_tokens)} if self.traits.usage_in_chunks else event
 
@@ -313,7 +327,7 @@ class EngineStub:
             self.counters.reset()
 
     async def _hang(self) -> None:
-        while self.counters.generated >= (self.traits.hang_after_tokens or FOREVER):
+        while self._is_stuck or self.counters.generated >= (self.traits.hang_after_tokens or FOREVER):
             await asyncio.sleep(0.05)
 
     @asynccontextmanager
@@ -325,6 +339,7 @@ class EngineStub:
             yield
         finally:
             self.running -= 1
+            self._is_stuck = self._is_stuck or self.running == self.traits.hangs_when_left
             self.counters.finished += 1
 
     def _die(self) -> None:
@@ -347,6 +362,11 @@ class EngineStub:
 def _prompt_tokens(prompt: str | list[int]) -> int:
     """Tokens are given, or a word is one. The chat template adds some."""
     return max(PROMPT_TOKENS, len(prompt.split() if isinstance(prompt, str) else prompt))
+
+
+def _as_chat(body: dict[str, Any]) -> dict[str, Any]:
+    """A completion's prompt is no chat, so there is nothing to think about."""
+    return {**body, "messages": [{"content": body["prompt"]}], "chat_template_kwargs": {"thinking": False}}
 
 
 def _chances(traits: Traits) -> list[float]:

@@ -136,6 +136,35 @@ def garbage_in_a_crowd(text: str = "!") -> Script:
     return having(text_in_a_crowd=text)
 
 
+def wrong_in_a_crowd(text: str = "the answer is 41") -> Script:
+    """A wrong word that no look at the text alone could find."""
+    return having(answer_in_a_crowd=text)
+
+
+def miscounts(text: str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 14, 15, 16") -> Script:
+    """A short answer is right, and decoding goes wrong after some tokens."""
+    return having(count=text)
+
+
+def miscounts_in_a_crowd(text: str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12, 12, 12, 13") -> Script:
+    return having(count_in_a_crowd=text)
+
+
+def thinking(tokens: float = 120, *, anyway: bool = False) -> Script:
+    """Thinks by default, or even if it is asked not to."""
+    return having(thinks=True, thinks_anyway=anyway, thought_tokens=int(tokens))
+
+
+def leaks_special_tokens(text: str = "<\uff5cbegin\u2581of\u2581sentence\uff5c>") -> Script:
+    """Seen with two drafted tokens: the beginning of a sentence comes back as text."""
+    return having(leaked_token=text)
+
+
+def hangs_when_left(requests: float = 3) -> Script:
+    """Like a graph of a padded batch: it hangs once this many of more requests are left."""
+    return having(hangs_when_left=int(requests))
+
+
 def dead_draft() -> Script:
     """The head's weights are zero: it drafts but nothing is accepted, so each step yields one token."""
     return having(acceptance=0.0)
@@ -209,7 +238,8 @@ SCRIPTS: dict[str, Callable[..., Script]] = {
     make.__name__: make
     for make in (
         paced, noisy, slow, slow_later, well_again, slow_first_token, reads_prompts, slow_in_a_crowd,
-        compiles_at_first_request, abandoned_gauges, slow_prefill, slow_at_depth,
+        compiles_at_first_request, abandoned_gauges, wrong_in_a_crowd, miscounts, miscounts_in_a_crowd,
+        thinking, leaks_special_tokens, hangs_when_left, slow_prefill, slow_at_depth,
         chunky, loading, hangs_at_load, hangs_after,
         wrong_text, garbage, garbage_in_a_crowd, dead_draft, absent_draft, idle_draft, poor_draft, dies_at_load,
         dies_after, dies_of_streams,

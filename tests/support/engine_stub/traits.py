@@ -55,8 +55,21 @@ class Traits:
     # Answers.
     answers: list[str] = field(default_factory=lambda: ["the answer is 42"])
     """Golden answers, in order; the last one is repeated."""
+    answer_in_a_crowd: str | None = None
+    """Golden answer beside other requests, if it is another one then."""
+    count: str = ", ".join(str(number) for number in range(1, 31))
+    """Answer to the question to count."""
+    count_in_a_crowd: str | None = None
+    thinks: bool = False
+    """The model thinks before it answers unless it is asked not to."""
+    thinks_anyway: bool = False
+    thought_tokens: int = 120
+    takes_template_arguments: bool = True
+    """False: HTTP 400 for `chat_template_kwargs`."""
     text: str | None = None
     """What each token of a stream is; a story where that is None."""
+    leaked_token: str | None = None
+    """A special token that each timed text has once."""
     text_in_a_crowd: str | None = None
     """The same for a stream beside others."""
     status: int = 200
@@ -74,6 +87,8 @@ class Traits:
     """It accepts golden questions but never answers."""
     hang_after_tokens: int | None = None
     """All requests stop forever once it has generated this many tokens."""
+    hangs_when_left: int | None = None
+    """All requests stop forever once this many are left of more."""
     tokens_while_stuck: int = 0
     """Tokens generated between two reads of its metrics, for any client."""
     dies_at_load: bool = False

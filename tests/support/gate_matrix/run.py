@@ -27,14 +27,16 @@ from flash_contracts.engine_record import EngineExit, EngineRecord
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
 from flash_engine.gate.gate_state import GateState
-from flash_operator.api.v1alpha1 import DEFAULT_ANSWER
+from flash_operator.api.v1alpha1 import DEFAULT_ANSWER, LONG_ANSWER, LONG_QUESTION
+from flash_operator.core.resources.gate_config import LONG_ANSWER_TOKENS
 from gate_matrix.scenarios import Scenario
 
 CONFIG: dict[str, Any] = {
     "version": 1,
     "model": "m",
     "speculation": {"expected": True, "tokens": 1},
-    "golden": {"kind": "chat", "prompt": "17 + 25?", "expect": DEFAULT_ANSWER, "maxTokens": 8},
+    "golden": {"kind": "chat", "prompt": "17 + 25?", "expect": DEFAULT_ANSWER, "maxTokens": 32},
+    "longAnswer": {"kind": "chat", "prompt": LONG_QUESTION, "expect": LONG_ANSWER, "maxTokens": LONG_ANSWER_TOKENS},
     "decode": {"minTokensPerSecond": 60, "prompt": "tell", "tokens": 128, "samples": 3},
     "longPrompt": {"tokens": 4096, "minPrefillTokensPerSecond": 500, "minDecodePercent": 75},
     "minAcceptancePercent": 40,
@@ -46,7 +48,7 @@ CONFIG: dict[str, Any] = {
 }
 """The floors are the API's defaults. Pauses are shorter, so that a run has several trials."""
 
-LONGEST_SECONDS = 400.0
+LONGEST_SECONDS = 600.0
 SETTLED_TRIALS = 2
 """A failure must persist for this many trials after its detection: what passes at the second try is no failure."""
 

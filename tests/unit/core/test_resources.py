@@ -13,7 +13,7 @@ from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUA
 from flash_contracts.variable_aliases import ALLOCATOR
 from flash_engine.gate.pod_annotations import FLOOR_FILE
 from flash_engine.launcher.engine_flags import FLAGS_FILE
-from flash_operator.api.v1alpha1 import DEFAULT_ANSWER
+from flash_operator.api.v1alpha1 import DEFAULT_ANSWER, LONG_ANSWER, LONG_QUESTION
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.deployment import FALLBACK_FLAGS, deployment, pod_template
 from flash_operator.core.resources.disruption_budget import disruption_budget
@@ -289,6 +289,8 @@ def test_the_gate_document_in_full() -> None:
             "expect": DEFAULT_ANSWER,
             "maxTokens": 32,
         },
+        "longAnswer": {"kind": "chat", "prompt": LONG_QUESTION, "expect": LONG_ANSWER, "maxTokens": 160},
+        "deterministic": False,
         "decode": {
             "minTokensPerSecond": 60,
             "prompt": "Write a long story about a lighthouse keeper.",
@@ -347,6 +349,26 @@ LONG_PROMPTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | N
 def test_the_long_prompt(readiness: dict[str, Any], engine: dict[str, Any], asked: dict[str, Any] | None) -> None:
     settings = gate_settings(a_flash(readiness=readiness, engine=engine).spec)
     assert settings.to_json()["longPrompt"] == asked
+
+
+INVARIANT = {"extraEnv": [{"name": "VLLM_BATCH_INVARIANT", "value": "1"}]}
+OWN_QUESTION = {"golden": {"prompt": "What is the capital of France?", "expect": "Paris"}}
+QUESTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], bool, bool]] = {
+    "by default": ({}, {}, True, False),
+    "to a question of the user's own": (OWN_QUESTION, {}, False, False),
+    "in a context that has no room for it": ({}, {**CUSTOM, "contextTokens": 200}, False, False),
+    "of an engine that rounds the same in each batch": ({}, INVARIANT, True, True),
+    "of an engine for which that is off": (
+        {}, {"extraEnv": [{"name": "VLLM_BATCH_INVARIANT", "value": "0"}]}, True, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("readiness", "engine", "asked", "deterministic"), QUESTIONS.values(), ids=QUESTIONS.keys())
+def test_the_long_answer(
+    readiness: dict[str, Any], engine: dict[str, Any], *, asked: bool, deterministic: bool
+) -> None:
+    settings = gate_settings(a_flash(readiness=readiness, engine=engine).spec)
+    assert (settings.long_answer is not None, settings.deterministic) == (asked, deterministic)
 
 
 def test_the_gate_finds_its_configuration() -> None:

@@ -4,7 +4,8 @@ import asyncio
 import json
 import reprlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
@@ -54,6 +55,36 @@ MOST_TOKENS = 1 << 31
 
 _Request = AbstractAsyncContextManager[aiohttp.ClientResponse]
 Enough = Callable[[Sequence[Arrival]], bool]
+
+
+NO_THINKING = {"thinking": False, "enable_thinking": False}
+"""For the chat template: the first is DeepSeek's name for it, the second that of most others."""
+
+THINKING_FACTOR = 16
+"""How many times as many tokens an answer gets whose model thinks although it was asked not to."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered."""
+
+    text: str
+    """Reasoning and content: some parsers put the whole answer into the reasoning."""
+    is_unfinished: bool = False
+    """Its tokens ended within its reasoning, so there is no answer yet."""
+    most_tokens: int = 0
+    """The most tokens that the engine can have generated for it, in all requests."""
+
+    @classmethod
+    def of(cls, choice: dict[str, Any]) -> "Answer":
+        """Raises KeyError, TypeError or AttributeError if it is no choice of a completion."""
+        if "text" in choice:
+            return cls(_joined(choice["text"]))
+        message = choice["message"]
+        reasoning = _joined(message.get("reasoning") or message.get("reasoning_content"))
+        content = _joined(message.get("content"))
+        text = " ".join(part for part in (reasoning, content) if part)
+        return cls(text, is_unfinished=bool(reasoning and not content) and choice.get("finish_reason") == "length")
 
 
 class EngineClient:
@@ -118,16 +149,34 @@ class EngineClient:
             raise EngineRequestError(f"/metrics: {_description(error)}") from error
         return EngineCounters.parse(text)
 
-    async def answer(self, config: GateConfig) -> str:
-        """The greedy answer to the golden question. Raises NoAnswerError, EngineRequestError."""
-        path, question = _question(config.golden)
-        body = {"model": config.model, "temperature": 0, "max_tokens": config.golden.max_tokens, **question}
+    async def answer(self, config: GateConfig, question: GoldenQuestion | None = None) -> Answer:
+        """The greedy answer to a question, the golden one by default. Raises NoAnswerError, EngineRequestError.
+
+        The model is asked not to think. One that thinks nevertheless, and has not finished, gets more tokens.
+        """
+        asked = question or config.golden
+        answer = await self._answer(config, asked, asked.max_tokens)
+        most = asked.max_tokens
+        if answer.is_unfinished:
+            with suppress(RefusedError):
+                answer = await self._answer(config, asked, THINKING_FACTOR * asked.max_tokens)
+                most += THINKING_FACTOR * asked.max_tokens
+        return replace(answer, most_tokens=most)
+
+    async def _answer(self, config: GateConfig, question: GoldenQuestion, tokens: int) -> Answer:
+        body = {"model": config.model, "temperature": 0, "max_tokens": tokens}
+        if question.kind != "chat":
+            return await self._answer_to("/v1/completions", {**body, "prompt": question.prompt}, config)
+        body["messages"] = [{"role": "user", "content": question.prompt}]
+        try:
+            return await self._answer_to("/v1/chat/completions", {**body, "chat_template_kwargs": NO_THINKING}, config)
+        except RefusedError:
+            # Some tokenizers, as Mistral's, take no such arguments.
+            return await self._answer_to("/v1/chat/completions", body, config)
+
+    async def _answer_to(self, path: str, body: dict[str, Any], config: GateConfig) -> Answer:
         reply = await self._post(path, body, config.request_timeout_seconds)
-        choice = _choice(path, reply)
-        message = choice.get("message")
-        if "text" not in choice and not isinstance(message, dict):
-            raise EngineRequestError(f"{path}: the answer has no text: {reprlib.repr(reply)}")
-        return str(choice["text"] or "") if "text" in choice else _text_of(message or {})
+        return _answer_of(path, _choice(path, reply))
 
     async def long_prompt(self, config: GateConfig, tokens: int) -> list[int] | str:
         """A prompt of this many tokens that no cache knows. Raises EngineRequestError.
@@ -213,22 +262,17 @@ class EngineClient:
             raise EngineRequestError(f"{path}: {_description(error)}") from error
 
 
-def _question(golden: GoldenQuestion) -> tuple[str, dict[str, Any]]:
-    if golden.kind == "chat":
-        return "/v1/chat/completions", {"messages": [{"role": "user", "content": golden.prompt}]}
-    return "/v1/completions", {"prompt": golden.prompt}
-
-
-def _text_of(message: dict[str, Any]) -> str:
-    """With few tokens, a reasoning model may put its whole answer into its reasoning."""
-    keys = ("reasoning", "reasoning_content", "content")
-    return " ".join(_joined(message[key]) for key in keys if message.get(key))
+def _answer_of(path: str, choice: dict[str, Any]) -> Answer:
+    try:
+        return Answer.of(choice)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise EngineRequestError(f"{path}: the answer has no text: {reprlib.repr(choice)}") from error
 
 
 def _joined(content: object) -> str:
     """The text of a message's content, which may come in parts."""
     parts = content if isinstance(content, list) else [content]
-    return "".join(str(part.get("text") or "") if isinstance(part, dict) else str(part) for part in parts)
+    return "".join(str(part.get("text") or "") if isinstance(part, dict) else str(part or "") for part in parts)
 
 
 def _choice(path: str, reply: object) -> dict[str, Any]:

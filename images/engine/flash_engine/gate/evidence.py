@@ -36,6 +36,7 @@ class ConcurrentRound:
     """What the other requests decoded."""
     disturbed: bool = False
     """Its speed says nothing: a stream broke and was sent again, or other clients were on the engine."""
+    long_answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Trial:
     stalled: bool = False
     """A request got no token in its time although the engine was healthy and had no other requests."""
     concurrent_round: ConcurrentRound | None = None
+    long_answers: tuple[str, ...] = ()
+    """Those to `long_answer`."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ def _trial(trial: Trial) -> TrialReport:
     concurrent_round, figures = trial.concurrent_round, trial.measurement
     return TrialReport(
         golden_answers=tuple(trial.golden.texts) if trial.golden else None,
+        long_answers=trial.long_answers,
         doubt=trial.doubt,
         stalled=trial.stalled,
         samples=tuple(_sample(sample) for sample in figures.samples) if figures else (),

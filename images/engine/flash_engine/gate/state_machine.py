@@ -340,7 +340,7 @@ def _as_asked(state: GateState, config: GateConfig) -> GateConfig:
     asked = state.trial_config
     if asked is None or config.measures_like(asked):
         return config
-    return config.model_copy(update={"golden": asked.golden})
+    return config.model_copy(update={"golden": asked.golden, "long_answer": asked.long_answer})
 
 
 def _is_quarantined(state: GateState, config: GateConfig) -> bool:

@@ -1,7 +1,7 @@
 """Runs one trial of a healthy engine.
 
-    golden question, twice -> warm-up stream -> timed streams until the figures are clear -> one after a long prompt
-        -> a concurrent round
+    golden question, twice -> a question with a long answer -> warm-up stream -> timed streams until the figures are
+    clear -> one after a long prompt -> a concurrent round
 
 Before all that, the engine must answer at the pod's own address, where a Service sends its users.
 
@@ -10,19 +10,19 @@ tokens belongs to other clients. A stream that was disturbed, by other clients o
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from flash_contracts.gate_config import GateConfig
+from flash_contracts.gate_config import GateConfig, GoldenQuestion
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.crowd_speed import fastest, is_disturbed, needs_another_round, together
-from flash_engine.gate.engine_client import EngineClient, EngineRequestError, NoAnswerError
+from flash_engine.gate.engine_client import THINKING_FACTOR, Answer, EngineClient, EngineRequestError, NoAnswerError
 from flash_engine.gate.evidence import ConcurrentRound, EngineHealth, GoldenAnswers, Trial
 from flash_engine.gate.measurement import LongPrompt, Measurement, Sample, Stream, measure, with_long_prompts
 from flash_engine.gate.sprt import enough, long_prompts_are_clear, stream_is_clear
-from flash_engine.gate.verdict import concurrent_round_fault, golden_fault
+from flash_engine.gate.verdict import concurrent_round_fault, golden_fault, long_answer_fault, text_fault
 
 IDLE_SECONDS = 2.0
 """How long to wait for an idle engine: vLLM counts a step after sending its tokens, so even after the stream's end."""
@@ -31,10 +31,15 @@ POLL_SECONDS = 0.05
 WARM_UP_TOKENS = 16
 """The first request of its length pays for compilation and graph capture. Users meet that once, so it is not timed."""
 
+UNEQUAL_TOKENS = 16
+"""By which each of several streams is longer than the one before."""
+
 TRIES = 4
 """Attempts for one request, and for one sample: connections get reset, and other clients come and go."""
 
 RETRY_SECONDS = 0.2
+STILL_SHARE = 0.25
+"""Nothing must have moved for at least this share of a request's time before the engine is said to hang."""
 
 T = TypeVar("T")
 
@@ -67,6 +72,9 @@ async def try_engine(client: EngineClient, config: GateConfig) -> Trial:
         if golden_fault(golden, config):
             # There is no point in timing wrong answers.
             return trial
+        trial = replace(trial, long_answers=await _long_answers(client, config))
+        if long_answer_fault(trial.long_answers, config):
+            return trial
         figures = await _measure(client, config)
         trial = replace(trial, measurement=figures)
         if config.long_prompt and _is_fast(figures, config):
@@ -97,44 +105,79 @@ async def _retried(client: EngineClient, request: Callable[[], Awaitable[T]]) ->
     return await request()
 
 
-async def _ask_golden_question(client: EngineClient, config: GateConfig) -> str:
-    """The answer to the golden question. Raises EngineRequestError: _StalledError if the engine hangs."""
-    return await _or_stalled(client, client.answer(config), f"in {config.request_timeout_seconds:g} s")
+async def _ask_golden_question(
+    client: EngineClient, config: GateConfig, question: GoldenQuestion | None = None, ours: int = 1
+) -> str:
+    """The answer to a question, by default the golden one. `ours`: how many requests of the gate are on the engine.
+
+    Raises EngineRequestError: _StalledError if the engine hangs.
+    """
+    return (await _ask_question(client, config, question or config.golden, ours)).text
 
 
-async def _or_stalled(client: EngineClient, request: Awaitable[T], span: str) -> T:
+async def _ask_question(client: EngineClient, config: GateConfig, question: GoldenQuestion, ours: int) -> Answer:
+    span = f"in {config.request_timeout_seconds:g} s"
+    answer = await _or_stalled(client, client.answer(config, question), span, ours)
+    if answer.is_unfinished and not text_fault(answer.text):
+        raise EngineRequestError(
+            "the model thinks although it was asked not to, and its answer does not come within "
+            f"{THINKING_FACTOR * question.max_tokens} tokens: set readiness.golden to a question of "
+            "kind Completion"
+        )
+    return answer
+
+
+async def _long_answers(client: EngineClient, config: GateConfig) -> tuple[str, ...]:
+    """Asked twice where the engine is deterministic. Raises EngineRequestError."""
+    if config.long_answer is None:
+        return ()
+    request = partial(_ask_golden_question, client, config, config.long_answer)
+    return tuple([await _retried(client, request) for _ in range(2 if config.deterministic else 1)])
+
+
+async def _or_stalled(client: EngineClient, request: Awaitable[T], span: str, ours: int = 1) -> T:
     """Await a request. If it times out and the engine hangs, raise _StalledError.
 
-    The counters are read only after IDLE_SECONDS, because the last tokens of an earlier answer may be counted late.
+    The counters are read first after IDLE_SECONDS, because the last tokens of an earlier answer may be counted late,
+    and then after twice the time each: an engine may hang in the middle of an answer.
     """
     asked = asyncio.ensure_future(request)
-    before: EngineCounters | None = None
+    clock = asyncio.get_running_loop().time
+    began, pause = clock(), IDLE_SECONDS
+    readings: list[tuple[float, EngineCounters | None]] = []
     try:
-        done, _ = await asyncio.wait({asked}, timeout=IDLE_SECONDS)
-        before = None if done else await _counters(client)
+        while not (await asyncio.wait({asked}, timeout=pause))[0]:
+            readings.append((clock(), await _counters(client)))
+            pause *= 2
         return await asked
     except NoAnswerError as error:
-        if await _hangs(client, before):
-            raise _StalledError(f"{error}, and not one token {span} although /health is fine") from error
+        latest = clock() - STILL_SHARE * (clock() - began)
+        before = [counters for at, counters in readings if at <= latest]
+        if await _hangs(client, before[-1] if before else None, ours):
+            raise _StalledError(
+                f"{error}, and not one token {span} although /health is fine: the engine hangs"
+            ) from error
         raise
     finally:
         asked.cancel()
 
 
-async def _hangs(client: EngineClient, before: EngineCounters | None) -> bool:
-    return is_stalled(before, await _counters(client), await client.health())
+async def _hangs(client: EngineClient, before: EngineCounters | None, ours: int) -> bool:
+    return is_stalled(before, await _counters(client), await client.health(), ours)
 
 
-def is_stalled(before: EngineCounters | None, after: EngineCounters | None, health: EngineHealth) -> bool:
+def is_stalled(
+    before: EngineCounters | None, after: EngineCounters | None, health: EngineHealth, ours: int = 1
+) -> bool:
     """Whether an unanswered request is the engine's own fault, by the counters during the request and after it.
 
-    While it reads a long prompt, only its KV cache grows. One unfinished request is ours. More belong to other
-    clients, and ours may have waited for their long prompts.
+    While it reads a long prompt, only its KV cache grows. As many unfinished requests as
+    `ours` are the gate's. More belong to other clients, and ours may have waited for their long prompts.
     """
     if before is None or after is None or health is not EngineHealth.GOOD:
         return False
     stands_still = (after.generated, after.kv_cache) == (before.generated, before.kv_cache)
-    return stands_still and max(before.unfinished, after.unfinished) <= 1
+    return stands_still and max(before.unfinished, after.unfinished) <= ours
 
 
 async def _counters(client: EngineClient) -> EngineCounters | None:
@@ -223,35 +266,66 @@ async def _concurrent_rounds(client: EngineClient, config: GateConfig) -> Concur
     while not rounds or needs_another_round(rounds, config.floor):
         rounds.append(await _concurrent_round(client, config))
         if concurrent_round_fault(Trial(concurrent_round=rounds[-1]), config):
-            break
-    return fastest(rounds, config.floor)
+            return fastest(rounds, config.floor)
+    return await _with_unequal_streams(client, config, fastest(rounds, config.floor))
 
 
 async def _concurrent_round(client: EngineClient, config: GateConfig) -> ConcurrentRound:
     """Send as many requests at once as the engine is configured for. Raises EngineRequestError."""
     before, tries = await _wait_until_idle(client), [0]
     each = partial(_retried, client, partial(_one_of_many, client, config, tries))
-    ended = await asyncio.gather(*(each() for _ in range(config.decode.streams)), return_exceptions=True)
-    for error in ended:
-        if isinstance(error, BaseException):
-            raise error
-    done = [one for one in ended if not isinstance(one, BaseException)]
-    streams, texts = [stream for stream, _ in done], [text for _, text in done]
+    done = await _together(each() for _ in range(config.decode.streams))
+    streams, answers = [stream for stream, _ in done], [answer for _, answer in done]
     counted = (await _wait_until_idle(client)).counters.generated - before.counters.generated
+    most = max(answer.most_tokens for answer in answers)
     return ConcurrentRound(
         streams=len(streams),
-        texts=tuple(texts),
+        texts=tuple(answer.text for answer in answers),
         tokens_per_second=together(streams),
         stream_texts=tuple(stream.text for stream in streams),
-        disturbed=not before.is_idle
-        or is_disturbed(streams, tries=tries[0], counted=counted, answer_tokens=config.golden.max_tokens),
+        disturbed=not before.is_idle or is_disturbed(streams, tries=tries[0], counted=counted, answer_tokens=most),
     )
 
 
-async def _one_of_many(client: EngineClient, config: GateConfig, tries: list[int]) -> tuple[Stream, str]:
+async def _one_of_many(client: EngineClient, config: GateConfig, tries: list[int]) -> tuple[Stream, Answer]:
     """`tries` counts the requests that were begun."""
     tries[0] += 1
-    return await client.stream(config), await client.answer(config)
+    ours = config.decode.streams
+    stream = await _or_stalled(client, client.stream(config), "for half of its time", ours)
+    return stream, await _ask_question(client, config, config.golden, ours)
+
+
+async def _with_unequal_streams(client: EngineClient, config: GateConfig, round_: ConcurrentRound) -> ConcurrentRound:
+    """Begin as many requests at once, each longer than the one before, so that each smaller number is decoded as well.
+
+    Streams of one length end together. Kernels and captured graphs of the numbers between would not be tried: one
+    engine hung with three requests, after one of four had ended. The last is the question with a long answer.
+    Raises EngineRequestError.
+    """
+    ours, question = config.decode.streams, config.long_answer
+    streams = ours - 1 if question else ours
+
+    async def stream(number: int) -> str:
+        request = client.stream(config, tokens=number * UNEQUAL_TOKENS)
+        return (await _or_stalled(client, request, "for half of its time", ours)).text
+
+    requests = [partial(stream, number) for number in range(1, streams + 1)]
+    if question:
+        requests.append(partial(_ask_golden_question, client, config, question, ours))
+    texts = await _together(_retried(client, request) for request in requests)
+    await _wait_until_idle(client)
+    return replace(
+        round_, stream_texts=(*round_.stream_texts, *texts[:streams]), long_answers=tuple(texts[streams:])
+    )
+
+
+async def _together(requests: Iterable[Awaitable[T]]) -> list[T]:
+    """Wait for all of them. Raises the error of one, and that of a hang rather than what follows from it."""
+    ended = await asyncio.gather(*requests, return_exceptions=True)
+    errors = [error for error in ended if isinstance(error, BaseException)]
+    for error in sorted(errors, key=lambda error: not isinstance(error, _StalledError)):
+        raise error
+    return [one for one in ended if not isinstance(one, BaseException)]
 
 
 async def _wait_until_idle(client: EngineClient, generated: float = 0.0) -> _IdleCounters:

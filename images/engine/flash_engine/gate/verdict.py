@@ -18,7 +18,7 @@ while serving is `Degraded`: `serving_health` detects that.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flash_contracts.gate_config import GateConfig
@@ -43,6 +43,11 @@ with two drafts a step, where the beginning-of-sentence token came back as text.
 
 LOOK_SECONDS = 10.0
 """How long the launcher may take to see what an engine does that gave no token."""
+
+BEGINNING_TOKEN = re.compile(
+    r"<[|\uff5c](?=[^<>|\uff5c]*(?:begin|start|bos|pad))[^<>|\uff5c]{1,40}[|\uff5c]>|<(?:bos|pad)>", re.IGNORECASE
+)
+"""Special tokens that no text has, even one that goes on after its end: timed ones do, into a user's next turn."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,12 @@ def wrong_output(evidence: Evidence, config: GateConfig) -> Verdict | None:
     trial = evidence.trial
     if trial is None or trial.golden is None:
         return None
-    fault = golden_fault(trial.golden, config) or timed_fault(trial) or concurrent_round_fault(trial, config)
+    fault = (
+        golden_fault(trial.golden, config)
+        or long_answer_fault(trial.long_answers, config)
+        or timed_fault(trial, config)
+        or concurrent_round_fault(trial, config)
+    )
     if fault is None:
         return None
     return Verdict(Reason.WRONG_OUTPUT, f"{fault}: {_wrong_output_remedy(evidence, config)}")
@@ -199,32 +209,63 @@ def golden_fault(golden: GoldenAnswers, config: GateConfig) -> str | None:
     expected answer is known, it is enough that both are right. Otherwise only their equality can be checked.
     """
     for text in golden.texts:
-        fault = _fault(text, config)
+        fault = _fault(text, config.golden.expect)
         if fault:
             return f"the golden answer {_quoted(text)} {fault}"
-    if config.golden.expect is None and len(set(golden.texts)) > 1:
-        both = " and ".join(_quoted(text) for text in golden.texts)
-        return f"the same greedy question got different answers, {both}"
-    return None
+    return _difference(golden.texts) if config.golden.expect is None or config.deterministic else None
 
 
-def timed_fault(trial: Trial) -> str | None:
+def long_answer_fault(texts: Sequence[str], config: GateConfig) -> str | None:
+    """What is wrong with the long answers; None if they are right, or were not asked for."""
+    for text in texts if config.long_answer else ():
+        fault = _fault(text, config.long_answer.expect if config.long_answer else None)
+        if fault:
+            return f"the long answer {_quoted(text)} {fault}"
+    return _difference(texts) if config.deterministic else None
+
+
+def _difference(texts: Sequence[str]) -> str | None:
+    if len(set(texts)) <= 1:
+        return None
+    return f"the same greedy question got different answers, {' and '.join(_quoted(text) for text in texts)}"
+
+
+def timed_fault(trial: Trial, config: GateConfig) -> str | None:
     """What is wrong with a timed answer. It is long, so it shows what a short golden answer cannot: decoding itself."""
-    for sample in trial.measurement.samples if trial.measurement else ():
-        if is_degenerate(sample.stream.text):
-            return f"a timed answer, {_quoted(sample.stream.text)}, repeats itself"
-    return None
+    texts = [sample.stream.text for sample in trial.measurement.samples] if trial.measurement else []
+    for text in texts:
+        fault = text_fault(text)
+        if fault:
+            return f"a timed answer, {_quoted(text)}, {fault}"
+    if not config.deterministic or not texts:
+        return None
+    # A stream whose speed is clear is cut, so they have different lengths.
+    shortest = min(map(len, texts))
+    return _difference([text[:shortest] for text in texts])
+
+
+def text_fault(text: str) -> str | None:
+    """What is wrong with any text, whatever was asked. An answer that goes on after its end may have a user's turn."""
+    begun = BEGINNING_TOKEN.search(text)
+    if begun:
+        return f"contains the special token {begun[0]}"
+    return "repeats itself" if is_degenerate(text) else None
 
 
 def concurrent_round_fault(trial: Trial, config: GateConfig) -> str | None:
     """Answers in a concurrent round may differ from each other: other batches round differently."""
     for text in trial.concurrent_round.texts if trial.concurrent_round else ():
-        fault = _fault(text, config)
+        fault = _fault(text, config.golden.expect)
         if fault:
             return f"the golden answer {_quoted(text)} among {config.decode.streams} concurrent requests {fault}"
+    for text in trial.concurrent_round.long_answers if trial.concurrent_round else ():
+        fault = long_answer_fault([text], config)
+        if fault:
+            return f"{fault}, among {config.decode.streams} concurrent requests"
     for text in trial.concurrent_round.stream_texts if trial.concurrent_round else ():
-        if is_degenerate(text):
-            return f"one of {config.decode.streams} concurrent answers, {_quoted(text)}, repeats itself"
+        fault = text_fault(text)
+        if fault:
+            return f"one of {config.decode.streams} concurrent answers, {_quoted(text)}, {fault}"
     return None
 
 
@@ -448,7 +489,7 @@ def _floor(config: GateConfig) -> str:
     return f"{config.floor:g} ({config.learned.explanation})" if config.learned and is_learned else f"{config.floor:g}"
 
 
-def _fault(text: str, config: GateConfig) -> str | None:
+def _fault(text: str, expect: str | None) -> str | None:
     if not text.strip():
         return "is empty"
     leaked = SPECIAL_TOKEN.search(text)
@@ -456,8 +497,8 @@ def _fault(text: str, config: GateConfig) -> str | None:
         return f"contains the special token {leaked[0]}"
     if is_degenerate(text):
         return "repeats itself"
-    if config.golden.expect is not None and not re.search(config.golden.expect, text):
-        return f"does not contain {config.golden.expect!r}"
+    if expect is not None and not re.search(expect, text):
+        return f"does not contain {_quoted(expect)}"
     return None
 
 

@@ -20,7 +20,15 @@ from flash_contracts.gate_config import (
     StartupBudget,
 )
 from flash_operator.api.rules import DEFAULT_PREFILL_FLOOR, GOLDEN_ANSWER_TOKENS
-from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec, GoldenSpec, ServingSpec
+from flash_operator.api.v1alpha1 import (
+    DEFAULT_QUESTION,
+    LONG_ANSWER,
+    LONG_QUESTION,
+    FlashDeployment,
+    FlashSpec,
+    GoldenSpec,
+    ServingSpec,
+)
 from flash_operator.core.observed.kube import entries_of
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.engine_args import context_tokens, max_sequences
@@ -42,6 +50,9 @@ ACCEPTANCE_LENGTHS: dict[str, tuple[int, ...]] = {"Mtp": (140, 170), "Dspark": (
 The accepted tokens are a good half (0.54) of a healthy drafter's: MTP 0.7 to 0.87 of the first and 1.35 to 1.39 of two
 (jasl/vllm-ds4-sm120-harness, 2026-05); DSpark 0.74, 0.48 and 0.26 by position (as its users report), and about half as
 many at each further one. A share of all drafted tokens could not be one floor: five of DSpark's have 34 %."""
+
+LONG_ANSWER_TOKENS = 160
+"""Thirty numbers, their commas and spaces are 60 to 90."""
 
 PROMPT_TOKENS = 4096
 DEPTH_DECODE_PERCENT = 75
@@ -131,6 +142,8 @@ def gate_settings(spec: FlashSpec) -> GateConfig:
         ),
         plugin_required=_plugin_required(spec),
         golden=_question(spec.readiness.golden),
+        long_answer=_long_question(spec),
+        deterministic=_is_deterministic(spec),
         decode=_decode_test(spec),
         long_prompt=_long_prompt(spec),
         floor_from=spec.readiness.floor,
@@ -170,6 +183,21 @@ def _question(golden: GoldenSpec) -> GoldenQuestion:
         expect=golden.expected,
         max_tokens=GOLDEN_ANSWER_TOKENS,
     )
+
+
+def _long_question(spec: FlashSpec) -> GoldenQuestion | None:
+    """None if the user asks a question of their own, whose model may not be able to count, or if it does not fit."""
+    golden, context = spec.readiness.golden, context_tokens(spec.engine) or 0
+    if golden.prompt != DEFAULT_QUESTION or golden.kind != "Chat":
+        return None
+    if context < len(LONG_QUESTION) + LONG_ANSWER_TOKENS:
+        return None
+    return GoldenQuestion(kind="chat", prompt=LONG_QUESTION, expect=LONG_ANSWER, max_tokens=LONG_ANSWER_TOKENS)
+
+
+def _is_deterministic(spec: FlashSpec) -> bool:
+    """vLLM promises equal answers to equal questions only in this mode."""
+    return any(v.name == "VLLM_BATCH_INVARIANT" and v.value == "1" for v in spec.engine.extra_env)
 
 
 def _decode_test(spec: FlashSpec) -> DecodeTest:

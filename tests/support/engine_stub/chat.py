@@ -1,0 +1,48 @@
+"""What an engine stub answers in a chat: the message, and how many tokens it took. Pure."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine_stub.traits import Traits
+
+ANSWER_TOKENS = 4
+THOUGHT = "The user asks for something simple, so let me go through it step by step before I answer."
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A choice of a chat completion."""
+
+    message: dict[str, Any]
+    tokens: int
+    finish_reason: str = "stop"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"choices": [{"message": self.message, "finish_reason": self.finish_reason}]}
+
+
+def reply_to(body: dict[str, Any], traits: Traits, *, crowd: bool) -> Reply:
+    """Think first, if the template says so or the model cannot help it, and then answer."""
+    template = body.get("chat_template_kwargs") or {}
+    thinks = traits.thinks if template.get("thinking") is not False else traits.thinks_anyway
+    thought = traits.thought_tokens if thinks else 0
+    wanted = int(body.get("max_tokens", 1 << 20))
+    answer = _answer(str(body["messages"][-1]["content"]), traits, crowd=crowd)
+    if thought >= wanted:
+        return Reply({"reasoning": THOUGHT, "content": None}, wanted, "length")
+    message: dict[str, Any] = {"content": answer}
+    if thinks:
+        message["reasoning"] = THOUGHT
+    return Reply(message, min(wanted, thought + _tokens(answer)))
+
+
+def _answer(question: str, traits: Traits, *, crowd: bool) -> str:
+    if question.startswith("Count from 1"):
+        return traits.count_in_a_crowd if crowd and traits.count_in_a_crowd is not None else traits.count
+    if crowd and traits.answer_in_a_crowd is not None:
+        return traits.answer_in_a_crowd
+    return traits.answers.pop(0) if len(traits.answers) > 1 else traits.answers[0]
+
+
+def _tokens(answer: str) -> int:
+    return max(ANSWER_TOKENS, 2 * len(answer.split()))
