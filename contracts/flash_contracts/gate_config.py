@@ -82,6 +82,16 @@ class LongPromptTest(_ConfigModel):
     """Lowest decode speed after it, in percent of the floor of a short prompt."""
 
 
+class FeatureTests(_ConfigModel):
+    """What is switched on, and therefore tried."""
+
+    tool_calls: bool = False
+    reasoning: bool = False
+    json_schema: bool = False
+    required: bool = False
+    """A broken one fails the replica. Otherwise it is a warning."""
+
+
 class ServingWatch(_ConfigModel):
     """How an engine that has passed is monitored."""
 
@@ -129,6 +139,7 @@ class GateConfig(_ConfigModel):
     """The engine computes the same whatever else it does, so that two answers to one question are equal."""
     decode: DecodeTest
     long_prompt: LongPromptTest | None = None
+    features: FeatureTests | None = None
     min_acceptance_percent: Bound = 40
     """Lowest share of all drafted tokens. With n tokens in each draft, a mean acceptance length of 1 + n times it."""
     min_first_draft_percent: Bound | None = None
@@ -213,4 +224,5 @@ class GateConfig(_ConfigModel):
             decode.streams,
             self.long_prompt.tokens if self.long_prompt else None,
             (self.long_answer.kind, self.long_answer.prompt, self.long_answer.max_tokens) if self.long_answer else None,
+            (self.features.tool_calls, self.features.reasoning, self.features.json_schema) if self.features else None,
         )

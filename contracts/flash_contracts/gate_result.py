@@ -78,6 +78,14 @@ class TrialReport(Document):
 
 
 @dataclass(frozen=True)
+class GateWarning(Document):
+    """Something that is switched on and does not work, and that the user does not require."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class WantedFigures(Document):
     """The floors that the gate compared the figures with."""
 
@@ -134,6 +142,7 @@ class GateResult(Document):
     measurement: DecodeFigures | None = None
     trial: TrialReport | None = field(default=None, metadata={OPTIONAL: True})
     wanted: WantedFigures | None = None
+    warnings: tuple[GateWarning, ...] = field(default=(), metadata={OPTIONAL: True})
     serving: ServingReport = field(default_factory=ServingReport)
     engine_healthy_at: str | None = None
     gate_millis: float | None = None

@@ -22,6 +22,9 @@ class Reason(StrEnum):
     FIRST_TOKEN_TOO_SLOW = "FirstTokenTooSlow"  # noqa: S105 - no password
     PREFILL_TOO_SLOW = "PrefillTooSlow"
     TOO_SLOW_AT_DEPTH = "TooSlowAtDepth"
+    TOOL_CALLS_BROKEN = "ToolCallsBroken"
+    REASONING_BROKEN = "ReasoningBroken"
+    JSON_SCHEMA_BROKEN = "JsonSchemaBroken"
     DEGRADED = "Degraded"
     INCONCLUSIVE = "Inconclusive"
 
@@ -60,6 +63,9 @@ _LASTING = frozenset(
         Reason.FIRST_TOKEN_TOO_SLOW,
         Reason.PREFILL_TOO_SLOW,
         Reason.TOO_SLOW_AT_DEPTH,
+        Reason.TOOL_CALLS_BROKEN,
+        Reason.REASONING_BROKEN,
+        Reason.JSON_SCHEMA_BROKEN,
     }
 )
 _MAY_CLEAR_ON_RESTART = frozenset({Reason.ENGINE_EXITED, Reason.MODEL_UNAVAILABLE, Reason.MODEL_REJECTED})
@@ -101,6 +107,12 @@ MEANINGS: dict[str, str] = {
     "readiness.minPrefillTokensPerSecond.",
     Reason.TOO_SLOW_AT_DEPTH: "After a prompt of readiness.promptTokens the replica decodes slower than "
     "readiness.minDepthDecodePercent of its floor.",
+    Reason.TOOL_CALLS_BROKEN: "The engine's tool-call parser is on, and a question with a tool gets no call of it. A "
+    "warning, unless readiness.features is Require.",
+    Reason.REASONING_BROKEN: "The engine's reasoning parser is on, and thoughts are in the answer. A warning, unless "
+    "readiness.features is Require.",
+    Reason.JSON_SCHEMA_BROKEN: "An answer does not follow the JSON schema that it was asked to. A warning, unless "
+    "readiness.features is Require.",
     Reason.DEGRADED: "The replica passed, but is slow, has a dead draft or hangs while it serves (readiness.serving).",
     Reason.INCONCLUSIVE: "The measurement was disturbed and will be repeated.",
 }

@@ -11,6 +11,7 @@ from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import MEANINGS, Reason
 from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.evidence import ConcurrentRound, Evidence, GoldenAnswers, Trial
+from flash_engine.gate.features import FeatureFault
 from flash_engine.gate.measurement import Measurement, Sample, Stream
 from flash_engine.gate.verdict import LOOK_SECONDS, golden_fault, is_degenerate, judge
 from flash_operator.api.v1alpha1 import DEFAULT_ANSWER, LONG_ANSWER, LONG_QUESTION
@@ -66,6 +67,11 @@ def among_many(*texts: str, streams: tuple[str, ...] = (), long_answers: tuple[s
 
 def long_answered(*texts: str) -> Evidence:
     trial = Trial(GOLDEN, FIGURES, long_answers=texts)
+    return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
+
+
+def broken(reason: Reason) -> Evidence:
+    trial = Trial(GOLDEN, FIGURES, broken_features=(FeatureFault(reason, "as text"),))
     return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
 
 
@@ -312,6 +318,17 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         "decode 31.0 tok/s after a prompt of 4096 tokens, wanted at least 45.0 (75 % of 60), and 85.0 tok/s after"),
     "a learned floor holds at depth as well": (
         tried(**DEEP), LONG | {"learned": {"minTokensPerSecond": 84, "told": "learned from 5"}}, "Passed", "70.0"),
+    "a broken parser": (
+        broken(Reason.TOOL_CALLS_BROKEN), {"features": {"toolCalls": True}}, "Passed",
+        "; warning: ToolCallsBroken: tool calls: as text: check --tool-call-parser"),
+    "a broken parser of calls that is required": (
+        broken(Reason.TOOL_CALLS_BROKEN), {"features": {"required": True}}, "ToolCallsBroken", "as text: check"),
+    "a broken parser of thoughts that is required": (
+        broken(Reason.REASONING_BROKEN), {"features": {"required": True}}, "ReasoningBroken", "as text: check"),
+    "a schema that is not followed, and required": (
+        broken(Reason.JSON_SCHEMA_BROKEN), {"features": {"required": True}}, "JsonSchemaBroken", "as text: check"),
+    "a broken parser of which nobody asks any more": (
+        broken(Reason.TOOL_CALLS_BROKEN), {}, "Passed", "after 120 ms"),
     "a trial without a long prompt, restored": (tried(), LONG, "Passed", "85.0"),
     "a slow first token where no ceiling is set": (
         tried(first_token_millis=800.0), {"maxFirstTokenMillis": None}, "Passed", "800 ms"),

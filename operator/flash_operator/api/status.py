@@ -101,6 +101,8 @@ class PodStatus(StatusModel):
     """Measured mean acceptance length, in percent of a token: 150 means 1.5 tokens for each step."""
     first_token_millis: int | None = None
     """Measured time to the first token, in milliseconds."""
+    warnings: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=8)] | None = None
+    """What is switched on and does not work, while readiness.features is Warn: each with its reason."""
     prompt_tokens: int | None = None
     """Tokens of the long prompt that the following three figures are of."""
     prefill_tokens_per_second: int | None = None

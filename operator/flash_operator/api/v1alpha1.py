@@ -235,6 +235,10 @@ class ReadinessSpec(ApiModel):
     streams: Literal["One", "Full"] = "One"
     """Full adds a last round with engine.maxSequences concurrent requests, after the timed ones, because some faults
     show only under load."""
+    features: Literal["Warn", "Require", "Skip"] = "Warn"
+    """Whether what is switched on is tried with a small request each: the tool-call parser, the reasoning parser and
+    JSON schema. Warn: a broken one is a warning in status. Require: it keeps the replica from becoming ready. Skip:
+    none is tried."""
     golden: GoldenSpec = GoldenSpec()
     """The question that is asked first."""
     startup_timeout_seconds: Annotated[int, Field(ge=10, le=86400)] | None = None

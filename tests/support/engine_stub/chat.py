@@ -1,5 +1,6 @@
 """What an engine stub answers in a chat: the message, and how many tokens it took. Pure."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +24,21 @@ class Reply:
 
 def reply_to(body: dict[str, Any], traits: Traits, *, crowd: bool) -> Reply:
     """Think first, if the template says so or the model cannot help it, and then answer."""
-    template = body.get("chat_template_kwargs") or {}
-    thinks = traits.thinks if template.get("thinking") is not False else traits.thinks_anyway
+    if "tools" in body:
+        return _tool_call(traits)
+    if "response_format" in body:
+        return _json(traits)
+    asked = (body.get("chat_template_kwargs") or {}).get("thinking")
+    thinks = traits.thinks_anyway or (traits.reasons if asked else asked is None and traits.thinks)
     thought = traits.thought_tokens if thinks else 0
     wanted = int(body.get("max_tokens", 1 << 20))
     answer = _answer(str(body["messages"][-1]["content"]), traits, crowd=crowd)
     if thought >= wanted:
         return Reply({"reasoning": THOUGHT, "content": None}, wanted, "length")
     message: dict[str, Any] = {"content": answer}
-    if thinks:
+    if thinks and "reasoning" in traits.broken_features:
+        message["content"] = f"<think>{THOUGHT}</think>{answer}"
+    elif thinks:
         message["reasoning"] = THOUGHT
     return Reply(message, min(wanted, thought + _tokens(answer)))
 
@@ -42,6 +49,20 @@ def _answer(question: str, traits: Traits, *, crowd: bool) -> str:
     if crowd and traits.answer_in_a_crowd is not None:
         return traits.answer_in_a_crowd
     return traits.answers.pop(0) if len(traits.answers) > 1 else traits.answers[0]
+
+
+def _tool_call(traits: Traits) -> Reply:
+    arguments = json.dumps({"city": "Paris"})
+    if "tools" in traits.broken_features:
+        return Reply({"content": f'<tool_call>{{"name": "get_weather", "arguments": {arguments}}}</tool_call>'}, 30)
+    call = {"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": arguments}}
+    return Reply({"content": None, "tool_calls": [call]}, 30, "tool_calls")
+
+
+def _json(traits: Traits) -> Reply:
+    if "schema" in traits.broken_features:
+        return Reply({"content": "Her name is Ada, and she is 36 years old."}, 12)
+    return Reply({"content": json.dumps({"name": "Ada", "age": 36})}, 12)
 
 
 def _tokens(answer: str) -> int:

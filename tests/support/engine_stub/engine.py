@@ -143,6 +143,8 @@ class EngineStub:
         self.requests.append("chat")
         if "chat_template_kwargs" in body and not self.traits.takes_template_arguments:
             return web.Response(status=400, text="chat_template is not supported for Mistral tokenizers")
+        if self.traits.refuses in body:
+            return web.Response(status=400, text=f"{self.traits.refuses} is not supported")
         prompt = _prompt_tokens(body["messages"][-1]["content"])
         reply = await self._answer(request, prompt, partial(reply_to, body, self.traits))
         return web.json_response(reply.to_json(), status=self._status())

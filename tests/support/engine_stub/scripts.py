@@ -155,6 +155,11 @@ def thinking(tokens: float = 120, *, anyway: bool = False) -> Script:
     return having(thinks=True, thinks_anyway=anyway, thought_tokens=int(tokens))
 
 
+def broken_parsers(*features: str) -> Script:
+    """Of tools, reasoning and schema."""
+    return having(broken_features=frozenset(features))
+
+
 def leaks_special_tokens(text: str = "<\uff5cbegin\u2581of\u2581sentence\uff5c>") -> Script:
     """Seen with two drafted tokens: the beginning of a sentence comes back as text."""
     return having(leaked_token=text)

@@ -64,6 +64,12 @@ class Traits:
     """The model thinks before it answers unless it is asked not to."""
     thinks_anyway: bool = False
     thought_tokens: int = 120
+    reasons: bool = True
+    """The model thinks if it is asked to."""
+    broken_features: frozenset[str] = frozenset()
+    """Of tools, reasoning and schema: its parser does not know the model's format."""
+    refuses: str | None = None
+    """HTTP 400 for chats with this key."""
     takes_template_arguments: bool = True
     """False: HTTP 400 for `chat_template_kwargs`."""
     text: str | None = None

@@ -39,6 +39,7 @@ CONFIG: dict[str, Any] = {
     "longAnswer": {"kind": "chat", "prompt": LONG_QUESTION, "expect": LONG_ANSWER, "maxTokens": LONG_ANSWER_TOKENS},
     "decode": {"minTokensPerSecond": 60, "prompt": "tell", "tokens": 128, "samples": 3},
     "longPrompt": {"tokens": 4096, "minPrefillTokensPerSecond": 500, "minDecodePercent": 75},
+    "features": {"toolCalls": True, "reasoning": True, "jsonSchema": True, "required": False},
     "minAcceptancePercent": 40,
     "maxFirstTokenMillis": 1000,
     "startupTimeoutSeconds": 3600,

@@ -16,6 +16,7 @@ from flash_operator.core.resources.gate_config import gate_settings
 
 Draw = Callable[[Random], tuple[Script, ...]]
 
+REQUIRED = {"features": {"required": True}}
 FULL = {"decode": {"streams": 4}}
 NO_EXPECTATION = {"golden": {"expect": None}}
 
@@ -121,6 +122,10 @@ HEALTHY = (
              ("Passed",)),
     Scenario("a tokenizer that takes no template arguments", with_(of(s.having(takes_template_arguments=False))),
              ("Passed",)),
+    Scenario("parsers that are broken, and not required", with_(of(s.broken_parsers("tools", "reasoning", "schema"))),
+             ("Passed",)),
+    Scenario("all features work, and are required", sound, ("Passed",), REQUIRED),
+    Scenario("a model that does not think about small sums", with_(of(s.having(reasons=False))), ("Passed",), REQUIRED),
     Scenario("all its streams at once", sound, ("Passed",), {"decode": {"streams": 4}}),
     Scenario("serving four users", sound, ("Passed",), streams=4),
     Scenario("serving users whose prompts take half a minute", sound, ("Passed",), streams=2,
@@ -193,6 +198,9 @@ AT_START = (
     Scenario("a batch that drains unevenly hangs at three requests",
              with_(of(s.hangs_when_left(3)), of(s.having(jitter=0.0))), ("StartupHang",),
              {"decode": {"streams": 4}, "requestTimeoutSeconds": 20}),
+    Scenario("tool calls left in the text", with_(of(s.broken_parsers("tools"))), ("ToolCallsBroken",), REQUIRED),
+    Scenario("thoughts left in the text", with_(of(s.broken_parsers("reasoning"))), ("ReasoningBroken",), REQUIRED),
+    Scenario("a schema that is not followed", with_(of(s.broken_parsers("schema"))), ("JsonSchemaBroken",), REQUIRED),
     Scenario("an empty answer", with_(of(s.wrong_text(""))), ("WrongOutput",)),
     Scenario("hangs while it loads", with_(of(s.hangs_at_load())), ("StartupHang",), {"startupTimeoutSeconds": 4}),
     Scenario("hangs at its first answers", with_(lambda d: s.hangs_after(d.randint(0, 7) + 1)), ("StartupHang",),

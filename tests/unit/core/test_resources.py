@@ -299,6 +299,7 @@ def test_the_gate_document_in_full() -> None:
             "streams": 1,
         },
         "longPrompt": {"tokens": 4096, "minPrefillTokensPerSecond": 500, "minDecodePercent": 75},
+        "features": {"toolCalls": True, "reasoning": True, "jsonSchema": True, "required": False},
         "floorFrom": "Fixed",
         "serving": {"watchSeconds": 5, "tolerancePercent": 10, "stallSeconds": 60, "onDegraded": "Quarantine"},
         "minAcceptancePercent": 40,
@@ -369,6 +370,26 @@ def test_the_long_answer(
 ) -> None:
     settings = gate_settings(a_flash(readiness=readiness, engine=engine).spec)
     assert (settings.long_answer is not None, settings.deterministic) == (asked, deterministic)
+
+
+WITH_TOOLS = {**CUSTOM, "contextTokens": 8192, "extraArgs": ["--tool-call-parser=hermes", "--enable_auto_tool_choice"]}
+FEATURES: dict[str, tuple[str, dict[str, Any], tuple[bool, bool, bool, bool] | None]] = {
+    "of the model": ("Warn", {}, (True, True, True, False)),
+    "of the model, required": ("Require", {}, (True, True, True, True)),
+    "that nobody wants to know of": ("Skip", {}, None),
+    "of a Custom engine without parsers": ("Require", {**CUSTOM, "contextTokens": 8192}, None),
+    "of a Custom engine with tools": ("Warn", WITH_TOOLS, (True, False, False, False)),
+    "of a Custom engine with a parser of calls that nobody may make": (
+        "Warn", {**WITH_TOOLS, "extraArgs": ["--tool-call-parser", "hermes", "--reasoning-parser", "qwen3"]},
+        (False, True, False, False)),
+    "in a small context": ("Warn", {"contextTokens": 512}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("readiness", "engine", "tried"), FEATURES.values(), ids=FEATURES.keys())
+def test_the_features(readiness: str, engine: dict[str, Any], tried: tuple[bool, bool, bool, bool] | None) -> None:
+    tests = gate_settings(a_flash(readiness={"features": readiness}, engine=engine).spec).features
+    assert (tests and (tests.tool_calls, tests.reasoning, tests.json_schema, tests.required)) == tried
 
 
 def test_the_gate_finds_its_configuration() -> None:

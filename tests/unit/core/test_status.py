@@ -77,6 +77,14 @@ def test_acceptance_by_position_is_shown_where_the_gate_tells_it() -> None:
     assert not {"acceptanceByPosition", "acceptanceLengthPercent"} & set(former), "a gate before 0.2"
 
 
+def test_warnings_of_the_gate_are_shown() -> None:
+    warning = {"reason": "ToolCallsBroken", "message": "tool calls: none"}
+    (pod,) = status_of(serving(a_gate(warnings=[warning])))["pods"]
+    assert pod["warnings"] == ["ToolCallsBroken: tool calls: none"]
+    (well,) = status_of(serving(a_gate(warnings=[])))["pods"]
+    assert "warnings" not in well
+
+
 def test_the_figures_of_a_long_prompt_are_shown() -> None:
     figures = {"decodeTokensPerSecond": 85.0, "promptTokens": 4096, "prefillTokensPerSecond": 3100.4}
     depth = {"promptFirstTokenMillis": 1320.9, "depthDecodeTokensPerSecond": 70.2}

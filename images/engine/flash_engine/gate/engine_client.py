@@ -57,8 +57,8 @@ _Request = AbstractAsyncContextManager[aiohttp.ClientResponse]
 Enough = Callable[[Sequence[Arrival]], bool]
 
 
-NO_THINKING = {"thinking": False, "enable_thinking": False}
-"""For the chat template: the first is DeepSeek's name for it, the second that of most others."""
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 
 THINKING_FACTOR = 16
 """How many times as many tokens an answer gets whose model thinks although it was asked not to."""
@@ -85,6 +85,13 @@ class Answer:
         content = _joined(message.get("content"))
         text = " ".join(part for part in (reasoning, content) if part)
         return cls(text, is_unfinished=bool(reasoning and not content) and choice.get("finish_reason") == "length")
+
+
+def _answer_of(choice: dict[str, Any]) -> Answer:
+    try:
+        return Answer.of(choice)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise EngineRequestError(f"the answer has no choice: {json.dumps(choice)[:200]}") from error
 
 
 class EngineClient:
@@ -166,17 +173,24 @@ class EngineClient:
     async def _answer(self, config: GateConfig, question: GoldenQuestion, tokens: int) -> Answer:
         body = {"model": config.model, "temperature": 0, "max_tokens": tokens}
         if question.kind != "chat":
-            return await self._answer_to("/v1/completions", {**body, "prompt": question.prompt}, config)
+            choice = await self._first_choice(COMPLETIONS, {**body, "prompt": question.prompt}, config)
+            return _answer_of(COMPLETIONS, choice)
         body["messages"] = [{"role": "user", "content": question.prompt}]
+        return _answer_of(CHAT, await self.chat(config, body, thinking=False))
+
+    async def chat(self, config: GateConfig, body: dict[str, Any], *, thinking: bool) -> dict[str, Any]:
+        """The choice of a chat completion. Raises NoAnswerError, RefusedError, EngineRequestError."""
+        body = {"model": config.model, **body}
+        # The first is DeepSeek's name for it, the second that of most other chat templates.
+        arguments = {"thinking": thinking, "enable_thinking": thinking}
         try:
-            return await self._answer_to("/v1/chat/completions", {**body, "chat_template_kwargs": NO_THINKING}, config)
+            return await self._first_choice(CHAT, {**body, "chat_template_kwargs": arguments}, config)
         except RefusedError:
             # Some tokenizers, as Mistral's, take no such arguments.
-            return await self._answer_to("/v1/chat/completions", body, config)
+            return await self._first_choice(CHAT, body, config)
 
-    async def _answer_to(self, path: str, body: dict[str, Any], config: GateConfig) -> Answer:
-        reply = await self._post(path, body, config.request_timeout_seconds)
-        return _answer_of(path, _choice(path, reply))
+    async def _first_choice(self, path: str, body: dict[str, Any], config: GateConfig) -> dict[str, Any]:
+        return _choice(path, await self._post(path, body, config.request_timeout_seconds))
 
     async def long_prompt(self, config: GateConfig, tokens: int) -> list[int] | str:
         """A prompt of this many tokens that no cache knows. Raises EngineRequestError.

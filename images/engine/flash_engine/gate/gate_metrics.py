@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.gate_state import GateState
+from flash_engine.gate.verdict import FEATURE_REMEDIES, warnings
 
 
 class GateMetrics:
@@ -50,6 +51,12 @@ class GateMetrics:
         self._verdict = Gauge(
             "flash_gate_verdict", "1 for the current verdict, 0 for the others", ["reason"], registry=self.registry
         )
+        self._warnings = Gauge(
+            "flash_gate_warning",
+            "1 for each feature that is switched on and broken, but not required",
+            ["reason"],
+            registry=self.registry,
+        )
         self._traffic = Gauge(
             "flash_gate_traffic_tokens_per_second", "Combined decode speed of users' requests", registry=self.registry
         )
@@ -71,6 +78,9 @@ class GateMetrics:
         self._ready.set(state.ready)
         for reason in Reason:
             self._verdict.labels(reason).set(reason == state.verdict.reason)
+        broken = {warning.reason for warning in warnings(state.evidence, state.config)} if state.config else set()
+        for reason in FEATURE_REMEDIES:
+            self._warnings.labels(reason).set(reason in broken)
         self._checks.inc(state.attempts - self._counted)
         self._counted = state.attempts
         traffic = state.serving_health.decode_tokens_per_second

@@ -12,6 +12,7 @@ from flash_contracts.gate_result import (
     DecodeFigures,
     DegradedReport,
     GateResult,
+    GateWarning,
     SampleReport,
     ServingReport,
     TrialReport,
@@ -21,6 +22,7 @@ from flash_engine.gate.evidence import Trial
 from flash_engine.gate.fault_report import incident_is_proven
 from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.measurement import Measurement, Sample
+from flash_engine.gate.verdict import warnings
 from flash_engine.redaction import redact
 
 
@@ -36,6 +38,7 @@ def result_of(state: GateState, config: GateConfig | None, effective: EffectiveF
         measurement=_figures(evidence.measurement) if evidence.measurement else None,
         trial=_trial(evidence.trial) if evidence.trial else None,
         wanted=_wanted(config) if config else None,
+        warnings=tuple(GateWarning(w.reason, w.message) for w in warnings(evidence, config)) if config else (),
         serving=_serving(state),
         engine_healthy_at=state.healthy_at,
         gate_millis=state.gate_millis,

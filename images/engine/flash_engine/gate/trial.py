@@ -1,7 +1,7 @@
 """Runs one trial of a healthy engine.
 
     golden question, twice -> a question with a long answer -> warm-up stream -> timed streams until the figures are
-    clear -> one after a long prompt -> a concurrent round
+    clear -> one after a long prompt -> a request for each feature -> a concurrent round
 
 Before all that, the engine must answer at the pod's own address, where a Service sends its users.
 
@@ -13,13 +13,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from flash_contracts.gate_config import GateConfig, GoldenQuestion
+from flash_contracts.gate_config import FeatureTests, GateConfig, GoldenQuestion
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.crowd_speed import fastest, is_disturbed, needs_another_round, together
 from flash_engine.gate.engine_client import THINKING_FACTOR, Answer, EngineClient, EngineRequestError, NoAnswerError
 from flash_engine.gate.evidence import ConcurrentRound, EngineHealth, GoldenAnswers, Trial
+from flash_engine.gate.features import Feature, FeatureFault, features_of
 from flash_engine.gate.measurement import LongPrompt, Measurement, Sample, Stream, measure, with_long_prompts
 from flash_engine.gate.sprt import enough, long_prompts_are_clear, stream_is_clear
 from flash_engine.gate.verdict import concurrent_round_fault, golden_fault, long_answer_fault, text_fault
@@ -79,6 +80,8 @@ async def try_engine(client: EngineClient, config: GateConfig) -> Trial:
         trial = replace(trial, measurement=figures)
         if config.long_prompt and _is_fast(figures, config):
             trial = replace(trial, measurement=await _with_long_prompt(client, config, figures))
+        if config.features and _is_fast(figures, config):
+            trial = replace(trial, broken_features=await _broken_features(client, config, config.features))
         if config.decode.streams > 1 and _is_fast(trial.measurement, config):
             trial = replace(trial, concurrent_round=await _concurrent_rounds(client, config))
     except _StalledError as error:
@@ -254,6 +257,32 @@ async def _timed_stream(client: EngineClient, config: GateConfig, prompt: list[i
     if stream.decode_tokens_per_second == 0:
         raise EngineRequestError("a timed answer arrived in one piece, so its speed is unknown")
     return stream
+
+
+async def _broken_features(client: EngineClient, config: GateConfig, tests: FeatureTests) -> tuple[FeatureFault, ...]:
+    """All of them at once, which takes no longer than one. Raises EngineRequestError."""
+    features = list(features_of(tests))
+    faults = await _together(_feature_fault(client, config, feature, len(features)) for feature in features)
+    return tuple(fault for fault in faults if fault)
+
+
+async def _feature_fault(client: EngineClient, config: GateConfig, feature: Feature, ours: int) -> FeatureFault | None:
+    """None if the feature works, and if there was no answer in time. Raises EngineRequestError."""
+
+    async def ask() -> dict[str, Any]:
+        request = client.chat(config, feature.body, thinking=feature.thinking)
+        return await _or_stalled(client, request, f"in {config.request_timeout_seconds:g} s", ours)
+
+    try:
+        return feature.fault(await _retried(client, ask))
+    except _StalledError:
+        raise
+    except NoAnswerError:
+        return None
+    except EngineRequestError as error:
+        if await client.health() is EngineHealth.BAD:
+            raise
+        return FeatureFault(feature.reason, str(error))
 
 
 def _is_fast(figures: Measurement | None, config: GateConfig) -> bool:

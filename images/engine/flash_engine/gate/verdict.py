@@ -11,6 +11,7 @@
     SpeculationAbsent           drafts are expected, but the engine makes none
     DraftDead                   drafts are made, but none is accepted: the MTP head is broken, which causes no error
     AcceptanceTooLow, TooSlow, FirstTokenTooSlow, PrefillTooSlow, TooSlowAtDepth
+    ToolCallsBroken, ReasoningBroken, JsonSchemaBroken    where the user requires them
     Passed
 
 Each reason has one cause and one remedy; the message has the figures and the remedy. An engine that passed and fails
@@ -426,6 +427,31 @@ def too_slow_at_depth(evidence: Evidence, config: GateConfig) -> Verdict | None:
     )
 
 
+def feature_broken(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    if config.features is None or not config.features.required:
+        return None
+    return next(iter(_broken_features(evidence)), None)
+
+
+def warnings(evidence: Evidence, config: GateConfig) -> tuple[Verdict, ...]:
+    """Broken features that the user does not require."""
+    if config.features is None or config.features.required:
+        return ()
+    return _broken_features(evidence)
+
+
+FEATURE_REMEDIES = {
+    Reason.TOOL_CALLS_BROKEN: "tool calls: {}: check --tool-call-parser, and the chat template",
+    Reason.REASONING_BROKEN: "reasoning: {}: check --reasoning-parser, and the chat template",
+    Reason.JSON_SCHEMA_BROKEN: "JSON schema: {}: check the structured outputs' backend, and the reasoning parser",
+}
+
+
+def _broken_features(evidence: Evidence) -> tuple[Verdict, ...]:
+    faults = evidence.trial.broken_features if evidence.trial else ()
+    return tuple(Verdict(fault.reason, FEATURE_REMEDIES[fault.reason].format(fault.detail)) for fault in faults)
+
+
 CHAIN: tuple[Check, ...] = (
     model_unavailable,
     downloading,
@@ -448,6 +474,7 @@ CHAIN: tuple[Check, ...] = (
     first_token_too_slow,
     prefill_too_slow,
     too_slow_at_depth,
+    feature_broken,
 )
 
 
@@ -463,7 +490,8 @@ def _passed(evidence: Evidence, config: GateConfig) -> Verdict:
     return Verdict(
         Reason.PASSED,
         f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least {_floor(config)}{drafts}, "
-        f"first token after {figures.first_token_millis:.0f} ms{_at_depth(figures)}",
+        f"first token after {figures.first_token_millis:.0f} ms{_at_depth(figures)}"
+        + "".join(f"; warning: {warning.reason}: {warning.message}" for warning in warnings(evidence, config)),
     )
 
 

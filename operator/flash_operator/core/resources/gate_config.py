@@ -13,6 +13,7 @@ from flash_contracts.gate_config import (
     FILE,
     DecodeTest,
     ExpectedSpeculation,
+    FeatureTests,
     GateConfig,
     GoldenQuestion,
     LongPromptTest,
@@ -31,7 +32,7 @@ from flash_operator.api.v1alpha1 import (
 )
 from flash_operator.core.observed.kube import entries_of
 from flash_operator.core.observed.snapshot import RawObject
-from flash_operator.core.resources.engine_args import context_tokens, max_sequences
+from flash_operator.core.resources.engine_args import context_tokens, max_sequences, vllm_arguments
 from flash_operator.core.resources.identity import metadata
 
 CHECKPOINT_GIB = 149
@@ -53,6 +54,9 @@ many at each further one. A share of all drafted tokens could not be one floor: 
 
 LONG_ANSWER_TOKENS = 160
 """Thirty numbers, their commas and spaces are 60 to 90."""
+
+FEATURE_CONTEXT = 1024
+"""Room for a question with a tool, and for an answer with its thoughts."""
 
 PROMPT_TOKENS = 4096
 DEPTH_DECODE_PERCENT = 75
@@ -146,6 +150,7 @@ def gate_settings(spec: FlashSpec) -> GateConfig:
         deterministic=_is_deterministic(spec),
         decode=_decode_test(spec),
         long_prompt=_long_prompt(spec),
+        features=_features(spec),
         floor_from=spec.readiness.floor,
         serving=_serving_watch(spec.readiness.serving),
         min_acceptance_percent=_share_of_drafted(spec),
@@ -223,6 +228,21 @@ def _long_prompt(spec: FlashSpec) -> LongPromptTest | None:
         min_prefill_tokens_per_second=readiness.min_prefill_tokens_per_second or default,
         min_decode_percent=readiness.min_depth_decode_percent or DEPTH_DECODE_PERCENT,
     )
+
+
+def _features(spec: FlashSpec) -> FeatureTests | None:
+    """What the engine's arguments switch on. None if nothing is, if the user skips it, or if it would not fit."""
+    given = {argument.split("=")[0].split(".")[0].replace("_", "-") for argument in vllm_arguments(spec)}
+    chats = (context_tokens(spec.engine) or 0) >= FEATURE_CONTEXT
+    calls_tools = "--tool-call-parser" in given and "--enable-auto-tool-choice" in given
+    tests = FeatureTests(
+        tool_calls=calls_tools and "--no-enable-auto-tool-choice" not in given,
+        reasoning="--reasoning-parser" in given,
+        json_schema=spec.engine.profile != "Custom" or "--structured-outputs-config" in given,
+        required=spec.readiness.features == "Require",
+    )
+    is_tried = spec.readiness.features != "Skip" and chats
+    return tests if is_tried and (tests.tool_calls or tests.reasoning or tests.json_schema) else None
 
 
 def _serving_watch(serving: ServingSpec) -> ServingWatch:

@@ -153,6 +153,7 @@ def _pod(replica: Replica, live: RawObject, *, quarantines: bool) -> PodStatus:
         acceptance_by_position=[int(p) for p in figures.position_percents] or None if figures else None,
         acceptance_length_percent=_hundredths(figures.acceptance_length) if figures else None,
         first_token_millis=_whole(figures.first_token_millis) if figures else None,
+        warnings=[f"{w.reason}: {w.message}" for w in replica.gate.warnings] or None if replica.gate else None,
         prompt_tokens=figures.prompt_tokens if figures else None,
         prefill_tokens_per_second=_whole(figures.prefill_tokens_per_second) if figures else None,
         prompt_first_token_millis=_whole(figures.prompt_first_token_millis) if figures else None,
