@@ -80,6 +80,8 @@ class LongPromptTest(_ConfigModel):
     min_prefill_tokens_per_second: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)] | None = None
     min_decode_percent: Bound = 75
     """Lowest decode speed after it, in percent of the floor of a short prompt."""
+    text_is_judged: bool = False
+    """What is decoded after it must be no nonsense. A tiny model has learned nothing of the kind."""
 
 
 class FeatureTests(_ConfigModel):

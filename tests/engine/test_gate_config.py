@@ -83,6 +83,22 @@ async def test_a_new_process_is_held_to_the_change(harness: GateHarness) -> None
     assert (await harness.observe()).verdict.reason == "SpeculationAbsent"
 
 
+def test_a_configuration_of_a_former_operator_asks_nothing_new() -> None:
+    """Gates are newer than the operator while it is upgraded, and its floors keep their meaning."""
+    former = {"model": "m", "golden": {"prompt": "p"}, "decode": {"minTokensPerSecond": 60, "prompt": "p"}}
+    config = GateConfig.model_validate({**former, "minAcceptancePercent": 40})
+    assert (config.long_answer, config.long_prompt, config.features, config.deterministic) == (None, None, None, False)
+    assert (config.min_acceptance_percent, config.min_first_draft_percent) == (40, None)
+
+
+def test_keys_of_a_newer_operator_are_ignored_at_every_depth() -> None:
+    newer = {"model": "m", "golden": {"prompt": "p", "tone": 1}, "decode": {"minTokensPerSecond": 60, "prompt": "p"}}
+    long_prompt = {"tokens": 300, "language": "Latin"}
+    config = GateConfig.model_validate({**newer, "longPrompt": long_prompt, "features": {"vision": True}, "moon": {}})
+    assert config.long_prompt is not None
+    assert config.long_prompt.tokens == 300
+
+
 BAD = {
     "an expression that is none": ('"expect": "("', "golden.expect: Value error, '(' is not a regular expression"),
     "a kind of question that there is not": ('"kind": "poem"', "golden.kind"),

@@ -12,7 +12,7 @@ from flash_contracts.verdict_reason import MEANINGS, Reason
 from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.evidence import ConcurrentRound, Evidence, GoldenAnswers, Trial
 from flash_engine.gate.features import FeatureFault
-from flash_engine.gate.measurement import Measurement, Sample, Stream
+from flash_engine.gate.measurement import LongPrompt, Measurement, Sample, Stream
 from flash_engine.gate.verdict import LOOK_SECONDS, golden_fault, is_degenerate, judge
 from flash_operator.api.v1alpha1 import DEFAULT_ANSWER, LONG_ANSWER, LONG_QUESTION
 
@@ -72,6 +72,11 @@ def long_answered(*texts: str) -> Evidence:
 
 def broken(reason: Reason) -> Evidence:
     trial = Trial(GOLDEN, FIGURES, broken_features=(FeatureFault(reason, "as text"),))
+    return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
+
+
+def deep(text: str) -> Evidence:
+    trial = Trial(GOLDEN, FIGURES, long_prompts=(LongPrompt(4000, 1000.0, 80.0, text),))
     return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
 
 
@@ -329,6 +334,11 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         broken(Reason.JSON_SCHEMA_BROKEN), {"features": {"required": True}}, "JsonSchemaBroken", "as text: check"),
     "a broken parser of which nobody asks any more": (
         broken(Reason.TOOL_CALLS_BROKEN), {}, "Passed", "after 120 ms"),
+    "nonsense after a long prompt": (
+        deep("!" * 40), {"longPrompt": {"tokens": 4096, "textIsJudged": True}}, "WrongOutput",
+        "the text after a prompt of 4000 tokens, '!!!!!!!!"),
+    "nonsense of a model that has learned no more": (
+        deep("!" * 40), {"longPrompt": {"tokens": 4096}}, "Passed", "85.0"),
     "a trial without a long prompt, restored": (tried(), LONG, "Passed", "85.0"),
     "a slow first token where no ceiling is set": (
         tried(first_token_millis=800.0), {"maxFirstTokenMillis": None}, "Passed", "800 ms"),

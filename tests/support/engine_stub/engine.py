@@ -207,7 +207,8 @@ class EngineStub:
 
     def _chunk(self, tokens: int, sent: int, prompt_tokens: int) -> dict[str, Any]:
         text = self.traits.text_in_a_crowd if self.running > 1 else None
-        text = text or self.traits.text
+        at_depth = self.traits.text_at_depth if prompt_tokens > SHORT_PROMPT else None
+        text = text or at_depth or self.traits.text
         words = [text or STORY[number % len(STORY)] for number in range(sent - tokens, sent)]
         if self.traits.leaked_token and sent - tokens < LEAKED_AT <= sent:
             words.append(self.traits.leaked_token)

@@ -132,6 +132,10 @@ def garbage(text: str = "!") -> Script:
     return having(text=text)
 
 
+def garbage_at_depth(text: str = "!") -> Script:
+    return having(text_at_depth=text)
+
+
 def garbage_in_a_crowd(text: str = "!") -> Script:
     return having(text_in_a_crowd=text)
 
@@ -246,7 +250,8 @@ SCRIPTS: dict[str, Callable[..., Script]] = {
         compiles_at_first_request, abandoned_gauges, wrong_in_a_crowd, miscounts, miscounts_in_a_crowd,
         thinking, leaks_special_tokens, hangs_when_left, slow_prefill, slow_at_depth,
         chunky, loading, hangs_at_load, hangs_after,
-        wrong_text, garbage, garbage_in_a_crowd, dead_draft, absent_draft, idle_draft, poor_draft, dies_at_load,
+        wrong_text, garbage, garbage_at_depth, garbage_in_a_crowd, dead_draft,
+        absent_draft, idle_draft, poor_draft, dies_at_load,
         dies_after, dies_of_streams,
         runs_out_of_gpu_memory, leaks, server_errors, connection_resets, without_metrics, renamed_metric,
         counters_freeze, counters_reset, foreign_traffic,

@@ -74,6 +74,8 @@ class Traits:
     """False: HTTP 400 for `chat_template_kwargs`."""
     text: str | None = None
     """What each token of a stream is; a story where that is None."""
+    text_at_depth: str | None = None
+    """The same after a prompt of more than SHORT_PROMPT tokens."""
     leaked_token: str | None = None
     """A special token that each timed text has once."""
     text_in_a_crowd: str | None = None

@@ -38,7 +38,7 @@ CONFIG: dict[str, Any] = {
     "golden": {"kind": "chat", "prompt": "17 + 25?", "expect": DEFAULT_ANSWER, "maxTokens": 32},
     "longAnswer": {"kind": "chat", "prompt": LONG_QUESTION, "expect": LONG_ANSWER, "maxTokens": LONG_ANSWER_TOKENS},
     "decode": {"minTokensPerSecond": 60, "prompt": "tell", "tokens": 128, "samples": 3},
-    "longPrompt": {"tokens": 4096, "minPrefillTokensPerSecond": 500, "minDecodePercent": 75},
+    "longPrompt": {"tokens": 4096, "minPrefillTokensPerSecond": 500, "minDecodePercent": 75, "textIsJudged": True},
     "features": {"toolCalls": True, "reasoning": True, "jsonSchema": True, "required": False},
     "minAcceptancePercent": 40,
     "maxFirstTokenMillis": 1000,

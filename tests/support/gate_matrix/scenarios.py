@@ -183,6 +183,7 @@ AT_START = (
     Scenario("a right answer, and one word when it is timed", with_(of(s.garbage("the"))), ("WrongOutput",)),
     Scenario("a special token in a right answer",
              with_(of(s.wrong_text("<\uff5cbegin\u2581of\u2581sentence\uff5c>42"))), ("WrongOutput",)),
+    Scenario("nonsense after a long prompt alone", with_(of(s.garbage_at_depth())), ("WrongOutput",)),
     Scenario("nonsense in a crowd alone", with_(of(s.garbage_in_a_crowd())), ("WrongOutput",), FULL),
     Scenario("slow in a crowd alone", with_(lambda d: s.slow_in_a_crowd(d.uniform(3, 5))), ("TooSlow",),
              {"decode": {"streams": 4, "tokens": 64}}),

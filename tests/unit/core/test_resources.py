@@ -298,7 +298,12 @@ def test_the_gate_document_in_full() -> None:
             "samples": 3,
             "streams": 1,
         },
-        "longPrompt": {"tokens": 4096, "minPrefillTokensPerSecond": 500, "minDecodePercent": 75},
+        "longPrompt": {
+            "tokens": 4096,
+            "minPrefillTokensPerSecond": 500,
+            "minDecodePercent": 75,
+            "textIsJudged": True,
+        },
         "features": {"toolCalls": True, "reasoning": True, "jsonSchema": True, "required": False},
         "floorFrom": "Fixed",
         "serving": {"watchSeconds": 5, "tolerancePercent": 10, "stallSeconds": 60, "onDegraded": "Quarantine"},
@@ -335,14 +340,14 @@ CUSTOM = {"profile": "Custom", "maxSequences": 1}
 LONG_PROMPTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]] = {
     "as the user wants it": (
         {"promptTokens": 32768, "minPrefillTokensPerSecond": 900, "minDepthDecodePercent": 50}, {},
-        {"tokens": 32768, "minPrefillTokensPerSecond": 900, "minDecodePercent": 50}),
+        {"tokens": 32768, "minPrefillTokensPerSecond": 900, "minDecodePercent": 50, "textIsJudged": True}),
     "as long as the context has room for": (
         {}, {**CUSTOM, "contextTokens": 1024},
-        {"tokens": 896, "minPrefillTokensPerSecond": None, "minDecodePercent": 75}),
+        {"tokens": 896, "minPrefillTokensPerSecond": None, "minDecodePercent": 75, "textIsJudged": False}),
     "none in a context that has no room": ({}, {**CUSTOM, "contextTokens": 256}, None),
     "of a Custom engine with a floor": (
         {"minPrefillTokensPerSecond": 7}, {**CUSTOM, "contextTokens": 8192},
-        {"tokens": 4096, "minPrefillTokensPerSecond": 7, "minDecodePercent": 75}),
+        {"tokens": 4096, "minPrefillTokensPerSecond": 7, "minDecodePercent": 75, "textIsJudged": False}),
 }  # fmt: skip
 
 

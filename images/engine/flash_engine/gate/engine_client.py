@@ -87,13 +87,6 @@ class Answer:
         return cls(text, is_unfinished=bool(reasoning and not content) and choice.get("finish_reason") == "length")
 
 
-def _answer_of(choice: dict[str, Any]) -> Answer:
-    try:
-        return Answer.of(choice)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise EngineRequestError(f"the answer has no choice: {json.dumps(choice)[:200]}") from error
-
-
 class EngineClient:
     """One engine at one address."""
 

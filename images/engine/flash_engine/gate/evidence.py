@@ -6,7 +6,7 @@ from enum import Enum
 from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_record import EngineExit, EngineRecord
 from flash_engine.gate.features import FeatureFault
-from flash_engine.gate.measurement import Measurement
+from flash_engine.gate.measurement import LongPrompt, Measurement
 
 
 class EngineHealth(Enum):
@@ -53,6 +53,7 @@ class Trial:
     concurrent_round: ConcurrentRound | None = None
     long_answers: tuple[str, ...] = ()
     """Those to `long_answer`."""
+    long_prompts: tuple[LongPrompt, ...] = ()
     broken_features: tuple[FeatureFault, ...] = ()
 
 

@@ -134,6 +134,8 @@ class LongPrompt:
     first_token_millis: float
     decode_tokens_per_second: float | None
     """None if not even the first token came in time, so that `first_token_millis` is a lower bound."""
+    text: str = ""
+    """What was decoded, or its beginning."""
 
     @property
     def prefill_tokens_per_second(self) -> float:

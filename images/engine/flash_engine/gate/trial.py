@@ -79,7 +79,8 @@ async def try_engine(client: EngineClient, config: GateConfig) -> Trial:
         figures = await _measure(client, config)
         trial = replace(trial, measurement=figures)
         if config.long_prompt and _is_fast(figures, config):
-            trial = replace(trial, measurement=await _with_long_prompt(client, config, figures))
+            prompts = await _long_prompts(client, config, figures)
+            trial = replace(trial, measurement=with_long_prompts(figures, prompts), long_prompts=prompts)
         if config.features and _is_fast(figures, config):
             trial = replace(trial, broken_features=await _broken_features(client, config, config.features))
         if config.decode.streams > 1 and _is_fast(trial.measurement, config):
@@ -208,12 +209,12 @@ async def _measure(client: EngineClient, config: GateConfig) -> Measurement:
     return measure(samples)
 
 
-async def _with_long_prompt(client: EngineClient, config: GateConfig, figures: Measurement) -> Measurement:
-    """Add the figures of a long prompt. Raises EngineRequestError, MissingMetricsError."""
+async def _long_prompts(client: EngineClient, config: GateConfig, figures: Measurement) -> tuple[LongPrompt, ...]:
+    """At least one. Raises EngineRequestError, MissingMetricsError."""
     prompts: list[LongPrompt] = []
     while not long_prompts_are_clear(figures, prompts, config):
         prompts.append(await _retried(client, partial(_long_prompt, client, config)))
-    return with_long_prompts(figures, prompts) if prompts else figures
+    return tuple(prompts)
 
 
 async def _long_prompt(client: EngineClient, config: GateConfig) -> LongPrompt:
@@ -233,7 +234,7 @@ async def _long_prompt(client: EngineClient, config: GateConfig) -> LongPrompt:
         if not sample.disturbed:
             stream = sample.stream
             tokens = stream.prompt_tokens or len(prompt)
-            return LongPrompt(tokens, stream.first_token_millis, stream.decode_tokens_per_second)
+            return LongPrompt(tokens, stream.first_token_millis, stream.decode_tokens_per_second, stream.text)
         # What was read once is cached.
         prompt = await client.long_prompt(config, wanted)
     raise _BusyError("other clients used the engine during each try of a long prompt")

@@ -188,6 +188,7 @@ def wrong_output(evidence: Evidence, config: GateConfig) -> Verdict | None:
         golden_fault(trial.golden, config)
         or long_answer_fault(trial.long_answers, config)
         or timed_fault(trial, config)
+        or depth_fault(trial, config)
         or concurrent_round_fault(trial, config)
     )
     if fault is None:
@@ -243,6 +244,15 @@ def timed_fault(trial: Trial, config: GateConfig) -> str | None:
     # A stream whose speed is clear is cut, so they have different lengths.
     shortest = min(map(len, texts))
     return _difference([text[:shortest] for text in texts])
+
+
+def depth_fault(trial: Trial, config: GateConfig) -> str | None:
+    """What is wrong with the text after a long prompt: attention over a long context has kernels of its own."""
+    for prompt in trial.long_prompts if config.long_prompt and config.long_prompt.text_is_judged else ():
+        fault = text_fault(prompt.text)
+        if fault:
+            return f"the text after a prompt of {prompt.tokens} tokens, {_quoted(prompt.text)}, {fault}"
+    return None
 
 
 def text_fault(text: str) -> str | None:

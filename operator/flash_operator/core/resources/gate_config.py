@@ -226,6 +226,7 @@ def _long_prompt(spec: FlashSpec) -> LongPromptTest | None:
     return LongPromptTest(
         tokens=tokens,
         min_prefill_tokens_per_second=readiness.min_prefill_tokens_per_second or default,
+        text_is_judged=spec.engine.profile != "Custom",
         min_decode_percent=readiness.min_depth_decode_percent or DEPTH_DECODE_PERCENT,
     )
 
