@@ -10,10 +10,11 @@ from flash_contracts.engine_record import EngineExit, EngineRecord, Incident
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import MEANINGS, Reason
 from flash_engine.engine_metrics import EngineCounters
+from flash_engine.gate.answer_checks import golden_fault, is_degenerate
 from flash_engine.gate.evidence import ConcurrentRound, Evidence, GoldenAnswers, Trial
 from flash_engine.gate.features import FeatureFault
 from flash_engine.gate.measurement import LongPrompt, Measurement, Sample, Stream
-from flash_engine.gate.verdict import LOOK_SECONDS, golden_fault, is_degenerate, judge
+from flash_engine.gate.verdict import LOOK_SECONDS, judge
 from flash_operator.api.v1alpha1 import DEFAULT_ANSWER, LONG_ANSWER, LONG_QUESTION
 
 DECODE = {"minTokensPerSecond": 60, "prompt": "tell"}

@@ -19,8 +19,9 @@ from flash_contracts.engine_pod import FaultReport
 from flash_contracts.engine_record import Run
 from flash_contracts.gate_config import GateConfig, GoldenQuestion
 from flash_contracts.verdict_reason import Reason
+from flash_engine.gate.answer_checks import golden_fault
 from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
-from flash_engine.gate.verdict import Verdict, golden_fault
+from flash_engine.gate.verdict import Verdict
 from flash_engine.log import Logger
 
 log = Logger("flash.gate")
