@@ -175,8 +175,8 @@ def is_stalled(
 ) -> bool:
     """Whether an unanswered request is the engine's own fault, by the counters during the request and after it.
 
-    While it reads a long prompt, only its KV cache grows. As many unfinished requests as
-    `ours` are the gate's. More belong to other clients, and ours may have waited for their long prompts.
+    While it reads a long prompt, only its KV cache grows. As many unfinished requests as `ours` are the gate's. More
+    belong to other clients, and ours may have waited for their long prompts.
     """
     if before is None or after is None or health is not EngineHealth.GOOD:
         return False
