@@ -51,6 +51,9 @@ RESTARTS = {
     "more replicas": ({"replicas": 3}, False),
     "another decode floor": ({"readiness": {"minDecodeTokensPerSecond": 10}}, False),
     "another acceptance floor": ({"readiness": {"minAcceptancePercent": 1}}, False),
+    "another acceptance length": ({"readiness": {"minAcceptanceLengthPercent": 150}}, False),
+    "another long prompt": ({"readiness": {"promptTokens": 8192}}, False),
+    "features that are required": ({"readiness": {"features": "Require"}}, False),
     "another golden question": ({"readiness": {"golden": {"prompt": "2 + 2?", "expect": "4"}}}, False),
     "another startup budget": ({"readiness": {"startupTimeoutSeconds": 60}}, False),
 }
