@@ -66,6 +66,14 @@ class ConcurrentRoundReport(Document):
 
 
 @dataclass(frozen=True)
+class GateWarning(Document):
+    """Something that is switched on and does not work, and that the user does not require."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class TrialReport(Document):
     """The raw data behind the figures, complete enough for a person to judge it again."""
 
@@ -75,14 +83,7 @@ class TrialReport(Document):
     stalled: bool = False
     samples: tuple[SampleReport, ...] = ()
     concurrent_round: ConcurrentRoundReport | None = None
-
-
-@dataclass(frozen=True)
-class GateWarning(Document):
-    """Something that is switched on and does not work, and that the user does not require."""
-
-    reason: str
-    message: str
+    warnings: tuple[GateWarning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,6 @@ class GateResult(Document):
     measurement: DecodeFigures | None = None
     trial: TrialReport | None = field(default=None, metadata={OPTIONAL: True})
     wanted: WantedFigures | None = None
-    warnings: tuple[GateWarning, ...] = field(default=(), metadata={OPTIONAL: True})
     serving: ServingReport = field(default_factory=ServingReport)
     engine_healthy_at: str | None = None
     gate_millis: float | None = None

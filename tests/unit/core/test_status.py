@@ -79,9 +79,9 @@ def test_acceptance_by_position_is_shown_where_the_gate_tells_it() -> None:
 
 def test_warnings_of_the_gate_are_shown() -> None:
     warning = {"reason": "ToolCallsBroken", "message": "tool calls: none"}
-    (pod,) = status_of(serving(a_gate(warnings=[warning])))["pods"]
+    (pod,) = status_of(serving(a_gate(trial={"warnings": [warning]})))["pods"]
     assert pod["warnings"] == ["ToolCallsBroken: tool calls: none"]
-    (well,) = status_of(serving(a_gate(warnings=[])))["pods"]
+    (well,) = status_of(serving(a_gate(trial={"warnings": []})))["pods"]
     assert "warnings" not in well
 
 

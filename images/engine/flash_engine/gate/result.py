@@ -22,7 +22,7 @@ from flash_engine.gate.evidence import Trial
 from flash_engine.gate.fault_report import incident_is_proven
 from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.measurement import Measurement, Sample
-from flash_engine.gate.verdict import warnings
+from flash_engine.gate.verdict import Verdict, warnings
 from flash_engine.redaction import redact
 
 
@@ -36,9 +36,8 @@ def result_of(state: GateState, config: GateConfig | None, effective: EffectiveF
         checked_at=state.checked_at,
         attempts=state.attempts,
         measurement=_figures(evidence.measurement) if evidence.measurement else None,
-        trial=_trial(evidence.trial) if evidence.trial else None,
+        trial=_trial(evidence.trial, warnings(evidence, config) if config else ()) if evidence.trial else None,
         wanted=_wanted(config) if config else None,
-        warnings=tuple(GateWarning(w.reason, w.message) for w in warnings(evidence, config)) if config else (),
         serving=_serving(state),
         engine_healthy_at=state.healthy_at,
         gate_millis=state.gate_millis,
@@ -80,7 +79,7 @@ def _figures(measured: Measurement) -> DecodeFigures:
     )
 
 
-def _trial(trial: Trial) -> TrialReport:
+def _trial(trial: Trial, warned: tuple[Verdict, ...]) -> TrialReport:
     concurrent_round, figures = trial.concurrent_round, trial.measurement
     return TrialReport(
         golden_answers=tuple(trial.golden.texts) if trial.golden else None,
@@ -93,6 +92,7 @@ def _trial(trial: Trial) -> TrialReport:
         )
         if concurrent_round
         else None,
+        warnings=tuple(GateWarning(warning.reason, warning.message) for warning in warned),
     )
 
 

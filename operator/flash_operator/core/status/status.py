@@ -153,7 +153,7 @@ def _pod(replica: Replica, live: RawObject, *, quarantines: bool) -> PodStatus:
         acceptance_by_position=[int(p) for p in figures.position_percents] or None if figures else None,
         acceptance_length_percent=_hundredths(figures.acceptance_length) if figures else None,
         first_token_millis=_whole(figures.first_token_millis) if figures else None,
-        warnings=[f"{w.reason}: {w.message}" for w in replica.gate.warnings] or None if replica.gate else None,
+        warnings=_warnings(replica),
         prompt_tokens=figures.prompt_tokens if figures else None,
         prefill_tokens_per_second=_whole(figures.prefill_tokens_per_second) if figures else None,
         prompt_first_token_millis=_whole(figures.prompt_first_token_millis) if figures else None,
@@ -174,6 +174,11 @@ def _quarantine(replica: Replica) -> Literal["Granted", "Waiting"] | None:
     if replica.quarantine_request is None:
         return None
     return "Granted" if replica.quarantine_grant == replica.quarantine_request else "Waiting"
+
+
+def _warnings(replica: Replica) -> list[str] | None:
+    trial = replica.gate.trial if replica.gate else None
+    return [f"{warning.reason}: {warning.message}" for warning in trial.warnings] or None if trial else None
 
 
 def _hundredths(value: float | None) -> int | None:
