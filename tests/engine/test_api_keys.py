@@ -186,7 +186,7 @@ async def asked_with(keys: Path | None, answers: Any) -> str:
     app.router.add_post("/v1/chat/completions", answers)
     async with TestServer(app) as server, aiohttp.ClientSession() as session:
         client = EngineClient(session, str(server.make_url("")), keys=keys)
-        return await client.answer(GateConfig.model_validate(CONFIG))
+        return (await client.answer(GateConfig.model_validate(CONFIG))).text
 
 
 async def test_the_gate_sends_a_key_as_it_is_at_that_time(secret: Path) -> None:

@@ -84,7 +84,7 @@ def test_an_old_claim_under_another_driver_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("unread", [{"gpu_driver": "unknown"}, {"gpu_cards": "unknown"}])
-def test_a_claim_is_kept_while_driver_or_cards_cannot_be_read(unread: dict[str, str]) -> None:
+def test_a_claim_is_kept_while_driver_or_cards_cannot_be_read(unread: dict[str, Any]) -> None:
     """A card that is lost for a minute proves nothing against what engines said before."""
     (verdict,) = plan(recovered("Passed", None, (ANOTHERS,), proven=True, **unread)).verdicts
     assert isinstance(verdict, NodeVerdict), "with the earlier claim it is the second deployment that says so"

@@ -344,9 +344,7 @@ async def _with_unequal_streams(client: EngineClient, config: GateConfig, round_
         requests.append(partial(_ask_golden_question, client, config, question, ours))
     texts = await _together(_retried(client, request) for request in requests)
     await _wait_until_idle(client)
-    return replace(
-        round_, stream_texts=(*round_.stream_texts, *texts[:streams]), long_answers=tuple(texts[streams:])
-    )
+    return replace(round_, stream_texts=(*round_.stream_texts, *texts[:streams]), long_answers=tuple(texts[streams:]))
 
 
 async def _together(requests: Iterable[Awaitable[T]]) -> list[T]:

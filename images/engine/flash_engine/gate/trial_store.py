@@ -45,6 +45,12 @@ class _Figures(Document):
     counted_tokens: int
     foreign_tokens: int
     foreign_requests: int
+    drafts: int | None = None
+    accepted_per_position: tuple[int, ...] = ()
+    prompt_tokens: int | None = None
+    prompt_first_token_millis: float | None = None
+    prefill_tokens_per_second: float | None = None
+    depth_decode_tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True)

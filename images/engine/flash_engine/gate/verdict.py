@@ -444,5 +444,3 @@ def _floor(config: GateConfig) -> str:
 
 def _inconclusive(doubt: str, config: GateConfig) -> Verdict:
     return Verdict(Reason.INCONCLUSIVE, f"{doubt}; measuring again in {config.retry_seconds:g} s")
-
-
