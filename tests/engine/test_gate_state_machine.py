@@ -63,7 +63,7 @@ CONFIG = GateConfig.model_validate(
 )
 FIGURES = Measurement(
     decode_tokens_per_second=85.0, first_token_millis=120.0, tokens=384, drafted=200, accepted=170,
-    duration_millis=5000, counted_tokens=384,
+    duration_millis=5000, counted_tokens=384, foreign_tokens=0, foreign_requests=0,
 )  # fmt: skip
 RIGHT = GoldenAnswers(("42", "42"))
 GOOD = Trial(RIGHT, FIGURES)

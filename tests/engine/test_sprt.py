@@ -38,7 +38,7 @@ CONFIG = GateConfig.model_validate(
 
 
 DEPTH = CONFIG.model_copy(update={"long_prompt": LongPromptTest(tokens=1000, min_prefill_tokens_per_second=500)})
-FIGURES = Measurement(85.0, 100.0, 128, None, None, 1500, 128)
+FIGURES = Measurement(85.0, 100.0, 128, None, None, 1500, 128, foreign_tokens=0, foreign_requests=0)
 
 
 def prompts(*figures: tuple[float, float | None]) -> list[LongPrompt]:

@@ -36,6 +36,8 @@ FIGURES = Measurement(
     accepted=170,
     duration_millis=5000,
     counted_tokens=384,
+    foreign_tokens=0,
+    foreign_requests=0,
 )
 
 

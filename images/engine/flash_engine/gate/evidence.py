@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from flash_contracts.document import Document
 from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_record import EngineExit, EngineRecord
 from flash_engine.gate.features import FeatureFault
@@ -58,7 +59,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Degradation:
+class Degradation(Document):
     """An engine that passed and then failed while serving."""
 
     message: str

@@ -1,10 +1,11 @@
 """Computes decode speed, acceptance and time to first token from timestamps and counters. Pure arithmetic."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from statistics import median
 
+from flash_contracts.document import LOCAL, Document
 from flash_engine.engine_metrics import EngineCounters
 
 BLOCK_TOKENS = 16
@@ -143,7 +144,7 @@ class LongPrompt:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Document):
     """The figures of all samples combined."""
 
     decode_tokens_per_second: float
@@ -155,8 +156,8 @@ class Measurement:
     duration_millis: float
     counted_tokens: int
     """Tokens that the engine counted during the streams, for us and for other clients."""
-    foreign_tokens: int = 0
-    foreign_requests: int = 0
+    foreign_tokens: int
+    foreign_requests: int
     drafts: int | None = None
     """Steps with a draft."""
     accepted_per_position: tuple[int, ...] = ()
@@ -167,7 +168,7 @@ class Measurement:
     prefill_tokens_per_second: float | None = None
     depth_decode_tokens_per_second: float | None = None
     """After the long prompt; None if no token came in time."""
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[Sample, ...] = field(default=(), metadata={LOCAL: True})
     """What the figures were computed from."""
 
     @property

@@ -7,6 +7,7 @@ is asked for a token before anything is done about it. `serving_health` interpre
 import asyncio
 from dataclasses import dataclass, replace
 
+from flash_contracts.document import Document
 from flash_contracts.gate_config import GateConfig
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.decode_speed import STEP_TOKENS
@@ -62,7 +63,7 @@ async def ask_for_token(client: EngineClient, config: GateConfig) -> Reply:
 
 
 @dataclass(frozen=True)
-class Stall:
+class Stall(Document):
     """An engine that hangs, by the counters that stand still. Kept for a gate that is restarted."""
 
     seconds: float

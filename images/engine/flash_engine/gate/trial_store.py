@@ -6,9 +6,9 @@ container, but not the pod.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from flash_contracts.document import Document
 from flash_contracts.engine_record import EngineRecord
@@ -33,43 +33,6 @@ class StoredTrial:
 
 
 @dataclass(frozen=True)
-class _Figures(Document):
-    """As in `Measurement`. The samples are left out: the figures are enough to judge again."""
-
-    decode_tokens_per_second: float
-    first_token_millis: float
-    tokens: int
-    drafted: int | None
-    accepted: int | None
-    duration_millis: float
-    counted_tokens: int
-    foreign_tokens: int
-    foreign_requests: int
-    drafts: int | None = None
-    accepted_per_position: tuple[int, ...] = ()
-    prompt_tokens: int | None = None
-    prompt_first_token_millis: float | None = None
-    prefill_tokens_per_second: float | None = None
-    depth_decode_tokens_per_second: float | None = None
-
-
-@dataclass(frozen=True)
-class _Degraded(Document):
-    message: str
-    since: str
-    measured: bool
-
-
-@dataclass(frozen=True)
-class _Stall(Document):
-    seconds: float
-    generated: float
-    unfinished: float
-    steps: float | None = None
-    kv_cache: float | None = None
-
-
-@dataclass(frozen=True)
 class _Round(Document):
     streams: int
     tokens_per_second: float
@@ -83,11 +46,12 @@ class _TrialDocument(Document):
     started_at: str | None
     asked: str
     golden_answers: tuple[str, ...]
-    figures: _Figures
+    figures: Measurement
+    """Without the samples: the figures are enough to judge again."""
     expect: str | None = None
     concurrent_round: _Round | None = None
-    degraded: _Degraded | None = None
-    stall: _Stall | None = None
+    degraded: Degradation | None = None
+    stall: Stall | None = None
 
 
 class TrialStore:
@@ -106,11 +70,11 @@ class TrialStore:
             started_at=engine.started_at,
             asked=_asked(config),
             golden_answers=golden.texts,
-            figures=_Figures(**_shared(figures, _Figures)),
+            figures=figures,
             expect=stored.golden.expect,
             concurrent_round=_Round(crowd.streams, crowd.tokens_per_second) if crowd else None,
-            degraded=_Degraded(**asdict(stored.degraded)) if stored.degraded else None,
-            stall=_Stall(**asdict(stored.stall)) if stored.stall else None,
+            degraded=stored.degraded,
+            stall=stored.stall,
         )
         try:
             document.write(self._file)
@@ -122,22 +86,17 @@ class TrialStore:
         document = _TrialDocument.read(self._file)
         if document is None or (document.pid, document.started_at) != engine.run or document.asked != _asked(config):
             return None
-        crowd, degraded, stall = document.concurrent_round, document.degraded, document.stall
+        crowd = document.concurrent_round
         return StoredTrial(
             Trial(
                 GoldenAnswers(document.golden_answers),
-                Measurement(**_shared(document.figures, _Figures)),
+                document.figures,
                 concurrent_round=ConcurrentRound(crowd.streams, (), crowd.tokens_per_second) if crowd else None,
             ),
             config.golden.model_copy(update={"expect": document.expect}),
-            Degradation(degraded.message, degraded.since, degraded.measured) if degraded else None,
-            Stall(**_shared(stall, _Stall)) if stall else None,
+            document.degraded,
+            document.stall,
         )
-
-
-def _shared(source: object, document: type[Document]) -> dict[str, Any]:
-    """The values of a document's fields."""
-    return {field.name: getattr(source, field.name) for field in fields(document)}
 
 
 def _asked(config: GateConfig) -> str:
