@@ -1,12 +1,10 @@
-"""What is a secret, by the meaning of its name or the shape of its value; and text without it.
+"""What is a secret, by the meaning of its name or the shape of its value.
 
-One rule for the spec, which must not contain secrets, and for logs, documents and messages, which must not show them.
+One rule of names for the spec, which must not contain secrets, and for logs, documents and messages, which must not
+show them (`redaction`).
 """
 
 import re
-from collections.abc import Sequence
-
-HIDDEN = "***"
 
 PLAIN_NOUN = "password|passwd|passphrase|passcode|secret|credentials?|bearer"
 JOINED_NOUN = "apikey|password|passwd|passphrase|authtoken|accesstoken|apitoken|hftoken|secretkey"
@@ -99,78 +97,3 @@ _SECRET = re.compile(SECRET_VALUE)
 def is_secret_value(value: str) -> bool:
     """Whether a text contains a secret that is recognised by its shape, whatever it is named."""
     return _SECRET.search(value) is not None
-
-
-_NAMED = re.compile(
-    r"(?<![A-Za-z0-9_.-])(?P<name>-*+[A-Za-z0-9_][A-Za-z0-9_.-]*+)"
-    r"(?P<gap>[\"']?\s*(?:=|:|\",|',)\s*|[\"']?\s+(?=[^\s-]))"
-)
-_VALUE = re.compile(r"\[[^\]]{0,4096}\]|\"(?:[^\"\\]|\\.){0,4096}\"|'(?:[^'\\]|\\.){0,4096}'|[^\s,;&}\])\"']+")
-_MORE_VALUES = re.compile(r"(?:\s+[^\s-]\S*)*")
-_HEADER = re.compile(
-    r"(\b(?:Proxy-)?Authorization[\"']?\s*[:=]\s*[\"']?)(?:(?:Bearer|Basic|Digest|Token)\s+)?[^\s\"',}]+", re.IGNORECASE
-)
-_BEARER = re.compile(r"\b(Bearer\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
-_BLOCK = re.compile(rf"{_PRIVATE_KEY}.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
-_ADDRESS = re.compile(r"(://[^/\s:@'\"]*:)[^/\s@'\"]+@")
-RANDOM_LENGTH = 8
-_PROSE = re.compile("is|in|and|or|of|to|the|was|must|cannot|needs|with|from|not|for|are|has|may|on|that|this")
-
-
-def redacted(text: str) -> str:
-    """The text with each secret replaced by ***: command lines, JSON, Python's reprs, headers and addresses."""
-    text = _BLOCK.sub(HIDDEN, text)
-    text = _ADDRESS.sub(rf"\g<1>{HIDDEN}@", text)
-    text = _HEADER.sub(rf"\g<1>{HIDDEN}", text)
-    text = _BEARER.sub(rf"\g<1>{HIDDEN}", text)
-    text = re.sub(RECOGNISABLE, HIDDEN, text)
-    made, at = [], 0
-    while named := _NAMED.search(text, at):
-        value = _VALUE.match(text, named.end()) if is_secret_name(named["name"]) else None
-        if value and _hides(named, value[0]):
-            made += [text[at : value.start()], _hidden(value[0])]
-            at = _end_of_values(named, value)
-        else:
-            made.append(text[at : named.end("name")])
-            at = named.end("name")
-    return "".join((*made, text[at:]))
-
-
-def redacted_words(words: Sequence[str]) -> tuple[str, ...]:
-    """A command's words likewise. The value of `--hf-token` may be the word after it, and of `--api-key` several."""
-    made, hides = [], False
-    for word in words:
-        if word.startswith("-"):
-            hides = "=" not in word and is_secret_name(word)
-        made.append(HIDDEN if hides and not word.startswith("-") else redacted(word))
-    return tuple(made)
-
-
-def _hides(named: "re.Match[str]", value: str) -> bool:
-    name, gap = named["name"], named["gap"]
-    if "=" in gap or '"' in gap or "'" in gap:
-        return True
-    if ":" in gap:
-        return _is_unmistakable(name) or _is_random(value)
-    return name.startswith("--") and not _PROSE.fullmatch(value)
-
-
-def _is_unmistakable(name: str) -> bool:
-    """In prose, `Secret: create it` and `token: 17` are no secrets."""
-    return name.lower() not in ("token", "secret", "credential", "credentials", "bearer")
-
-
-def _is_random(value: str) -> bool:
-    return (
-        len(value) >= RANDOM_LENGTH and any(char.isdigit() for char in value) and any(char.isalpha() for char in value)
-    )
-
-
-def _hidden(value: str) -> str:
-    return f"{value[0]}{HIDDEN}{value[0]}" if value[0] in "\"'" else HIDDEN
-
-
-def _end_of_values(named: "re.Match[str]", value: "re.Match[str]") -> int:
-    """`--api-key a b` has two."""
-    more = _MORE_VALUES.match(value.string, value.end()) if named["gap"].isspace() else None
-    return more.end() if more else value.end()

@@ -1,12 +1,9 @@
-"""What counts as a secret, and text without it."""
-
-import time
+"""What counts as a secret."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from flash_contracts.secrets import HIDDEN, is_secret_name, is_secret_value, redacted, redacted_words
+from flash_contracts.redaction import REDACTED, redact
+from flash_contracts.secrets import is_secret_name, is_secret_value
 
 SECRETS = (
     "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN", "hf_token", "hf-token", "VLLM_API_KEY",
@@ -23,7 +20,6 @@ NO_SECRETS = (
     "secretName", "credentialsSecretName", "AWS_ACCESS_KEY_ID", "--seed", "--kv-cache-dtype", "AUTHOR", "bypass",
     "compass", "--enable-prompt-tokens-details", "NCCL_DEBUG", "PYTORCH_ALLOC_CONF", "--tokens-only", "PATH",
 )  # fmt: skip
-VALUE = "s3cretValue42"
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -51,81 +47,10 @@ SHAPES = {
 def test_a_secret_is_recognised_by_its_shape(value: str) -> None:
     assert is_secret_value(value)
     assert is_secret_value(f'{{"x": "{value}"}}')
-    assert HIDDEN in redacted(f"failed with {value} in it")
+    assert REDACTED in redact(f"failed with {value} in it")
 
 
 @pytest.mark.parametrize("value", ["main", "http://proxy.example:3128", "hf_hub", "sk-learn", "user@host", "a:b@c"])
 def test_other_values_are_not_secrets(value: str) -> None:
     assert not is_secret_value(value)
-    assert redacted(value) == value
-
-
-TEXTS = [
-    f"--hf-token={VALUE} --port=8000",
-    f"--hf-token {VALUE} --port=8000",
-    f"--api-key {VALUE} {VALUE}x --port=8000",
-    f"['serve', '--api-key', '{VALUE}', '--port=8000']",
-    f'["--hf_token", "{VALUE}"]',
-    f'{{"password": "{VALUE} with blanks", "user": "u"}}',
-    f"Namespace(api_key=['{VALUE}', '{VALUE}'], port=8000)",
-    f"non-default args: {{'hf_token': '{VALUE}', 'seed': 0}}",
-    f"Authorization: Bearer {VALUE}",
-    f"'authorization': 'Basic {VALUE}'",
-    f"HF_TOKEN={VALUE} vllm serve",
-    f"GET /v1/models?api_key={VALUE}&b=1",
-    f"https://me:{VALUE}@hub.example/x",
-    f"password: {VALUE}",
-    f"token: {VALUE}",
-    f"export OPENAI_API_KEY='{VALUE}'",
-]
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_no_secret_is_left_in_a_text(text: str) -> None:
-    assert VALUE not in redacted(text)
-    assert HIDDEN in redacted(text)
-
-
-PLAIN = [
-    "KeyError: 'layers.1.attn.compressor.weight_scale'",
-    "put it into a Secret: kubectl create secret generic NAME",
-    "max_tokens=5 eos_token='</s>' first_token=0.2",
-    "token: 17",
-    "--hf-token is not allowed here",
-    "the address is http://127.0.0.1:8000/health",
-    "ValueError: To serve at least one request, 12.5 GiB KV cache is needed",
-]
-
-
-@pytest.mark.parametrize("text", PLAIN)
-def test_other_text_stays_as_it_is(text: str) -> None:
-    assert redacted(text) == text
-
-
-def test_a_command_is_redacted_word_by_word() -> None:
-    words = ("serve", "--api-key", "a", "b", "--hf-token=c", "--seed", "1", '--x={"password": "d"}')
-    hidden = (
-        "serve",
-        "--api-key",
-        HIDDEN,
-        HIDDEN,
-        f"--hf-token={HIDDEN}",
-        "--seed",
-        "1",
-        f'--x={{"password": "{HIDDEN}"}}',
-    )
-    assert redacted_words(words) == hidden
-
-
-@given(st.text(max_size=200))
-@settings(max_examples=50)
-def test_any_text_can_be_redacted_and_again_without_a_change(text: str) -> None:
-    once = redacted(text)
-    assert redacted(once) == once
-
-
-def test_a_long_line_takes_no_long_time() -> None:
-    began = time.process_time()
-    for line in ("a" * 20_000, "password " * 5_000, "a=" * 10_000, "--a " * 10_000, "a://" * 10_000, "a=[" * 10_000):
-        redacted(line)
-    assert time.process_time() - began < 1
+    assert redact(value) == value

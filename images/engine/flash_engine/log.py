@@ -9,7 +9,7 @@ import logging
 from typing import Any
 
 from flash_contracts.document import now
-from flash_engine.redaction import redact, redact_fields
+from flash_contracts.redaction import redact, redact_fields
 
 
 class JsonFormatter(logging.Formatter):

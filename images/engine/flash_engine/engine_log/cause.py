@@ -12,6 +12,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from flash_contracts.redaction import redact
 from flash_engine.engine_log.frames import crash_site, last_frame
 from flash_engine.engine_log.kinds import (
     BUS_ERROR,
@@ -26,7 +27,6 @@ from flash_engine.engine_log.kinds import (
 from flash_engine.engine_log.line import elapsed
 from flash_engine.engine_log.reader import CHAIN, Level, Reader, Reading
 from flash_engine.engine_log.user_text import without_quotes
-from flash_engine.redaction import redact
 
 EPISODE_SECONDS = 900.0
 """How long before its end an engine may have logged the cause. NCCL's watchdog waits for ten minutes."""

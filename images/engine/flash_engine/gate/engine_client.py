@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from flash_contracts.gate_config import GateConfig, GoldenQuestion
-from flash_contracts.secrets import redacted
+from flash_contracts.redaction import redact
 from flash_engine.api_keys import read_keys
 from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.evidence import EngineHealth
@@ -417,7 +417,7 @@ async def _check(answer: aiohttp.ClientResponse, path: str) -> None:
     is_refused = answer.status in CLIENT_ERRORS and answer.status != HTTPStatus.TOO_MANY_REQUESTS
     kind = RefusedError if is_refused else EngineRequestError
     hint = _HINTS.get(answer.status, "")
-    raise kind(f"{path}: HTTP {answer.status}: {redacted((await answer.text())[:200])}{hint}")
+    raise kind(f"{path}: HTTP {answer.status}: {redact((await answer.text())[:200])}{hint}")
 
 
 CLIENT_ERRORS = range(400, 500)

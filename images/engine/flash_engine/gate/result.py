@@ -18,12 +18,12 @@ from flash_contracts.gate_result import (
     TrialReport,
     WantedFigures,
 )
+from flash_contracts.redaction import redact
 from flash_engine.gate.evidence import Trial
 from flash_engine.gate.fault_report import incident_is_proven
 from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.measurement import Measurement, Sample
 from flash_engine.gate.verdict import Verdict, warnings
-from flash_engine.redaction import redact
 
 
 def result_of(state: GateState, config: GateConfig | None, effective: EffectiveFlags | None) -> GateResult:

@@ -20,6 +20,7 @@ from flash_contracts.document import now
 from flash_contracts.engine_pod import EffectiveFlags, FaultReport
 from flash_contracts.engine_record import EndedBy, EngineExit, EngineRecord, Incident
 from flash_contracts.flags.flag_set import FlagSet
+from flash_contracts.redaction import redact, redact_arguments, secrets_of
 from flash_engine.launcher import jit_cache
 from flash_engine.launcher.api_key_check import NO_KEY, why_no_key
 from flash_engine.launcher.engine_flags import PassedFlags, safe_flags, take_flags
@@ -33,7 +34,6 @@ from flash_engine.launcher.supervisor import COMMAND_NOT_FOUND, Supervisor
 from flash_engine.launcher.termination_message import KILLED_WITH_LAUNCHER, message_of, write_message
 from flash_engine.launcher.watch import Fault, Watch
 from flash_engine.log import Logger
-from flash_engine.redaction import redact, redact_arguments, secrets_of
 
 log = Logger("flash.launcher")
 

@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from flash_contracts.redaction import redact
 from flash_engine.engine_log.cause import EPISODE_SECONDS
 from flash_engine.engine_log.frames import CURRENT_THREAD
 from flash_engine.engine_log.kinds import CRASHES
 from flash_engine.engine_log.reader import CHAIN, Level, Reader, Reading
 from flash_engine.engine_log.user_text import without_user_text
-from flash_engine.redaction import redact
 
 KEPT_LINES = 30
 KEPT_FRAMES = 8

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flash_engine.redaction import REDACTED
+from flash_contracts.redaction import REDACTED
 
 
 class SecretFilter:

@@ -23,7 +23,8 @@ from pydantic import ValidationError
 from flash_contracts import CONTRACT_VERSION
 from flash_contracts.flags import FlagSet
 from flash_contracts.names import REVISION_ANNOTATION
-from flash_contracts.secrets import HIDDEN, is_secret_name, redacted, redacted_words
+from flash_contracts.redaction import REDACTED, redact, redact_arguments
+from flash_contracts.secrets import is_secret_name
 from flash_operator.api.v1alpha1 import FlashDeployment, FlashSpec
 from flash_operator.core.observed.kube import entries_of, is_owned_by
 from flash_operator.core.observed.snapshot import Observed, PlanSettings, RawObject
@@ -250,7 +251,8 @@ def _shown(path: str, value: Any) -> str:
         return "none"
     variable = re.search(r"(?:^| )env (\S+) value$", path)
     if variable and is_secret_name(variable[1]):
-        return HIDDEN
-    words = redacted_words(value) if isinstance(value, list) and all(isinstance(word, str) for word in value) else value
-    text = redacted(words) if isinstance(words, str) else json.dumps(words, separators=(",", ":"))
+        return REDACTED
+    are_words = isinstance(value, list) and all(isinstance(word, str) for word in value)
+    words = redact_arguments(value) if are_words else value
+    text = redact(words) if isinstance(words, str) else json.dumps(words, separators=(",", ":"))
     return text if len(text) <= SHOWN_LENGTH else f"{text[: SHOWN_LENGTH - 3]}..."

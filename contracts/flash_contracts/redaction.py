@@ -1,6 +1,6 @@
-"""Keeps secrets out of everything that the pod shows: logs, engine.json and /result.
+"""Keeps secrets out of everything that is shown: logs, engine.json, /result, and the status of a deployment.
 
-A secret is recognised by the meaning of its name (`flash_contracts.secrets`), in arguments, variables and `NAME=value`;
+A secret is recognised by the meaning of its name (`secrets`), in arguments, variables and `NAME=value`;
 by its form (`Bearer ...`, `hf_...`, `user:password@` in a URL); and by its value, once a name has given it away.
 """
 
@@ -28,7 +28,13 @@ _SIGNED = re.compile(r"([?&](?:[\w-]*signature|sig)=)[^\s&'\"]+", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![\w.-])(?P<name>[A-Za-z-][\w.-]*)(?P<sign>\s?=\s?)(?P<value>{_VALUE})")
 _QUOTED_NAME = re.compile(rf"(?P<name>(?P<quote>['\"])[\w.-]+(?P=quote))(?P<sign>\s*:\s*)(?P<value>{_VALUE})")
 _QUOTED_OPTION = re.compile(rf"(?P<name>(?P<quote>['\"])--?[\w.-]+(?P=quote))(?P<sign>\s*,\s*)(?P<value>{_VALUE})")
-_OPTION = re.compile(rf"(?<![\w-])(?P<name>--?[A-Za-z][\w.-]*)(?P<sign>\s+)(?P<value>(?!-){_VALUE})")
+_RANDOM = r"(?=[^\s,]*\d)(?=[^\s,]*[A-Za-z])[^\s,-][^\s,]{7,}"
+_OPTION = re.compile(
+    rf"(?<![\w-])(?P<name>--?[A-Za-z][\w.-]*)(?P<sign>\s+)(?P<value>(?!-|(?:is|in|and|or|of|to|must|cannot|needs|not)\b)"
+    rf"{_VALUE}(?:\s+{_RANDOM})*)"
+)
+"""An option with its values, as far as those after the first look like secrets too. A sentence about it has none."""
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _HEADER = re.compile(
     rf"(?<![\w-])(?P<name>[\w-]*(?:password|passwd|secret|api[_-]?key|authorization|token)\b)(?P<sign>\s*:\s+)(?P<value>{_VALUE})",
     re.IGNORECASE,
@@ -53,6 +59,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         text = text.replace(value, REDACTED)
     if not _SUSPECT.search(text):
         return text
+    text = _PRIVATE_KEY.sub(REDACTED, text)
     text = _SIGNED.sub(rf"\1{REDACTED}", _USERINFO.sub(rf"\1{REDACTED}@", text))
     text = _SCHEMES.sub(rf"\1 {REDACTED}", _FORMS.sub(REDACTED, text))
     for pattern in (_ASSIGNED, _QUOTED_NAME, _QUOTED_OPTION, _OPTION, _HEADER):

@@ -1,9 +1,13 @@
 """No secret is shown: neither by its name, nor by its form, nor by its value."""
 
-import pytest
+import time
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flash_contracts.redaction import REDACTED, redact, redact_arguments, redact_fields, secrets_of
 from flash_contracts.secrets import is_secret_name
-from flash_engine.redaction import REDACTED, redact, redact_arguments, redact_fields, secrets_of
 
 SECRET_NAMES = (
     "--hf-token", "hf_token", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "--api-key", "VLLM_API_KEY", "OPENAI_API_KEY",
@@ -59,6 +63,20 @@ TEXTS = (
     f"client_secret = {SECRET}",
     f"Invalid token hf_{SECRET * 3}",
     f"using sk-{SECRET * 2}",
+    f"--hf-token={SECRET} --port=8000",
+    f"--hf-token {SECRET} --port=8000",
+    f"--api-key {SECRET} {SECRET}x --port=8000",
+    f"['serve', '--api-key', '{SECRET}', '--port=8000']",
+    f'["--hf_token", "{SECRET}"]',
+    f'{{"password": "{SECRET} with blanks", "user": "u"}}',
+    f"Namespace(api_key=['{SECRET}', '{SECRET}'], port=8000)",
+    f"non-default args: {{'hf_token': '{SECRET}', 'seed': 0}}",
+    f"Authorization: Bearer {SECRET}",
+    f"'authorization': 'Basic {SECRET}'",
+    f"GET /v1/models?api_key={SECRET}&b=1",
+    f"https://me:{SECRET}@hub.example/x",
+    f"token: {SECRET}",
+    f"export OPENAI_API_KEY='{SECRET}'",
 )
 
 
@@ -76,6 +94,13 @@ HARMLESS_TEXTS = (
     "see https://pytorch.org/docs/stable/distributed.html#shutdown",
     "POST /v1/chat/completions HTTP/1.1",
     "Basic authentication is off",
+    "KeyError: 'layers.1.attn.compressor.weight_scale'",
+    "put it into a Secret: kubectl create secret generic NAME",
+    "max_tokens=5 eos_token='</s>' first_token=0.2",
+    "token: 17",
+    "--hf-token is not allowed here",
+    "the address is http://127.0.0.1:8000/health",
+    "ValueError: To serve at least one request, 12.5 GiB KV cache is needed",
 )
 
 
@@ -140,3 +165,32 @@ def test_the_fields_of_a_log_line_are_redacted_however_they_are_nested() -> None
     shown = redact_fields(fields)
     assert SECRET not in str(shown)
     assert (shown["signature"], shown["n"]) == ("S9", [1, ""])
+
+
+def test_a_command_is_redacted_word_by_word() -> None:
+    words = ("serve", "--api-key", "a", "b", "--hf-token=c", "--seed", "1", '--x={"password": "d"}')
+    hidden = (
+        "serve",
+        "--api-key",
+        REDACTED,
+        REDACTED,
+        f"--hf-token={REDACTED}",
+        "--seed",
+        "1",
+        f'--x={{"password": "{REDACTED}"}}',
+    )
+    assert redact_arguments(words) == hidden
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=50)
+def test_any_text_can_be_redacted_and_again_without_a_change(text: str) -> None:
+    once = redact(text)
+    assert redact(once) == once
+
+
+def test_long_lines_of_any_kind_take_no_long_time() -> None:
+    began = time.process_time()
+    for line in ("a" * 20_000, "password " * 5_000, "a=" * 10_000, "--a " * 10_000, "a://" * 10_000, "a=[" * 10_000):
+        redact(line)
+    assert time.process_time() - began < 1
