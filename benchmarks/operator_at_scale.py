@@ -18,18 +18,20 @@ import statistics
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+import urllib.error
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from custom_resource import install_crd
+from direct_http import WITHOUT_PROXY
 from flash_contracts.names import API_VERSION, KIND
 from flash_operator.runtime.cluster import Cluster
 from local_cluster.control_plane import ControlPlane, a_light_control_plane
 from ports import a_free_port
+from waiting import eventually
 
 NAMESPACE = "many"
 LEASE_SECONDS = 20
@@ -53,9 +55,14 @@ class Process:
         match = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text())
         return int(match[1]) / 1024 if match else 0.0
 
+    def leads(self) -> bool:
+        try:
+            return self.metric("leader") == 1
+        except urllib.error.URLError:
+            return False  # it does not listen yet
+
     def metric(self, name: str) -> float:
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+        with WITHOUT_PROXY.open(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             page = answer.read().decode()
         values = re.findall(rf"^flash_operator_{name}(?:{{.*}})? (\S+)$", page, re.MULTILINE)
         return sum(map(float, values))
@@ -120,7 +127,7 @@ def an_operator(plane: ControlPlane) -> Iterator[Process]:
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         operator = Process(process.pid, port)
         try:
-            wait(lambda: operator.metric("leader") == 1, LEASE_SECONDS)
+            eventually(operator.leads, "it leads", seconds=LEASE_SECONDS)
             yield operator
         finally:
             process.send_signal(signal.SIGTERM)
@@ -134,20 +141,7 @@ def until_quiet(operator: Process, count: int) -> None:
         time.sleep(1)
         return done >= count and operator.metric("reconcile_total") == done and not operator.metric("workqueue_depth")
 
-    wait(quiet, 300)
-
-
-def wait(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass  # it does not listen yet
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:g} s")
-        time.sleep(0.1)
+    eventually(quiet, "everything was reconciled", seconds=300)
 
 
 async def apply_all(count: int, rate: float) -> list[float]:

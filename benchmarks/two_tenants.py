@@ -125,20 +125,20 @@ async def quiet_tenant(plane: ControlPlane, api: Cluster, gate: "QuietGate", fig
     namespace = new_namespace(plane, "quiet")
     began = time.monotonic()
     await api.apply(flash(namespace, "flash"))
-    deployment = await eventually(lambda: deployment_of(api, namespace))
+    deployment = await first_found(lambda: deployment_of(api, namespace))
     figures.to_deployment.append(time.monotonic() - began)
     apply(plane, pod(namespace, "flash", deployment["spec"]["template"]["metadata"]["annotations"]))
     began = time.monotonic()
-    await eventually(lambda: flags_of(api, namespace))
+    await first_found(lambda: flags_of(api, namespace))
     figures.to_flags.append(time.monotonic() - began)
     settled = {"observedGeneration": deployment["metadata"]["generation"], "replicas": 1, "updatedReplicas": 1}
     set_status(plane, "deployment", namespace, "flash", settled)
     set_status(plane, "pod", namespace, "flash", running_at(QUIET))
-    await eventually(lambda: is_reason(api, namespace, "Measuring"))
+    await first_found(lambda: is_reason(api, namespace, "Measuring"))
     gate.answer = PASSED
     began = time.monotonic()
     set_status(plane, "pod", namespace, "flash", running_at(QUIET, ready="True"))
-    await eventually(lambda: is_reason(api, namespace, "Passed"))
+    await first_found(lambda: is_reason(api, namespace, "Passed"))
     figures.to_ready.append(time.monotonic() - began)
     remove(plane, namespace)
 
@@ -277,7 +277,7 @@ async def is_reason(api: Cluster, namespace: str, reason: str) -> bool:
     return any(condition["type"] == "Ready" and condition["reason"] == reason for condition in conditions)
 
 
-async def eventually(look: Callable[[], Awaitable[T]], seconds: float = 60) -> T:
+async def first_found(look: Callable[[], Awaitable[T]], seconds: float = 60) -> T:
     """The first thing found that counts as true."""
     async with asyncio.timeout(seconds):
         while not (found := await look()):
