@@ -11,6 +11,7 @@
 The answers come from a stub, because no real API server can be brought to give most of them on demand.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -50,13 +51,14 @@ class AnsweringApiStub:
         if path.endswith("/status"):
             self.statuses.append((await request.json())["status"])
             return web.json_response({})
+        # Read to its end, as a real server does: an answer before that may reset the connection.
+        body = await request.json()
         if "/services/" in path:
             if self.answer is None:
                 assert request.transport is not None
                 request.transport.abort()
                 return web.Response()
             return self.answer
-        body = await request.json()
         self.applied.append(body["kind"])
         return web.json_response(body)
 
@@ -115,6 +117,27 @@ async def test_a_refusal_is_told_and_stops_no_other_child(stub: AnsweringApiStub
     assert stub.applied[-1] == "Deployment"
     assert stub.reason == "ChildRefused"
     assert f"the server says {status}" in stub.statuses[-1]["conditions"][0]["message"]
+
+
+async def test_no_write_is_on_its_way_when_a_reconcile_ends(
+    stub: AnsweringApiStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one of this deployment, or another leader, would write beside it."""
+    under_way: set[str] = set()
+
+    async def apply(_cluster: Cluster, desired: dict[str, Any]) -> dict[str, Any]:
+        if desired["kind"] == "Service":
+            raise UnreachableError("gone")
+        under_way.add(desired["kind"])
+        await asyncio.sleep(0.05)
+        under_way.discard(desired["kind"])
+        return desired
+
+    monkeypatch.setattr(Cluster, "apply", apply)
+    error = await reconcile()
+    assert isinstance(error, UnreachableError)
+    assert under_way == set()
+    assert stub.statuses == []
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])

@@ -80,22 +80,28 @@ class Reconciler:
         return await self._plan(key, live=True)
 
     async def _apply(self, observed: Observed, wanted: Plan) -> list[ApiError]:
-        """Applies every child, also where others are refused; what pods need first. Returns the refusals."""
+        """Applies every child, also where others are refused; what pods need first. Returns the refusals.
+
+        Raises UnreachableError, once all have ended: no write is on its way when the next reconcile begins.
+        """
         before = [child for child in wanted.apply if child["kind"] != "Deployment"]
         after = [child for child in wanted.apply if child["kind"] == "Deployment"]
-        refusals: list[ApiError | None] = []
+        refusals: list[ApiError] = []
         for children in (before, after):
-            refusals += await asyncio.gather(*(self._apply_child(observed, child) for child in children))
-        return [error for error in refusals if error is not None]
+            applying = (self._apply_child(observed, child) for child in children)
+            errors = [error for error in await asyncio.gather(*applying, return_exceptions=True) if error]
+            refusals += [error for error in errors if isinstance(error, ApiError)]
+            for error in errors:
+                if not isinstance(error, ApiError):
+                    raise error
+        return refusals
 
-    async def _apply_child(self, observed: Observed, child: RawObject) -> ApiError | None:
-        """Returns the refusal."""
+    async def _apply_child(self, observed: Observed, child: RawObject) -> None:
         try:
             self._answers.remember(observed.flash, child, await self._cluster.apply(child))
         except ApiError as error:
             log.warning("refused", namespace=observed.flash.namespace, child=_name_of(child), error=str(error))
-            return error
-        return None
+            raise
 
     async def _namesakes(self, observed: Observed, wanted: Plan) -> list[RawObject]:
         """Objects with the names of children that are to be made."""
