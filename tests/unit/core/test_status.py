@@ -153,6 +153,7 @@ INTERVALS = {
         CONDITION_SECONDS,
     ),
     "a ready replica less": ({"readyReplicas": 0}, CONDITION_SECONDS),
+    "no longer ready": ({"conditions": [{**LIVE["conditions"][0], "status": "False", "reason": "TooSlow"}]}, 0.0),
     "a new spec": ({"observedGeneration": 2}, 0.0),
     "a rollback": ({"rollout": {"state": "RolledBack", "revision": "b", "rejected": "spec-1"}}, 0.0),
     "an engine update": ({"update": {"state": "Updating"}}, 0.0),

@@ -56,7 +56,7 @@ def is_written(status: RawObject, live_status: RawObject) -> bool:
 def status_interval(status: RawObject, live_status: RawObject) -> float:
     """How many seconds after the last write this status may be written.
 
-    The next reconcile decides from what this one records, so decisions never wait.
+    The next reconcile decides from what this one records, so decisions never wait. Nor does Ready, which others wait for.
     """
     if _decisions(status) != _decisions(live_status):
         return 0.0
@@ -68,7 +68,8 @@ def _decisions(status: RawObject) -> object:
     taken = [pod for pod in pods if pod[1:] != (None, None)]
     update = {**(status.get("update") or {}), "message": None}
     rollout = {**(status.get("rollout") or {}), "message": None}
-    return status.get("observedGeneration"), rollout, update, (status.get("model") or {}).get("mtp"), taken
+    ready = [condition["status"] for condition in status.get("conditions", []) if condition["type"] == "Ready"]
+    return status.get("observedGeneration"), ready, rollout, update, (status.get("model") or {}).get("mtp"), taken
 
 
 def _states(status: RawObject) -> object:
