@@ -56,7 +56,7 @@ def is_written(status: RawObject, live_status: RawObject) -> bool:
 def status_interval(status: RawObject, live_status: RawObject) -> float:
     """How many seconds after the last write this status may be written.
 
-    The next reconcile decides from what this one records, so decisions never wait. Nor does Ready, for which users wait.
+    The next reconcile decides from what this one records, so decisions never wait. Nor does Ready: users wait for it.
     """
     if _decisions(status) != _decisions(live_status):
         return 0.0
