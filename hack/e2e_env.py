@@ -64,6 +64,8 @@ def install_operator(cluster: Cluster, image: Path, *, chart: Path = CHART, **mo
         "image.pullPolicy": "Never",
         # The tag stays the same from build to build; this is what makes a new image a new pod.
         "podAnnotations.image-archive": image.stem,
+        # Six tests at a time leave little of two cores; an operator that gets none for 10 s loses its lease.
+        "resources.requests.cpu": "250m",
         "labeller.enabled": "false",
         **({"p2pTest.enabled": "false"} if chart == CHART else {}),
         **{key.replace("__", "."): value for key, value in more.items()},
