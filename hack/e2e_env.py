@@ -52,6 +52,9 @@ def apply(cluster: Cluster, *objects: dict[str, Any]) -> None:
     cluster.kubectl("apply", "--server-side", "--validate=strict", "-f", "-", stdin=json.dumps(bundle))
 
 
+STORY_LINES = 25
+
+
 def install_operator(cluster: Cluster, image: Path, *, chart: Path = CHART, **more: str) -> None:
     """Install the chart with real helm, and wait until the operator of that image archive is ready.
 
@@ -93,6 +96,19 @@ def operator_pods(cluster: Cluster) -> list[dict[str, Any]]:
     selector = "app.kubernetes.io/name=deepseek-flash-operator"
     pods: list[dict[str, Any]] = get_json(cluster, "pods", "-n", OPERATOR_NAMESPACE, "-l", selector)["items"]
     return pods
+
+
+def operator_story(cluster: Cluster) -> str:
+    """The operator's restarts and the ends of its logs, for the report of a test that failed."""
+    lines = []
+    for pod in operator_pods(cluster):
+        name = pod["metadata"]["name"]
+        restarts = sum(status["restartCount"] for status in pod["status"].get("containerStatuses", []))
+        lines.append(f"{name}: {pod['status'].get('phase')}, {restarts} restarts")
+        for previous in ("true", "false") if restarts else ("false",):
+            logs = ("logs", name, "-n", OPERATOR_NAMESPACE, f"--tail={STORY_LINES}", f"--previous={previous}")
+            lines += [f"log, previous={previous}:", cluster.kubectl(*logs, check=False).stdout]
+    return "\n".join(lines)
 
 
 def a_restricted_namespace(name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from e2e_env import (
     get_json,
     install_operator,
     model_claim,
+    operator_story,
     wait_until,
 )
 from flash_contracts.names import API_VERSION, KIND
@@ -52,6 +53,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: ranks.get(item.name, len(ranks)))
         half = (len(items) + 1) // 2
         items[:] = [item for pair in zip_longest(items[:half], items[half:]) for item in pair if item]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds the operator's log to the report of a test that failed: the status alone rarely tells why."""
+    report = yield
+    env = getattr(item, "funcargs", {}).get("e2e_env")
+    if report.failed and env is not None:
+        report.sections.append(("operator", operator_story(env)))
+    return report
 
 
 @pytest.fixture(scope="session")
