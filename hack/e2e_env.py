@@ -92,10 +92,20 @@ def clear_node(cluster: Cluster) -> None:
 
 
 def operator_pods(cluster: Cluster) -> list[dict[str, Any]]:
-    """Those on their way out as well."""
+    """All pods of the operator, terminating ones too."""
     selector = "app.kubernetes.io/name=deepseek-flash-operator"
     pods: list[dict[str, Any]] = get_json(cluster, "pods", "-n", OPERATOR_NAMESPACE, "-l", selector)["items"]
     return pods
+
+
+def the_operator(cluster: Cluster) -> dict[str, Any]:
+    """Its only pod, once those before it are gone: helm does not wait for them."""
+
+    def alone() -> dict[str, Any] | None:
+        pods = operator_pods(cluster)
+        return pods[0] if len(pods) == 1 and "deletionTimestamp" not in pods[0]["metadata"] else None
+
+    return wait_until(alone, "there is one operator", seconds=60)
 
 
 def operator_story(cluster: Cluster) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
-from e2e_env import OPERATOR_NAMESPACE, RELEASE, Flash, apply, operator_pods, wait_until
+from e2e_env import OPERATOR_NAMESPACE, RELEASE, Flash, apply, operator_pods, the_operator, wait_until
 from engine_stubs import engine_stub_program, stub_spec
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION
 from pod_processes import processes_of
@@ -41,7 +41,7 @@ def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(e2e_env: Local
     flash = scripted("loading:seconds=20", "poor_draft:acceptance=1")
     wait_until(lambda: flash.pods() and flash.pod()["spec"].get("nodeName"), "the pod is bound", seconds=60)
 
-    (operator,) = operator_pods(e2e_env)
+    operator = the_operator(e2e_env)
     scale_operator(e2e_env, 0)
     for pid in processes_of(operator["metadata"]["uid"]):
         os.kill(pid, signal.SIGKILL)

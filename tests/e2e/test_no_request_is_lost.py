@@ -19,7 +19,7 @@ import pytest
 
 from cluster_fixtures import LocalCluster
 from direct_http import WITHOUT_PROXY
-from e2e_env import Flash, apply, operator_pods, wait_until
+from e2e_env import Flash, apply, operator_pods, the_operator, wait_until
 from engine_stubs import engine_stub_program, play, stub_spec, too_slow
 from pod_processes import command_of, processes_of
 from service_load import Client, Load
@@ -154,14 +154,15 @@ def gates_are_back(flash: Flash, restarts: int) -> bool:
 
 
 def kill_operator(flash: Flash) -> None:
-    (operator,) = operator_pods(flash.cluster)
+    operator = the_operator(flash.cluster)
+    (before,) = operator["status"]["containerStatuses"]
     for pid in processes_of(operator["metadata"]["uid"]):
         os.kill(pid, signal.SIGKILL)
 
     def came_back() -> bool:
         (pod,) = operator_pods(flash.cluster)
         (container,) = pod["status"]["containerStatuses"]
-        return bool(container["restartCount"] and container["ready"])
+        return bool(container["restartCount"] > before["restartCount"] and container["ready"])
 
     wait_until(came_back, "the kubelet starts the operator anew", seconds=120)
 

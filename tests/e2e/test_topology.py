@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cluster_fixtures import LocalCluster
-from e2e_env import OPERATOR_NAMESPACE, Flash, apply, clear_node, get_json, install_operator, operator_pods, wait_until
+from e2e_env import OPERATOR_NAMESPACE, Flash, apply, clear_node, get_json, install_operator, the_operator, wait_until
 from engine_stubs import engine_stub_program, stub_spec
 from fake_node.readings import read_machine
 from flash_contracts.names import P2P_CLAIMS_ANNOTATION
@@ -70,7 +70,7 @@ def p2p_tests(e2e_env: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -
             labeller__dumpConfigMap="dump",
         )
         # The operator before this one may have tested the links meanwhile, with its own stub.
-        wait_until(lambda: len(operator_pods(e2e_env)) == 1, "the operator before is gone", seconds=60)
+        the_operator(e2e_env)
         e2e_env.kubectl("delete", "jobs", "--all", "-n", OPERATOR_NAMESPACE)
         e2e_env.kubectl("label", "node", e2e_env.node_name, f"{PREFIX}gpu-p2p-", f"{PREFIX}gpu-p2p-driver-")
         e2e_env.kubectl("annotate", "node", e2e_env.node_name, f"{PREFIX}gpu-p2p-attempt-")
