@@ -13,6 +13,8 @@ QUARANTINE_FILE = "quarantine"
 TRIAL_FILE = "trial.json"
 """Private to the gate, which writes it and reads it back after a restart."""
 
+DEFAULT_ENGINE_URL = "http://127.0.0.1:8000"
+"""The engine's address within its pod, unless FLASH_ENGINE_URL says otherwise."""
 
 API_KEYS_DIR = "FLASH_API_KEYS_DIR"
 """Variable of engine and gate: the folder in which the Secret of the clients' keys is mounted. Unset without keys."""

@@ -193,7 +193,7 @@ async def test_a_file_name_outside_the_models_folder_is_refused(harness: Downloa
 async def test_an_invalid_setting(harness: DownloadHarness, name: str, value: str) -> None:
     code, fetch = await harness.fetch(**{name: value})
     assert code == 2
-    assert f"{name}={value!r}" in json.loads(fetch.output.splitlines()[-1])["error"]
+    assert f"{name} is {value!r}; it must be " in json.loads(fetch.output.splitlines()[-1])["error"]
 
 
 @pytest.mark.parametrize("name", ["ALL_PROXY", "https_proxy"])

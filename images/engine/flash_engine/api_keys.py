@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flash_contracts.engine_pod import API_KEYS_DIR
+from flash_contracts.environment import Environment
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -58,9 +59,9 @@ def _read_key(entry: Path) -> str:
     return key if key.isprintable() and " " not in key and len(key) <= MOST_BYTES else ""
 
 
-def keys_folder(environment: Mapping[str, str]) -> Path | None:
+def keys_folder(variables: Mapping[str, str]) -> Path | None:
     """Where the keys are; None if the engine serves everybody."""
-    return Path(environment[API_KEYS_DIR]) if environment.get(API_KEYS_DIR) else None
+    return Environment(variables).optional_path(API_KEYS_DIR)
 
 
 class RequireApiKey:

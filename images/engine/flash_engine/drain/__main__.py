@@ -14,8 +14,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from flash_contracts.engine_pod import DrainRequest
+from flash_contracts.engine_pod import DEFAULT_ENGINE_URL, DrainRequest
 from flash_contracts.engine_record import EngineRecord
+from flash_contracts.environment import Environment, SettingError
 from flash_engine.drain.drain_progress import DrainProgress
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.log import Logger, set_up
@@ -39,14 +40,14 @@ def main() -> int:
         return 0 if sys.argv[1] in ("-h", "--help") else BAD_SETTINGS
     set_up()
     try:
-        run_dir, timeout = Path(os.environ["FLASH_RUN_DIR"]), float(os.environ.get("FLASH_DRAIN_SECONDS", "60"))
-    except (KeyError, ValueError) as error:
+        environment = Environment(os.environ)
+        run_dir, timeout = environment.path("FLASH_RUN_DIR"), environment.seconds("FLASH_DRAIN_SECONDS", 60.0)
+    except SettingError as error:
         log.error("bad setting", error=str(error), remedy="see flash-drain --help")
         return BAD_SETTINGS
     request_drain(run_dir)
-    log.info(
-        "drained", outcome=wait_until_drained(os.environ.get("FLASH_ENGINE_URL", "http://127.0.0.1:8000"), timeout)
-    )
+    engine = environment.text("FLASH_ENGINE_URL", DEFAULT_ENGINE_URL)
+    log.info("drained", outcome=wait_until_drained(engine, timeout))
     return 0
 
 

@@ -10,11 +10,11 @@ This is ASGI middleware, passed to vLLM by its argument `--middleware`. It runs 
 import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from pathlib import Path
 from typing import Any, Final
 
 from flash_contracts.engine_pod import QUARANTINE_FILE, DrainRequest
 from flash_contracts.engine_record import EngineRecord
+from flash_contracts.environment import Environment
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -31,8 +31,9 @@ class CloseWhileDraining:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._run_dir = _folder("FLASH_RUN_DIR")
-        self._node_dir = _folder("FLASH_NODE_DIR")
+        environment = Environment(os.environ)
+        self._run_dir = environment.optional_path("FLASH_RUN_DIR")
+        self._node_dir = environment.optional_path("FLASH_NODE_DIR")
         self._closing = False
         self._checked_at = -POLL_SECONDS
 
@@ -63,7 +64,3 @@ class CloseWhileDraining:
             return self._node_dir is not None and bool((self._node_dir / QUARANTINE_FILE).read_text().strip())
         except (OSError, ValueError):
             return False
-
-
-def _folder(variable: str) -> Path | None:
-    return Path(os.environ[variable]) if os.environ.get(variable) else None

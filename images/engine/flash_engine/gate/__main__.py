@@ -22,6 +22,8 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from flash_contracts.engine_pod import DEFAULT_ENGINE_URL
+from flash_contracts.environment import Environment, SettingError
 from flash_engine.api_keys import keys_folder
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
@@ -50,16 +52,17 @@ class GateSettings:
     api_keys_dir: Path | None = None
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "GateSettings":
-        """Raises KeyError for a missing setting and ValueError for an invalid port."""
+    def from_environment(cls, variables: Mapping[str, str]) -> "GateSettings":
+        """Raises SettingError if a setting is missing or invalid."""
+        environment = Environment(variables)
         return cls(
-            config_file=Path(environment["FLASH_GATE_CONFIG"]),
-            run_dir=Path(environment["FLASH_RUN_DIR"]),
-            node_dir=Path(environment["FLASH_NODE_DIR"]) if "FLASH_NODE_DIR" in environment else None,
-            engine=environment.get("FLASH_ENGINE_URL", "http://127.0.0.1:8000"),
-            port=int(environment.get("FLASH_GATE_PORT", "9400")),
-            own_address=own_address(environment),
-            api_keys_dir=keys_folder(environment),
+            config_file=environment.path("FLASH_GATE_CONFIG"),
+            run_dir=environment.path("FLASH_RUN_DIR"),
+            node_dir=environment.optional_path("FLASH_NODE_DIR"),
+            engine=environment.text("FLASH_ENGINE_URL", DEFAULT_ENGINE_URL),
+            port=environment.port("FLASH_GATE_PORT", 9400),
+            own_address=own_address(variables),
+            api_keys_dir=keys_folder(variables),
         )
 
 
@@ -71,10 +74,7 @@ def main() -> int:
     set_up()
     try:
         settings = GateSettings.from_environment(os.environ)
-    except KeyError as error:
-        log.error("missing setting", name=str(error.args[0]), remedy="set it in the environment; see flash-gate --help")
-        return BAD_SETTINGS
-    except ValueError as error:
+    except SettingError as error:
         log.error("bad setting", error=str(error), remedy="see flash-gate --help")
         return BAD_SETTINGS
     asyncio.run(serve(settings))

@@ -51,10 +51,6 @@ def main() -> int:
     try:
         settings = LauncherSettings.from_environment(os.environ)
         return EngineContainer(settings, arguments).run()
-    except KeyError as error:
-        log.error(
-            "missing setting", name=str(error.args[0]), remedy="set it in the environment; see flash-launch --help"
-        )
     except (ValueError, BadDocumentError) as error:
         log.error("bad setting", error=str(error), remedy="see flash-launch --help")
     except OSError as error:

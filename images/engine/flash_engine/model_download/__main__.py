@@ -66,11 +66,6 @@ def main() -> int:
     set_up()
     try:
         settings = DownloadSettings.from_environment(os.environ)
-    except KeyError as error:
-        log.error(
-            "missing setting", name=str(error.args[0]), remedy="set it in the environment; see flash-fetch --help"
-        )
-        return BAD_SETTINGS
     except ValueError as error:
         log.error("bad setting", error=str(error), remedy="see flash-fetch --help")
         return BAD_SETTINGS

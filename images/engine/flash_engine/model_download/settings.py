@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from flash_contracts.download_record import GIB
+from flash_contracts.environment import Environment, SettingError
 from flash_engine.model_download.image_reference import ImageReference
 from flash_engine.model_download.source import is_commit
 
 CacheKind = Literal["Pod", "Node", "Claim"]
+CACHE_KINDS: tuple[CacheKind, ...] = get_args(CacheKind)
 
 LEAST_BYTES_PER_SECOND = 64 << 10
 """Of each file. With eight at a time, a model of 149 GiB would take three and a half days."""
@@ -72,50 +74,39 @@ class DownloadSettings:
         return places.get(self.cache_kind, f"the claim {self.cache_name}")
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "DownloadSettings":
-        """Raises KeyError if a setting is missing and ValueError if one is invalid."""
-        source = environment["FLASH_MODEL_SOURCE"]
-        if not source.startswith(("hf://", "oci://")):
-            raise ValueError(f"FLASH_MODEL_SOURCE={source!r} is neither hf://OWNER/NAME nor oci://IMAGE")
-        if source.startswith("oci://"):
-            ImageReference.parse(source.removeprefix("oci://"))
-        limit_bytes = environment.get("FLASH_MODEL_CACHE_GIBIBYTES")
-        token_file = environment.get("FLASH_HUB_TOKEN_FILE")
-        registry_secrets = environment.get("FLASH_REGISTRY_SECRETS")
-        cache = Path(environment["FLASH_MODEL_CACHE"])
+    def from_environment(cls, variables: Mapping[str, str]) -> "DownloadSettings":
+        """Raises SettingError if a setting is missing or invalid, and ValueError for an invalid name of an image."""
+        environment = Environment(variables)
+        cache = environment.path("FLASH_MODEL_CACHE")
         return cls(
-            source=source,
-            revision=environment.get("FLASH_MODEL_REVISION") or None,
+            source=_source(environment),
+            revision=environment.optional_text("FLASH_MODEL_REVISION"),
             cache=cache,
-            cache_kind=_kind(environment.get("FLASH_MODEL_CACHE_KIND", "Pod")),
-            cache_name=environment.get("FLASH_MODEL_CACHE_NAME", str(cache)),
-            limit_bytes=round(_positive("FLASH_MODEL_CACHE_GIBIBYTES", limit_bytes) * GIB) if limit_bytes else None,
-            run_dir=Path(environment["FLASH_RUN_DIR"]),
-            token_file=Path(token_file) if token_file else None,
-            registry_secrets=Path(registry_secrets) if registry_secrets else None,
-            registry_secret=environment.get("FLASH_REGISTRY_SECRET") or None,
-            plain_http=tuple(filter(None, environment.get("FLASH_REGISTRY_PLAIN_HTTP", "").split(","))),
-            hub_secret=environment.get("FLASH_HUB_SECRET", "of model.credentialsSecret"),
-            stall_seconds=_positive("FLASH_FETCH_STALL_SECONDS", environment.get("FLASH_FETCH_STALL_SECONDS", "300")),
-            streams=math.ceil(_positive("FLASH_FETCH_STREAMS", environment.get("FLASH_FETCH_STREAMS", "8"))),
-            least_bytes_per_second=_positive(
-                "FLASH_FETCH_LEAST_BYTES_PER_SECOND",
-                environment.get("FLASH_FETCH_LEAST_BYTES_PER_SECOND", str(LEAST_BYTES_PER_SECOND)),
-            ),
+            cache_kind=environment.choice("FLASH_MODEL_CACHE_KIND", CACHE_KINDS),
+            cache_name=environment.text("FLASH_MODEL_CACHE_NAME", str(cache)),
+            limit_bytes=_limit_bytes(environment),
+            run_dir=environment.path("FLASH_RUN_DIR"),
+            token_file=environment.optional_path("FLASH_HUB_TOKEN_FILE"),
+            registry_secrets=environment.optional_path("FLASH_REGISTRY_SECRETS"),
+            registry_secret=environment.optional_text("FLASH_REGISTRY_SECRET"),
+            plain_http=tuple(filter(None, environment.text("FLASH_REGISTRY_PLAIN_HTTP", "").split(","))),
+            hub_secret=environment.text("FLASH_HUB_SECRET", "of model.credentialsSecret"),
+            stall_seconds=environment.positive("FLASH_FETCH_STALL_SECONDS", 300.0),
+            streams=math.ceil(environment.positive("FLASH_FETCH_STREAMS", 8)),
+            least_bytes_per_second=environment.positive("FLASH_FETCH_LEAST_BYTES_PER_SECOND", LEAST_BYTES_PER_SECOND),
         )
 
 
-def _kind(value: str) -> CacheKind:
-    if value not in get_args(CacheKind):
-        raise ValueError(f"FLASH_MODEL_CACHE_KIND={value!r} is not one of {', '.join(get_args(CacheKind))}")
-    return cast("CacheKind", value)
+def _source(environment: Environment) -> str:
+    expected = "hf://OWNER/NAME or oci://IMAGE"
+    source = environment.text("FLASH_MODEL_SOURCE", expected=expected)
+    if not source.startswith(("hf://", "oci://")):
+        raise SettingError("FLASH_MODEL_SOURCE", source, expected)
+    if source.startswith("oci://"):
+        ImageReference.parse(source.removeprefix("oci://"))
+    return source
 
 
-def _positive(name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}={text!r} is not a positive number")
-    return value
+def _limit_bytes(environment: Environment) -> int | None:
+    name = "FLASH_MODEL_CACHE_GIBIBYTES"
+    return round(environment.positive(name, 0.0) * GIB) if environment.optional_text(name) else None

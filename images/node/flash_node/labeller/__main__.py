@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 from structlog.contextvars import bind_contextvars, merge_contextvars
 
+from flash_contracts.environment import Environment
 from flash_node.dump import BadDumpError, NodeDump
 from flash_node.labeller.cluster import ClusterError, connect, node_name
 from flash_node.labeller.loop import LabelLoop
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flash-labeller", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    name = os.environ.get("NODE_NAME")
+    name = Environment(os.environ).optional_text("NODE_NAME")
     description = "name of the node (default: $NODE_NAME)"
     parser.add_argument("--node", type=node_name, default=name, required=name is None, help=description)
     parser.add_argument("--interval-seconds", type=_seconds, default=60.0, help="time between readings (default: 60)")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from flash_contracts.environment import Environment
 from flash_contracts.names import LABEL_PREFIX, P2P_REPORT_ANNOTATION
 from flash_contracts.node_facts import DRIVER_LABELS, P2P_VERDICTS, PRODUCT_LABEL
 from flash_node.dump import BadDumpError, NodeDump
@@ -110,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--dump", type=Path, metavar="FILE", help="show a saved dump instead of this machine")
-    name = os.environ.get("NODE_NAME")
+    name = Environment(os.environ).optional_text("NODE_NAME")
     description = "name of this machine's Node (default: $NODE_NAME)"
     source.add_argument("--node", type=node_name, default=name, metavar="NAME", help=description)
     description = "save the readings as a dump; `-` prints the dump and nothing else"
