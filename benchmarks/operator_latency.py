@@ -87,7 +87,7 @@ async def measure(cluster: LocalCluster, idle_seconds: int) -> list[str]:
     finally:
         await api.close()
         cluster.kubectl("delete", "namespace", namespace)
-        cluster.kubectl("delete", "persistentvolume", "-l", f"flash-stage={namespace}")
+        cluster.kubectl("delete", "persistentvolume", "-l", f"flash-e2e={namespace}")
 
 
 async def _apply_to_deployment(api: Cluster, namespace: str, name: str) -> float:

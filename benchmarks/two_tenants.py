@@ -64,7 +64,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Figures:
-    """Seconds of the quiet tenant, in one arm."""
+    """Seconds of the quiet tenant, in one case."""
 
     to_deployment: list[float] = field(default_factory=list)
     to_flags: list[float] = field(default_factory=list)
@@ -73,8 +73,8 @@ class Figures:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of both arms by turns")
-    parser.add_argument("--each", type=int, default=5, help="deployments timed in each arm of a round")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of both cases by turns")
+    parser.add_argument("--each", type=int, default=5, help="deployments timed in each case of a round")
     options = parser.parse_args()
     plane = a_light_control_plane()
     try:
@@ -92,10 +92,10 @@ async def measure(plane: ControlPlane, operator: Process, rounds: int, each: int
     api, quiet = await Cluster.connect(), QuietGate()
     runners = [await gate_at(address, answer) for address, answer in gates(quiet).items()]
     apply(plane, *node())
-    arms = {"alone": Figures(), "beside the hostile tenant": Figures()}
+    cases = {"alone": Figures(), "beside the hostile tenant": Figures()}
     most = 0.0
     for _ in range(rounds):
-        for name, figures in arms.items():
+        for name, figures in cases.items():
             hostile = None if name == "alone" else hostile_tenant(plane)
             for _ in range(each):
                 await quiet_tenant(plane, api, quiet, figures)
@@ -106,13 +106,13 @@ async def measure(plane: ControlPlane, operator: Process, rounds: int, each: int
     for runner in runners:
         await runner.cleanup()
     await api.close()
-    return table(arms, most, shared["metadata"]["labels"].get(P2P_LABEL))
+    return table(cases, most, shared["metadata"]["labels"].get(P2P_LABEL))
 
 
-def table(arms: dict[str, Figures], most: float, p2p: str | None) -> Iterator[str]:
-    yield f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}; median and most of each arm\n"
-    yield "| arm | apply to Deployment | bind to flags | gate's Passed to Ready |\n| --- | --- | --- | --- |"
-    for name, figures in arms.items():
+def table(cases: dict[str, Figures], most: float, p2p: str | None) -> Iterator[str]:
+    yield f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}; median and most of each case\n"
+    yield "| case | apply to Deployment | bind to flags | gate's Passed to Ready |\n| --- | --- | --- | --- |"
+    for name, figures in cases.items():
         columns = (figures.to_deployment, figures.to_flags, figures.to_ready)
         cells = [f"{1000 * statistics.median(times):.0f}, {1000 * max(times):.0f} ms" for times in columns]
         yield f"| {name} | {' | '.join(cells)} |"

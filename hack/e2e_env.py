@@ -134,7 +134,7 @@ def model_claim(namespace: str, folder: str, name: str = "tiny-model") -> tuple[
     volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": volume_name, "labels": {"flash-stage": namespace}},
+        "metadata": {"name": volume_name, "labels": {"flash-e2e": namespace}},
         "spec": {
             "capacity": size,
             "accessModes": ["ReadOnlyMany"],

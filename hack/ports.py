@@ -13,7 +13,7 @@ import socket
 FIRST, COUNT = 15_000, 14_000
 """Below node ports (30000) and the kernel's own (32768)."""
 
-_told: set[int] = set()
+_given: set[int] = set()
 
 
 def a_free_port() -> int:
@@ -21,7 +21,7 @@ def a_free_port() -> int:
     start = os.getpid() * 97  # workers that begin together look in different places
     for step in itertools.islice(itertools.count(start), COUNT):
         port = FIRST + step % COUNT
-        if port not in _told and _is_free(port) and _hold(port):
+        if port not in _given and _is_free(port) and _hold(port):
             return port
     raise OSError(f"no port is free from {FIRST} to {FIRST + COUNT - 1}")
 
@@ -45,5 +45,5 @@ def _hold(port: int) -> bool:
         holder.close()
         return False
     holder.detach()  # open until the process ends, and no object that somebody would have to close
-    _told.add(port)
+    _given.add(port)
     return True

@@ -38,7 +38,7 @@ def main() -> int:
     options = parsed()
     options.folder.mkdir(parents=True, exist_ok=True)
     with model_folder(options) as models:
-        trial = Trial(options, models, engine_of(options))
+        trial = GpuTrial(options, models, engine_of(options))
         for name in options.only.split(","):
             trial.part(name)
     return 1 if trial.faults else 0
@@ -49,7 +49,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--engine", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument(
-        "--only", default="good,dead,lacking,lacking-unseen,poisoned", help="cases, with commas between; or arms"
+        "--only", default="good,dead,lacking,lacking-unseen,poisoned", help="cases, with commas between; or all-reduce"
     )
     parser.add_argument("--gpus", type=int, default=1, help="tensor parallel size (1)")
     parser.add_argument("--models", type=Path, help="a folder to keep the checkpoints in, used again if it is there")
@@ -57,7 +57,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--experts", type=int, default=256, help="routed experts of a layer (256)")
     parser.add_argument("--seconds", type=float, default=400, help="longest wait for a verdict (400)")
     parser.add_argument("--hang-seconds", type=int, default=90, help="spec.interconnect.hangSeconds (90)")
-    parser.add_argument("--rounds", type=int, default=1, help="how often each arm is run, in turn (1)")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each way to all-reduce is run, in turn (1)")
     parser.add_argument("--extra", action="append", default=[], help="one more argument for vLLM; may be repeated")
     return parser.parse_args()
 
@@ -89,7 +89,7 @@ def engine_of(options: argparse.Namespace) -> Engine:
 
 
 @dataclass
-class Trial:
+class GpuTrial:
     """The parts of one call, and what came of them."""
 
     options: argparse.Namespace
@@ -98,12 +98,14 @@ class Trial:
     faults: list[str] = field(default_factory=list)
 
     def part(self, name: str) -> None:
-        if name == "arms":
-            self._arms()
+        if name == "all-reduce":
+            self._all_reduce_variants()
             return
         case = next((one for one in self._cases if one.name == name), None)
         if case is None:
-            sys.exit(f"no case is named {name!r}: there are {', '.join(one.name for one in self._cases)}, and arms")
+            sys.exit(
+                f"no case is named {name!r}: there are {', '.join(one.name for one in self._cases)}, and all-reduce"
+            )
         flash = self._flash()
         self._show(case, self._run(case, name, flash, flags_of(flash, None)))
 
@@ -117,14 +119,14 @@ class Trial:
         make: Callable[..., FlashDeployment] = on_cpu if given.engine == "cpu" else on_gpu
         return make(scale, **interconnect)
 
-    def _arms(self) -> None:
+    def _all_reduce_variants(self) -> None:
         """Each way to all-reduce once a round, with the flags that the operator derives for it."""
         case = next(one for one in self._cases if one.name == "good")
         rates: dict[str, list[float]] = {name: [] for name in VARIANTS}
         for number in range(self.options.rounds):
             for name, interconnect in VARIANTS.items():
                 flash = self._flash(**interconnect)
-                message = self._run(case, f"arm {name} {number + 1}", flash, flags_of(flash, PROVED))
+                message = self._run(case, f"all-reduce {name} {number + 1}", flash, flags_of(flash, PROVED))
                 self._show(case, message)
                 rates[name] += [message["decodeTokensPerSecond"]] if message["fault"] is None else []
         chosen = flags_of(self._flash(), PROVED)
@@ -132,7 +134,7 @@ class Trial:
         ranked = sorted((name for name in rates if rates[name]), key=lambda name: -max(rates[name]))
         message = {"rates": rates, "chosen": same, "fastest": ranked[:1]}
         print(json.dumps(message, indent=1), flush=True)
-        self._write({"name": "arms", **message})
+        self._write({"name": "all-reduce", **message})
 
     def _run(self, case: Case, name: str, flash: FlashDeployment, flags: FlagSet) -> dict[str, Any]:
         print(f"=== {name}", flush=True)
@@ -143,7 +145,7 @@ class Trial:
         with Pod(folder, flash, flags, model_of(self.models, case), self.engine, more) as pod:
             result = pod.verdict(self.options.seconds)
             took, record = time.monotonic() - began, pod.record()
-        lines = pod.heard["engine"].lines
+        lines = pod.logs["engine"].lines
         (folder / "result.json").write_text(json.dumps(result, indent=1))
         measured = result.get("measurement") or {}
         return {

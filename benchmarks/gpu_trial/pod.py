@@ -26,7 +26,7 @@ from flash_operator.core.resources.engine_args import PORT
 from flash_operator.core.resources.gate_config import gate_settings
 from flash_operator.core.resources.model_source import MODEL_PATH, RUN_DIR
 from gpu_trial.engine import ENGINE, Engine
-from gpu_trial.process_log import Heard
+from gpu_trial.process_log import ProcessLog
 from ports import a_free_port
 
 NOT_YET = ("EngineStarting", "Inconclusive")
@@ -59,7 +59,7 @@ class Pod:
         (folder / "gate" / gate_config.FILE).write_text(json.dumps(gate_settings(flash.spec).to_json()))
         (gate,), (launcher,) = spec["initContainers"], spec["containers"]
         self._processes = {name: self._start(one, own) for name, one in (("gate", gate), ("engine", launcher))}
-        self.heard = {name: Heard(one, folder / f"{name}.log") for name, one in self._processes.items()}
+        self.logs = {name: ProcessLog(one, folder / f"{name}.log") for name, one in self._processes.items()}
 
     def _made(self, name: str) -> str:
         (self.folder / name).mkdir(parents=True)
@@ -124,7 +124,7 @@ class Pod:
                 process.wait(STOP_SECONDS)
             kill_session(process.pid)
             process.wait(10)
-            self.heard[name].close()
+            self.logs[name].close()
 
 
 def kill_session(leader: int) -> None:

@@ -36,7 +36,7 @@ def phases(lines: Iterable[Line]) -> dict[str, float]:
     return found
 
 
-class Heard:
+class ProcessLog:
     """A thread that writes what a process says into a file, each line with its seconds."""
 
     def __init__(self, process: subprocess.Popen[bytes], path: Path) -> None:

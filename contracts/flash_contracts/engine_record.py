@@ -32,7 +32,7 @@ class EndedBy(StrEnum):
     REBOOT = "Reboot"
     """Its node was restarted while it ran."""
     CONTAINER = "Container"
-    """Its whole container was killed, the launcher with it, and nothing in the pod says by whom."""
+    """Its whole container was killed, the launcher with it, and the pod does not record what killed it."""
 
     @property
     def is_no_fault(self) -> bool:

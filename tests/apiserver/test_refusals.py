@@ -559,7 +559,7 @@ REFUSED = {
         "spec.engine.apiKeysSecret",
         "should match",
     ),
-    # Images that no registry can have.
+    # Invalid names of images.
     "an image in capital letters": ({"engine": {"image": "Mine/engine:7"}}, "spec.engine.image", "in lower case"),
     "an image without a part": ({"engine": {"image": "mine//engine"}}, "spec.engine.image", "without empty parts"),
     "an image with an empty tag": ({"engine": {"image": "mine/engine:"}}, "spec.engine.image", "[:TAG]"),
@@ -571,7 +571,7 @@ REFUSED = {
     "an image as a web address": (
         {"engine": {"image": "https://registry.example/engine"}},
         "spec.engine.image",
-        "no registry can have an image of this name",
+        "this is not a valid image name",
     ),
     "a model's image in capital letters": (
         {"model": {"source": "oci://Team/V4"}},
@@ -581,7 +581,7 @@ REFUSED = {
     "a quantiser's image without a name": (
         {"model": {"source": "pvc://a/b", "restoreMtp": {"source": "hf://a/o", "image": "registry.example/"}}},
         "spec.model.restoreMtp.image",
-        "no registry can have an image of this name",
+        "this is not a valid image name",
     ),
     # Speculation and interconnect.
     "drafts without speculation": (

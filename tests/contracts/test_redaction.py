@@ -37,8 +37,8 @@ def test_a_header_that_carries_a_secret_is_hidden_in_documents(header: str) -> N
 
 
 def test_a_sentence_about_a_token_keeps_its_words() -> None:
-    told = "the Secret forgotten has no key token: kubectl create secret generic forgotten. Secret: name it"
-    assert redact(told) == told
+    text = "the Secret forgotten has no key token: kubectl create secret generic forgotten. Secret: name it"
+    assert redact(text) == text
     assert redact("token: Zq8vXk2pLm9") == f"token: {REDACTED}"
 
 

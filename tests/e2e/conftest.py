@@ -75,8 +75,8 @@ def models() -> Path:
 def e2e_env(cluster: LocalCluster) -> LocalCluster:
     """The cluster with both images imported and the operator installed by helm, by the first of the run's workers."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    installed = cluster.run / f"stage-of-{run}"
-    with exclusive(cluster.run / "stage.lock", "the worker that installs the operator"):
+    installed = cluster.run / f"e2e-env-of-{run}"
+    with exclusive(cluster.run / "e2e-env.lock", "the worker that installs the operator"):
         if not run or not installed.exists():
             _set_up(cluster)
             installed.touch()
@@ -98,7 +98,7 @@ def namespace(e2e_env: LocalCluster, models: Path) -> Iterator[str]:
     apply(e2e_env, *model_claim(name, str(models)))
     yield name
     e2e_env.kubectl("delete", "namespace", name, "--wait=false")
-    e2e_env.kubectl("delete", "persistentvolume", "-l", f"flash-stage={name}", "--wait=false")
+    e2e_env.kubectl("delete", "persistentvolume", "-l", f"flash-e2e={name}", "--wait=false")
     # A namespace that goes lets no new pod come. These need no drain, for nobody is left who asks them anything.
     e2e_env.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false")
 

@@ -62,8 +62,8 @@ def test_without_a_prompt_the_bounds_do_not_depend_on_the_histograms_buckets() -
 
 
 def test_a_healthy_engine_is_never_slow_for_certain_however_long_its_prompts_take() -> None:
-    spoiled = [0.5] * 6
-    speed = speed_of(counters([0.0226] * 100 + spoiled, prompts=3, prompt_tokens=3 * 4000), streams=2)
+    lengthened = [0.5] * 6
+    speed = speed_of(counters([0.0226] * 100 + lengthened, prompts=3, prompt_tokens=3 * 4000), streams=2)
     assert speed.least < LEAST * 2, "the prompts took more than half of the time"
     assert speed.most >= 2 * TOKENS_OF_A_STEP / 0.0226
 
@@ -76,8 +76,8 @@ def test_a_slow_engine_is_slow_for_certain_with_prompts_of(prompt_tokens: int) -
     """Two streams, and one prompt each five seconds: 84 ms a step are 46 tok/s together."""
     steps = 2 * round((5 - SLOW_BY_PROMPT[prompt_tokens]) / 0.084)
     pieces = -(-prompt_tokens // STEP_TOKENS)
-    spoiled = [0.084 + SLOW_BY_PROMPT[prompt_tokens] / pieces] * pieces
-    after = counters([0.084] * steps + spoiled, prompts=1, prompt_tokens=prompt_tokens, running=2)
+    lengthened = [0.084 + SLOW_BY_PROMPT[prompt_tokens] / pieces] * pieces
+    after = counters([0.084] * steps + lengthened, prompts=1, prompt_tokens=prompt_tokens, running=2)
     assert speed_of(after, streams=2).most < LEAST
 
 
@@ -140,9 +140,9 @@ def test_an_engine_above_its_floor_is_never_slow_for_certain(
 ) -> None:
     """Whatever prompts it reads, each in as many steps as needed, for all streams: other steps stay as they are."""
     streams = max((beside for _, beside in prompts), default=1)
-    spoiled = [1.0] * sum(beside * -(-tokens // STEP_TOKENS) for tokens, beside in prompts)
+    lengthened = [1.0] * sum(beside * -(-tokens // STEP_TOKENS) for tokens, beside in prompts)
     total = sum(tokens for tokens, _ in prompts)
-    after = counters(steps + spoiled, prompts=len(prompts), prompt_tokens=total, running=streams)
+    after = counters(steps + lengthened, prompts=len(prompts), prompt_tokens=total, running=streams)
     speed = decode_speed(NOTHING, after, streams=streams, config=CONFIG)
     assert speed is None or speed.most >= LEAST * 0.999
 

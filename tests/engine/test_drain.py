@@ -31,8 +31,9 @@ Looks = list[tuple[float, EngineCounters | None]]
 STORIES: dict[str, tuple[float, Looks, float, str | None]] = {
     "nobody was on it: clients still get their time to learn of it": (
         60, [(0, counters()), (4, counters())], 4, None),
-    "nobody was on it for as long": (60, [(0, counters()), (5, counters())], 5, "no request is left"),
-    "a request ends": (60, [(0, counters(1)), (10, counters(0, 50)), (15, counters(0, 50))], 15, "no request is left"),
+    "nobody was on it for as long": (60, [(0, counters()), (5, counters())], 5, "no requests are left"),
+    "a request ends": (
+        60, [(0, counters(1)), (10, counters(0, 50)), (15, counters(0, 50))], 15, "no requests are left"),
     "a request came late": (
         60, [(0, counters()), (4, counters(1, 3)), (8, counters(0, 9)), (12, counters(0, 9))], 12, None),
     "one waits in the engine's queue": (
@@ -44,7 +45,7 @@ STORIES: dict[str, tuple[float, Looks, float, str | None]] = {
     "the engine does not answer, and may yet": (60, [(0, None), (30, None)], 30, None),
     "the engine never answers": (60, [(0, None), (60, None)], 60, "the engine does not answer after 60 s"),
     "no time at all": (0, [(0, counters(3))], 0, "3 requests are left after 0 s"),
-    "less time than it takes to settle": (2, [(0, counters()), (2, counters())], 2, "no request is left"),
+    "less time than it takes to settle": (2, [(0, counters()), (2, counters())], 2, "no requests are left"),
 }  # fmt: skip
 
 
@@ -86,7 +87,7 @@ async def test_it_waits_for_the_last_request_of_a_real_connection(tmp_path: Path
         done = await draining
 
     assert done.returncode == 0
-    assert json.loads(done.stderr.splitlines()[-1])["outcome"] == "no request is left"
+    assert json.loads(done.stderr.splitlines()[-1])["outcome"] == "no requests are left"
     asked = json.loads((tmp_path / DrainRequest.FILE).read_text())
     assert (asked["pid"], asked["startedAt"]) == (7, STARTED)
 
@@ -105,7 +106,7 @@ async def test_an_engine_that_does_not_listen_has_no_requests(tmp_path: Path) ->
     """It loads, or has died: a pod that is deleted then need not wait for anything."""
     done = await drain(tmp_path, "http://127.0.0.1:1", "3600")
     assert done.returncode == 0
-    assert "no request is left" in done.stderr
+    assert "no requests are left" in done.stderr
 
 
 async def test_an_engine_that_does_not_answer_is_waited_for_no_longer_than_allowed(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ DEATHS = {
     "is killed, by the kernel or by anybody": (
         "--script paced --script leaks:megabytes_per_token=60",
         "EngineExited",
-        "nothing in the pod says by whom",
+        "the pod does not record what killed it",
     ),
 }
 

@@ -439,7 +439,7 @@ DEATHS_FROM_OUTSIDE = {
     ),
     "all of it": Case(
         "INFO 07-04 17:34:10 [default_loader.py:308] Loading weights: shard 31 of 46\n",
-        ("signal SIGKILL", "nothing in the pod says by whom", "OOMKilled"), code=None, signal="SIGKILL",
+        ("signal SIGKILL", "the pod does not record what killed it", "OOMKilled"), code=None, signal="SIGKILL",
         silent_about=("Loading weights",),
     ),
 }  # fmt: skip

@@ -124,11 +124,11 @@ ENDS = {
     "a whole container at once, which may be anybody's doing": (
         EngineExit(None, "SIGKILL", AT, (), ended_by="Container"), "EngineExited", "OOMKilled"),
     "one that a newer launcher knows of": (
-        EngineExit(None, "SIGKILL", AT, (), ended_by="Comet"), "EngineExited", "nothing in the pod says by whom"),
+        EngineExit(None, "SIGKILL", AT, (), ended_by="Comet"), "EngineExited", "does not record what killed it"),
     "a SIGKILL of nobody knows whom": (
-        EngineExit(None, "SIGKILL", AT, ("INFO loading",)), "EngineExited", "nothing in the pod says by whom"),
+        EngineExit(None, "SIGKILL", AT, ("INFO loading",)), "EngineExited", "does not record what killed it"),
     "the same behind a shell": (
-        EngineExit(137, None, AT, ("INFO loading",)), "EngineExited", "nothing in the pod says by whom"),
+        EngineExit(137, None, AT, ("INFO loading",)), "EngineExited", "the pod does not record what killed it"),
     "a crash behind a shell": (
         EngineExit(139, None, AT, ("INFO loading",)), "EngineExited", "exit code 139 (SIGSEGV)"),
     "a SIGBUS behind a shell": (EngineExit(135, None, AT), "EngineExited", "/dev/shm"),

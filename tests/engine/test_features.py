@@ -36,9 +36,9 @@ TOOLS: dict[str, tuple[object, str | None]] = {
         {"content": "<\uff5cDSML\uff5cfunction_calls><\uff5cDSML\uff5cinvoke name="}, "the call is in the text"),
     "a call and what is left of it": (called(content="</tool_call>"), "the call is in the text"),
     "another tool": (called(name="get_time"), "calls 'get_time' instead of get_weather"),
-    "arguments that are cut": (called('{"city": "Par'), "no JSON object: '{\"city\": \"Par'"),
-    "arguments that are no object": (called('["Paris"]'), "no JSON object"),
-    "arguments that are parsed already": (called({"city": "Paris"}), "no JSON object"),
+    "arguments that are cut": (called('{"city": "Par'), "not a JSON object: '{\"city\": \"Par'"),
+    "arguments that are no object": (called('["Paris"]'), "not a JSON object"),
+    "arguments that are parsed already": (called({"city": "Paris"}), "not a JSON object"),
     "arguments without the city": (called('{"town": 1}'), "lack the city"),
     "calls that are none": ({"tool_calls": ["get_weather"]}, "calls 'None'"),
     "calls that are no list": ({"tool_calls": {"name": "get_weather"}}, "calls no tool"),
@@ -59,14 +59,14 @@ REASONED: dict[str, tuple[object, str | None]] = {
 SCHEMA: dict[str, tuple[object, str | None]] = {
     "an object of the schema": ({"content": '{"name": "Ada", "age": 36}'}, None),
     "one with spaces": ({"content": ' {\n "age": 36,\n "name": "Ada"\n}\n'}, None),
-    "prose": ({"content": "Ada is 36."}, "no JSON object: 'Ada is 36.'"),
-    "JSON in a fence": ({"content": '```json\n{"name": "Ada", "age": 36}\n```'}, "no JSON object"),
-    "a list": ({"content": "[1]"}, "no JSON object"),
+    "prose": ({"content": "Ada is 36."}, "not a JSON object: 'Ada is 36.'"),
+    "JSON in a fence": ({"content": '```json\n{"name": "Ada", "age": 36}\n```'}, "not a JSON object"),
+    "a list": ({"content": "[1]"}, "not a JSON object"),
     "another key": ({"content": '{"name": "Ada", "age": 36, "city": "Paris"}'}, "does not follow the schema"),
     "a number as text": ({"content": '{"name": "Ada", "age": "36"}'}, "does not follow the schema"),
     "a truth for a number": ({"content": '{"name": "Ada", "age": true}'}, "does not follow the schema"),
-    "nesting without an end": ({"content": "[" * 100_000}, "no JSON object"),
-    "nothing": ({"content": None}, "no JSON object: ''"),
+    "nesting without an end": ({"content": "[" * 100_000}, "not a JSON object"),
+    "nothing": ({"content": None}, "not a JSON object: ''"),
 }
 CASES = [
     pytest.param(FEATURES[reason], message, fault, id=f"{reason}, {name}")

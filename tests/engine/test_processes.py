@@ -98,8 +98,8 @@ NAMES = {
 
 @pytest.mark.parametrize(("names", "expected"), NAMES.values(), ids=NAMES.keys())
 def test_compilers_are_known_by_name(names: tuple[tuple[str, str], ...], expected: int) -> None:
-    crew = ProcessTree(tuple(process(9, 1, 9, name, state) for name, state in names), 0)
-    assert len(crew.compilers) == expected
+    tree = ProcessTree(tuple(process(9, 1, 9, name, state) for name, state in names), 0)
+    assert len(tree.compilers) == expected
 
 
 def test_a_process_that_waits_for_a_disk_is_seen() -> None:

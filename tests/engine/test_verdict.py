@@ -192,7 +192,7 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         an_engine(exit=replace(an_exit(code=None, signal="SIGKILL"), oom_kills=1)), {}, "OutOfMemory",
         "signal SIGKILL"),
     "an engine that somebody killed": (
-        an_engine(exit=an_exit(code=None, signal="SIGKILL")), {}, "EngineExited", "nothing in the pod says by whom"),
+        an_engine(exit=an_exit(code=None, signal="SIGKILL")), {}, "EngineExited", "does not record what killed it"),
     "a crash under the safe flags, for which they are no remedy": (
         an_engine(exit=an_exit(code=None, signal="SIGSEGV"), incident=Incident("hang", "S1")), {}, "EngineExited",
         "the safe flags are in use already"),

@@ -1,4 +1,4 @@
-"""The trial itself, with an engine stub in place of vLLM: pods start as the operator has them, are heard and judged."""
+"""The trial itself, with an engine stub in place of vLLM: pods start, are logged and judged as the operator does it."""
 
 import os
 import sys
@@ -44,7 +44,7 @@ def test_a_pod_is_launched_measured_and_leaves_nothing(tmp_path: Path, model: Pa
     assert result["reason"] == "Passed", result
     assert result["effective"]["flags"]["row"] == flags.row
     assert pod.record()["command"][2] == str(model)
-    assert phases(pod.heard["engine"].lines).keys() >= {"checkpoint inspected", "engine started", "server ready"}
+    assert phases(pod.logs["engine"].lines).keys() >= {"checkpoint inspected", "engine started", "server ready"}
     assert not Path(f"/proc/{engine}").exists()
 
 
@@ -52,7 +52,7 @@ def test_an_engine_that_ends_is_told_of_with_its_verdict(tmp_path: Path, model: 
     broken = Engine(Path(sys.executable), os.environ, module="no_such_module")
     with Pod(tmp_path / "pod", FLASH, flags_of(FLASH, None), model, broken, {}) as pod:
         result = pod.verdict(60)
-        said = "\n".join(line for _, line in pod.heard["engine"].lines)
+        said = "\n".join(line for _, line in pod.logs["engine"].lines)
     assert fault(Case("", "", "EngineExited", message="no_such_module"), result, said) is None
     assert "Passed was expected" in str(fault(Case("", "", "Passed"), result, said))
 

@@ -220,9 +220,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {MANIFEST: (401, {"WWW-Authenticate": "Bearer"}, b"")}, "its challenge or token cannot be read"),
     "a manifest that is none": ({MANIFEST: (200, {}, b"[1]")}, "something other than a manifest"),
     "a page": ({MANIFEST: (200, {}, b"<html>")}, "something other than a manifest"),
-    "an index without a digest": ({MANIFEST: (200, {}, b'{"manifests": [{}]}')}, "'None', which is no digest"),
+    "an index without a digest": ({MANIFEST: (200, {}, b'{"manifests": [{}]}')}, "'None', which is not a digest"),
     "an index that leads elsewhere": (
-        {MANIFEST: (200, {}, b'{"manifests": [{"digest": "../../other/manifests/1"}]}')}, "which is no digest"),
+        {MANIFEST: (200, {}, b'{"manifests": [{"digest": "../../other/manifests/1"}]}')}, "which is not a digest"),
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from huggingface_hub.utils._http import default_client_factory
 from flash_engine.model_cache import PARTIAL_SUFFIX, ModelSnapshot
 from flash_engine.model_download import transfer as transfer_module
 from flash_engine.model_download.failure import DownloadError, ThrottledError
-from flash_engine.model_download.source import FileRequest, Listing, RemoteFile
+from flash_engine.model_download.source import FileListing, FileRequest, RemoteFile
 from flash_engine.model_download.transfer import Transfer
 
 COMMIT = "c" * 40
@@ -45,16 +45,16 @@ class Source:
     repository = "owner/model"
     has_credentials = True
 
-    def list(self) -> Listing:
+    def list(self) -> FileListing:
         raise NotImplementedError
 
-    def request(self, file: RemoteFile, _listing: Listing, /) -> FileRequest:
+    def request(self, file: RemoteFile, _listing: FileListing, /) -> FileRequest:
         return FileRequest(URL, {"Authorization": "Bearer secret"}, file.size)
 
     def describe_error(self, error: HfHubHTTPError, file: RemoteFile) -> DownloadError | None:
         return DownloadError(f"{file.name}: denied ({error.response.status_code})", "set a token")
 
-    def unpinned_warning(self, _listing: Listing, /) -> str | None:
+    def unpinned_warning(self, _listing: FileListing, /) -> str | None:
         return None
 
 
@@ -130,7 +130,7 @@ class Fetched:
         model.folder.mkdir(parents=True, exist_ok=True)
         files = (RemoteFile("shard", len(content), hashlib.sha256(content).hexdigest()),)
         Transfer(
-            model, Listing(COMMIT, files), files, Source(),
+            model, FileListing(COMMIT, files), files, Source(),
             streams=1, stall_seconds=STALL_SECONDS, least_bytes_per_second=LEAST,
         ).run()  # fmt: skip
 

@@ -103,9 +103,9 @@ UNSAFE: dict[str, tuple[tuple[Tar, ...], str]] = {
     "a file through a link of an earlier layer": (
         ({"d/a": b"1", "l": link("l", "d")}, {"l/b": b"x"}), "leads through l"),
     "a whiteout through a link": (({"d/a": b"1", "l": link("l", "d")}, {"l/.wh.a": b""}), "leads through l"),
-    "a whiteout of the folder above": (({"a": b"1"}, {".wh...": b""}), "is a whiteout of no file"),
-    "a whiteout of its own folder": (({"d/a": b"1"}, {"d/.wh..": b""}), "is a whiteout of no file"),
-    "a whiteout of nothing": (({"a": b"1"}, {"d/.wh.": b""}), "is a whiteout of no file"),
+    "a whiteout of the folder above": (({"a": b"1"}, {".wh...": b""}), "is a whiteout that names no file"),
+    "a whiteout of its own folder": (({"d/a": b"1"}, {"d/.wh..": b""}), "is a whiteout that names no file"),
+    "a whiteout of nothing": (({"a": b"1"}, {"d/.wh.": b""}), "is a whiteout that names no file"),
     "a hard link to a file outside": (
         ({"h": link("h", "../../outside", tarfile.LNKTYPE)},), "which is not a file of the image"),
     "a hard link to a link": (

@@ -1,4 +1,4 @@
-"""What people are told about machines whose cards are not simply two alike ones under one CPU."""
+"""What people are found about machines whose cards are not simply two alike ones under one CPU."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -58,12 +58,12 @@ def test_two_alike_cards_in_one_numa_node_need_no_words() -> None:
 
 @pytest.mark.parametrize("count", [3, 4, 5, 8])
 def test_with_more_than_two_cards_it_is_said_what_an_engine_gets_and_what_is_not_promised(count: int) -> None:
-    told = said(node([card(index) for index in range(count)], {(1, 2): "pix"}))
-    assert f"{count} GPUs, and an engine gets any two" in told
-    assert "promises neither their link nor that they are alike" in told
-    assert "such a node is not tested, so its engines keep the safe flags" in told
-    assert "best for an engine: GPUs 1 and 2 (link `pix`, peer-to-peer granted)" in told
-    assert "NVreg_ExcludedGpus" in told
+    found = said(node([card(index) for index in range(count)], {(1, 2): "pix"}))
+    assert f"{count} GPUs, and an engine gets any two" in found
+    assert "promises neither their link nor that they are alike" in found
+    assert "such a node is not tested, so its engines keep the safe flags" in found
+    assert "best for an engine: GPUs 1 and 2 (link `pix`, peer-to-peer granted)" in found
+    assert "NVreg_ExcludedGpus" in found
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_with_more_than_two_cards_it_is_said_what_an_engine_gets_and_what_is_not
 def test_the_best_pair_is_named_with_the_cards_to_exclude(
     kinds: list[Card], links: dict[tuple[int, int], str], best: str, spare: str
 ) -> None:
-    told = said(node([card(index, kind) for index, kind in enumerate(kinds)], links))
-    assert f"best for an engine: {best}" in told or f"{best}" in told
-    assert f"exclude {spare} by UUID" in told
+    found = said(node([card(index, kind) for index, kind in enumerate(kinds)], links))
+    assert f"best for an engine: {best}" in found or f"{best}" in found
+    assert f"exclude {spare} by UUID" in found
 
 
 def test_a_card_that_is_far_from_every_other_is_named() -> None:
@@ -99,9 +99,9 @@ def test_a_pair_that_the_driver_refuses_or_that_is_sliced_is_not_the_best() -> N
 
 
 def test_without_a_pair_that_fits_none_is_recommended() -> None:
-    told = said(node([card(0), card(1, SERVER), card(2, GAMING)]))
-    assert "no two of the GPUs are alike with room for the model" in told
-    assert "best for an engine" not in told
+    found = said(node([card(0), card(1, SERVER), card(2, GAMING)]))
+    assert "no two of the GPUs are alike with room for the model" in found
+    assert "best for an engine" not in found
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_without_a_pair_that_fits_none_is_recommended() -> None:
     ],
 )
 def test_unlike_cards_are_said(kinds: list[Card], *, alike: bool) -> None:
-    told = said(node([card(index, kind) for index, kind in enumerate(kinds)]))
-    assert ("the GPUs are not alike" not in told) is alike
+    found = said(node([card(index, kind) for index, kind in enumerate(kinds)]))
+    assert ("the GPUs are not alike" not in found) is alike
 
 
 def test_a_lost_card_is_not_called_unlike() -> None:
@@ -124,9 +124,9 @@ def test_a_lost_card_is_not_called_unlike() -> None:
 
 
 def test_a_card_that_cannot_be_read_is_named_with_what_to_do() -> None:
-    told = said(node([card(0), GpuDump(index=1)]))
-    assert "GPU 1 cannot be read: see dmesg for Xid, and reset the card" in told
-    assert "until then the node keeps its labels" in told
+    found = said(node([card(0), GpuDump(index=1)]))
+    assert "GPU 1 cannot be read: see dmesg for Xid, and reset the card" in found
+    assert "until then the node keeps its labels" in found
 
 
 @pytest.mark.parametrize(
@@ -143,17 +143,17 @@ def test_cards_of_one_model_in_unlike_slots_or_with_unlike_limits_are_said(
     changes: dict[str, int | None], expected: str
 ) -> None:
     usual = {"pcie_generation": 5, "pcie_lanes": 16, "power_limit": 600000}
-    told = said(node([card(0, PRO, **usual), card(1, PRO, **{**usual, **changes})]))
-    assert expected in told
-    assert bool(told) is bool(expected)
+    found = said(node([card(0, PRO, **usual), card(1, PRO, **{**usual, **changes})]))
+    assert expected in found
+    assert bool(found) is bool(expected)
 
 
 def test_unlike_cards_are_not_said_to_have_unlike_slots_as_well() -> None:
     """A card of an earlier generation has a slower link in any slot."""
-    told = said(
+    found = said(
         node([card(0, PRO, pcie_generation=5, pcie_lanes=16), card(1, GAMING, pcie_generation=4, pcie_lanes=16)])
     )
-    assert "PCIe links" not in told
+    assert "PCIe links" not in found
 
 
 def test_cards_of_a_guest_are_said_to_hide_their_hosts_iommu() -> None:
@@ -180,9 +180,9 @@ def test_nvlink_between_cards_that_have_none_is_a_conflict() -> None:
 def test_where_the_driver_refuses_no_test_is_promised() -> None:
     dump = node([card(index) for index in range(3)])
     pairs = tuple(pair.model_copy(update={"p2p": (2,) * 4}) for pair in dump.pairs)
-    told = said(dump.model_copy(update={"pairs": pairs}))
-    assert "to leave engines one pair, exclude" in told
-    assert "to have a pair tested" not in told
+    found = said(dump.model_copy(update={"pairs": pairs}))
+    assert "to leave engines one pair, exclude" in found
+    assert "to have a pair tested" not in found
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_where_the_driver_refuses_no_test_is_promised() -> None:
     ],
 )
 def test_cards_without_room_for_the_model_are_named(sizes: tuple[int, ...], which: str, remedy: str) -> None:
-    told = said(node([card(index, (f"card of {size}", size)) for index, size in enumerate(sizes)]))
-    assert which in told
-    assert f"ends with OutOfMemory; {remedy}" in told
+    found = said(node([card(index, (f"card of {size}", size)) for index, size in enumerate(sizes)]))
+    assert which in found
+    assert f"ends with OutOfMemory; {remedy}" in found
 
 
 @pytest.mark.parametrize("size", [75, 80, 96, 141, 192])
@@ -217,7 +217,7 @@ SPLIT = "parts of one CPU (NPS2, NPS4, SNC)"
         ((0, 2), {0: (0,), 1: (0,), 2: (1,), 3: (1,)}, "NUMA node 0 in CPU socket 0; NUMA node 2 in CPU socket 1"),
         ((0, 1), {0: (0,), 1: (1,)}, "NUMA node 0 in CPU socket 0; NUMA node 1 in CPU socket 1"),
         ((0, 1), {0: (0,), 1: (0,), 2: ()}, f"which are {SPLIT}"),
-        ((0, 1), {}, "of different CPUs, or parts of one (NPS2, NPS4, SNC); which was not read"),
+        ((0, 1), {}, "of different CPUs, or parts of one (NPS2, NPS4, SNC); this was not read"),
         ((0, 0), {0: (0, 1)}, "NUMA node 0 spans 2 CPUs (as with NPS0"),
     ],
     ids=["NPS2", "NPS4", "SNC-2, one CPU", "SNC-2, two CPUs", "two CPUs", "CXL beside", "an older dump", "NPS0"],
@@ -238,33 +238,33 @@ def test_a_numa_node_without_cpus_binds_nothing() -> None:
 
 
 def test_a_numa_node_that_the_firmware_does_not_tell_is_said() -> None:
-    told = said(node(in_nodes(None, None)))
-    assert "the NUMA node of GPUs 0 and 1 is unknown" in told
-    assert "bound to no CPUs" in told
+    found = said(node(in_nodes(None, None)))
+    assert "the NUMA node of GPUs 0 and 1 is unknown" in found
+    assert "bound to no CPUs" in found
 
 
 @pytest.mark.parametrize(
     ("driver", "expected"),
     [
-        ("vfio-pci", "vfio-pci has it, for a virtual machine"),
+        ("vfio-pci", "vfio-pci is bound to it, for a virtual machine"),
         ("nouveau", "blacklist nouveau"),
         ("nvidia", "excluded (NVreg_ExcludedGpus) or lost"),
-        ("pci-stub", "another kernel driver has it"),
-        (None, "no kernel driver has it"),
+        ("pci-stub", "another kernel driver is bound to it"),
+        (None, "no kernel driver is bound to it"),
     ],
 )
 def test_a_card_that_nvml_does_not_list_is_named_with_its_driver(driver: str | None, expected: str) -> None:
-    told = said(node([card(0)], other_cards=(OtherCardDump(bus="0000:41:00.0", driver=driver),)))
-    assert "only one GPU was found" in told
-    assert "0000:41:00.0 is not among them: " in told
-    assert expected in told
+    found = said(node([card(0)], other_cards=(OtherCardDump(bus="0000:41:00.0", driver=driver),)))
+    assert "only one GPU was found" in found
+    assert "0000:41:00.0 is not among them: " in found
+    assert expected in found
 
 
 def test_a_dump_that_was_cut_tells_which_pairs_are_missing_and_proves_nothing() -> None:
     whole = node([card(index) for index in range(3)], {(0, 1): "pix"})
     cut = whole.model_copy(update={"pairs": whole.pairs[:1]})
-    told = said(cut)
-    assert "the dump says nothing of GPUs 0 and 2 and 1 more pairs: it was cut" in told
+    found = said(cut)
+    assert "the dump has no entry for GPUs 0 and 2 and 1 more pairs: it is truncated" in found
     assert (assess(cut).labels["gpu-link"], assess(cut).labels["gpu-p2p"]) == ("unknown", "unknown")
 
 

@@ -74,9 +74,9 @@ def refusal(content: bytes, folder: Path) -> str:
 
 @pytest.mark.parametrize(("content", "expected"), FOREIGN.values(), ids=FOREIGN.keys())
 def test_what_was_attached_is_named_with_how_to_get_a_dump(content: str, expected: str, tmp_path: Path) -> None:
-    told = refusal(content.encode(), tmp_path)
-    assert f"{expected}" in told.partition("--save: ")[2].partition("take a dump")[0]
-    assert "`flash-topology --save FILE`" in told
+    found = refusal(content.encode(), tmp_path)
+    assert f"{expected}" in found.partition("--save: ")[2].partition("take a dump")[0]
+    assert "`flash-topology --save FILE`" in found
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_was_attached_is_named_with_how_to_get_a_dump(content: str, expecte
         (gzip.compress(b"x", mtime=0), "a gzip archive"),
         (b"PK\x03\x04rest", "a zip archive"),
         (b"\x89PNG\r\n", "a picture"),
-        (bytes(200), "it is no text"),
+        (bytes(200), "it is not text"),
         (b"\xff\xfe" + PLAIN.encode("utf-16-le"), "the output of `nvidia-smi topo`"),
     ],
     ids=["gzip", "zip", "picture", "zeros", "UTF-16"],
@@ -96,8 +96,8 @@ def test_what_is_no_text_is_named(content: bytes, expected: str, tmp_path: Path)
 
 def test_a_dump_that_was_cut_anywhere_is_said_to_be(tmp_path: Path) -> None:
     text = read_machine("ws-pair-node", tmp_path).to_text().rstrip()
-    told = {foreign_format(text[:end].encode()) for end in range(1, len(text))}
-    assert told == {"it ends in the middle: it was not copied as a whole"}
+    found = {foreign_format(text[:end].encode()) for end in range(1, len(text))}
+    assert found == {"it is truncated: copy the whole of it"}
 
 
 @pytest.mark.parametrize(

@@ -125,11 +125,11 @@ def test_mig_slices_are_shown_as_refused(tmp_path: Path) -> None:
 def test_flags_follow_from_the_verdict_and_the_times_on_the_node(tmp_path: Path) -> None:
     micros = '{"8192":9,"16384":9,"65536":9,"262144":9}'
     slow = '{"8192":90,"16384":90,"65536":90,"262144":90}'
-    arms = (
+    variants = (
         f'{{"arm":"ncclP2p","outcome":"healthy","micros":{micros}}},'
         f'{{"arm":"peer","kernel":"vllm","outcome":"healthy","micros":{slow}}}'
     )
-    report = f'{{"verdict":"healthy","arms":[{arms}]}}'
+    report = f'{{"verdict":"healthy","arms":[{variants}]}}'
     labels = {f"{P}gpu-p2p": "verified", f"{P}gpu-p2p-driver": "595.58.03"}
     annotations = {f"{P}gpu-p2p-report": report, "kubectl.kubernetes.io/last-applied-configuration": "{}"}
     state = NodeState({**labels, "kubernetes.io/hostname": "secret"}, annotations, "7")

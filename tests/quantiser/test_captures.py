@@ -76,9 +76,9 @@ def test_a_choice_of_experts_that_are_not_there_is_refused(tmp_path: Path) -> No
 
 
 def test_infinity_is_refused_with_file_and_row(tmp_path: Path) -> None:
-    spoilt = tiny.inputs(100)
-    spoilt[42, 7] = torch.inf
-    capture = Capture.open(tiny.write_capture(tmp_path / "c", tiny.inputs(10), spoilt), tiny.SHAPE)
+    broken = tiny.inputs(100)
+    broken[42, 7] = torch.inf
+    capture = Capture.open(tiny.write_capture(tmp_path / "c", tiny.inputs(10), broken), tiny.SHAPE)
     with pytest.raises(QuantiserError, match=r"capture-1.safetensors holds NaN or infinity, first in row 42"):
         list(capture.chunks())
 

@@ -115,7 +115,7 @@ def test_an_expert_without_tokens_is_rounded_and_listed(official: Path, tmp_path
     manifest = run.finish()
     idle = [expert for expert in manifest["experts"] if not expert["tokens"]]
     assert len(idle) == 2
-    assert all(expert["w1"] == {"method": "rtn", "why": "no token came to this expert"} for expert in idle)
+    assert all(expert["w1"] == {"method": "rtn", "why": "no calibration token reached this expert"} for expert in idle)
 
 
 def test_without_a_capture_everything_is_rounded(official: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_one_that_never_factors_is_rounded_and_listed(official: Path, capture: P
     run = Run(official, capture, tmp_path, HardToFactor(3))
     steps = run.steps()
     assert [next(steps), next(steps)] == [0, 1]
-    assert run.store.figures(1)["w1"] == {"method": "rtn", "why": "the Hessian would not factor"}
+    assert run.store.figures(1)["w1"] == {"method": "rtn", "why": "the Hessian could not be factorised"}
     assert "errorGptq" in run.store.figures(1)["w2"]
 
 

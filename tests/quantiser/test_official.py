@@ -139,11 +139,11 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_a_scale_that_is_nan_is_refused(tmp_path: Path) -> None:
-    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+    def corrupt(tensors: dict[str, torch.Tensor]) -> None:
         tensors[f"{tiny.expert(1, 'w3')}.scale"].view(torch.uint8)[0, 0] = 255
 
     with pytest.raises(QuantiserError, match=r"experts.1.w3.scale holds NaN"):
-        OfficialMtp.open(tiny.write_official(tmp_path / "nan", spoil)).experts(slice(0, 2), CPU)
+        OfficialMtp.open(tiny.write_official(tmp_path / "nan", corrupt)).experts(slice(0, 2), CPU)
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -120,9 +120,9 @@ def test_the_matrices_are_near_their_source(spliced: Path, official: Path) -> No
         assert ((values - wanted).norm() / wanted.norm()) < 0.2
 
 
-def change(name: str, folder: Path, spoil: Any) -> None:
+def change(name: str, folder: Path, corrupt: Any) -> None:
     tensors = load_file(folder / name)
-    spoil(tensors)
+    corrupt(tensors)
     (folder / name).unlink()  # a link to another folder's file must not be written through
     save_file(tensors, folder / name, metadata={"format": "pt"})
 
@@ -140,12 +140,12 @@ def test_verify_finds_one_flipped_bit(restored: Path, tmp_path: Path, capsys: py
 
 
 def test_verify_finds_another_source(restored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+    def corrupt(tensors: dict[str, torch.Tensor]) -> None:
         w1 = tensors[f"{tiny.expert(0, 'w1')}.weight"].view(torch.uint8)
         w1.copy_((w1 >> 4) | (w1 << 4))  # nibbles swapped: every histogram stays the same
         tensors["mtp.0.attn.wkv.weight"].view(torch.uint8)[0, 0] ^= 1
 
-    other = tiny.write_official(tmp_path / "other", spoil)
+    other = tiny.write_official(tmp_path / "other", corrupt)
     assert main(["verify", str(restored), "--source", str(other)]) == 1
     said = capsys.readouterr().out
     assert "mtp.0.attn.wkv.weight differs from the source" in said
@@ -156,10 +156,10 @@ def test_verify_finds_another_source(restored: Path, tmp_path: Path, capsys: pyt
 def test_verify_finds_an_alias_that_is_no_copy(spliced: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = (spliced / ALIAS_SHARD).read_bytes()
 
-    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+    def corrupt(tensors: dict[str, torch.Tensor]) -> None:
         tensors["mtp.0.head.weight"][0, 0] += 1
 
-    change(ALIAS_SHARD, spliced, spoil)
+    change(ALIAS_SHARD, spliced, corrupt)
     assert main(["verify", str(spliced)]) == 1
     assert capsys.readouterr().out == "mtp.0.head.weight is not a copy of head.weight\n"
     (spliced / ALIAS_SHARD).write_bytes(whole)

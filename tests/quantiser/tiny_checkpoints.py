@@ -90,7 +90,7 @@ def official_tensors(shape: MtpShape = SHAPE) -> dict[str, torch.Tensor]:
 
 
 def write_official(folder: Path, change: Change = lambda _: None, config: Mapping[str, Any] = CONFIG) -> Path:
-    """Two shards and an index, as a download is; `change` may spoil the tensors."""
+    """Two shards and an index, as a download is; `change` may corrupt the tensors."""
     folder.mkdir(parents=True)
     tensors = official_tensors(MtpShape.of({**CONFIG, **config}))
     change(tensors)

@@ -29,7 +29,7 @@ LABELS = {
     f"{PREFIX}gpu-driver": "595.84",
     f"{PREFIX}gpu-cards": "3fa9c21b07",
 }
-HEALTHY = json.dumps({"version": 1, "verdict": "healthy", "reason": "all arms agree", "schema": "v1-abcdef"})
+HEALTHY = json.dumps({"version": 1, "verdict": "healthy", "reason": "all variants agree", "schema": "v1-abcdef"})
 
 
 @dataclass
@@ -116,9 +116,9 @@ async def test_from_a_granted_pair_to_a_verdict_with_one_job_at_most(site: Site)
     assert await site.reconcile() == 2.0
     assert await site.reconcile() == 2.0
     (job,) = site.jobs()
-    site.make_pod("probe", of_job=job, node=site.node)
+    site.make_pod("p2p-test-pod", of_job=job, node=site.node)
     assert await site.reconcile() == 2.0, "its own pod holds the GPUs, and that is no reason to give up"
-    site.end_pod("probe", HEALTHY)
+    site.end_pod("p2p-test-pod", HEALTHY)
 
     assert await site.reconcile() is None
 
@@ -140,8 +140,8 @@ async def test_from_a_granted_pair_to_a_verdict_with_one_job_at_most(site: Site)
 async def test_the_command_of_the_documentation_shows_the_report_behind_a_verdict(site: Site) -> None:
     await site.reconcile()
     (job,) = site.jobs()
-    site.make_pod("probe", of_job=job, node=site.node)
-    site.end_pod("probe", HEALTHY)
+    site.make_pod("p2p-test-pod", of_job=job, node=site.node)
+    site.end_pod("p2p-test-pod", HEALTHY)
     await site.reconcile()
 
     (command,) = re.findall(r"`kubectl (get node NODE .*gpu-p2p-report.*?)`", PAGE.read_text())
@@ -152,7 +152,7 @@ async def test_the_command_of_the_documentation_shows_the_report_behind_a_verdic
 async def test_an_engine_that_waits_takes_the_gpus_from_the_test(site: Site) -> None:
     await site.reconcile()
     (job,) = site.jobs()
-    site.make_pod("probe", of_job=job, node=site.node)
+    site.make_pod("p2p-test-pod", of_job=job, node=site.node)
     site.make_pod("engine")
 
     await site.reconcile()
@@ -191,8 +191,8 @@ async def test_a_node_deleted_during_its_test_takes_the_job_with_it(site: Site) 
 async def test_a_probe_that_calls_itself_what_no_label_may_hold_ends_all_the_same(site: Site) -> None:
     await site.reconcile()
     (job,) = site.jobs()
-    site.make_pod("probe", of_job=job, node=site.node)
-    site.end_pod("probe", json.dumps({**json.loads(HEALTHY), "schema": "v" * 64}))
+    site.make_pod("p2p-test-pod", of_job=job, node=site.node)
+    site.end_pod("p2p-test-pod", json.dumps({**json.loads(HEALTHY), "schema": "v" * 64}))
 
     await site.reconcile()
 

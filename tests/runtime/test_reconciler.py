@@ -554,7 +554,7 @@ async def test_an_object_of_somebody_else_is_neither_changed_nor_adopted(site: S
     assert site.get(CHILDREN, "-l", f"{DEPLOYMENT_LABEL}=flash")["items"] == []
     ready = site.get("dsf", "flash")["status"]["conditions"][0]
     assert (ready["status"], ready["reason"]) == ("False", "NameTaken")
-    assert f"{kind} {name} exists already and is owned by nobody" in ready["message"]
+    assert f"{kind} {name} exists already and has no owner" in ready["message"]
 
     site.server.kubectl("delete", kind, name, "-n", site.namespace)
     await site.reconcile(key)

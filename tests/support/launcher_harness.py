@@ -22,7 +22,7 @@ FAST = {
     "version": 1,
     "row": "T3",
     "args": [],
-    "env": [{"name": "NCCL_P2P_LEVEL", "value": "PHB", "source": "probe", "reason": "verified"}],
+    "env": [{"name": "NCCL_P2P_LEVEL", "value": "PHB", "source": "p2pTest", "reason": "verified"}],
     "unset": ["PYTORCH_CUDA_ALLOC_CONF"],
 }
 

@@ -70,7 +70,7 @@ def test_two_at_once_make_it_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     made: list[Path] = []
     said: list[str] = []
 
-    def heard() -> str:
+    def printed() -> str:
         said.append(capsys.readouterr().err)
         return "".join(said)
 
@@ -84,11 +84,11 @@ def test_two_at_once_make_it_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     runs[0].start()
     assert began.wait(60)
     runs[1].start()
-    eventually(lambda: "waiting" in heard() or None, "word of waiting")
+    eventually(lambda: "waiting" in printed() or None, "word of waiting")
     go_on.set()
     for one in runs:
         one.join()
-    assert heard() == f"  another run is making environments in {tmp_path}; waiting for it ...\n"
+    assert printed() == f"  another run is making environments in {tmp_path}; waiting for it ...\n"
     assert len(made) == 1
 
 

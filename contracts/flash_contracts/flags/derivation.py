@@ -96,7 +96,7 @@ def _source_of(facts: NodeFacts | None, interconnect: Interconnect) -> Source:
     if facts is None:
         return "fallback"
     if facts.p2p in ("verified", "hang", "corrupt"):
-        return "probe"
+        return "p2pTest"
     if facts.p2p == "granted" and interconnect.mode == "Fast":
         return "user"
     return "label"

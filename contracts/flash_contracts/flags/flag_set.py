@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self
 
 from flash_contracts.document import LOCAL, BadDocumentError, Document
 
-Source = Literal["user", "label", "probe", "fallback", "default"]
+Source = Literal["user", "label", "p2pTest", "fallback", "default"]
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Dockerfile:
             elif match := ARGUMENT.match(line):
                 arguments[match["name"]] = match["default"]
             else:
-                raise DockerfileError(f"before the first FROM only ARG may stand: {line!r}")
+                raise DockerfileError(f"only ARG may precede the first FROM: {line!r}")
         return cls(arguments, tuple(stages))
 
     def stage(self, name: str) -> Stage:

@@ -181,5 +181,5 @@ def _fault(error: ValidationError) -> str:
     if first["loc"] == ("version",):
         message = f"this flash-topology reads version 1, not {first['input']!r}: use the one that wrote the dump"
     if first["type"] == "extra_forbidden":
-        message = "no key of a dump: misspelt, or written by a newer flash-topology, which can show it"
+        message = "not a key of a dump: it is misspelt, or a newer flash-topology wrote it, which can show it"
     return f"{where}: {message}{more}"

@@ -64,12 +64,12 @@ def notes(dump: NodeDump) -> Iterable[str]:
         yield f"the NVIDIA card at {card.bus} is not among them: {_WHY_UNSEEN.get(card.driver, _OTHER_DRIVER)}"
 
 
-_OTHER_DRIVER = "another kernel driver has it"
+_OTHER_DRIVER = "another kernel driver is bound to it"
 _WHY_UNSEEN = {
-    "vfio-pci": "vfio-pci has it, for a virtual machine; bind it to the driver nvidia to let engines use it",
+    "vfio-pci": "vfio-pci is bound to it, for a virtual machine; bind it to the driver nvidia to let engines use it",
     "nvidia": "NVML does not list it, because it is excluded (NVreg_ExcludedGpus) or lost; see dmesg for Xid",
-    "nouveau": "the driver nouveau has it; blacklist nouveau, and load the driver nvidia",
-    None: "no kernel driver has it; see dmesg for why nvidia did not take it",
+    "nouveau": "the driver nouveau is bound to it; blacklist nouveau, and load the driver nvidia",
+    None: "no kernel driver is bound to it; dmesg shows why nvidia is not",
 }
 
 
@@ -77,7 +77,7 @@ def _cut(dump: NodeDump) -> Iterable[str]:
     absent = dump.absent_pairs
     if absent:
         pair, more = absent[0], f" and {len(absent) - 1} more pairs" if len(absent) > 1 else ""
-        yield f"the dump says nothing of GPUs {pair.first} and {pair.second}{more}: it was cut; save it again"
+        yield f"the dump has no entry for GPUs {pair.first} and {pair.second}{more}: it is truncated; save it again"
 
 
 def _lost(gpus: Sequence[GpuDump]) -> Iterable[str]:
@@ -229,8 +229,8 @@ def _numa_nodes(dump: NodeDump) -> Iterable[str]:
     unknown = [gpu.index for gpu in dump.gpus if gpu.numa_node is None and gpu.bus]
     if unknown:
         yield (
-            f"the NUMA node of {_cards(unknown)} is unknown, because the firmware does not tell it or /sys is not "
-            "visible: engines are bound to no CPUs"
+            f"the NUMA node of {_cards(unknown)} is unknown, because the firmware does not report it or /sys is "
+            "not visible: engines are bound to no CPUs"
         )
     nodes = sorted({gpu.numa_node for gpu in dump.gpus if gpu.numa_node is not None})
     if len(nodes) < PAIR:
@@ -239,11 +239,11 @@ def _numa_nodes(dump: NodeDump) -> Iterable[str]:
     sockets = {node: dump.sockets_of(node) for node in nodes}
     if None in sockets.values():
         yield (
-            f"{which}: of different CPUs, or parts of one (NPS2, NPS4, SNC); which was not read, but `lscpu` on "
-            "the node tells it"
+            f"{which}: of different CPUs, or parts of one (NPS2, NPS4, SNC); this was not read, but `lscpu` on "
+            "the node shows it"
         )
     elif len(set().union(*(found or () for found in sockets.values()))) == 1:
-        yield f"{which}, which are parts of one CPU (NPS2, NPS4, SNC): a link `sys` does not leave it"
+        yield f"{which}, which are parts of one CPU (NPS2, NPS4, SNC): a link `sys` stays within that CPU"
     else:
         where = "; ".join(f"NUMA node {node} in CPU socket {_list(found or ())}" for node, found in sockets.items())
         yield f"{which}: {where}"

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 
-MATRIX = "the output of `nvidia-smi topo`, which lacks what NVML and /sys say of each card"
+MATRIX = "the output of `nvidia-smi topo`, which lacks the readings of NVML and /sys"
 
 MAGIC = {
     b"\x1f\x8b": "a gzip archive, such as nvidia-bug-report.log.gz",
@@ -27,7 +27,7 @@ TEXTS = (
     (re.compile(r"<nvidia_smi_log\b"), "the output of `nvidia-smi -q -x`"),
     (re.compile(r"<topology\b"), "the XML of lstopo (hwloc)"),
     (re.compile(r"<(?:system|graphs)\s+version="), "a topology or graph of NCCL (NCCL_TOPO_DUMP_FILE)"),
-    (re.compile(r"deepseekflash\.dev/\s|^ row T\d", re.MULTILINE), "what flash-topology prints for people"),
+    (re.compile(r"deepseekflash\.dev/\s|^ row T\d", re.MULTILINE), "the report of flash-topology instead of its dump"),
     (re.compile(r"=+NVSMI LOG=+"), "the output of `nvidia-smi -q`"),
     (re.compile(r"\|\s*NVIDIA-SMI\s"), "the output of `nvidia-smi`"),
     (re.compile(r"^GPU \d+: .*\(UUID: ", re.MULTILINE), "the output of `nvidia-smi -L`"),
@@ -37,7 +37,7 @@ TEXTS = (
     (re.compile(r"^available: \d+ nodes", re.MULTILINE), "the output of `numactl --hardware`"),
     (re.compile(r"^Architecture:\s", re.MULTILINE), "the output of lscpu"),
     (re.compile(r"^apiVersion:\s|^kind:\s*Node\b", re.MULTILINE), "an object of Kubernetes, as YAML"),
-    (re.compile(r"^Name:\s+\S+[\s\S]*^Labels:\s", re.MULTILINE), "what `kubectl describe` prints"),
+    (re.compile(r"^Name:\s+\S+[\s\S]*^Labels:\s", re.MULTILINE), "the output of `kubectl describe`"),
     (re.compile(r"\bflash-topology: "), "a message of flash-topology"),
     (re.compile(r"^\s*<"), "XML or HTML of another tool"),
 )  # fmt: skip
@@ -64,7 +64,7 @@ def foreign_format(content: bytes) -> str | None:
         return f"it is {magic}"
     text = decoded(content)
     if text is None:
-        return "it is no text"
+        return "it is not text"
     text = _COLOUR.sub("", text).strip()
     if not text:
         return "it is empty"
@@ -91,7 +91,7 @@ def _json_fault(text: str) -> str | None:
 def _cut_or_wrong(text: str, error: json.JSONDecodeError) -> str:
     rest = text[error.pos :].strip()
     if "Unterminated string" in error.msg or any(literal.startswith(rest) for literal in ("true", "false", "null")):
-        return "it ends in the middle: it was not copied as a whole"
+        return "it is truncated: copy the whole of it"
     return f"it is not valid JSON: {error}"
 
 

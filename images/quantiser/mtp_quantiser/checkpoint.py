@@ -96,7 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise QuantiserError(f"{path} is missing; give the folder of a whole checkpoint") from error
     except ValueError as error:
-        raise QuantiserError(f"{path} is no JSON ({error}); download it again") from error
+        raise QuantiserError(f"{path} is not JSON ({error}); download it again") from error
     if not isinstance(document, dict):
-        raise QuantiserError(f"{path} is no JSON object; download it again")
+        raise QuantiserError(f"{path} is not a JSON object; download it again")
     return document

@@ -237,9 +237,10 @@ def finish(
     nearest = round_to_nearest(weights, scales)
     figures: dict[str, Any] = {"method": "gptq"}
     if matrix.quantised.failed[place]:
-        figures = {"method": "rtn", "why": "the Hessian would not factor"}
+        figures = {"method": "rtn", "why": "the Hessian could not be factorised"}
     elif not tokens:
-        figures = {"method": "rtn", "why": "no token came to this expert" if x is not None else "no capture was given"}
+        why = "no capture was given" if x is None else "no calibration token reached this expert"
+        figures = {"method": "rtn", "why": why}
     elif x is None or not len(x):
         figures["why"] = "no held-out tokens to judge it by"
     else:

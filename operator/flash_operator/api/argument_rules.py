@@ -23,11 +23,10 @@ OWNED_ARGUMENTS = {
     "--grpc": "the gate and the Service use HTTP; leave it out",
     "--ssl-keyfile": _TLS,
     "--ssl-certfile": _TLS,
-    "--api-key": "everybody who may read pods could read it; put keys into a Secret, and name it in "
-    "engine.apiKeysSecret",
-    "--hf-token": "everybody who may read pods could read it, and the engine never contacts a hub; for an hf:// source "
+    "--api-key": "anyone who may read pods could read it; put keys into a Secret, and name it in engine.apiKeysSecret",
+    "--hf-token": "anyone who may read pods could read it, and the engine never contacts a hub; for an hf:// source "
     "put it into a Secret, and name that in model.credentialsSecret; for others leave it out",
-    "--watermark-config": "everybody who may read pods could read its key, and vLLM takes it in no other way; leave it "
+    "--watermark-config": "anyone who may read pods could read its key, and vLLM takes it in no other way; leave it "
     "out",
     "--config": "write the file's lines as arguments, or use the fields of the spec",
     "--model": "use model.source",
@@ -78,8 +77,8 @@ OWNED_ARGUMENTS = {
     "-r": _ONE_POD,
     "--master-addr": _ONE_POD,
     "--master-port": _ONE_POD,
-    "--help": "vLLM would print its help and end; see docs.vllm.ai",
-    "-h": "vLLM would print its help and end; see docs.vllm.ai",
+    "--help": "vLLM would print its help and exit; see docs.vllm.ai",
+    "-h": "vLLM would print its help and exit; see docs.vllm.ai",
 }
 """vLLM arguments that have a field in the spec or that the gate depends on, each with what to use instead.
 
@@ -185,18 +184,18 @@ _EXECUTOR = Rule(
 
 _FIRST = Rule(
     "size(self) == 0 || self[0].startsWith('-')",
-    "the first item must begin with '-': vLLM has its model already, and takes no other word",
+    "the first item must begin with '-': the operator passes the model, and vLLM takes no other positional argument",
 )
 
 _BLANK = Rule(
     "!self.exists(a, a.matches('^\\\\s*-[^={\\\\s]*\\\\s|^\\\\s+-'))",
-    "an item with a blank around the argument's name is one word to vLLM: write NAME=VALUE, or the value as the next "
-    "item",
+    "an item has a blank around the argument's name, which vLLM takes for a part of the name: write NAME=VALUE, or the "
+    "value as the next item",
 )
 
 _DASH = Rule(
     "!self.exists(a, a.matches('^[\u2010-\u2015\u2212]'))",
-    "an item begins with a typographic dash, as word processors write it: write '-'",
+    "an item begins with a typographic dash: replace it by '-'",
 )
 
 _KNOWN = f"' {' '.join(sorted(OPTIONS))} '"
@@ -208,7 +207,7 @@ _NAMES = f"self.extraArgs.filter(a, a.matches('^-[A-Za-z-]') && !a.matches('^-[O
 _PINNED = Rule(
     f"has(self.image) || {_REPLACED} || [{_KNOWN}].all(k, {_NAMES}"
     ".all(n, k.contains(' ' + n + ' ') || size(k.split(' ' + n)) == 2))",
-    f"vLLM {VERSION} in the default image does not have such an argument, or several that begin so: correct it, or set "
+    f"vLLM {VERSION} in the default image has no such argument, or several that begin with it: correct it, or set "
     "engine.image to an image that has it",
     ".extraArgs",
     f"'vLLM {VERSION} in the default image has no argument ' + {_NAMES}.filter(n, !{_KNOWN}.contains(' ' + n))[0] + "

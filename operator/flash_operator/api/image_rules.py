@@ -22,5 +22,5 @@ IMAGE_REMEDY = (
 
 IMAGE = Rule(
     f"self.matches({quoted(IMAGE_NAME)})",
-    f"no registry can have an image of this name: {IMAGE_REMEDY}",
+    f"this is not a valid image name: {IMAGE_REMEDY}",
 )

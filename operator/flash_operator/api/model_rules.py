@@ -57,7 +57,7 @@ _FROM_A_HUB = "[self.source, has(self.restoreMtp) ? self.restoreMtp.source : '']
 _MODEL = (
     Rule(
         f"!has(self.restoreMtp) || self.restoreMtp.state != 'Enabled' || self.source.matches('{PVC_FOLDER}')",
-        "restoreMtp writes the restored checkpoint next to the stripped one, so model.source must be a folder of a "
+        "restoreMtp writes the restored checkpoint next to the stripped one, so model.source must be a folder on a "
         "claim: copy the checkpoint to a claim and write pvc://CLAIM/FOLDER, or use a checkpoint that has its MTP head",
         ".restoreMtp",
     ),

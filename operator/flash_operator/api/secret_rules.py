@@ -33,7 +33,7 @@ NO_SECRET = (
 )
 
 _ELSEWHERE = (
-    "everybody who may read pods could read it; put it into a Secret, and name that in model.credentialsSecret if it "
+    "anyone who may read pods could read it; put it into a Secret, and name that in model.credentialsSecret if it "
     "is for the hub of an hf:// source, in engine.apiKeysSecret if clients send it; any other, set as a variable of "
     "container engine with valueFrom.secretKeyRef in podTemplate"
 )
@@ -60,7 +60,7 @@ SECRET_ARGUMENT_RULES = (
 
 NO_API_KEY = Rule(
     f"!self.exists(v, v.name == '{API_KEY}')",
-    f"{API_KEY} is not allowed here, where everybody who may read pods can read it: put keys into a Secret, and name "
+    f"{API_KEY} is not allowed here, where anyone who may read pods can read it: put keys into a Secret, and name "
     "the Secret in engine.apiKeysSecret",
 )
 
@@ -69,7 +69,7 @@ _HUB_TOKENS = f"[{', '.join(map(quoted, HUB_TOKEN))}]"
 SECRET_VARIABLE_RULES = (
     Rule(
         f"!self.exists(v, v.name in {_HUB_TOKENS})",
-        "a token is not allowed here, where everybody who may read pods can read it: for an hf:// source put it into a "
+        "a token is not allowed here, where anyone who may read pods can read it: for an hf:// source put it into a "
         "Secret, and name that in model.credentialsSecret; for others remove it, as the engine never contacts a hub",
     ),
     NO_API_KEY,

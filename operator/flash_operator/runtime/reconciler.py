@@ -192,5 +192,5 @@ def _name_of(child: RawObject) -> str:
 def _description_of(foreign: RawObject) -> str:
     kind, name = foreign["kind"], foreign["metadata"]["name"]
     owners = foreign["metadata"].get("ownerReferences") or []
-    owner = f"is owned by {owners[0]['kind']} {owners[0]['name']}" if owners else "is owned by nobody"
+    owner = f"is owned by {owners[0]['kind']} {owners[0]['name']}" if owners else "has no owner"
     return f"{kind} {name} exists already and {owner}, so nothing is written: delete it, or rename this deployment"

@@ -22,7 +22,7 @@ class Reply:
         return {"choices": [{"message": self.message, "finish_reason": self.finish_reason}]}
 
 
-def reply_to(body: dict[str, Any], traits: Traits, *, crowd: bool) -> Reply:
+def reply_to(body: dict[str, Any], traits: Traits, *, is_concurrent: bool) -> Reply:
     """Think first, if the template says so or the model cannot help it, and then answer."""
     if "tools" in body:
         return _tool_call(traits)
@@ -32,7 +32,7 @@ def reply_to(body: dict[str, Any], traits: Traits, *, crowd: bool) -> Reply:
     thinks = traits.thinks_anyway or (traits.reasons if asked else asked is None and traits.thinks)
     thought = traits.thought_tokens if thinks else 0
     wanted = int(body.get("max_tokens", 1 << 20))
-    answer = _answer(str(body["messages"][-1]["content"]), traits, crowd=crowd)
+    answer = _answer(str(body["messages"][-1]["content"]), traits, is_concurrent=is_concurrent)
     if thought >= wanted:
         return Reply({"reasoning": THOUGHT, "content": None}, wanted, "length")
     message: dict[str, Any] = {"content": answer}
@@ -43,11 +43,13 @@ def reply_to(body: dict[str, Any], traits: Traits, *, crowd: bool) -> Reply:
     return Reply(message, min(wanted, thought + _tokens(answer)))
 
 
-def _answer(question: str, traits: Traits, *, crowd: bool) -> str:
+def _answer(question: str, traits: Traits, *, is_concurrent: bool) -> str:
     if question.startswith("Count from 1"):
-        return traits.count_in_a_crowd if crowd and traits.count_in_a_crowd is not None else traits.count
-    if crowd and traits.answer_in_a_crowd is not None:
-        return traits.answer_in_a_crowd
+        return (
+            traits.count_when_concurrent if is_concurrent and traits.count_when_concurrent is not None else traits.count
+        )
+    if is_concurrent and traits.answer_when_concurrent is not None:
+        return traits.answer_when_concurrent
     return traits.answers.pop(0) if len(traits.answers) > 1 else traits.answers[0]
 
 

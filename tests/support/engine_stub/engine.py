@@ -171,7 +171,7 @@ class EngineStub:
                 await asyncio.sleep(0.01)
             await self._read_prompt(prompt)
             await self._hang()
-            reply = answer(crowd=self.running > 1)
+            reply = answer(is_concurrent=self.running > 1)
             done = 1
             self._account(1, prompt=prompt)
             while done < reply.tokens:
@@ -206,7 +206,7 @@ class EngineStub:
         return response
 
     def _chunk(self, tokens: int, sent: int, prompt_tokens: int) -> dict[str, Any]:
-        text = self.traits.text_in_a_crowd if self.running > 1 else None
+        text = self.traits.text_when_concurrent if self.running > 1 else None
         at_depth = self.traits.text_at_depth if prompt_tokens > SHORT_PROMPT else None
         text = text or at_depth or self.traits.text
         words = [text or STORY[number % len(STORY)] for number in range(sent - tokens, sent)]

@@ -83,7 +83,7 @@ def reads_prompts(tokens_per_second: float = 4000.0) -> Script:
     return having(prompt_tokens_per_second=tokens_per_second)
 
 
-def slow_in_a_crowd(cost: float = 4.0) -> Script:
+def slow_when_concurrent(cost: float = 4.0) -> Script:
     """Each further stream lengthens a step by so many times a step's time."""
     return having(concurrency_cost=cost)
 
@@ -136,13 +136,13 @@ def garbage_at_depth(text: str = "!") -> Script:
     return having(text_at_depth=text)
 
 
-def garbage_in_a_crowd(text: str = "!") -> Script:
-    return having(text_in_a_crowd=text)
+def garbage_when_concurrent(text: str = "!") -> Script:
+    return having(text_when_concurrent=text)
 
 
-def wrong_in_a_crowd(text: str = "the answer is 41") -> Script:
+def wrong_when_concurrent(text: str = "the answer is 41") -> Script:
     """A wrong word that no look at the text alone could find."""
-    return having(answer_in_a_crowd=text)
+    return having(answer_when_concurrent=text)
 
 
 def miscounts(text: str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 14, 15, 16") -> Script:
@@ -150,8 +150,8 @@ def miscounts(text: str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 14, 15
     return having(count=text)
 
 
-def miscounts_in_a_crowd(text: str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12, 12, 12, 13") -> Script:
-    return having(count_in_a_crowd=text)
+def miscounts_when_concurrent(text: str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 12, 12, 12, 13") -> Script:
+    return having(count_when_concurrent=text)
 
 
 def thinking(tokens: float = 120, *, anyway: bool = False) -> Script:
@@ -246,11 +246,11 @@ def foreign_traffic(pause: float = 0.2, seconds: float = 1.0, until: float | Non
 SCRIPTS: dict[str, Callable[..., Script]] = {
     make.__name__: make
     for make in (
-        paced, noisy, slow, slow_later, well_again, slow_first_token, reads_prompts, slow_in_a_crowd,
-        compiles_at_first_request, abandoned_gauges, wrong_in_a_crowd, miscounts, miscounts_in_a_crowd,
+        paced, noisy, slow, slow_later, well_again, slow_first_token, reads_prompts, slow_when_concurrent,
+        compiles_at_first_request, abandoned_gauges, wrong_when_concurrent, miscounts, miscounts_when_concurrent,
         thinking, leaks_special_tokens, hangs_when_left, slow_prefill, slow_at_depth,
         chunky, loading, hangs_at_load, hangs_after,
-        wrong_text, garbage, garbage_at_depth, garbage_in_a_crowd, dead_draft,
+        wrong_text, garbage, garbage_at_depth, garbage_when_concurrent, dead_draft,
         absent_draft, idle_draft, poor_draft, dies_at_load,
         dies_after, dies_of_streams,
         runs_out_of_gpu_memory, leaks, server_errors, connection_resets, without_metrics, renamed_metric,

@@ -55,11 +55,11 @@ class Traits:
     # Answers.
     answers: list[str] = field(default_factory=lambda: ["the answer is 42"])
     """Golden answers, in order; the last one is repeated."""
-    answer_in_a_crowd: str | None = None
+    answer_when_concurrent: str | None = None
     """Golden answer beside other requests, if it is another one then."""
     count: str = ", ".join(str(number) for number in range(1, 31))
     """Answer to the question to count."""
-    count_in_a_crowd: str | None = None
+    count_when_concurrent: str | None = None
     thinks: bool = False
     """The model thinks before it answers unless it is asked not to."""
     thinks_anyway: bool = False
@@ -78,7 +78,7 @@ class Traits:
     """The same after a prompt of more than SHORT_PROMPT tokens."""
     leaked_token: str | None = None
     """A special token that each timed text has once."""
-    text_in_a_crowd: str | None = None
+    text_when_concurrent: str | None = None
     """The same for a stream beside others."""
     status: int = 200
     error_share: float = 0.0

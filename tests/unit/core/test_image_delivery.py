@@ -58,14 +58,14 @@ CHOICES: dict[str, tuple[str, RawObject | None, bool | None, str]] = {
     "what lives fetches it, whatever the server could do today": ("Auto", FETCHES, True, "Fetch"),
     "what lives has lost its volume to the server": ("Auto", NEITHER, False, "Fetch"),
     "what lives has lost its volume to a person": ("Auto", NEITHER, True, "ImageVolume"),
-    "a wish to fetch": ("Fetch", MOUNTS, True, "Fetch"),
-    "a wish to mount": ("ImageVolume", FETCHES, False, "ImageVolume"),
+    "a request to fetch": ("Fetch", MOUNTS, True, "Fetch"),
+    "a request to mount": ("ImageVolume", FETCHES, False, "ImageVolume"),
 }
 
 
-@pytest.mark.parametrize(("wish", "live", "keeps", "expected"), CHOICES.values(), ids=CHOICES.keys())
-def test_how_it_comes(wish: str, live: RawObject | None, *, keeps: bool | None, expected: str) -> None:
-    observed = an_observed(of_an_image(ociDelivery=wish), children=(live,) if live else (), image_volumes=keeps)
+@pytest.mark.parametrize(("requested", "live", "keeps", "expected"), CHOICES.values(), ids=CHOICES.keys())
+def test_how_it_comes(requested: str, live: RawObject | None, *, keeps: bool | None, expected: str) -> None:
+    observed = an_observed(of_an_image(ociDelivery=requested), children=(live,) if live else (), image_volumes=keeps)
     assert how(deployment_of(observed)) == expected
 
 
@@ -74,7 +74,7 @@ ASKED: dict[str, tuple[FlashDeployment, RawObject | None, bool]] = {
     "what lives does neither": (of_an_image(), NEITHER, True),
     "what lives mounts it": (of_an_image(), MOUNTS, False),
     "what lives fetches it": (of_an_image(), FETCHES, False),
-    "a wish": (of_an_image(ociDelivery="Fetch"), None, False),
+    "a request": (of_an_image(ociDelivery="Fetch"), None, False),
     "a claim": (a_flash(), None, False),
     "a hub": (a_flash(model={"source": "hf://owner/name"}), None, False),
 }
@@ -87,9 +87,9 @@ def test_the_server_is_asked_only_where_it_matters(
     assert to_be_asked(flash, live) is asked
 
 
-@pytest.mark.parametrize(("wish", "keeps"), [("Auto", False), ("Auto", True), ("Fetch", False)])
-def test_a_deployment_that_was_applied_is_left_alone(wish: str, *, keeps: bool) -> None:
-    flash = of_an_image(ociDelivery=wish)
+@pytest.mark.parametrize(("requested", "keeps"), [("Auto", False), ("Auto", True), ("Fetch", False)])
+def test_a_deployment_that_was_applied_is_left_alone(requested: str, *, keeps: bool) -> None:
+    flash = of_an_image(ociDelivery=requested)
     before = an_observed(flash, image_volumes=keeps)
     after = an_observed(flash, children=tuple(plan(before).apply), pods=(a_pod(),), nodes=(a_node(),))
     assert "Deployment" not in [child["kind"] for child in plan(after).apply]

@@ -18,11 +18,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("told", "record", "terminated", "reason"), CASES.values(), ids=CASES.keys())
-def test_a_container_that_was_killed(told: str, record: dict[str, object], terminated: str, reason: str) -> None:
+@pytest.mark.parametrize(("reported", "record", "terminated", "reason"), CASES.values(), ids=CASES.keys())
+def test_a_container_that_was_killed(reported: str, record: dict[str, object], terminated: str, reason: str) -> None:
     ended = {"name": "engine", "lastState": {"terminated": {"reason": terminated, "exitCode": 137}}}
     pod = a_pod(containerStatuses=[{"name": "gate"}, ended])
-    (replica,) = replicas_of(an_observed(pods=(pod,), gates={"flash-a": a_gate(told, engine=record)}))
+    (replica,) = replicas_of(an_observed(pods=(pod,), gates={"flash-a": a_gate(reported, engine=record)}))
 
     assert replica.verdict.reason == reason
     assert ("engine.resources.limits.memory" in replica.verdict.message) is (reason == "OutOfMemory")

@@ -21,7 +21,7 @@ from flash_contracts.names import (
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.p2p_test.job import P2pTestSettings, p2p_test_job, p2p_test_name
-from flash_operator.core.p2p_test.planner import Attempt, NodeObserved, NodePlan, plan_node, reason_not_to_test
+from flash_operator.core.p2p_test.planner import NodeObserved, NodePlan, P2pTestAttempt, plan_node, reason_not_to_test
 
 SETTINGS = P2pTestSettings(namespace="system", image="registry.example/flash/engine:1", priority_class="low")
 GRANTED = {"gpu_link": "node", "gpu_p2p": "granted", "gpu_driver": "595.84", "gpu_cards": "3fa9c21b07"}
@@ -38,7 +38,7 @@ def a_gpu_pod(name: str = "engine", *, node: str | None = "node-1", phase: str =
 
 
 def a_probe_pod(message: str | None = None, **status: Any) -> RawObject:
-    pod = a_gpu_pod("probe")
+    pod = a_gpu_pod("p2p-test-pod")
     if message is not None:
         ended = {"exitCode": 0, "message": message}
         pod["status"] = {
@@ -239,7 +239,7 @@ INCONCLUSIVE = {
     "an unknown verdict": (a_probe_pod(a_report("splendid")), {}, "left no report"),
     "no message": (a_probe_pod(""), {}, "exit code 0"),
     "the Job's deadline": (
-        a_gpu_pod("probe", containerStatuses=[]),
+        a_gpu_pod("p2p-test-pod", containerStatuses=[]),
         {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "too long"}]},
         "DeadlineExceeded: too long",
     ),
@@ -299,7 +299,7 @@ def test_a_driver_that_cannot_be_read_is_no_new_chance() -> None:
 def test_an_attempt_that_cannot_be_read_is_none(text: str) -> None:
     node = a_node(**GRANTED)
     node["metadata"]["annotations"] = {P2P_ATTEMPT_ANNOTATION: text}
-    assert Attempt.last_on(node) is None
+    assert P2pTestAttempt.last_on(node) is None
 
 
 def test_a_node_that_went_during_its_test_takes_the_job_with_it() -> None:

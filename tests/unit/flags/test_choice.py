@@ -68,7 +68,7 @@ def test_a_measured_node_gets_the_fastest_with_the_figures_in_the_reason() -> No
     made = derive(a_measured_node(), InterconnectSpec(), {})
     (argument,) = made.args
     assert argument.value == DISABLE_CUSTOM_ALL_REDUCE
-    assert argument.source == "probe"
+    assert argument.source == "p2pTest"
     assert "custom all-reduce 80 us, NCCL 40 us" in argument.reason
 
 

@@ -142,7 +142,7 @@ def test_the_products_name_never_decides() -> None:
 
 
 SOURCES = {
-    "probe": flags(facts(gpu_link="phb", gpu_p2p="verified")).env[1],
+    "p2pTest": flags(facts(gpu_link="phb", gpu_p2p="verified")).env[1],
     "label": flags(facts(gpu_link="phb", gpu_p2p="cns")).args[0],
     "fallback": flags(None).args[0],
     "user": flags(facts(gpu_link="phb", gpu_p2p="verified"), mode="Safe").args[0],

@@ -32,7 +32,7 @@ class DrainProgress:
     def outcome(self, at: float) -> str | None:
         """Why waiting is over; None while it is not."""
         if self.quiet_since is not None and at - max(self.quiet_since, self.began) >= self.settle:
-            return "no request is left"
+            return "no requests are left"
         if at - self.began >= self.timeout:
             return f"{self._left()} after {self.timeout:g} s, which is drain.timeoutSeconds"
         if self.moved_at is not None and at - self.moved_at >= STILL_SECONDS:

@@ -141,7 +141,7 @@ def _root_cause(readings: Sequence[Reading], at: int) -> Cause:
     reading = readings[at]
     if reading.kind is PYDANTIC:
         text = _with_pydantic_detail(reading.line.text, readings[at + 1 :])
-        return _told(replace(reading, kind=REJECTED) if REJECTED.pattern.search(text) else reading, text)
+        return _cause_of(replace(reading, kind=REJECTED) if REJECTED.pattern.search(text) else reading, text)
     if reading.level is Level.WRAPPER:
         wrapped = _wrapped(readings, at)
         if wrapped is not None and wrapped.kind is UNKNOWN:
@@ -151,11 +151,11 @@ def _root_cause(readings: Sequence[Reading], at: int) -> Cause:
     if reading.kind in CRASHES:
         site = crash_site(later.line.text for later in readings[at + 1 : at + WRAPPED_WITHIN])
         header = reading.line.text.strip("!. ")
-        return _told(reading, f"{header} in {site}" if site else header)
+        return _cause_of(reading, f"{header} in {site}" if site else header)
     text = reading.line.text
     if ":" not in text:
         text = _with_place(readings, at)
-    return _told(reading, text)
+    return _cause_of(reading, text)
 
 
 def _end_of_chain(readings: Sequence[Reading], at: int) -> int:
@@ -185,7 +185,7 @@ def _wrapped(readings: Sequence[Reading], at: int) -> Cause | None:
     """The line that a wrapper wraps: below it, or, of NCCL's warnings and a compiler's output, above."""
     same_line = _LAST_ERROR.search(readings[at].line.text)
     if same_line and same_line[1]:
-        return _told(readings[at], same_line[1])
+        return _cause_of(readings[at], same_line[1])
     below = readings[at + 1 : at + WRAPPED_WITHIN]
     for index, later in enumerate(below):
         last_error = _LAST_ERROR.search(later.line.text)
@@ -200,7 +200,7 @@ def _wrapped(readings: Sequence[Reading], at: int) -> Cause | None:
 
 
 def _of_reading(reading: Reading, text: str | None = None) -> Cause:
-    return _told(replace(reading, level=Level.ROOT), text or reading.line.text)
+    return _cause_of(replace(reading, level=Level.ROOT), text or reading.line.text)
 
 
 def _with_pydantic_detail(summary: str, following: Sequence[Reading]) -> str:
@@ -215,8 +215,8 @@ def _with_place(readings: Sequence[Reading], at: int) -> str:
     who = readings[at].line.who
     above = [reading.line.text for reading in readings[max(0, at - 8) : at] if reading.line.who == who]
     place, code = last_frame(above), above[-1] if above else ""
-    told = f"{readings[at].line.text} in {place}" if place else readings[at].line.text
-    return f"{told}: {code}" if place and code.startswith(("assert ", "raise ")) else told
+    text = f"{readings[at].line.text} in {place}" if place else readings[at].line.text
+    return f"{text}: {code}" if place and code.startswith(("assert ", "raise ")) else text
 
 
 def _best_of_the_rest(readings: Sequence[Reading]) -> Cause:
@@ -224,9 +224,9 @@ def _best_of_the_rest(readings: Sequence[Reading]) -> Cause:
         found = [at for at, reading in enumerate(readings) if reading.level is level]
         if found:
             reading = readings[found[-1] if level in (Level.EXPLANATION, Level.SECONDARY) else found[0]]
-            return _with_signal(_told(reading, reading.line.text), readings)
+            return _with_signal(_cause_of(reading, reading.line.text), readings)
     talk = [reading for reading in readings if reading.level is not Level.FRAME] or readings
-    return _told(talk[-1], talk[-1].line.text) if talk else Cause("", Level.TALK)
+    return _cause_of(talk[-1], talk[-1].line.text) if talk else Cause("", Level.TALK)
 
 
 def _with_signal(cause: Cause, readings: Sequence[Reading]) -> Cause:
@@ -255,13 +255,13 @@ def _signal_name(number: int) -> str:
         return ""
 
 
-def _told(reading: Reading, text: str) -> Cause:
-    told = tidy(text)
-    return Cause(told, reading.level, reading.kind, reading.kind.advice(text))
+def _cause_of(reading: Reading, text: str) -> Cause:
+    shown = tidy(text)
+    return Cause(shown, reading.level, reading.kind, reading.kind.advice(text))
 
 
 def tidy(text: str) -> str:
-    """As it may be told: without origin, users' words, secrets, and vLLM's advice, which names none of our fields."""
+    """As it may be shown: without origin, users' words, secrets, and vLLM's advice, which names none of our fields."""
     text = _GROUP.sub("", _ORIGIN.sub("", text.strip()).strip())
     first, *others = _SENTENCE.split(text)
     kept = [sentence for sentence in others if not _ADVICE.match(sentence)]

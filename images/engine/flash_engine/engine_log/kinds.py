@@ -76,7 +76,9 @@ OTHER_DRIVER = (
     "the node's NVIDIA driver is older than the image's CUDA needs, or does not match it: update the driver on the "
     "node, or set engine.image to an image for the driver's CUDA"
 )
-LOOK_AT_LINK = "one GPU waits for the other in vain: set interconnect.mode to Safe, and test the node's links"
+LOOK_AT_LINK = (
+    "one GPU waits for the other and gets no answer: set interconnect.mode to Safe, and test the node's links"
+)
 LOOK_AT_GPU = (
     "look for Xid lines in the node's dmesg; set interconnect.mode to Safe to rule out the GPUs' link, or try another "
     "engine.image"

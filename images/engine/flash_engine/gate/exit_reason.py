@@ -4,7 +4,7 @@
     its container was asked to end, its node restarted   EngineExited; nothing about the engine
     its log shows a root cause                           OutOfMemory or EngineExited, by the kind of the cause
     the kernel killed a process for lack of memory       OutOfMemory
-    killed, and nothing says by whom                     EngineExited, and that it is unknown
+    killed, by something that the pod does not record    EngineExited, and that the cause is unknown
     anything else                                        EngineExited, with the best line of its log
 
 Only evidence says OutOfMemory, because an operator rolls a template back for it: the kernel's count of such kills, or
@@ -24,7 +24,7 @@ SIGNALLED = 128
 """A shell in between exits with this and the number of the signal that ended its child."""
 
 WHO_KILLED = (
-    "nothing in the pod says by whom: kubectl describe pod says OOMKilled if it exceeded "
+    "the pod does not record what killed it: kubectl describe pod says OOMKilled if it exceeded "
     "engine.resources.limits.memory; else look at the node's dmesg and events"
 )
 SEE_LOG = "see the log of container engine (kubectl logs --previous)"
@@ -65,10 +65,10 @@ def explain_exit(ended: EngineExit, starts: int) -> tuple[Reason, str]:
         )
     if not is_explained and _was_killed(ended):
         return Reason.ENGINE_EXITED, f"{status}: killed, and {WHO_KILLED}"
-    return Reason.ENGINE_EXITED, f"{status}: {_told(cause)}; {cause.advice or _advice(ended, cause)}"
+    return Reason.ENGINE_EXITED, f"{status}: {_cause_text(cause)}; {cause.advice or _advice(ended, cause)}"
 
 
-def _told(cause: Cause) -> str:
+def _cause_text(cause: Cause) -> str:
     """A line without an error is no cause, whatever it says."""
     if not cause.text:
         return "it logged nothing"

@@ -129,7 +129,7 @@ def check_tool_call(choice: dict[str, Any]) -> None:
     if name != TOOL:
         raise BadChoiceError(f"the answer calls {_quoted(str(name))} instead of {TOOL}")
     if not isinstance(arguments, str) or not isinstance(_parsed(arguments), dict):
-        raise BadChoiceError(f"the call's arguments are no JSON object: {_quoted(str(arguments))}")
+        raise BadChoiceError(f"the call's arguments are not a JSON object: {_quoted(str(arguments))}")
     if CITY.casefold() not in str(_parsed(arguments).get("city")).casefold():
         raise BadChoiceError(f"the call's arguments lack the city: {_quoted(arguments)}")
 
@@ -155,7 +155,7 @@ def check_json(choice: dict[str, Any]) -> None:
     text = _text(choice["message"], "content")
     person = _parsed(text)
     if not isinstance(person, dict):
-        raise BadChoiceError(f"the content is no JSON object: {_quoted(text)}")
+        raise BadChoiceError(f"the content is not a JSON object: {_quoted(text)}")
     if set(person) != {"name", "age"} or not isinstance(person["name"], str) or type(person["age"]) is not int:
         raise BadChoiceError(f"the content does not follow the schema: {_quoted(text)}")
 

@@ -357,7 +357,7 @@ async def _together(requests: Iterable[Awaitable[T]]) -> list[T]:
 
 
 async def _wait_until_idle(client: EngineClient, generated: float = 0.0) -> _IdleCounters:
-    """The counters once they no longer change, no request is left, and all our tokens are counted.
+    """The counters once they no longer change, no requests are left, and all our tokens are counted.
 
     After IDLE_SECONDS, the counters as they are, but never before a second look: on a busy machine one alone may take
     that long, and says nothing about a change. Raises EngineRequestError if they cannot be read, MissingMetricsError.

@@ -55,7 +55,7 @@ def main() -> int:
         log.error("bad setting", error=str(error), remedy="see flash-launch --help")
     except OSError as error:
         # No engine without effective.json: its flags must be known afterwards.
-        log.error("documents cannot be written", error=str(error), remedy="look at the volume behind FLASH_RUN_DIR")
+        log.error("documents cannot be written", error=str(error), remedy="check the volume mounted at FLASH_RUN_DIR")
     return BAD_SETTINGS
 
 

@@ -113,7 +113,7 @@ class EngineContainer:
         try:
             folder = held.enter_context(jit_cache.slot(self._settings.jit_dir, jit_cache.key()))
         except OSError as error:
-            log.warning("JIT cache not available", error=str(error), remedy="look at the volume behind FLASH_JIT_DIR")
+            log.warning("JIT cache not available", error=str(error), remedy="check the volume mounted at FLASH_JIT_DIR")
             return {}
         log.info("using JIT cache", folder=str(folder))
         return jit_cache.environment(folder)
@@ -220,7 +220,7 @@ class EngineContainer:
         try:
             self._record.write(self._settings.run_dir / EngineRecord.FILE)
         except OSError as error:
-            log.warning("engine.json not written", error=str(error), remedy="look at the volume behind FLASH_RUN_DIR")
+            log.warning("engine.json not written", error=str(error), remedy="check the volume mounted at FLASH_RUN_DIR")
 
 
 class _FaultPolicy:

@@ -46,7 +46,7 @@ class KeptLine:
 
 
 @dataclass
-class _Bucket:
+class _KeptOfKind:
     """The first and the last lines of one kind, from one sort of process."""
 
     first: list[list[KeptLine]] = field(default_factory=list)
@@ -70,7 +70,7 @@ class LogTail:
         self._reader = Reader()
         self._lines: deque[KeptLine] = deque(maxlen=KEPT_LINES)
         self._frames: deque[KeptLine] = deque(maxlen=KEPT_FRAMES)
-        self._evidence: dict[tuple[str, str, str], _Bucket] = {}
+        self._evidence: dict[tuple[str, str, str], _KeptOfKind] = {}
         self._open: tuple[list[KeptLine], int] = ([], 0)
         """The latest evidence, and how many more lines belong to it."""
         self._unfinished: dict[int, bytes] = {}
@@ -117,10 +117,10 @@ class LogTail:
         below = LINES_BELOW.get(reading.level, 0)
         group, left = self._open
         if reading.level is Level.TALK and CHAIN.match(reading.line.text):
-            self._bucket("chain", reading).add([line], line.at)
+            self._kept_of("chain", reading).add([line], line.at)
         elif reading.line.text.startswith(CURRENT_THREAD):
             self._open = ([line], LINES_BELOW_THREAD)
-            self._bucket("thread", reading).add(self._open[0], line.at)
+            self._kept_of("thread", reading).add(self._open[0], line.at)
         elif below or reading.level in (Level.CONSEQUENCE, Level.SECONDARY):
             self._open_group(line, reading, below)
         elif left > 0 and reading.level is not Level.REQUEST:
@@ -135,15 +135,15 @@ class LogTail:
         above = [frame for frame in self._frames if line.number - frame.number <= LINES_ABOVE]
         above += [talk for talk in self._lines if line.number - talk.number < LINES_ABOVE]
         group = [*sorted(above, key=lambda kept: kept.number), line] if below else [line]
-        self._bucket(reading.kind.name, reading).add(group, line.at)
+        self._kept_of(reading.kind.name, reading).add(group, line.at)
         is_crash = reading.kind in CRASHES
         self._open = (group, LINES_BELOW_CRASH if is_crash else below) if below else self._open
 
-    def _bucket(self, kind: str, reading: Reading) -> _Bucket:
+    def _kept_of(self, kind: str, reading: Reading) -> _KeptOfKind:
         """A kind of evidence has its place whatever else is logged. Names of processes are a user's to invent: four."""
         process = reading.line.process.lower()
         sort = next((sort for sort in ("worker", "rank", "engine", "api") if sort in process), "")
-        return self._evidence.setdefault((reading.level.name, kind, sort), _Bucket())
+        return self._evidence.setdefault((reading.level.name, kind, sort), _KeptOfKind())
 
 
 def _text(line: bytes) -> str:

@@ -11,7 +11,7 @@ from flash_engine.log import Logger
 
 log = Logger("flash.launcher")
 
-KILLED_WITH_LAUNCHER = "killed at once, the launcher with it: the reason and the exit code say by whom"
+KILLED_WITH_LAUNCHER = "killed at once together with the launcher: the reason and the exit code show what killed it"
 LIMIT = 2048
 """Bytes that the kubelet shows."""
 

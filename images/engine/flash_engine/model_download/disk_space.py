@@ -13,7 +13,7 @@ from flash_contracts.download_record import DownloadRecord, format_size
 from flash_engine.model_cache import PROGRESS_SUFFIX, ModelSnapshot, file_lock, snapshots_in
 from flash_engine.model_download.failure import DownloadError
 from flash_engine.model_download.settings import DownloadSettings
-from flash_engine.model_download.source import Listing
+from flash_engine.model_download.source import FileListing
 
 SPARE_BYTES = 16 << 20
 """Left free on the volume, for manifests and progress files."""
@@ -50,7 +50,7 @@ def eviction_candidates(shortfall: int, removable: Sequence[ModelSnapshot]) -> l
     return chosen if shortfall <= 0 else []
 
 
-def free_disk_space(model: ModelSnapshot, listing: Listing, settings: DownloadSettings) -> list[ModelSnapshot]:
+def free_disk_space(model: ModelSnapshot, listing: FileListing, settings: DownloadSettings) -> list[ModelSnapshot]:
     """Frees the space that the rest of `model` needs, before its download starts. Returns the models removed.
 
     Raises DownloadError.

@@ -11,7 +11,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from flash_engine.checkpoint.finding import CheckpointError
 from flash_engine.checkpoint.hub import TIMEOUT_SECONDS, translated_errors
 from flash_engine.model_download.failure import DownloadError, ThrottledError
-from flash_engine.model_download.source import FileRequest, Listing, RemoteFile, is_safe_path
+from flash_engine.model_download.source import FileListing, FileRequest, RemoteFile, is_safe_path
 from flash_engine.throttling import is_throttled
 
 IGNORED_PATTERNS = (
@@ -48,7 +48,7 @@ class HubSource:
         """Also with a token from HF_TOKEN, which the library finds itself."""
         return any(name.lower() == "authorization" for name in self._headers)
 
-    def list(self) -> Listing:
+    def list(self) -> FileListing:
         try:
             with translated_errors(self.repository, self._revision):
                 info = HfApi(token=self._token).model_info(
@@ -59,7 +59,7 @@ class HubSource:
         files = _needed([_file(sibling, self.repository) for sibling in info.siblings or ()])
         if not files:
             raise DownloadError(f"{self.repository} has no files", "point model.source at a repository with a model")
-        return Listing(str(info.sha), tuple(files))
+        return FileListing(str(info.sha), tuple(files))
 
     def _of_listing(self, error: CheckpointError) -> DownloadError:
         cause = error.__cause__
@@ -67,7 +67,7 @@ class HubSource:
             return ThrottledError.of_response(self.server, cause.response.status_code, cause.response.headers)
         return DownloadError(error.message, error.remedy, retryable=error.code == "Unreachable")
 
-    def request(self, file: RemoteFile, listing: Listing) -> FileRequest:
+    def request(self, file: RemoteFile, listing: FileListing) -> FileRequest:
         url = hf_hub_url(self.repository, file.name, revision=listing.revision)
         return FileRequest(url, self._headers, expected_size=file.size)
 
@@ -78,7 +78,7 @@ class HubSource:
         except CheckpointError as found:
             return DownloadError(f"{file.name}: {found.message}", found.remedy)
 
-    def unpinned_warning(self, listing: Listing) -> str | None:
+    def unpinned_warning(self, listing: FileListing) -> str | None:
         if self._revision == listing.revision:
             return None
         named = f"{self._revision} is a branch or tag" if self._revision else "model.revision is not set"

@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn
 
 from flash_engine.model_download.failure import DownloadError
 from flash_engine.model_download.image_reference import DIGEST
-from flash_engine.model_download.source import ImageLayer, Listing, RemoteFile, is_safe_path
+from flash_engine.model_download.source import FileListing, ImageLayer, RemoteFile, is_safe_path
 
 LAYERS = ".flash-layers"
 """Folder within the model's folder, for layers that are not unpacked yet."""
@@ -195,7 +195,7 @@ class _Layer:
         raise DownloadError(f"{self.label} has media type {self.kind}, which {problem}", remedy)
 
 
-def parse_manifest(manifest: Document, revision: str, image: str) -> Listing:
+def parse_manifest(manifest: Document, revision: str, image: str) -> FileListing:
     """Raises DownloadError if the image cannot be turned into a model folder."""
     if "fsLayers" in manifest:
         raise DownloadError(f"{image} has a manifest of the outdated schema 1", f"{PUSH_AGAIN} with a current client")
@@ -217,7 +217,7 @@ def parse_manifest(manifest: Document, revision: str, image: str) -> Listing:
             unpacked = RemoteFile(f"{LAYERS}/{layer.digest}", layer.size, layer.digest)
             layers[layer.digest] = ImageLayer(unpacked, layer.compression)
     _check_format(files, layers, image)
-    return Listing(revision, tuple(files.values()), tuple(layers.values()))
+    return FileListing(revision, tuple(files.values()), tuple(layers.values()))
 
 
 def _documents(document: Document, key: str, image: str) -> list[Document]:

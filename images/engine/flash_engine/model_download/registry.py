@@ -30,7 +30,7 @@ from flash_engine.model_download.image_content import (
     parse_manifest,
 )
 from flash_engine.model_download.image_reference import DIGEST, ImageReference
-from flash_engine.model_download.source import FileRequest, Listing, RemoteFile
+from flash_engine.model_download.source import FileListing, FileRequest, RemoteFile
 from flash_engine.throttling import is_throttled
 
 TIMEOUT_SECONDS = 10.0
@@ -160,7 +160,7 @@ class RegistrySource:
     def has_credentials(self) -> bool:
         return self._authenticator.has_credentials
 
-    def list(self) -> Listing:
+    def list(self) -> FileListing:
         image = str(self._reference)
         named = self._manifest(self._reference.digest or self._reference.tag)
         manifest = named
@@ -169,12 +169,12 @@ class RegistrySource:
                 chosen = choose_manifest(manifest.document, image)
                 if not DIGEST.fullmatch(chosen):
                     raise DownloadError(
-                        f"the index of {image} names a manifest {chosen!r}, which is no digest", PUSH_AGAIN
+                        f"the index of {image} names a manifest {chosen!r}, which is not a digest", PUSH_AGAIN
                     )
                 manifest = self._manifest(chosen)
         return parse_manifest(manifest.document, named.digest, image)
 
-    def request(self, file: RemoteFile, listing: Listing) -> FileRequest:
+    def request(self, file: RemoteFile, listing: FileListing) -> FileRequest:
         del listing  # a blob's address depends only on its digest
         headers = {"Accept-Encoding": "identity", **self._authenticator.headers}
         return FileRequest(f"{self._api}/blobs/sha256:{file.sha256}", headers, expected_size=None)
@@ -189,7 +189,7 @@ class RegistrySource:
         described = self._http_error(response.status_code, "")
         return DownloadError(f"{file.name}: {described.message}", described.remedy)
 
-    def unpinned_warning(self, listing: Listing) -> str | None:
+    def unpinned_warning(self, listing: FileListing) -> str | None:
         if self._reference.digest:
             return None
         pinned = f"oci://{self.repository}@{listing.revision}"

@@ -31,7 +31,7 @@ class ImageLayer:
 
 
 @dataclass(frozen=True)
-class Listing:
+class FileListing:
     """The files and layers of one revision."""
 
     revision: str
@@ -68,7 +68,7 @@ class FileRequest:
     """The file's size, where a server has a limit for it: a hub sends no file above its own. None for other sources."""
 
 
-class ModelSource(Protocol):
+class DownloadSource(Protocol):
     """A repository on a model hub or in a container registry."""
 
     server: str
@@ -83,15 +83,15 @@ class ModelSource(Protocol):
     @property
     def repository(self) -> str: ...
 
-    def list(self) -> Listing:
+    def list(self) -> FileListing:
         """Resolves the revision and lists its files. Raises DownloadError."""
 
-    def request(self, file: RemoteFile, listing: Listing) -> FileRequest: ...
+    def request(self, file: RemoteFile, listing: FileListing) -> FileRequest: ...
 
     def describe_error(self, error: "HfHubHTTPError", file: RemoteFile) -> DownloadError | None:
         """The error to report for a failed request; None if it should be retried at once."""
 
-    def unpinned_warning(self, listing: Listing) -> str | None:
+    def unpinned_warning(self, listing: FileListing) -> str | None:
         """A warning if the revision is a branch or tag, which can move."""
 
 

@@ -25,7 +25,7 @@ from flash_engine.model_download.failure import DownloadError, ThrottledError
 from flash_engine.model_download.http_stream import InterruptedTransferError, RangeError, receive
 from flash_engine.model_download.receive_rate import ReceiveRate
 from flash_engine.model_download.settings import LEAST_BYTES_PER_SECOND
-from flash_engine.model_download.source import Listing, ModelSource, RemoteFile
+from flash_engine.model_download.source import DownloadSource, FileListing, RemoteFile
 from flash_engine.throttling import is_throttled
 
 log = Logger("flash.fetch")
@@ -84,9 +84,9 @@ class Transfer:
     def __init__(
         self,
         model: ModelSnapshot,
-        listing: Listing,
+        listing: FileListing,
         files: Sequence[RemoteFile],
-        source: ModelSource,
+        source: DownloadSource,
         *,
         streams: int,
         stall_seconds: float,

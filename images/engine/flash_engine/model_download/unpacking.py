@@ -204,7 +204,7 @@ class _LayerWriter:
         Its own name was safe; what is left of it without its prefix need not be: `.wh...` names the folder above.
         """
         if path.name in (WHITEOUT, f"{WHITEOUT}.", f"{WHITEOUT}.."):
-            raise self._unsafe(member, "is a whiteout of no file")
+            raise self._unsafe(member, "is a whiteout that names no file")
         if path.name == OPAQUE:
             removed = list(path.parent.iterdir())
         elif path.name.startswith(META):

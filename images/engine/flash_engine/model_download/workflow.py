@@ -30,7 +30,7 @@ from flash_engine.model_download.model_folder import model_folder
 from flash_engine.model_download.registry import RegistrySource
 from flash_engine.model_download.reporter import ProgressReporter
 from flash_engine.model_download.settings import DownloadSettings
-from flash_engine.model_download.source import Listing, ModelSource, RemoteFile
+from flash_engine.model_download.source import DownloadSource, FileListing, RemoteFile
 from flash_engine.model_download.transfer import Transfer
 from flash_engine.model_download.unpacking import LayerUnpacker
 
@@ -79,7 +79,7 @@ class DownloadWorkflow:
             time.sleep(seconds)
         self._reporter.publish("Resolving", message="listing the model's files", retry_at=None)
 
-    def _download_from(self, source: ModelSource) -> None:
+    def _download_from(self, source: DownloadSource) -> None:
         settings = self._settings
         listing = self._list(source)
         model = ModelSnapshot(settings.cache, settings.repository, listing.revision)
@@ -95,7 +95,7 @@ class DownloadWorkflow:
             if not self._use_if_complete(model, "downloaded by another replica meanwhile"):
                 self._download(model, listing, source)
 
-    def _list(self, source: ModelSource) -> Listing:
+    def _list(self, source: DownloadSource) -> FileListing:
         """Retries for a while, because a pod's network may not work yet when its first container starts.
 
         Raises DownloadError.
@@ -152,7 +152,7 @@ class DownloadWorkflow:
         message = f"waiting for another replica that downloads this model: {progress}"
         self._reporter.publish("Waiting", message=message, **changes)
 
-    def _download(self, model: ModelSnapshot, listing: Listing, source: ModelSource) -> None:
+    def _download(self, model: ModelSnapshot, listing: FileListing, source: DownloadSource) -> None:
         settings, reporter = self._settings, self._reporter
         model.folder.mkdir(parents=True, exist_ok=True)
         unpacker = LayerUnpacker(model, listing.layers)
@@ -180,7 +180,7 @@ class DownloadWorkflow:
         self._use_if_complete(model, f"downloaded into {settings.place}")
 
 
-def source_of(settings: DownloadSettings) -> ModelSource:
+def source_of(settings: DownloadSettings) -> DownloadSource:
     """Raises DownloadError if a Secret that should exist does not."""
     if settings.image is None:
         return HubSource(settings.repository, settings.revision, _token(settings))
@@ -189,12 +189,12 @@ def source_of(settings: DownloadSettings) -> ModelSource:
     return RegistrySource(settings.image, credentials, plain=_is_plain(settings.image, settings))
 
 
-def list_in_time(source: ModelSource, seconds: float = LIST_SECONDS) -> Listing:
+def list_in_time(source: DownloadSource, seconds: float = LIST_SECONDS) -> FileListing:
     """Raises DownloadError, also if the list only trickles in: clients have a timeout for silence, not for the whole.
 
     The thread is left behind then. It ends with the process.
     """
-    listed: Future[Listing] = Future()
+    listed: Future[FileListing] = Future()
 
     def run() -> None:
         try:
@@ -276,7 +276,7 @@ def _token(settings: DownloadSettings) -> str | None:
     return token
 
 
-def _downloaded_bytes(model: ModelSnapshot, listing: Listing, unpacker: LayerUnpacker) -> int:
+def _downloaded_bytes(model: ModelSnapshot, listing: FileListing, unpacker: LayerUnpacker) -> int:
     """Bytes that were downloaded, including layers that are already unpacked and removed."""
     pending = unpacker.pending
     unpacked = sum(layer.file.size for layer in listing.layers if layer not in pending)

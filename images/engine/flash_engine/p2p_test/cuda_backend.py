@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from flash_engine.p2p_test.cuda_device import CALLS, InputTensor, capture_graph, checked_replay, micros_per_call
-from flash_engine.p2p_test.payload import Difference, Payload, RefusedError, ReportStep, Session
+from flash_engine.p2p_test.payload import Difference, NotPossibleError, Payload, ReportStep, Session
 from flash_engine.p2p_test.peer_session import open_peer_session
 from flash_engine.p2p_test.variants import WORLD
 
@@ -37,7 +37,7 @@ class CudaBackend:
         return {"uuid": f"GPU-{uuid}", "nccl": version}
 
     def open(self, variant: str, rank: int, rendezvous: str, report_step: ReportStep) -> Session:
-        """Raises RefusedError, and whatever torch raises."""
+        """Raises NotPossibleError, and whatever torch raises."""
         is_peer = variant == "peer"
         with _nccl_refusals():
             dist.init_process_group(
@@ -101,11 +101,11 @@ class NcclSession:
 
 @contextmanager
 def _nccl_refusals() -> Iterator[None]:
-    """Raise RefusedError for what NCCL refuses, with NCCL's own line out of the longer message of torch."""
+    """Raise NotPossibleError for what NCCL refuses, with NCCL's own line out of the longer message of torch."""
     try:
         yield
     except dist.DistBackendError as error:
         refusal = next((line for line in str(error).splitlines() if any(text in line for text in _REFUSALS)), None)
         if refusal:
-            raise RefusedError(refusal.strip()) from error
+            raise NotPossibleError(refusal.strip()) from error
         raise

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from flash_engine.p2p_test.payload import Difference, Kind, Payload, RefusedError, expected_sum, input_value
+from flash_engine.p2p_test.payload import Difference, Kind, NotPossibleError, Payload, expected_sum, input_value
 from flash_engine.p2p_test.variants import WORLD
 
 CALLS = 20
@@ -97,7 +97,7 @@ class _Handle(ctypes.Structure):
 class PeerMemory:
     """Zeroed GPU memory of the same size on both ranks, mapped into each other by CUDA IPC until the processes end.
 
-    Raises RefusedError if CUDA IPC does not work.
+    Raises NotPossibleError if CUDA IPC does not work.
 
     It calls the driver directly. Torch can share memory too, but it opens memory of another GPU as belonging to that
     GPU, and our kernel may not touch it there. Opened from this rank's GPU, as here and in vLLM, it can be accessed
@@ -136,7 +136,7 @@ class PeerMemory:
         try:
             self._call(name, *arguments)
         except OSError as error:
-            raise RefusedError(str(error)) from error
+            raise NotPossibleError(str(error)) from error
 
     def _call(self, name: str, *arguments: Any) -> None:
         """Raises OSError with the driver's name for the error."""

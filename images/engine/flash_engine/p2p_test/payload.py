@@ -85,7 +85,7 @@ class WrongDataError(Exception):
     """A value was not the expected sum."""
 
 
-class RefusedError(Exception):
+class NotPossibleError(Exception):
     """NCCL or the driver refuses what the variant needs."""
 
 
@@ -119,7 +119,7 @@ class Backend(Protocol):
         """Select the rank's GPU and return the fields of the step `device`. Raises RuntimeError if there is none."""
 
     def open(self, variant: str, rank: int, rendezvous: str, report_step: ReportStep) -> Session:
-        """Connect to the other rank. Raises RefusedError, and whatever torch raises."""
+        """Connect to the other rank. Raises NotPossibleError, and whatever torch raises."""
 
 
 def run_checks(session: Session, report_step: ReportStep) -> None:

@@ -19,14 +19,14 @@ from flash_engine.p2p_test.cuda_device import (
     checked_replay,
     micros_per_call,
 )
-from flash_engine.p2p_test.payload import LARGE, Difference, Payload, RefusedError, ReportStep, Session
+from flash_engine.p2p_test.payload import LARGE, Difference, NotPossibleError, Payload, ReportStep, Session
 from flash_engine.p2p_test.variants import WORLD
 
 
 def open_peer_session(rank: int, device: torch.device, report_step: ReportStep) -> Session:
-    """Raises RefusedError if the driver refuses peer access, and RuntimeError if no kernel is available."""
+    """Raises NotPossibleError if the driver refuses peer access, and RuntimeError if no kernel is available."""
     if torch.cuda.device_count() >= WORLD and not torch.cuda.can_device_access_peer(rank, 1 - rank):
-        raise RefusedError("the driver reports that the GPUs cannot access each other (cudaDeviceCanAccessPeer)")
+        raise NotPossibleError("the driver reports that the GPUs cannot access each other (cudaDeviceCanAccessPeer)")
     kernels: list[tuple[str, Callable[[int, torch.device], Session]]] = [("Triton", TritonSession)]
     if torch.cuda.device_count() >= WORLD and importlib.util.find_spec("vllm"):
         kernels.insert(0, ("vLLM", VllmSession))
@@ -45,7 +45,7 @@ def _try_open(
     session: Session | None = None
     try:
         session = load(rank, device)
-    except RefusedError:
+    except NotPossibleError:
         raise
     except Exception as error:  # noqa: BLE001 - another kernel may work
         report_step("note", detail=f"could not use {name}'s kernel: {type(error).__name__}: {error}"[:200])
@@ -81,7 +81,7 @@ class PeerSession:
 
 
 class TritonSession:
-    """Runs our own kernel. Raises RefusedError if CUDA IPC does not work, and ImportError without Triton."""
+    """Runs our own kernel. Raises NotPossibleError if CUDA IPC does not work, and ImportError without Triton."""
 
     kernel = "triton"
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import IO
 
-from flash_engine.p2p_test.payload import Backend, RefusedError, ReportStep, WrongDataError, run_checks
+from flash_engine.p2p_test.payload import Backend, NotPossibleError, ReportStep, WrongDataError, run_checks
 
 BACKEND = "flash_engine.p2p_test.cuda_backend:CudaBackend"
 _PR_SET_PDEATHSIG = 1
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run_rank(options, report_step)
     except WrongDataError as error:
         report_step("wrong", detail=str(error))
-    except RefusedError as error:
+    except NotPossibleError as error:
         report_step("refused", detail=str(error))
     except Exception as error:  # noqa: BLE001 - torch and NCCL raise types that are known only once they are imported
         report_step("failed", detail=f"{type(error).__name__}: {error}")
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_rank(options: argparse.Namespace, report_step: ReportStep) -> None:
-    """Raises WrongDataError, RefusedError, and whatever the backend raises."""
+    """Raises WrongDataError, NotPossibleError, and whatever the backend raises."""
     module, _, name = options.backend.partition(":")
     backend: Backend = getattr(importlib.import_module(module), name)()
     report_step("device", **backend.device(options.rank))

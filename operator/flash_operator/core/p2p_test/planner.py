@@ -67,7 +67,7 @@ class NodePlan:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class P2pTestAttempt:
     """The last inconclusive test, and how many there were in a row with the same driver."""
 
     at: datetime
@@ -75,7 +75,7 @@ class Attempt:
     count: int
 
     @classmethod
-    def last_on(cls, node: RawObject) -> "Attempt | None":
+    def last_on(cls, node: RawObject) -> "P2pTestAttempt | None":
         text = (node["metadata"].get("annotations") or {}).get(P2P_ATTEMPT_ANNOTATION)
         try:
             raw = json.loads(text or "null")
@@ -160,7 +160,7 @@ def _may_run_here(pod: RawObject, observed: NodeObserved) -> bool:
 
 
 def _backoff_seconds(observed: NodeObserved) -> float:
-    attempt = Attempt.last_on(observed.node) if observed.node else None
+    attempt = P2pTestAttempt.last_on(observed.node) if observed.node else None
     if attempt is None or observed.node is None or differs(attempt.driver, NodeFacts.from_node(observed.node).driver):
         return 0.0
     return (attempt.due - observed.now).total_seconds()
@@ -197,7 +197,7 @@ def _conclude(observed: NodeObserved, job: RawObject, text: str) -> NodePlan:
     if gpus_in_demand(observed):
         # The scheduler preempted the test before the operator did.
         return _give_up(job)
-    attempt = Attempt.last_on(node)
+    attempt = P2pTestAttempt.last_on(node)
     same = attempt is not None and not differs(attempt.driver, facts.driver)
     count = attempt.count + 1 if attempt and same else 1
     noted = {"at": timestamp(observed.now), "driver": facts.driver, "count": count, "reason": report.reason[:500]}

@@ -45,18 +45,18 @@ def _contradictions(spec: FlashSpec) -> Iterator[str]:
 def _bad_image(container: RawObject) -> Iterator[str]:
     image = container.get("image")
     if isinstance(image, str) and not re.search(IMAGE_NAME, image):
-        yield f"image: no registry can have an image named {image}: {IMAGE_REMEDY}"
+        yield f"image: {image} is not a valid image name: {IMAGE_REMEDY}"
 
 
 def _secrets(container: RawObject) -> Iterator[str]:
     for variable in entries_of(container, "env"):
         name, value = str(variable.get("name", "")), variable.get("value")
         if isinstance(value, str) and value and (is_secret_name(name) or is_secret_value(value)):
-            yield f"env[{name}]: a secret is readable here for everybody who may read pods: {_SECRET}"
+            yield f"env[{name}]: a secret is readable here for anyone who may read pods: {_SECRET}"
     for option, value in options_of(_words(container, "args")):
         if is_secret_name(option) or is_secret_value(value):
             remedy = "name a Secret in engine.apiKeysSecret" if option.startswith("--api-k") else _SECRET
-            yield f"args: {option} is readable for everybody who may read pods: {remedy}"
+            yield f"args: {option} is readable for anyone who may read pods: {remedy}"
 
 
 def _of_the_engine(spec: FlashSpec, container: RawObject) -> Iterator[str]:
