@@ -61,7 +61,9 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-def test_the_servers_defaults_are_the_models(apply_spec: Any, crd_server: ControlPlane, spec: dict[str, Any]) -> None:
+def test_the_server_applies_the_defaults_of_the_models(
+    apply_spec: Any, crd_server: ControlPlane, spec: dict[str, Any]
+) -> None:
     """One truth: were they different, the operator would plan for another spec than `kubectl get` shows."""
     assert apply_spec(**spec).returncode == 0
 
@@ -190,7 +192,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("spec", ACCEPTED.values(), ids=ACCEPTED.keys())
-def test_rules_do_not_refuse(apply_spec: Any, spec: dict[str, Any]) -> None:
+def test_a_valid_spec_is_accepted(apply_spec: Any, spec: dict[str, Any]) -> None:
     """A rule that refuses too much shows only here."""
     done = apply_spec(**spec)
     assert done.returncode == 0, done.stderr
@@ -205,7 +207,7 @@ def test_the_source_cannot_be_changed(apply_spec: Any) -> None:
     assert "model.source is immutable: create another DeepSeekFlashDeployment" in done.stderr
 
 
-def test_what_a_head_is_restored_from_cannot_be_changed(apply_spec: Any) -> None:
+def test_the_source_of_a_restored_head_cannot_be_changed(apply_spec: Any) -> None:
     model = {"source": "pvc://models/v4", "restoreMtp": {"source": "hf://a/official"}}
     assert apply_spec(model=model).returncode == 0
     done = apply_spec(model={**model, "restoreMtp": {"source": "hf://a/other"}})
@@ -240,7 +242,7 @@ def test_kubectl_scale_and_autoscalers_see_replicas_and_selector(apply_spec: Any
     assert scale["status"] == {"replicas": 1, "selector": "deepseekflash.dev/deployment=flash"}
 
 
-def test_the_table_answers_the_first_questions(apply_spec: Any, crd_server: ControlPlane) -> None:
+def test_kubectl_get_shows_readiness_and_speed(apply_spec: Any, crd_server: ControlPlane) -> None:
     assert apply_spec().returncode == 0
     report(crd_server)
 
@@ -250,19 +252,19 @@ def test_the_table_answers_the_first_questions(apply_spec: Any, crd_server: Cont
     assert row.split()[:-1] == ["flash", "False", "0/1", "41", "93", "TooSlow"]
 
 
-def test_a_deployment_that_nobody_reported_on_yet_has_a_row_too(apply_spec: Any, crd_server: ControlPlane) -> None:
+def test_a_deployment_without_status_has_a_row(apply_spec: Any, crd_server: ControlPlane) -> None:
     assert apply_spec().returncode == 0
     assert crd_server.kubectl("get", "dsf", "--no-headers").stdout.split()[0] == "flash"
 
 
-def test_a_status_comes_back_as_it_was_written(apply_spec: Any, crd_server: ControlPlane) -> None:
+def test_a_status_survives_a_round_trip(apply_spec: Any, crd_server: ControlPlane) -> None:
     """Structural schemas prune without a word: a field that the schema does not know would be gone."""
     assert apply_spec().returncode == 0
     report(crd_server)
     assert live(crd_server)["status"] == STATUS.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
-def test_a_spec_in_a_status_write_changes_nothing(apply_spec: Any, crd_server: ControlPlane) -> None:
+def test_a_status_write_does_not_change_the_spec(apply_spec: Any, crd_server: ControlPlane) -> None:
     assert apply_spec().returncode == 0
     document = {**live(crd_server), "status": {"replicas": 7}}
     document["spec"]["replicas"] = 9
@@ -277,7 +279,7 @@ def test_kubectl_explain_shows_the_description(crd_server: ControlPlane) -> None
     assert "Lowest decode speed of a single stream" in explained
 
 
-def test_an_object_of_a_newer_crd_does_not_break_this_operator(apply_spec: Any, crd_server: ControlPlane) -> None:
+def test_an_object_of_a_newer_crd_is_readable(apply_spec: Any, crd_server: ControlPlane) -> None:
     """After a downgrade objects with fields of tomorrow are still in the store."""
     newer = yaml.safe_load(CRD.read_text())
     spec = newer["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]

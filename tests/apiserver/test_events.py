@@ -36,7 +36,7 @@ async def events(cluster: Cluster) -> list[dict[str, Any]]:
     return [e for e in await cluster.list("Event", "default") if e["regarding"].get("name") == "node-a"]
 
 
-async def test_what_is_told_again_is_counted_whoever_tells_it(cluster: Cluster) -> None:
+async def test_a_repeated_event_is_counted_whichever_operator_reports_it(cluster: Cluster) -> None:
     for minute, instance in ((0, "operator-a"), (1, "operator-a"), (2, "operator-b")):
         await EventRecorder(cluster).emit(node_event(NODE, READY, at(minute), instance))
     (event,) = await events(cluster)
@@ -44,7 +44,7 @@ async def test_what_is_told_again_is_counted_whoever_tells_it(cluster: Cluster) 
     assert event["eventTime"] == "2026-11-24T12:00:00.000000Z"
 
 
-async def test_something_else_is_another_event(cluster: Cluster) -> None:
+async def test_a_different_message_is_another_event(cluster: Cluster) -> None:
     for note in ("gpu-p2p=verified", "gpu-p2p=hang"):
         await EventRecorder(cluster).emit(
             node_event(NODE, EventSpec("Normal", "A", note, "Probe"), at(0), "operator-a")
@@ -52,7 +52,7 @@ async def test_something_else_is_another_event(cluster: Cluster) -> None:
     assert sorted(event["note"] for event in await events(cluster)) == ["gpu-p2p=hang", "gpu-p2p=verified"]
 
 
-async def test_an_event_that_is_refused_is_no_failure(cluster: Cluster) -> None:
+async def test_a_rejected_event_is_not_a_failure(cluster: Cluster) -> None:
     await EventRecorder(cluster).emit(
         node_event(NODE, EventSpec("Normal", "A", "x" * 2000, "Probe"), at(0), "operator-a")
     )

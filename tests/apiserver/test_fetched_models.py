@@ -35,7 +35,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
-def test_it_is_taken_as_it_is(api_server: ControlPlane, model: dict[str, Any]) -> None:
+def test_the_deployment_is_accepted_unchanged(api_server: ControlPlane, model: dict[str, Any]) -> None:
     flash = a_flash(model={"source": "hf://owner/name", **model})
     wanted = next(child for child in desired_children(an_observed(flash)) if child["kind"] == "Deployment")
     metadata: dict[str, Any] = {**wanted["metadata"], "namespace": "default"}
@@ -51,7 +51,7 @@ def test_it_is_taken_as_it_is(api_server: ControlPlane, model: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("level", ["restricted", "privileged"])
-def test_a_node_cache_is_for_namespaces_that_allow_host_paths(api_server: ControlPlane, level: str) -> None:
+def test_a_node_cache_needs_a_namespace_that_allows_host_paths(api_server: ControlPlane, level: str) -> None:
     """As docs/model-delivery.md says; the other caches live under the strictest level."""
     namespace = f"level-{level}"
     labels = {"pod-security.kubernetes.io/enforce": level}

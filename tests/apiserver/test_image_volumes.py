@@ -28,13 +28,15 @@ def applied(server: ControlPlane) -> tuple[RawObject, RawObject]:
     return wanted, live
 
 
-def test_one_that_has_them_keeps_the_volume(api_server: ControlPlane) -> None:
+def test_an_api_server_with_image_volumes_keeps_the_volume(api_server: ControlPlane) -> None:
     wanted, live = applied(api_server)
     assert not needs_apply(wanted, live)
     assert not is_dropped(wanted, live)
 
 
-def test_one_that_has_none_drops_it_in_silence_and_it_is_seen(older_api_server: ControlPlane) -> None:
+def test_an_older_api_server_drops_the_volume_silently_and_the_operator_detects_it(
+    older_api_server: ControlPlane,
+) -> None:
     wanted, live = applied(older_api_server)
     assert needs_apply(wanted, live), "without more it would be written for ever"
     assert is_dropped(wanted, live)

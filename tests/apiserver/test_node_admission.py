@@ -121,7 +121,7 @@ def test_the_labeller_cannot_label_another_node(patch: Patch) -> None:
     assert REFUSED in done.stderr
 
 
-def test_a_token_that_is_bound_to_no_node_labels_none(patch: Patch) -> None:
+def test_a_token_without_a_node_cannot_label_any_node(patch: Patch) -> None:
     assert REFUSED in patch("flash-labeller", "near", label("phb"), bound=False).stderr
 
 
@@ -143,12 +143,14 @@ FOREIGN = {
 
 @pytest.mark.parametrize("account", ["flash", "flash-labeller"])
 @pytest.mark.parametrize(("body", "named"), FOREIGN.values(), ids=FOREIGN.keys())
-def test_neither_touches_what_is_not_ours(patch: Patch, account: str, body: dict[str, Any], named: str) -> None:
+def test_neither_account_may_change_labels_of_others(
+    patch: Patch, account: str, body: dict[str, Any], named: str
+) -> None:
     done = patch(account, "near", body)
     assert done.returncode != 0
     assert named in done.stderr
 
 
-def test_others_are_not_held_to_it(server: ControlPlane, patch: Patch) -> None:
+def test_the_policy_does_not_restrict_other_accounts(server: ControlPlane, patch: Patch) -> None:
     assert patch("flash", "near", label("phb")).returncode == 0
     server.kubectl("label", "node", "near", "zone=c", "--overwrite")

@@ -52,7 +52,7 @@ def test_the_chart_installs_the_committed_crd_and_keeps_it() -> None:
     assert rendered["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
-def test_the_crd_can_be_left_to_others() -> None:
+def test_the_crd_can_be_left_out() -> None:
     assert not any(document["kind"] == "CustomResourceDefinition" for document in render("crds.install=false"))
 
 
@@ -71,7 +71,7 @@ BAD_VALUES = {
 
 
 @pytest.mark.parametrize(("value", "named"), BAD_VALUES.values(), ids=BAD_VALUES.keys())
-def test_a_bad_value_is_refused_by_name(value: str, named: str) -> None:
+def test_a_bad_value_is_rejected_with_its_name(value: str, named: str) -> None:
     done = helm("template", "flash", str(CHART), f"--set={value}")
     assert done.returncode != 0
     assert named in done.stderr
@@ -93,7 +93,7 @@ def test_the_operator_understands_the_arguments_it_is_given() -> None:
     assert operator_settings(render()).plan.quantiser_image == DEFAULT_QUANTISER_IMAGE
 
 
-def test_the_p2p_test_pulls_its_image_as_the_operator_does_unless_told_otherwise() -> None:
+def test_the_p2p_test_uses_the_operators_pull_secrets_by_default() -> None:
     ours = "imagePullSecrets[0].name=ours"
     assert pulled_with(ours) == (("ours",), None)
     assert pulled_with(ours, "p2pTest.pullSecrets={a,b}", "p2pTest.runtimeClassName=nvidia") == (("a", "b"), "nvidia")
@@ -106,7 +106,7 @@ def pulled_with(*values: str) -> tuple[tuple[str, ...], str | None]:
     return settings.pull_secrets, settings.runtime_class
 
 
-def test_an_operator_of_a_class_leaves_nodes_to_the_one_without() -> None:
+def test_an_operator_with_a_class_does_not_label_nodes() -> None:
     documents = render("operatorClass=blue")
     settings = operator_settings(documents)
     assert (settings.operator_class, settings.p2p_test) == ("blue", None)
@@ -149,7 +149,7 @@ def test_the_cluster_role_is_exactly_what_the_code_calls() -> None:
     assert granted(only(render(), "ClusterRole")) == needed()
 
 
-def test_with_one_watched_namespace_there_is_no_right_outside_of_it_but_on_nodes() -> None:
+def test_with_one_watched_namespace_only_nodes_are_accessible_outside_it() -> None:
     documents = render("watchNamespace=team")
     nodes = {("", "nodes", verb) for verb in ("get", "list", "watch", "patch")}
     assert granted(only(documents, "ClusterRole")) == nodes
@@ -161,7 +161,7 @@ def test_with_one_watched_namespace_there_is_no_right_outside_of_it_but_on_nodes
     assert [subject["namespace"] for subject in binding["subjects"]] == ["system"]
 
 
-def test_the_own_namespace_holds_the_lease_and_the_tests_of_links_and_nothing_else() -> None:
+def test_the_release_namespace_grants_only_the_lease_and_p2p_test_jobs() -> None:
     role = only(render(), "Role")
     assert role["metadata"]["namespace"] == "system"
     leases = {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")}
@@ -169,7 +169,7 @@ def test_the_own_namespace_holds_the_lease_and_the_tests_of_links_and_nothing_el
     assert granted(role) == leases | jobs
 
 
-def test_the_labeller_may_look_at_nodes_and_patch_them_and_tell_events() -> None:
+def test_the_labeller_may_read_and_patch_nodes_and_create_events() -> None:
     role = only(render(), "ClusterRole", "flash-labeller")
     nodes = {("", "nodes", verb) for verb in ("get", "patch")}
     assert granted(role) == nodes | {("events.k8s.io", "events", "create")}
@@ -184,7 +184,7 @@ def test_the_labeller_runs_restricted_and_mounts_nothing_of_its_host() -> None:
     assert [set(volume) - {"name"} for volume in pod["volumes"]] == [{"emptyDir"}]
 
 
-def test_no_selector_finds_the_pods_of_the_other() -> None:
+def test_selectors_of_the_two_workloads_do_not_overlap() -> None:
     documents = render()
     daemon, operator = only(documents, "DaemonSet", "flash-labeller"), only(documents, "Deployment")
     for selecting, selected in ((daemon, operator), (operator, daemon)):
@@ -192,7 +192,7 @@ def test_no_selector_finds_the_pods_of_the_other() -> None:
         assert not selecting["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
-def test_tests_of_links_give_way_to_every_pod_without_a_priority() -> None:
+def test_p2p_tests_have_a_lower_priority_than_pods_without_one() -> None:
     documents = render()
     priority = only(documents, "PriorityClass", "flash-p2p-test")
     assert priority["value"] < 0
@@ -200,7 +200,7 @@ def test_tests_of_links_give_way_to_every_pod_without_a_priority() -> None:
     assert operator_settings(documents).p2p_test_priority_class == "flash-p2p-test"
 
 
-def test_tests_of_links_can_be_switched_off() -> None:
+def test_p2p_tests_can_be_switched_off() -> None:
     documents = render("p2pTest.enabled=false")
     assert operator_settings(documents).p2p_test is None
     assert not any(document["kind"] == "PriorityClass" for document in documents)

@@ -35,7 +35,7 @@ def test_the_remedy_is_for_the_source_that_was_downloaded(
 
 
 @pytest.mark.parametrize("argument", ["--load-format=dummy", "--load_format=tensorizer", "--hf-config-path=/x"])
-def test_what_loads_no_files_of_the_folder_needs_none(tmp_path: Path, run_dir: Path, argument: str) -> None:
+def test_an_engine_that_loads_no_files_needs_none(tmp_path: Path, run_dir: Path, argument: str) -> None:
     arguments = ("serve", str(tmp_path / "none"), argument)
     assert check_model(arguments, run_dir, strict=False) is None
     assert check_model(arguments, run_dir, strict=True) is not None
@@ -43,7 +43,7 @@ def test_what_loads_no_files_of_the_folder_needs_none(tmp_path: Path, run_dir: P
 
 
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "model.gguf"])
-def test_a_custom_engine_may_load_what_cannot_be_checked(tmp_path: Path, run_dir: Path, file: str) -> None:
+def test_a_custom_engine_may_load_files_that_cannot_be_checked(tmp_path: Path, run_dir: Path, file: str) -> None:
     (tmp_path / file).write_bytes(b"weights")
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
     arguments = ("serve", str(tmp_path))

@@ -213,7 +213,7 @@ def test_another_model_is_called_by_its_name(tmp_path: Path, architecture: str, 
     assert architecture in finding.message
 
 
-def test_what_does_not_fit_is_not_said_to_be_served_with_custom(tmp_path: Path) -> None:
+def test_custom_is_not_suggested_for_a_model_that_does_not_fit(tmp_path: Path) -> None:
     made = of_model("official", "DeepseekV41ForCausalLM")
     (refusal,) = look(save(made, tmp_path)).findings
     assert "475 GiB" in refusal.message
@@ -222,7 +222,7 @@ def test_what_does_not_fit_is_not_said_to_be_served_with_custom(tmp_path: Path) 
     assert (note.code, note.severity) == ("TooLarge", "note")
 
 
-def test_files_that_are_too_large_are_no_matter_of_names(tmp_path: Path) -> None:
+def test_the_size_of_files_decides_and_not_the_models_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["Glm4MoeForCausalLM"]}))
     write_shard(tmp_path / "model.safetensors", {"a": Tensor("BF16", (1 << 18, 1 << 19))}, with_data=False)
     assert "256 GiB" in look(tmp_path).findings[0].message
@@ -246,21 +246,21 @@ def drafted(entry: object) -> FakeCheckpoint:
         (1, "no mtp.* tensor"),
     ],
 )
-def test_nought_and_absent_are_told_apart(tmp_path: Path, entry: object, said: str) -> None:
+def test_zero_and_absent_are_distinguished(tmp_path: Path, entry: object, said: str) -> None:
     (finding,) = look(save(drafted(entry), tmp_path)).findings
     assert finding.code == "MtpMissing"
     assert finding.message.endswith(said)
     assert look(tmp_path, "off").findings == ()
 
 
-def test_copies_of_the_models_tensors_are_no_drafter(tmp_path: Path) -> None:
+def test_copies_of_the_models_tensors_are_not_a_drafter(tmp_path: Path) -> None:
     made = FakeCheckpoint.make("stripped")
     made.tensors["mtp.0.head.weight"] = Tensor("BF16", (512, 256))
     assert "MtpMissing" in codes(look(save(made, tmp_path)))
     assert "MissingTensor" not in codes(look(tmp_path))
 
 
-def test_weights_alone_in_nvfp4_are_served_without_a_drafter(tmp_path: Path) -> None:
+def test_nvfp4_weights_without_activation_scales_are_served_without_a_drafter(tmp_path: Path) -> None:
     made = FakeCheckpoint.make("NVFP4A16")
     found = look(save(made, tmp_path), "off")
     assert found.findings == ()
@@ -308,7 +308,7 @@ def stored_as(made: FakeCheckpoint, module: str, parts: Mapping[str, str]) -> No
         pytest.param("official", "mtp.0.ffn.experts.1.w2", {"weight_packed": "I32"}, id="one of the drafter"),
     ],
 )
-def test_a_matrix_that_is_stored_otherwise_is_named_once(
+def test_a_matrix_in_another_scheme_is_named_once(
     tmp_path: Path, kind: str, module: str, parts: dict[str, str]
 ) -> None:
     made = FakeCheckpoint.make(kind)
@@ -345,7 +345,7 @@ def test_bf16_where_an_fp8_config_asks_for_fp8(tmp_path: Path, part: str, named:
         ("NVFP4", {"quantization_config": OFFICIAL}),
     ],
 )
-def test_experts_that_the_config_describes_otherwise(tmp_path: Path, kind: str, config: dict[str, Any]) -> None:
+def test_experts_that_contradict_the_config(tmp_path: Path, kind: str, config: dict[str, Any]) -> None:
     made = FakeCheckpoint.make(kind)
     made.config.update(config)
     (finding,) = look(save(made, tmp_path)).findings
@@ -410,7 +410,7 @@ def test_fewer_experts_than_the_published_model_are_a_note() -> None:
 
 
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "consolidated.safetensors", "extra/model.safetensors"])
-def test_files_that_vllm_does_not_load_are_no_fault_of_another_model(tmp_path: Path, file: str) -> None:
+def test_files_that_vllm_does_not_load_are_not_findings_for_another_model(tmp_path: Path, file: str) -> None:
     folder = of_model("seed", "MistralForCausalLM").save(tmp_path, shards=2)
     write_files(folder, (file,))
     assert look(folder, any_model=True).findings == ()
@@ -448,7 +448,7 @@ def test_odd_files_of_another_model_are_notes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("origin", [VOLUME, HUB, IMAGE], ids=["volume", "hub", "image"])
-def test_remedies_for_other_formats_are_too(tmp_path: Path, origin: Origin) -> None:
+def test_remedies_for_other_formats_can_be_carried_out(tmp_path: Path, origin: Origin) -> None:
     for name, paths in FILES.items():
         folder = write_files(tmp_path / name.replace("/", " "), paths)
         for any_model in (False, True):

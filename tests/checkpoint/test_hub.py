@@ -130,7 +130,7 @@ async def test_a_hub_that_refuses_connections() -> None:
     assert finding["code"] == "Unreachable"
 
 
-async def test_no_hub_is_asked_in_offline_mode(hub: tuple[HubStub, str]) -> None:
+async def test_the_hub_is_not_contacted_in_offline_mode(hub: tuple[HubStub, str]) -> None:
     stub, endpoint = hub
     (finding,) = (await look(endpoint, HF_HUB_OFFLINE="1"))["findings"]
 
@@ -165,12 +165,12 @@ PARTS: dict[str, tuple[int, dict[str, str], bytes]] = {
 
 
 @pytest.mark.parametrize(("status", "headers", "content"), PARTS.values(), ids=PARTS.keys())
-def test_only_the_part_that_was_asked_for_is_read(status: int, headers: dict[str, str], content: bytes) -> None:
+def test_only_the_requested_range_is_read(status: int, headers: dict[str, str], content: bytes) -> None:
     pieces = [content[at : at + 7] for at in range(0, len(content), 7)]
     assert part_of(httpx2.Response(status, headers=headers, content=iter(pieces)), "a", 10, 5) == FILE[10:15]
 
 
-def test_another_part_is_never_taken_for_the_one_that_was_asked_for() -> None:
+def test_a_different_range_is_never_accepted_as_the_requested_one() -> None:
     other = httpx2.Response(206, headers={"Content-Range": "bytes 1000-1004/9999"}, content=b"other")
     with pytest.raises(CheckpointError, match="sent 'bytes 1000-1004/9999' of a when asked for the bytes from 10"):
         part_of(other, "a", 10, 5)

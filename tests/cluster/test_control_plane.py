@@ -23,7 +23,7 @@ def test_the_administrators_certificate_opens_the_server(api_server: ControlPlan
     assert httpx.get(f"{api_server.url}/version", verify=context, trust_env=False).json()["gitVersion"] == "v1.36.3"
 
 
-def test_whoever_brings_no_certificate_reads_nothing(api_server: ControlPlane) -> None:
+def test_a_client_without_a_certificate_is_rejected(api_server: ControlPlane) -> None:
     context = ssl.create_default_context(cafile=str(api_server.certificate_authority))
     assert httpx.get(f"{api_server.url}/api/v1/secrets", verify=context, trust_env=False).status_code == 403
 
@@ -56,7 +56,7 @@ def test_an_identity_made_by_another_process_is_trusted(api_server: ControlPlane
     assert api_server.certificate_authority.read_bytes() == before
 
 
-def test_several_run_side_by_side_and_each_leaves_nothing(api_server: ControlPlane) -> None:
+def test_several_control_planes_run_side_by_side_and_clean_up(api_server: ControlPlane) -> None:
     second = a_light_control_plane()
     assert second.port != api_server.port
     second.kubectl("create", "namespace", "only-here")
@@ -68,7 +68,7 @@ def test_several_run_side_by_side_and_each_leaves_nothing(api_server: ControlPla
     assert "only-here" not in api_server.kubectl("get", "namespaces").stdout
 
 
-def test_what_a_killed_starter_left_is_stopped_by_the_next_one() -> None:
+def test_leftovers_of_a_killed_starter_are_stopped_by_the_next_one() -> None:
     script = (
         "import os, signal; from local_cluster.control_plane import a_light_control_plane; "
         "print(a_light_control_plane().run, flush=True); os.kill(os.getpid(), signal.SIGKILL)"

@@ -37,11 +37,11 @@ from failure_reason import of_system, reason_in
         ("\n", "it did not say why"),
     ],
 )
-def test_the_reason_is_one_sentence_where_a_person_knows_it(words: str, said: str) -> None:
+def test_a_known_failure_is_one_sentence(words: str, said: str) -> None:
     assert reason_in(words) == said
 
 
-def test_a_full_disk_is_told_and_any_other_refusal_of_the_system_stays_an_error() -> None:
+def test_a_full_disk_is_reported_and_other_system_errors_are_raised() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/cache/bin")
     assert of_system(full) == "no space is left on the disk (/cache/bin): FLASH_CACHE moves the cache to another"
     assert of_system(OSError(errno.EISDIR, "Is a directory")) is None

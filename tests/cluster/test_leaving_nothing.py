@@ -71,7 +71,7 @@ def nothing_left(cluster: LocalCluster) -> bool:
     return True
 
 
-def test_down_leaves_nothing_of_pods_services_and_volumes(alone: LocalCluster, web_archive: Path) -> None:
+def test_down_removes_pods_services_and_volumes(alone: LocalCluster, web_archive: Path) -> None:
     before = machine_state()
     alone.up()
     alone.import_image(web_archive)
@@ -130,7 +130,7 @@ def test_the_next_up_replaces_a_cluster_whose_components_were_all_killed(
 
 
 @pytest.mark.long
-def test_what_a_test_run_left_that_ended_without_down_is_replaced(alone: LocalCluster) -> None:
+def test_a_cluster_left_by_a_test_run_is_replaced(alone: LocalCluster) -> None:
     script = "from local_cluster.cluster import LocalCluster; LocalCluster().up(kept=False)"
     subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, check=True)
     orphans = alone.plane.processes.pids()
@@ -141,7 +141,7 @@ def test_what_a_test_run_left_that_ended_without_down_is_replaced(alone: LocalCl
     assert not set(orphans) & set(alone.plane.processes.pids())
 
 
-def test_a_machine_is_freed_of_what_a_killed_test_run_left_and_of_nothing_that_somebody_uses(
+def test_free_removes_leftovers_of_a_killed_test_run_and_nothing_in_use(
     alone: LocalCluster,
 ) -> None:
     script = "from local_cluster.cluster import LocalCluster; LocalCluster().up(kept=False)"
@@ -162,7 +162,7 @@ def test_a_machine_is_freed_of_what_a_killed_test_run_left_and_of_nothing_that_s
 
 
 @pytest.mark.long
-def test_a_second_starter_is_told_who_holds_the_machine_and_how_to_stop_it(alone: LocalCluster, tmp_path: Path) -> None:
+def test_a_second_starter_learns_who_holds_the_machine_and_how_to_stop_it(alone: LocalCluster, tmp_path: Path) -> None:
     alone.up(kept=False)
     running = alone.plane.processes.pids()
     elsewhere = {**ENVIRONMENT, "FLASH_CACHE": str(tmp_path)}
@@ -206,7 +206,7 @@ def test_a_kept_cluster_is_found_by_the_next_up_and_refused_to_a_test_run(alone:
 
 
 @pytest.mark.long
-def test_up_never_ends_processes_that_nobody_recorded(alone: LocalCluster) -> None:
+def test_up_never_ends_unrecorded_processes(alone: LocalCluster) -> None:
     with subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: str(alone.run)}) as stranger:
         eventually(lambda: alone.plane.processes.pids("sleep"), "the process is seen")
 
@@ -244,7 +244,7 @@ def test_a_boot_that_fails_says_why_keeps_its_logs_and_leaves_nothing(alone: Loc
 
 
 @pytest.mark.long
-def test_a_bridge_of_somebody_else_is_refused_and_left_alone(alone: LocalCluster) -> None:
+def test_an_existing_bridge_is_refused_and_not_changed(alone: LocalCluster) -> None:
     subprocess.run(["/usr/sbin/ip", "link", "add", "flash0", "type", "bridge"], check=True)
     try:
         refused = subprocess.run([*COMMAND, "up"], env=ENVIRONMENT, capture_output=True, text=True, check=False)

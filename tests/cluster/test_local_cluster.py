@@ -71,7 +71,7 @@ def test_the_message_to_a_second_starter_says_who_and_how_to_stop_it(tmp_path: P
     assert f"FLASH_KUBECONFIG={tmp_path}/run/cluster/admin.conf" in replace(holder, kept=True).describe()
 
 
-def test_a_cluster_is_for_its_test_run_or_for_all_who_want_a_kept_one(tmp_path: Path) -> None:
+def test_a_cluster_is_used_by_its_own_test_run_or_by_all_if_it_is_kept(tmp_path: Path) -> None:
     of_a_run = Holder.process(os.getpid(), tmp_path, Network(), kept=False)
     kept = replace(of_a_run, kept=True)
     assert of_a_run.is_for(os.getpid(), kept=False)
@@ -81,7 +81,7 @@ def test_a_cluster_is_for_its_test_run_or_for_all_who_want_a_kept_one(tmp_path: 
     assert not kept.is_for(os.getpid(), kept=False)
 
 
-def test_a_process_is_known_by_its_start_too_because_pids_come_round() -> None:
+def test_a_process_is_identified_by_pid_and_start_time() -> None:
     start = start_of(os.getpid())
     assert start is not None
     assert is_alive(os.getpid(), start)
@@ -98,7 +98,7 @@ def test_a_folder_is_deleted_with_all_it_holds(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_the_one_command_that_needs_root_names_what_is_missing() -> None:
+def test_the_error_for_missing_packages_names_them_in_one_command() -> None:
     assert install_command(["runc", "conntrack"]).endswith("install -y --no-install-recommends runc conntrack")
 
 

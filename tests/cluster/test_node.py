@@ -50,7 +50,7 @@ def fetch(url: str) -> str:
         ("controller-manager.conf", "system:kube-controller-manager"),
     ],
 )
-def test_every_component_is_a_user_of_its_own_and_no_administrator(cluster: LocalCluster, file: str, user: str) -> None:
+def test_every_component_has_its_own_user_without_admin_rights(cluster: LocalCluster, file: str, user: str) -> None:
     whoami = json.loads(as_user(cluster, file, "auth", "whoami", "-o", "json").stdout)
     assert whoami["status"]["userInfo"]["username"] == user
     assert "system:masters" not in whoami["status"]["userInfo"]["groups"]
@@ -82,9 +82,7 @@ def test_the_node_can_neither_list_secrets_nor_touch_another_node(cluster: Local
         pytest.param("kubelet-client", 200, id="the API server"),
     ],
 )
-def test_the_kubelet_answers_only_who_is_known_and_allowed(
-    cluster: LocalCluster, identity: str | None, answer: int
-) -> None:
+def test_the_kubelet_answers_only_authorised_clients(cluster: LocalCluster, identity: str | None, answer: int) -> None:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # the kubelet signs its own certificate; who asks is what counts here
@@ -115,7 +113,7 @@ def test_two_gpus_go_to_one_pod_and_the_second_stays_pending(cluster: LocalClust
 
 @pytest.mark.alone
 @pytest.mark.usefixtures("pair")
-def test_the_kubelet_keeps_the_gpus_when_it_reports_the_node_anew(cluster: LocalCluster) -> None:
+def test_gpus_survive_the_kubelets_next_node_report(cluster: LocalCluster) -> None:
     wrong = json.dumps({"status": {"capacity": {"pods": "7"}}})
     cluster.kubectl("patch", "node", cluster.node_name, "--subresource=status", "--type=merge", f"--patch={wrong}")
 
@@ -175,7 +173,7 @@ def test_pod_security_refuses_a_pod_that_wants_more(cluster: LocalCluster, names
     assert 'violates PodSecurity "restricted' in refused.stderr
 
 
-def test_an_image_is_imported_once_and_again_when_its_name_moves(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_an_image_is_imported_once_and_again_when_its_tag_moves(cluster: LocalCluster, tmp_path: Path) -> None:
     first, second = tmp_path / "first.tar", tmp_path / "second.tar"
     write_archive(first, "localhost/moving:1", binary("web"))
     write_archive(second, "localhost/moving:1", binary("pause"))

@@ -110,7 +110,7 @@ def test_a_go_on_path_that_is_new_enough_is_used_with_its_own_caches(
 
 
 @pytest.mark.parametrize("version", ["go1.19.8", "go1.26.0", "devel"])
-def test_an_older_go_on_path_is_passed_over_for_the_wheel_whose_caches_are_ours(
+def test_an_older_go_on_path_is_ignored_in_favour_of_the_wheel_with_our_caches(
     go_on_path: GoStub, cache: Path, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on_path(version)
@@ -122,7 +122,7 @@ def test_an_older_go_on_path_is_passed_over_for_the_wheel_whose_caches_are_ours(
     assert go_environment()["GOCACHE"] == str(cache / "go" / "build")
 
 
-def test_without_go_and_without_an_index_one_sentence_says_what_is_missing(go_on_path: GoStub, cache: Path) -> None:
+def test_without_go_and_an_index_one_sentence_says_what_is_missing(go_on_path: GoStub, cache: Path) -> None:
     go_on_path("go1.19.8")
     with pytest.raises(MissingGoError) as refused:
         go()
@@ -133,7 +133,7 @@ def test_without_go_and_without_an_index_one_sentence_says_what_is_missing(go_on
     assert [path.name for path in (cache / "go").iterdir()] == [".lock"]
 
 
-def test_what_is_missing_is_built_in_one_run_and_kept(go_on_path: GoStub, cache: Path) -> None:
+def test_missing_programs_are_built_in_one_run_and_kept(go_on_path: GoStub, cache: Path) -> None:
     log = go_on_path()
     paths = build(["etcd", "kubectl", "pause"])
     assert [path.name for path in paths.values()] == ["etcd", "kubectl", "pause"]
@@ -149,7 +149,7 @@ def test_what_is_missing_is_built_in_one_run_and_kept(go_on_path: GoStub, cache:
 
 
 @pytest.mark.parametrize("step", ["list", "build"])
-def test_a_build_that_fails_says_why_and_leaves_nothing_that_looks_finished(go_on_path: GoStub, step: str) -> None:
+def test_a_failed_build_says_why_and_leaves_no_finished_file(go_on_path: GoStub, step: str) -> None:
     go_on_path(fails=step, words="go: downloading x\nx: dial tcp: lookup proxy.example: no such host\n")
     with pytest.raises(BuildError) as refused:
         build(["pause"])
@@ -158,7 +158,7 @@ def test_a_build_that_fails_says_why_and_leaves_nothing_that_looks_finished(go_o
     assert list(binaries.folder().iterdir()) == []
 
 
-def test_what_a_killed_build_left_is_cleared_away(go_on_path: GoStub) -> None:
+def test_leftovers_of_a_killed_build_are_removed(go_on_path: GoStub) -> None:
     go_on_path()
     left = cache_dir("bin", ".unfinished") / "kubelet"
     left.write_text("half of it")
@@ -166,7 +166,7 @@ def test_what_a_killed_build_left_is_cleared_away(go_on_path: GoStub) -> None:
     assert not left.exists()
 
 
-def test_a_run_that_takes_long_says_how_far_it_is(
+def test_a_long_build_reports_progress(
     go_on_path: GoStub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     go_on_path()
@@ -175,7 +175,7 @@ def test_a_run_that_takes_long_says_how_far_it_is(
     assert "compiled 0 of at most 2 packages, 0 s so far" in capsys.readouterr().out
 
 
-def test_a_second_builder_says_for_whom_it_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_build_says_which_process_it_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entered = threading.Event()
 
     def enter() -> None:

@@ -126,9 +126,7 @@ def test_a_file_is_replaced_atomically_and_an_invalid_one_is_none(tmp_path: Path
     assert Whole.read(file) is None
 
 
-def test_a_record_of_an_incident_is_on_the_disk_before_it_has_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_incident_is_synced_to_disk_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise it is forgotten with the power, and the next start hangs again."""
     file, steps = tmp_path / EngineRecord.FILE, []
 
@@ -145,7 +143,7 @@ def test_a_record_of_an_incident_is_on_the_disk_before_it_has_its_name(
 
 
 @pytest.mark.parametrize(("number", "fails"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
-def test_a_volume_that_cannot_sync_folders_will_do(
+def test_a_volume_that_cannot_sync_folders_is_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, fails: bool
 ) -> None:
     def fsync(_: int) -> None:

@@ -71,11 +71,11 @@ def test_the_details_of_an_incident_do_not_reach_the_node() -> None:
         "[" * 9000,
     ],
 )
-def test_claims_that_somebody_wrote_by_hand_are_none(text: str | None) -> None:
+def test_invalid_claims_written_by_hand_are_ignored(text: str | None) -> None:
     assert parse_claims(text) == ()
 
 
-def test_only_so_many_claims_are_kept() -> None:
+def test_the_number_of_claims_is_bounded() -> None:
     many = [Claim(f"team/{number}", "hang", None, None) for number in range(100)]
     assert len(parse_claims(claims_text(many))) == MOST_CLAIMS
 

@@ -22,12 +22,12 @@ HARMLESS_NAMES = (
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
-def test_a_name_means_a_secret(name: str) -> None:
+def test_a_secret_name_is_recognised(name: str) -> None:
     assert is_secret_name(name)
 
 
 @pytest.mark.parametrize("name", HARMLESS_NAMES)
-def test_a_name_means_none(name: str) -> None:
+def test_other_names_are_not_secret(name: str) -> None:
     assert not is_secret_name(name)
 
 
@@ -109,7 +109,7 @@ def test_a_text_without_secrets_is_left_alone(text: str) -> None:
     assert redact(text) == text
 
 
-def test_arguments_lose_the_values_of_secret_options_alone() -> None:
+def test_only_values_of_secret_options_are_removed_from_arguments() -> None:
     arguments = [
         "vllm",
         "serve",
@@ -135,7 +135,7 @@ def test_a_secret_within_the_json_of_an_argument_is_redacted() -> None:
     )
 
 
-def test_what_a_name_has_given_away_is_a_secret_wherever_it_stands() -> None:
+def test_a_value_known_as_secret_is_redacted_everywhere() -> None:
     secrets = secrets_of(
         ["--api-key", "first-secret", "--hf-token=second-secret"], {"DB_PASSWORD": "third-secret", "A": "b"}
     )
@@ -143,13 +143,13 @@ def test_what_a_name_has_given_away_is_a_secret_wherever_it_stands() -> None:
     assert shown == f"echo {REDACTED}; {REDACTED}{REDACTED}"
 
 
-def test_a_value_that_may_be_any_word_is_not_searched_for() -> None:
+def test_a_secret_value_that_is_a_common_word_is_not_searched_for() -> None:
     assert (
         secrets_of(["--api-key", "EMPTY"], {"HF_TOKEN": "none", "API_KEY": "/run/secrets/key", "X_KEY": "1234"}) == ()
     )
 
 
-def test_a_long_line_is_looked_at_in_no_time() -> None:
+def test_a_long_line_is_redacted_quickly() -> None:
     """A pattern that backtracks would stop the engine's output, which the launcher passes on."""
     for text in ("a" * 2000, "a=" * 1000, "-a" * 1000, "'a':" * 500, "://" * 600, "api-key" * 280, "token " * 330):
         assert len(redact(text)) > 0
@@ -184,12 +184,12 @@ def test_a_command_is_redacted_word_by_word() -> None:
 
 @given(st.text(max_size=200))
 @settings(max_examples=50)
-def test_any_text_can_be_redacted_and_again_without_a_change(text: str) -> None:
+def test_redaction_is_idempotent_for_any_text(text: str) -> None:
     once = redact(text)
     assert redact(once) == once
 
 
-def test_long_lines_of_any_kind_take_no_long_time() -> None:
+def test_long_lines_of_any_kind_are_redacted_quickly() -> None:
     began = time.process_time()
     for line in ("a" * 20_000, "password " * 5_000, "a=" * 10_000, "--a " * 10_000, "a://" * 10_000, "a=[" * 10_000):
         redact(line)

@@ -30,17 +30,17 @@ from image_builder.layout import cache_root, image_named
 from local_cluster.cache import exclusive
 
 TAKES_LONGEST = (
-    "test_a_slow_one_is_taken_out_and_started_anew_and_the_last_one_stays_however_slow",
+    "test_a_slow_replica_is_quarantined_and_restarted_and_the_last_one_stays",
     "test_with_real_engines_and_clients_that_keep_their_connections",
-    "test_one_that_hangs_is_taken_out_at_once_and_started_anew_by_the_kubelet",
+    "test_a_hung_replica_is_not_ready_at_once_and_restarted_by_the_kubelet",
     "test_over_a_rolling_update_and_an_eviction",
-    "test_a_slow_one_is_taken_out_and_the_last_one_stays_however_slow",
+    "test_a_slow_replica_is_quarantined_and_the_last_one_stays",
     "test_a_model_is_fetched_with_progress_serves_and_is_kept_for_the_next_pod",
     "test_an_image_is_pulled_by_its_pod_serves_and_is_kept_for_the_next_one",
-    "test_each_says_in_status_what_is_wrong_with_it",
+    "test_each_checkpoint_is_rejected_with_its_fault_in_status",
     "test_without_a_drain_requests_are_lost",
     "test_a_head_is_restored_once_and_found_by_the_next_deployment",
-    "test_too_slow_is_said_with_both_figures_and_a_lower_floor_passes_without_a_restart",
+    "test_a_slow_engine_is_reported_with_both_figures_and_passes_a_lower_floor_without_a_restart",
 )
 """The longest first; they wait for most of their time."""
 

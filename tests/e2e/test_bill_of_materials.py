@@ -13,7 +13,7 @@ from image_builder.layout import ROOT
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-def test_what_is_to_be_typed_reads_the_operators_bill(e2e_env: LocalCluster) -> None:
+def test_the_documented_command_reads_the_operators_bill(e2e_env: LocalCluster) -> None:
     page = (ROOT / "docs/images.md").read_text()
     (typed,) = re.findall(r"^kubectl (exec .+) > image\.cdx\.json$", page, re.MULTILINE)
     here = typed.replace("deployment/flash ", f"deployment/{RELEASE} ")

@@ -80,7 +80,7 @@ def test_a_model_is_fetched_with_progress_serves_and_is_kept_for_the_next_pod(
     assert stub.sent.total() == fetched_bytes, "the next pod found it in the cache"
 
 
-def test_a_hub_that_refuses_is_told_in_a_sentence_and_asked_again(
+def test_a_hub_that_denies_access_is_reported_and_tried_again(
     e2e_env: LocalCluster, hub: tuple[HubStub, str], fetched: MakeFetched, namespace: str
 ) -> None:
     stub, _ = hub
@@ -108,14 +108,16 @@ def test_a_file_that_is_not_what_the_hub_lists_is_never_served(hub: tuple[HubStu
     assert "expected SHA-256" in found["message"]
 
 
-def test_a_secret_that_is_not_there_is_named_with_how_to_make_it(fetched: MakeFetched) -> None:
+def test_a_missing_secret_is_reported_with_the_command_that_creates_it(fetched: MakeFetched) -> None:
     flash = fetched(credentialsSecret="forgotten")
 
     found = flash.wait_for("Ready", "False", "ModelUnavailable", seconds=120)
     assert "kubectl create secret generic forgotten" in found["message"]
 
 
-def test_a_folder_that_the_pod_may_not_write_is_told_with_how_to_make_it(fetched: MakeFetched, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported_with_the_command_that_creates_it(
+    fetched: MakeFetched, tmp_path: Path
+) -> None:
     os.chown(tmp_path / "cache", 0, 0)
     flash = fetched()
 

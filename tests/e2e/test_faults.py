@@ -72,9 +72,7 @@ def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(e2e_env: Local
 
 @pytest.mark.long
 @pytest.mark.alone
-def test_flags_that_come_after_the_engine_has_started_are_told_of_and_restart_nothing(
-    e2e_env: LocalCluster, scripted: MakeFlash
-) -> None:
+def test_late_flags_are_reported_and_restart_nothing(e2e_env: LocalCluster, scripted: MakeFlash) -> None:
     e2e_env.kubectl(
         "label", "node", e2e_env.node_name, "deepseekflash.dev/gpu-link=node", "deepseekflash.dev/gpu-p2p=verified"
     )
@@ -106,7 +104,7 @@ def _age_seconds(pod: dict[str, Any]) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])).total_seconds()
 
 
-def test_an_image_that_cannot_be_pulled_is_said_in_the_kubelets_words(tiny: MakeFlash) -> None:
+def test_an_image_that_cannot_be_pulled_is_reported_in_the_kubelets_words(tiny: MakeFlash) -> None:
     flash = tiny(engine={"image": "localhost/flash/nowhere:1", "imagePullPolicy": "Never"})
 
     found = flash.wait_for("Progressing", "False", "ErrImageNeverPull", seconds=60)
@@ -114,7 +112,7 @@ def test_an_image_that_cannot_be_pulled_is_said_in_the_kubelets_words(tiny: Make
     assert flash.condition("Available")["status"] == "False"
 
 
-def test_no_node_with_two_free_gpus_is_said_in_the_schedulers_words(tiny: MakeFlash) -> None:
+def test_a_lack_of_free_gpus_is_reported_in_the_schedulers_words(tiny: MakeFlash) -> None:
     flash = tiny(placement={"nodeSelector": {"kubernetes.io/hostname": "nowhere"}})
 
     found = flash.wait_for("Progressing", "False", "Unschedulable", seconds=60)
@@ -122,7 +120,7 @@ def test_no_node_with_two_free_gpus_is_said_in_the_schedulers_words(tiny: MakeFl
     assert flash.condition("Available")["reason"] == "Unschedulable"
 
 
-def test_a_claim_that_does_not_exist_is_said_in_the_schedulers_words(tiny: MakeFlash) -> None:
+def test_a_missing_claim_is_reported_in_the_schedulers_words(tiny: MakeFlash) -> None:
     flash = tiny(model="good", podTemplate={
         "spec": {"volumes": [{"name": "model", "persistentVolumeClaim": {"claimName": "missing"}}]}
     })  # fmt: skip
@@ -131,7 +129,7 @@ def test_a_claim_that_does_not_exist_is_said_in_the_schedulers_words(tiny: MakeF
     assert 'persistentvolumeclaim "missing" not found' in found["message"]
 
 
-def test_a_missing_model_folder_is_said_in_the_launchers_words(tiny: MakeFlash) -> None:
+def test_a_missing_model_folder_is_reported_in_the_launchers_words(tiny: MakeFlash) -> None:
     flash = tiny(model="not-there")
 
     found = flash.wait_for("Ready", "False", "ModelRejected", seconds=120)

@@ -100,7 +100,7 @@ def test_an_image_is_pulled_by_its_pod_serves_and_is_kept_for_the_next_one(
     wait_until(lambda: download_status(flash).get("phase") == "Complete", "told of the next pod's model", seconds=60)
 
 
-def test_a_password_that_is_refused_is_told_in_a_sentence_and_mended_by_another(
+def test_a_wrong_password_is_reported_and_corrected_by_another_secret(
     e2e_env: LocalCluster, registry: tuple[ImageRegistry, str], deploy: MakeDeployment, namespace: str
 ) -> None:
     served, _ = registry

@@ -35,7 +35,7 @@ def a_deployment(name: str, namespace: str) -> dict[str, Any]:
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
 
-def test_each_says_in_status_what_is_wrong_with_it(
+def test_each_checkpoint_is_rejected_with_its_fault_in_status(
     e2e_env: LocalCluster, namespace: str, broken: dict[str, BrokenCheckpoint]
 ) -> None:
     apply(e2e_env, *(a_deployment(name, namespace) for name in broken))

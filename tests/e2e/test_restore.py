@@ -127,7 +127,7 @@ def test_a_head_is_restored_once_and_found_by_the_next_deployment(restoring: Mak
 
 
 @pytest.mark.long
-def test_a_checkpoint_that_has_its_head_is_taken_as_it_is(restoring: MakeFlash, volume: Path) -> None:
+def test_a_checkpoint_with_its_head_is_linked_unchanged(restoring: MakeFlash, volume: Path) -> None:
     whole = FakeCheckpoint.make("seed").save_to_serve(volume / "whole")
     for path in (whole, *whole.iterdir()):
         os.chown(path, NON_ROOT, NON_ROOT)
@@ -148,7 +148,7 @@ def test_a_source_without_the_head_is_refused_in_the_tools_own_words(restoring: 
 
 
 @pytest.mark.long
-def test_what_was_mended_is_tried_again_when_the_job_is_deleted(restoring: MakeFlash, volume: Path) -> None:
+def test_a_restore_is_retried_when_the_job_is_deleted(restoring: MakeFlash, volume: Path) -> None:
     flash = restoring("late", "brought-later")
     assert "brought-later is not a folder" in until(flash, "Failed")["message"]
     shutil.copytree(volume / "official", volume / "brought-later")

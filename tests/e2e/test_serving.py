@@ -131,7 +131,7 @@ def test_an_engine_that_exits_is_reported_with_its_own_last_words(tiny: MakeFlas
     assert flash.endpoints() == []
 
 
-def test_too_slow_is_said_with_both_figures_and_a_lower_floor_passes_without_a_restart(
+def test_a_slow_engine_is_reported_with_both_figures_and_passes_a_lower_floor_without_a_restart(
     tiny: MakeFlash,
 ) -> None:
     flash = tiny(readiness={"minDecodeTokensPerSecond": 2000})

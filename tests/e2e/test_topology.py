@@ -189,7 +189,7 @@ def is_bound_to(pid: int, node: int) -> bool:
 
 
 @pytest.mark.long
-def test_a_test_of_links_gives_its_gpus_to_an_engine_at_once(
+def test_a_p2p_test_is_preempted_by_an_engine_at_once(
     e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash
 ) -> None:
     p2p_tests("forever")
@@ -203,7 +203,9 @@ def test_a_test_of_links_gives_its_gpus_to_an_engine_at_once(
 
 
 @pytest.mark.long
-def test_links_that_hang_make_the_next_engine_safe(e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash) -> None:
+def test_a_hang_verdict_gives_the_next_engine_safe_flags(
+    e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash
+) -> None:
     p2p_tests("hang")
     wait_until(lambda: labels(e2e_env).get("gpu-p2p") == "hang", "the links are known to hang", seconds=120)
     assert all("iommu=pt" in note for note in message(e2e_env, "PeerToPeerBroken"))
@@ -219,7 +221,7 @@ def test_links_that_hang_make_the_next_engine_safe(e2e_env: LocalCluster, p2p_te
 
 
 @pytest.mark.long
-def test_an_engine_that_hangs_with_fast_flags_recovers_with_the_safe_ones_and_tells_of_its_node(
+def test_an_engine_that_hangs_with_fast_flags_recovers_with_safe_flags_and_its_node_is_reported(
     e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash
 ) -> None:
     prove_links(e2e_env, p2p_tests)
@@ -243,7 +245,7 @@ def test_an_engine_that_hangs_with_fast_flags_recovers_with_the_safe_ones_and_te
     flash.wait_for("TopologyResolved", "True", "FlagsDerived", seconds=60)
 
 
-def test_a_stub_that_stops_after_its_load_recovers_in_time_and_tells_of_its_node(
+def test_a_stub_that_hangs_after_loading_recovers_in_time_and_its_node_is_reported(
     e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash, namespace: str
 ) -> None:
     prove_links(e2e_env, p2p_tests)
@@ -267,7 +269,7 @@ def test_a_stub_that_stops_after_its_load_recovers_in_time_and_tells_of_its_node
 
 
 @pytest.mark.long
-def test_a_verdict_that_turns_restarts_nobody_and_makes_the_next_pod_safe(
+def test_a_changed_verdict_restarts_nothing_and_gives_the_next_pod_safe_flags(
     e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash, namespace: str
 ) -> None:
     prove_links(e2e_env, p2p_tests)
@@ -290,7 +292,7 @@ def test_a_verdict_that_turns_restarts_nobody_and_makes_the_next_pod_safe(
 
 
 @pytest.mark.long
-def test_a_label_that_somebody_mistyped_is_named_with_its_node_and_its_value(
+def test_a_mistyped_label_is_reported_with_its_node_and_value(
     e2e_env: LocalCluster, tiny: MakeFlash, namespace: str
 ) -> None:
     mistyped = (f"{PREFIX}labels-managed=false", f"{PREFIX}gpu-link=pbh", f"{PREFIX}gpu-p2p=verified")

@@ -46,7 +46,7 @@ def quarantines(flash: Flash) -> dict[str, str | None]:
 
 
 @pytest.mark.usefixtures("program")
-def test_one_that_hangs_is_taken_out_at_once_and_started_anew_by_the_kubelet(
+def test_a_hung_replica_is_not_ready_at_once_and_restarted_by_the_kubelet(
     e2e_env: LocalCluster, tiny: MakeFlash
 ) -> None:
     # With other flags its launcher would start it anew itself, once, with the safe ones.
@@ -78,7 +78,7 @@ def take_out_the_slow_one(flash: Flash) -> tuple[str, str]:
 
 
 @pytest.mark.usefixtures("program")
-def test_a_slow_one_is_taken_out_and_the_last_one_stays_however_slow(tiny: MakeFlash) -> None:
+def test_a_slow_replica_is_quarantined_and_the_last_one_stays(tiny: MakeFlash) -> None:
     flash = tiny(replicas=2, **stub_spec())
     flash.wait_for("Ready", "True", "Passed", seconds=180)
     with Load(flash.address(), "tiny", USERS) as load:
@@ -88,7 +88,7 @@ def test_a_slow_one_is_taken_out_and_the_last_one_stays_however_slow(tiny: MakeF
 
 @pytest.mark.long
 @pytest.mark.usefixtures("program")
-def test_a_slow_one_is_taken_out_and_started_anew_and_the_last_one_stays_however_slow(tiny: MakeFlash) -> None:
+def test_a_slow_replica_is_quarantined_and_restarted_and_the_last_one_stays(tiny: MakeFlash) -> None:
     spec = stub_spec()
     spec["readiness"]["serving"] = {**spec["readiness"]["serving"], "onDegraded": "Restart"}
     flash = tiny(replicas=2, **spec)

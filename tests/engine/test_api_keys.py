@@ -85,7 +85,7 @@ async def test_a_request_without_a_key_is_rejected(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/metrics/", "/ping", "/version", "/load"])
-async def test_probes_and_metrics_need_none(path: str) -> None:
+async def test_probes_and_metrics_need_no_key(path: str) -> None:
     assert await Engine().status(path) == 200
     assert await Engine().status(f"/base{path}", root_path="/base") == 200
 
@@ -118,7 +118,7 @@ async def test_a_websocket_without_a_key_is_closed() -> None:
     assert engine.reached == 0
 
 
-async def test_a_browser_may_ask_what_it_may_send_and_the_server_may_start() -> None:
+async def test_cors_preflight_and_lifespan_need_no_key() -> None:
     engine = Engine()
     await engine.ask(method="OPTIONS")
     await engine.ask("", type="lifespan")
@@ -139,13 +139,13 @@ async def test_keys_change_while_the_engine_runs(secret: Path, monkeypatch: pyte
     assert await engine.status("/v1/models", "Bearer second") == 200
 
 
-async def test_without_any_key_nobody_is_served(secret: Path) -> None:
+async def test_without_a_key_file_every_request_is_rejected(secret: Path) -> None:
     (secret / "team-a").unlink()
     assert await Engine().status("/v1/models", "Bearer ") == 401
     assert await Engine().status("/health") == 200
 
 
-async def test_without_the_variable_nobody_is_served_either(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_variable_every_request_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """The argument alone means that keys are required."""
     monkeypatch.delenv(API_KEYS_DIR)
     assert await Engine().status("/v1/models", f"Bearer {KEY}") == 401

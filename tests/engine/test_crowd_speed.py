@@ -39,7 +39,7 @@ def verdict_on(found: ConcurrentRound | None, config: GateConfig = CONFIG) -> tu
     return verdict.reason, verdict.message
 
 
-def test_a_crowd_that_is_slower_than_one_must_be_alone_is_too_slow() -> None:
+def test_concurrent_requests_slower_together_than_the_floor_of_one_are_too_slow() -> None:
     reason, message = verdict_on(SLOW)
     assert reason == "TooSlow"
     assert "4 requests at once decode 40.0 tok/s together, wanted at least 60" in message
@@ -59,7 +59,7 @@ def test_an_engine_passes_with(found: ConcurrentRound | None) -> None:
     assert verdict_on(found)[0] == "Passed"
 
 
-def test_a_raised_floor_judges_the_crowd_again() -> None:
+def test_a_raised_floor_judges_the_concurrent_round_again() -> None:
     raised = CONFIG.model_copy(update={"decode": CONFIG.decode.model_copy(update={"min_tokens_per_second": 80})})
     assert verdict_on(a_round(70.0), raised)[0] == "TooSlow"
 
@@ -92,7 +92,7 @@ def a_stream(first: float, last: float, tokens: int = 128) -> Stream:
     return Stream(asked=0.0, first=first, last=last, tokens=tokens)
 
 
-def test_the_speed_of_a_crowd_is_all_of_its_tokens_over_its_time() -> None:
+def test_the_speed_of_a_concurrent_round_is_all_tokens_over_its_time() -> None:
     assert together([a_stream(1.0, 5.0), a_stream(1.5, 5.0), a_stream(2.0, 6.0)]) == pytest.approx(3 * 127 / 5)
     assert together([a_stream(1.0, 1.0)]) == 0.0
 

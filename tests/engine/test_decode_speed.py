@@ -179,7 +179,7 @@ def health_after_chat(
 
 
 @pytest.mark.parametrize("prompt_tokens", [12, 400, 4000])
-def test_a_replica_that_chats_is_suspected_if_and_only_if_it_is_slow(prompt_tokens: int) -> None:
+def test_a_replica_with_chat_traffic_is_suspected_only_if_it_is_slow(prompt_tokens: int) -> None:
     assert health_after_chat(0.09, prompt_tokens).suspected(CONFIG)
     assert not health_after_chat(0.0226, prompt_tokens).suspected(CONFIG)
 

@@ -92,7 +92,7 @@ async def test_it_waits_for_the_last_request_of_a_real_connection(tmp_path: Path
     assert (asked["pid"], asked["startedAt"]) == (7, STARTED)
 
 
-async def test_a_proxy_for_the_internet_is_not_asked(tmp_path: Path) -> None:
+async def test_proxy_variables_are_ignored(tmp_path: Path) -> None:
     """It would refuse the connection, which means that there is no engine, and the request would be cut off."""
     engine = EngineStub()
     engine.traits.running = 1
@@ -117,7 +117,7 @@ async def test_an_engine_that_does_not_answer_is_waited_for_no_longer_than_allow
     assert "the engine does not answer after 0.5 s" in done.stderr
 
 
-async def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+async def test_an_unwritable_folder_does_not_stop_the_drain(tmp_path: Path) -> None:
     done = await drain(tmp_path / "nowhere", "http://127.0.0.1:1", "0")
     assert done.returncode == 0
     assert "drain.json not written" in done.stderr
@@ -187,7 +187,7 @@ def a_run(pid: int) -> EngineRecord:
     return EngineRecord("Starting", pid, STARTED, 1)
 
 
-async def test_clients_that_keep_connections_are_let_go_while_the_engine_drains(server: AServer) -> None:
+async def test_kept_alive_connections_are_closed_while_the_engine_drains(server: AServer) -> None:
     a_run(7).write(server.run_dir / EngineRecord.FILE)
     assert await server.headers() == LEFT_ALONE
     DrainRequest.of(a_run(7)).write(server.run_dir / DrainRequest.FILE)
@@ -201,7 +201,7 @@ async def test_an_engine_that_came_after_the_drain_keeps_its_connections(server:
     assert await server.headers() == LEFT_ALONE
 
 
-async def test_they_are_let_go_while_it_is_in_quarantine_and_kept_again_after_it(server: AServer) -> None:
+async def test_connections_are_closed_during_quarantine_and_kept_again_after_it(server: AServer) -> None:
     granted = server.node_dir / QUARANTINE_FILE
     granted.write_text("2026-11-24T11:00:00.000Z")
     assert await server.headers() == LET_GO

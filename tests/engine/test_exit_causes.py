@@ -560,7 +560,7 @@ ALL = {
 
 
 @pytest.mark.parametrize("case", ALL.values(), ids=ALL.keys())
-def test_an_exit_is_told_by_its_cause(case: Case) -> None:
+def test_an_exit_is_reported_by_its_cause(case: Case) -> None:
     reason, message = explained(case)
 
     assert reason == case.reason, message

@@ -45,7 +45,7 @@ def check_exit(log: str, chunks: int, code: int | None, signal: str | None) -> N
     LOGS, st.integers(1, 9), st.sampled_from((None, 0, 1, 137)), st.sampled_from((None, "SIGKILL", "SIGSEGV", "SIGBUS"))
 )
 @settings(max_examples=25, deadline=None)
-def test_any_log_is_told(log: str, chunks: int, code: int | None, signal: str | None) -> None:
+def test_any_log_gives_a_reason(log: str, chunks: int, code: int | None, signal: str | None) -> None:
     check_exit(log, chunks, code, signal)
 
 
@@ -54,14 +54,14 @@ def test_any_log_is_told(log: str, chunks: int, code: int | None, signal: str | 
     LOGS, st.integers(1, 9), st.sampled_from((None, 0, 1, 137)), st.sampled_from((None, "SIGKILL", "SIGSEGV", "SIGBUS"))
 )
 @settings(max_examples=10_000, deadline=None)
-def test_any_of_ten_thousand_logs_is_told(log: str, chunks: int, code: int | None, signal: str | None) -> None:
+def test_any_of_ten_thousand_logs_gives_a_reason(log: str, chunks: int, code: int | None, signal: str | None) -> None:
     check_exit(log, chunks, code, signal)
 
 
 @pytest.mark.parametrize(
     "piece", ["shm ", "-a", "Error: ", "process ", "x.y-", "prompt: ", "Try. ", "\x1b[", 'File "', "a="]
 )
-def test_a_hostile_line_takes_no_time(piece: str) -> None:
+def test_a_hostile_line_is_read_quickly(piece: str) -> None:
     """A pattern that backtracks would stop the engine's output, which the launcher passes on."""
     tail, line = LogTail(), (f"ERROR 01-12 10:00:00 [core.py:1] {piece * LINE_LIMIT}"[:LINE_LIMIT] + "\n").encode()
     began = time.process_time()

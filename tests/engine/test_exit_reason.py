@@ -161,7 +161,7 @@ def test_only_evidence_says_out_of_memory(ended: EngineExit, reason: str, said: 
         assert "out of memory" not in message.lower()
 
 
-def test_the_advice_of_vllm_is_not_passed_on() -> None:
+def test_vllms_own_advice_is_left_out() -> None:
     cause = "ValueError: The model's max seq len (4096) is larger than the maximum number of tokens (1024)."
     advice = "Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine."
     assert cause_line([f"{cause} {advice}"]) == cause

@@ -93,7 +93,7 @@ def test_thoughts_whose_tokens_ended_show_nothing() -> None:
     assert FEATURES[Reason.REASONING_BROKEN].fault(choice) is None
 
 
-def test_what_is_off_is_not_tried() -> None:
+def test_a_feature_that_is_off_is_not_tried() -> None:
     assert list(features_of(FeatureTests())) == []
     assert [f.reason for f in features_of(FeatureTests(json_schema=True))] == [Reason.JSON_SCHEMA_BROKEN]
 

@@ -266,7 +266,7 @@ async def test_a_model_that_thinks_anyway_gets_the_tokens_for_it(harness: GateHa
     assert harness.engine.count("chat") == 4, "each question with few tokens, and then with more"
 
 
-async def test_a_model_that_thinks_without_an_end_is_no_wrong_output(harness: GateHarness) -> None:
+async def test_endless_thinking_is_not_wrong_output(harness: GateHarness) -> None:
     harness.engine.traits.thinks_anyway, harness.engine.traits.thought_tokens = True, 10**6
     state = await harness.observe()
     assert state.verdict.reason == "Inconclusive"

@@ -118,7 +118,7 @@ async def test_an_engine_that_only_the_gate_can_reach_does_not_become_ready(
     assert ("not at the pod's own address http://127.0.0.2:" in verdict.message) is (expected == "Inconclusive")
 
 
-async def test_an_engine_that_fails_after_hours_is_no_startup_hang(harness: GateHarness) -> None:
+async def test_an_engine_that_fails_after_hours_is_not_a_startup_hang(harness: GateHarness) -> None:
     harness.record(started_monotonic=0.0)
     await harness.observe()
     harness.engine.traits.healthy = False
@@ -158,7 +158,7 @@ async def test_a_page_of_metrics(harness: GateHarness, engine: BrokenEngineStub,
     assert message in state.verdict.message
 
 
-async def test_frozen_counters_prove_nothing(harness: GateHarness, engine: BrokenEngineStub) -> None:
+async def test_frozen_counters_are_inconclusive(harness: GateHarness, engine: BrokenEngineStub) -> None:
     engine.metrics_page = (
         "vllm:generation_tokens_total 7\nvllm:num_requests_running 0\n"
         "vllm:spec_decode_num_draft_tokens_total 5\nvllm:spec_decode_num_accepted_tokens_total 5\n"

@@ -216,7 +216,7 @@ def test_the_phase_and_readiness_of_a_gate_that(state: GateState, phase: Phase, 
     assert (state.phase, state.ready) == (phase, ready)
 
 
-def test_a_healthy_engine_is_first_looked_up_on_disk_and_then_tried() -> None:
+def test_the_stored_trial_is_read_before_a_healthy_engine_is_tried() -> None:
     state, actions = step(configured(), observed(), at())
     assert actions == (ReadStoredTrial(CONFIG),)
 
@@ -271,7 +271,7 @@ def after_look(state: GateState, record: EngineRecord = RUN, seconds: float = LO
     return step(state, observed(record, seconds=NOW + seconds), at(NOW + seconds))[0]
 
 
-def test_an_engine_without_a_token_hangs_only_after_the_launcher_has_looked_at_it() -> None:
+def test_an_engine_without_a_token_hangs_only_after_the_launcher_has_checked_it() -> None:
     stalled = tried(STALLED)
     assert (stalled.verdict.reason, stalled.ready) == ("Inconclusive", False)
     assert after_look(stalled, seconds=LOOK_SECONDS - 1).verdict.reason == "Inconclusive"
@@ -399,7 +399,7 @@ def test_requests_that_are_gone_make_an_engine_neither_busy_nor_hung() -> None:
     assert (state.serving_health.idle, state.hung) == (True, False)
 
 
-def test_requests_that_go_on_after_a_long_step_are_not_taken_for_gone() -> None:
+def test_requests_that_continue_after_a_long_step_are_not_left_out() -> None:
     """They waited for a kernel to be compiled, as the gate's own request did. Later they may hang."""
     monitor = ServingMonitor(ServingHealth(still_seconds=30.0), asking=True, last=CounterReading(NOW, BUSY))
     monitor = monitor.after_reply(Reply.ANSWERED)
@@ -408,7 +408,7 @@ def test_requests_that_go_on_after_a_long_step_are_not_taken_for_gone() -> None:
     assert monitor.must_ask(CONFIG)
 
 
-def test_gauges_that_are_right_again_count_again() -> None:
+def test_corrected_gauges_count_again() -> None:
     """vLLM sets them with its next step. What is on the engine then may hang as well."""
     wrong, right = replace(IDLE, running=106, waiting=15), replace(IDLE, running=2)
     monitor = ServingMonitor(ServingHealth(still_seconds=30.0), asking=True, last=CounterReading(NOW, wrong))

@@ -93,7 +93,7 @@ NO_HANGS = {
 
 
 @pytest.mark.parametrize(("vitals", "milestone", "moves"), NO_HANGS.values(), ids=NO_HANGS.keys())
-def test_what_is_no_hang(vitals: Vitals, milestone: Milestone, moves: dict[str, float]) -> None:
+def test_other_silence_is_not_a_hang(vitals: Vitals, milestone: Milestone, moves: dict[str, float]) -> None:
     assert hang_signature(looks(vitals, 10 * HANG_SECONDS, **moves), milestone, HANG_SECONDS) is None
 
 
@@ -184,13 +184,13 @@ def test_memory_that(grown: float, hangs: bool) -> None:  # noqa: FBT001 - a tab
     assert (hang_signature(window, Milestone.NCCL, HANG_SECONDS) is not None) is hangs
 
 
-def test_nothing_is_said_of_a_time_in_which_the_launcher_itself_did_not_run() -> None:
+def test_time_in_which_the_launcher_was_frozen_does_not_count() -> None:
     """The container was frozen: the clock went on, and the engine could not."""
     window = looks(QUIET, 10).after(replace(QUIET, at=3600.0))
     assert hang_signature(window, Milestone.NCCL, HANG_SECONDS) is None
 
 
-def test_a_driver_that_stops_answering_leaves_the_processes_to_judge_by() -> None:
+def test_without_the_driver_processes_alone_decide() -> None:
     window = looks(of_gpus(AT_REST, AT_REST), 30)
     for second in range(31, 125):
         window = window.after(replace(QUIET, at=float(second)))
@@ -222,7 +222,7 @@ LINES = {
 
 
 @pytest.mark.parametrize(("line", "milestone"), LINES.items())
-def test_a_line_tells_how_far_it_has_come(line: str, milestone: Milestone) -> None:
+def test_a_log_line_shows_a_milestone(line: str, milestone: Milestone) -> None:
     progress = Progress(0.0)
     progress.observe([line], 5.0)
     assert (progress.milestone, progress.logged_at) == (milestone, 5.0)
@@ -230,7 +230,7 @@ def test_a_line_tells_how_far_it_has_come(line: str, milestone: Milestone) -> No
     assert progress.milestone == max(milestone, Milestone.NCCL), "it does not go back"
 
 
-def test_an_engine_that_says_only_that_it_waits_says_nothing() -> None:
+def test_messages_about_waiting_are_not_progress() -> None:
     progress = Progress(0.0)
     progress.observe(
         ["INFO [shm_broadcast.py:681] No available shared memory broadcast block found in 60 seconds"], 60.0

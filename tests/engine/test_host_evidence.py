@@ -48,15 +48,13 @@ LOST = {
 
 
 @pytest.mark.parametrize(("record", "boot", "ended_by", "signal"), LOST.values(), ids=LOST.keys())
-def test_an_exit_that_nobody_recorded(
-    record: EngineRecord, boot: str | None, ended_by: str, signal: str | None
-) -> None:
+def test_an_unrecorded_exit(record: EngineRecord, boot: str | None, ended_by: str, signal: str | None) -> None:
     after = with_lost_exit(record, boot)
     assert after.exit is not None
     assert (after.phase, after.ending) == ("Exited", None)
     assert (after.exit.ended_by, after.exit.signal, after.exit.last_lines) == (ended_by, signal, ())
 
 
-def test_an_exit_that_was_recorded_stays() -> None:
+def test_a_recorded_exit_is_kept() -> None:
     ended = replace(RUNNING, phase="Exited", exit=EngineExit(1, None, "", ("ValueError: x",)))
     assert with_lost_exit(ended, "two") == ended

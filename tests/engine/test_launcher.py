@@ -55,7 +55,7 @@ def test_flags_that_come_late_are_waited_for(launcher: Launcher) -> None:
     assert launcher.document("effective.json")["origin"] == "annotation"
 
 
-def test_without_flags_the_safe_set_is_taken_and_it_is_said(launcher: Launcher) -> None:
+def test_without_flags_the_safe_flags_are_used_and_logged(launcher: Launcher) -> None:
     out, err = launcher.start(launcher.program(TELL), "serve", "/model", patience=0.2).communicate()
 
     message = json.loads(out)
@@ -91,7 +91,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED.keys())
-def test_malformed_flags_are_never_half_obeyed(launcher: Launcher, text: str) -> None:
+def test_malformed_flags_are_never_applied_in_part(launcher: Launcher, text: str) -> None:
     launcher.pass_flags(text)
     out, _ = launcher.start(launcher.program(TELL), "serve").communicate()
 
@@ -115,7 +115,7 @@ def test_a_signal_while_waiting_for_flags_ends_at_once(launcher: Launcher, numbe
     assert "Traceback" not in err
 
 
-def test_a_record_of_nonsense_is_started_over(launcher: Launcher) -> None:
+def test_an_invalid_record_is_replaced(launcher: Launcher) -> None:
     (launcher.run_dir / "engine.json").write_text('{"starts": "many", "exit": 5}')
     process = launcher.start(launcher.program(TELL), "serve", patience=0)
     process.communicate()
@@ -131,7 +131,7 @@ def test_flags_that_cannot_be_read_are_waited_for_and_the_reason_is_kept(launche
     assert "Is a directory" in effective["detail"]
 
 
-def test_no_engine_is_started_whose_flags_could_not_be_looked_up(launcher: Launcher) -> None:
+def test_no_engine_is_started_if_its_flags_cannot_be_recorded(launcher: Launcher) -> None:
     launcher.run_dir.rmdir()
     process = launcher.start(launcher.program(TELL), "serve", patience=0)
     out, err = process.communicate()
@@ -146,14 +146,14 @@ def test_the_flags_are_written_down_before_the_engine_is_started(launcher: Launc
 
 
 @pytest.mark.parametrize("text", ["soon", "nan", "-1", "inf"])
-def test_a_time_that_is_none_is_named(launcher: Launcher, text: str) -> None:
+def test_an_invalid_time_is_named(launcher: Launcher, text: str) -> None:
     process = launcher.start(launcher.program(TELL), "serve", FLASH_HAND_OVER_SECONDS=text)
     _, err = process.communicate()
     assert process.returncode == 2
     assert f"FLASH_HAND_OVER_SECONDS is '{text}'" in err
 
 
-def test_a_missing_engine_is_said_plainly(launcher: Launcher) -> None:
+def test_a_missing_engine_is_reported(launcher: Launcher) -> None:
     process = launcher.start("no-such-engine", "serve", patience=0)
     _, err = process.communicate()
 
@@ -181,6 +181,6 @@ def test_an_unusable_fallback_is_refused_before_anything_starts(launcher: Launch
 
 
 @pytest.mark.parametrize("module", ["flash_engine.launcher", "flash_engine.gate"])
-def test_help_teaches(module: str) -> None:
+def test_help_lists_the_settings(module: str) -> None:
     done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)
     assert "FLASH_RUN_DIR" in done.stdout

@@ -21,7 +21,7 @@ def test_an_exit_code_is_passed_on_and_written_down(launcher: Launcher) -> None:
     assert record["exit"]["lastLines"] == ["ValueError: no MTP weights"]
 
 
-def test_the_cause_is_kept_however_much_is_said_after_it(launcher: Launcher) -> None:
+def test_the_cause_is_kept_however_much_is_logged_after_it(launcher: Launcher) -> None:
     program = launcher.program(
         "import sys\nprint('ValueError: the cause')\nfor n in range(500): print('noise', n)\nsys.exit(1)"
     )
@@ -33,7 +33,7 @@ def test_the_cause_is_kept_however_much_is_said_after_it(launcher: Launcher) -> 
     assert len(lines) < 60
 
 
-def test_a_killed_engine_is_told_by_its_signal(launcher: Launcher) -> None:
+def test_a_killed_engine_is_reported_by_its_signal(launcher: Launcher) -> None:
     process = launcher.start(
         launcher.program("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"), "serve", patience=0
     )
@@ -110,7 +110,7 @@ time.sleep(600)
 """
 
 
-def test_a_second_signal_kills_an_engine_that_is_deaf_to_the_first(launcher: Launcher) -> None:
+def test_a_second_signal_kills_an_engine_that_ignores_the_first(launcher: Launcher) -> None:
     process = launcher.start(launcher.program(DEAF), "serve", patience=0)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
@@ -127,7 +127,7 @@ def test_a_second_signal_kills_an_engine_that_is_deaf_to_the_first(launcher: Lau
     assert (exit_record["signal"], exit_record["endedBy"]) == ("SIGKILL", "SecondSignal")
 
 
-def test_an_engine_that_is_deaf_to_sigterm_is_killed_when_its_time_is_up(launcher: Launcher) -> None:
+def test_an_engine_that_ignores_sigterm_is_killed_after_its_time(launcher: Launcher) -> None:
     process = launcher.start(launcher.program(DEAF), "serve", patience=0, FLASH_STOP_SECONDS="0.2")
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
@@ -178,7 +178,7 @@ def test_orphans_are_not_left_as_zombies_while_the_engine_runs(launcher: Launche
     process.communicate()
 
 
-def test_what_an_orphan_ends_with_is_never_taken_for_the_engines_exit(launcher: Launcher) -> None:
+def test_an_orphans_exit_is_never_taken_for_the_engines(launcher: Launcher) -> None:
     program = launcher.program(
         "import os, subprocess, sys\n"
         "for _ in range(20): subprocess.run([sys.executable, '-S', '-c', 'import os; os.fork() and os._exit(0)'])\n"
@@ -200,7 +200,7 @@ sys.exit(4)
 """
 
 
-def test_what_the_engine_left_in_sessions_of_its_own_ends_with_it(launcher: Launcher) -> None:
+def test_processes_in_other_sessions_end_with_the_engine(launcher: Launcher) -> None:
     """It would keep a GPU's memory, and the launcher's pipes."""
     process = launcher.start(launcher.program(HOLDERS), "serve", patience=0)
     assert process.wait(timeout=30) == 4
@@ -222,7 +222,7 @@ def test_the_engines_two_outputs_stay_two_and_unchanged(launcher: Launcher) -> N
 
 
 @pytest.mark.parametrize(("asked_to_stop", "ended_by"), [(False, "Container"), (True, "Stop")])
-def test_a_launcher_that_was_killed_with_its_engine_is_told_of_by_the_next_one(
+def test_a_killed_launcher_is_recorded_by_the_next_one(
     launcher: Launcher, *, asked_to_stop: bool, ended_by: str
 ) -> None:
     """As the kernel does when the container's memory is up, and the kubelet when a stop takes too long."""

@@ -14,7 +14,7 @@ def kept_of(*chunks: bytes) -> tuple[str, ...]:
     return lines.kept()
 
 
-def test_lines_are_put_together_from_chunks_torn_anywhere() -> None:
+def test_lines_are_joined_from_chunks_split_anywhere() -> None:
     assert kept_of(b"one\ntw", b"o\nthr", b"ee") == ("one", "two", "three")
 
 
@@ -43,7 +43,7 @@ def test_the_last_lines_are_kept_and_the_errors_before_them_in_their_order() -> 
     assert len(kept) < 40
 
 
-def test_bytes_that_are_no_text_are_kept_as_far_as_they_are() -> None:
+def test_invalid_utf8_is_kept_as_far_as_possible() -> None:
     assert kept_of(b"caf\xe9\n") == ("caf\N{REPLACEMENT CHARACTER}",)
 
 
@@ -85,7 +85,7 @@ OF_REQUESTS = {
 
 
 @pytest.mark.parametrize("lines", OF_REQUESTS.values(), ids=OF_REQUESTS.keys())
-def test_no_word_of_a_user_is_kept_or_decides_anything(lines: tuple[str, ...]) -> None:
+def test_no_text_of_a_user_is_kept_or_used_as_evidence(lines: tuple[str, ...]) -> None:
     tail = LogTail()
     shown = tail.feed(1, "\n".join((*lines, "INFO:     Shutting down", "")).encode())
 
@@ -126,13 +126,13 @@ ROOTS = (
 
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
 @pytest.mark.parametrize("root", ROOTS)
-def test_nothing_takes_the_place_of_a_root_cause(flood: bytes, root: bytes) -> None:
+def test_nothing_displaces_a_root_cause(flood: bytes, root: bytes) -> None:
     kept = kept_of(flood.replace(b"%s", root))
     assert root.decode() in kept
     assert len(kept) < 100
 
 
-def test_lines_of_long_ago_are_known_to_be_stale() -> None:
+def test_old_lines_are_stale() -> None:
     clock = [0.0]
     tail = LogTail(clock=lambda: clock[0])
     tail.feed(1, b"ValueError: a configuration that nobody uses\nINFO ready\n")
@@ -141,7 +141,7 @@ def test_lines_of_long_ago_are_known_to_be_stale() -> None:
     assert (len(tail.kept()), tail.stale()) == (3, 2)
 
 
-def test_an_error_of_long_ago_takes_no_place_from_the_next_first() -> None:
+def test_an_old_error_does_not_displace_the_next_first_one() -> None:
     clock = [0.0]
     tail = LogTail(clock=lambda: clock[0])
     for day in range(30):

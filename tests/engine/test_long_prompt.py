@@ -7,14 +7,14 @@ import pytest
 from flash_engine.gate.long_prompt import cut, filler
 
 
-def test_no_two_texts_have_a_prefix_in_common_that_a_cache_could_know() -> None:
+def test_no_two_prompts_share_a_cacheable_prefix() -> None:
     """vLLM caches blocks of 16 tokens and more; a block is known only if all before it are the same."""
     draw = Random(1)
     assert len({filler(300, draw)[:20] for _ in range(50)}) == 50
 
 
 @pytest.mark.parametrize("tokens", [1, 256, 4096])
-def test_there_is_text_enough_for_any_tokenizer(tokens: int) -> None:
+def test_the_text_is_long_enough_for_any_tokenizer(tokens: int) -> None:
     assert len(filler(tokens, Random(2))) >= 6 * tokens
 
 

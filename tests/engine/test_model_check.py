@@ -24,7 +24,7 @@ def run(
     return process.returncode, out
 
 
-def test_a_whole_checkpoint_is_told_of_and_the_engine_starts(launcher: Launcher, tmp_path: Path) -> None:
+def test_a_valid_checkpoint_is_reported_and_the_engine_starts(launcher: Launcher, tmp_path: Path) -> None:
     model = FakeCheckpoint.make("seed").save(tmp_path / "model")
     code, out = run(launcher, model)
 
@@ -39,7 +39,7 @@ REFUSED = [row for row in BROKEN_CHECKPOINTS if row.severity == "refused" and ro
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.name)
-def test_a_bad_one_ends_the_start_with_a_sentence_and_no_engine(
+def test_a_bad_checkpoint_ends_the_start_with_a_message_and_no_engine(
     launcher: Launcher, tmp_path: Path, row: BrokenCheckpoint
 ) -> None:
     code, out = run(launcher, row.save(tmp_path / "model"))
@@ -53,7 +53,7 @@ def test_a_bad_one_ends_the_start_with_a_sentence_and_no_engine(
     assert record.exit.last_lines == (f"ModelRejected: {record.rejection}",)
 
 
-def test_a_model_that_is_not_there_is_rejected_at_once_and_not_after_the_flags(launcher: Launcher) -> None:
+def test_a_missing_model_is_rejected_before_waiting_for_flags(launcher: Launcher) -> None:
     process = launcher.start(launcher.program(TELL), "serve", "/none", patience=600, FLASH_MODEL_CHECK="strict")
     _, err = process.communicate(timeout=60)
 
@@ -61,7 +61,7 @@ def test_a_model_that_is_not_there_is_rejected_at_once_and_not_after_the_flags(l
     assert "the folder /none does not exist" in err
 
 
-def test_the_next_start_forgets_the_rejection_once_the_checkpoint_is_mended(launcher: Launcher, tmp_path: Path) -> None:
+def test_the_rejection_is_cleared_once_the_checkpoint_is_repaired(launcher: Launcher, tmp_path: Path) -> None:
     made = FakeCheckpoint.make("seed")
     whole = dict(made.tensors)
     made.drop("mtp.0.e_proj")
@@ -74,7 +74,7 @@ def test_the_next_start_forgets_the_rejection_once_the_checkpoint_is_mended(laun
     assert (code, record.rejection, record.starts) == (0, None, 2)
 
 
-def test_what_the_plugin_would_mend_is_no_reason_not_to_start(launcher: Launcher, tmp_path: Path) -> None:
+def test_faults_that_the_plugin_repairs_do_not_stop_the_start(launcher: Launcher, tmp_path: Path) -> None:
     made = FakeCheckpoint.make("seed, FP8 compressor", topk_method=None)
     code, _ = run(launcher, made.save(tmp_path / "model"))
 
@@ -83,7 +83,7 @@ def test_what_the_plugin_would_mend_is_no_reason_not_to_start(launcher: Launcher
     assert [finding["code"] for finding in findings] == ["Fp8Compressor", "TopkMethod"]
 
 
-def test_a_drafter_is_only_asked_for_where_it_is_to_draft(launcher: Launcher, tmp_path: Path) -> None:
+def test_a_drafter_is_required_only_with_speculation(launcher: Launcher, tmp_path: Path) -> None:
     model = FakeCheckpoint.make("stripped").save(tmp_path / "model")
     launcher.pass_flags(json.dumps(FAST))
     process = launcher.start(launcher.program(TELL), "serve", str(model), FLASH_MODEL_CHECK="strict")
@@ -92,7 +92,7 @@ def test_a_drafter_is_only_asked_for_where_it_is_to_draft(launcher: Launcher, tm
     assert process.returncode == 0
 
 
-def test_of_another_model_only_the_files_are_looked_at(launcher: Launcher, tmp_path: Path) -> None:
+def test_for_another_model_only_the_files_are_checked(launcher: Launcher, tmp_path: Path) -> None:
     made = FakeCheckpoint.make("seed")
     made.config["architectures"] = ["LlamaForCausalLM"]
     model = made.save(tmp_path / "model")
@@ -101,7 +101,7 @@ def test_of_another_model_only_the_files_are_looked_at(launcher: Launcher, tmp_p
     assert run(launcher, model, check="files")[0] == 0
 
 
-def test_a_check_that_nobody_knows_is_a_bad_setting(launcher: Launcher, tmp_path: Path) -> None:
+def test_an_unknown_check_is_a_bad_setting(launcher: Launcher, tmp_path: Path) -> None:
     process = launcher.start(launcher.program(TELL), "serve", str(tmp_path), FLASH_MODEL_CHECK="maybe")
     _, err = process.communicate()
 
@@ -116,7 +116,7 @@ time.sleep(2)
 """
 
 
-def test_what_the_plugin_says_of_itself_is_written_down(launcher: Launcher, tmp_path: Path) -> None:
+def test_the_plugins_log_line_is_recorded(launcher: Launcher, tmp_path: Path) -> None:
     model = FakeCheckpoint.make("seed").save(tmp_path / "model")
     run(launcher, model, program=SAYS)
     assert launcher.document("engine.json")["plugin"] == f"{PLUGIN_LINE}: vLLM 0.33.0"
@@ -149,5 +149,7 @@ def test_what_the_plugin_says_of_itself_is_written_down(launcher: Launcher, tmp_
         pytest.param(["bench"], None, id="another command"),
     ],
 )
-def test_what_the_arguments_say_of_the_checkpoint(arguments: list[str], requested: RequestedModel | None) -> None:
+def test_the_arguments_decide_how_the_checkpoint_is_checked(
+    arguments: list[str], requested: RequestedModel | None
+) -> None:
     assert RequestedModel.of(arguments) == requested

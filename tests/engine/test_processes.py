@@ -29,7 +29,7 @@ def test_a_line_of_the_kernel_is_read_whatever_the_name() -> None:
 
 
 @pytest.mark.parametrize("line", ["", "1 (x", "1 (x) S 2", "one (x) S 1 1 1 0 0 0 0 0 0 0 0 0 0 0"])
-def test_a_line_that_is_none_is_refused(line: str) -> None:
+def test_an_invalid_line_is_rejected(line: str) -> None:
     with pytest.raises((ValueError, IndexError)):
         Process.parse(line)
 
@@ -38,7 +38,7 @@ def process(pid: int, parent: int, session: int, name: str = "python3", state: s
     return Process(pid, name, state, parent, session, 1.0)
 
 
-def test_the_crew_is_the_session_and_whatever_it_has_started() -> None:
+def test_the_process_tree_is_the_session_and_everything_it_started() -> None:
     everything = [
         process(1, 0, 1),
         process(10, 1, 10),
@@ -75,7 +75,7 @@ def in_proc(folder: Path, process: Process, environment: str = "") -> None:
     ids=["marked", "marked by another", "a mark in a value", "an orphan that came to us", "a child of another's",
          "a child from before", "a zombie", "a zombie with threads in the kernel"],
 )  # fmt: skip
-def test_what_came_from_a_program_is_found_wherever_it_went(
+def test_descendants_are_found_in_other_sessions(
     stray: Process,
     environment: str,
     *,
@@ -149,7 +149,7 @@ def test_real_processes_are_found_and_what_they_do_is_counted(engine: subprocess
     assert after.compilers == ()
 
 
-def test_a_leader_that_is_gone_has_no_crew(tmp_path: Path) -> None:
+def test_an_ended_leader_has_no_process_tree(tmp_path: Path) -> None:
     (tmp_path / "77").mkdir()
     (tmp_path / "self").mkdir()
     assert process_tree(77, tmp_path) == ProcessTree((), 0)
@@ -193,17 +193,17 @@ class NvmlStub:
         return 512
 
 
-def test_the_gpus_are_read_in_units_of_ours() -> None:
+def test_gpus_are_read_in_our_units() -> None:
     assert read_gpus(NvmlStub()) == (GpuReading(420, 100, 90, 300, 1.0),) * 2
 
 
-def test_a_gpu_that_does_not_tell_of_pcie_is_read_all_the_same() -> None:
+def test_a_gpu_without_pcie_counters_is_read() -> None:
     nvml = NvmlStub()
     nvml.broken = "nvmlDeviceGetPcieThroughput"
     assert [gpu.pcie_mib_per_second for gpu in read_gpus(nvml)] == [None, None]
 
 
-def test_a_reading_is_there_after_it_was_asked_for_and_gets_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reading_arrives_after_its_request_and_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flash_engine.launcher.gpu_watch.READ_SECONDS", 0.01)
     watch = GpuWatch(NvmlStub)
     eventually(lambda: watch.latest(time.monotonic()) is not None, "a reading")
@@ -235,7 +235,7 @@ def test_vllms_copy_of_pynvml_is_loaded_without_vllm(tmp_path: Path, monkeypatch
     assert load_pynvml().nvmlInit == 5
 
 
-def test_no_pynvml_at_all_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_pynvml_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "pynvml", raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(ImportError, match="neither pynvml nor vLLM"):

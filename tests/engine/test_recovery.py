@@ -111,7 +111,7 @@ LEFT_ALONE = {
 
 
 @pytest.mark.parametrize(("source", "seconds"), LEFT_ALONE.values(), ids=LEFT_ALONE.keys())
-def test_an_engine_that_is_left_alone(fast: Launcher, source: str, seconds: str) -> None:
+def test_an_engine_is_not_restarted(fast: Launcher, source: str, seconds: str) -> None:
     process = fast.start(fast.program(source), "serve", FLASH_HANG_SECONDS=seconds)
     _, err = process.communicate()
     assert process.returncode == 0
@@ -128,7 +128,7 @@ SAFE_ALREADY = {
 
 
 @pytest.mark.parametrize("flags", SAFE_ALREADY.values(), ids=SAFE_ALREADY.keys())
-def test_a_hang_with_the_safe_set_is_told_and_nothing_is_killed(launcher: Launcher, flags: str) -> None:
+def test_a_hang_with_safe_flags_is_logged_and_nothing_is_killed(launcher: Launcher, flags: str) -> None:
     launcher.pass_flags(flags)
     process = launcher.start(
         launcher.program(hanging_engines.STILL_WITH_ANY_FLAGS),
@@ -144,7 +144,7 @@ def test_a_hang_with_the_safe_set_is_told_and_nothing_is_killed(launcher: Launch
     assert is_alive(record.pid or 0)
 
 
-def test_custom_all_reduce_that_the_user_forced_is_never_taken_away(launcher: Launcher) -> None:
+def test_a_forced_custom_all_reduce_is_never_removed(launcher: Launcher) -> None:
     launcher.pass_flags(json.dumps(FAST))
     forced = {**FAST, "row": "T8"}
     process = launcher.start(launcher.program(hanging_engines.STILL), "serve", fallback=forced, FLASH_HANG_SECONDS=SOON)
@@ -253,7 +253,7 @@ def test_an_engine_that_cannot_be_killed_ends_its_container(fast: Launcher) -> N
     assert not (fast.run_dir / "serving").exists()
 
 
-def test_an_engine_that_the_gate_suspects_is_started_again_though_it_serves(fast: Launcher) -> None:
+def test_a_fault_report_restarts_a_serving_engine(fast: Launcher) -> None:
     process = fast.start(fast.program(hanging_engines.SERVING), "serve")
     note_of(fast, "serving")
     wait_for_start(fast)
@@ -301,7 +301,7 @@ def test_a_fault_report_that_cannot_be_read_is_ignored(fast: Launcher, text: str
     assert (record_of(fast).starts, record_of(fast).incident) == (1, None)
 
 
-def test_a_suspected_hang_is_put_off_while_kernels_are_compiled(fast: Launcher) -> None:
+def test_a_reported_hang_is_deferred_while_kernels_are_compiled(fast: Launcher) -> None:
     process = fast.start(
         fast.program(hanging_engines.SERVING_WHILE_KERNELS_ARE_COMPILED), "serve", FLASH_HANG_SECONDS=SOON
     )

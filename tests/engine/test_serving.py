@@ -209,7 +209,7 @@ def test_a_suspected_engine_is_measured_once_it_is_idle(tmp_path: Path) -> None:
     run_scenario(tmp_path, scenario)
 
 
-def test_a_false_suspicion_is_cleared_by_a_measurement_without_losing_readiness(tmp_path: Path) -> None:
+def test_a_suspected_engine_that_measures_well_stays_ready(tmp_path: Path) -> None:
     async def scenario(serving: ServingGate) -> None:
         await serving.until(passed)
         serving.add_users()

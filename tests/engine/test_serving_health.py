@@ -73,7 +73,7 @@ def test_three_slow_windows_are_suspected_and_twelve_are_believed() -> None:
     assert "users' requests decode at 40.0 tok/s, wanted at least 54.0" in believed.message
 
 
-def test_one_good_window_clears_a_suspicion() -> None:
+def test_one_good_window_ends_the_suspected_state() -> None:
     assert not health_after(SLOW, SLOW, a_window(), SLOW).suspected(CONFIG)
 
 

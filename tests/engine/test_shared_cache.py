@@ -50,7 +50,9 @@ def serve(launcher: Launcher, model: ModelSnapshot, program: str, **settings: st
     return process.returncode, out, err
 
 
-def test_a_model_is_held_while_its_engine_runs_and_for_a_while_after(launcher: Launcher, model: ModelSnapshot) -> None:
+def test_a_model_is_locked_while_its_engine_runs_and_protected_for_a_while_after(
+    launcher: Launcher, model: ModelSnapshot
+) -> None:
     assert model.is_evictable()
     process = launcher.start(
         launcher.program(SLEEP), "serve", str(launcher.run_dir / "model"), patience=0,
@@ -67,7 +69,7 @@ def test_a_model_is_held_while_its_engine_runs_and_for_a_while_after(launcher: L
     assert model.remove_if_unused() == 2
 
 
-def test_the_lock_of_a_launcher_that_is_killed_is_gone_with_it(launcher: Launcher, model: ModelSnapshot) -> None:
+def test_a_killed_launchers_lock_is_released(launcher: Launcher, model: ModelSnapshot) -> None:
     process = launcher.start(
         launcher.program(SLEEP), "serve", str(launcher.run_dir / "model"), patience=0,
         FLASH_MODEL_CACHE=str(model.root),
@@ -83,7 +85,7 @@ def test_the_lock_of_a_launcher_that_is_killed_is_gone_with_it(launcher: Launche
         os.killpg(pid, 9)
 
 
-def test_a_model_that_is_gone_ends_the_start_with_what_to_do(launcher: Launcher, model: ModelSnapshot) -> None:
+def test_a_missing_model_ends_the_start_with_a_remedy(launcher: Launcher, model: ModelSnapshot) -> None:
     shutil.rmtree(model.folder)
     code, out, _ = serve(launcher, model, TELL)
 
@@ -93,7 +95,7 @@ def test_a_model_that_is_gone_ends_the_start_with_what_to_do(launcher: Launcher,
     assert "delete this pod" in rejection
 
 
-def test_a_rejection_stands_until_another_look_has_found_nothing(launcher: Launcher, model: ModelSnapshot) -> None:
+def test_a_rejection_stays_until_another_inspection_passes(launcher: Launcher, model: ModelSnapshot) -> None:
     """The kubelet starts a rejected container again and again: the verdict must not change with every attempt."""
     (model.folder / "config.json").rename(model.root / "aside")
     assert serve(launcher, model, SLEEP)[0] == 3
@@ -113,7 +115,7 @@ def test_a_rejection_stands_until_another_look_has_found_nothing(launcher: Launc
     assert (loading["rejection"], loading["exit"]) == (None, None)
 
 
-def test_a_model_of_another_place_is_nobodys_to_hold(launcher: Launcher, tmp_path: Path) -> None:
+def test_a_model_outside_the_cache_is_not_locked(launcher: Launcher, tmp_path: Path) -> None:
     (launcher.run_dir / "model").symlink_to(tmp_path)
     process = launcher.start(
         launcher.program(TELL), "serve", "/model", patience=0, FLASH_MODEL_CACHE=str(tmp_path / "cache")
@@ -122,7 +124,7 @@ def test_a_model_of_another_place_is_nobodys_to_hold(launcher: Launcher, tmp_pat
     assert process.returncode == 0
 
 
-def test_what_is_compiled_is_found_by_the_next_start(launcher: Launcher, model: ModelSnapshot) -> None:
+def test_compiled_kernels_are_found_by_the_next_start(launcher: Launcher, model: ModelSnapshot) -> None:
     jit = model.root / "jit"
     _, first, _ = serve(launcher, model, TELL_CACHES, FLASH_JIT_DIR=str(jit))
     _, second, _ = serve(launcher, model, TELL_CACHES, FLASH_JIT_DIR=str(jit))
@@ -133,7 +135,7 @@ def test_what_is_compiled_is_found_by_the_next_start(launcher: Launcher, model: 
     assert all(path.startswith(f"{jit}/{key()}/0") for path in message.values())
 
 
-def test_a_place_that_cannot_be_had_costs_no_engine(launcher: Launcher, model: ModelSnapshot) -> None:
+def test_an_unusable_jit_folder_does_not_stop_the_engine(launcher: Launcher, model: ModelSnapshot) -> None:
     (model.root / "jit").write_text("not a folder")
     code, out, err = serve(launcher, model, TELL_CACHES, FLASH_JIT_DIR=str(model.root / "jit"))
 
@@ -142,14 +144,14 @@ def test_a_place_that_cannot_be_had_costs_no_engine(launcher: Launcher, model: M
     assert "JIT cache not available" in err
 
 
-def test_two_engines_at_once_have_a_place_each(tmp_path: Path) -> None:
+def test_two_concurrent_engines_use_different_slots(tmp_path: Path) -> None:
     with slot(tmp_path, "key") as first, slot(tmp_path, "key") as second:
         assert [first.name, second.name] == ["0", "1"]
     with slot(tmp_path, "key") as third:
         assert third == first, "what the first one compiled is there"
 
 
-def test_what_no_image_uses_any_more_goes(tmp_path: Path) -> None:
+def test_unused_slots_are_removed(tmp_path: Path) -> None:
     with slot(tmp_path, "old") as old, slot(tmp_path, "held") as held:
         long_ago = time.time() - 2 * jit_cache.KEEP_SECONDS
         for name in ("old", "held"):
@@ -162,7 +164,7 @@ def test_what_no_image_uses_any_more_goes(tmp_path: Path) -> None:
         assert not old.exists()
 
 
-def test_the_key_is_of_versions_and_of_the_gpus(tmp_path: Path) -> None:
+def test_the_cache_key_includes_versions_and_gpus(tmp_path: Path) -> None:
     assert "_no-gpu_" in key(tmp_path)
     for bus, model in (("02", "NVIDIA T400"), ("01", "NVIDIA RTX PRO 6000 (96 GB)"), ("03", "NVIDIA T400")):
         (tmp_path / bus).mkdir()
@@ -182,7 +184,7 @@ CPUS = {
 }
 
 
-def test_the_key_is_of_the_cpu(tmp_path: Path) -> None:
+def test_the_cache_key_includes_the_cpu(tmp_path: Path) -> None:
     """Compilers build for the CPU on which they run, and a cache on a claim is used by every node."""
     keys = set()
     for number, text in enumerate(CPUS.values()):
@@ -195,7 +197,7 @@ def test_the_key_is_of_the_cpu(tmp_path: Path) -> None:
     assert key(tmp_path, tmp_path / "absent").endswith("-unknown")
 
 
-def test_a_key_is_the_name_of_a_folder_however_many_models_a_host_has(tmp_path: Path) -> None:
+def test_the_cache_key_is_a_valid_folder_name(tmp_path: Path) -> None:
     for number in range(9):
         (tmp_path / f"{number}").mkdir()
         (tmp_path / f"{number}" / "information").write_text(f"Model: {number} {'long name ' * 9}\n")
@@ -203,7 +205,7 @@ def test_a_key_is_the_name_of_a_folder_however_many_models_a_host_has(tmp_path: 
     assert key(tmp_path) != key(tmp_path, tmp_path / "absent")
 
 
-def test_every_variable_leads_into_the_slot(tmp_path: Path) -> None:
+def test_every_cache_variable_points_into_the_slot(tmp_path: Path) -> None:
     assert environment(tmp_path) == {
         "XDG_CACHE_HOME": str(tmp_path),
         "VLLM_CACHE_ROOT": str(tmp_path / "vllm"),

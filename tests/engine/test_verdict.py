@@ -394,7 +394,7 @@ def test_a_text_is_sound(text: str) -> None:
     assert not is_degenerate(text)
 
 
-def test_a_long_text_is_looked_at_in_no_time() -> None:
+def test_a_long_text_is_checked_quickly() -> None:
     """A pattern that backtracks would stop the gate."""
     words = " ".join(str(number * 7919 % 10007) for number in range(4000))
     assert not is_degenerate(words[:16384])

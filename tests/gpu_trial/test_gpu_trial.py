@@ -48,7 +48,7 @@ def test_a_pod_is_launched_measured_and_leaves_nothing(tmp_path: Path, model: Pa
     assert not Path(f"/proc/{engine}").exists()
 
 
-def test_an_engine_that_ends_is_told_of_with_its_verdict(tmp_path: Path, model: Path) -> None:
+def test_an_engine_that_exits_is_reported_with_its_verdict(tmp_path: Path, model: Path) -> None:
     broken = Engine(Path(sys.executable), os.environ, module="no_such_module")
     with Pod(tmp_path / "pod", FLASH, flags_of(FLASH, None), model, broken, {}) as pod:
         result = pod.verdict(60)
@@ -63,7 +63,7 @@ def test_a_verdict_alone_is_not_enough(accepted: float | None, message: str) -> 
     assert str(fault(Case("", "", "Passed", acceptance=ALL), result, "")).startswith(message)
 
 
-def test_arms_differ_in_their_flags_and_one_is_what_is_derived() -> None:
+def test_all_reduce_variants_differ_in_flags_and_include_the_derived_set() -> None:
     effects = [
         flags_of(on_gpu(Scale(gpus=2), **interconnect), PROVED).effect
         for interconnect in ({}, {"customAllReduce": "Disabled"}, {"mode": "Safe"})

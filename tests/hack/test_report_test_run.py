@@ -98,7 +98,7 @@ def test_fixtures_are_summed_and_small_ones_left_out() -> None:
     ]
 
 
-def test_a_recorded_run_takes_the_place_of_the_last_one_of_its_name(run: Path) -> None:
+def test_a_recorded_run_replaces_the_last_one_of_its_name(run: Path) -> None:
     cases = read_cases(run / "junit.xml")
     levels = ["# Tests", "| `make test-long` | what it runs |"]
     others = [START_OF_RECORDS, "| `make test` | old |"]
@@ -111,7 +111,7 @@ def test_a_recorded_run_takes_the_place_of_the_last_one_of_its_name(run: Path) -
         recorded("# Tests\n", "make test-long", cases, 5400)
 
 
-def test_what_is_no_finished_run_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_run_is_rejected_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     half = tmp_path / "half.xml"
     half.write_text("<testsuites><testsuite>")
     assert main([str(half)]) == 1

@@ -163,6 +163,6 @@ def test_an_image_without_our_code_gets_no_bill(tmp_path: Path, database: Path) 
     assert "should hold the distribution ours once, and holds it 0 times" in done.stderr
 
 
-def test_what_is_not_valid_is_not_written() -> None:
+def test_an_invalid_bill_is_not_written() -> None:
     with pytest.raises(BillError, match=r"no valid CycloneDX 1\.6"):
         document(Bom(components=[Component(name="x", mime_type="neither type nor subtype")]))

@@ -57,7 +57,7 @@ def test_continued_lines_are_joined_and_comments_are_gone() -> None:
     assert parsed().stage("tools").instructions == ("RUN apt-get update && true",)
 
 
-def test_a_stage_tells_its_last_setting() -> None:
+def test_the_last_setting_of_a_stage_wins() -> None:
     assert parsed().stage("final").setting("USER") == "1:1"
     assert parsed().stage("final").setting("EXPOSE") is None
 
@@ -72,6 +72,6 @@ def test_a_stage_tells_its_last_setting() -> None:
         ),
     ],
 )
-def test_what_is_not_understood_is_refused_by_name(text: str, complaint: str) -> None:
+def test_an_unknown_instruction_is_rejected_by_name(text: str, complaint: str) -> None:
     with pytest.raises(DockerfileError, match=complaint):
         Dockerfile.parse(text).resolved({})

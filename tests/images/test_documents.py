@@ -27,7 +27,7 @@ def options(command: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("command", BUILDS)
-def test_a_build_that_is_to_be_typed_fits_its_dockerfile(command: str) -> None:
+def test_the_documented_build_commands_match_their_dockerfiles(command: str) -> None:
     given = options(command)
     source = Dockerfile.parse((ROOT / given["-f"][0]).read_text())
     assert source.stage(given["--target"][0]).setting("ENTRYPOINT")
@@ -54,7 +54,7 @@ def test_the_bill_lies_where_the_page_says() -> None:
     assert paths == {label[1] for label in labels if label}
 
 
-def test_what_is_to_be_typed_lists_a_bill(tmp_path: Path) -> None:
+def test_the_documented_command_lists_a_bill(tmp_path: Path) -> None:
     (typed,) = re.findall(r"^python3 -c .+$", PAGE, re.MULTILINE)
     bill = {"components": [{"name": "aiohttp", "version": "3.14.5"}, {"name": "libc6", "version": "2.36"}]}
     (tmp_path / "image.cdx.json").write_text(json.dumps(bill))

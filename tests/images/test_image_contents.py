@@ -136,7 +136,7 @@ def test_the_version_of_what_matters_is_the_one_that_was_tried(lock: str, packag
         pytest.param("images/engine/requirements-cpu.lock", "torchvision", id="a CUDA build that breaks transformers"),
     ],
 )
-def test_what_must_not_be_installed_is_not_locked(lock: str, package: str) -> None:
+def test_forbidden_packages_are_not_locked(lock: str, package: str) -> None:
     assert package not in pins(lock)
 
 
@@ -177,7 +177,7 @@ def test_the_quantiser_finds_its_own_requirements_on_top_of_the_engines() -> Non
         ("vllm.general_plugins", "flash_engine"),
     ],
 )
-def test_what_the_engine_image_calls_by_name_is_there(group: str, name: str) -> None:
+def test_names_used_by_the_engine_image_exist(group: str, name: str) -> None:
     """vLLM goes on without a plugin that it cannot import, so a typing error here would be silent."""
     (entry,) = entry_points(group=group, name=name)
     assert callable(entry.load())

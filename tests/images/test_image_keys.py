@@ -114,7 +114,7 @@ def test_the_copy_has_the_keys_of_the_original(sources: Path) -> None:
     assert base_reference(sources) == base_reference()
 
 
-def test_bytecode_beside_the_sources_is_no_content(sources: Path) -> None:
+def test_bytecode_does_not_change_the_key(sources: Path) -> None:
     before = keys(sources)
     cached = sources / "images/engine/flash_engine/__pycache__/launcher.cpython-311.pyc"
     cached.parent.mkdir(exist_ok=True)

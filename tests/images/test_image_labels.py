@@ -42,7 +42,7 @@ def test_version_and_licence_are_those_of_our_own_code_in_the_image(image: str, 
 
 
 @pytest.mark.parametrize(("image", "stage", "folder"), STAGES)
-def test_an_image_names_its_base_as_it_was_given_and_where_its_bill_lies(image: str, stage: str, folder: str) -> None:
+def test_an_image_is_labelled_with_its_base_and_the_path_of_its_bill(image: str, stage: str, folder: str) -> None:
     del folder
     given = labels(image, stage)
     assert given["org.opencontainers.image.base.name"] == "${BASE_NAME}"

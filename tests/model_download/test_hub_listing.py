@@ -68,7 +68,7 @@ def test_a_redirect_to_a_mirror_is_followed_without_the_token(answering: Answeri
     assert [authorization for _, authorization in hub.asked] == ["Bearer hf_notarealtoken", None]
 
 
-def test_a_redirect_in_a_circle_is_said_to_be_one(answering: Answering) -> None:
+def test_a_redirect_loop_is_reported_as_one(answering: Answering) -> None:
     answering(308, location="/api/models/owner/model")
     with pytest.raises(DownloadError, match=r"redirects in a circle.*model\.hubEndpoint"):
         source().list()
@@ -84,7 +84,7 @@ THROTTLED: dict[str, tuple[int, dict[str, str], float | None]] = {
 
 
 @pytest.mark.parametrize(("status", "headers", "wait"), THROTTLED.values(), ids=THROTTLED.keys())
-def test_a_hub_that_throttles_is_said_to_and_its_wait_is_known(
+def test_throttling_by_a_hub_is_reported_with_its_wait(
     answering: Answering, status: int, headers: dict[str, str], wait: float | None
 ) -> None:
     answering(status, **headers)
@@ -102,7 +102,7 @@ def test_an_inspection_says_that_the_hub_throttles_and_what_helps(answering: Ans
         assert words in throttled.value.remedy
 
 
-def test_a_list_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_that_trickles_in_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
     monkeypatch.setattr(HubSource, "list", lambda _: never.wait(10))
     with pytest.raises(DownloadError, match=r"the hub has not sent the list of files within 0\.01 s") as ended:
@@ -111,7 +111,7 @@ def test_a_list_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     never.set()
 
 
-def test_what_a_list_says_or_fails_with_is_passed_on(answering: Answering) -> None:
+def test_the_result_or_error_of_a_listing_is_passed_on(answering: Answering) -> None:
     answering(302, location=MIRROR)
     assert list_in_time(source()).revision == COMMIT
     answering(429)

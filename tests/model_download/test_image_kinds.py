@@ -157,7 +157,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize(("document", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_cannot_be_served_is_refused_as_what_it_is(document: dict[str, Any], words: list[str]) -> None:
+def test_an_unsupported_packaging_is_rejected_by_its_name(document: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(DownloadError) as refused:
         parse_manifest(document, DIGEST, IMAGE)
     assert [word for word in words if word not in str(refused.value)] == []
@@ -250,7 +250,7 @@ def test_a_model_in_a_folder_of_its_image_is_locked_as_a_whole(tmp_path: Path, b
     assert stored_model(tmp_path / "model", tmp_path / "cache") == model
 
 
-def test_a_link_to_elsewhere_is_no_model_of_the_cache(tmp_path: Path) -> None:
+def test_a_link_out_of_the_cache_is_not_a_cached_model(tmp_path: Path) -> None:
     for number, target in enumerate((tmp_path / "other", tmp_path / "cache" / "hub" / "owner--model")):
         (tmp_path / str(number)).symlink_to(target)
         assert stored_model(tmp_path / str(number), tmp_path / "cache") is None

@@ -81,7 +81,7 @@ def test_credentials_are_matched_as_the_kubelet_does(image: str, auths: dict[str
     assert found == (Credentials(expected, "pw") if expected else None)
 
 
-def test_a_password_is_not_shown_with_its_owner() -> None:
+def test_a_password_is_not_shown_in_repr() -> None:
     assert "pw" not in repr(Credentials("a", "pw"))
 
 

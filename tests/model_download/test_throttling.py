@@ -95,7 +95,7 @@ REMEDIES: dict[str, tuple[str, str, bool, list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize(("source", "cache", "known", "said", "unsaid"), REMEDIES.values(), ids=REMEDIES.keys())
-def test_what_is_advised_is_possible_and_not_done_already(
+def test_advice_is_possible_and_not_done_already(
     source: str, cache: str, said: list[str], unsaid: list[str], *, known: bool
 ) -> None:
     remedy = throttling_remedy(settings_of(source, cache), has_credentials=known)
@@ -117,7 +117,7 @@ def test_the_next_attempt_waits_for_the_rest_and_shows_the_failure_meanwhile(tmp
     [(None, 0), ("2020-01-01T00:00:00Z", 0), ("2999-01-01T00:00:00Z", LONGEST_WAIT_SECONDS),
      ("2999-01-01T00:00:00", 0), ("soon", 0)],
 )  # fmt: skip
-def test_a_time_that_cannot_be_right_stops_nothing(tmp_path: Path, retry_at: str | None, seconds: float) -> None:
+def test_an_implausible_wait_is_ignored(tmp_path: Path, retry_at: str | None, seconds: float) -> None:
     DownloadRecord(source=HUB, retry_at=retry_at).write(tmp_path / DownloadRecord.FILE)
     assert ProgressReporter(tmp_path, HUB).seconds_to_wait == seconds
 

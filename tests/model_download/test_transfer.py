@@ -251,7 +251,7 @@ REST: dict[str, tuple[list[Answer], int]] = {
 
 
 @pytest.mark.parametrize(("answers", "requests"), REST.values(), ids=REST.keys())
-def test_an_odd_answer_to_a_request_for_the_rest_costs_nothing_that_is_on_disk(
+def test_an_unexpected_answer_to_a_range_request_keeps_the_bytes_on_disk(
     fetched: Fetched, monkeypatch: pytest.MonkeyPatch, answers: list[Answer], requests: int
 ) -> None:
     verified: list[bytes] = []
@@ -352,7 +352,7 @@ def test_a_slow_connection_that_is_fast_enough_is_left_alone(fetched: Fetched) -
     assert len(fetched.server.asked) == 1
 
 
-def test_a_server_that_sends_nothing_is_given_up_with_honest_words(fetched: Fetched) -> None:
+def test_a_server_that_sends_nothing_is_reported_as_silent(fetched: Fetched) -> None:
     def silent(_: httpx2.Request) -> httpx2.Response:
         fetched.clock.sleep(10)
         raise httpx2.ReadTimeout("timed out")
@@ -389,7 +389,7 @@ def test_a_server_that_throttles_is_asked_again_when_it_allows_it(
     assert seconds <= after - before < seconds + 3
 
 
-def test_a_wait_that_is_longer_than_the_patience_ends_the_attempt_at_once(fetched: Fetched) -> None:
+def test_a_wait_beyond_the_limit_ends_the_attempt_at_once(fetched: Fetched) -> None:
     """The next attempt waits for the rest of it."""
     fetched.server.answers = [cut_after(PIECE), plain(429, retry_after="600")]
     with pytest.raises(ThrottledError, match="the hub throttles this address") as ended:
@@ -432,7 +432,7 @@ def test_a_redirect_is_followed_and_the_token_goes_to_no_other_server(
     ]
 
 
-def test_a_redirect_in_a_circle_is_said_to_be_one(fetched: Fetched) -> None:
+def test_a_redirect_loop_is_reported_as_one(fetched: Fetched) -> None:
     fetched.server.answers = [plain(308, location=URL)]
     fetched.server.forever = True
     with pytest.raises(DownloadError, match="redirects in a circle"):

@@ -52,12 +52,12 @@ def said(dump: NodeDump) -> str:
     return "\n".join(messages)
 
 
-def test_two_alike_cards_in_one_numa_node_need_no_words() -> None:
+def test_two_equal_cards_in_one_numa_node_give_no_findings() -> None:
     assert said(node(in_nodes(0, 0))) == ""
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 8])
-def test_with_more_than_two_cards_it_is_said_what_an_engine_gets_and_what_is_not_promised(count: int) -> None:
+def test_more_than_two_cards_are_reported_with_what_an_engine_may_get(count: int) -> None:
     found = said(node([card(index) for index in range(count)], {(1, 2): "pix"}))
     assert f"{count} GPUs, and an engine gets any two" in found
     assert "promises neither their link nor that they are alike" in found
@@ -114,7 +114,7 @@ def test_without_a_pair_that_fits_none_is_recommended() -> None:
         ([PRO, PRO, GAMING], False),
     ],
 )
-def test_unlike_cards_are_said(kinds: list[Card], *, alike: bool) -> None:
+def test_unlike_cards_are_reported(kinds: list[Card], *, alike: bool) -> None:
     found = said(node([card(index, kind) for index, kind in enumerate(kinds)]))
     assert ("the GPUs are not alike" not in found) is alike
 
@@ -139,7 +139,7 @@ def test_a_card_that_cannot_be_read_is_named_with_what_to_do() -> None:
         ({"pcie_generation": None, "power_limit": None}, ""),
     ],
 )
-def test_cards_of_one_model_in_unlike_slots_or_with_unlike_limits_are_said(
+def test_cards_of_one_model_in_unlike_slots_or_with_unlike_limits_are_reported(
     changes: dict[str, int | None], expected: str
 ) -> None:
     usual = {"pcie_generation": 5, "pcie_lanes": 16, "power_limit": 600000}
@@ -148,7 +148,7 @@ def test_cards_of_one_model_in_unlike_slots_or_with_unlike_limits_are_said(
     assert bool(found) is bool(expected)
 
 
-def test_unlike_cards_are_not_said_to_have_unlike_slots_as_well() -> None:
+def test_unlike_cards_are_not_also_reported_for_unlike_slots() -> None:
     """A card of an earlier generation has a slower link in any slot."""
     found = said(
         node([card(0, PRO, pcie_generation=5, pcie_lanes=16), card(1, GAMING, pcie_generation=4, pcie_lanes=16)])
@@ -156,7 +156,7 @@ def test_unlike_cards_are_not_said_to_have_unlike_slots_as_well() -> None:
     assert "PCIe links" not in found
 
 
-def test_cards_of_a_guest_are_said_to_hide_their_hosts_iommu() -> None:
+def test_a_virtual_machines_hidden_iommu_is_reported() -> None:
     guests = [card(index, PRO, virtualization=1, iommu=None) for index in range(2)]
     assert "GPUs 0 and 1 are passed through to this virtual machine" in said(node(guests))
 
@@ -177,7 +177,7 @@ def test_nvlink_between_cards_that_have_none_is_a_conflict() -> None:
     assert view_of(others, "verified").flags.row == "T1"
 
 
-def test_where_the_driver_refuses_no_test_is_promised() -> None:
+def test_no_p2p_test_is_announced_if_the_driver_refuses() -> None:
     dump = node([card(index) for index in range(3)])
     pairs = tuple(pair.model_copy(update={"p2p": (2,) * 4}) for pair in dump.pairs)
     found = said(dump.model_copy(update={"pairs": pairs}))
@@ -194,14 +194,14 @@ def test_where_the_driver_refuses_no_test_is_promised() -> None:
         ((24, 96, 96, 4), "GPUs 0 and 3 have 4 or 24 GiB", "exclude them"),
     ],
 )
-def test_cards_without_room_for_the_model_are_named(sizes: tuple[int, ...], which: str, remedy: str) -> None:
+def test_cards_with_too_little_memory_are_reported(sizes: tuple[int, ...], which: str, remedy: str) -> None:
     found = said(node([card(index, (f"card of {size}", size)) for index, size in enumerate(sizes)]))
     assert which in found
     assert f"ends with OutOfMemory; {remedy}" in found
 
 
 @pytest.mark.parametrize("size", [75, 80, 96, 141, 192])
-def test_cards_with_room_for_the_model_are_not(size: int) -> None:
+def test_cards_with_enough_memory_are_not_reported(size: int) -> None:
     assert "OutOfMemory" not in said(node([card(index, ("card", size)) for index in range(2)]))
 
 
@@ -237,7 +237,7 @@ def test_a_numa_node_without_cpus_binds_nothing() -> None:
     assert "--numa-bind" not in text_of(view_of(dump))
 
 
-def test_a_numa_node_that_the_firmware_does_not_tell_is_said() -> None:
+def test_an_unknown_numa_node_is_reported() -> None:
     found = said(node(in_nodes(None, None)))
     assert "the NUMA node of GPUs 0 and 1 is unknown" in found
     assert "bound to no CPUs" in found
@@ -260,7 +260,7 @@ def test_a_card_that_nvml_does_not_list_is_named_with_its_driver(driver: str | N
     assert expected in found
 
 
-def test_a_dump_that_was_cut_tells_which_pairs_are_missing_and_proves_nothing() -> None:
+def test_a_truncated_dump_reports_the_missing_pairs_and_proves_nothing() -> None:
     whole = node([card(index) for index in range(3)], {(0, 1): "pix"})
     cut = whole.model_copy(update={"pairs": whole.pairs[:1]})
     found = said(cut)
@@ -272,5 +272,5 @@ def test_a_dump_that_was_cut_tells_which_pairs_are_missing_and_proves_nothing() 
     ("changes", "label"),
     [({"power_limit": 4294967295}, "gpu-power-w"), ({"pcie_generation": 5, "pcie_lanes": 12}, "gpu-pcie")],
 )
-def test_a_value_that_no_reader_of_the_labels_knows_is_unknown(changes: dict[str, int], label: str) -> None:
+def test_an_unknown_label_value_is_unknown(changes: dict[str, int], label: str) -> None:
     assert assess(node([card(0, PRO, **changes), card(1, PRO, **changes)])).labels[label] == "unknown"

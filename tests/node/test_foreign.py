@@ -73,7 +73,9 @@ def refusal(content: bytes, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(("content", "expected"), FOREIGN.values(), ids=FOREIGN.keys())
-def test_what_was_attached_is_named_with_how_to_get_a_dump(content: str, expected: str, tmp_path: Path) -> None:
+def test_a_foreign_file_is_named_with_the_command_that_saves_a_dump(
+    content: str, expected: str, tmp_path: Path
+) -> None:
     found = refusal(content.encode(), tmp_path)
     assert f"{expected}" in found.partition("--save: ")[2].partition("take a dump")[0]
     assert "`flash-topology --save FILE`" in found
@@ -90,11 +92,11 @@ def test_what_was_attached_is_named_with_how_to_get_a_dump(content: str, expecte
     ],
     ids=["gzip", "zip", "picture", "zeros", "UTF-16"],
 )
-def test_what_is_no_text_is_named(content: bytes, expected: str, tmp_path: Path) -> None:
+def test_a_binary_file_is_named(content: bytes, expected: str, tmp_path: Path) -> None:
     assert expected in refusal(content, tmp_path)
 
 
-def test_a_dump_that_was_cut_anywhere_is_said_to_be(tmp_path: Path) -> None:
+def test_a_dump_truncated_anywhere_is_reported_as_truncated(tmp_path: Path) -> None:
     text = read_machine("ws-pair-node", tmp_path).to_text().rstrip()
     found = {foreign_format(text[:end].encode()) for end in range(1, len(text))}
     assert found == {"it is truncated: copy the whole of it"}
@@ -108,7 +110,7 @@ def test_a_dump_that_was_cut_anywhere_is_said_to_be(tmp_path: Path) -> None:
         ("flash-topology: no node name is given\n", "", "other text precedes the dump"),
     ],
 )
-def test_a_dump_among_other_text_is_told_from_another_file(
+def test_a_dump_among_other_text_is_distinguished_from_another_file(
     before: str, after: str, expected: str, tmp_path: Path
 ) -> None:
     text = read_machine("ws-pair-node", tmp_path).to_text()
@@ -134,7 +136,7 @@ def test_a_dump_as_other_systems_save_text_is_read(encoding: str, tmp_path: Path
         {"pcieLanes": "x16"},
     ],
 )
-def test_numbers_that_nothing_measures_are_refused_by_name(changes: dict[str, object], tmp_path: Path) -> None:
+def test_impossible_numbers_are_rejected_by_name(changes: dict[str, object], tmp_path: Path) -> None:
     document = {"node": "a", "takenAt": "", "gpus": [{"index": 0, **changes}]}
     assert f"gpus.0.{next(iter(changes))}: " in refusal(json.dumps(document).encode(), tmp_path)
 
@@ -156,6 +158,6 @@ def test_a_dump_alone_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @settings(max_examples=50)
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
-def test_nothing_but_words_comes_out_of_any_file(content: bytes) -> None:
+def test_any_file_gives_a_message_and_no_exception(content: bytes) -> None:
     found = foreign_format(content)
     assert found is None or found.startswith(("it ", "other text "))

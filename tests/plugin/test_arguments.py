@@ -75,12 +75,12 @@ def command(spec: dict[str, Any], model: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [*SPECS, *DSPARK])
-def test_vllm_takes_what_the_operator_gives_it(answers: dict[str, str | None], name: str) -> None:
+def test_vllm_accepts_the_operators_arguments(answers: dict[str, str | None], name: str) -> None:
     assert answers[name] is None
 
 
 @pytest.mark.parametrize(("name", "names"), [(name, names) for name, (_, names) in WRONG.items()])
-def test_what_it_would_not_take_is_not_waved_through_here_either(
+def test_arguments_that_vllm_rejects_are_rejected_here_too(
     answers: dict[str, str | None], name: str, names: str
 ) -> None:
     message = answers[name]

@@ -10,19 +10,19 @@ from torch_environments.vllm_sources import CUDA_LOCK, FROM_CUDA, cuda_pins, cud
 from vllm_walk.environment import Environment
 
 
-def test_what_is_taken_from_the_cuda_lock_is_its_own_entries_with_their_hashes() -> None:
+def test_packages_from_the_cuda_lock_keep_their_hashes() -> None:
     pins = cuda_pins()
     assert [name for name, _ in re.findall(r"^([a-z-]+)==(\S+)", pins, re.MULTILINE)] == list(FROM_CUDA)
     assert pins.count("--hash=sha256:") >= len(FROM_CUDA)
     assert all(line in CUDA_LOCK.read_text() for line in pins.splitlines())
 
 
-def test_its_name_is_that_of_its_content(environment: Environment) -> None:
+def test_an_environment_is_named_by_its_content(environment: Environment) -> None:
     assert environment.folder.name == f"torch-engine-{engine(cache_root()).key}"
     assert environment.cuda_vllm.name == f"torch-cuda-vllm-{cuda_vllm(cache_root()).key}"
 
 
-def test_what_a_build_step_changed_is_no_link_into_the_installers_cache(environment: Environment) -> None:
+def test_files_changed_by_a_build_step_are_not_linked_to_the_installers_cache(environment: Environment) -> None:
     """All else is: a step that wrote through a link would spoil what the next image is made of."""
     (packages,) = environment.folder.glob("lib/*/site-packages")
     changed = [

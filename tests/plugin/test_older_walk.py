@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.mark.parametrize("row", BROKEN_CHECKPOINTS, ids=lambda row: row.name)
-def test_a_checkpoint_is_loaded_whole_or_refused_by_name(
+def test_a_checkpoint_is_loaded_completely_or_rejected_by_name(
     older_walker: Walker, tmp_path: Path, row: BrokenCheckpoint
 ) -> None:
     walk = older_walker.walk(row.save(tmp_path), plugin=True)
@@ -39,7 +39,7 @@ def test_every_known_layout_is_loaded_whole(older_walker: Walker, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["mtp.0.ffn.experts.1.w3.weight_scale", "layers.2.ffn.experts.3.w2.weight_packed"])
-def test_what_gets_lost_on_the_way_ends_the_start(older_walker: Walker, tmp_path: Path, name: str) -> None:
+def test_a_tensor_lost_while_loading_ends_the_start(older_walker: Walker, tmp_path: Path, name: str) -> None:
     """Room that 0.26 leaves without weights on purpose must hide nothing."""
     message = older_walker.walk(FakeCheckpoint.make("seed").save(tmp_path), plugin=True, lose=(name,)).message
 
@@ -47,7 +47,7 @@ def test_what_gets_lost_on_the_way_ends_the_start(older_walker: Walker, tmp_path
     assert name in message
 
 
-def test_it_is_that_vllm(older_walker: Walker, tmp_path: Path) -> None:
+def test_the_walk_uses_the_older_vllm(older_walker: Walker, tmp_path: Path) -> None:
     older_walker.walk(FakeCheckpoint.make("seed").save(tmp_path), plugin=True)
     assert f"{PLUGIN_LINE}: vLLM 0.26.0" in older_walker.log
 

@@ -23,7 +23,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("variant", GIVEN)
-def test_what_is_to_be_served_is_loaded_whole(older_walker: Walker, walker: Walker, models: Path, variant: str) -> None:
+def test_the_good_variants_load_completely(older_walker: Walker, walker: Walker, models: Path, variant: str) -> None:
     for one in (older_walker, walker):
         walk = one.walk(models / variant, plugin=True, show=(HEAD,))
         assert walk.message == ""
@@ -35,9 +35,7 @@ def test_a_tensor_that_is_missing_is_named(older_walker: Walker, models: Path) -
     assert PROJECTION in older_walker.walk(models / "lacking", plugin=True).message
 
 
-def test_a_scale_that_is_no_number_is_found_while_it_is_loaded_and_not_before(
-    older_walker: Walker, models: Path
-) -> None:
+def test_a_nan_scale_is_found_while_loading_and_not_by_the_headers(older_walker: Walker, models: Path) -> None:
     folder = models / "poisoned"
     assert inspect(lambda: open_model(str(folder), None), speculation="mtp").refusals == ()
     assert "mtp.0.attn.wq_a.weight_scale" in older_walker.walk(folder, plugin=True).message

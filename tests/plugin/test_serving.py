@@ -156,7 +156,7 @@ def must_know_its_keys(engine: Engine, keys: Path) -> None:
     assert KEY not in engine.log + str(engine.record)
 
 
-def test_where_nobody_looked_before_the_plugin_ends_vllm_itself(
+def test_without_the_launchers_check_the_plugin_stops_vllm(
     environment: Environment, engines: list[Engine], tmp_path: Path
 ) -> None:
     made = FakeCheckpoint.make("seed")

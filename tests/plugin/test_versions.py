@@ -13,7 +13,7 @@ def test_versions_of_the_range_are_supported(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.25.9", "0.27.0", "0.31.9", "0.34.0", "0.34.0rc1", "1.0.0", "0.3.30", "dev"])
-def test_any_other_is_refused_with_its_number_and_the_range(version: str) -> None:
+def test_other_versions_are_rejected_with_the_supported_range(version: str) -> None:
     with pytest.raises(UnsupportedVersionError, match=re.escape(version)) as refused:
         require_supported(version)
     assert RANGE in str(refused.value)

@@ -34,7 +34,7 @@ def outcome(walk: Walk, row: BrokenCheckpoint) -> Outcome:
 
 
 @pytest.mark.parametrize("row", BROKEN_CHECKPOINTS, ids=lambda row: row.name)
-def test_vllm_alone_does_what_is_written_of_it(walker: Walker, tmp_path: Path, row: BrokenCheckpoint) -> None:
+def test_vllm_without_the_plugin_behaves_as_documented(walker: Walker, tmp_path: Path, row: BrokenCheckpoint) -> None:
     walk = walker.walk(row.save(tmp_path), plugin=False)
 
     assert outcome(walk, row) == row.without_plugin, walk
@@ -42,7 +42,7 @@ def test_vllm_alone_does_what_is_written_of_it(walker: Walker, tmp_path: Path, r
 
 
 @pytest.mark.parametrize("row", BROKEN_CHECKPOINTS, ids=lambda row: row.name)
-def test_with_the_plugin_it_is_loaded_whole_or_refused_by_name(
+def test_with_the_plugin_it_is_loaded_completely_or_rejected_by_name(
     walker: Walker, tmp_path: Path, row: BrokenCheckpoint
 ) -> None:
     walk = walker.walk(row.save(tmp_path), plugin=True)
@@ -56,7 +56,7 @@ def test_with_the_plugin_it_is_loaded_whole_or_refused_by_name(
     assert walk.said == ((row.code,) if row.severity == "repaired" else ()), "what is mended is said, once"
 
 
-def test_there_are_rows_enough() -> None:
+def test_the_table_has_enough_rows() -> None:
     """And one for each way in which vLLM is silent: a check that nothing exercises proves nothing."""
     assert len([row for row in BROKEN_CHECKPOINTS if row.severity in ("refused", "repaired")]) >= LEAST_ROWS
     assert len([row for row in BROKEN_CHECKPOINTS if row.without_plugin == "silent"]) >= LEAST_ROWS // 2
@@ -86,7 +86,7 @@ def test_a_compressor_is_widened_to_the_numbers_that_it_stands_for(walker: Walke
 @pytest.mark.parametrize(
     "name", [row.name for row in BROKEN_CHECKPOINTS if row.code == "MisnamedTensor" and not row.after]
 )
-def test_what_is_renamed_holds_what_it_would_under_its_right_name(walker: Walker, tmp_path: Path, name: str) -> None:
+def test_a_renamed_tensor_has_its_values(walker: Walker, tmp_path: Path, name: str) -> None:
     row = next(row for row in BROKEN_CHECKPOINTS if row.name == name)
     right = walker.walk(FakeCheckpoint.make("seed").save(tmp_path / "right"), plugin=True, show=SHOWN)
     renamed = walker.walk(row.save(tmp_path / "renamed"), plugin=True, show=SHOWN)
@@ -114,7 +114,7 @@ LOST = {
 
 
 @pytest.mark.parametrize("name", LOST.values(), ids=LOST.keys())
-def test_what_gets_lost_between_files_and_model_ends_the_start(walker: Walker, tmp_path: Path, name: str) -> None:
+def test_a_tensor_lost_between_files_and_model_ends_the_start(walker: Walker, tmp_path: Path, name: str) -> None:
     """The files are whole, so no look at headers finds it."""
     checkpoint = FakeCheckpoint.make("seed").save(tmp_path)
 
@@ -143,7 +143,7 @@ def test_each_process_says_once_that_the_plugin_is_there(walker: Walker, tmp_pat
     assert walker.log.count(PLUGIN_LINE) == before + 1
 
 
-def test_what_a_user_lays_over_the_config_counts_as_if_it_stood_there(walker: Walker, tmp_path: Path) -> None:
+def test_hf_overrides_count_like_config_json(walker: Walker, tmp_path: Path) -> None:
     made = FakeCheckpoint.make("seed")
     del made.config["topk_method"]
     overrides = {"topk_method": "noaux_tc"}

@@ -61,7 +61,7 @@ def test_the_engines_own_choice_goes_before_the_routers(tmp_path: Path) -> None:
     assert (weights == 0.75).all()
 
 
-def test_a_token_that_no_expert_wants_weighs_nothing() -> None:
+def test_a_token_with_zero_scores_has_no_weight() -> None:
     weight = (torch.full((4, 256), -10.0)).bfloat16()
     _, weights = choose(torch.ones(1, 256).bfloat16(), weight, torch.zeros(4), tiny.SHAPE)
     assert weights.tolist() == [[0.0, 0.0]]

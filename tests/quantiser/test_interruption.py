@@ -40,14 +40,14 @@ def test_an_error_without_a_signal_stays_what_it_is() -> None:
         raise ValueError("a bad shape")
 
 
-def test_what_was_to_happen_at_a_signal_before_is_so_again() -> None:
+def test_previous_signal_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with interruptible():
         assert signal.getsignal(signal.SIGTERM) is not before[1]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_what_a_shell_in_the_background_ignores_stays_ignored() -> None:
+def test_signals_ignored_by_a_background_shell_stay_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with interruptible():
         signal.raise_signal(signal.SIGINT)

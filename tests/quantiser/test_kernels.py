@@ -143,7 +143,7 @@ def test_the_kernels_diagonal_blocks_are_as_good_as_fp32(factors: dict[Stages, F
 
 @pytest.mark.parametrize("stages", [PLAIN, FUSED])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # it overflows, and nobody reads what comes of it
-def test_one_bad_hessian_is_named_and_spoils_no_other(
+def test_one_bad_hessian_is_named_and_affects_no_other(
     stages: Stages, h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor, factors: dict[Stages, Factor]
 ) -> None:
     bad = h.clone()

@@ -110,7 +110,7 @@ def test_without_a_capture_everything_is_rounded(
     assert (figures["gptq"], figures["rtn"], figures["worstError"]) == (0, 12, None)
 
 
-def test_what_is_whole_is_found_without_its_source_and_not_written(
+def test_a_complete_result_is_found_without_its_source_and_not_rewritten(
     tmp_path: Path, official: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "official"
@@ -126,7 +126,7 @@ def test_what_is_whole_is_found_without_its_source_and_not_written(
 
 
 @pytest.mark.parametrize("what", ["source", "base", "capture"])
-def test_what_was_made_of_something_else_is_refused_by_name(
+def test_a_result_of_other_inputs_is_rejected_by_name(
     what: str, claim: Claim, official: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(claim, capsys)
@@ -140,7 +140,7 @@ def test_what_was_made_of_something_else_is_refused_by_name(
     assert f"was made from other inputs: {what} was" in result["message"]
 
 
-def test_a_folder_of_somebody_else_is_left_alone(claim: Claim, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_another_origin_is_not_changed(claim: Claim, capsys: pytest.CaptureFixture[str]) -> None:
     claim.out.mkdir()
     assert "so this tool did not create it" in run(claim, capsys, code=1)["message"]
     assert list(claim.out.iterdir()) == []
@@ -245,7 +245,7 @@ def test_a_hub_that_does_not_answer_may_answer_later(claim: Claim, capsys: pytes
     assert result["message"].startswith("hf://nobody/nothing@main cannot be fetched")
 
 
-def test_what_nobody_foresaw_is_a_sentence_too(
+def test_an_unexpected_error_is_one_sentence(
     claim: Claim, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object) -> None:
@@ -266,7 +266,7 @@ def _no_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_links")
-def test_a_file_that_this_user_may_not_link_is_pointed_at(claim: Claim, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_cannot_be_hard_linked_is_symlinked(claim: Claim, capsys: pytest.CaptureFixture[str]) -> None:
     """149 GiB are not copied for want of a permission."""
     run(claim, capsys)
     shard = claim.out / "model-00001-of-00001.safetensors"
@@ -278,7 +278,7 @@ def test_a_file_that_this_user_may_not_link_is_pointed_at(claim: Claim, capsys: 
     assert run(Claim(moved, claim.source, claim.capture), capsys)["state"] == "AlreadyRestored"
 
 
-def test_what_a_killed_run_left_of_its_last_steps_is_swept(claim: Claim, capsys: pytest.CaptureFixture[str]) -> None:
+def test_leftovers_of_a_killed_run_are_removed(claim: Claim, capsys: pytest.CaptureFixture[str]) -> None:
     for name in (".v4-with-mtp.whole", "..v4-with-mtp.whole.77"):
         (claim.folder / name).mkdir()
         (claim.folder / name / "half").touch()

@@ -36,7 +36,7 @@ def spliced(base: Path, restored: Path, tmp_path_factory: pytest.TempPathFactory
     return out
 
 
-def test_what_is_left_is_shard_manifest_and_report(restored: Path) -> None:
+def test_the_output_is_shard_manifest_and_report(restored: Path) -> None:
     assert {path.name for path in restored.iterdir()} == {SHARD, MANIFEST, "mtp-report.html", "mtp-report.json"}
 
 
@@ -56,9 +56,7 @@ def test_the_report_says_the_same_as_page_and_as_data(restored: Path) -> None:
     assert len(report["worst"]) == 10
 
 
-def test_verify_is_content_with_what_was_made(
-    spliced: Path, official: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_accepts_the_output(spliced: Path, official: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(spliced), "--source", str(official)]) == 0
     assert capsys.readouterr().out == ""
 
@@ -214,7 +212,7 @@ def test_a_base_whose_targets_miss_the_layer_gets_them() -> None:
 @pytest.mark.parametrize(
     ("source", "said"), [("hf://nobody/nothing@main", "cannot be fetched"), ("/nowhere", "is not a folder")]
 )
-def test_a_source_that_cannot_be_had_is_named(
+def test_an_unavailable_source_is_named(
     source: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["quantise", "--source", source, "--method", "rtn", "--out", str(tmp_path)]) == 1

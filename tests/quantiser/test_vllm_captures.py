@@ -33,7 +33,7 @@ def installed(folder: Path) -> Path:
 
 
 @pytest.mark.timeout(600)
-def test_what_enters_the_drafts_experts_is_recorded(tmp_path: Path) -> None:
+def test_the_inputs_of_the_draft_experts_are_recorded(tmp_path: Path) -> None:
     tiny_model.write_variant("good", tmp_path / "model", tiny_model.TinyModel())
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text((json.dumps({"prompt": tiny_model.GOLDEN_PROMPT}) + "\n") * PROMPTS)

@@ -109,7 +109,7 @@ OTHERS = ["ConfigMap", "ControllerRevision", "Deployment", "PodDisruptionBudget"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 409, 422, 500])
-async def test_a_refusal_is_told_and_stops_no_other_child(stub: AnsweringApiStub, status: int) -> None:
+async def test_a_rejection_is_reported_and_stops_no_other_child(stub: AnsweringApiStub, status: int) -> None:
     stub.answer = refusing(status)
     error = await reconcile()
     assert str(error).startswith(f"HTTP {status}")
@@ -141,7 +141,7 @@ async def test_no_write_is_on_its_way_when_a_reconcile_ends(
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-async def test_an_overloaded_server_is_not_asked_to_store_that_and_left_in_peace_as_long_as_it_asks(
+async def test_an_overloaded_server_gets_no_status_write_and_no_request_until_retry_after(
     stub: AnsweringApiStub, status: int
 ) -> None:
     stub.answer = refusing(status, **{"Retry-After": "17"})
@@ -166,7 +166,7 @@ async def test_an_absurd_time_to_wait_is_bounded(stub: AnsweringApiStub, text: s
     [web.Response(text="<html>Bad day"), web.Response(text="[]"), web.Response(text='{"kind": '), None],
     ids=["a page", "a list", "half an object", "a closed connection"],
 )
-async def test_garbage_is_no_answer(stub: AnsweringApiStub, answer: web.Response | None) -> None:
+async def test_an_answer_that_is_not_json_is_an_error(stub: AnsweringApiStub, answer: web.Response | None) -> None:
     stub.answer = answer
     error = await reconcile()
     assert isinstance(error, UnreachableError)

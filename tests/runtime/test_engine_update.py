@@ -97,7 +97,7 @@ async def test_only_the_pod_of_this_uid_is_evicted(site: Site) -> None:
     assert not await site.cluster.evict(ObjectRef("Pod", site.namespace, "p", uid)), "it is gone"
 
 
-async def test_one_deployment_at_a_time_has_the_turn(site: Site) -> None:
+async def test_only_one_deployment_updates_at_a_time(site: Site) -> None:
     now = 0.0
     turn = UpdateTurn(site.cluster, site.namespace, clock=lambda: now)
     first, second = site.apply_flash("first"), site.apply_flash("second")

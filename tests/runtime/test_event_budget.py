@@ -21,7 +21,7 @@ def an_event(uid: str, number: int) -> dict[str, Any]:
     return {"reason": f"Reason{number}", "note": f"words {number}", "type": "Warning", "regarding": regarding}
 
 
-async def test_a_deployment_that_changes_all_the_time_gets_few_events_and_keeps_others_from_none() -> None:
+async def test_a_deployment_that_flaps_has_an_event_budget_of_its_own() -> None:
     now, cluster = 0.0, CountingCluster()
     recorder = EventRecorder(cast("Cluster", cluster), clock=lambda: now)
     for number in range(1000):

@@ -54,7 +54,7 @@ async def answers(gates: Gates, pods: list[dict[str, Any]], key: FlashKey = KEY)
     return found
 
 
-async def test_a_gate_is_believed(session: aiohttp.ClientSession) -> None:
+async def test_a_gates_result_is_read(session: aiohttp.ClientSession) -> None:
     async with a_gate({"reason": "TooSlow", "passed": False, "message": "41 tok/s"}) as gate:
         results = await answers(Gates(session, gate.port or 0), [a_gates_pod()])
     assert {uid: (result.reason, result.message, result.reached) for uid, result in results.items()} == {
@@ -62,7 +62,7 @@ async def test_a_gate_is_believed(session: aiohttp.ClientSession) -> None:
     }
 
 
-async def test_one_that_gives_no_answer_keeps_nobody_else_from_being_heard(session: aiohttp.ClientSession) -> None:
+async def test_a_silent_gate_does_not_delay_the_others(session: aiohttp.ClientSession) -> None:
     async with a_gate({"reason": "Passed", "passed": True}) as gate:
         silent = a_gates_pod("flash-b", podIP="127.0.0.2")  # where nobody listens
         results = await answers(Gates(session, gate.port or 0), [silent, a_gates_pod()])
@@ -73,7 +73,7 @@ async def test_one_that_gives_no_answer_keeps_nobody_else_from_being_heard(sessi
     }
 
 
-async def test_what_is_no_json_is_no_answer(session: aiohttp.ClientSession) -> None:
+async def test_an_answer_that_is_not_json_is_no_result(session: aiohttp.ClientSession) -> None:
     async def page(_request: web.Request) -> web.Response:
         return web.Response(text="<html>")
 
@@ -156,7 +156,7 @@ async def test_a_first_answer_is_not_waited_for_and_wakes_its_deployment(session
         await gates.close()
 
 
-async def test_forty_silent_gates_hold_up_nobody(
+async def test_forty_silent_gates_delay_no_other_deployment(
     session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One after the other, as four workers would meet them: none is waited for twice."""

@@ -62,7 +62,7 @@ def how(server: ControlPlane) -> set[str]:
     return mounted | {"Fetch" for container in spec["initContainers"] if container["name"] == "fetch"}
 
 
-async def test_where_image_volumes_are_kept_the_image_is_mounted(
+async def test_with_image_volumes_the_image_is_mounted(
     crd_server: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with reconciling(crd_server, monkeypatch) as reconciler:
@@ -70,7 +70,7 @@ async def test_where_image_volumes_are_kept_the_image_is_mounted(
         assert how(crd_server) == {"ImageVolume"}
 
 
-async def test_where_they_are_dropped_it_is_fetched_from_the_first_and_stays_so(
+async def test_without_image_volumes_the_image_is_fetched_and_that_stays(
     older_server: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with reconciling(older_server, monkeypatch, cache={"type": "Node"}) as reconciler:
@@ -83,7 +83,7 @@ async def test_where_they_are_dropped_it_is_fetched_from_the_first_and_stays_so(
         assert "ImageVolumesAbsent" not in json.dumps(live(older_server, "dsf")["status"])
 
 
-async def test_a_wish_that_cannot_be_had_is_told_of_and_another_wish_mends_it(
+async def test_an_impossible_delivery_is_reported_and_corrected_by_another(
     older_server: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with reconciling(older_server, monkeypatch, ociDelivery="ImageVolume") as reconciler:
@@ -99,7 +99,7 @@ async def test_a_wish_that_cannot_be_had_is_told_of_and_another_wish_mends_it(
         assert how(older_server) == {"Fetch"}
 
 
-async def test_a_dry_run_that_is_refused_decides_nothing_and_the_refusal_is_the_writes_to_tell(
+async def test_a_rejected_dry_run_decides_nothing_and_the_apply_reports_the_rejection(
     crd_server: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with reconciling(crd_server, monkeypatch):

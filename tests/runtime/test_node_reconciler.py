@@ -149,7 +149,7 @@ async def test_the_command_of_the_documentation_shows_the_report_behind_a_verdic
     assert site.kubectl(*shlex.split(command.replace("NODE", site.node))) == HEALTHY
 
 
-async def test_an_engine_that_waits_takes_the_gpus_from_the_test(site: Site) -> None:
+async def test_a_waiting_engine_ends_the_p2p_test(site: Site) -> None:
     await site.reconcile()
     (job,) = site.jobs()
     site.make_pod("p2p-test-pod", of_job=job, node=site.node)
@@ -188,7 +188,7 @@ async def test_a_node_deleted_during_its_test_takes_the_job_with_it(site: Site) 
     assert [(line["node"], line["reason"]) for line in reported] == [(site.node, "node was deleted")]
 
 
-async def test_a_probe_that_calls_itself_what_no_label_may_hold_ends_all_the_same(site: Site) -> None:
+async def test_a_p2p_test_with_an_invalid_schema_name_still_ends(site: Site) -> None:
     await site.reconcile()
     (job,) = site.jobs()
     site.make_pod("p2p-test-pod", of_job=job, node=site.node)
@@ -201,6 +201,6 @@ async def test_a_probe_that_calls_itself_what_no_label_may_hold_ends_all_the_sam
     assert site.jobs() == []
 
 
-async def test_nothing_is_tested_where_tests_are_switched_off(site: Site) -> None:
+async def test_no_node_is_tested_if_p2p_tests_are_off(site: Site) -> None:
     assert await NodeReconciler(site.cluster, None, "test").reconcile(NodeKey(site.node)) is None
     assert site.jobs() == []

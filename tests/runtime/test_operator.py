@@ -15,7 +15,7 @@ from scripted_api_stub import ScriptedApiStub, kubeconfig
 SETTINGS = OperatorSettings.parse(["--identity=one", "--lease-namespace=system", "--health-port=0"])
 
 
-async def test_one_that_does_not_lead_watches_nothing_and_writes_nothing_but_its_claim(
+async def test_a_standby_operator_watches_nothing_and_writes_only_its_lease_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stub gives nobody a lease. Its CRD is new: at first it answers 429, as a real API server does then."""

@@ -62,7 +62,7 @@ async def test_a_new_deployment_gets_its_children_and_a_status(site: Site) -> No
     assert managers == {"flash-operator"}
 
 
-async def test_reconciles_come_to_rest(site: Site) -> None:
+async def test_repeated_reconciles_write_nothing(site: Site) -> None:
     """Server defaults, other orders of keys, quantities written in another way: none of it may look like drift."""
     key = site.apply_flash(
         engine={"resources": {"requests": {"cpu": "1000m", "memory": "2048Mi"}}},
@@ -86,7 +86,7 @@ async def test_only_the_children_that_differ_are_written(site: Site) -> None:
     assert '"minTokensPerSecond": 70' in stored_gate_config(site)
 
 
-async def test_a_new_template_brings_one_first_where_another_node_has_two_free_gpus(site: Site) -> None:
+async def test_a_new_template_surges_if_two_gpus_are_free(site: Site) -> None:
     node = f"free-{site.namespace}"
     key = site.apply_flash(placement={"nodeSelector": {"site": node}})
     await site.reconcile(key)
@@ -134,7 +134,7 @@ async def test_a_field_that_is_given_up_is_removed(site: Site) -> None:
     assert "nodeSelector" not in site.get("deployment", "flash")["spec"]["template"]["spec"]
 
 
-async def test_a_pod_on_a_node_is_handed_its_flags_once(site: Site) -> None:
+async def test_a_bound_pod_gets_its_flags_once(site: Site) -> None:
     key = site.apply_flash()
     await site.reconcile(key)
     metadata = {"name": f"node-{site.namespace}", "labels": {"deepseekflash.dev/gpu-link": "phb"}}
@@ -172,7 +172,7 @@ async def test_a_spec_that_was_taken_back_restarts_nothing_although_the_watch_is
     assert site.get("deployment", "flash")["spec"]["template"] == template
 
 
-async def test_a_child_that_is_missing_in_memory_is_looked_at_before_it_is_made(site: Site) -> None:
+async def test_a_child_missing_from_the_store_is_read_before_it_is_created(site: Site) -> None:
     """An engine would get another template where the known one is missing."""
     key = site.apply_flash()
     store = await site.stored()
@@ -437,7 +437,7 @@ async def test_a_refusal_carries_the_servers_own_words(site: Site) -> None:
     assert caught.value.not_found
 
 
-async def test_a_child_that_the_server_refuses_is_told_in_status_in_its_own_words(site: Site) -> None:
+async def test_a_rejected_child_is_reported_in_the_servers_words(site: Site) -> None:
     """A podTemplate is checked by nobody until it is a Deployment; "not ready" alone would help nobody."""
     key = site.apply_flash(podTemplate={"spec": {"restartPolicy": "Sometimes"}})
     with pytest.raises(ApiError, match="restartPolicy"):
@@ -448,7 +448,7 @@ async def test_a_child_that_the_server_refuses_is_told_in_status_in_its_own_word
     assert "restartPolicy" in ready["message"]
 
 
-async def test_a_typing_error_in_the_pod_template_is_told_and_stops_no_other_child(site: Site) -> None:
+async def test_a_mistyped_pod_template_is_reported_and_stops_no_other_child(site: Site) -> None:
     """The API server answers 500 to a field that does not exist in an apply."""
     key = site.apply_flash(podTemplate={"spec": {"containers": [{"name": "engine", "enviroment": []}]}})
     with pytest.raises(ApiError):
@@ -481,7 +481,7 @@ async def test_a_value_that_the_server_drops_is_written_once(site: Site, patch: 
     assert await site.reconcile(key) == 0
 
 
-async def test_a_policy_that_changes_deployments_is_not_fought(site: Site) -> None:
+async def test_a_mutating_policy_is_not_fought(site: Site) -> None:
     """As Kyverno and registries' webhooks do: another image, and one more toleration."""
     add_policy(site)
     key = site.apply_flash(placement={"tolerations": [{"key": "gpu", "operator": "Exists"}]})
@@ -542,7 +542,7 @@ def add_policy(site: Site) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Service", "ConfigMap"])
-async def test_an_object_of_somebody_else_is_neither_changed_nor_adopted(site: Site, kind: str) -> None:
+async def test_an_object_that_is_not_ours_is_neither_changed_nor_adopted(site: Site, kind: str) -> None:
     name = "flash" if kind == "Service" else str(gate_config_name(pod_template(a_flash(), SETTINGS)))
     content = {"spec": {"ports": [{"port": 1}]}} if kind == "Service" else {"data": {"a": "b"}}
     site.apply({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": site.namespace}, **content})
@@ -561,13 +561,11 @@ async def test_an_object_of_somebody_else_is_neither_changed_nor_adopted(site: S
     assert site.get("deployment", "flash")["spec"]["replicas"] == 1
 
 
-async def test_deleting_what_is_gone_is_as_good(site: Site) -> None:
+async def test_deleting_a_missing_object_succeeds(site: Site) -> None:
     await site.cluster.delete(ObjectRef("Service", site.namespace, "never-was"))
 
 
-async def test_a_server_that_does_not_answer_is_unreachable(
-    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+async def test_a_silent_server_is_unreachable(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     config = json.loads(site.server.kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     (tmp_path / "config").write_text(json.dumps(config))
@@ -601,7 +599,7 @@ async def test_a_head_to_be_restored_gets_its_job_and_no_deployment_before_it_is
     assert site.get("dsf", "flash")["status"]["model"]["mtp"] == "Restored"
 
 
-async def test_a_failed_restoration_is_told_and_tried_again_when_its_job_is_deleted(site: Site) -> None:
+async def test_a_failed_restore_is_reported_and_retried_when_its_job_is_deleted(site: Site) -> None:
     key = site.apply_flash(model=RESTORING)
     await site.reconcile(key)
     end(site, "Failed")

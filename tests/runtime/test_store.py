@@ -29,13 +29,13 @@ def versions(store: Store) -> dict[str, str]:
     return {raw["metadata"]["name"]: raw["metadata"]["resourceVersion"] for raw in store.of(KEY, "Service")}
 
 
-def test_the_newer_version_wins_whatever_comes_first() -> None:
+def test_the_newer_version_wins_in_any_order() -> None:
     store = Store()
     assert [store.put(a_child(number)) for number in (9, 10, 9, 10)] == [True, True, False, False]
     assert versions(store) == {"flash": "10"}
 
 
-def test_what_was_deleted_is_not_brought_back_by_something_older() -> None:
+def test_an_older_version_does_not_restore_a_deleted_object() -> None:
     store = Store()
     store.put(a_child(5))
     store.remove(a_child(7))
@@ -54,7 +54,7 @@ def test_an_answer_that_arrives_after_a_list_without_its_object_does_not_bring_i
     assert versions(store) == {}
 
 
-def test_a_storage_that_was_restored_from_a_backup_is_taken_as_it_is() -> None:
+def test_a_restored_backup_replaces_the_store() -> None:
     """Its versions begin anew at those of the backup."""
     store = Store()
     store.replace("Service", Listing([a_child(50), a_child(60, "made-after-the-backup")], "70"))
@@ -96,20 +96,20 @@ def test_a_child_that_is_relabelled_changes_its_deployment() -> None:
 
 
 @pytest.mark.parametrize("raw", [a_child(1, labels={}), {"kind": "Event", "metadata": {"name": "x"}}])
-def test_what_is_not_ours_is_not_kept(raw: RawObject) -> None:
+def test_objects_of_others_are_not_kept(raw: RawObject) -> None:
     store = Store()
     assert not store.put(raw)
     assert len(store) == 0
 
 
-def test_versions_that_are_no_numbers_are_taken_as_they_come() -> None:
+def test_versions_that_are_not_numbers_are_accepted_in_order_of_arrival() -> None:
     store = Store()
     for version in ("b", "a"):
         assert store.put({**a_flash_object(), "metadata": {**a_flash_object()["metadata"], "resourceVersion": version}})
     assert (store.get(KIND, "flash", "team") or {})["metadata"]["resourceVersion"] == "a"
 
 
-def test_only_what_is_read_is_kept() -> None:
+def test_only_fields_that_are_read_are_kept() -> None:
     store = Store()
     node = a_node()
     node["metadata"]["managedFields"] = [{"manager": "kubelet"}]
@@ -125,7 +125,7 @@ CHANGES = st.lists(st.sampled_from(["write", "delete"]), min_size=1, max_size=6)
 
 @given(changes=CHANGES, order=st.randoms(use_true_random=False), lists=st.integers(0, 3))
 @settings(max_examples=100, deadline=None)
-def test_any_order_of_arrival_ends_with_the_truth(changes: list[str], order: Random, lists: int) -> None:
+def test_any_order_of_arrival_ends_with_the_servers_state(changes: list[str], order: Random, lists: int) -> None:
     """Events arrive in order, and so do whole lists; answers to writes arrive at any time."""
     store = Store()
     arrivals: list[tuple[float, Callable[[], object]]] = []

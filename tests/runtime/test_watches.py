@@ -140,7 +140,7 @@ async def test_a_child_and_the_pod_of_a_restoring_job_enqueue_their_deployment(
         await until(lambda: informer.worked == [KEY])
 
 
-async def test_a_pod_that_gives_its_gpus_back_enqueues_its_node(
+async def test_a_pod_that_releases_its_gpus_enqueues_its_node(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub.put("pods", an_engine_pod())
@@ -256,7 +256,7 @@ async def test_watching_writes_nothing(stub: ScriptedApiStub, tmp_path: Path, mo
     assert stub.writes == []
 
 
-async def test_an_api_server_that_fails_for_good_ends_the_watching(
+async def test_a_permanent_watch_failure_ends_the_process(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Crash-only: the process ends and is started anew. A deaf operator that looks alive is the worst."""
@@ -287,7 +287,7 @@ async def test_throttling_does_not_end_the_watching(
 FORBIDDEN = {"create", "update", "delete", "field", "resume", "timer", "daemon", "index", "validate", "mutate", "adopt"}
 
 
-def test_no_handler_of_kopf_decides_from_what_it_remembers() -> None:
+def test_no_stateful_kopf_handler_is_registered() -> None:
     """on.create and its kin write annotations, daemons and timers write finalizers, indexes keep ghosts."""
     used: set[str] = set()
     for path in Path(inspect.getfile(flash_operator)).parent.rglob("*.py"):

@@ -86,7 +86,7 @@ async def test_a_spec_that_this_operator_cannot_read_does_not_end_the_worker(run
     await until(lambda: running.count("success") >= 1)
 
 
-async def test_nothing_is_decided_before_everything_is_loaded(
+async def test_no_reconcile_runs_before_every_kind_is_loaded(
     running: RunningWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is missing in memory then may exist: a deployment without its known template would get a new one."""
@@ -100,7 +100,7 @@ async def test_nothing_is_decided_before_everything_is_loaded(
     await until(lambda: running.count("success") >= 1)
 
 
-async def test_a_resync_finds_what_no_watch_told_of(running: RunningWorkers) -> None:
+async def test_a_resync_finds_changes_that_no_watch_reported(running: RunningWorkers) -> None:
     running.workers.start(workers=1, resync_seconds=0.05)
     await until(lambda: running.stub.asked[f"list {PLURAL}"] > 1)
     running.stub.put(PLURAL, a_flash_object("unheard-of"))

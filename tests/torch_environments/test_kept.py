@@ -31,7 +31,7 @@ def no_more(_folder: Path) -> None:
     raise AssertionError("it was there")
 
 
-def test_what_is_there_is_not_made_again_and_counts_as_used(tmp_path: Path) -> None:
+def test_an_existing_folder_is_kept_and_marked_as_used(tmp_path: Path) -> None:
     ensure(tmp_path, [a_kept(write_one_file)])
     folder = a_kept(no_more).folder(tmp_path)
     os.utime(folder, (1, 1))
@@ -45,7 +45,7 @@ def test_other_content_is_another_folder(tmp_path: Path) -> None:
     assert len([*tmp_path.glob("torch-trial-*/file")]) == 2
 
 
-def test_what_failed_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_build_leaves_nothing_behind(tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
         write_one_file(folder)
         raise SetupError("no such package")
@@ -55,7 +55,7 @@ def test_what_failed_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".torch.lock"]
 
 
-def test_what_a_killed_run_left_half_made_is_made_anew(tmp_path: Path) -> None:
+def test_a_folder_left_by_a_killed_run_is_rebuilt(tmp_path: Path) -> None:
     half = tmp_path / f".torch-trial-{KEY}.part"
     half.mkdir()
     (half / "half").touch()
@@ -147,14 +147,14 @@ OTHER = "error: Hash mismatch for `einops==0.8.2`\n"
         ("", "\n`sh -c "),
     ],
 )
-def test_a_program_that_fails_is_told_of_in_one_sentence(said: str, message: str) -> None:
+def test_a_failed_program_is_reported_in_one_sentence(said: str, message: str) -> None:
     command = ["sh", "-c", f"cat <<'END'\n{said}END\nexit 2"]
     with pytest.raises(SetupError) as caught:
         run(Path("CACHE"), command)
     assert str(caught.value).startswith(message)
 
 
-def test_a_program_that_does_well_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_program_that_succeeds_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     run(Path("CACHE"), ["sh", "-c", "echo much; echo more >&2"])
     assert capfd.readouterr() == ("", "")
 

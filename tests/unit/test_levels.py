@@ -12,7 +12,7 @@ def test_every_test_of_this_run_has_one_level(request: pytest.FixtureRequest) ->
     assert wrong == []
 
 
-def test_nothing_that_must_be_built_first_is_needed_by_a_check(request: pytest.FixtureRequest) -> None:
+def test_no_check_test_needs_a_build(request: pytest.FixtureRequest) -> None:
     needing = [item for item in request.session.items if BUILT & {mark.name for mark in item.iter_markers()}]
     assert [item.nodeid for item in needing if levels_of(item) == ["check"]] == []
 
@@ -44,7 +44,7 @@ def test_two_levels_are_refused_with_the_file() -> None:
 
 
 @pytest.mark.parametrize("place", CHECKED)
-def test_what_the_table_names_is_there(place: str) -> None:
+def test_the_table_names_existing_tests(place: str) -> None:
     assert (ROOT / place).exists()
 
 

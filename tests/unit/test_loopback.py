@@ -136,5 +136,5 @@ def test_this_machine_is_known_by_its_names(host: str, *, expected: bool) -> Non
     assert is_loopback(host) is expected
 
 
-def test_addresses_that_are_none_are_no_reason_to_fail() -> None:
+def test_invalid_addresses_are_ignored() -> None:
     assert direct_to_loopback({}, ["", "//registry.example", "http://[bad", "nonsense"])["NO_PROXY"] == ",".join(NAMES)

@@ -84,7 +84,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("entry", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_list_of_no_use_is_refused_before_anything_is_copied(
+def test_an_unusable_list_is_rejected_before_anything_is_copied(
     repository: Path, entry: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _write(repository / "twice.txt", "return 2 * number\n" * 2)
@@ -95,7 +95,7 @@ def test_a_list_of_no_use_is_refused_before_anything_is_copied(
 
 
 @pytest.mark.parametrize("arguments", [["sum"], ["sums/thrice"], ["sums", "twice"]], ids=" ".join)
-def test_a_name_of_nothing_is_refused(
+def test_an_unknown_name_is_rejected(
     repository: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments, repository) == 2

@@ -15,7 +15,7 @@ from ports import COUNT, FIRST, a_free_port
 from waiting import NotReadyError, eventually, eventually_async
 
 
-def test_what_was_found_is_returned() -> None:
+def test_the_result_is_returned() -> None:
     finds: Iterator[str | None] = iter([None, "", "it"])
     assert eventually(lambda: next(finds), "something", pause=0) == "it"
 
@@ -29,7 +29,7 @@ def test_the_error_says_what_was_waited_for_and_what_was_seen_last() -> None:
         eventually(lambda: False, "three", seconds=0)
 
 
-def test_what_has_ended_is_not_waited_for_and_its_last_lines_are_told(tmp_path: Path) -> None:
+def test_waiting_stops_when_the_process_ends_and_shows_its_last_lines(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("\n".join(f"line {number}" for number in range(40)))
     with pytest.raises(NotReadyError, match="the server: its process ended") as message:
@@ -37,7 +37,7 @@ def test_what_has_ended_is_not_waited_for_and_its_last_lines_are_told(tmp_path: 
     assert str(message.value).splitlines()[1:] == [f"line {number}" for number in range(25, 40)]
 
 
-def test_what_ends_after_it_has_done_its_part_is_no_failure() -> None:
+def test_a_process_that_ends_after_success_is_not_a_failure() -> None:
     steps: list[str] = []
 
     def look() -> bool:
@@ -47,7 +47,7 @@ def test_what_ends_after_it_has_done_its_part_is_no_failure() -> None:
     assert eventually(look, "its work", pause=0, alive=lambda: not steps[1:])
 
 
-def test_a_loops_own_clock_counts_where_one_runs() -> None:
+def test_the_running_loops_clock_is_used() -> None:
     async def wait() -> float:
         clock = asyncio.get_running_loop().time
         await eventually_async(lambda: clock() > 3000, "an hour", seconds=3600, pause=60)
@@ -58,7 +58,7 @@ def test_a_loops_own_clock_counts_where_one_runs() -> None:
     assert run_in_virtual_time(wait()) == pytest.approx(3121, abs=1)
 
 
-def test_a_port_is_told_once_and_can_be_listened_on() -> None:
+def test_a_port_is_given_once_and_can_be_bound() -> None:
     ports = [a_free_port() for _ in range(50)]
     assert len(set(ports)) == 50
     assert all(FIRST <= port < FIRST + COUNT for port in ports)
@@ -66,7 +66,7 @@ def test_a_port_is_told_once_and_can_be_listened_on() -> None:
         listener.bind(("127.0.0.1", ports[0]))
 
 
-def test_what_one_process_was_told_no_other_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_never_get_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though nobody listens there yet: the other one begins to look where this one did."""
     message = a_free_port()
     script = f"import os; os.getpid = lambda: {os.getpid()}; from ports import a_free_port; print(a_free_port())"
@@ -75,7 +75,7 @@ def test_what_one_process_was_told_no_other_one_is(monkeypatch: pytest.MonkeyPat
     assert int(other) != message
 
 
-def test_a_port_that_somebody_listens_on_is_not_told() -> None:
+def test_a_port_in_use_is_not_given() -> None:
     message = a_free_port()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", message + 1))

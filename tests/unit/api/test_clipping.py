@@ -42,14 +42,14 @@ CLAIMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS.keys())
-def test_whatever_a_gate_claims_the_status_is_valid(claim: dict[str, Any]) -> None:
+def test_any_gate_result_gives_a_valid_status(claim: dict[str, Any]) -> None:
     gate: GateResult = a_gate(**claim) if "reason" not in claim else a_gate(claim["reason"])
     wanted = plan(an_observed(a_flash(), pods=(a_pod(),), nodes=(a_node(),), gates={"flash-a": gate}))
     assert wanted.status is not None
     assert FlashStatus.model_validate(wanted.status).pods[0].name == "flash-a"
 
 
-def test_a_variable_as_long_as_it_may_be_is_told_in_short() -> None:
+def test_a_variable_of_maximum_length_is_shown_shortened() -> None:
     """Its reason says the value, and both are shown in one line."""
     env = [{"name": f"NCCL_{n}", "value": "v" * 1024} for n in range(16)]
     flash = a_flash(interconnect={"env": env})

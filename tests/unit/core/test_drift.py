@@ -38,7 +38,7 @@ def test_is_drift(live: dict[str, Any], desired: dict[str, Any]) -> None:
     assert needs_apply(desired, live)
 
 
-def test_what_is_missing_is_made() -> None:
+def test_a_missing_child_is_created() -> None:
     assert needs_apply({"a": 1}, None)
 
 

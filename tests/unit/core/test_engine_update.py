@@ -247,7 +247,7 @@ def test_a_new_floor_judges_running_replicas_and_restarts_none() -> None:
     assert '"minTokensPerSecond": 33' in gate_config_of(cluster, before)
 
 
-def test_what_nothing_needs_any_more_is_deleted() -> None:
+def test_unused_objects_are_deleted() -> None:
     cluster = Cluster(a_flash())
     first = cluster.revision
     for tokens in (4096, 8192):
@@ -310,7 +310,7 @@ def test_a_paced_update_that_was_rejected_does_not_take_another_turn() -> None:
     assert (cluster.template, cluster.update["state"]) == (before, "Rejected")
 
 
-def test_a_deployment_that_is_not_whole_does_not_begin() -> None:
+def test_an_update_waits_until_all_replicas_are_ready() -> None:
     cluster = Cluster(a_flash(replicas=2, rollout={"engineUpdates": "Paced"}))
     cluster.upgrade()
     cluster.observed = replace(cluster.observed, pods=cluster.observed.pods[:1], update_holder="team/flash")

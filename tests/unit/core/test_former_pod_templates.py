@@ -71,13 +71,13 @@ def test_the_template_of_the_former_operator_stays(name: str, settings: Any) -> 
 
 
 @pytest.mark.parametrize("name", FORMER)
-def test_it_starts_the_same_engine_as_ours(name: str) -> None:
+def test_it_starts_the_same_engine_as_the_current_template(name: str) -> None:
     """So nothing is offered while the image is the same."""
     assert same_effect(render(a_flash(**FORMER[name]["spec"]), SETTINGS).template, FORMER[name]["template"])
 
 
 @pytest.mark.parametrize("name", sorted(set(FORMER) - {"restored-head"}))
-def test_what_the_server_added_is_no_update(name: str) -> None:
+def test_server_defaults_are_not_an_update(name: str) -> None:
     status = plan(a_former_site(name, served_by_api_server=True)).status
     assert status is not None
     assert status["update"] == {"state": "UpToDate", "revision": "", "message": "", "changes": []}

@@ -64,7 +64,7 @@ CHOICES: dict[str, tuple[str, RawObject | None, bool | None, str]] = {
 
 
 @pytest.mark.parametrize(("requested", "live", "keeps", "expected"), CHOICES.values(), ids=CHOICES.keys())
-def test_how_it_comes(requested: str, live: RawObject | None, *, keeps: bool | None, expected: str) -> None:
+def test_the_delivery_of_an_image(requested: str, live: RawObject | None, *, keeps: bool | None, expected: str) -> None:
     observed = an_observed(of_an_image(ociDelivery=requested), children=(live,) if live else (), image_volumes=keeps)
     assert how(deployment_of(observed)) == expected
 
@@ -95,7 +95,7 @@ def test_a_deployment_that_was_applied_is_left_alone(requested: str, *, keeps: b
     assert "Deployment" not in [child["kind"] for child in plan(after).apply]
 
 
-def test_a_wish_for_image_volumes_that_are_not_there_is_told_of_and_not_written_for_ever() -> None:
+def test_missing_image_volumes_are_reported_and_the_deployment_is_not_rewritten() -> None:
     observed = an_observed(
         of_an_image(ociDelivery="ImageVolume"), pods=(a_pod(),), nodes=(a_node(),), children=(NEITHER,)
     )
@@ -166,7 +166,7 @@ def test_the_container_that_pulls_in_full() -> None:
     }
 
 
-def test_an_image_that_all_may_pull_needs_no_secret() -> None:
+def test_a_public_image_needs_no_secret() -> None:
     made = template(of_an_image(ociDelivery="Fetch"))
     assert "registry" not in [volume["name"] for volume in made["volumes"]]
     assert "hub" not in [volume["name"] for volume in made["volumes"]]
@@ -174,7 +174,7 @@ def test_an_image_that_all_may_pull_needs_no_secret() -> None:
     assert not [one for one in container["env"] if one["name"].startswith("FLASH_REGISTRY")]
 
 
-def test_only_the_one_who_pulls_sees_the_password() -> None:
+def test_only_the_fetch_container_sees_the_password() -> None:
     made = template(of_an_image(ociDelivery="Fetch", credentialsSecret="pull"))
     seen_by = [
         container["name"]
@@ -198,14 +198,14 @@ def test_the_kubelet_mounts_an_image_with_the_same_secrets() -> None:
     assert "imagePullSecrets" not in template(of_an_image(ociDelivery="Fetch", credentialsSecret="pull"))
 
 
-def test_the_engine_loads_what_was_pulled_and_asks_nobody() -> None:
+def test_the_engine_loads_the_pulled_image_and_contacts_no_registry() -> None:
     engine = template(of_an_image(ociDelivery="Fetch"))["containers"][0]
     assert engine["args"][:2] == ["serve", "/run/flash/model"]
     mounted = template(of_an_image(ociDelivery="ImageVolume"))["containers"][0]
     assert mounted["args"][:2] == ["serve", "/models"]
 
 
-def test_what_was_pulled_is_told_of_by_its_digest() -> None:
+def test_a_pulled_image_is_reported_by_its_digest() -> None:
     digest = f"sha256:{'a' * 64}"
     delivery = {"phase": "Complete", "commit": digest, "totalBytes": 3 << 30, "attempts": 1, "warning": "1 is a tag"}
     gate = a_gate("EngineStarting", "loading", delivery=delivery)
@@ -217,7 +217,7 @@ def test_what_was_pulled_is_told_of_by_its_digest() -> None:
     ]
 
 
-def test_a_tag_that_moved_between_two_replicas_is_told_with_both_digests() -> None:
+def test_a_tag_that_moved_between_two_replicas_is_reported_with_both_digests() -> None:
     digests = [f"sha256:{letter * 64}" for letter in "ab"]
     flash = a_flash(replicas=2, model={"source": IMAGE, "ociDelivery": "Fetch"})
     gates = {

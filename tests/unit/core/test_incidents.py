@@ -67,7 +67,7 @@ def pod_status(observed: Observed) -> dict[str, Any]:
     return dict(pod)
 
 
-def test_what_one_deployment_says_labels_no_node_for_everybody() -> None:
+def test_the_claim_of_one_deployment_does_not_label_the_node() -> None:
     """Its engines run in its tenant's pods, which may say anything."""
     for known in ((), (Claim("team/flash", "hang", "595.84", "3fa9c21b07"),)):
         (claim,) = plan(recovered(claims=known)).verdicts
@@ -101,7 +101,7 @@ def row_of_the_next_pod(deployment: str, *claims: Claim) -> str:
     return row
 
 
-def test_a_claim_makes_the_next_engines_of_its_own_deployment_safe_and_nobody_elses() -> None:
+def test_a_claim_gives_safe_flags_to_its_own_deployment_only() -> None:
     mine = replace(ANOTHERS, deployment="team/flash")
     assert row_of_the_next_pod("flash", mine) == "T7"
     assert row_of_the_next_pod("other", mine) == "T3"

@@ -75,17 +75,17 @@ def test_the_container_that_fetches_in_full() -> None:
     }
 
 
-def test_it_comes_after_the_gate_which_tells_of_it() -> None:
+def test_fetch_starts_after_the_gate_which_reports_its_progress() -> None:
     assert [one["name"] for one in template()["spec"]["initContainers"]] == ["gate", "fetch"]
 
 
-def test_a_model_that_is_mounted_is_fetched_by_nobody() -> None:
+def test_a_mounted_model_is_not_fetched() -> None:
     made = pod_template(a_flash(model={"source": "pvc://claim/folder"}), SETTINGS)
     assert [one["name"] for one in made["spec"]["initContainers"]] == ["gate"]
     assert volume(made, "hub") is None
 
 
-def test_the_token_is_a_file_and_only_the_one_who_fetches_sees_it() -> None:
+def test_the_token_is_a_file_in_the_fetch_container_only() -> None:
     made = template(credentialsSecret="hub-token")
     assert volume(made, "hub") == {
         "name": "hub",
@@ -113,7 +113,7 @@ CACHES: dict[str, tuple[RawObject | None, RawObject, bool]] = {
 
 
 @pytest.mark.parametrize(("cache", "expected", "shared"), CACHES.values(), ids=CACHES.keys())
-def test_where_it_is_kept(cache: RawObject | None, expected: RawObject, *, shared: bool) -> None:
+def test_the_volume_of_each_cache(cache: RawObject | None, expected: RawObject, *, shared: bool) -> None:
     """What is shared is locked by the engine, which also compiles into it; the pod's own is not to be written."""
     made = template(cache=cache)
 
@@ -124,7 +124,7 @@ def test_where_it_is_kept(cache: RawObject | None, expected: RawObject, *, share
     assert env(made, "engine").get("FLASH_JIT_DIR") == ("/models/jit" if shared else None)
 
 
-def test_the_engine_loads_a_folder_and_asks_no_hub() -> None:
+def test_the_engine_loads_a_folder_and_contacts_no_hub() -> None:
     made = template(revision="main")
     arguments = container(made, "engine")["args"]
     assert arguments[:2] == ["serve", "/run/flash/model"]
@@ -133,7 +133,7 @@ def test_the_engine_loads_a_folder_and_asks_no_hub() -> None:
     assert {"HF_ENDPOINT", "FLASH_MODEL_SOURCE"} & env(made, "engine").keys() == set()
 
 
-def test_the_way_through_a_proxy_is_that_of_the_engine_and_nothing_else_of_it() -> None:
+def test_fetch_gets_the_engines_proxy_variables_and_no_others() -> None:
     extra = [{"name": name, "value": "x"} for name in ("HTTPS_PROXY", "no_proxy", "SSL_CERT_FILE", "SECRET_OF_MINE")]
     flash = a_flash(model={"source": "hf://owner/name"}, engine={"extraEnv": extra})
     made = env(pod_template(flash, SETTINGS), "fetch")
@@ -141,7 +141,7 @@ def test_the_way_through_a_proxy_is_that_of_the_engine_and_nothing_else_of_it() 
     assert "SECRET_OF_MINE" not in made
 
 
-def test_a_user_may_change_it_in_the_pod_template() -> None:
+def test_the_fetch_container_can_be_changed_in_the_pod_template() -> None:
     theirs = {"spec": {"initContainers": [{"name": "fetch", "env": [{"name": "FLASH_FETCH_STREAMS", "value": "2"}]}]}}
     made = pod_template(a_flash(model={"source": "hf://owner/name"}, podTemplate=theirs), SETTINGS)
     assert env(made, "fetch")["FLASH_FETCH_STREAMS"] == "2"
@@ -178,7 +178,7 @@ def status_of(observed: Observed) -> RawObject:
     return status
 
 
-def test_status_tells_how_far_it_has_come() -> None:
+def test_status_shows_the_progress() -> None:
     observed = fetching(a_delivery(bytesPerSecond=2.5, etaSeconds=12, warning="main is a branch"))
     status = status_of(observed)
 
@@ -197,7 +197,7 @@ def test_status_tells_how_far_it_has_come() -> None:
     assert condition(status, "Progressing")["status"] == "True"
 
 
-def test_a_model_that_is_whole_is_told_of_once_and_a_branch_with_it() -> None:
+def test_a_delivered_model_gets_one_event_and_an_unpinned_branch_another() -> None:
     complete = a_delivery("Complete", totalBytes=3 << 30, warning=f"set model.revision to {COMMIT}")
     made = plan(fetching(complete, status_of(fetching(a_delivery()))))
     reported = [(event.type, event.reason, event.message) for event in made.events]
@@ -218,12 +218,12 @@ LOOKS: dict[str, tuple[RawObject, bool]] = {
 
 
 @pytest.mark.parametrize(("delivery", "written"), LOOKS.values(), ids=LOOKS.keys())
-def test_figures_alone_are_not_written_at_every_look(delivery: RawObject, *, written: bool) -> None:
+def test_changed_figures_alone_are_not_written_at_every_reconcile(delivery: RawObject, *, written: bool) -> None:
     live = status_of(fetching(a_delivery()))
     assert (plan(fetching(delivery, live, "fetching 20 of 40")).status is not None) is written
 
 
-def test_a_model_that_cannot_be_had_waits_for_a_person() -> None:
+def test_an_unavailable_model_sets_progressing_false() -> None:
     gate = a_gate("ModelUnavailable", "no revision c0ffee: set model.revision", measurement=None)
     status = status_of(an_observed(pods=(a_pod(),), nodes=(a_node(),), gates={"flash-a": gate}))
     progressing = condition(status, "Progressing")
@@ -243,14 +243,14 @@ def served(*commits: str) -> Observed:
     return an_observed(flash, pods=pods, nodes=(a_node(),), gates=gates, children=(a_live_deployment(flash),))
 
 
-def test_a_revision_that_moved_between_two_replicas_is_told_with_both_commits() -> None:
+def test_a_revision_that_moved_between_two_replicas_is_reported_with_both_commits() -> None:
     found = condition(status_of(served(COMMIT, OTHER)), "Degraded")
     assert (found["status"], found["reason"]) == ("True", "RevisionMoved")
     assert f"{COMMIT} on flash-0" in found["message"]
     assert f"{OTHER} on flash-1" in found["message"]
 
 
-def test_it_is_still_told_of_while_a_gate_misses_a_question() -> None:
+def test_it_is_still_reported_while_a_gate_fails_to_answer_once() -> None:
     observed = served(COMMIT, OTHER)
     live = status_of(observed)
     silent = {**observed.gates, "uid-of-flash-0": GateResult.unreachable("no answer in time")}
@@ -261,5 +261,5 @@ def test_it_is_still_told_of_while_a_gate_misses_a_question() -> None:
     assert plan(again).status is None
 
 
-def test_replicas_of_one_commit_are_as_wanted() -> None:
+def test_replicas_of_one_commit_are_not_degraded() -> None:
     assert condition(status_of(served(COMMIT, COMMIT)), "Degraded")["reason"] == "AsWanted"

@@ -231,13 +231,13 @@ def test_each_situation(case: Case) -> None:
         assert wanted.requeue_after == WATCH_RESTORE_SECONDS
 
 
-def test_only_a_person_helps_where_it_failed_or_finds_no_gpu() -> None:
+def test_a_failed_or_unschedulable_restore_needs_intervention() -> None:
     moving = {name: condition(plan(case.observed).status, "Progressing")["status"] for name, case in CASES.items()}
     assert moving["it runs"] == "True"
     assert moving["the user's mistake"] == moving["no GPU is free: the scheduler's words"] == "False"
 
 
-def test_figures_are_told_in_whole_numbers() -> None:
+def test_figures_are_shown_as_whole_numbers() -> None:
     reported = model(plan(CASES["restored"].observed))
     assert (reported["matricesGptq"], reported["matricesRounded"], reported["seconds"]) == (744, 24, 33)
     assert reported["worstErrorPerMillion"] == 12300
@@ -256,7 +256,7 @@ def serving(flash: FlashDeployment, **more: Any) -> Observed:
     return seen(flash=flash, children=(*children, a_live_deployment(before)), **common, **more)
 
 
-def test_replicas_that_serve_stay_as_they_are_until_it_is_done() -> None:
+def test_serving_replicas_stay_unchanged_until_the_restore_is_done() -> None:
     observed = serving(asking())
     live = observed.children["Deployment", "flash"]
     live["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"  # a default of the server's
@@ -271,7 +271,7 @@ def test_replicas_that_serve_stay_as_they_are_until_it_is_done() -> None:
     assert kinds(plan(settled)) == ["Job"], "nothing is written again and again meanwhile"
 
 
-def test_replicas_that_serve_can_be_scaled_to_make_room_for_the_job() -> None:
+def test_serving_replicas_can_be_scaled_down_for_the_job() -> None:
     """On a node whose GPUs they hold nothing else would ever end the waiting."""
     observed = replace(serving(asking(replicas=0), job=a_job()), restore_pods=(WAITING_POD,))
     wanted = plan(observed)
@@ -280,7 +280,7 @@ def test_replicas_that_serve_can_be_scaled_to_make_room_for_the_job() -> None:
     assert "scale it to 0 until the Job is done" in model(wanted)["message"]
 
 
-def test_replicas_that_serve_get_the_restored_checkpoint_once_it_is_done() -> None:
+def test_serving_replicas_get_the_restored_checkpoint_once_it_is_done() -> None:
     done = a_restore_pod(said=result("Restored", "done", FIGURES))
     wanted = plan(replace(serving(asking(), job=a_job(**COMPLETE)), restore_pods=(done,)))
     (deployment,) = (child for child in wanted.apply if child["kind"] == "Deployment")
@@ -290,7 +290,7 @@ def test_replicas_that_serve_get_the_restored_checkpoint_once_it_is_done() -> No
 
 
 @pytest.mark.parametrize("flash", [a_flash(), asking(restore={"state": "Disabled"})], ids=["removed", "switched off"])
-def test_a_job_that_nobody_asks_for_any_more_is_deleted(flash: FlashDeployment) -> None:
+def test_a_job_that_is_no_longer_requested_is_deleted(flash: FlashDeployment) -> None:
     wanted = plan(seen(flash=flash, job=a_job()))
     assert [(ref.kind, ref.name) for ref in wanted.delete] == [("Job", "flash-restore")]
     assert "Deployment" in kinds(wanted)
@@ -298,7 +298,7 @@ def test_a_job_that_nobody_asks_for_any_more_is_deleted(flash: FlashDeployment) 
     assert "model" not in wanted.status
 
 
-def test_begin_end_and_failure_are_told_once() -> None:
+def test_start_end_and_failure_get_one_event_each() -> None:
     def reasons(observed: Observed) -> list[str]:
         return [event.reason for event in plan(observed).events if event.action == "Restore"]
 
@@ -311,7 +311,7 @@ def test_begin_end_and_failure_are_told_once() -> None:
 
 
 @pytest.mark.parametrize("said", ["", "Traceback: nothing", "{}", '{"state": "Tomorrow"}', '{"state": "Restored"'])
-def test_what_is_no_result_is_a_failure_in_the_words_that_were_there(said: str) -> None:
+def test_an_unreadable_result_is_a_failure_that_quotes_the_output(said: str) -> None:
     found = RestoreResult.of_text(said)
     assert found.state == "Failed"
     assert (said or "none") in found.message

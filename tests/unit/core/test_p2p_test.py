@@ -69,7 +69,7 @@ def noted(count: int, driver: str | None = "595.84") -> RawObject:
     return node
 
 
-def test_a_granted_pair_that_nobody_uses_is_tested() -> None:
+def test_an_idle_granted_pair_is_tested() -> None:
     wanted = plan_node(observed())
 
     assert wanted.create == p2p_test_job(a_node(**GRANTED), SETTINGS)
@@ -92,7 +92,7 @@ NEEDLESS = {
 
 
 @pytest.mark.parametrize("node", NEEDLESS.values(), ids=NEEDLESS.keys())
-def test_a_test_that_could_change_nothing_is_not_made(node: RawObject) -> None:
+def test_a_test_that_could_change_nothing_is_not_started(node: RawObject) -> None:
     assert reason_not_to_test(NodeFacts.from_node(node))
     assert plan_node(observed(node)) == NodePlan()
 
@@ -146,7 +146,7 @@ WANTED: dict[str, tuple[RawObject, bool] | tuple[RawObject, bool, RawObject]] = 
 
 
 @pytest.mark.parametrize("case", WANTED.values(), ids=WANTED.keys())
-def test_gpus_that_are_used_or_wanted_are_left_alone(case: tuple[Any, ...]) -> None:
+def test_gpus_in_use_or_requested_are_not_tested(case: tuple[Any, ...]) -> None:
     pod, wanted, *taints = case
     node = a_node(**GRANTED)
     node["metadata"]["labels"]["zone"] = "a"
@@ -177,7 +177,7 @@ def test_a_verdict_counts_although_an_engine_waits_by_now() -> None:
     assert wanted.patch is not None
 
 
-def test_a_running_test_is_not_in_its_own_way() -> None:
+def test_a_running_test_does_not_count_as_a_gpu_user() -> None:
     wanted = plan_node(observed(job=a_job(), job_pods=(a_probe_pod(),), pods=(a_probe_pod(),)))
     assert wanted == NodePlan(requeue_after=2.0)
 
@@ -217,7 +217,7 @@ def test_a_verdict_becomes_labels_and_an_event_and_the_job_goes(verdict: str, ex
 
 
 @pytest.mark.parametrize("text", ["x" * 64, "v1 beta", "-1", "1\n", "", "\u00e9"])
-def test_what_a_probe_calls_itself_and_its_driver_cannot_make_a_label_that_is_refused(text: str) -> None:
+def test_invalid_schema_and_driver_names_cannot_make_an_invalid_label(text: str) -> None:
     report = a_report("hang", schema=text, driver=text)
     node = a_node(gpu_link="node", gpu_p2p="granted", gpu_cards="unknown")
     wanted = plan_node(observed(node, job=a_job(), job_pods=(a_probe_pod(report),)))
@@ -247,9 +247,7 @@ INCONCLUSIVE = {
 
 
 @pytest.mark.parametrize(("pod", "status", "reported"), INCONCLUSIVE.values(), ids=INCONCLUSIVE.keys())
-def test_a_test_that_found_nothing_out_changes_no_label_and_says_why(
-    pod: RawObject, status: RawObject, reported: str
-) -> None:
+def test_an_inconclusive_test_changes_no_label_and_says_why(pod: RawObject, status: RawObject, reported: str) -> None:
     wanted = plan_node(observed(job=a_job(**status), job_pods=(pod,)))
 
     assert wanted.patch is not None
@@ -268,7 +266,7 @@ def test_a_job_whose_image_cannot_be_pulled_says_so() -> None:
     assert "ImagePullBackOff: container p2p-test: no such image" in wanted.events[0].message
 
 
-def test_tests_that_find_nothing_out_become_rarer_up_to_one_a_day() -> None:
+def test_inconclusive_tests_back_off_to_one_a_day() -> None:
     assert plan_node(observed(noted(1))).requeue_after == 5 * 60
     assert plan_node(observed(noted(2))).requeue_after == 15 * 60
     assert plan_node(observed(noted(40))).requeue_after == timedelta(hours=23, minutes=55).total_seconds()
@@ -277,11 +275,11 @@ def test_tests_that_find_nothing_out_become_rarer_up_to_one_a_day() -> None:
     assert json.loads(again.patch["metadata"]["annotations"][P2P_ATTEMPT_ANNOTATION])["count"] == 3
 
 
-def test_another_driver_is_a_new_chance() -> None:
+def test_another_driver_resets_the_back_off() -> None:
     assert plan_node(observed(noted(9, driver="580.1"))).create
 
 
-def test_a_driver_that_cannot_be_read_is_no_new_chance() -> None:
+def test_an_unreadable_driver_does_not_reset_the_back_off() -> None:
     """Nor does it begin the count anew, or put `unknown` into the verdict."""
     node = noted(2)
     node["metadata"]["labels"]["deepseekflash.dev/gpu-driver"] = "unknown"
@@ -296,7 +294,7 @@ def test_a_driver_that_cannot_be_read_is_no_new_chance() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", "no json", '{"at": "noon", "driver": null, "count": 1}'])
-def test_an_attempt_that_cannot_be_read_is_none(text: str) -> None:
+def test_an_unreadable_attempt_is_ignored(text: str) -> None:
     node = a_node(**GRANTED)
     node["metadata"]["annotations"] = {P2P_ATTEMPT_ANNOTATION: text}
     assert P2pTestAttempt.last_on(node) is None
@@ -315,7 +313,7 @@ def test_labels_that_an_administrator_took_over_meanwhile_are_left_alone() -> No
     assert (event.reason, event.message.partition(": ")[2]) == ("VerdictNotWritten", "hang: as told")
 
 
-def test_the_job_asks_the_scheduler_for_both_gpus_and_gives_way_to_everybody() -> None:
+def test_the_job_requests_both_gpus_at_the_lowest_priority() -> None:
     job = p2p_test_job(a_node("a.node.with.dots" * 10), SETTINGS)
     pod = job["spec"]["template"]["spec"]
     assert len(job["metadata"]["name"]) <= 63
@@ -329,7 +327,7 @@ def test_the_job_asks_the_scheduler_for_both_gpus_and_gives_way_to_everybody() -
     assert "runtimeClassName" not in pod
 
 
-def test_the_job_runs_on_a_node_that_its_owner_keeps_for_a_purpose() -> None:
+def test_the_job_tolerates_dedicated_nodes() -> None:
     """With a taint of their own, a registry with a password and NVIDIA's runtime beside the default one."""
     node = a_node()
     node["spec"] = {

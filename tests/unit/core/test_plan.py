@@ -112,7 +112,7 @@ IRREVERSIBLE = {
 
 
 @pytest.mark.parametrize(("observed", "wanted"), IRREVERSIBLE.values(), ids=IRREVERSIBLE.keys())
-def test_what_cannot_be_undone_is_known_as_such(observed: Observed, wanted: bool) -> None:  # noqa: FBT001
+def test_immutable_changes_are_recognised(observed: Observed, wanted: bool) -> None:  # noqa: FBT001
     assert plan(observed).is_irreversible is wanted
 
 
@@ -295,7 +295,7 @@ def test_a_deployment_that_was_paused_by_hand_goes_on() -> None:
     assert made["spec"]["paused"] is False
 
 
-def test_what_the_server_made_of_a_child_is_not_applied_again_and_is_no_rollout() -> None:
+def test_server_defaults_of_a_child_are_not_applied_again_and_are_no_rollout() -> None:
     observed = a_serving_deployment()
     observed = replace(observed, live_status=plan(observed).status or {})
     live = observed.children["Deployment", "flash"]
@@ -319,7 +319,7 @@ def test_a_condition_of_another_controller_costs_no_write() -> None:
     assert plan(replace(observed, live_status=changed)).status == written
 
 
-def test_a_refused_spec_is_still_a_new_one_at_the_next_try() -> None:
+def test_a_rejected_spec_still_counts_as_new_at_the_next_reconcile() -> None:
     """Only for a new spec are free GPUs counted, so that its rollout may surge."""
     flash = a_flash(generation=3)
     observed = an_observed(flash, live_status={"observedGeneration": 2})
@@ -383,7 +383,7 @@ MISTYPED_TEMPLATES: dict[str, RawObject] = {
 
 
 @pytest.mark.parametrize("patch", MISTYPED_TEMPLATES.values(), ids=MISTYPED_TEMPLATES.keys())
-def test_a_mistyped_pod_template_reaches_the_api_server_whose_words_are_reported(patch: RawObject) -> None:
+def test_a_mistyped_pod_template_is_left_to_the_api_server(patch: RawObject) -> None:
     """A plan that raises would leave an empty row."""
     wanted = plan(an_observed(a_flash(podTemplate=patch)))
     assert wanted.apply[-1]["kind"] == "Deployment"

@@ -163,7 +163,7 @@ def test_a_template_that_runs_already_is_not_refused_by_a_newer_operator() -> No
     assert condition(plan(a_running(flash, changed)).status, "Ready")["reason"] == "PodTemplateRefused"
 
 
-def test_changes_of_a_template_are_told_without_the_secrets_in_it() -> None:
+def test_changes_of_a_template_are_shown_without_its_secrets() -> None:
     old, new = (
         render(
             a_flash(podTemplate=engine(env=[{"name": "PGPASSWORD", "value": value}], args=["--hf-token", value])),

@@ -107,7 +107,7 @@ def test_the_gate_is_a_native_sidecar_whose_probe_is_the_verdict() -> None:
     assert sidecar["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "gate", "scheme": "HTTP"}
 
 
-def test_the_template_carries_the_safe_set_for_a_launcher_that_is_told_nothing() -> None:
+def test_the_template_has_the_safe_flags_for_a_launcher_without_an_annotation() -> None:
     env = {variable["name"]: variable.get("value") for variable in engine(template())["env"]}
     fallback = FlagSet.parse_text(str(env["FLASH_FALLBACK_FLAGS"]))
 
@@ -117,7 +117,7 @@ def test_the_template_carries_the_safe_set_for_a_launcher_that_is_told_nothing()
 
 
 @pytest.mark.parametrize("drain", [60, 0])
-def test_requests_have_their_time_and_the_engine_its_own_after_it(drain: int) -> None:
+def test_the_grace_period_covers_the_drain_and_the_engines_shutdown(drain: int) -> None:
     made = template(drain={"timeoutSeconds": drain})
     variables = {variable["name"]: variable.get("value") for variable in engine(made)["env"]}
     grace = made["spec"]["terminationGracePeriodSeconds"]
@@ -126,14 +126,14 @@ def test_requests_have_their_time_and_the_engine_its_own_after_it(drain: int) ->
     assert engine(made)["lifecycle"]["preStop"]["exec"]["command"] == ["flash-drain"]
 
 
-def test_the_engine_lives_by_its_progress_which_the_gate_knows() -> None:
+def test_the_engines_liveness_probe_asks_the_gate() -> None:
     probe = engine(template())["livenessProbe"]
     assert probe["httpGet"]["path"] == "/livez"
     assert probe["httpGet"]["port"] == 9400, "a name would be looked up among the engine's own ports"
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 60, "the gate may be started anew meanwhile"
 
 
-def test_the_gate_reads_what_its_pod_is_handed_over() -> None:
+def test_the_gate_mounts_its_pods_annotations() -> None:
     made = template()
     (gate,) = made["spec"]["initContainers"]
     (node,) = [volume for volume in made["spec"]["volumes"] if volume["name"] == "node"]
@@ -142,7 +142,7 @@ def test_the_gate_reads_what_its_pod_is_handed_over() -> None:
     assert {"name": "FLASH_NODE_DIR", "value": "/etc/flash/node"} in gate["env"]
 
 
-def test_each_file_of_the_node_folder_is_the_annotation_that_is_handed_over_under_the_name_that_is_read() -> None:
+def test_each_downward_api_file_has_the_annotation_and_name_that_its_reader_expects() -> None:
     (node,) = [volume for volume in template()["spec"]["volumes"] if volume["name"] == "node"]
     assert {item["path"]: item["fieldRef"]["fieldPath"] for item in node["downwardAPI"]["items"]} == {
         FLAGS_FILE: f"metadata.annotations['{ENGINE_FLAGS_ANNOTATION}']",
@@ -158,7 +158,7 @@ def test_an_engine_has_shared_memory_enough_for_nccl() -> None:
     assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
 
 
-def test_a_rollout_takes_one_replica_before_it_asks_for_another_pair_of_gpus() -> None:
+def test_a_rollout_stops_one_replica_before_it_requests_more_gpus() -> None:
     made = deployment(a_flash(), template())["spec"]
     assert made["minReadySeconds"] > 0, "the operator must see how fast the new one is before the next one goes"
     strategy = made["strategy"]
@@ -224,7 +224,7 @@ def test_a_field_wins_over_its_profile() -> None:
     assert "--max-model-len=8192" in arguments(engine={"profile": "LongContext", "contextTokens": 8192})
 
 
-def test_a_custom_engine_gets_nothing_its_owner_did_not_write() -> None:
+def test_a_custom_engine_gets_only_the_users_arguments() -> None:
     custom = arguments(engine={"profile": "Custom", "contextTokens": 1024, "maxSequences": 4})
     assert not any(a.startswith(("--kv-cache-dtype", "--block-size", "--gpu-memory-utilization")) for a in custom)
     assert "--max-model-len=1024" in custom

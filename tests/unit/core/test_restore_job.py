@@ -180,7 +180,7 @@ def test_a_changed_place_is_another_job_too() -> None:
     assert key_of(job()) == key_of(job(readiness={"samples": 1}))
 
 
-def test_it_may_be_where_the_engines_may_be() -> None:
+def test_the_job_has_the_engines_placement() -> None:
     tolerations = [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     theirs = {
         "runtimeClassName": "nvidia",
@@ -202,7 +202,7 @@ def test_it_may_be_where_the_engines_may_be() -> None:
     assert [container["name"] for container in made["containers"]] == ["restore"]
 
 
-def test_the_way_to_the_hub_is_that_of_a_fetched_model() -> None:
+def test_the_job_reaches_the_hub_like_a_fetched_model() -> None:
     extra = [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}, {"name": "OTHER", "value": "1"}]
     hub = {"hubEndpoint": "https://mirror", "credentialsSecret": "hub-token"}
     model = {"source": "pvc://models/v4", "restoreMtp": {"source": OFFICIAL}, **hub}
@@ -222,13 +222,13 @@ def test_the_way_to_the_hub_is_that_of_a_fetched_model() -> None:
     assert "hub" not in [volume["name"] for volume in engine["volumes"]], "only what fetches sees the token"
 
 
-def test_names_end_where_a_pods_label_does() -> None:
+def test_names_fit_into_a_pods_label() -> None:
     flash = a_flash("x" * 52, model={"source": "pvc://models/v4", "restoreMtp": {"source": OFFICIAL}})
     assert flash.spec.model.restore_mtp
     assert len(restore_job(flash, flash.spec.model.restore_mtp, SETTINGS)["metadata"]["name"]) <= 63
 
 
-def test_what_was_learned_of_a_checkpoint_is_not_held_against_its_restored_one() -> None:
+def test_the_baseline_of_a_checkpoint_does_not_apply_to_its_restored_one() -> None:
     running = a_pod(containerStatuses=[{"name": "engine", "imageID": "engine@sha256:1"}])
     (replica,) = replicas_of(an_observed(pods=(running,), nodes=(a_node(),)))
     plain = a_flash()

@@ -68,7 +68,7 @@ def test_a_replica_shows_its_node_its_flags_with_their_reasons_and_its_figures()
     assert (pod["decodeTokensPerSecond"], pod["acceptancePercent"], pod["firstTokenMillis"]) == (85, 92, 155)
 
 
-def test_acceptance_by_position_is_shown_where_the_gate_tells_it() -> None:
+def test_acceptance_by_position_is_shown_if_the_gate_reports_it() -> None:
     figures = {"decodeTokensPerSecond": 200.0, "acceptancePercent": 33.6}
     drafts = {"positionPercents": [74.9, 48.0, 26.0], "acceptanceLength": 2.29}
     (pod,) = status_of(serving(a_gate(measurement=figures | drafts)))["pods"]

@@ -159,7 +159,7 @@ def test_there_is_a_case_for_every_source() -> None:
     assert set(SOURCES) == set(get_args(Source))
 
 
-def test_safe_mode_is_the_safe_set_on_the_best_of_nodes() -> None:
+def test_safe_mode_gives_safe_flags_on_any_node() -> None:
     assert effect(flags(facts(gpu_link="pix", gpu_p2p="verified"), mode="Safe")) == SAFE
 
 
@@ -207,7 +207,7 @@ OFF = {"0x1": P2P_DISABLE, " 01": P2P_DISABLE, "LOC": "NCCL_P2P_LEVEL", "0": "NC
 
 
 @pytest.mark.parametrize(("value", "name"), OFF.items())
-def test_p2p_that_is_off_by_another_spelling_is_off_as_a_whole(value: str, name: str) -> None:
+def test_p2p_disabled_by_any_variable_is_disabled_completely(value: str, name: str) -> None:
     seen = effect(with_variable(facts(gpu_link="pix", gpu_p2p="verified"), name, value))
     assert SAFE.items() <= seen.items()
 
@@ -249,7 +249,7 @@ def test_the_named_profile_adds_its_four_variables_and_calls_them_unproven() -> 
 
 
 @pytest.mark.parametrize("name", ALLOCATOR)
-def test_expandable_segments_are_taken_away_from_custom_all_reduce(name: str) -> None:
+def test_expandable_segments_are_removed_with_custom_all_reduce(name: str) -> None:
     env = {name: "max_split_size_mb:512, expandable_segments : True"}
     made = flags(facts(gpu_link="phb", gpu_p2p="verified"), env=env)
     assert made.unset == (name,)
@@ -258,7 +258,7 @@ def test_expandable_segments_are_taken_away_from_custom_all_reduce(name: str) ->
     assert flags(facts(gpu_link="phb", gpu_p2p="hang"), env=env).unset == ()
 
 
-def test_an_allocator_that_is_set_under_two_names_is_taken_away_under_both() -> None:
+def test_an_allocator_set_under_two_names_is_removed_under_both() -> None:
     env = dict.fromkeys(ALLOCATOR, "expandable_segments:True")
     assert flags(facts(gpu_link="phb", gpu_p2p="verified"), env=env).unset == ALLOCATOR
     env[ALLOCATOR[0]] = "expandable_segments:False"
