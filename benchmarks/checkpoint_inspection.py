@@ -1,9 +1,9 @@
-"""What the launcher's look at a checkpoint of real size adds to the way to vLLM.
+"""How much the launcher's inspection of a checkpoint of real size delays the start of vLLM.
 
     .venv/bin/python benchmarks/checkpoint_inspection.py [PAIRS]
 
 Headers of real size in sparse files, 46 shards, no data. `flash-launch` with FLASH_MODEL_CHECK strict and off by
-turns, flags handed over beforehand, from its start to the first line of the program that stands where vLLM would.
+turns, with the flags annotation in place, from its start to the first line of the program that replaces vLLM.
 """
 
 import json

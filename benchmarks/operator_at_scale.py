@@ -1,4 +1,4 @@
-"""What many deployments cost: .venv/bin/python benchmarks/operator_at_scale.py [--count 1000] [--rest-seconds 600]
+"""The cost of many deployments: .venv/bin/python benchmarks/operator_at_scale.py [--count 1000] [--rest-seconds 600]
 
 A real API server without controllers and nodes, and the operator as a process. Deployments are applied at a fixed rate.
 
@@ -59,7 +59,7 @@ class Process:
         try:
             return self.metric("leader") == 1
         except urllib.error.URLError:
-            return False  # it does not listen yet
+            return False  # it is not listening yet
 
     def metric(self, name: str) -> float:
         with WITHOUT_PROXY.open(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
@@ -120,7 +120,7 @@ def at_rest(operator: Process, seconds: float) -> Iterator[str]:
 
 @contextmanager
 def an_operator(plane: ControlPlane) -> Iterator[Process]:
-    """Leads, and is stopped like a pod."""
+    """Becomes the leader, and is stopped like a pod."""
     port = a_free_port()
     command = [sys.executable, "-m", "flash_operator", f"--health-port={port}", "--p2p-tests=off"]
     environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig)}
@@ -134,7 +134,7 @@ def an_operator(plane: ControlPlane) -> Iterator[Process]:
 
 
 def until_quiet(operator: Process, count: int) -> None:
-    """Until everything was reconciled, nothing waits, and nothing was reconciled for a second."""
+    """Waits until the queue is empty and nothing was reconciled for a second."""
 
     def quiet() -> bool:
         done = operator.metric("reconcile_total")

@@ -1,8 +1,8 @@
 """The figures of docs/performance.md: `make bench` starts the local cluster, measures, and prints them.
 
 apply to Deployment   50 CRs, one after the other, from the request's start until a GET finds the Deployment
-bind to flags         of one pod: from when a list first shows its node until one shows the flags of it, and
-                      until its launcher says that it has taken them
+bind to flags         of one pod: from the first list with its node to the first list with its flags, and to
+                      the launcher's log line about them
 gate                  from the engine's first healthy answer to the verdict, as the gate itself says
 API writes            the operator's own counter: from apply to Ready of one CR, and while nothing happens
 RSS                   of the operator's process, with those 50 CRs and one engine
@@ -113,7 +113,7 @@ def _apply_tiny(cluster: LocalCluster, namespace: str) -> Flash:
 
 
 async def _bind_to_flags(api: Cluster, flash: Flash) -> tuple[float, float]:
-    """When its pod was bound, and when it had its flags, in seconds of the wall clock, to a few milliseconds."""
+    """When its pod was bound and when it had its flags: seconds of the wall clock, to a few milliseconds."""
     bound: float | None = None
     while True:
         for pod in await api.list("Pod", flash.namespace, selector={DEPLOYMENT_LABEL: flash.name}):
@@ -166,7 +166,7 @@ def _rss_mib(cluster: LocalCluster) -> float:
             if uid in (process / "cgroup").read_text():
                 sizes += [int(kib) for kib in re.findall(r"VmRSS:\s+(\d+)", (process / "status").read_text())]
         except OSError:
-            continue  # it ended while we looked
+            continue  # it ended in the meantime
     return max(sizes) / 1024
 
 

@@ -35,7 +35,7 @@ FREE_SECONDS = 20
 
 @dataclass(frozen=True)
 class TimedVariant:
-    """A variant of the p2p test to time, with additional environment."""
+    """A variant of the p2p test to time, with additional environment variables."""
 
     name: str
     variant: str

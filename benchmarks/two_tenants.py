@@ -1,12 +1,12 @@
-"""What a hostile tenant costs its neighbour: .venv/bin/python benchmarks/two_tenants.py [--rounds 3] [--each 5]
+"""The cost of a hostile tenant for its neighbour: .venv/bin/python benchmarks/two_tenants.py [--rounds 3] [--each 5]
 
-A real API server without controllers and kubelets, the operator as a process, and gates that this program plays at
-addresses of the loopback. In each round the quiet tenant's deployments are timed alone, then beside a tenant that has
-everything wrong at once:
+A real API server without controllers and kubelets, the operator as a process, and gates that this program simulates on
+loopback addresses. In each round the quiet tenant's deployments are timed alone, then beside a tenant with all of these
+faults:
 
     20 deployments that the API server refuses          40 pods whose gates never answer
     10 gates that answer with gigabytes                 10 gates that redirect to the neighbour's
-    an incident that accuses the node they share        a deployment with the name of somebody else's Service
+    an incident on the node that both use               a deployment with the name of an existing Service
 
 Times: apply to Deployment; a pod's creation on its node to its flags; the gate's Passed to the condition Ready.
 """
@@ -215,7 +215,7 @@ def flash(namespace: str, name: str, **spec: Any) -> dict[str, Any]:
 
 
 def pod(namespace: str, name: str, annotations: dict[str, str]) -> dict[str, Any]:
-    """As the Deployment's controller and the scheduler would make it."""
+    """A pod as the Deployment controller and the scheduler would create it."""
     labels = {**OURS, DEPLOYMENT_LABEL: name}
     metadata = {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations}
     containers = [{"name": "engine", "image": "engine"}]
@@ -253,7 +253,7 @@ def apply(plane: ControlPlane, *objects: dict[str, Any]) -> None:
 
 
 def remove(plane: ControlPlane, namespace: str) -> None:
-    """No controller collects what belonged to a deleted deployment."""
+    """Deletes the children, because no controller collects them here."""
     for kinds in ("dsf", "deployments,services,configmaps,poddisruptionbudgets,controllerrevisions"):
         plane.kubectl("delete", kinds, "--all", "-n", namespace)
     plane.kubectl("delete", "pods", "--all", "-n", namespace, "--force", "--grace-period=0")

@@ -1,10 +1,10 @@
-"""The main job, from nothing: a cluster, the images, the chart, one CR, one chat completion.
+"""The demo: a cluster, the images, the chart, one CR and one chat completion.
 
     make demo                 a real Kubernetes on this machine, from Go modules (root)
     make demo CLUSTER=kind    on kind, where Docker runs
     make demo-down            stop it and leave nothing behind
 
-Every step says how long it took. What is costly is built once and kept in the cache folder (`make clean-cache`).
+Every step shows its time. Expensive builds are kept in the cache folder (`make clean-cache` removes them).
 """
 
 import argparse
@@ -83,7 +83,7 @@ class DemoCluster(LocalCluster):
 
 
 def main() -> int:
-    """Run the demo; what a person can mend comes as one sentence."""
+    """Run the demo. An error that the user can fix is one sentence."""
     options = _options()
     try:
         cluster = _cluster(options.cluster)
@@ -128,7 +128,7 @@ def run(cluster: DemoCluster | KindCluster, kind: str) -> None:
 
 
 def _build(programs: Sequence[str]) -> list[Path]:
-    """Beside each other: programs are compiled while images wait for the network and the disk."""
+    """Runs both builds in parallel: programs compile while images wait for the network and the disk."""
     command = [sys.executable, "-m", "local_cluster", "build", "--only", ",".join(programs)]
     with subprocess.Popen(command) as compiling:
         try:
@@ -166,7 +166,7 @@ def _serve(cluster: Cluster, models: Path) -> Flash:
 
 
 def _ready(flash: Flash, said: set[str]) -> bool:
-    """Tell each new word of the Ready condition once, so that the wait can be followed."""
+    """Prints each change of the Ready condition, so that the wait can be followed."""
     ready = flash.condition("Ready")
     line = f"{ready.get('reason', '...')}: {ready.get('message', 'the operator has not seen it yet')}"
     if line not in said:

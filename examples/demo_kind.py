@@ -15,7 +15,7 @@ NODE = f"{NAME}-control-plane"
 
 
 class KindCluster:
-    """A kind cluster with the same face as the local one."""
+    """A kind cluster with the same interface as the local one."""
 
     programs: tuple[str, ...] = ()
     """kind brings its own."""

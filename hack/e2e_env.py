@@ -20,7 +20,7 @@ OPERATOR_NAMESPACE = "deepseek-flash-system"
 RESOURCE = f"{PLURAL}.{GROUP}"
 
 LOOK_SECONDS = 0.5
-"""Between looks by kubectl, which cost more than one at a file."""
+"""Seconds between calls of kubectl, which are more expensive than reading a file."""
 
 wait_until = partial(eventually, pause=LOOK_SECONDS)
 
@@ -65,9 +65,9 @@ def install_operator(cluster: Cluster, image: Path, *, chart: Path = CHART, **mo
         "image.repository": "localhost/flash/operator",
         "image.tag": "dev",
         "image.pullPolicy": "Never",
-        # The tag stays the same from build to build; this is what makes a new image a new pod.
+        # The tag is the same for every build, so this annotation makes a new image start a new pod.
         "podAnnotations.image-archive": image.stem,
-        # Six tests at a time leave little of two cores; an operator that gets none for 10 s loses its lease.
+        # Six tests in parallel use most of two cores, and an operator without CPU time for 10 s loses its lease.
         "resources.requests.cpu": "250m",
         "labeller.enabled": "false",
         **({"p2pTest.enabled": "false"} if chart == CHART else {}),
@@ -82,7 +82,7 @@ def install_operator(cluster: Cluster, image: Path, *, chart: Path = CHART, **mo
 
 
 def clear_node(cluster: Cluster) -> None:
-    """Nothing of ours is left on the nodes' labels and annotations."""
+    """Removes our labels and annotations from the nodes."""
     for node in get_json(cluster, "nodes")["items"]:
         metadata = node["metadata"]
         for verb, there in (("label", metadata["labels"]), ("annotate", metadata.get("annotations", {}))):
@@ -92,7 +92,7 @@ def clear_node(cluster: Cluster) -> None:
 
 
 def operator_pods(cluster: Cluster) -> list[dict[str, Any]]:
-    """All pods of the operator, terminating ones too."""
+    """Includes terminating pods."""
     selector = "app.kubernetes.io/name=deepseek-flash-operator"
     pods: list[dict[str, Any]] = get_json(cluster, "pods", "-n", OPERATOR_NAMESPACE, "-l", selector)["items"]
     return pods
@@ -122,7 +122,7 @@ def operator_story(cluster: Cluster) -> str:
 
 
 def a_restricted_namespace(name: str) -> dict[str, Any]:
-    """Engine pods live under the strictest Pod Security level; the demo and the tests prove that they do."""
+    """Creates a namespace with the strictest Pod Security level, under which engine pods must run."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
@@ -159,7 +159,7 @@ def model_claim(namespace: str, folder: str, name: str = "tiny-model") -> tuple[
 
 
 def condition_of(flash: dict[str, Any], name: str) -> dict[str, Any]:
-    """Of a DeepSeekFlashDeployment; an empty one where it has none of that name."""
+    """The condition of a DeepSeekFlashDeployment; empty if it has none of this type."""
     conditions: list[dict[str, Any]] = flash.get("status", {}).get("conditions", [])
     return next((condition for condition in conditions if condition["type"] == name), {})
 
@@ -184,7 +184,7 @@ class Flash:
         return condition_of(self.object(), name)
 
     def pods(self) -> list[dict[str, Any]]:
-        """The pods that are not on their way out."""
+        """The pods that are not terminating."""
         selector = f"deepseekflash.dev/deployment={self.name}"
         pods = get_json(self.cluster, "pods", "-n", self.namespace, "-l", selector)["items"]
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]

@@ -1,4 +1,4 @@
-"""Why a program failed, in one sentence where the reason is one that a person knows: no room, no network."""
+"""Why a program failed. Well-known reasons, such as a full disk or no network, become one sentence."""
 
 import errno
 import re
@@ -16,11 +16,11 @@ NO_NETWORK = re.compile(
 )
 LONGEST = 300
 DRAWN = "\u00d7│╰─▶├"
-"""uv draws the way to its reason."""
+"""uv draws a tree that leads to its reason."""
 
 
 def reason_in(words: str) -> str:
-    """The line that names the reason, or else the last lines of all: who mends a compiler's error needs them."""
+    """The line with the reason, or else the last lines, such as a compiler's error."""
     lines = [line.strip() for line in re.sub(f"[{DRAWN}]+ *", "", words).splitlines()]
     for pattern, said in ((NO_ROOM, "no space is left on the disk"), (NO_NETWORK, "nothing could be downloaded")):
         for line in lines:
@@ -30,7 +30,7 @@ def reason_in(words: str) -> str:
 
 
 def of_system(error: OSError) -> str | None:
-    """The sentence for a disk that is full; None for what else the system may refuse, which is a defect of ours."""
+    """The sentence for a full disk; None for any other error of the system, which is a bug of ours."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     return f"no space is left on the disk ({error.filename or error.strerror}): FLASH_CACHE moves the cache to another"

@@ -1,4 +1,4 @@
-"""A lock file that one process holds: whoever comes second says so, and waits. The kernel drops it with its process."""
+"""A lock file held by one process. A second process reports that it waits. The kernel releases it with its process."""
 
 import fcntl
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def held(lock: Path, tell: Callable[[], None]) -> Iterator[None]:
-    """`tell` is called before waiting, where another process holds it."""
+    """`tell` is called before waiting, if another process holds the lock."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as handle:
         try:

@@ -1,9 +1,8 @@
-"""A port for a program that must be told one.
+"""Free ports for programs that need a port number as an argument.
 
-Where a program can listen on port 0 and say what it got, that is better. A port that the kernel hands out and takes
-back may be handed out again a moment later, to another worker's server or to somebody's outgoing connection. So ports
-here are below those that the kernel hands out, and each is held for as long as this process lives, by a name that
-other processes of this machine see.
+A program that can listen on port 0 and report its port should do that. The kernel may give a released port to another
+worker's server or to an outgoing connection a moment later. So the ports here are below the kernel's range, and each
+is reserved for the lifetime of this process by a name that other processes of this machine see.
 """
 
 import itertools
@@ -11,14 +10,14 @@ import os
 import socket
 
 FIRST, COUNT = 15_000, 14_000
-"""Below node ports (30000) and the kernel's own (32768)."""
+"""Below the ranges of node ports (30000) and of the kernel (32768)."""
 
 _given: set[int] = set()
 
 
 def a_free_port() -> int:
-    """Nobody listens there, and nobody else who asks here is told the same."""
-    start = os.getpid() * 97  # workers that begin together look in different places
+    """A port on which no process listens, and that no other call returns."""
+    start = os.getpid() * 97  # workers that start together search in different places
     for step in itertools.islice(itertools.count(start), COUNT):
         port = FIRST + step % COUNT
         if port not in _given and _is_free(port) and _hold(port):
@@ -27,7 +26,7 @@ def a_free_port() -> int:
 
 
 def _is_free(port: int) -> bool:
-    """On every address: a server on one of them would answer for it."""
+    """Checks every address, because a server on one of them would answer."""
     with socket.socket() as probe:
         try:
             probe.bind(("", port))
@@ -37,13 +36,13 @@ def _is_free(port: int) -> bool:
 
 
 def _hold(port: int) -> bool:
-    """By a name outside of the file system, which is gone with its process."""
+    """Reserves it by an abstract socket name, which disappears with the process."""
     holder = socket.socket(socket.AF_UNIX)
     try:
         holder.bind(f"\0deepseek-flash-port-{port}")
     except OSError:
         holder.close()
         return False
-    holder.detach()  # open until the process ends, and no object that somebody would have to close
+    holder.detach()  # stays open until the process ends
     _given.add(port)
     return True

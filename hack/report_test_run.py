@@ -1,4 +1,4 @@
-"""Tables of a test run's minutes, from what pytest wrote.
+"""Tables of a test run's times, from pytest's reports.
 
     python hack/report_test_run.py JUNIT.xml [JUNIT.xml ...] [--fixtures FILE] [--slowest N]
     python hack/report_test_run.py JUNIT.xml ... --record "make test-long" --seconds 5400

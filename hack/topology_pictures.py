@@ -1,4 +1,4 @@
-"""Draws the pictures that tests compare with and documents show. `scripts/generate` runs it after a change to them."""
+"""Draws the pictures that the docs show and that tests compare with. Run by `scripts/generate`."""
 
 import tempfile
 from pathlib import Path

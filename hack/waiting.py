@@ -13,7 +13,7 @@ LOG_LINES = 15
 
 
 class NotReadyError(TimeoutError):
-    """It did not come in time, or cannot come any more; the message has what is known of it."""
+    """It did not happen in time, or cannot happen any more. The message has the last observed state."""
 
 
 def eventually(
@@ -26,14 +26,14 @@ def eventually(
     alive: Callable[[], bool] = lambda: True,
     log: Path | None = None,
 ) -> T:
-    """Look until there is something, and return it.
+    """Polls until there is a result, and returns it.
 
-    The error tells what `seen` makes of the state (or what was found last), and the last lines of `log`. Where what
-    should bring it about is not `alive`, there is no use in waiting on.
+    The error has the state as described by `seen` (or the last result), and the last lines of `log`. If the process
+    that should produce the result is not `alive`, it stops waiting.
     """
     deadline = time.monotonic() + seconds
     while True:
-        is_alive = alive()  # before the look: what ended after it had done its part is no failure
+        is_alive = alive()  # checked before polling, because a process may end after it has succeeded
         found = look()
         if found:
             return found
@@ -51,7 +51,7 @@ async def eventually_async(
     seen: Callable[[], object] | None = None,
     alive: Callable[[], bool] = lambda: True,
 ) -> T:
-    """The same by the clock of the running loop, which may be a virtual one."""
+    """The same with the clock of the running loop, which may be virtual."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + seconds
     while True:

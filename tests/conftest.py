@@ -7,10 +7,10 @@ import hypothesis
 
 pytest_plugins = ["cluster_fixtures", "fixture_times", "levels", "worker_groups"]
 
-# Tests start hundreds of programs of ours. Where a shell forbids bytecode, each start would compile all it imports.
+# Tests start hundreds of our programs. Without bytecode, each would compile everything that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# How long an example takes depends on the machine, and a timing decides no test.
+# The time of an example depends on the machine, and no test may depend on timing.
 hypothesis.settings.register_profile("flash", deadline=None)
 hypothesis.settings.load_profile("flash")

@@ -3,10 +3,10 @@
     PYTHONPATH=contracts:operator:images/engine:images/build:hack:benchmarks:tests/support python3 -m gpu_trial FOLDER
 
 Needs a vLLM that the plugin supports, with its kernels, and what flash-gate needs. Makes a DeepSeek-V4 of real layers
-(17 GiB in memory, /dev/shm) that recites a text, serves it as the operator would, and shows that the gate tells a head
-whose drafts are all accepted from one whose drafts are not, that a broken checkpoint is refused, and on two GPUs how
-fast it decodes with each way to all-reduce. Everything that was said goes into FOLDER, and what came of it into
-FOLDER/summary.jsonl. With --engine=cpu a tiny DeepSeek-V3 on the CPU build of vLLM stands in, to try the trial itself.
+(17 GiB in memory, /dev/shm) that recites a text, and serves it as the operator would. It shows that the gate
+distinguishes a head whose drafts are all accepted from one whose drafts are not, that a broken checkpoint is rejected,
+and on two GPUs how fast it decodes with each way to all-reduce. All output goes into FOLDER, and the results into
+FOLDER/summary.jsonl. With --engine=cpu, a tiny DeepSeek-V3 on the CPU build of vLLM tests this program itself.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from gpu_trial.pod import Pod
 from gpu_trial.process_log import phases
 
 SHARED_MEMORY = Path("/dev/shm")
-"""Where 17 GiB are written and read fastest."""
+"""The fastest place for 17 GiB."""
 
 
 def main() -> int:
@@ -64,7 +64,7 @@ def parsed() -> argparse.Namespace:
 
 @contextmanager
 def model_folder(options: argparse.Namespace) -> Iterator[Path]:
-    """The checkpoints, made first where they are not kept."""
+    """The folder of the checkpoints, which are created if they were not kept."""
     parent = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
     root = options.models or parent / f"flash-trial-{options.experts}"
     began = time.monotonic()
@@ -90,7 +90,7 @@ def engine_of(options: argparse.Namespace) -> Engine:
 
 @dataclass
 class GpuTrial:
-    """The parts of one call, and what came of them."""
+    """The parts of one run and their results."""
 
     options: argparse.Namespace
     models: Path
@@ -186,7 +186,7 @@ class GpuTrial:
         self._write(message)
 
     def _write(self, message: dict[str, Any]) -> None:
-        """At once, and one line for each part: a call that is cut off loses only its last part."""
+        """Writes one line per part immediately, so that an interrupted run loses only its last part."""
         with (self.options.folder / "summary.jsonl").open("a") as summary:
             summary.write(f"{json.dumps(message)}\n")
 

@@ -1,4 +1,4 @@
-"""What is tried: checkpoints with the verdict that each must get, and ways to all-reduce."""
+"""The cases: checkpoints with their expected verdicts, and ways to all-reduce."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A checkpoint, and what must come of it."""
+    """A checkpoint and its expected outcome."""
 
     name: str
     variant: str
@@ -33,7 +33,7 @@ class Case:
     acceptance: tuple[float, float] | None = None
     """The least and the most percent of drafts accepted."""
     message: str = ""
-    """What the verdict or the engine's last words must have in them."""
+    """Text that the verdict or the end of the engine's log must contain."""
 
     @property
     def looks_first(self) -> bool:
@@ -54,7 +54,7 @@ ON_CPU = (
     Case("dead", "dead", "DraftDead", acceptance=NONE),
     Case("lacking", "partial", "EngineExited", message="eh_proj"),
 )
-"""A tiny DeepSeek-V3, which is nothing to the plugin: it shows that the trial works, not what it is for."""
+"""A tiny DeepSeek-V3, which the plugin ignores. It tests this program, not the product."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Scale:
 
 
 def on_gpu(scale: Scale, **interconnect: Any) -> FlashDeployment:
-    """The profile as it is, with less context, for it is not the KV cache that is tried."""
+    """The profile with less context, because the KV cache is not tested."""
     engine = {
         "contextTokens": scale.context,
         "maxSequences": scale.sequences,
@@ -101,7 +101,7 @@ def flags_of(flash: FlashDeployment, facts: NodeFacts | None) -> FlagSet:
 
 
 def fault(case: Case, result: dict[str, Any], said: str) -> str | None:
-    """What is not as it must be, or None."""
+    """The deviation from the expected outcome, or None."""
     if result.get("reason") != case.reason:
         return f"{case.reason} was expected, and the gate says {result.get('reason')}: {result.get('message')}"
     accepted = (result.get("measurement") or {}).get("acceptancePercent")

@@ -1,4 +1,4 @@
-"""Which vLLM is tried: the one of this Python, on GPUs, or the CPU image's, to try the trial."""
+"""Selects the vLLM: that of this Python on GPUs, or that of the CPU image to test this program."""
 
 import os
 import shutil

@@ -31,14 +31,14 @@ from ports import a_free_port
 
 NOT_YET = ("EngineStarting", "Inconclusive")
 EXIT_SECONDS = 20
-"""How long after the launcher's end the gate may take to say why."""
+"""How long the gate may take to report the reason after the launcher has exited."""
 
 STOP_SECONDS = 45
 PROGRAMS = {"flash-launch": "flash_engine.launcher", "flash-gate": "flash_engine.gate"}
 
 
 class Pod:
-    """Its two containers are processes, each with a session of its own. Nothing is left of them at its end."""
+    """Its two containers are processes, each in a session of its own. All of them are ended with it."""
 
     def __init__(
         self, folder: Path, flash: FlashDeployment, flags: FlagSet, model: Path, engine: Engine, more: Mapping[str, str]
@@ -67,7 +67,7 @@ class Pod:
 
     def _start(self, container: Mapping[str, Any], own: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         said = {variable["name"]: self._local(variable["value"]) for variable in container["env"]}
-        # What the engine's environment says of its caches holds: they are one for the whole trial.
+        # The cache variables of the engine's environment win, because all starts share these caches.
         said.pop("XDG_CACHE_HOME", None)
         environment = {**self._engine.environment, **said, **own, "HOME": str(self.folder)}
         environment["PYTHONPATH"] = os.pathsep.join([str(ENGINE), environment.get("PYTHONPATH", "")])
@@ -84,7 +84,7 @@ class Pod:
         return text
 
     def result(self) -> dict[str, Any]:
-        """The gate's word, empty while it has none."""
+        """The gate's result; empty while it has none."""
         try:
             with WITHOUT_PROXY.open(f"{self._gate}/result", timeout=10) as answer:
                 document: dict[str, Any] = json.load(answer)
@@ -93,7 +93,7 @@ class Pod:
             return {}
 
     def verdict(self, seconds: float) -> dict[str, Any]:
-        """The gate's first verdict that says something, or its last word after `seconds`."""
+        """The gate's first conclusive verdict, or its last one after `seconds`."""
         deadline, ended = time.monotonic() + seconds, None
         while True:
             seen = self.result()
@@ -116,7 +116,7 @@ class Pod:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """The engine first, as a gate that loses its engine would only write so into its log."""
+        """Stops the engine first: a gate that loses its engine only logs that."""
         for name in ("engine", "gate"):
             process = self._processes[name]
             process.terminate()
@@ -128,7 +128,7 @@ class Pod:
 
 
 def kill_session(leader: int) -> None:
-    """Whatever is left of the session that this process has led."""
+    """Kills the remaining processes of this process's session."""
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""What a process says, with the time of each line, and the phases of a start that are read from it."""
+"""The output of a process with the time of each line, and the phases of a start that follow from it."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ PHASES = {
     "engine ready": re.compile(r"init engine .* took"),
     "server ready": re.compile(r"Application startup complete"),
 }
-"""In the words of vLLM 0.26 to 0.33 and of our launcher."""
+"""Log lines of vLLM 0.26 to 0.33 and of our launcher."""
 
 Line = tuple[float, str]
 
@@ -37,7 +37,7 @@ def phases(lines: Iterable[Line]) -> dict[str, float]:
 
 
 class ProcessLog:
-    """A thread that writes what a process says into a file, each line with its seconds."""
+    """A thread that writes a process's output into a file, with the seconds of each line."""
 
     def __init__(self, process: subprocess.Popen[bytes], path: Path) -> None:
         self.lines: list[Line] = []
@@ -56,5 +56,5 @@ class ProcessLog:
                 log.flush()
 
     def close(self) -> None:
-        """What a killed process left in the pipe is heard out; a grandchild that holds it open is not waited for."""
+        """Reads what a killed process left in the pipe, without waiting for a grandchild that holds it open."""
         self._thread.join(5)

@@ -3,7 +3,7 @@
     good      every draft is what the model says next
     dead      the text is the same, and the MTP head's projection is zero: no draft is ever right
     lacking   one tensor of the MTP head is missing, which its headers show
-    poisoned  one scale of the MTP head is no number, which nobody sees before the tensors are loaded
+    poisoned  one scale of the MTP head is NaN, which is detected only while the tensors are loaded
 
 By construction, as in hack/tiny_model.py: every block's last matrix is zero, so that all streams of the residual are
 the token's embedding, and the output matrix makes of that the token's successor. The head's projection hands on the
@@ -33,7 +33,7 @@ SHALLOW: Final[dict[str, Any]] = {
 PROJECTION: Final = "mtp.0.e_proj.weight"
 POISONED: Final = "mtp.0.attn.wq_a.weight_scale"
 HEAD_OF_ITS_OWN: Final = (PROJECTION, POISONED)
-"""What the variants differ in, in a file of its own. The others are shared by hard links."""
+"""The part in which the variants differ, in a file of its own. Hard links share the other files."""
 
 ONE_BF16: Final = b"\x80\x3f"
 NAN_BF16: Final = b"\xc0\x7f"
@@ -104,7 +104,7 @@ def fill(made: FakeCheckpoint) -> None:
 
 
 def decided(name: str, tensor: Tensor, made: FakeCheckpoint) -> Tensor | None:
-    """What the construction asks for; None where noise will do."""
+    """The values that the construction needs; None for noise."""
     if name == PROJECTION:
         return Tensor(tensor.type, tensor.shape, to_bf16(np.eye(tensor.shape[0], dtype=np.float32)).tobytes())
     if name.endswith("norm.weight"):
@@ -134,7 +134,7 @@ def filled(name: str, tensor: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def distinct_experts(tensor: Tensor, experts: int) -> bytes:
-    """For each token as many different experts as it is sent to."""
+    """For each token, as many different experts as it is routed to."""
     tokens, chosen = tensor.shape
     table = (np.arange(tokens)[:, None] * chosen + np.arange(chosen)) % experts
     return table.astype(np.int32 if tensor.type == "I32" else np.int64).tobytes()

@@ -1,7 +1,7 @@
 """GPTQModel's GPTQ core on the same job: its own class, as version 7.6.0 has it, on a CPU or a GPU.
 
-Installed without its dependencies it wants pypcre, logbar, device-smi, tokenicer, defuser, accelerate and threadpoolctl
-beside torch and transformers. The Hessian is ours, put where its own hooks would have summed it up.
+Installed without its dependencies, it needs pypcre, logbar, device-smi, tokenicer, defuser, accelerate and
+threadpoolctl besides torch and transformers. The Hessian is ours, stored where its own hooks would accumulate it.
 """
 
 from collections.abc import Iterator

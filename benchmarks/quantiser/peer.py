@@ -1,7 +1,7 @@
 """llm-compressor's GPTQ core on the same job: its own functions, as version 0.14.0.1 has them.
 
-Only the core is imported, without the package's __init__: that would want datasets, accelerate and auto-round. What the
-peer is given for nothing: weights dequantised, inputs gathered, the inputs of w2, and the scales. Its time is for
+Only the core is imported, without the package's __init__, which needs datasets, accelerate and auto-round. Dequantising
+weights, gathering inputs, the inputs of w2, and the scales are not counted against the peer. Its time is for
 Hessians (`accumulate_hessian`) and `quantize_weight`, in stacks of 16 matrices, on its Triton path.
 """
 

@@ -1,7 +1,7 @@
-"""GPTQ as it was published, in float64, column after column: slow, plain, and what everything faster is held against.
+"""GPTQ as published, in float64, column after column: slow, simple, and the reference for faster implementations.
 
 Frantar et al., "GPTQ", 2023, algorithm 1: the upper Cholesky factor of the inverse Hessian, errors spread over the
-columns that are still to come. The product never runs this; it factors H itself and sweeps in the other direction.
+remaining columns. The product does not use this; it factors H itself and sweeps in the other direction.
 """
 
 from dataclasses import dataclass

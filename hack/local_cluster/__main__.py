@@ -40,7 +40,7 @@ MENDABLE = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; errors that a person can mend come as one sentence."""
+    """Run one command. An error that the user can fix is one sentence."""
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
@@ -89,7 +89,7 @@ def _ask(cluster: LocalCluster, options: argparse.Namespace) -> int:
 
 
 def _free(cluster: LocalCluster, *, patience: float) -> None:
-    """Two test runs on one machine go one after the other. A cluster that is kept is not waited for: nobody ends it."""
+    """Two test runs on one machine run one after the other. A kept cluster does not end, so it is not waited for."""
     deadline = time.monotonic() + patience
     message = False
     while True:

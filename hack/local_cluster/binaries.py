@@ -22,7 +22,7 @@ PROGRESS_SECONDS = 10
 
 
 class BuildError(RuntimeError):
-    """The Go toolchain refused; the message ends with its own words."""
+    """The Go toolchain failed; the message ends with its output."""
 
 
 _KUBERNETES = "k8s.io/kubernetes/cmd"
@@ -40,13 +40,13 @@ BINARIES = {
     "containerd-shim-runc-v2": f"{_CONTAINERD}/containerd-shim-runc-v2",
     "ctr": f"{_CONTAINERD}/ctr",
     "helm": "helm.sh/helm/v4/cmd/helm",
-    # The only file of the pause image.
+    # The only file in the pause image.
     "pause": "./pause",
     # The image that tests of the cluster itself run.
     "web": "./web",
-    # The image that stands for the test of GPU links where there are no GPUs.
+    # The image that replaces the p2p test where there are no GPUs.
     "probe-stub": "./probe-stub",
-    # Where tests of images as models push them.
+    # The registry to which tests push models.
     "registry": "./registry",
 }
 """Program -> its package."""
@@ -66,12 +66,12 @@ FLAGS = ("-ldflags", _LDFLAGS, "-gcflags", "all=-dwarf=false")
 
 
 def binary(name: str) -> Path:
-    """The program of that name, built where it is missing."""
+    """The program of that name, built if it is missing."""
     return build([name])[name]
 
 
 def build(names: Iterable[str] = BINARIES) -> dict[str, Path]:
-    """Build what is missing, telling every few seconds how far it is. Returns all paths by name."""
+    """Build missing programs, and report progress every few seconds. Returns all paths by name."""
     paths = {name: folder() / name for name in names}
     if not all(path.exists() for path in paths.values()):
         with exclusive(cache_dir("bin") / ".lock", "another run that builds programs"):
@@ -82,7 +82,7 @@ def build(names: Iterable[str] = BINARIES) -> dict[str, Path]:
 
 
 def content_key(module: Path, flags: Sequence[str], version: str) -> str:
-    """Of everything that decides the result, so that a change of a pin never finds an old binary."""
+    """A hash of everything that affects the result, so that a changed pin never finds an old binary."""
     digest = sha256(f"{tuple(flags)} {version} {BINARIES}".encode())
     for file in sorted(file for file in module.rglob("*") if file.is_file()):
         digest.update(f"{file.relative_to(module)}\0".encode() + file.read_bytes())
@@ -95,7 +95,7 @@ def folder() -> Path:
 
 
 def _build(names: Sequence[str]) -> None:
-    """Go keeps what it has compiled, so a build that was killed goes on where it was."""
+    """Go caches compiled packages, so a killed build continues where it was."""
     began = time.monotonic()
     print(f"    building {', '.join(names)}", flush=True)
     packages = [BINARIES[name] for name in names]
@@ -111,7 +111,7 @@ def _build(names: Sequence[str]) -> None:
 
 
 def _name_of_go(package: str) -> str:
-    """The last part of the path that is no version."""
+    """The last part of the path that is not a version."""
     parts = [part for part in package.split("/") if part != "v3"]
     return parts[-1]
 

@@ -1,4 +1,4 @@
-"""Where everything costly is kept between runs and between clones."""
+"""The folder in which expensive builds are kept between runs and clones."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from file_lock import held
 
 
 def cache_dir(*parts: str) -> Path:
-    """A folder of the cache, made where it is missing. `FLASH_CACHE` moves the whole."""
+    """A folder of the cache, created if it is missing. `FLASH_CACHE` moves the whole cache."""
     home = os.environ.get("FLASH_CACHE")
     if home is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -22,6 +22,6 @@ def cache_dir(*parts: str) -> Path:
 
 @contextmanager
 def exclusive(lock: Path, holder: str) -> Iterator[None]:
-    """Hold a lock file; a second process says for what `holder` it waits, instead of building the same thing again."""
+    """Hold a lock file. A second process reports which `holder` it waits for, instead of building the same again."""
     with held(lock, lambda: print(f"    waiting for {holder} (it holds {lock})", file=sys.stderr, flush=True)):
         yield

@@ -52,7 +52,7 @@ def folders() -> list[Path]:
 
 
 def remove_cgroup() -> None:
-    """Kill what is left in pods, also what it forks meanwhile, and remove the cgroup."""
+    """Kill the remaining processes of pods, including new forks, and remove the cgroup."""
     eventually(_nobody_is_left, "processes in pods are gone", seconds=20)
     eventually(_is_removed, f"the cgroup {NAME} is gone", seconds=10)
 
@@ -69,7 +69,7 @@ def _is_removed() -> bool:
         try:
             folder.rmdir()
         except OSError:
-            return False  # busy for a moment after its last process; the caller looks again
+            return False  # busy for a moment after its last process; the caller retries
     return True
 
 
@@ -83,4 +83,4 @@ def _read_pids(file: Path) -> set[int]:
     try:
         return {int(pid) for pid in file.read_text().split()}
     except OSError:
-        return set()  # the cgroup went away while we looked
+        return set()  # the cgroup was removed in the meantime

@@ -1,4 +1,4 @@
-"""The whole cluster: one node, every component with its own identity, one of its kind on a machine."""
+"""The whole cluster: one node, and an identity for every component. A machine can run only one."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class NotRootError(RuntimeError):
 
 
 class LocalCluster:
-    """Starts, finds and stops the cluster in its run folder. A dead one is cleaned away first."""
+    """Starts, finds and stops the cluster in its run folder. Leftovers of a dead one are removed first."""
 
     def __init__(self, run: Path | None = None) -> None:
         self.run = run or cache_dir("run") / "cluster"
@@ -70,7 +70,7 @@ class LocalCluster:
         return self.plane.kubectl(*args, stdin=stdin, check=check)
 
     def running(self) -> bool:
-        """All components are there, and the API server answers."""
+        """All components run, and the API server answers."""
         return (
             not self.dead()
             and self.kubectl("get", "--raw=/readyz", "--request-timeout=2s", check=False).returncode == 0
@@ -83,9 +83,9 @@ class LocalCluster:
     def up(self, *, kept: bool = True, starter: int | None = None) -> float:
         """Start the cluster. Returns the seconds of the boot alone, without builds.
 
-        Kept, it runs until `down`. Otherwise it belongs to a process, to this one where no `starter` is named, and
-        whoever comes after that process ended takes it down first. A second `up` of the same kind finds it: of the
-        workers of one test run, the first one starts the cluster and the others use it.
+        A kept cluster runs until `down`. Any other belongs to a process (`starter`, by default this one), and the next
+        start after that process has ended takes it down first. A second `up` of the same kind finds it: the first
+        worker of a test run starts the cluster, and the others use it.
         """
         ensure_packages()
         self._require_root()
@@ -99,25 +99,25 @@ class LocalCluster:
             return self._boot(starter, kept=kept)
 
     def free(self) -> None:
-        """Take down what a killed starter left behind; raises OccupiedError where somebody still uses the machine."""
+        """Removes what a killed starter left behind. Raises OccupiedError if a cluster is still in use."""
         self._require_root()
         with machine.held():
             self._take_over(machine.holder())
 
     def down(self) -> None:
-        """Stop everything and leave nothing: also what a cluster left that died, or whose starter was killed."""
+        """Stop and remove everything, including leftovers of a cluster that died or whose starter was killed."""
         self._require_root()
         with machine.held():
             holder = machine.holder()
             if holder and holder.run != str(self.run) and _in_use(holder):
                 raise machine.OccupiedError(holder.describe())
             if holder is None and self.plane.processes.pids("kubelet"):
-                # The record was lost. A kubelet with our mark still proves whose bridge, rules and cgroup these are.
+                # The record was lost. A kubelet with our mark still proves that bridge, rules and cgroup are ours.
                 holder = machine.Holder.process(os.getpid(), self.run, self.network, kept=False)
             self._clean(holder)
 
     def leftovers(self) -> dict[str, list[str]]:
-        """What is still there of the cluster, by kind; empty lists after `down`."""
+        """What remains of the cluster, by kind; empty lists after `down`."""
         return leftovers.list_leftovers(self.run, self.network)
 
     def import_image(self, archive: Path) -> float:
@@ -129,7 +129,7 @@ class LocalCluster:
         self.kubectl("label", "node", self.node_name, "--overwrite", *assignments)
 
     def set_gpus(self, count: int) -> None:
-        """How many GPUs the node offers from now on; a cluster starts with two."""
+        """Sets the number of GPUs that the node offers; a cluster starts with two."""
         Node(self.plane, self.network).set_gpus(count)
 
     def node_labels(self) -> dict[str, str]:
@@ -144,7 +144,7 @@ class LocalCluster:
         self._clean(holder)
 
     def _refuse_unrecorded(self, holder: machine.Holder | None) -> None:
-        """What lives without a record may be somebody's, so it is never cleaned away on the way to something else."""
+        """Processes without a record may belong to somebody, so they are never removed implicitly."""
         if holder is None and self.plane.processes.pids():
             raise machine.OccupiedError(
                 f"processes of a cluster run in {self.run}, and there is no record of who started it: if nobody needs "
@@ -180,18 +180,18 @@ class LocalCluster:
             raise NotReadyError(f"ended while the cluster booted: {', '.join(self.dead())}")
 
     def _admits_pods(self) -> bool:
-        """The controller manager makes it a moment after the namespace; pods are refused until then."""
+        """The controller manager creates it shortly after the namespace; pods are refused until then."""
         return self.kubectl("get", "serviceaccount", "default", check=False).returncode == 0
 
     def _grant_kubelet_access(self) -> None:
-        """The API server fetches logs as a user of its own, who may do that and nothing else."""
+        """The API server fetches logs as a user that may do nothing else."""
         role = "system:kubelet-api-admin"
         self.kubectl(
             "create", "clusterrolebinding", KUBELET_CLIENT, f"--clusterrole={role}", f"--user={KUBELET_CLIENT}"
         )
 
     def _keep_logs(self) -> None:
-        """The logs of a boot that failed outlive it, next to the run folder."""
+        """Keeps the logs of a failed boot next to the run folder."""
         kept = self.run.with_name(f"{self.run.name}-failed-logs")
         shutil.rmtree(kept, ignore_errors=True)
         if self.plane.processes.logs.exists():
@@ -203,7 +203,7 @@ class LocalCluster:
             processes.stop(program, patience=2)
         self.containerd.stop()
         if holder:
-            # Pods and traces are told by what lies in the run folder: before it goes.
+            # Pods and traces are recognised by files in the run folder, so this comes before its removal.
             other = ProcessGroup(Path(holder.run))
             other.stop(patience=1)
             leftovers.remove_from_machine(holder)
@@ -237,5 +237,5 @@ class LocalCluster:
 
 
 def _in_use(holder: machine.Holder) -> bool:
-    """Booted to the end, wanted by somebody, and alive. Whoever asks holds the lock, so that no boot is under way."""
+    """Booted completely, in use, and alive. The caller holds the lock, so no boot is in progress."""
     return holder.booted and (holder.kept or holder.has_its_starter()) and LocalCluster(Path(holder.run)).running()

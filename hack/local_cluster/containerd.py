@@ -1,7 +1,7 @@
 """containerd, with an image store that outlives the cluster.
 
 Unpacking an engine image of gigabytes takes longer than booting everything else, so images stay in the cache and are
-imported once for their content.
+imported once per content.
 """
 
 import subprocess
@@ -55,7 +55,7 @@ class Containerd:
         self._dirty = self.root / "in-use"
 
     def start(self) -> None:
-        """Start it; after a crash, first drop the containers that the last cluster left in the store."""
+        """Start it. After a crash, first delete the containers that the last cluster left in the store."""
         config = self.run / "containerd.toml"
         config.write_text(
             CONFIG.format(
@@ -76,13 +76,13 @@ class Containerd:
         self._import_pause()
 
     def stop(self) -> None:
-        """Drop every container, so that the store holds nothing but images, and end."""
+        """Delete every container, so that the store contains only images, and stop."""
         if not self.processes.pids("containerd"):
             return
         try:
             self.drop_containers()
         except (RuntimeError, subprocess.TimeoutExpired):
-            # It does not answer. The next start finds the store in use, and tidies it.
+            # It does not answer. The next start finds the store in use, and cleans it up.
             self.processes.stop("containerd")
         else:
             self.processes.stop("containerd")
@@ -97,7 +97,7 @@ class Containerd:
             self.ctr("sandboxes", "rm", "--force", sandbox.split()[0], check=False)
 
     def import_image(self, archive: Path) -> float:
-        """Import an OCI archive, unless the store has its very content by its name. Returns the seconds it took."""
+        """Import an OCI archive, unless the store has the same content under this name. Returns the seconds it took."""
         wanted = images_in(archive)
         if wanted and self._has(wanted):
             return 0.0

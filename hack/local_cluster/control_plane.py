@@ -113,8 +113,8 @@ class ControlPlane:
         return path
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run kubectl as the administrator. A failure carries kubectl's own words."""
-        # What kubectl keeps of an API server goes by its port, and that may have been another server's an hour ago.
+        """Run kubectl as the administrator. A failure has kubectl's message."""
+        # kubectl caches discovery by port, which another API server may have used an hour ago.
         kept = f"--cache-dir={self.run / 'kubectl'}"
         command = [str(self.kubectl_path), f"--kubeconfig={self.kubeconfig}", kept, *args]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
@@ -130,7 +130,7 @@ class ControlPlane:
             f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=default={peer}",
-            # The store is thrown away with the cluster: it need not survive a power cut.
+            # The store is deleted with the cluster, so it need not survive a power cut.
             "--unsafe-no-fsync",
         )  # fmt: skip
 
@@ -143,7 +143,7 @@ class ControlPlane:
         self.processes.start(
             "kube-apiserver", str(self.binaries["kube-apiserver"]),
             f"--etcd-servers={self._etcd_url}", f"--bind-address={self.address}", f"--secure-port={self.port}",
-            # Said in full, or a machine without a default route is refused.
+            # Set explicitly, because otherwise a machine without a default route is refused.
             f"--advertise-address={self.address}",
             *(["--endpoint-reconciler-type=none"] if self.address == "127.0.0.1" else []),
             f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}",
@@ -155,7 +155,7 @@ class ControlPlane:
             "--allow-privileged=true",
             f"--kubelet-client-certificate={kubelet_certificate}", f"--kubelet-client-key={kubelet_key}",
             "--kubelet-preferred-address-types=InternalIP",
-            # A test cluster has one client; a minute of polite draining helps nobody.
+            # A test cluster has one client, so draining for a minute is useless.
             "--shutdown-delay-duration=0s",
             *self.flags,
         )  # fmt: skip
@@ -175,7 +175,7 @@ def a_light_control_plane(*flags: str) -> ControlPlane:
             plane.stop()
             if "address already in use" not in str(error):
                 raise
-            continue  # somebody took the port between our look and our use
+            continue  # another process took the port in the meantime
         except BaseException:
             plane.stop()
             raise
@@ -184,12 +184,12 @@ def a_light_control_plane(*flags: str) -> ControlPlane:
 
 
 def _light_folder() -> Path:
-    """Named after its starter, so that it can be told whether that still lives."""
+    """Named after its starter, to check whether that process is still alive."""
     return Path(tempfile.mkdtemp(prefix=f"light-{os.getpid()}-{start_of(os.getpid())}-", dir=cache_dir("run")))
 
 
 def _stop_orphans() -> None:
-    """Stop what a starter left that was killed."""
+    """Stop the control planes of killed starters."""
     for folder in cache_dir("run").glob("light-*"):
         _, pid, start, _ = folder.name.split("-", 3)
         if not is_alive(int(pid), int(start)):

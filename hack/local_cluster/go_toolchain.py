@@ -1,4 +1,4 @@
-"""The Go toolchain that builds the cluster: the one on PATH where it is new enough, else a pinned wheel."""
+"""The Go toolchain that builds the cluster: the one on PATH if it is new enough, otherwise a pinned wheel."""
 
 import os
 import re
@@ -23,7 +23,7 @@ class MissingGoError(RuntimeError):
 
 @cache
 def go() -> Path:
-    """An older Go is not used: it would refuse the module, or fetch a newer one by itself."""
+    """An older Go is not used: it would reject the module, or download a newer one by itself."""
     found = shutil.which("go")
     if found and version_in(_version_of(found)) >= least_version():
         return Path(found)
@@ -37,20 +37,20 @@ def go_version() -> str:
 
 
 def go_environment() -> dict[str, str]:
-    """For every run of Go. It fetches no toolchain, changes no pin, and needs no C compiler.
+    """The environment of every run of Go: no toolchain download, no changed pins, no C compiler.
 
-    The compiler collects its garbage less often than it would: a tenth less work, for half as much memory again.
+    Less frequent garbage collection in the compiler saves a tenth of the work and costs half as much memory again.
     """
     fixed = {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false", "CGO_ENABLED": "0"}
     if not go().is_relative_to(cache_dir("go")):
         return {"GOGC": "400", **_inherited(), **fixed}
-    # What we brought is not to leave gigabytes in folders of which nobody who removes our cache would think.
+    # The wheel's caches go into our cache folder, so that removing that removes them too.
     own = {"GOPATH": str(cache_dir("go", "path")), "GOCACHE": str(cache_dir("go", "build"))}
     return {"GOGC": "400", **own, **_inherited(), **fixed, "GOFLAGS": f"{fixed['GOFLAGS']} -modcacherw"}
 
 
 def version_in(text: str) -> Version:
-    """The version in what Go says of itself or a go.mod asks for; 0.0.0 where there is none."""
+    """The version in Go's output or a go.mod; 0.0.0 if there is none."""
     match = re.search(r"\bgo ?(\d+)\.(\d+)(?:\.(\d+))?", text)
     if match is None:
         return (0, 0, 0)
@@ -59,18 +59,18 @@ def version_in(text: str) -> Version:
 
 
 def least_version() -> Version:
-    """What the programs' module asks for."""
+    """The version that the programs' module requires."""
     line = next(line for line in GO_MOD.read_text().splitlines() if line.startswith("go "))
     return version_in(line)
 
 
 def _inherited() -> dict[str, str]:
-    """Without what is set to nothing, and the folder of another Go, which ours would take for its own."""
+    """Without empty variables and without GOROOT, which may belong to another Go."""
     return {name: value for name, value in os.environ.items() if value and name != "GOROOT"}
 
 
 def _version_of(program: str) -> str:
-    """Outside of any module, whose go.mod could ask for another toolchain. Empty where it does not even run."""
+    """Runs outside of any module, whose go.mod could require another toolchain. Empty if Go does not run."""
     environment = {name: value for name, value in os.environ.items() if name != "GOROOT"} | {"GOTOOLCHAIN": "local"}
     try:
         asked = subprocess.run(
@@ -94,7 +94,7 @@ def _installed() -> Path:
 
 
 def _install(pin: str, folder: Path) -> None:
-    """With uv, which checks the hash. Without uv's cache, which would keep the quarter of a gigabyte a second time."""
+    """Uses uv, which checks the hash, without uv's cache, which would keep a second copy of 250 MB."""
     least = ".".join(map(str, least_version()))
     print(f"    no Go {least} or newer on PATH: installing {pin}", flush=True)
     unfinished = folder.with_name(".unfinished")

@@ -1,4 +1,4 @@
-"""Everything that a cluster leaves behind when it ends, however it ended: how to see it and how to remove it."""
+"""Finds and removes everything that a cluster leaves behind, however it ended."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from local_cluster.traces import remove_traces, traces
 
 
 def list_leftovers(run: Path, network: Network) -> dict[str, list[str]]:
-    """What is still there, by kind; empty lists after `down`."""
+    """What remains, by kind; empty lists after `down`."""
     return {
         "processes": [str(pid) for pid in ProcessGroup(run).pids()],
         "pod processes": [str(pid) for pid in cgroups.members()],
@@ -26,13 +26,13 @@ def list_leftovers(run: Path, network: Network) -> dict[str, list[str]]:
 
 
 def remove_own(processes: ProcessGroup) -> None:
-    """What can be told by the run folder alone: its processes, its mounts, its files."""
+    """Leftovers recognised by the run folder alone: its processes, mounts and files."""
     processes.stop(patience=1)
     remove_folder(processes.run)
 
 
 def remove_from_machine(holder: Holder) -> None:
-    """What the machine has only once. Called with its record: without one, it may be another Kubernetes' own."""
+    """Resources that exist once on the machine. Needs the record, because they may belong to another Kubernetes."""
     cgroups.remove_cgroup()
     remove_traces(Path(holder.run), holder.absent_folders)
     remove_kubernetes_rules()

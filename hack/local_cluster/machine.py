@@ -1,7 +1,7 @@
-"""Which whole cluster holds the machine: there can be one, for it owns a bridge, packet filter rules and a cgroup.
+"""Which cluster uses the machine. There can be only one, because it owns a bridge, packet filter rules and a cgroup.
 
-The record lies outside every cache folder. So a second clone finds it, and whoever comes after a crash knows what the
-dead cluster changed. It is written before anything is changed.
+The record is outside every cache folder, so that other clones find it, and after a crash shows what the dead cluster
+changed. It is written before anything is changed.
 """
 
 import datetime as dt
@@ -21,12 +21,12 @@ RECORD = LOCK.with_suffix(".json")
 
 
 class OccupiedError(RuntimeError):
-    """Another cluster holds the machine; the message says whose it is, and how to stop it."""
+    """Another cluster uses the machine. The message says whose it is, and how to stop it."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The cluster that holds the machine, who started it, and what has to be undone when it ends."""
+    """The cluster that uses the machine, its starter, and what to undo when it ends."""
 
     run: str
     network: Network
@@ -42,7 +42,7 @@ class Holder:
 
     @classmethod
     def process(cls, pid: int, run: Path, network: Network, *, kept: bool) -> "Holder":
-        """A process that runs: this one, or the one that started it to do its work."""
+        """A running process: this one, or the one that started it."""
         return cls(
             run=str(run),
             network=network,
@@ -58,14 +58,14 @@ class Holder:
         )
 
     def is_for(self, starter: int, *, kept: bool) -> bool:
-        """A kept one is for everybody who wants a kept one, another for what its starter started."""
+        """A kept cluster is for everybody who asks for a kept one; any other is for its starter's processes."""
         return self.kept == kept and (kept or self.pid == starter)
 
     def has_its_starter(self) -> bool:
         return is_alive(self.pid, self.pid_start)
 
     def describe(self) -> str:
-        """Who has the machine, and how to get it back."""
+        """Who uses the machine, and how to stop it."""
         starter = f"`{self.command}` (pid {self.pid}) in {self.folder} at {self.since}"
         stop = f"FLASH_CACHE={Path(self.run).parents[1]} python -m local_cluster down"
         use = f", or use it for tests: FLASH_KUBECONFIG={self.run}/admin.conf" if self.kept else ""
@@ -75,7 +75,7 @@ class Holder:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """One at a time starts or stops a cluster; whoever comes second waits. The kernel drops it with its process."""
+    """Only one process at a time starts or stops a cluster; others wait. The kernel releases it with its process."""
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

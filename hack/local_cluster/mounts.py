@@ -22,13 +22,13 @@ def unmount_all(folder: Path) -> None:
     for point in mounts_under(folder):
         done = _libc.umount2(point.encode(), MNT_DETACH)
         number = ctypes.get_errno()
-        # EINVAL, ENOENT: it went with the mount that it lay on, or its process took it away.
+        # EINVAL, ENOENT: it was removed with the mount below it, or by its own process.
         if done != 0 and number not in (errno.EINVAL, errno.ENOENT):
             raise OSError(number, os.strerror(number), point)
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder with all it holds, but never reach through a mount into what belongs to somebody else."""
+    """Delete a folder with its content, but never through a mount into files of others."""
     unmount_all(folder)
     mounted = mounts_under(folder)
     if mounted:

@@ -17,12 +17,12 @@ LINKS = Path("/sys/class/net")
 
 
 class AddressesTakenError(RuntimeError):
-    """Something else on the machine uses the bridge's name or the cluster's addresses."""
+    """The machine already uses the bridge's name or the cluster's addresses."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """Names and addresses. Each can be moved by FLASH_CLUSTER_<NAME> where the machine uses it for something else."""
+    """Names and addresses. FLASH_CLUSTER_<NAME> changes one that the machine uses for something else."""
 
     bridge: str = "flash0"
     pods: str = "10.244.0.0/24"
@@ -44,8 +44,8 @@ class Network:
         ip("link", "add", self.bridge, "type", "bridge")
         ip("addr", "add", f"{self.gateway}/{size}", "dev", self.bridge)
         ip("link", "set", self.bridge, "up")
-        # A packet to a Service's address is rewritten only after it was routed: without a route, and on a machine that
-        # has no default one, it is never sent.
+        # A packet to a Service's address is rewritten only after routing. On a machine without a default route, it
+        # would never be sent without this one.
         ip("route", "add", self.services, "dev", self.bridge)
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
@@ -55,12 +55,12 @@ class Network:
         return [*(link.name for link in (folder / "brif").glob("*")), *([self.bridge] if folder.exists() else [])]
 
     def remove(self) -> None:
-        """A host end goes by itself with its pod, but only some time after: do not wait for that."""
+        """Deletes them now, because a host end disappears only some time after its pod."""
         for link in self.links():
             ip("link", "delete", link, check=link == self.bridge)
 
     def write_cni_config(self, folder: Path, state: Path) -> None:
-        """CNI's bridge plugin on our bridge, with its address book inside the run folder."""
+        """CNI's bridge plugin on our bridge, with its address allocations in the run folder."""
         folder.mkdir(parents=True, exist_ok=True)
         ipam = {
             "type": "host-local",
@@ -80,7 +80,7 @@ class Network:
         (folder / "10-bridge.conflist").write_text(json.dumps(config, indent=1))
 
     def refuse_strangers(self) -> None:
-        """Called when our own leftovers are gone and before anything is recorded as ours."""
+        """Called after our own leftovers were removed and before anything is recorded as ours."""
         if (LINKS / self.bridge).exists():
             raise AddressesTakenError(
                 f"a link {self.bridge} exists that no local cluster made: choose another name by FLASH_CLUSTER_BRIDGE, "

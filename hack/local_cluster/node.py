@@ -24,7 +24,7 @@ class Node:
         self.containerd = Containerd(self.run, self.processes)
 
     def start(self) -> None:
-        """Start all three and give the node its GPUs once it is ready."""
+        """Start all three, and give the node its GPUs once it is ready."""
         cgroups.make_cgroup()
         self.network.write_cni_config(self.run / "cni", self.run / "cni-state")
         self.containerd.start()
@@ -58,14 +58,14 @@ class Node:
             "containerRuntimeEndpoint": f"unix://{self.run / 'containerd.sock'}",
             "resolvConf": "/etc/resolv.conf",
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
-            # Images belong to the cache, which outlives the cluster.
+            # Images are in the cache, which outlives the cluster.
             "imageGCHighThresholdPercent": 100,
             "enforceNodeAllocatable": [],
             "syncFrequency": "10s",
-            # A ConfigMap is seen in pods within seconds instead of a minute.
+            # Pods see a changed ConfigMap within seconds instead of a minute.
             "configMapAndSecretChangeDetectionStrategy": "Watch",
             "serializeImagePulls": False,
-            # Defaults lie outside the run folder.
+            # The defaults are outside the run folder.
             "podLogsDir": str(self.run / "pod-logs"),
             "volumePluginDir": str(self.run / "volume-plugins"),
         }
@@ -88,9 +88,9 @@ class Node:
             "healthzBindAddress": f"{self.network.gateway}:10256",
             "metricsBindAddress": f"{self.network.gateway}:10249",
             "clientConnection": {"kubeconfig": str(self.plane.identity("kube-proxy", "system:kube-proxy"))},
-            # Pods of one bridge answer each other directly: without this their answers bypass the translation.
+            # Without this, answers between pods on one bridge bypass the address translation.
             "iptables": {"masqueradeAll": True},
-            # Sysctls of connection tracking are the machine's, not a test's.
+            # Connection tracking sysctls belong to the machine.
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         }
         path = self.run / "kube-proxy.yaml"
@@ -103,7 +103,7 @@ class Node:
         return done.stdout == "True"
 
     def set_gpus(self, count: int = GPUS) -> None:
-        """The kubelet keeps extended resources that no device plugin owns: it reports only what it changed itself."""
+        """The kubelet keeps extended resources that no device plugin owns, because it patches only its own changes."""
         gpus = {"nvidia.com/gpu": str(count)}
         patch = json.dumps({"status": {"capacity": gpus, "allocatable": gpus}})
         self.plane.kubectl("patch", "node", NODE_NAME, "--subresource=status", "--type=merge", f"--patch={patch}")

@@ -1,4 +1,4 @@
-"""A one-file image as an OCI archive, without any builder: for the pause image, and for those of tests."""
+"""A one-file image as an OCI archive, without a builder: for the pause image and for test images."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ LAYOUT = {"imageLayoutVersion": "1.0.0"}
 def write_archive(
     target: Path, name: str, program: Path, *, called: str | None = None, environment: Mapping[str, str] | None = None
 ) -> None:
-    """An image `name` whose only file and entry point is the static `program`, under its own name or as `called`."""
+    """An image `name` whose only file and entry point is the static `program`, under its own name or `called`."""
     file = called or program.name
     layer = _tar({file: program.read_bytes()}, mode=0o755)
     variables = [f"{key}={value}" for key, value in (environment or {}).items()]

@@ -1,6 +1,6 @@
 """The packet filter rules of kube-proxy and the kubelet, which neither of them removes when it is killed.
 
-Both name every chain of theirs KUBE-something, so what is theirs can be told from what is the machine's.
+All their chains have names with KUBE-, which distinguishes them from the machine's own.
 """
 
 import os
@@ -19,7 +19,7 @@ def kubernetes_rules() -> list[str]:
 
 
 def remove_kubernetes_rules() -> None:
-    """Take out the jumps from the machine's chains first, then empty and delete the chains."""
+    """First removes the jumps from the machine's chains, then flushes and deletes the chains."""
     for command in COMMANDS:
         for table in TABLES:
             lines = _lines(command, table)

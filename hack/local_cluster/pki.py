@@ -1,7 +1,7 @@
 """A certificate authority for one cluster, and the identities of its parts.
 
-Every component gets a certificate of its own, so that RBAC and the Node authorizer are really exercised: a cluster
-whose kubelet is an administrator would let wrong roles pass.
+Every component has its own certificate, so that RBAC and the Node authorizer are really tested: with a kubelet as an
+administrator, wrong roles would not be noticed.
 """
 
 import datetime as dt
@@ -18,13 +18,13 @@ LIFETIME = dt.timedelta(days=3650)
 
 
 class Authority:
-    """Issues certificates into a folder as NAME.crt and NAME.key; an authority that is there already goes on."""
+    """Issues certificates into a folder as NAME.crt and NAME.key. An existing authority is reused."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "local-cluster")])
         if self.certificate.exists():
-            # A running cluster trusts this one: a second process that asks for an identity must not replace it.
+            # A running cluster trusts this one, so a second process must not replace it.
             self._key = _read_private(folder / "ca.key")
             return
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """The processes of one cluster, found again by a mark in their environment.
 
-A list of pids in a file would miss the process that was started just before its starter was killed, and a name would
-hit somebody else's. The mark is the run folder itself, inherited by whatever the components start (containerd's
-shims among them).
+A file with pids would miss a process that was started just before its starter was killed, and names may match
+processes of others. The mark is the run folder, inherited by everything that the components start, including
+containerd's shims.
 """
 
 import os
@@ -17,9 +17,9 @@ MARK = "LOCAL_CLUSTER_RUN"
 
 
 class ProcessGroup:
-    """Starts processes with the mark, and ends all that bear it."""
+    """Starts processes with the mark, and ends all processes that have it."""
 
-    # By run folder, not by object: components outlive the object that started them, and another one may stop them.
+    # Keyed by run folder, because another object may stop the components.
     _started: ClassVar[dict[Path, list[subprocess.Popen[bytes]]]] = {}
 
     def __init__(self, run: Path) -> None:
@@ -39,7 +39,7 @@ class ProcessGroup:
         self._children.append(child)
 
     def pids(self, program: str | None = None) -> list[int]:
-        """Pids that bear the mark; of one program (by the name of its file) or of all."""
+        """Pids with the mark, of one program (by the name of its file) or of all."""
         mark = f"{MARK}={self.run}\0".encode()
         found = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -47,18 +47,18 @@ class ProcessGroup:
                 ours = mark in (process / "environ").read_bytes() + b"\0"
                 name = Path((process / "cmdline").read_bytes().split(b"\0")[0].decode()).name
             except OSError:
-                continue  # it ended while we looked
+                continue  # it ended in the meantime
             if ours and int(process.name) != os.getpid() and program in (None, name):
                 found.append(int(process.name))
         return found
 
     def is_running(self, program: str) -> bool:
-        """Whether one of that program is there. One that was started a moment ago has no environment to be read yet."""
+        """Whether that program runs. A process that was just started has no readable environment yet."""
         ours = (child for child in self._children if Path(cast("Sequence[str]", child.args)[0]).name == program)
         return any(child.poll() is None for child in ours) or bool(self.pids(program))
 
     def stop(self, program: str | None = None, *, patience: float = 5.0) -> None:
-        """End one program, or all: politely first, then for good."""
+        """End one program, or all: first with SIGTERM, then with SIGKILL."""
         for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 10.0)):
             for pid in self.pids(program):
                 send(pid, number)
@@ -77,9 +77,9 @@ class ProcessGroup:
         return True
 
     def _reap(self) -> None:
-        """Take the exits of our own children that have ended, so that they do not stay as zombies.
+        """Reap our own children that have ended.
 
-        A process loses its environment a moment before its exit can be taken, so this waits for that moment.
+        A process loses its environment shortly before it can be reaped, so this waits for that.
         """
         alive = set(self.pids())
         for child in [child for child in self._children if child.pid not in alive]:
@@ -88,7 +88,7 @@ class ProcessGroup:
 
 
 def start_of(pid: int) -> int | None:
-    """When a process started, in ticks since boot: with its pid it names one process, even after pids come round."""
+    """When a process started, in ticks since boot. Together with the pid this is unique, even if pids are reused."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -109,7 +109,7 @@ def is_alive(pid: int, start: int) -> bool:
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """Signal a process that may be gone already."""
+    """Signal a process that may have ended."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:

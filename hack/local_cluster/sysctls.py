@@ -1,4 +1,4 @@
-"""Kernel settings that the kubelet and kube-proxy change for themselves, and never change back.
+"""Kernel settings that the kubelet and kube-proxy change, and never restore.
 
 kubelet: setupKernelTunables in pkg/kubelet/cm/container_manager_linux.go. kube-proxy: NewProxier in
 pkg/proxy/iptables/proxier.go. IP forwarding is ours.

@@ -1,11 +1,11 @@
-"""What kubelet, containerd and CNI write outside the run folder, at paths that they do not let us choose."""
+"""Files that the kubelet, containerd and CNI write outside the run folder, at fixed paths."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from local_cluster.network import CNI_NAME
 
-SHIM_SOCKETS = Path("/run/flash-local-cluster")  # a socket's path must be short, and a run folder's is not
+SHIM_SOCKETS = Path("/run/flash-local-cluster")  # a socket needs a short path, which a run folder does not have
 CNI_RESULTS = Path("/var/lib/cni/results")
 LOG_LINKS = Path("/var/log/containers")
 DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
@@ -23,7 +23,7 @@ FOLDERS = (
 
 
 def absent_folders() -> list[str]:
-    """Before a boot: folders that this machine does without, and that `remove_traces` may take away again."""
+    """Before a boot: folders that do not exist on this machine, and that `remove_traces` may remove later."""
     return [str(folder) for folder in FOLDERS if not folder.exists()]
 
 
@@ -36,7 +36,7 @@ def traces(run: Path) -> list[str]:
 
 
 def remove_traces(run: Path, folders: Iterable[str]) -> None:
-    """Remove them, and of the folders that were absent before the boot those that are empty now."""
+    """Remove them, and those folders that did not exist before the boot and are empty now."""
     for path in traces(run):
         Path(path).unlink(missing_ok=True)
     for name in sorted(folders, key=len, reverse=True):
@@ -46,7 +46,7 @@ def remove_traces(run: Path, folders: Iterable[str]) -> None:
 
 
 def _cni_results(run: Path) -> list[Path]:
-    """Ours by the network's name; those of the loopback, which every runtime calls the same, by the pod's id."""
+    """Ours are recognised by the network's name; those of the loopback, whose name is always the same, by pod id."""
     ours = [path for path in _inside(CNI_RESULTS) if path.name.startswith(f"{CNI_NAME}-")]
     ids = {path.name.removeprefix(f"{CNI_NAME}-").rsplit("-", 1)[0] for path in ours}
     ids |= {path.name for path in _inside(run / "containerd" / "io.containerd.grpc.v1.cri" / "sandboxes")}

@@ -1,20 +1,20 @@
-"""Does a test notice? Breaks one line of the project at a time, and expects the tests named for it to turn red.
+"""Mutation tests: breaks one line of the project at a time, and expects the tests named for it to fail.
 
     python -m mutations                           every break of hack/mutations/*.toml
     python -m mutations gate chart/crd-is-kept    a part, or single breaks
-    python -m mutations --list                    what there is; nothing is run
+    python -m mutations --list                    list the breaks without running them
     python -m mutations --commit v0.1.0           the same breaks in the files of a commit
 
-The files that git knows, or would take, are copied to a temporary folder and set up there (make setup); yours are only
-read. The named tests must pass there before anything is broken, once. Then each break is put in, its tests are run
-until one fails, and it is taken out again. Nothing is left behind, however it ends.
+Tracked and untracked files are copied to a temporary folder and set up there (make setup); the originals are only read.
+The named tests must pass there once before anything is broken. Then each break is applied, its tests run until one
+fails, and the break is reverted. The copy is deleted in any case.
 
 Exit code: 0 every break was caught, 1 some were not (a sentence for each), 2 nothing could be tried: the list is out of
-date, a name is not known, the copy cannot be made, or its tests fail as it is.
+date, a name is unknown, the copy cannot be made, or its tests fail without a break.
 
 To add a break: copy an entry of the part's TOML file, and say what harm it does. `before` is a whole line that is
-in the file once; name the cheapest test that notices, and run it by its id. A survivor is a hole in the tests: write
-the test, rather than take the break out of the list.
+in the file once; name the cheapest test that fails, by its id. A survivor is a gap in the tests: write the test instead
+of removing the break from the list.
 """
 
 import argparse
@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one break."""
+    """The result of one break."""
 
     one: Break
     outcome: Outcome
@@ -45,7 +45,7 @@ class Result:
 
     @property
     def survived(self) -> str | None:
-        """Why it counts as not caught, in a sentence."""
+        """Why it counts as not caught, in one sentence."""
         if self.outcome.failure:
             return f"{self.one.id}: its tests could not run with it, which proves nothing: {self.outcome.failure}"
         if not self.outcome.selected:
@@ -112,7 +112,7 @@ def _require_fit(breaks: Sequence[Break], root: Path) -> None:
 
 
 async def _until_signalled(work: Coroutine[object, object, int]) -> int:
-    """SIGTERM ends it as SIGINT does: with everything taken down."""
+    """Handles SIGTERM like SIGINT: everything is cleaned up."""
     task = asyncio.ensure_future(work)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -135,7 +135,7 @@ async def _prove(breaks: Sequence[Break], root: Path, folder: Path, options: arg
 
 
 def _not_yet(one: Break, root: Path) -> str | None:
-    """Why it cannot be tried in an older commit; in the present one all fits."""
+    """Why it cannot be tried in an older commit."""
     if not one.tests:
         return f"{one.id}: no test that notices was there yet"
     stale = out_of_date([one], root)
@@ -151,7 +151,7 @@ async def _require_green(tree: Tree, breaks: Sequence[Break], marks: str | None)
 
 
 async def _try_all(breaks: Sequence[Break], trees: Sequence[Tree], marks: str | None) -> list[Result]:
-    """Each tree takes the next break; a row is printed when it is known."""
+    """Each tree takes the next break. A row is printed as soon as its result is known."""
     width = max((len(one.id) for one in breaks), default=0)
     print(f"{'id':{width}}  {'s':>4}  harm, and the test that noticed")
     left, results = iter(breaks), []
@@ -178,5 +178,5 @@ async def _try(one: Break, tree: Tree, marks: str | None) -> Result:
 
 if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a log is read while it grows
+        sys.stdout.reconfigure(line_buffering=True)  # the log is read while it is written
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The list of breaks: TOML files beside this one, a part of the project each."""
+"""The list of breaks: one TOML file for each part of the project, in this folder."""
 
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -10,28 +10,28 @@ LISTS = "hack/mutations"
 
 
 class ListError(ValueError):
-    """The list cannot be used as it is; the message says what to mend."""
+    """The list is invalid. The message says what to fix."""
 
 
 class Break(BaseModel):
-    """One line that is changed, and the harm that it does."""
+    """One changed line, and the harm that it does."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str = Field(pattern=r"^[a-z0-9]+/[a-z0-9-]+$")
     """PART/NAME."""
     harm: str = Field(min_length=20)
-    """In the words of a user."""
+    """The effect for a user."""
     file: str
     before: str = Field(min_length=1)
-    """The whole line, without its indentation. It must be in the file once."""
+    """The complete line, without its indentation. It must be in the file exactly once."""
     after: str
-    """What stands in its place, with the same indentation."""
+    """The replacement, with the same indentation."""
     tests: tuple[str, ...] = Field(min_length=1)
-    """pytest's ids of tests that turn red: few, and cheap. Those of tests/quantiser are run by their script."""
+    """pytest ids of tests that fail: few and cheap ones. Those of tests/quantiser are run by their script."""
 
     def applied(self, text: str) -> str:
-        """The file's text with the break in it. Raises ListError where the line is not there, or more than once."""
+        """The file's text with the break. Raises ListError if the line is missing, or there more than once."""
         lines = text.splitlines(keepends=True)
         places = [number for number, line in enumerate(lines) if line.strip() == self.before]
         if len(places) != 1:
@@ -44,7 +44,7 @@ class Break(BaseModel):
         return "".join(lines)
 
     def with_tests_of(self, root: Path) -> "Break":
-        """With those that are in the files below `root`: in an older commit some are not there yet."""
+        """The break with those of its tests that exist below `root`; an older commit lacks some."""
         return self.model_copy(update={"tests": tuple(test for test in self.tests if _is_there(test, root))})
 
 
@@ -61,7 +61,7 @@ def read_lists(root: Path) -> tuple[Break, ...]:
 
 
 def chosen(breaks: Iterable[Break], names: Sequence[str]) -> tuple[Break, ...]:
-    """Those of these ids, or of these parts; all where nothing is named. Raises ListError for a name of neither."""
+    """The breaks of these ids or parts; all if none is named. Raises ListError for an unknown name."""
     breaks = tuple(breaks)
     known = {one.id for one in breaks} | {one.id.partition("/")[0] for one in breaks}
     unknown = [name for name in names if name not in known]

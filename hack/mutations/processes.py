@@ -1,4 +1,4 @@
-"""Running a program to its end, and none of it longer than we run ourselves."""
+"""Runs a program to its end, and never longer than this process."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PATIENCE_SECONDS = 20.0
-"""For pytest to take down what its fixtures have started."""
+"""Time for pytest to stop what its fixtures started."""
 
 
 async def ended(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-    """Exit code, and all that it said. Whoever is cancelled here ends it first, with all that it has started."""
+    """Returns exit code and output. On cancellation it first ends the program with all that it started."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,

@@ -1,7 +1,7 @@
-"""A copy of this repository, set up as a fresh clone is, so that its tests import its own sources and no others.
+"""A copy of this repository, set up like a fresh clone, so that its tests import its own sources only.
 
-An environment of its own is what makes that certain: in the one of the repository, editable installs lead to the
-repository, and some tests give their children a path of their own.
+It needs an environment of its own, because the editable installs in the repository's environment lead to the
+repository.
 """
 
 import contextlib
@@ -16,27 +16,27 @@ from mutations.breaks import Break
 from mutations.processes import ended
 
 NEWER_SECONDS = 2
-"""Compiled modules are told from older ones by the seconds of their source's time, and by its size."""
+"""Python recognises outdated bytecode by the source's size and mtime in whole seconds."""
 
 OF_MAKE = ("MAKE", "MFLAGS")
 OTHERS = ("PYTHONPATH", "VIRTUAL_ENV", "PYTEST", *OF_MAKE)
-"""Beginnings of variables that lead to whoever started us."""
+"""Prefixes of variables that belong to the process that started this one."""
 
 
 class TreeError(RuntimeError):
-    """There is no tree to try anything in; the message says why."""
+    """The copy cannot be made. The message says why."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A set-up copy, and the environment that its Makefile gives to what it runs."""
+    """A set-up copy, and the environment that its Makefile exports."""
 
     folder: Path
     environment: dict[str, str]
 
     @contextlib.contextmanager
     def broken(self, one: Break) -> Iterator[None]:
-        """With this break in it. Raises ListError where it does not fit."""
+        """Applies this break for a while. Raises ListError if it does not fit."""
         file = self.folder / one.file
         whole = file.read_text()
         _write(file, one.applied(whole))
@@ -47,7 +47,7 @@ class Tree:
 
 
 async def make_tree(root: Path, folder: Path, commit: str | None) -> Tree:
-    """Of `root` as it is now, or of one of its commits. Raises TreeError."""
+    """Copies `root` as it is now, or one of its commits. Raises TreeError."""
     _copy(root, folder, commit)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
     code, said = await ended(["make", "--silent", "setup"], folder, environment)
@@ -87,7 +87,7 @@ def _copy_files(root: Path, folder: Path) -> None:
         capture_output=True,
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
-        if (root / name).is_file():  # else it was removed, and nobody has told git
+        if (root / name).is_file():  # otherwise it was deleted without `git rm`
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name, follow_symlinks=False)
 
@@ -98,7 +98,7 @@ def _copy_commit(root: Path, folder: Path, commit: str) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    """With a time that no compiled module of an earlier text has."""
+    """Sets an mtime that the bytecode of no earlier text has."""
     later = int(file.stat().st_mtime) + NEWER_SECONDS
     file.write_text(text)
     os.utime(file, (later, later))

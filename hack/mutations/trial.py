@@ -1,4 +1,4 @@
-"""Running some tests in a tree, and what came of it."""
+"""Runs tests in a tree and classifies the outcome."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from mutations.processes import ended
 from mutations.tree import Tree
 
 QUANTISER = "tests/quantiser/"
-"""What its own script runs, in an environment that has torch."""
+"""These tests have a script of their own, in an environment with torch."""
 
 FAILED, NONE_SELECTED = 1, 5
 """Exit codes of pytest."""
@@ -17,23 +17,23 @@ FAILED, NONE_SELECTED = 1, 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of all runners together."""
+    """The outcome of all runners together."""
 
     red: tuple[str, ...] = ()
     """Tests that ran and failed."""
     failure: str | None = None
-    """Why they did not run as they should: a test that is not there, a module that cannot be imported."""
+    """Why they could not run: a missing test, or a module that cannot be imported."""
     selected: bool = True
-    """Whether any test was left by the marks that were asked for."""
+    """Whether the requested marks selected any test."""
 
 
 async def run_tests(tree: Tree, tests: Sequence[str], *, marks: str | None, until_red: bool = False) -> Outcome:
-    """The quantiser's last: they are the slowest. With `until_red` the first failure ends it."""
+    """Runs the quantiser's tests last, because they are the slowest. `until_red` stops at the first failure."""
     ours = [test for test in tests if not test.startswith(QUANTISER)]
     theirs = [test.removeprefix(QUANTISER) for test in tests if test.startswith(QUANTISER)]
     outcomes = []
     if ours:
-        # They are chosen by folder and mark, and the quantiser's all are of one level.
+        # They are selected by folder and mark, and all tests of the quantiser have one level.
         marked = ["-m", marks] if marks else []
         command = [".venv/bin/python", "-m", "pytest", *marked]
         outcomes.append(await _run(tree, command, ours, until_red=until_red))
@@ -60,7 +60,7 @@ async def _run(tree: Tree, command: Sequence[str], tests: Sequence[str], *, unti
 
 
 def _red(report: Path) -> tuple[str, ...]:
-    """Failed, or their fixtures have."""
+    """Tests that failed, or whose fixtures failed."""
     cases = ET.parse(report).iter("testcase")  # noqa: S314 - pytest wrote it a moment ago
     failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
     return tuple(f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}" for case in failed)

@@ -64,7 +64,7 @@ SPECS: dict[str, dict[str, Any]] = {
 def test_the_server_applies_the_defaults_of_the_models(
     apply_spec: Any, crd_server: ControlPlane, spec: dict[str, Any]
 ) -> None:
-    """One truth: were they different, the operator would plan for another spec than `kubectl get` shows."""
+    """If they differed, the operator would plan for a spec other than the one that `kubectl get` shows."""
     assert apply_spec(**spec).returncode == 0
 
     ours = FlashSpec.model_validate(a_flash_object(**spec)["spec"])
@@ -193,7 +193,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("spec", ACCEPTED.values(), ids=ACCEPTED.keys())
 def test_a_valid_spec_is_accepted(apply_spec: Any, spec: dict[str, Any]) -> None:
-    """A rule that refuses too much shows only here."""
+    """Only this test detects a rule that rejects too much."""
     done = apply_spec(**spec)
     assert done.returncode == 0, done.stderr
 
@@ -258,7 +258,7 @@ def test_a_deployment_without_status_has_a_row(apply_spec: Any, crd_server: Cont
 
 
 def test_a_status_survives_a_round_trip(apply_spec: Any, crd_server: ControlPlane) -> None:
-    """Structural schemas prune without a word: a field that the schema does not know would be gone."""
+    """Structural schemas prune silently: a field that the schema does not know would be lost."""
     assert apply_spec().returncode == 0
     report(crd_server)
     assert live(crd_server)["status"] == STATUS.model_dump(by_alias=True, mode="json", exclude_none=True)
@@ -280,7 +280,7 @@ def test_kubectl_explain_shows_the_description(crd_server: ControlPlane) -> None
 
 
 def test_an_object_of_a_newer_crd_is_readable(apply_spec: Any, crd_server: ControlPlane) -> None:
-    """After a downgrade objects with fields of tomorrow are still in the store."""
+    """After a downgrade, stored objects still have the fields of the newer CRD."""
     newer = yaml.safe_load(CRD.read_text())
     spec = newer["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     spec["tomorrow"] = {"type": "string", "default": "unheard of"}
@@ -344,7 +344,7 @@ STATUS = FlashStatus(
         )
     ],
 )
-"""Every field of a status, so that none can be forgotten in the schema."""
+"""Every field of a status, so that the schema cannot lack one unnoticed."""
 
 
 def report(server: ControlPlane) -> None:
@@ -358,5 +358,5 @@ def report(server: ControlPlane) -> None:
 
 
 def wait_until_known(server: ControlPlane, field: str) -> None:
-    """The API server publishes a changed schema a moment after it took it."""
+    """The API server publishes a changed schema shortly after it has accepted it."""
     eventually(lambda: server.kubectl("explain", field, check=False).returncode == 0, f"the API server knows {field}")

@@ -1,4 +1,4 @@
-"""Events on a real API server: what is told again is counted, and a refusal keeps nothing else from being done."""
+"""Events on a real API server: repeated events are counted, and a rejected event does not stop the reconcile."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The Deployment of a model that is fetched, as the API server keeps it: taken, and never written a second time."""
+"""The Deployment of a fetched model on a real API server: it is accepted, and not written a second time."""
 
 import json
 from typing import Any
@@ -57,7 +57,7 @@ def test_a_node_cache_needs_a_namespace_that_allows_host_paths(api_server: Contr
     labels = {"pod-security.kubernetes.io/enforce": level}
     made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
     api_server.kubectl("apply", "-f", "-", stdin=json.dumps(made))
-    # No controller runs here that would make it.
+    # No controller runs here to create it.
     api_server.kubectl("create", "serviceaccount", "default", "-n", namespace)
     taken = {}
     for kind in ("Pod", "Node"):

@@ -1,4 +1,4 @@
-"""What an API server does with the Deployment of an oci:// model: one of today, and one that has no image volumes."""
+"""What API servers with and without image volumes make of the Deployment of an oci:// model."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.apiserver
 
 
 def applied(server: ControlPlane) -> tuple[RawObject, RawObject]:
-    """The Deployment as it was wanted, and as it lives."""
+    """The desired Deployment, and the live one."""
     flash = a_flash(model={"source": "oci://images.example/v4:1", "ociDelivery": "ImageVolume"})
     wanted = next(child for child in desired_children(an_observed(flash)) if child["kind"] == "Deployment")
     metadata: dict[str, Any] = {**wanted["metadata"], "namespace": "default"}

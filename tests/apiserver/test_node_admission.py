@@ -95,7 +95,7 @@ def as_bearer(server: ControlPlane, token: str, *arguments: str) -> "subprocess.
 
 
 def wait_for_the_policy(server: ControlPlane) -> None:
-    """A policy takes a moment until it is compiled and in force; until then everything passes."""
+    """The API server needs a moment to compile a policy; until then, everything is admitted."""
 
     def refuses() -> bool:
         token = server.kubectl("create", "token", "flash-labeller", "-n", NAMESPACE).stdout.strip()

@@ -1,4 +1,4 @@
-"""The chart with real helm: what it renders, what it refuses, and that its roles are what the code calls."""
+"""The chart with real helm: what it renders, what it rejects, and that its roles match the code's calls."""
 
 import subprocess
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_lint_is_clean() -> None:
 
 
 def test_the_chart_installs_the_committed_crd_and_keeps_it() -> None:
-    """Keeping it is what keeps every deployment when somebody uninstalls the chart by mistake."""
+    """If the CRD were deleted, uninstalling the chart by mistake would delete every deployment."""
     source = yaml.safe_load((ROOT / "crds" / "deepseekflashdeployments.yaml").read_text())
     rendered = only(render(), "CustomResourceDefinition", f"{PLURAL}.{GROUP}")
     assert rendered["spec"] == source["spec"]
@@ -145,7 +145,7 @@ def needed() -> set[tuple[str, str, str]]:
 
 
 def test_the_cluster_role_is_exactly_what_the_code_calls() -> None:
-    """The end-to-end tests run under it, so a right that is missing shows there, and one too many shows here."""
+    """Missing permissions fail the end-to-end tests, which run under this role; superfluous ones fail here."""
     assert granted(only(render(), "ClusterRole")) == needed()
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of other tools, models and formats: each is called what it is, once, with what can be done."""
+"""Checkpoints of other tools, models and formats: each is identified once, with a remedy."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def look(
 
 
 def save(made: FakeCheckpoint, folder: Path) -> Path:
-    """Headers alone, which is all that is looked at."""
+    """Headers only; the inspection reads nothing else."""
     return made.save(folder, with_data=False)
 
 

@@ -1,4 +1,4 @@
-"""Safetensors headers: what the library refuses is refused with its reason, whatever the bytes are."""
+"""Safetensors headers: whatever the safetensors library rejects is rejected with its reason."""
 
 import json
 import struct

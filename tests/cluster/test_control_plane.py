@@ -1,4 +1,4 @@
-"""The light form: a real API server in seconds, without root, as many as one likes."""
+"""The light form of the local cluster: any number of real API servers, each in seconds and without root."""
 
 import os
 import ssl
@@ -37,14 +37,14 @@ def test_rbac_refuses_a_user_without_roles_and_obeys_a_new_one(api_server: Contr
         return done.stdout.strip() == "yes"
 
     assert not may_list()
-    # Not one of the built-in roles: a controller fills those that aggregate, and the light form has none.
+    # Not a built-in role: a controller fills the aggregated ones, and the light form runs no controllers.
     api_server.kubectl("create", "clusterrole", "reader", "--verb=list", "--resource=pods")
     api_server.kubectl("create", "clusterrolebinding", "reader", "--clusterrole=reader", "--user=reader")
     eventually(may_list, "the API server has seen the binding")
 
 
 def test_an_identity_made_by_another_process_is_trusted(api_server: ControlPlane) -> None:
-    """A second look at a running cluster must not replace its certificate authority."""
+    """Connecting to a running cluster must not replace its certificate authority."""
     again = ControlPlane(api_server.run, port=api_server.port)
     before = api_server.certificate_authority.read_bytes()
 

@@ -1,4 +1,4 @@
-"""What is made of the words of a program that failed."""
+"""How the output of a failed program becomes an error message."""
 
 import errno
 

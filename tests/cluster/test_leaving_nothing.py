@@ -1,4 +1,4 @@
-"""The cluster ends without a trace, however it ends, and never at the cost of somebody else's."""
+"""The cluster removes everything that it created, however it ends, and nothing that belongs to others."""
 
 import os
 import signal
@@ -26,9 +26,9 @@ ENVIRONMENT = dict(os.environ)
 
 @pytest.fixture
 def alone() -> Iterator[LocalCluster]:
-    """A cluster that is not started yet, on a machine that nobody else holds; stopped in the end, whatever happens.
+    """A cluster that is not started yet, on a machine that no other cluster uses. It is stopped afterwards in any case.
 
-    Taking down what somebody else uses is the one thing that this must not do.
+    It must never stop a cluster that somebody else uses.
     """
     local = LocalCluster()
     local.free()
@@ -37,7 +37,7 @@ def alone() -> Iterator[LocalCluster]:
 
 
 def machine_state() -> dict[str, list[str]]:
-    """What a cluster could change, seen without its own account of itself."""
+    """Everything that a cluster may change on the machine, observed independently of the cluster's own record."""
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     cgroups = [path for path, _, _ in os.walk("/sys/fs/cgroup") if "kubepods" in path or "flash-local-cluster" in path]
     rules = [
@@ -59,7 +59,7 @@ def machine_state() -> dict[str, list[str]]:
 
 
 def differences(before: dict[str, list[str]]) -> dict[str, list[str]]:
-    """What is there now and was not, or was and is not."""
+    """What was added or removed."""
     now = machine_state()
     counted = {kind: (Counter(now[kind]), Counter(before[kind])) for kind in before}
     found = {kind: sorted([*(new - old).elements(), *(old - new).elements()]) for kind, (new, old) in counted.items()}
@@ -166,7 +166,7 @@ def test_a_second_starter_learns_who_holds_the_machine_and_how_to_stop_it(alone:
     alone.up(kept=False)
     running = alone.plane.processes.pids()
     elsewhere = {**ENVIRONMENT, "FLASH_CACHE": str(tmp_path)}
-    # The other clone has its own cache; binaries are not what this is about.
+    # The other clone has its own cache; this test does not need binaries.
     (tmp_path / "bin").symlink_to(alone.run.parents[1] / "bin")
 
     for environment, command in ((ENVIRONMENT, "up"), (elsewhere, "up"), (elsewhere, "down")):

@@ -1,4 +1,4 @@
-"""The node does what a real one does: identities, GPUs, network, logs, images."""
+"""The node behaves like a real one: identities, GPUs, network, logs, images."""
 
 import json
 import ssl
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 @pytest.fixture
 def namespace(cluster: LocalCluster, web_archive: Path) -> Iterator[str]:
-    """A namespace under the strictest Pod Security level. It goes afterwards, with its pods; nobody waits for it."""
+    """A namespace under the strictest Pod Security level. It is deleted afterwards, without waiting."""
     cluster.import_image(web_archive)
     name = f"node-{uuid.uuid4().hex[:6]}"
     cluster.kubectl("create", "namespace", name)
@@ -85,7 +85,7 @@ def test_the_node_can_neither_list_secrets_nor_touch_another_node(cluster: Local
 def test_the_kubelet_answers_only_authorised_clients(cluster: LocalCluster, identity: str | None, answer: int) -> None:
     context = ssl.create_default_context()
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # the kubelet signs its own certificate; who asks is what counts here
+    context.verify_mode = ssl.CERT_NONE  # the kubelet signs its own certificate; only the client's matters here
     if identity:
         pki = cluster.run / "pki"
         context.load_cert_chain(pki / f"{identity}.crt", pki / f"{identity}.key")

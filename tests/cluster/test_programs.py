@@ -1,4 +1,4 @@
-"""How the cluster's programs are built: which Go, in how many runs, and what is said when it cannot be done."""
+"""How the cluster's programs are built: with which Go, in how many runs, and what a failure reports."""
 
 import fcntl
 import os
@@ -51,7 +51,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def go_on_path(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GoStub:
-    """Puts a Go of some version first on PATH; returns the file with a line for each time it was run."""
+    """Puts a fake Go of this version first on PATH. Returns a file with one line for each run of it."""
 
     def put(version: str = "go1.99.0", *, fails: str = "", words: str = "") -> Path:
         assert not cache.exists()

@@ -127,7 +127,7 @@ def test_a_file_is_replaced_atomically_and_an_invalid_one_is_none(tmp_path: Path
 
 
 def test_an_incident_is_synced_to_disk_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise it is forgotten with the power, and the next start hangs again."""
+    """Otherwise a power cut loses it, and the next start hangs again."""
     file, steps = tmp_path / EngineRecord.FILE, []
 
     def fsync(descriptor: int) -> None:

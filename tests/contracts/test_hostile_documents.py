@@ -1,4 +1,4 @@
-"""A gate belongs to a tenant. Whatever it answers becomes a verdict, and never an exception in the shared operator."""
+"""A gate belongs to a tenant, so any answer must become a verdict, and never an exception in the shared operator."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""No secret is shown: neither by its name, nor by its form, nor by its value."""
+"""No secret is shown, whether it is recognised by its name, its form or its value."""
 
 import time
 
@@ -150,7 +150,7 @@ def test_a_secret_value_that_is_a_common_word_is_not_searched_for() -> None:
 
 
 def test_a_long_line_is_redacted_quickly() -> None:
-    """A pattern that backtracks would stop the engine's output, which the launcher passes on."""
+    """A pattern that backtracks would block the engine's output, which the launcher passes on."""
     for text in ("a" * 2000, "a=" * 1000, "-a" * 1000, "'a':" * 500, "://" * 600, "api-key" * 280, "token " * 330):
         assert len(redact(text)) > 0
 

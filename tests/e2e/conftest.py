@@ -42,12 +42,12 @@ TAKES_LONGEST = (
     "test_a_head_is_restored_once_and_found_by_the_next_deployment",
     "test_a_slow_engine_is_reported_with_both_figures_and_passes_a_lower_floor_without_a_restart",
 )
-"""The longest first; they wait for most of their time."""
+"""Long tests first: they spend most of their time waiting."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of several workers each begins with a long test and has a short one next, so that all end at about one time."""
+    """Each worker starts with a long test and continues with a short one, so that all end at about the same time."""
     if hasattr(config, "workerinput") and all(item.get_closest_marker("cluster") for item in items):
         ranks = {name: rank for rank, name in enumerate(TAKES_LONGEST)}
         items.sort(key=lambda item: ranks.get(item.name, len(ranks)))
@@ -92,20 +92,20 @@ def _set_up(cluster: LocalCluster) -> None:
 
 @pytest.fixture
 def namespace(e2e_env: LocalCluster, models: Path) -> Iterator[str]:
-    """A namespace of its own, restricted, with a claim over the tiny models. It goes afterwards, and nobody waits."""
+    """A restricted namespace with a claim for the tiny models. It is deleted afterwards, without waiting."""
     name = f"e2e-{uuid.uuid4().hex[:6]}"
     apply(e2e_env, a_restricted_namespace(name))
     apply(e2e_env, *model_claim(name, str(models)))
     yield name
     e2e_env.kubectl("delete", "namespace", name, "--wait=false")
     e2e_env.kubectl("delete", "persistentvolume", "-l", f"flash-e2e={name}", "--wait=false")
-    # A namespace that goes lets no new pod come. These need no drain, for nobody is left who asks them anything.
+    # A namespace that is being deleted admits no new pods. No client uses the pods any more, so they need no drain.
     e2e_env.kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--wait=false")
 
 
 @pytest.fixture
 def own_node(e2e_env: LocalCluster, pair: None) -> Iterator[None]:
-    """For tests marked `alone`: a node as its owner has it, with two free GPUs and without labels of ours."""
+    """For tests marked `alone`: a node with two free GPUs and without our labels, as before the installation."""
     del pair
     wait_until(lambda: _gpus_are_free(e2e_env), "pods that hold GPUs are gone", seconds=120)
     yield
@@ -118,7 +118,7 @@ def _gpus_are_free(cluster: LocalCluster) -> bool:
 
 @pytest.fixture
 def tiny(e2e_env: LocalCluster, namespace: str) -> Callable[..., Flash]:
-    """Apply examples/tiny.yaml with another name, model and spec; returns what its owner sees of it."""
+    """Apply examples/tiny.yaml with another name, model and spec. Returns a handle that reads it as its owner would."""
 
     def make(name: str = "tiny", model: str = "good", **spec: Any) -> Flash:
         example = yaml.safe_load((ROOT / "examples" / "tiny.yaml").read_text())

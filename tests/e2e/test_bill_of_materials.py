@@ -1,4 +1,4 @@
-"""A bill of materials is read out of a pod that runs, as docs/images.md says."""
+"""Reads a bill of materials from a running pod, as docs/images.md describes."""
 
 import json
 import re

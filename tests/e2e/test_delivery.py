@@ -1,8 +1,8 @@
-"""A model from a hub, on a real cluster: fetched by its pod, told of, kept for the next one, refused with a sentence.
+"""A model from a hub on a real cluster: downloaded by its pod, shown in status, cached, or refused with a message.
 
-The hub is a stub on the node, which is this machine; all else is real: the kubelet's init containers and Secret, the
-chart's operator, flash-fetch in the engine's image, the gate, and in the first test vLLM. The cache is a claim over a
-folder of the node.
+The hub is a stub on the node, which is this machine. Everything else is real: the kubelet with its init containers and
+Secrets, the operator, flash-fetch in the engine image, the gate, and vLLM in the first test. The cache is a claim for a
+folder on the node.
 """
 
 import os
@@ -27,7 +27,7 @@ MakeFetched = Callable[..., Flash]
 
 @pytest.fixture
 def hub(e2e_env: LocalCluster, models: Path) -> Iterator[tuple[HubStub, str]]:
-    """Where pods reach it: at the node's own address."""
+    """The address at which pods reach it: the node's own."""
     stub = HubStub(models / "good")
     with in_a_thread(stub, node_address(e2e_env)) as endpoint:
         yield stub, endpoint

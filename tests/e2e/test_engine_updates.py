@@ -1,7 +1,7 @@
-"""The chart is upgraded while users send requests: no engine restarts before its owner takes the update.
+"""The chart is upgraded while users send requests: no engine restarts before its owner accepts the update.
 
-Real are helm, the API server, the Deployment controller, the kubelet, the Service, launcher, gate and operator. The
-engines are stubs: what counts is which pods live, and not what they compute.
+helm, the API server, the Deployment controller, the kubelet, the Service, launcher, gate and operator are real. The
+engines are stubs, because only the lifetime of pods matters here.
 """
 
 import os
@@ -38,7 +38,7 @@ USERS = tuple(Client(f"user {number}", (8, 400)) for number in range(6))
 
 @pytest.fixture
 def install(e2e_env: LocalCluster, own_node: None) -> Iterator[Any]:
-    """Installs or upgrades the chart with a default engine image. Afterwards the operator is the other tests' again."""
+    """Installs or upgrades the chart with a default engine image. Afterwards the other tests' operator is restored."""
     del own_node
     e2e_env.set_gpus(2 * REPLICAS + 2)
     e2e_env.containerd.ctr("images", "tag", "--force", IMAGE, NEWER)
@@ -50,7 +50,7 @@ def install(e2e_env: LocalCluster, own_node: None) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class FormerRelease:
-    """The tree of an earlier commit, its images, and its chart."""
+    """The files of an earlier commit, its images and its chart."""
 
     tree: Path
 
@@ -150,7 +150,7 @@ def test_an_upgrade_restarts_nothing_and_its_update_is_taken_without_a_lost_requ
 def test_an_upgrade_from_a_former_release_restarts_no_engine_and_loses_no_request(
     e2e_env: LocalCluster, install: Any, former: FormerRelease, tiny: Callable[..., Flash]
 ) -> None:
-    """Former operator, gate, launcher and chart, and a real engine; then this release, with nobody's help."""
+    """The former operator, gate, launcher and chart with a real engine; then this release, without intervention."""
     e2e_env.import_image(former.image("engine-cpu"))
     e2e_env.containerd.ctr("images", "tag", "--force", IMAGE, FORMER_IMAGE)
     operator = former.image("operator")

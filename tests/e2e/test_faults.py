@@ -1,4 +1,4 @@
-"""What goes wrong around the engine: the operator dies, and pods that cannot even start."""
+"""Faults around the engine: an operator that dies, and pods that cannot start."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def scale_operator(cluster: LocalCluster, replicas: int) -> None:
 
 @pytest.fixture
 def scripted(e2e_env: LocalCluster, own_node: None, namespace: str, tiny: MakeFlash) -> Iterator[MakeFlash]:
-    """Engines that are stubs. The operator, which these tests take away, is back afterwards, whatever happens."""
+    """Engine stubs. The operator, which these tests stop, is restored afterwards in any case."""
     del own_node
     apply(e2e_env, engine_stub_program(namespace))
     yield lambda *scripts: tiny(**stub_spec(*scripts))
@@ -37,7 +37,7 @@ def scripted(e2e_env: LocalCluster, own_node: None, namespace: str, tiny: MakeFl
 
 @pytest.mark.alone
 def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(e2e_env: LocalCluster, scripted: MakeFlash) -> None:
-    # It loads for longer than it takes to kill the operator, and every draft is right.
+    # It loads for longer than it takes to stop the operator, and every draft is accepted.
     flash = scripted("loading:seconds=20", "poor_draft:acceptance=1")
     wait_until(lambda: flash.pods() and flash.pod()["spec"].get("nodeName"), "the pod is bound", seconds=60)
 

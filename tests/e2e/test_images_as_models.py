@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 USER, PASSWORD = "puller", "secret-of-the-tests"
 HTPASSWD = f"{USER}:$2b$04$S0/TreduGeKtthneX9ThkO47mJafilMTrAR4jd6tJvSAmCek/RDmC\n"
-"""bcrypt of it, with the least rounds."""
+"""The bcrypt hash of the password, with the fewest rounds."""
 MOUNTED = "localhost/flash/tiny-model:1"
 
 MakeDeployment = Callable[..., Flash]
@@ -30,7 +30,7 @@ MakeDeployment = Callable[..., Flash]
 
 @pytest.fixture(scope="module")
 def layers(models: Path) -> list[bytes]:
-    """A file in each, as images of models should have them."""
+    """One file in each layer, as recommended for images of models."""
     return [tar_of({path.name: path.read_bytes()}) for path in sorted((models / "good").iterdir())]
 
 
@@ -49,7 +49,7 @@ def registry(e2e_env: LocalCluster, layers: list[bytes], tmp_path: Path) -> Iter
 
 @pytest.fixture
 def deploy(e2e_env: LocalCluster, namespace: str, tmp_path: Path) -> MakeDeployment:
-    """Serve another model than examples/tiny.yaml does; the claim model-cache is there for it."""
+    """Serve a model other than that of examples/tiny.yaml. The claim model-cache exists."""
 
     def make(name: str = "image", plain: str = "", spec: dict[str, Any] | None = None, **model: Any) -> Flash:
         variable = {"name": "FLASH_REGISTRY_PLAIN_HTTP", "value": plain}
@@ -119,7 +119,7 @@ def test_a_wrong_password_is_reported_and_corrected_by_another_secret(
 def test_where_the_cluster_has_image_volumes_the_kubelet_mounts_the_image(
     e2e_env: LocalCluster, layers: list[bytes], deploy: MakeDeployment, tmp_path: Path
 ) -> None:
-    """By nobody's wish: a dry run said that it has them. The image is in the node's store already."""
+    """`Auto` chooses this because a dry run showed support for it. The image is in the node's store already."""
     manifest, blobs = image_of(layers)
     folder = tmp_path / "blobs"
     folder.mkdir()

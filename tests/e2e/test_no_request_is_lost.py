@@ -1,8 +1,7 @@
-"""Users send requests through the Service all the time, and none of them is lost, whatever becomes of the replicas.
+"""Users send requests through the Service all the time, and no request is lost, whatever happens to the replicas.
 
-Real are the Service, kube-proxy, kubelet, launcher, gate, flash-drain and the operator. The engines are stubs, for a
-real one gets neither slow nor well when a test wants it; one test has real ones, and clients that keep their
-connections.
+The Service, kube-proxy, kubelet, launcher, gate, flash-drain and the operator are real. The engines are stubs, because
+a real one cannot be made slow or fast on demand. One test has real engines, and clients with kept-alive connections.
 """
 
 import json
@@ -32,15 +31,15 @@ REPLICAS = 3
 LEAST_REQUESTS = 5000
 SHORT = tuple(Client(f"short {number}", (8, 40)) for number in range(12))
 LONG = tuple(Client(f"long {number}", (2000, 4000)) for number in range(2))
-"""5 to 10 s and more each: only who waits for requests that are under way does not lose them."""
+"""Requests of 5 to 10 s and more: they are lost unless replicas wait for requests in progress."""
 
 ENDLESS = tuple(Client(f"endless {number}", (8000, 8000)) for number in range(3))
-"""20 s and more each: one that has just begun is under way for longer than it takes to evict its replica."""
+"""Requests of 20 s and more: one that has just started lasts longer than the eviction of its replica."""
 
 
 @pytest.fixture
 def gpus(e2e_env: LocalCluster, own_node: None) -> Callable[[int], None]:
-    """How many the node has from now on. To begin with, room for a fourth replica."""
+    """Sets the node's GPUs. At first there is room for a fourth replica."""
     del own_node
     e2e_env.set_gpus(2 * REPLICAS + 2)
     return e2e_env.set_gpus
@@ -60,13 +59,13 @@ def names(flash: Flash) -> set[str]:
 
 
 def settled(flash: Flash) -> bool:
-    """As many replicas as wanted serve, and none is left over."""
+    """All wanted replicas serve, and no other replica exists."""
     return len(flash.endpoints()) == len(flash.pods()) == REPLICAS and flash.condition("Ready").get("status") == "True"
 
 
 @contextmanager
 def story(load: Load, flash: Flash, name: str) -> Iterator[None]:
-    """Something happens while users are at work; it is over when all replicas serve again."""
+    """Runs a disruption while users send requests; it ends when all replicas serve again."""
     load.story, began = name, time.monotonic()
     yield
     wait_until(lambda: settled(flash), f"{name}: all replicas serve again", seconds=300)
@@ -76,7 +75,7 @@ def story(load: Load, flash: Flash, name: str) -> Iterator[None]:
 
 
 def roll_forward(flash: Flash, tiny: MakeFlash, *, most_slowdown: int) -> None:
-    """There is room for one more: no moment with fewer than three endpoints."""
+    """With GPUs for one more replica there are always at least three endpoints."""
     before, least = names(flash), REPLICAS
     tiny(replicas=REPLICAS, **stub_spec(version="2", rollout={"maxSlowdownPercent": most_slowdown}))
 
@@ -90,7 +89,7 @@ def roll_forward(flash: Flash, tiny: MakeFlash, *, most_slowdown: int) -> None:
 
 
 def roll_back(flash: Flash, tiny: MakeFlash) -> None:
-    """A template that makes engines three times as slow; now one has to go before the next one comes."""
+    """A template that makes engines three times as slow. Without spare GPUs, a replica stops before the next starts."""
     tiny(
         replicas=REPLICAS,
         **stub_spec("slow:factor=3", version="2", rollout={"maxSlowdownPercent": 40}, readiness=lenient()),
@@ -102,7 +101,7 @@ def roll_back(flash: Flash, tiny: MakeFlash) -> None:
 
 
 def lenient() -> dict[str, Any]:
-    """The floor lets it pass; what stops it is that those before were faster."""
+    """It reaches the floor. It is rejected because the previous replicas were faster."""
     readiness: dict[str, Any] = stub_spec()["readiness"]
     return {**readiness, "minDecodeTokensPerSecond": 50}
 
@@ -123,7 +122,7 @@ def quarantine_of(flash: Flash, name: str) -> str | None:
 
 
 def evict(flash: Flash, name: str) -> str:
-    """As `kubectl drain` does; returns what the API server says where it refuses."""
+    """Evicts like `kubectl drain`. Returns the API server's message if it refuses."""
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": flash.namespace}}
     path = f"/api/v1/namespaces/{flash.namespace}/pods/{name}/eviction"
     done = flash.cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body), check=False)
@@ -131,7 +130,7 @@ def evict(flash: Flash, name: str) -> str:
 
 
 def drain(flash: Flash) -> None:
-    """Two replicas are to leave at once, and the second one may not."""
+    """Two evictions at once, of which the second is refused."""
     first, second, *_ = sorted(names(flash))
     assert evict(flash, first) == ""
     refused = evict(flash, second)
@@ -168,7 +167,7 @@ def kill_operator(flash: Flash) -> None:
 
 
 def test_over_a_rolling_update_and_an_eviction(replicas: Flash, tiny: MakeFlash) -> None:
-    """What happens to every fleet. Engines beside it make some replicas slower than others, which stops no rollout."""
+    """The usual disruptions. Other engines on the machine slow some replicas down, which must not stop the rollout."""
     with Load(replicas.address(), "tiny", (*SHORT[:4], *LONG)) as load:
         with story(load, replicas, "rolling update"):
             roll_forward(replicas, tiny, most_slowdown=95)
@@ -224,7 +223,7 @@ def test_with_real_engines_and_clients_that_keep_their_connections(tiny: MakeFla
 
 
 def test_without_a_drain_requests_are_lost(e2e_env: LocalCluster, namespace: str, tiny: MakeFlash) -> None:
-    """What the tests above count can happen: where nobody waits for a replica's requests, they are lost."""
+    """The tests above can fail: without a drain, requests are lost."""
     apply(e2e_env, engine_stub_program(namespace))
     flash = tiny(replicas=2, **stub_spec(drain={"timeoutSeconds": 0}))
     flash.wait_for("Ready", "True", "Passed", seconds=180)
@@ -233,12 +232,12 @@ def test_without_a_drain_requests_are_lost(e2e_env: LocalCluster, namespace: str
         name = busy["metadata"]["name"]
         wait_until(lambda: evict(flash, name) == "", "it may go", seconds=30)
         wait_until(lambda: load.failed, "a request is lost", seconds=60)
-        # Nobody waits for the others' answers either.
+        # No replica waits for its requests.
         e2e_env.kubectl("delete", "dsf", flash.name, "-n", namespace)
 
 
 def requests_on(pod: dict[str, Any]) -> float:
-    """Requests of clients that this replica's engine works on, by its own count."""
+    """Requests of clients that this replica's engine is processing, by its own count."""
     with WITHOUT_PROXY.open(f"http://{pod['status']['podIP']}:8000/metrics", timeout=10) as answer:
         page = answer.read().decode()
     (running,) = re.findall(r"^vllm:num_requests_running\{.*\} (\S+)$", page, re.MULTILINE)

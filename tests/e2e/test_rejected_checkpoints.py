@@ -1,4 +1,4 @@
-"""Every checkpoint that went wrong in a way that its headers show: its sentence is in status, in seconds."""
+"""Every checkpoint whose headers show its fault: status has the message within seconds."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ CLAIM = "broken"
 
 @pytest.fixture
 def broken(e2e_env: LocalCluster, namespace: str, tmp_path: Path) -> dict[str, BrokenCheckpoint]:
-    """By the name of its deployment; all of them in one claim."""
+    """Checkpoints by the name of their deployment, all on one claim."""
     rows = {f"broken-{number}": row for number, row in enumerate(REFUSED)}
     tmp_path.chmod(0o755)
     for name, row in rows.items():
@@ -29,7 +29,7 @@ def broken(e2e_env: LocalCluster, namespace: str, tmp_path: Path) -> dict[str, B
 
 
 def a_deployment(name: str, namespace: str) -> dict[str, Any]:
-    """Of no Custom engine: a DeepSeek-V4 is expected, and a whole one."""
+    """The profile is not Custom: a complete DeepSeek-V4 is expected."""
     engine = {"image": image_named("engine-cpu").tag, "imagePullPolicy": "Never"}
     spec = {"model": {"source": f"pvc://{CLAIM}/{name}"}, "engine": engine}
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name, "namespace": namespace}, "spec": spec}

@@ -1,8 +1,8 @@
-"""A stripped checkpoint gets its MTP head back before anything is served, once for its folder, by a real Job.
+"""A real Job restores the MTP head of a stripped checkpoint before anything is served, once per folder.
 
-The checkpoint is a fake DeepSeek-V4 with four experts, and the quantiser's image is the one for CPUs. No vLLM
-runs DeepSeek-V4 on a CPU, so what is looked at is the Job, the words of status, and what lies on the claim; that a
-restored head drafts as well as before is held by tests/quantiser/test_acceptance.py.
+The checkpoint is a fake DeepSeek-V4 with four experts, and the quantiser's image is the one for CPUs. No vLLM runs
+DeepSeek-V4 on a CPU, so these tests check the Job, the status and the files on the claim. That a restored head drafts
+as well as the original is checked by tests/quantiser/test_acceptance.py.
 """
 
 import os
@@ -39,7 +39,7 @@ def _quantiser(e2e_env: LocalCluster) -> None:
 
 @pytest.fixture
 def volume(e2e_env: LocalCluster, namespace: str, _quantiser: None, tmp_path: Path) -> Path:
-    """A claim `restored` that may be written, with a stripped and an official checkpoint."""
+    """A writable claim `restored`, with a stripped and an official checkpoint."""
     folder = tmp_path / "volume"
     FakeCheckpoint.make("stripped").save_to_serve(folder / "stripped")
     FakeCheckpoint.make("official").save(folder / "official")
@@ -54,7 +54,7 @@ def volume(e2e_env: LocalCluster, namespace: str, _quantiser: None, tmp_path: Pa
 
 @pytest.fixture
 def restoring(e2e_env: LocalCluster, namespace: str, volume: Path) -> MakeFlash:
-    """examples/tiny.yaml with a checkpoint to be restored, and without replicas: no vLLM runs it on a CPU."""
+    """examples/tiny.yaml with a checkpoint to restore, and without replicas, because no vLLM runs it on a CPU."""
     del volume
 
     def make(name: str, source: str, base: str = "stripped", *, replicas: int = 0) -> Flash:
@@ -70,7 +70,7 @@ def restoring(e2e_env: LocalCluster, namespace: str, volume: Path) -> MakeFlash:
 
 
 def until(flash: Flash, mtp: str) -> dict[str, Any]:
-    """status.model once it says so."""
+    """status.model once it has this state."""
 
     def look() -> dict[str, Any] | None:
         model: dict[str, Any] = flash.status().get("model", {})

@@ -1,4 +1,4 @@
-"""The main job on a real Kubernetes with a real vLLM: what is ready is fast, and what is not says why."""
+"""Serving with a real vLLM on a real Kubernetes: a ready replica is fast, and any other one reports why it is not."""
 
 import json
 import urllib.request
@@ -53,7 +53,7 @@ def test_a_good_model_becomes_ready_serves_and_rolls_only_for_what_the_engine_ru
     e2e_env.set_node_labels({"deepseekflash.dev/gpu-link": "phb", "deepseekflash.dev/gpu-p2p": "verified"})
     flash = tiny()
 
-    # It proves its speed, and only then has an endpoint.
+    # It has an endpoint only after it has proved its speed.
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
     status, pod = flash.status(), flash.pod()
     summary = status["summary"]
@@ -68,14 +68,14 @@ def test_a_good_model_becomes_ready_serves_and_rolls_only_for_what_the_engine_ru
     assert row.splitlines()[0].split() == ["NAME", "READY", "REPLICAS", "TOK/S", "ACCEPT", "REASON", "UPDATE", "AGE"]
     assert row.splitlines()[1].split()[:3] == ["tiny", "True", "1/1"]
 
-    # It runs with the flags of its node, and says why.
+    # It runs with the flags of its node, each with a reason.
     annotation = json.loads(pod["metadata"]["annotations"]["deepseekflash.dev/engine-flags"])
     assert annotation["row"] == "T3"
     assert status["pods"][0]["flagsOrigin"] == "annotation"
     assert "NCCL_P2P_LEVEL" in " ".join(status["pods"][0]["flags"])
     assert flash.condition("TopologyResolved")["status"] == "True"
 
-    # A label that changes under it changes the status, and nothing else.
+    # A changed label of its node changes only the status.
     e2e_env.set_node_labels({"deepseekflash.dev/gpu-p2p": "hang"})
     flash.wait_for("TopologyResolved", "False", "FlagsOutdated", seconds=60)
     assert flash.pod()["metadata"]["uid"] == pod["metadata"]["uid"]
@@ -87,7 +87,7 @@ def test_a_good_model_becomes_ready_serves_and_rolls_only_for_what_the_engine_ru
     flash.wait_for("Ready", "True", seconds=60)
     assert flash.pod()["metadata"]["uid"] == pod["metadata"]["uid"]
 
-    # An engine flag rolls it, and the new pod takes the flags of the label as it is now.
+    # A changed engine flag starts a rollout, and the new pod takes the flags of the current label.
     tiny(engine={"contextTokens": 768})
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
     rolled = flash.pod()
@@ -116,7 +116,7 @@ def test_a_dead_mtp_head_is_never_ready_although_the_engine_is_healthy_and_answe
     assert flash.condition("Ready")["reason"] == "DraftDead"
     assert flash.status()["summary"]["acceptancePercent"] == 0
     assert flash.endpoints() == []
-    # Safe flags on a node without labels, and it is said so.
+    # Without labels on the node it runs with safe flags, and status says so.
     assert flash.condition("TopologyResolved")["reason"] == "NodeUnlabelled"
     assert e2e_env.node_name in flash.condition("TopologyResolved")["message"]
 

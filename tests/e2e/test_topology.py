@@ -1,4 +1,4 @@
-"""Links, from the labeller's reading to the flags of an engine, and back when an engine finds out the hard way."""
+"""From the labeller's readings of the links to an engine's flags, and back when an engine hangs."""
 
 import json
 import os
@@ -38,12 +38,12 @@ MACHINE = "max-q-pair-node"
 START_SECONDS = 400
 HANG_SECONDS = 20
 START_TO_SILENCE_SECONDS = 30
-"""Of a container with the stub: its flags are handed over, Python starts, and it says its last word."""
+"""Until the stub's container has got its flags, started Python and printed its last line."""
 
 
 @pytest.fixture(scope="module")
 def p2p_tests(e2e_env: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P2pTests]:
-    """The chart with a labeller that publishes a saved dump, and tests of links that end as told."""
+    """The chart with a labeller that publishes a saved dump, and with p2p tests whose verdict the test chooses."""
     folder = tmp_path_factory.mktemp("probe-stubs")
     node, operator = (ensure_image(image_named(name), cache_root()) for name in ("node", "operator"))
     e2e_env.import_image(node)
@@ -69,7 +69,7 @@ def p2p_tests(e2e_env: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -
             labeller__intervalSeconds="2",
             labeller__dumpConfigMap="dump",
         )
-        # The operator before this one may have tested the links meanwhile, with its own stub.
+        # The previous operator may have tested the links in the meantime, with its own stub.
         the_operator(e2e_env)
         e2e_env.kubectl("delete", "jobs", "--all", "-n", OPERATOR_NAMESPACE)
         e2e_env.kubectl("label", "node", e2e_env.node_name, f"{PREFIX}gpu-p2p-", f"{PREFIX}gpu-p2p-driver-")
@@ -77,7 +77,7 @@ def p2p_tests(e2e_env: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -
 
     yield install
     install_operator(e2e_env, operator)
-    # The labeller has labelled the node anew after each test, until now.
+    # Until now, the labeller has labelled the node again after each test.
     wait_until(lambda: not labeller_pods(e2e_env), "the labeller is gone", seconds=60)
     clear_node(e2e_env)
 
@@ -93,7 +93,7 @@ def labels(cluster: LocalCluster) -> dict[str, str]:
 
 
 def claims(cluster: LocalCluster) -> dict[str, str]:
-    """What engines said about the node's links, by deployment."""
+    """Claims of engines about the node's links, by deployment."""
     annotations = get_json(cluster, "node", cluster.node_name)["metadata"].get("annotations", {})
     return {claim.deployment: claim.kind for claim in parse_claims(annotations.get(P2P_CLAIMS_ANNOTATION))}
 
@@ -110,7 +110,7 @@ def node_events(cluster: LocalCluster) -> list[tuple[str, str]]:
 
 
 def message(cluster: LocalCluster, reason: str) -> list[str]:
-    """What the node's events with this reason say; they come a moment after the label."""
+    """Messages of the node's events with this reason. They are written shortly after the label."""
 
     def look() -> list[str]:
         return [note for seen, note in node_events(cluster) if seen == reason]
@@ -119,7 +119,7 @@ def message(cluster: LocalCluster, reason: str) -> list[str]:
 
 
 def engine_processes(flash: Flash) -> list[int]:
-    """Everything in the engine's container but its launcher."""
+    """All processes in the engine's container except the launcher."""
     (engine,) = flash.pod()["status"]["containerStatuses"]
     mark = engine["containerID"].rpartition("/")[2]
     pids = []
@@ -128,7 +128,7 @@ def engine_processes(flash: Flash) -> list[int]:
             inside = mark in (process / "cgroup").read_text()
             launcher = b"flash-launch" in (process / "cmdline").read_bytes()
         except OSError:
-            continue  # it ended while we looked
+            continue  # it ended in the meantime
         if inside and not launcher:
             pids.append(int(process.name))
     return pids
@@ -167,7 +167,7 @@ def test_from_a_reading_and_a_test_to_flags_that_each_say_why(
 def test_an_engine_is_bound_to_the_numa_node_of_its_cards_where_that_is_asked_for(
     e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash
 ) -> None:
-    """By a real numactl under the runtime's seccomp profile, as a user who is not root."""
+    """With a real numactl under the runtime's seccomp profile, as a user who is not root."""
     p2p_tests("healthy")
     wait_until(lambda: labels(e2e_env).get("gpu-numa-nodes") == "0-0", "the node's label", seconds=60)
 
@@ -181,11 +181,11 @@ def test_an_engine_is_bound_to_the_numa_node_of_its_cards_where_that_is_asked_fo
 
 
 def is_bound_to(pid: int, node: int) -> bool:
-    """By the kernel's own word (proc_pid_numa_maps(5)): all memory of the process has this policy."""
+    """The kernel reports this policy for all memory of the process (proc_pid_numa_maps(5))."""
     try:
         return f" bind:{node} " in Path(f"/proc/{pid}/numa_maps").read_text()
     except OSError:
-        return False  # it ended while we looked
+        return False  # it ended in the meantime
 
 
 @pytest.mark.long
@@ -308,7 +308,7 @@ def test_a_mistyped_label_is_reported_with_its_node_and_value(
 
 
 def _row_of_another_than(flash: Flash, uid: str) -> str | None:
-    """Of the flags that the pod after this one was handed over."""
+    """The flags that the next pod got."""
     texts = [
         pod["metadata"].get("annotations", {}).get(f"{PREFIX}engine-flags")
         for pod in flash.pods()
@@ -318,7 +318,7 @@ def _row_of_another_than(flash: Flash, uid: str) -> str | None:
 
 
 def _engine_loads(flash: Flash) -> bool:
-    """Its processes are there, and it is not healthy yet: a moment in which real ones hang."""
+    """Its processes run, and it is not healthy yet: this is when real engines hang."""
     pods = flash.pods()
     running = bool(pods) and any("running" in c["state"] for c in pods[0]["status"].get("containerStatuses", []))
     return running and len(engine_processes(flash)) > 1

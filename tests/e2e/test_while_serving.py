@@ -1,4 +1,4 @@
-"""What becomes of replicas that fail while they serve. Engines are stubs; who finds out and acts is real."""
+"""Replicas that fail while they serve. The engines are stubs; everything that detects and acts is real."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 MakeFlash = Callable[..., Flash]
 
 LIVENESS_FAILURES = 6
-"""In a row: then the kubelet starts the container anew."""
+"""So many failures in a row make the kubelet restart the container."""
 
 USERS = tuple(Client(f"user {number}", (100, 300)) for number in range(3))
 
@@ -34,7 +34,7 @@ def engine_restarts(flash: Flash) -> dict[str, int]:
 
 
 def failed_liveness_probes(cluster: LocalCluster, namespace: str) -> float:
-    """Of the engines in a namespace, by the kubelet's own count: of its events it drops those above 25 for a pod."""
+    """Restarts of the engines in a namespace by the kubelet's count, because it drops events above 25 for a pod."""
     page = cluster.kubectl("get", "--raw", f"/api/v1/nodes/{cluster.node_name}/proxy/metrics/probes").stdout
     wanted = {f'namespace="{namespace}"', 'container="engine"', 'probe_type="Liveness"', 'result="failed"'}
     samples = re.findall(r"^prober_probe_total\{(.*)\} (\S+)$", page, re.MULTILINE)
@@ -49,7 +49,7 @@ def quarantines(flash: Flash) -> dict[str, str | None]:
 def test_a_hung_replica_is_not_ready_at_once_and_restarted_by_the_kubelet(
     e2e_env: LocalCluster, tiny: MakeFlash
 ) -> None:
-    # With other flags its launcher would start it anew itself, once, with the safe ones.
+    # With other flags the launcher itself would restart it once, with safe flags.
     flash = tiny(**stub_spec(interconnect={"mode": "Safe"}))
     flash.wait_for("Ready", "True", "Passed", seconds=120)
     pod = flash.pod()["metadata"]
@@ -67,7 +67,7 @@ def test_a_hung_replica_is_not_ready_at_once_and_restarted_by_the_kubelet(
 
 
 def take_out_the_slow_one(flash: Flash) -> tuple[str, str]:
-    """Both get slow, one after the other. Returns which one was taken out, and which one has to stay."""
+    """Makes both slow, one after the other. Returns the quarantined one, and the one that has to stay."""
     slow, other = sorted(engine_restarts(flash))
     play(flash, slow, too_slow(len(USERS)))
     wait_until(lambda: quarantines(flash)[slow] == "Granted", "it is taken out", seconds=120)

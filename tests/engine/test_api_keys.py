@@ -42,7 +42,7 @@ def put(folder: Path, name: str, text: str) -> None:
 
 
 class Engine:
-    """The middleware with an application behind it."""
+    """The middleware in front of an application."""
 
     def __init__(self) -> None:
         self._middleware = RequireApiKey(self._app)
@@ -53,7 +53,7 @@ class Engine:
         await send({"type": "http.response.start", "status": 200})
 
     async def ask(self, path: str = "/v1/completions", *values: str, **scope: Any) -> Message:
-        """The first message of the answer."""
+        """The answer's first message."""
         sent: list[Message] = []
 
         async def send(message: Message) -> None:
@@ -181,7 +181,7 @@ def test_the_launcher_says_what_is_missing_and_how_to_create_it(secret: Path, tm
 
 
 async def asked_with(keys: Path | None, answers: Any) -> str:
-    """The gate's golden question to a server that answers so."""
+    """Asks the gate's golden question of a server with this answer."""
     app = web.Application()
     app.router.add_post("/v1/chat/completions", answers)
     async with TestServer(app) as server, aiohttp.ClientSession() as session:

@@ -1,4 +1,4 @@
-"""The way out: what flash-drain waits for, and that it never fails a container that is to end."""
+"""flash-drain: what it waits for, and that it never fails a container that is to stop."""
 
 import asyncio
 import json
@@ -93,7 +93,7 @@ async def test_it_waits_for_the_last_request_of_a_real_connection(tmp_path: Path
 
 
 async def test_proxy_variables_are_ignored(tmp_path: Path) -> None:
-    """It would refuse the connection, which means that there is no engine, and the request would be cut off."""
+    """The proxy would refuse the connection, which counts as no engine, and the request would be cut off."""
     engine = EngineStub()
     engine.traits.running = 1
     proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:1")
@@ -103,7 +103,7 @@ async def test_proxy_variables_are_ignored(tmp_path: Path) -> None:
 
 
 async def test_an_engine_that_does_not_listen_has_no_requests(tmp_path: Path) -> None:
-    """It loads, or has died: a pod that is deleted then need not wait for anything."""
+    """It is loading or has exited, so a deleted pod need not wait."""
     done = await drain(tmp_path, "http://127.0.0.1:1", "3600")
     assert done.returncode == 0
     assert "no requests are left" in done.stderr

@@ -1,4 +1,4 @@
-"""The engine stub behaves as its scripts say: if it were always healthy, the matrix would prove nothing.
+"""The engine stub behaves as its scripts say. If it were always healthy, the matrix would prove nothing.
 
 As a process under the real launcher, it exits in ways that the gate distinguishes by the launcher's record.
 """

@@ -1,4 +1,4 @@
-"""What an operator is told of an exit, for whole logs: the reason, the line that says why, and the remedy.
+"""What is reported of an exit, for whole logs: the reason, the line that shows why, and the remedy.
 
 The logs are short and made up, in the shape of those of vLLM 0.8 to 0.33, torch 2.5 to 2.14, NCCL 2.21 to 2.29 and CUDA
 12 and 13. For each kind there are several: other versions, processes, prefixes and interleavings.

@@ -1,4 +1,4 @@
-"""Whatever an engine logs, an exit is told: in one short line, without secrets, and in no time."""
+"""Any log gives a reason of the exit: one short line, without secrets, and quickly."""
 
 import time
 
@@ -62,7 +62,7 @@ def test_any_of_ten_thousand_logs_gives_a_reason(log: str, chunks: int, code: in
     "piece", ["shm ", "-a", "Error: ", "process ", "x.y-", "prompt: ", "Try. ", "\x1b[", 'File "', "a="]
 )
 def test_a_hostile_line_is_read_quickly(piece: str) -> None:
-    """A pattern that backtracks would stop the engine's output, which the launcher passes on."""
+    """A pattern that backtracks would block the engine's output, which the launcher passes on."""
     tail, line = LogTail(), (f"ERROR 01-12 10:00:00 [core.py:1] {piece * LINE_LIMIT}"[:LINE_LIMIT] + "\n").encode()
     began = time.process_time()
     tail.feed(1, line)

@@ -1,4 +1,4 @@
-"""Engines that do not answer everybody at once: with keys for clients, or with a limit on queued requests."""
+"""Engines that reject some requests: with API keys, or with a limit on queued requests."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Guard:
 
     keys: set[str] = field(default_factory=set)
     rejects: int = 0
-    """So many requests, because other clients fill the queue."""
+    """Rejects so many requests, because other clients fill the queue."""
     status: int = 503
 
     @web.middleware

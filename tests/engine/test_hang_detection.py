@@ -1,4 +1,4 @@
-"""Hangs and what looks like them, with the figures of the reports: what is called a hang, and what is left alone."""
+"""Hangs and what resembles them, with figures from reports."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ QUIET = Vitals(at=0.0, logged_at=0.0, cpu_seconds=30.0, io_bytes=10_000_000)
 
 
 def looks(vitals: Vitals, seconds: float = HANG_SECONDS, **per_second: float) -> StallWindow:
-    """A look each second, at an engine of which only what `per_second` says moves."""
+    """One observation per second of an engine in which only the figures in `per_second` change."""
     window = StallWindow.begin(vitals)
     for second in range(1, round(seconds) + 1):
         moved = {name: getattr(vitals, name) + rate * second for name, rate in per_second.items()}
@@ -130,7 +130,7 @@ def test_a_gpu_that_waits_while_a_core_is_used_is_a_hang_after_twice_the_time() 
 
 
 def reported(vitals: Vitals, seconds: float, **per_second: float) -> ReportedHang:
-    """A look each second, after the gate reported a hang."""
+    """One observation per second, after the gate has reported a hang."""
     seen = ReportedHang.begin(vitals)
     for second in range(1, round(seconds) + 1):
         moved = {name: getattr(vitals, name) + rate * second for name, rate in per_second.items()}
@@ -185,7 +185,7 @@ def test_memory_that(grown: float, hangs: bool) -> None:  # noqa: FBT001 - a tab
 
 
 def test_time_in_which_the_launcher_was_frozen_does_not_count() -> None:
-    """The container was frozen: the clock went on, and the engine could not."""
+    """The container was frozen: the clock ran on, and the engine did not."""
     window = looks(QUIET, 10).after(replace(QUIET, at=3600.0))
     assert hang_signature(window, Milestone.NCCL, HANG_SECONDS) is None
 

@@ -1,4 +1,4 @@
-"""Whatever an engine, or what answers in its place, sends: the gate makes a verdict of it, and its process goes on."""
+"""Any answer of an engine, or of another server in its place, gives a verdict, and the gate keeps running."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The launcher as a real process: which flags it takes, from where, and what it says of them."""
+"""The launcher as a real process: which flags it uses, where they come from, and what it logs."""
 
 import json
 import os

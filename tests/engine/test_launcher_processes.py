@@ -1,4 +1,4 @@
-"""The launcher as the first process of a container: signals, exits, orphans, and what it writes down of them."""
+"""The launcher as the first process of a container: signals, exits, orphans, and its record of them."""
 
 import os
 import signal
@@ -93,7 +93,7 @@ time.sleep(600)
 
 
 def test_sigterm_leaves_the_workers_alone_while_the_engine_drains(launcher: Launcher) -> None:
-    """vLLM's engine core ends at once on SIGTERM, and the requests with it that its API server would have finished."""
+    """vLLM's engine core exits at once on SIGTERM, and aborts the requests that its API server would have finished."""
     process = launcher.start(launcher.program(DRAINING), "serve", patience=0)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
@@ -116,7 +116,7 @@ def test_a_second_signal_kills_an_engine_that_ignores_the_first(launcher: Launch
     assert process.stdout.readline() == "up\n"
     process.terminate()
 
-    # Two that come at once are one to the kernel, so the second goes out until it has been seen.
+    # The kernel merges two pending signals, so the second is sent until it has been handled.
     def has_ended() -> bool:
         process.terminate()
         return process.poll() is not None
@@ -148,7 +148,7 @@ sys.exit(5)
 
 
 def test_a_worker_that_outlives_the_engine_is_ended_with_its_group(launcher: Launcher) -> None:
-    """A worker that stays keeps the GPU's memory, and the next engine runs out of it."""
+    """A remaining worker holds GPU memory, and the next engine runs out of it."""
     process = launcher.start(launcher.program(DEAF_WORKER), "serve", patience=0)
     process.communicate(timeout=40)
 
@@ -201,7 +201,7 @@ sys.exit(4)
 
 
 def test_processes_in_other_sessions_end_with_the_engine(launcher: Launcher) -> None:
-    """It would keep a GPU's memory, and the launcher's pipes."""
+    """It would hold GPU memory and the launcher's pipes."""
     process = launcher.start(launcher.program(HOLDERS), "serve", patience=0)
     assert process.wait(timeout=30) == 4
     holders = launcher.document("engine.json")["exit"]["lastLines"]
@@ -225,7 +225,7 @@ def test_the_engines_two_outputs_stay_two_and_unchanged(launcher: Launcher) -> N
 def test_a_killed_launcher_is_recorded_by_the_next_one(
     launcher: Launcher, *, asked_to_stop: bool, ended_by: str
 ) -> None:
-    """As the kernel does when the container's memory is up, and the kubelet when a stop takes too long."""
+    """As the kernel kills when the container exceeds its memory, and the kubelet when a stop takes too long."""
     process = launcher.start(launcher.program(DEAF), "serve", patience=0)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"

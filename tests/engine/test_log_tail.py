@@ -1,4 +1,4 @@
-"""What is kept of an engine's output, however it is torn."""
+"""What is kept of an engine's output, however it is split into chunks."""
 
 import pytest
 

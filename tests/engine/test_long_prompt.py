@@ -1,4 +1,4 @@
-"""The long prompt: text that no cache knows, of exactly the tokens that were asked for."""
+"""The long prompt: text that no prefix cache contains, of exactly the requested number of tokens."""
 
 from random import Random
 

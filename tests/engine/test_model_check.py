@@ -1,4 +1,4 @@
-"""The launcher as a real process looks at the checkpoint before it starts anything."""
+"""The launcher, as a real process, inspects the checkpoint before it starts anything."""
 
 import json
 from pathlib import Path

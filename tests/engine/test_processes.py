@@ -1,4 +1,4 @@
-"""What /proc tells of an engine: of real processes, of lines as the kernel writes them, and of GPUs behind a stub."""
+"""What /proc and NVML show of an engine: real processes, lines of the kernel, and GPUs behind a stub."""
 
 import os
 import subprocess
@@ -107,7 +107,7 @@ def test_a_process_that_waits_for_a_disk_is_seen() -> None:
     assert not ProcessTree((process(9, 1, 9),), 0).waits_for_disk
 
 
-# One child of its own session, as a compiler may be; input is what makes it work.
+# One child in a session of its own, as a compiler may be; it works when it gets input.
 WORKER = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)

@@ -1,6 +1,6 @@
-"""The launcher as a real process beside an engine that hangs: when it starts it again, with what, and when it does not.
+"""The launcher as a real process with an engine that hangs: when it restarts the engine, and with which flags.
 
-A hang is told within FLASH_HANG_SECONDS and two looks of half a second; what a test asserts are the documents.
+A hang is detected within FLASH_HANG_SECONDS and two intervals of half a second. The tests check the documents.
 """
 
 import json
@@ -24,7 +24,7 @@ SOON = "0.5"
 
 @pytest.fixture
 def fast(launcher: Launcher) -> Launcher:
-    """A launcher whose node was given the flags of a verified link."""
+    """A launcher on a node with the flags of a verified link."""
     launcher.pass_flags(json.dumps(FAST))
     return launcher
 
@@ -63,7 +63,7 @@ def said(process: subprocess.Popen[str], event: str) -> dict[str, Any]:
 
 
 def suspect(launcher: Launcher, kind: FaultKind = "corrupt", **changes: Any) -> None:
-    """As the gate does, of the run that is in engine.json."""
+    """Reports a fault like the gate, for the run in engine.json."""
     run = record_of(launcher)
     message = FaultReport(
         kind, "S3" if kind == "hang" else "S4", "the golden answer '!!!!'", run.pid, run.started_at, "now"
@@ -183,7 +183,7 @@ def test_a_container_that_starts_after_the_incident_takes_the_safe_set_at_once(f
     assert fast.document("effective.json")["origin"] == "recovery"
 
 
-# A process that is stuck in the GPU's driver ends when the driver lets it go.
+# A process that is stuck in the GPU's driver exits once the driver releases it.
 HELD_BACK = """
 import ctypes, os, sys
 assert ctypes.CDLL(None).prctl(36, 1) == 0
@@ -211,7 +211,7 @@ def test_a_signal_during_the_recovery_ends_the_container_and_starts_nothing(fast
     )
     said(process, "recovering")
     process.terminate()
-    # It is still in the midst of it.
+    # The recovery is still in progress.
     assert record_of(fast).incident is not None
     (fast.run_dir / "let-go").touch()
     process.communicate(timeout=60)
@@ -232,7 +232,7 @@ def test_a_signal_to_the_engine_that_was_started_again_ends_it(fast: Launcher) -
 
 
 def test_an_engine_that_cannot_be_killed_ends_its_container(fast: Launcher) -> None:
-    """The kubelet starts the container again, and the safe set is taken then; a second engine beside it is no help."""
+    """The kubelet restarts the container, which then uses the safe flags. A second engine beside it would not help."""
     process = fast.start(
         fast.program(hanging_engines.STILL),
         "serve",
@@ -241,7 +241,7 @@ def test_an_engine_that_cannot_be_killed_ends_its_container(fast: Launcher) -> N
         KILL_SECONDS="0.5",
     )
     (engine,) = note_of(fast, "pids")
-    # The engine keeps the launcher's pipes, so they do not end with the launcher.
+    # The engine holds the launcher's pipes, so they stay open when the launcher exits.
     assert said(process, "engine not killed")
     assert process.wait(timeout=60) == 1
     os.kill(engine, signal.SIGKILL)

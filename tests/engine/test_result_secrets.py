@@ -1,4 +1,4 @@
-"""What the gate shows of others' words has no secrets in it."""
+"""Text of other programs that the gate shows contains no secrets."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A stream is passed on byte for byte, except for the secrets in it, however it is torn."""
+"""A stream is passed on byte for byte, except for secrets, however it is split."""
 
 from itertools import pairwise
 

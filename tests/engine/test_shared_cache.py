@@ -1,4 +1,4 @@
-"""The launcher beside a cache that others use too: it holds its model, and keeps what its engine compiles."""
+"""The launcher with a shared cache: it locks its model, and keeps what its engine compiles."""
 
 import fcntl
 import json
@@ -25,7 +25,7 @@ print(json.dumps({{name: os.environ.get(name) for name in {tuple(VARIABLES)!r}}}
 
 @pytest.fixture
 def model(launcher: Launcher, tmp_path: Path) -> ModelSnapshot:
-    """Whole, in a cache, and linked as flash-fetch does; last used long ago."""
+    """A complete model in a cache, linked as by flash-fetch, and last used long ago."""
     made = ModelSnapshot(tmp_path / "cache", "owner/name", COMMIT)
     made.folder.mkdir(parents=True)
     (made.folder / "config.json").write_text("{}")
@@ -96,7 +96,7 @@ def test_a_missing_model_ends_the_start_with_a_remedy(launcher: Launcher, model:
 
 
 def test_a_rejection_stays_until_another_inspection_passes(launcher: Launcher, model: ModelSnapshot) -> None:
-    """The kubelet starts a rejected container again and again: the verdict must not change with every attempt."""
+    """The kubelet restarts a rejected container repeatedly, and the verdict must not change with each attempt."""
     (model.folder / "config.json").rename(model.root / "aside")
     assert serve(launcher, model, SLEEP)[0] == 3
     rejection = launcher.document("engine.json")["rejection"]

@@ -48,7 +48,7 @@ def test_is_skipped():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files of one run: junit.xml and fixtures.jsonl."""
+    """A folder with the files of a run: junit.xml and fixtures.jsonl."""
     root = tmp_path_factory.mktemp("run")
     module = root / "tests" / "unit" / "test_some.py"
     module.parent.mkdir(parents=True)

@@ -53,7 +53,7 @@ Description: x
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """dpkg's, with one package that is gone but for its settings, and one that Python is said to have come with."""
+    """dpkg's database, with one removed package whose settings remain, and one that owns Python."""
     folder = tmp_path / "dpkg"
     (folder / "info").mkdir(parents=True)
     (folder / "updates").mkdir()

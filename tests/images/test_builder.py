@@ -1,4 +1,4 @@
-"""The builder's own behaviour, as far as it goes without building: archives, mounts, order, what it says."""
+"""The builder without a build: archives, mounts, order and messages."""
 
 import fcntl
 import hashlib
@@ -113,7 +113,7 @@ def test_a_stage_that_images_share_is_built_once_and_the_rest_beside_each_other(
 
 @pytest.fixture
 def endless_buildah(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Buildah:
-    """Says that it runs, in a file named by its last argument, and ends when it is ended."""
+    """Creates the file named by its last argument, and runs until it is terminated."""
     program = tmp_path / "buildah"
     program.write_text('#!/bin/sh\nfor last; do :; done\ntouch "$last"\nexec sleep 1000\n')
     program.chmod(0o755)

@@ -32,7 +32,7 @@ def bill(image: ImageArchive) -> str:
 
 
 def listed(bill: str, kind: str) -> set[tuple[str, str]]:
-    """Those of ours are from no index, and so have no purl: they count as Python's."""
+    """Our own packages come from no index and have no purl; they count as Python's."""
     libraries: list[dict[str, Any]] = [one for one in json.loads(bill)["components"] if one["type"] == "library"]
     return {
         (one["name"], one["version"]) for one in libraries if one.get("purl", "pkg:pypi/").startswith(f"pkg:{kind}/")
@@ -75,7 +75,7 @@ def test_labels_and_manifest_name_the_base(image: ImageArchive) -> None:
 
 
 def test_the_bases_digest_is_that_of_its_manifest(tmp_path: Path) -> None:
-    """Images that were built before it was made anew name the older one, rightly: so this asks for no image."""
+    """Images built before a change of the base name the older one, which is right, so this test builds no image."""
     with locked(cache_root()), ready(cache_root()) as buildah:
         ensure_base_image(buildah, ROOT)
         buildah.export(base_reference(), tmp_path)

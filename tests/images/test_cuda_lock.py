@@ -1,4 +1,4 @@
-"""The CUDA image is not built where its base cannot be had, but what it installs can be: wheels for its system."""
+"""The CUDA image cannot be built without its base, but its wheels can be resolved for its system."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the Dockerfiles promise, read from their text: the CUDA image is built where its base can be had."""
+"""The Dockerfiles, checked as text, because the CUDA image cannot be built without its base."""
 
 import re
 import tomllib
@@ -60,7 +60,7 @@ def test_an_image_runs_as_a_numbered_user_and_starts_our_program(
 
 @pytest.mark.parametrize(("dockerfile", "stage", "entry_point"), FINAL)
 def test_the_last_stage_adds_only_our_own_code(dockerfile: Dockerfile, stage: str, entry_point: str) -> None:
-    """A change of ours is then one small layer; anything heavier belongs to the stage before."""
+    """A change of our code is then one small layer; larger parts belong to an earlier stage."""
     del entry_point
     lines = dockerfile.stage(stage).instructions
     bill = f"COPY --from={stage}-sbom /sbom /usr/share/sbom"
@@ -100,7 +100,7 @@ def test_the_cuda_image_has_what_compiles_kernels_when_the_engine_starts() -> No
 
 
 def test_the_cuda_image_keeps_compiled_kernels_on_the_pods_cache_volume() -> None:
-    """Where the launcher would keep them in a node's cache, so that a restart of the container finds them again."""
+    """The launcher would keep them in a node's cache; here a restart of the container finds them again."""
     said = ENGINE.stage("cuda").setting("ENV")
     assert said is not None
     settings = dict(pair.split("=", 1) for pair in said.split())
@@ -178,7 +178,7 @@ def test_the_quantiser_finds_its_own_requirements_on_top_of_the_engines() -> Non
     ],
 )
 def test_names_used_by_the_engine_image_exist(group: str, name: str) -> None:
-    """vLLM goes on without a plugin that it cannot import, so a typing error here would be silent."""
+    """vLLM continues without a plugin that it cannot import, so a mistyped name would be silent."""
     (entry,) = entry_points(group=group, name=name)
     assert callable(entry.load())
 

@@ -128,12 +128,12 @@ def test_all_images_share_one_image_of_tools(stage: str) -> None:
 
 
 def test_engine_and_quantiser_for_cpus_share_the_image_with_torch() -> None:
-    """It is built for minutes, and held for a gigabyte."""
+    """It takes minutes to build and a gigabyte to keep."""
     assert reference_of("cpu-deps", "engine-cpu") == reference_of("cpu-deps", "quantiser-cpu")
 
 
 def test_no_two_images_have_a_last_stage_of_the_same_name() -> None:
-    """Building the one would throw the other away."""
+    """Building one would delete the other."""
     names = [image.kept[-1] for image in IMAGES]
     assert len(set(names)) == len(names)
 

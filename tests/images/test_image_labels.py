@@ -1,4 +1,4 @@
-"""What an image says of itself, read from the Dockerfiles; test_built_images.py reads it from the images."""
+"""The labels of the images, read from the Dockerfiles; test_built_images.py reads them from the images."""
 
 import re
 import shlex
@@ -61,7 +61,7 @@ def test_no_two_images_say_the_same_of_themselves() -> None:
 
 @pytest.mark.parametrize(("image", "stage", "folder"), STAGES)
 def test_the_bill_is_that_of_the_image(image: str, stage: str, folder: str) -> None:
-    """It is written on the same parent, with the same code laid over it; nothing but the file goes on."""
+    """It is written on the same parent with the same code, and only the file is copied."""
     source = dockerfile(image)
     final, bill = source.stage(stage), source.stage(f"{stage}-sbom")
     ours, copied = (line for line in final.instructions if line.startswith("COPY"))

@@ -78,7 +78,7 @@ async def test_a_partial_download_of_an_earlier_release_is_resumed(harness: Down
 def test_the_names_of_all_files_are_on_disk_before_the_manifest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a power cut, a manifest must not speak of files that are gone."""
+    """After a power cut, a manifest must not name files that are lost."""
     synced: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda number: synced.append(str(Path(f"/proc/self/fd/{number}").readlink())))
     model = ModelSnapshot(tmp_path, "owner/model", COMMIT)

@@ -1,4 +1,4 @@
-"""Models as people package them for registries: each kind is served, or refused as what it is."""
+"""Models in the packagings used with registries: each is served, or rejected by name."""
 
 from pathlib import Path
 from typing import Any

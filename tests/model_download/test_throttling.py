@@ -1,4 +1,4 @@
-"""Servers that limit their clients' rate: how long they ask to wait, that they get it, and what the user is told."""
+"""Servers that throttle: how long they ask to wait, that flash-fetch waits, and what status says."""
 
 import io
 import time

@@ -1,4 +1,4 @@
-"""Transfers of one file that break, trickle or get another answer, in virtual time and without a network."""
+"""Transfers of a file that break, trickle or get an unexpected answer, in virtual time and without a network."""
 
 import hashlib
 import random
@@ -28,7 +28,7 @@ LEAST = 1000.0
 
 @dataclass
 class Clock:
-    """Virtual time, which passes when somebody sleeps."""
+    """Virtual time, which passes only in `sleep`."""
 
     now: float = 1000.0
 
@@ -160,7 +160,7 @@ PIECE = 200_000
 
 
 def test_what_arrives_before_a_connection_breaks_is_kept(fetched: Fetched) -> None:
-    """However little it is: a proxy that ends every connection early must not keep a download from finishing."""
+    """However little it is: a download must finish through a proxy that closes every connection early."""
     fetched.server.answers = [cut_after(PIECE)]
     fetched.server.forever = True
     fetched.run()
@@ -170,7 +170,7 @@ def test_what_arrives_before_a_connection_breaks_is_kept(fetched: Fetched) -> No
 
 
 def test_every_piece_is_on_disk_before_the_next_is_read(fetched: Fetched) -> None:
-    """So that a process that is killed loses nothing that it received."""
+    """So a killed process loses nothing that it received."""
     seen = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
@@ -294,7 +294,7 @@ def test_a_file_that_changes_between_two_connections_is_downloaded_once_more(fet
 
 
 def trickle(clock: Clock, *, bytes_per_second: int) -> Answer:
-    """Never silent for long enough for a timeout."""
+    """It never pauses long enough for a timeout."""
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         def body() -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""What people are found about machines whose cards are not simply two alike ones under one CPU."""
+"""Findings about machines whose cards are not simply two equal ones under one CPU."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -44,7 +44,7 @@ def in_nodes(*nodes: int | None) -> list[GpuDump]:
 
 
 def said(dump: NodeDump) -> str:
-    """Everything that flash-topology tells in sentences, on one line."""
+    """All findings of flash-topology, joined on one line."""
     found = assess(dump)
     text = " ".join(text_of(view_of(dump)).split())
     messages = (*found.warnings, *found.notes)

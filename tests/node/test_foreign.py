@@ -1,4 +1,4 @@
-"""Files that people attach in place of a dump: what they are, and how to get a dump, is said in words."""
+"""Files attached in place of a dump: the message names what they are, and how to save a dump."""
 
 import gzip
 import json
@@ -142,7 +142,7 @@ def test_impossible_numbers_are_rejected_by_name(changes: dict[str, object], tmp
 
 
 def test_a_numa_node_of_minus_one_is_unknown(tmp_path: Path) -> None:
-    """As /sys has it where the firmware does not tell the node."""
+    """/sys has this value if the firmware does not report the node."""
     file = tmp_path / "node.json"
     file.write_text('{"node": "a", "takenAt": "", "gpus": [{"index": 0, "numaNode": -1}]}')
     assert NodeDump.load(file).gpus[0].numa_node is None

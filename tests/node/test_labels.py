@@ -125,7 +125,7 @@ def without_a_card(dump: NodeDump, **changes: object) -> NodeDump:
 
 
 def lost_readings(dump: NodeDump) -> dict[str, NodeDump]:
-    """Ways in which a node is not read for a minute."""
+    """Ways in which a node cannot be read for a minute."""
     pair = dump.pairs[0].model_copy(update={"p2p": (0, None, 0, 0)})
     nothing = {"gpus": (), "pairs": (), "driver": None}
     return {

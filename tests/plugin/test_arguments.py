@@ -1,7 +1,7 @@
-"""Every argument that the operator gives an engine, as the vLLM of the image itself takes it.
+"""vLLM's own check of every argument that the operator gives an engine.
 
-Its parser, its registries of parsers, and its whole configuration, which checks the arguments against each other and
-against the checkpoint.
+It uses the parser, the registries of tool and reasoning parsers, and the whole configuration of the image's vLLM, which
+checks the arguments against each other and against the checkpoint.
 """
 
 from pathlib import Path
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="session")
 def answers(walker: Walker, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
-    """What vLLM says to each; None is approval."""
+    """vLLM's error for each; None if it accepts it."""
     models = tmp_path_factory.mktemp("models")
     long = FakeCheckpoint.make("seed", max_position_embeddings=1048576).save_to_serve(models / "seed")
     short = FakeCheckpoint.make("seed", max_position_embeddings=524288).save_to_serve(models / "short")
@@ -65,7 +65,7 @@ def answers(walker: Walker, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def command(spec: dict[str, Any], model: Path) -> list[str]:
-    """As the launcher puts it together on a node of whose links nothing is known; the model is where it is here."""
+    """The command line of the launcher on a node with unknown links, with the model's path on this machine."""
     flash = a_flash(**spec)
     arguments = vllm_arguments(flash.spec)
     arguments[1] = str(model)

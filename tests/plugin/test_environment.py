@@ -1,4 +1,4 @@
-"""The environment of the walks: what the locks pin, nothing that a test has no use for."""
+"""The environment of the walks: what the locks pin, and nothing that the tests do not need."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ def test_an_environment_is_named_by_its_content(environment: Environment) -> Non
 
 
 def test_files_changed_by_a_build_step_are_not_linked_to_the_installers_cache(environment: Environment) -> None:
-    """All else is: a step that wrote through a link would spoil what the next image is made of."""
+    """Everything else is: a step that wrote through a link would corrupt the next image."""
     (packages,) = environment.folder.glob("lib/*/site-packages")
     changed = [
         *packages.glob("vllm/*.so"),

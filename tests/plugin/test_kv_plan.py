@@ -1,7 +1,7 @@
-"""The KV cache that `flash-checkpoint inspect` tells of is the one that vLLM itself would plan.
+"""The KV cache that `flash-checkpoint inspect` reports is the one that vLLM itself would plan.
 
-The plan depends on the number of layers, their compression and the sizes of heads, which are the real ones here; all
-else is small, so that the model can be built.
+The plan depends on the number of layers, their compression and the sizes of heads, which are the real ones here.
+Everything else is small, so that the model can be built.
 """
 
 import pytest

@@ -1,8 +1,7 @@
-"""The rows of test_walk through vLLM 0.26, the last for torch 2.11: with the plugin it must come out alike.
+"""The rows of test_walk with vLLM 0.26, the last one for torch 2.11: with the plugin the outcome must be the same.
 
-What vLLM alone does is not looked at again. It differs in one row, the unsupported activation order, which 0.26
-takes in silence. DSpark is left out: 0.26 asks for Triton where it only makes up its configuration, and there is none
-without a GPU.
+vLLM without the plugin is not tested again. It differs in one row, the unsupported activation order, which 0.26 accepts
+silently. DSpark is left out: 0.26 needs Triton to build its configuration, and there is none without a GPU.
 """
 
 from pathlib import Path
@@ -40,7 +39,7 @@ def test_every_known_layout_is_loaded_whole(older_walker: Walker, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["mtp.0.ffn.experts.1.w3.weight_scale", "layers.2.ffn.experts.3.w2.weight_packed"])
 def test_a_tensor_lost_while_loading_ends_the_start(older_walker: Walker, tmp_path: Path, name: str) -> None:
-    """Room that 0.26 leaves without weights on purpose must hide nothing."""
+    """Parameters that 0.26 leaves empty on purpose must not hide others."""
     message = older_walker.walk(FakeCheckpoint.make("seed").save(tmp_path), plugin=True, lose=(name,)).message
 
     assert message.startswith("IncompleteError: 1 tensors of")

@@ -1,4 +1,4 @@
-"""The checkpoint of benchmarks/gpu_trial, as small as a fake one: vLLM takes it, or the plugin says what is wrong."""
+"""The checkpoint of benchmarks/gpu_trial in a small size: vLLM loads it, or the plugin reports its fault."""
 
 import json
 from pathlib import Path

@@ -50,7 +50,7 @@ class Engine:
         (folder / "keys").mkdir()
         (folder / "keys/team-a").write_text(f"{KEY}\n")
         self._log = (folder / "log").open("w")
-        # The launcher runs in this Python, vLLM in the walk's, where what it imports of ours is beside it on the path.
+        # The launcher runs in this Python, and vLLM in that of the walk, with our packages on its path.
         launched = environment.variables(entry_point(folder), cuda=False) | settings
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flash_engine.launcher", "serve", str(model), f"--port={self.port}",
@@ -93,7 +93,7 @@ class Engine:
             return str(json.load(answer)["choices"][0]["text"])
 
     def takes(self, key: str) -> bool:
-        """Whether it answers to this key. Raises urllib.error.HTTPError for another failure."""
+        """Whether it accepts this key. Raises urllib.error.HTTPError for another failure."""
         try:
             return bool(self.complete(GOLDEN_PROMPT, 1, key=key))
         except urllib.error.HTTPError as error:
@@ -116,7 +116,7 @@ class Engine:
 
 
 def entry_point(folder: Path) -> Path:
-    """Where vLLM finds out that there is a plugin."""
+    """The metadata by which vLLM finds the plugin."""
     made = folder / "entry"
     made.mkdir()
     lay_out_entry_point(made)
@@ -125,7 +125,7 @@ def entry_point(folder: Path) -> Path:
 
 @pytest.fixture
 def engines() -> Iterator[list[Engine]]:
-    """Those that a test started; none is left behind."""
+    """Processes started by a test; all are ended afterwards."""
     started: list[Engine] = []
     yield started
     for one in started:
@@ -147,7 +147,7 @@ def test_a_tiny_model_is_served_and_the_plugin_is_known_to_be_there(
 
 
 def must_know_its_keys(engine: Engine, keys: Path) -> None:
-    """It answers to keys only, to those in the files as they are now, and shows none."""
+    """It accepts only the keys that are in the files now, and shows none."""
     assert not engine.takes("another")
     (keys / "team-b").write_text("new-key")
     (keys / "team-a").unlink()

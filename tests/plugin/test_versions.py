@@ -1,4 +1,4 @@
-"""A vLLM that nobody has walked is refused by its number."""
+"""An untested version of vLLM is rejected by its number."""
 
 import re
 

@@ -1,7 +1,7 @@
 """Checkpoints walked through vLLM's real loader classes, with the plugin and without it.
 
-Nothing is computed, so what is shown is what is built, what is filled, and what is said. Without the plugin each row
-must fail as it is written down, or the plugin would be blamed or praised for something else.
+Nothing is computed: the tests check which parameters are built and loaded, and what is reported. Without the plugin
+each row must fail as documented; otherwise the tests would credit the plugin with something else.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def outcome(walk: Walk, row: BrokenCheckpoint) -> Outcome:
-    """Without an error all went well only where nothing was wrong."""
+    """The outcome is good without an error only if the checkpoint is intact."""
     if walk.message:
         return "error"
     return "silent" if row.severity == "refused" or not walk.whole else "loads"
@@ -57,7 +57,7 @@ def test_with_the_plugin_it_is_loaded_completely_or_rejected_by_name(
 
 
 def test_the_table_has_enough_rows() -> None:
-    """And one for each way in which vLLM is silent: a check that nothing exercises proves nothing."""
+    """And one for each way in which vLLM is silent: an unexercised check proves nothing."""
     assert len([row for row in BROKEN_CHECKPOINTS if row.severity in ("refused", "repaired")]) >= LEAST_ROWS
     assert len([row for row in BROKEN_CHECKPOINTS if row.without_plugin == "silent"]) >= LEAST_ROWS // 2
 
@@ -115,7 +115,7 @@ LOST = {
 
 @pytest.mark.parametrize("name", LOST.values(), ids=LOST.keys())
 def test_a_tensor_lost_between_files_and_model_ends_the_start(walker: Walker, tmp_path: Path, name: str) -> None:
-    """The files are whole, so no look at headers finds it."""
+    """The files are complete, so the headers do not show it."""
     checkpoint = FakeCheckpoint.make("seed").save(tmp_path)
 
     assert walker.walk(checkpoint, plugin=False, lose=(name,)).message == "", "vLLM alone says nothing"

@@ -1,9 +1,9 @@
-"""Serve checkpoints with a real vLLM and its drafts, and tell what became of them: run by path, one process for all.
+"""Serves checkpoints with a real vLLM and reports how many drafts were accepted. Run by path, one process for all.
 
-A line of JSON on standard input names a `model`, and where there is a `capture`, the folder in which what enters the
-layer's experts is recorded; a line on standard output is what came of it. Each is served in a fork of a process that
-has imported vLLM, which takes many seconds: nothing is left behind for the next. The engine runs in that fork itself;
-how it works in vLLM's own processes is for `test_vllm_captures`.
+A line of JSON on standard input names a `model`, and optionally a folder `capture` in which the inputs of the layer's
+experts are recorded; each result is one line on standard output. Each model is served in a fork of a process that has
+imported vLLM, which takes many seconds, so that no state is left for the next. The engine runs in the fork itself;
+`test_vllm_captures` tests vLLM's own processes.
 """
 
 import json
@@ -20,7 +20,7 @@ SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 PROMPTS, TOKENS, VOCABULARY = 6, 300, 512
-"""Few and long: a draft that is under way when a request ends is counted or not, as it happens."""
+"""Few and long, because a draft in progress when a request ends may or may not be counted."""
 
 RESULTS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)

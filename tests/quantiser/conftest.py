@@ -1,5 +1,5 @@
-"""Kernels run in Triton's interpreter here, nothing is fetched, and a process computes in one thread: two of them run
-at once, and threads that wait for each other's core compute nothing. All is asked for before the imports that look."""
+"""Kernels run in Triton's interpreter, nothing is downloaded, and each process computes in one thread, because two
+processes share two cores. These settings must be made before the imports that read them."""
 
 import os
 

@@ -1,8 +1,8 @@
 """A tiny DeepSeek-V3 whose drafts come from the routed experts of its MTP layer, and from nothing else.
 
-In `tiny_model` those experts add nothing, so no mistake in them could be seen. Here the layer's projection turns the
-embedding out of the head's sight, and its experts are trained to turn it back: without them no draft is accepted. They
-are taught the wrong successor of a part of the tokens, so that acceptance is what it is in life, something below 100 %.
+In `tiny_model` those experts add nothing, so a mistake in them would not show. Here the layer's projection rotates the
+embedding away from the head, and its experts are trained to rotate it back: without them no draft is accepted. They
+learn a wrong successor for some of the tokens, so that acceptance is below 100 %, as with a real model.
 
 The experts are trained as the official checkpoint holds them, in FP4 with a power of two for each 32 columns.
 """
@@ -23,7 +23,7 @@ from mtp_quantiser.formats.fp4 import GROUP, VALUES, decode_fp4
 from tiny_tokenizer import Vocabulary, write_tokenizer
 
 SHAPE: Final = replace(tiny_model.Shape(), expert=128)
-"""Whole groups of 128, INT4's."""
+"""A multiple of INT4's groups of 128."""
 
 MODEL: Final = tiny_model.TinyModel(shape=SHAPE)
 CONFIG: Final = {**tiny_model.config_json(SHAPE), "n_group": 1, "topk_group": 1}
@@ -32,7 +32,7 @@ CONFIG: Final = {**tiny_model.config_json(SHAPE), "n_group": 1, "topk_group": 1}
 RIGHT: Final = 0.85
 STEPS: Final = 40
 TURNED: Final = 0.1
-"""Length of what the projection hands on beside the experts' part: enough to route by, too little to draft by."""
+"""Norm of the projection's part besides that of the experts: enough for routing, too small for drafting."""
 
 ROUTER: Final = tiny_model.mtp_prefix(SHAPE) + "mlp.gate.weight"
 MATRICES: Final = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
@@ -69,7 +69,7 @@ Experts = Mapping[str, Fp4Matrix]
 
 @dataclass(frozen=True)
 class Layer:
-    """What is fixed of the layer, and what enters its experts for each token of the vocabulary."""
+    """The layer's fixed weights, and the input of its experts for each token of the vocabulary."""
 
     tensors: tiny_model.Tensors
     handed_on: Tensor
@@ -109,7 +109,7 @@ def normal(x: Tensor) -> Tensor:
 
 
 def trained(layer: Layer) -> Experts:
-    """The same every time: one seed, one thread, no data but the vocabulary."""
+    """Deterministic: one seed, one thread, and no data except the vocabulary."""
     random = torch.Generator().manual_seed(6)
     sizes = {"w1": (SHAPE.expert, SHAPE.hidden), "w3": (SHAPE.expert, SHAPE.hidden), "w2": (SHAPE.hidden, SHAPE.expert)}
     weights = {
@@ -136,7 +136,7 @@ def trained(layer: Layer) -> Experts:
 
 
 def through(weights: Tensor) -> Tensor:
-    """The FP4 values forward, the gradient straight through."""
+    """Straight-through estimator: FP4 values forward, an unchanged gradient backward."""
     flat = weights.detach().reshape(-1, weights.shape[2])
     return weights + (Fp4Matrix.nearest(flat).decoded().float().reshape(weights.shape) - weights).detach()
 

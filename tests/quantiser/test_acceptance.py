@@ -1,4 +1,4 @@
-"""The whole way, served: acceptance of drafts before a head is stripped, and after the tool has restored it.
+"""Acceptance of drafts before the head is stripped and after it is restored, measured on a served model.
 
 The tool reads DeepSeek-V4's layout, and no vLLM runs DeepSeek-V4 on a CPU. So the experts of a tiny DeepSeek-V3's MTP
 layer are written in the official V4 layout, go through `restore` as they would at their real size, are decoded again by
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @dataclass(frozen=True)
 class Served:
-    """What became of the drafts."""
+    """How many tokens were drafted and accepted."""
 
     drafted: int
     accepted: int
@@ -86,7 +86,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Way:
-    """One checkpoint before it was stripped, and what the tool made of it."""
+    """A checkpoint before it was stripped, and the restored one."""
 
     folder: Path
     layer: drafting_model.Layer
@@ -163,7 +163,7 @@ def test_acceptance_after_restoring_is_what_it_was_before_stripping(way: Way) ->
 
 
 def test_experts_in_each_others_places_cost_acceptance(way: Way) -> None:
-    """What a shard with a mistake in it would look like, were it not refused: the measurement sees it."""
+    """The measurement would detect a faulty shard, if the tool did not reject it."""
     count = drafting_model.SHAPE.experts
 
     def next_one(stem: str) -> str:

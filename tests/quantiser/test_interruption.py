@@ -1,4 +1,4 @@
-"""A signal ends a command as an interruption, whatever a library between made of it."""
+"""A signal ends a command as an interruption, even if a library turned it into an error of its own."""
 
 import signal
 from collections.abc import Iterator

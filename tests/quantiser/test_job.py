@@ -142,7 +142,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(official: Path, capture: Pat
 
 
 class Poor(PlainStages):
-    """A sweep that makes nothing of the weights."""
+    """A sweep that returns zeros for the weights."""
 
     def sweep(self, weights: torch.Tensor, scales: torch.Tensor, factor: Factor, order: torch.Tensor) -> Swept:
         swept = super().sweep(weights, scales, factor, order)

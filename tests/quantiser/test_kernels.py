@@ -75,7 +75,7 @@ def damping(h: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def factors(h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor) -> dict[Stages, Factor]:
-    """By who made them. The kernel takes seconds in the interpreter."""
+    """Results by implementation. The kernel takes seconds in the interpreter."""
     return {stages: stages.factorise(h, order, damping) for stages in BOTH}
 
 
@@ -142,7 +142,7 @@ def test_the_kernels_diagonal_blocks_are_as_good_as_fp32(factors: dict[Stages, F
 
 
 @pytest.mark.parametrize("stages", [PLAIN, FUSED])
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # it overflows, and nobody reads what comes of it
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # it overflows, and its result is not used
 def test_one_bad_hessian_is_named_and_affects_no_other(
     stages: Stages, h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor, factors: dict[Stages, Factor]
 ) -> None:

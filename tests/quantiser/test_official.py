@@ -1,4 +1,4 @@
-"""The official layout is read to the bit, and no other is taken for it."""
+"""The official layout is read bit for bit, and no other layout is mistaken for it."""
 
 from collections.abc import Callable
 from pathlib import Path

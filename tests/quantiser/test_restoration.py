@@ -1,4 +1,4 @@
-"""`mtp-quantise restore`: one command, once for a folder, however often it is asked for and whenever it is killed."""
+"""`mtp-quantise restore` does its work once per folder, however often it is run or killed."""
 
 import json
 import os
@@ -25,11 +25,11 @@ from waiting import eventually
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE, CONTRACTS = ROOT / "images" / "quantiser", ROOT / "contracts"
 MANY = {**tiny.CONFIG, "n_routed_experts": 24}
-"""Experts enough to be killed in their midst."""
+"""Enough experts for a run to be killed halfway."""
 
 
 class Claim(NamedTuple):
-    """A volume with a stripped checkpoint, and what is to be restored beside it."""
+    """A volume with a stripped checkpoint, beside which the restored one is written."""
 
     folder: Path
     source: Path
@@ -267,7 +267,7 @@ def _no_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_links")
 def test_a_file_that_cannot_be_hard_linked_is_symlinked(claim: Claim, capsys: pytest.CaptureFixture[str]) -> None:
-    """149 GiB are not copied for want of a permission."""
+    """A missing permission must not cause a copy of 149 GiB."""
     run(claim, capsys)
     shard = claim.out / "model-00001-of-00001.safetensors"
     assert shard.readlink() == Path("../v4/model-00001-of-00001.safetensors")

@@ -21,7 +21,7 @@ TOKENS = 32
 
 
 def installed(folder: Path) -> Path:
-    """What an installer leaves of the package's metadata: by its entry points vLLM finds the plugin."""
+    """The package's metadata as an installer writes it, with the entry points by which vLLM finds the plugin."""
     project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
     metadata = folder / "mtp_quantiser-0.dist-info"
     metadata.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""vLLM's own classes load the restored checkpoint, whole."""
+"""vLLM's own classes load the restored checkpoint completely."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_every_parameter_of_model_and_draft_is_loaded(spliced: Path, tmp_path: P
 
 
 def test_the_engines_own_inspection_finds_it_whole_and_sees_one_tensor_less(spliced: Path, tmp_path: Path) -> None:
-    """What the launcher looks at before vLLM is started, and the plugin while it loads: one table of all tensors."""
+    """The launcher checks before the start, and the plugin while loading, with the same table of tensors."""
     found = inspect(lambda: open_model(str(spliced)), speculation="mtp")
     assert found.refusals == ()
     assert found.layout

@@ -1,6 +1,6 @@
 """A whole DeepSeek-V4 of three layers in the layout of the W4A16-FP8 checkpoints, without its MTP layer.
 
-Its values are random: it is there to be loaded, not to be run.
+Its values are random: it can be loaded, not run.
 """
 
 import json

@@ -60,7 +60,7 @@ class EmptyModule(types.ModuleType):
 
 
 class Idle:
-    """A CUDA stream or event on which nothing happens."""
+    """A CUDA stream or event that does nothing."""
 
     def __init__(self, *_arguments: Any, **_named: Any) -> None:
         pass
@@ -135,7 +135,7 @@ from vllm.utils import deep_gemm, flashinfer, import_utils
 
 
 def pretend_kernels() -> None:
-    """The libraries of kernels that the classes ask after are there, and their functions do nothing."""
+    """Pretends that the kernels' libraries exist; their functions do nothing."""
     registry._run_in_subprocess = lambda work: work()  # noqa: SLF001 - another process would not know the platform
     flashinfer.has_flashinfer_sparse_mla_sm120_config = agree
     for module in (import_utils, deep_gemm, indexer):

@@ -1,4 +1,4 @@
-"""Whatever the API server answers to a write, the operator says so, goes on, and loses nothing.
+"""Any answer of the API server to a write is reported, and the operator continues without losing anything.
 
     answer                             | in status                     | the other children | the next try
     ---------------------------------- | ----------------------------- | ------------------ | ------------------------
@@ -8,7 +8,7 @@
     429, 502, 503, 504                 | nothing: it is overloaded     | applied            | after Retry-After
     no JSON, a closed connection       | nothing                       | applied until then | after the back-off
 
-The answers come from a stub, because no real API server can be brought to give most of them on demand.
+The answers come from a stub, because a real API server gives most of them only by chance.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ KEY = FlashKey("team", "flash")
 
 
 class AnsweringApiStub:
-    """Knows one deployment and no child of it, and answers the apply of a Service as a test says."""
+    """Has one deployment without children, and answers the apply of a Service as the test demands."""
 
     def __init__(self) -> None:
         self.applied: list[str] = []
@@ -51,7 +51,7 @@ class AnsweringApiStub:
         if path.endswith("/status"):
             self.statuses.append((await request.json())["status"])
             return web.json_response({})
-        # Read to its end, as a real server does: an answer before that may reset the connection.
+        # A real server reads the request to its end; answering earlier may reset the connection.
         body = await request.json()
         if "/services/" in path:
             if self.answer is None:
@@ -90,7 +90,7 @@ async def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 
 async def reconcile() -> Exception:
-    """One reconcile; returns how it failed."""
+    """One reconcile. Returns its error."""
     cluster = await Cluster.connect()
     async with aiohttp.ClientSession() as session:
         reconciler = Reconciler(cluster, LiveObserver(Store(), cluster, Gates(session), SETTINGS), "test")
@@ -122,7 +122,7 @@ async def test_a_rejection_is_reported_and_stops_no_other_child(stub: AnsweringA
 async def test_no_write_is_on_its_way_when_a_reconcile_ends(
     stub: AnsweringApiStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one of this deployment, or another leader, would write beside it."""
+    """Otherwise the deployment's next reconcile, or another leader, could write at the same time."""
     under_way: set[str] = set()
 
     async def apply(_cluster: Cluster, desired: dict[str, Any]) -> dict[str, Any]:

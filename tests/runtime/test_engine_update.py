@@ -1,4 +1,4 @@
-"""Engine updates on a real API server: what an upgrade of the operator leaves alone, and what is taken later."""
+"""Engine updates on a real API server: what an upgrade of the operator does not change, and what is taken later."""
 
 import json
 from dataclasses import replace

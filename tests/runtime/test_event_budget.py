@@ -1,4 +1,4 @@
-"""How many events one object may have: a tenant's pod decides what happens to it."""
+"""The limit of events for one object, because a tenant's pod can cause any number of changes."""
 
 from typing import Any, cast
 

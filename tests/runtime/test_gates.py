@@ -1,4 +1,4 @@
-"""The gates of pods, asked for their results: whom the operator asks, and what it makes of no answer."""
+"""Reading the gates' results: which pods the operator asks, and how it treats a missing answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -47,7 +47,7 @@ def a_gate(answer: Any) -> TestServer:
 
 
 async def answers(gates: Gates, pods: list[dict[str, Any]], key: FlashKey = KEY) -> dict[str, GateResult]:
-    """The results of all these pods' gates: nobody waits for a first answer."""
+    """The results of these pods' gates, without waiting for a first answer."""
     async with asyncio.timeout(20):
         while len(found := await gates.results(key, pods)) < len(pods):
             await asyncio.sleep(0.01)
@@ -64,7 +64,7 @@ async def test_a_gates_result_is_read(session: aiohttp.ClientSession) -> None:
 
 async def test_a_silent_gate_does_not_delay_the_others(session: aiohttp.ClientSession) -> None:
     async with a_gate({"reason": "Passed", "passed": True}) as gate:
-        silent = a_gates_pod("flash-b", podIP="127.0.0.2")  # where nobody listens
+        silent = a_gates_pod("flash-b", podIP="127.0.0.2")  # no process listens there
         results = await answers(Gates(session, gate.port or 0), [silent, a_gates_pod()])
     reported = {uid: (result.reason, result.passed, result.reached) for uid, result in results.items()}
     assert reported == {
@@ -159,7 +159,7 @@ async def test_a_first_answer_is_not_waited_for_and_wakes_its_deployment(session
 async def test_forty_silent_gates_delay_no_other_deployment(
     session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One after the other, as four workers would meet them: none is waited for twice."""
+    """One after the other, as four workers would ask them: no gate is waited for twice."""
     monkeypatch.setattr("flash_operator.runtime.gates.TIMEOUT", aiohttp.ClientTimeout(total=0.3))
     slow = SlowGate()
     pods = {FlashKey("team", f"silent-{number}"): a_gates_pod(f"silent-{number}") for number in range(40)}
@@ -169,7 +169,7 @@ async def test_forty_silent_gates_delay_no_other_deployment(
         assert {result.message for found in silent for result in found.values()} == {
             "the gate does not answer: no answer in time"
         }
-        # From now on whoever waits for one waits for ever.
+        # From now on a reconcile that waits for a gate never ends.
         monkeypatch.setattr("flash_operator.runtime.gates.TIMEOUT", aiohttp.ClientTimeout(total=3600))
         monkeypatch.setattr("flash_operator.runtime.gates.PATIENCE_SECONDS", 3600.0)
         monkeypatch.setattr("flash_operator.runtime.gates.FRESH_SECONDS", -1.0)
@@ -278,7 +278,7 @@ async def test_a_silent_gate_is_asked_less_and_less_often(
 async def test_a_gate_that_is_about_to_start_is_asked_as_often_as_one_that_answers(
     session: aiohttp.ClientSession,
 ) -> None:
-    """Nobody listens there yet. A download that takes seconds is over before half of the requests."""
+    """No process listens there yet. A download of seconds is over before half of the requests."""
     gates = Gates(session, port=1)
     await answers(gates, [a_gates_pod()])
     await answers(gates, [a_gates_pod()])

@@ -1,4 +1,4 @@
-"""/healthz: when the kubelet is to restart an operator that is alive and does nothing."""
+"""/healthz: when the kubelet must restart an operator that runs but makes no progress."""
 
 import aiohttp
 import pytest

@@ -1,4 +1,4 @@
-"""The whole reconcile of an oci:// model on API servers of today and of before image volumes."""
+"""A whole reconcile of an oci:// model on API servers with and without image volumes."""
 
 import json
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ def older_server(older_api_server: ControlPlane) -> ControlPlane:
 
 @asynccontextmanager
 async def reconciling(server: ControlPlane, patch: pytest.MonkeyPatch, **model: Any) -> AsyncIterator[Reconciler]:
-    """With a deployment of an image, which is gone afterwards."""
+    """With a deployment of an image, which is deleted afterwards."""
     patch.setenv("KUBECONFIG", str(server.kubeconfig))
     patch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     apply_model(server, **model)

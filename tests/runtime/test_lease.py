@@ -1,4 +1,4 @@
-"""The election, between real candidates on a real API server; their clocks are moved by hand."""
+"""Leader election between real candidates on a real API server, with clocks that the test moves."""
 
 import asyncio
 import uuid
@@ -26,7 +26,7 @@ class Clock:
 
 
 class TickingClock(Clock):
-    """A second passes with each look."""
+    """Each reading of the clock advances it by a second."""
 
     def __call__(self) -> float:
         self.now += 1
@@ -147,7 +147,7 @@ async def test_a_holder_that_cannot_renew_gives_up_before_another_may_take_over(
 
     lonely = Noted(cluster, namespace, "lonely", QUICK, clock)
     await lonely.acquire()
-    # Nothing can be made in a namespace that is on its way out, so renewing fails once the API server knows of it.
+    # Nothing can be created in a terminating namespace, so renewing fails once the API server knows of it.
     api_server.kubectl("delete", "namespace", namespace, "--wait=false")
     api_server.kubectl("delete", "lease", NAME, "-n", namespace)
 

@@ -1,4 +1,4 @@
-"""A node's test on a real API server. There is no scheduler here: pods are made and ended by hand."""
+"""The p2p test of a node on a real API server. There is no scheduler: the tests create and end the pods."""
 
 import json
 import re
@@ -100,13 +100,13 @@ async def site(api_server: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Asy
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     unique = uuid.uuid4().hex[:6]
     api_server.kubectl("create", "namespace", f"p2p-tests-{unique}")
-    # Without a controller nobody else makes it, and pods are refused until it is there.
+    # No controller creates it here, and pods are refused without it.
     api_server.kubectl("create", "serviceaccount", "default", "-n", f"p2p-tests-{unique}")
     cluster = await Cluster.connect()
     made = Site(api_server, cluster, f"p2p-tests-{unique}", f"gpu-{unique}.example")
     made.make_node()
     yield made
-    # Nobody runs or ends pods here, and one that waits for GPUs would be in the way of every other test.
+    # Nothing ends pods here, and a pod that waits for GPUs would disturb every other test.
     api_server.kubectl("delete", "pods", "--all", "-n", made.namespace, "--grace-period=0", "--force")
     api_server.kubectl("delete", "node", made.node, "--ignore-not-found")
     await cluster.close()

@@ -1,4 +1,4 @@
-"""The whole operator in one process, on a scripted API server: what it does before it leads."""
+"""The whole operator in one process on a scripted API server: what it does before it is the leader."""
 
 import asyncio
 from pathlib import Path
@@ -18,7 +18,7 @@ SETTINGS = OperatorSettings.parse(["--identity=one", "--lease-namespace=system",
 async def test_a_standby_operator_watches_nothing_and_writes_only_its_lease_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stub gives nobody a lease. Its CRD is new: at first it answers 429, as a real API server does then."""
+    """The stub never grants the lease. Its CRD is new, so at first it answers 429 like a real API server."""
     stub = ScriptedApiStub()
     stub.status = 429
     async with stub.serve() as address, aiohttp.ClientSession() as session:

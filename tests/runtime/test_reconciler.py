@@ -1,4 +1,4 @@
-"""The reconcile on a real API server: what it writes, what it leaves alone, and what it survives."""
+"""The reconcile on a real API server: what it writes, what it does not change, and which failures it survives."""
 
 import json
 from typing import Any
@@ -63,7 +63,7 @@ async def test_a_new_deployment_gets_its_children_and_a_status(site: Site) -> No
 
 
 async def test_repeated_reconciles_write_nothing(site: Site) -> None:
-    """Server defaults, other orders of keys, quantities written in another way: none of it may look like drift."""
+    """Server defaults, another order of keys or another notation of quantities must not look like drift."""
     key = site.apply_flash(
         engine={"resources": {"requests": {"cpu": "1000m", "memory": "2048Mi"}}},
         placement={"tolerations": [{"operator": "Exists"}]},
@@ -92,9 +92,9 @@ async def test_a_new_template_surges_if_two_gpus_are_free(site: Site) -> None:
     await site.reconcile(key)
     site.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node, "labels": {"site": node}}})
     ready = {"allocatable": {"nvidia.com/gpu": "4"}, "conditions": [{"type": "Ready", "status": "True"}]}
-    # Nor is there a controller that makes an account for pods in a namespace that is new.
+    # No controller creates a service account in a new namespace either.
     site.server.kubectl("create", "serviceaccount", "default", "-n", site.namespace)
-    # A node that is new has a taint until its controller has seen it; there is none here.
+    # A new node has a taint until its controller removes it; there is none here.
     for patch, part in (({"spec": {"taints": []}}, ()), ({"status": ready}, ("--subresource=status",))):
         site.server.kubectl("patch", "node", node, *part, "--type=merge", "-p", json.dumps(patch))
     strategies = []
@@ -160,7 +160,7 @@ async def test_a_bound_pod_gets_its_flags_once(site: Site) -> None:
 
 
 async def test_a_spec_that_was_taken_back_restarts_nothing_although_the_watch_is_behind(site: Site) -> None:
-    """The store still has the spec that somebody applied by mistake; the API server has the former one again."""
+    """The store still has a spec that was applied by mistake; the API server has the former one again."""
     key = site.apply_flash()
     for _ in range(3):
         await site.reconcile(key)
@@ -201,7 +201,7 @@ async def test_a_status_that_differs_in_its_message_only_is_written_later(site: 
     reconciler = site.reconciler_of(store, clock=lambda: now)
 
     async def reported(message: str, version: int) -> tuple[str, float | None]:
-        """What status says once the scheduler says this of the pod, and when to come again."""
+        """The status after the scheduler reported this of the pod, and when the next reconcile is due."""
         store.put(a_pending_pod(site.namespace, message, version))
         again = await reconciler.reconcile(key)
         return site.get("dsf", "flash")["status"]["pods"][0]["message"], again
@@ -235,7 +235,7 @@ async def test_a_rollout_is_paused_and_resumed_by_its_field(site: Site) -> None:
 
 
 async def test_a_template_that_was_slower_is_taken_back_on_the_server(site: Site) -> None:
-    """The former one is applied whole: what the new one had added is gone."""
+    """The former template is applied completely: additions of the new one are removed."""
     key = site.apply_flash()
     await site.reconcile(key)
     flash = FlashDeployment.from_object(site.get("dsf", "flash"))
@@ -279,7 +279,7 @@ async def test_a_template_that_was_slower_is_taken_back_on_the_server(site: Site
 
 
 async def test_a_grant_and_its_end_reach_the_pods_annotations(site: Site) -> None:
-    """What quarantine is carried by: set, then taken away again, and nothing else of the pod is touched."""
+    """The quarantine annotation is set and removed again, and nothing else of the pod changes."""
     site.server.kubectl("-n", site.namespace, "create", "serviceaccount", "default", check=False)
     container = {"name": "engine", "image": "x"}
     metadata = {"name": "slow", "namespace": site.namespace, "annotations": {"team": "a"}}
@@ -420,7 +420,7 @@ async def test_no_write_is_sent_after_the_end_of_the_lease(site: Site) -> None:
 
 
 async def test_a_crd_that_is_older_than_the_operator_loses_only_what_it_does_not_know(site: Site) -> None:
-    """The operator was upgraded by kubectl, and the CRD was forgotten."""
+    """The operator was upgraded with kubectl, without the CRD."""
     key = site.apply_flash()
     await site.reconcile(key)
     status = site.get("dsf", "flash")["status"]
@@ -438,7 +438,7 @@ async def test_a_refusal_carries_the_servers_own_words(site: Site) -> None:
 
 
 async def test_a_rejected_child_is_reported_in_the_servers_words(site: Site) -> None:
-    """A podTemplate is checked by nobody until it is a Deployment; "not ready" alone would help nobody."""
+    """A podTemplate is validated only as a part of the Deployment, and "not ready" alone would not help its user."""
     key = site.apply_flash(podTemplate={"spec": {"restartPolicy": "Sometimes"}})
     with pytest.raises(ApiError, match="restartPolicy"):
         await site.reconcile(key)
@@ -482,7 +482,7 @@ async def test_a_value_that_the_server_drops_is_written_once(site: Site, patch: 
 
 
 async def test_a_mutating_policy_is_not_fought(site: Site) -> None:
-    """As Kyverno and registries' webhooks do: another image, and one more toleration."""
+    """Like Kyverno or a registry's webhook: it changes the image and adds a toleration."""
     add_policy(site)
     key = site.apply_flash(placement={"tolerations": [{"key": "gpu", "operator": "Exists"}]})
     for _ in range(3):
@@ -537,7 +537,7 @@ def add_policy(site: Site) -> None:
     site.apply(policy)
     site.apply(binding)
     request = ("create", "deployment", "other", "--image=x", "--dry-run=server", "-n", site.namespace)
-    # A Deployment without tolerations is one that it cannot change, and refuses.
+    # The policy cannot change a Deployment without tolerations, and rejects it.
     eventually(lambda: site.server.kubectl(*request, check=False).returncode, "the policy is in force", seconds=30)
 
 
@@ -643,7 +643,7 @@ async def test_a_deployment_that_serves_is_left_alone_until_the_head_is_restored
 
 
 def end(site: Site, condition: str) -> None:
-    """What the Job's controller would write, which does not run here: the API server checks that it fits together."""
+    """Writes a Job's status in place of its controller. The API server checks that it is consistent."""
     ended = {"type": condition, "status": "True", "lastProbeTime": NOW, "lastTransitionTime": NOW}
     before = {**ended, "type": "SuccessCriteriaMet" if condition == "Complete" else "FailureTarget"}
     done = {"succeeded": 1, "completionTime": NOW} if condition == "Complete" else {"failed": 1}

@@ -1,4 +1,4 @@
-"""The store: what it believes when events, lists and answers arrive in any order."""
+"""The store's state when events, lists and answers arrive in any order."""
 
 from collections.abc import Callable
 from functools import partial
@@ -55,7 +55,7 @@ def test_an_answer_that_arrives_after_a_list_without_its_object_does_not_bring_i
 
 
 def test_a_restored_backup_replaces_the_store() -> None:
-    """Its versions begin anew at those of the backup."""
+    """Its resource versions continue from those of the backup."""
     store = Store()
     store.replace("Service", Listing([a_child(50), a_child(60, "made-after-the-backup")], "70"))
     store.replace("Service", Listing([a_child(20)], "30"))

@@ -1,4 +1,4 @@
-"""kopf as an informer, with the traps that it has: each test is one of them."""
+"""kopf as an informer: each test covers one of its pitfalls."""
 
 import asyncio
 import inspect
@@ -43,7 +43,7 @@ class Informer:
         self.nodes: list[NodeKey] = []
 
     async def work(self) -> None:
-        """A worker that only takes notes."""
+        """A worker that only records keys."""
         while True:
             key = await self.queue.get()
             if isinstance(key, NodeKey):
@@ -54,7 +54,7 @@ class Informer:
             self.queue.done(key)
 
     async def settle(self) -> None:
-        """Until nothing was enqueued for a while."""
+        """Waits until nothing was enqueued for a while."""
         seen = -1
         while seen != len(self.worked) + len(self.nodes):
             seen = len(self.worked) + len(self.nodes)
@@ -207,7 +207,7 @@ async def test_a_label_that_means_nothing_is_logged_once_with_its_node_and_its_v
 async def test_a_410_asks_for_a_whole_list(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kopf lists again after a 410, and reports only what is left: what vanished meanwhile would stay in the store."""
+    """After a 410 kopf lists again and reports only existing objects: deleted ones would stay in the store."""
     stub.put(PLURAL, a_flash_object("ghost"))
     stub.put(PLURAL, a_flash_object("flash"))
     async with watching(stub, tmp_path, monkeypatch) as informer:
@@ -238,7 +238,7 @@ async def test_a_deleted_deployment_is_forgotten(
 async def test_of_children_and_pods_only_our_own_are_watched(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cluster has thousands of others, and each would be sent here at every change."""
+    """A cluster has thousands of others, and every change of them would be sent."""
     watched = [plural for _, _, plural, kind in WATCHED if kind not in (KIND, "Node")]
     async with watching(stub, tmp_path, monkeypatch):
         await until(lambda: all(stub.asked[f"watch {plural}"] for plural in watched))
@@ -246,7 +246,7 @@ async def test_of_children_and_pods_only_our_own_are_watched(
 
 
 async def test_watching_writes_nothing(stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No finalizer, no annotation, no event of kopf's own: whoever deletes a CR never waits for a dead operator."""
+    """kopf writes no finalizer, annotation or event of its own, so deleting a CR never waits for a dead operator."""
     stub.put(PLURAL, a_flash_object())
     async with watching(stub, tmp_path, monkeypatch) as informer:
         await until(lambda: informer.worked == [KEY])
@@ -259,7 +259,7 @@ async def test_watching_writes_nothing(stub: ScriptedApiStub, tmp_path: Path, mo
 async def test_a_permanent_watch_failure_ends_the_process(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Crash-only: the process ends and is started anew. A deaf operator that looks alive is the worst."""
+    """The process exits and is restarted. An operator that runs without its watches would be worse."""
     settings = kopf_settings()
     settings.networking.error_backoffs = ()
     stub.status = 500
@@ -288,7 +288,7 @@ FORBIDDEN = {"create", "update", "delete", "field", "resume", "timer", "daemon",
 
 
 def test_no_stateful_kopf_handler_is_registered() -> None:
-    """on.create and its kin write annotations, daemons and timers write finalizers, indexes keep ghosts."""
+    """on.create and the like write annotations, daemons and timers write finalizers, indexes keep deleted objects."""
     used: set[str] = set()
     for path in Path(inspect.getfile(flash_operator)).parent.rglob("*.py"):
         used |= set(

@@ -1,4 +1,4 @@
-"""The workers on a scripted API server: a failure is retried and forgotten, a resync finds what watches lost."""
+"""The workers on a scripted API server: failures are retried, and a resync finds what watches lost."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -89,7 +89,7 @@ async def test_a_spec_that_this_operator_cannot_read_does_not_end_the_worker(run
 async def test_no_reconcile_runs_before_every_kind_is_loaded(
     running: RunningWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is missing in memory then may exist: a deployment without its known template would get a new one."""
+    """An object missing from the store may exist: without its known template, a deployment would get a new one."""
     monkeypatch.setattr("flash_operator.runtime.resync.RETRY_SECONDS", 0.05)
     running.stub.status = 503
     running.queue.add(GONE)

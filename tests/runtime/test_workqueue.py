@@ -8,7 +8,7 @@ from flash_operator.runtime.workqueue import FIRST_BACKOFF_SECONDS, LONGEST_BACK
 
 
 class ClockLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time stands still until a test moves it."""
+    """An event loop whose time advances only when a test moves it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class ClockLoop(asyncio.SelectorEventLoop):
 
 
 def on_clock_loop(test: Callable[[WorkQueue[str]], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Run a test on a loop whose time stands still, with a queue whose jitter is at its longest."""
+    """Run a test on such a loop, with a queue whose jitter is at its maximum."""
 
     def run() -> None:
         async def with_queue() -> None:

@@ -1,6 +1,6 @@
 """Checkpoints that are broken in one way each, with the expected finding and the outcome with and without the plugin.
 
-The rows come from users' reports, and from what splices, downloads and quantising tools can get wrong.
+The rows come from users' reports, and from possible faults of splices, downloads and quantising tools.
 """
 
 import json

@@ -21,10 +21,10 @@ BOOT_SECONDS = pytest.StashKey[float]()
 OWNER = "cluster_owner"
 
 PLENTY_OF_GPUS = 128
-"""Figures in the node's capacity: enough for all tests that run beside each other."""
+"""Numbers in the node's capacity: enough for all tests that run in parallel."""
 
 PAIR = 2
-"""What a node has that the product is for."""
+"""The GPUs of a node that the product is made for."""
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def api_server() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def older_api_server() -> Iterator[ControlPlane]:
-    """It behaves as Kubernetes 1.34 does: no image volumes yet."""
+    """An API server like that of Kubernetes 1.34, without image volumes."""
     plane = a_light_control_plane("--emulated-version=1.34")
     yield plane
     plane.stop()
@@ -68,7 +68,7 @@ def pair(cluster: LocalCluster) -> Iterator[None]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker to whom the cluster belongs."""
+    """Tell a worker which process owns the cluster."""
     node.workerinput[OWNER] = os.getpid()
 
 
@@ -96,7 +96,7 @@ def _is_worker(config: pytest.Config) -> bool:
 
 
 def _worker_input(config: pytest.Config) -> dict[str, Any]:
-    """What xdist hands to a worker; empty where there is none."""
+    """What xdist passes to a worker; empty without xdist."""
     return getattr(config, "workerinput", {})
 
 

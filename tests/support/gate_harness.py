@@ -1,4 +1,4 @@
-"""A test harness: a gate, its engine stub, and the files between them."""
+"""A test harness: a gate, an engine stub, and the files that they exchange."""
 
 import json
 from pathlib import Path

@@ -26,7 +26,7 @@ FAST = {
     "unset": ["PYTORCH_CUDA_ALLOC_CONF"],
 }
 
-# Tells what it was started with.
+# Prints its arguments and environment.
 TELL = """
 import json, os, sys
 names = ("NCCL_P2P_DISABLE", "NCCL_P2P_LEVEL", "PYTORCH_CUDA_ALLOC_CONF")
@@ -34,7 +34,7 @@ print(json.dumps({"args": sys.argv[1:], "env": {name: os.environ.get(name) for n
 """
 
 
-# Orphans come to a first process; PR_SET_CHILD_SUBREAPER (36) makes them come to any, and stays over an exec.
+# Orphans are inherited by PID 1, or by a process with PR_SET_CHILD_SUBREAPER (36), which survives an exec.
 AS_FIRST_PROCESS = """
 import ctypes, os, sys
 assert ctypes.CDLL(None).prctl(36, 1) == 0

@@ -1,6 +1,6 @@
-"""pytest plugin: every test is of one level, which its folder or its module says, and what it needs.
+"""pytest plugin that gives every test one level, by its folder or module and by what it needs.
 
-`check` is for the time while one writes, `test` for what is handed in, `long` for what is released.
+`check` is for development, `test` for a finished change, and `long` for a release.
 """
 
 from collections.abc import Set as AbstractSet
@@ -21,7 +21,7 @@ CHECKED = (
     "tests/chart",
     "tests/tiny_model",
     "tests/gpu_trial",
-    # Of the engine's pod what is decided, without a process: by the virtual clock where there is one.
+    # Decisions of the engine pod without processes, with the virtual clock where time matters.
     "tests/engine/test_evidence.py",
     "tests/engine/test_gate.py",
     "tests/engine/test_gate_config.py",
@@ -36,14 +36,14 @@ CHECKED = (
     "tests/engine/test_serving_health.py",
     "tests/engine/test_verdict.py",
 )
-"""Folders and modules of level `check`; all others are of level `test`. A level that is marked by hand wins."""
+"""Folders and modules of level `check`; all others have level `test`. An explicit mark wins."""
 
 BUILT = frozenset({"apiserver", "images", "cluster"})
 """Marks of what must be built first: no test with one of them is of level `check`."""
 
 
 def level_of(path: PurePosixPath, marks: AbstractSet[str]) -> str:
-    """Of a test in this file, which is named from the root. Raises ValueError where several are marked by hand."""
+    """The level of a test in this file (a path from the root). Raises ValueError for several explicit marks."""
     by_hand = [level for level in LEVELS if level in marks]
     if len(by_hand) > 1:
         raise ValueError(f"{path}: a test is of one level, and not of {' and '.join(by_hand)}")
@@ -55,7 +55,7 @@ def level_of(path: PurePosixPath, marks: AbstractSet[str]) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Before pytest selects by marks."""
+    """Runs before pytest selects by marks."""
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
         level = level_of(PurePosixPath(item.path.relative_to(ROOT).as_posix()), marks)

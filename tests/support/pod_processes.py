@@ -10,7 +10,7 @@ def processes_of(pod_uid: str) -> list[int]:
         try:
             cgroups = (process / "cgroup").read_text()
         except OSError:
-            continue  # it ended while we looked
+            continue  # it ended in the meantime
         if any(mark in cgroups for mark in marks):
             pids.append(int(process.name))
     return pids

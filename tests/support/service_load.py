@@ -1,4 +1,4 @@
-"""Users: clients that send requests through a Service, one after the other, and count what becomes of them."""
+"""Users: clients that send requests through a Service, one after the other, and count the outcomes."""
 
 import asyncio
 import random
@@ -20,16 +20,16 @@ class Client:
 
     name: str
     tokens: tuple[int, int]
-    """Least and most that a request asks for."""
+    """Minimum and maximum number of tokens of a request."""
     keeps_connection: bool = False
-    """As the SDKs' connection pools do. It tries a request again that met a connection which had been closed meanwhile,
-    before any byte of an answer: so does every HTTP library that keeps connections."""
+    """Like the connection pools of SDKs. It retries a request whose connection was closed before any byte of an
+    answer, as every HTTP library with kept-alive connections does."""
     pause_seconds: float = 0.0
 
 
 @dataclass
 class Load:
-    """A context in which users are at work, in a thread of their own."""
+    """A context in which users send requests, in a thread of their own."""
 
     url: str
     model: str
@@ -37,7 +37,7 @@ class Load:
     answered: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
     story: str = "before"
-    """What happens meanwhile; requests are counted by it."""
+    """The current part of the test, by which requests are counted."""
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Self:
@@ -78,7 +78,7 @@ class Load:
         await asyncio.sleep(0.2)
 
     async def _send(self, session: aiohttp.ClientSession, body: dict[str, Any], tries: int) -> str | None:
-        """None where the whole answer came, else what came."""
+        """None if the answer was complete; otherwise what arrived."""
         text = ""
         try:
             async with session.post(f"{self.url}/v1/completions", json=body) as answer:

@@ -1,7 +1,7 @@
-"""pytest plugin: with several workers (pytest -n), what is dear to start is started once, on one of them.
+"""pytest plugin: with several workers (pytest -n), expensive fixtures are started once, on one worker.
 
-`--dist loadgroup` sends the tests of a place in the table to one worker, and every other test to whoever is free. The
-marks that pytest-xdist 3.8 has for this reach nobody with pytest 9.2: they go by a name that is no more.
+`--dist loadgroup` sends the tests of an entry of the table to one worker, and all others to any free worker. The marks
+of pytest-xdist 3.8 for this purpose do not work with pytest 9.2, which renamed the attribute that they use.
 """
 
 from pathlib import PurePosixPath
@@ -29,7 +29,7 @@ PLACES = {
     "tests/cluster/test_control_plane.py": "API server",
     "tests/plugin": "vLLM walk",
 }
-"""Where they are: who gives out the tests knows their names alone."""
+"""Groups by folder or file, because the scheduler knows only the ids of tests."""
 
 
 def group_of(nodeid: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What is kept is whole, made once for its content, and a failure is one sentence."""
+"""Kept folders are complete and built once per content, and a failure is one sentence."""
 
 import errno
 import os
@@ -160,7 +160,7 @@ def test_a_program_that_succeeds_prints_nothing(capfd: pytest.CaptureFixture[str
 
 
 def test_a_program_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
-    """Otherwise it would still be writing where the next run tidies."""
+    """Otherwise it would write into a folder that the next run cleans up."""
     message = tmp_path / "pid"
     command = ["sh", "-c", f"echo $$ > {message}.part; mv {message}.part {message}; exec sleep 300"]
     code = f"from pathlib import Path; from torch_environments.installing import run; run(Path(), {command!r})"

@@ -1,4 +1,4 @@
-"""The documents speak of what is there: targets, files, links; and of nothing that must not be named."""
+"""The documentation names only make targets, files and links that exist."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Every test has one level, and what is of level `check` starts no program of ours and needs nothing built."""
+"""Every test has one level, and tests of level `check` start none of our programs and need no build."""
 
 from pathlib import PurePosixPath
 

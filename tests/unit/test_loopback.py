@@ -1,4 +1,4 @@
-"""No client that asks this pod, this machine or another pod obeys HTTP_PROXY, HTTPS_PROXY or ALL_PROXY."""
+"""Clients of this pod, this machine or another pod ignore HTTP_PROXY, HTTPS_PROXY and ALL_PROXY."""
 
 import ast
 import os
@@ -27,7 +27,7 @@ TO_THE_INTERNET = {
     "tests/model_download/test_registry.py": "pushes with the real ORAS client, with NO_PROXY",
     "tests/model_download/test_throttling.py": "a session without a network",
 }
-"""Files with a client that uses the proxy of its environment, and why it may."""
+"""Files with a client that may use the environment's proxy, and the reason."""
 
 REQUESTS = {
     "get",
@@ -63,14 +63,14 @@ def calls_in(text: str) -> list[ast.Call]:
 
 
 def obeys_a_proxy(call: ast.Call) -> bool:
-    """Whether this call makes a client, or a request, that looks for a proxy in its environment."""
+    """Whether this call creates a client, or a request, that reads proxy variables."""
     *owner, name = ast.unparse(call.func).split(".")
     given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
     if name == "urlopen":
         return True
     if name == "build_opener":
         return "ProxyHandler({})" not in ast.unparse(call)
-    if name == "ClientSession":  # aiohttp looks for none unless it is told to
+    if name == "ClientSession":  # aiohttp ignores them unless trust_env is set
         return given.get("trust_env", "False") != "False"
     if owner and owner[0] in LIBRARIES and name in REQUESTS:
         return given.get("trust_env") != "False" and "transport" not in given

@@ -1,4 +1,4 @@
-"""The tool that breaks lines: on a repository of three files, for it must be believed before its list is."""
+"""The mutation tool itself, on a repository of three files."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ tests = ["tests/test_double.py::test_of_one"]
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """Of which nothing is committed yet, and whose one test asks for twice two."""
+    """A repository without commits, whose only test checks twice two."""
     root = tmp_path / "repository"
     _write(root / "source" / "double.py", SOURCE)
     _write(root / "tests" / "test_double.py", TEST.format(2, 4))
@@ -103,7 +103,7 @@ def test_an_unknown_name_is_rejected(
 
 
 def test_the_list_of_this_repository_fits_its_files() -> None:
-    """A line that was changed is found here, and not when somebody next breaks them all."""
+    """A changed line is found here, and not only by the next complete run."""
     breaks = read_lists(ROOT)
     assert out_of_date(breaks, ROOT) == []
     assert len(breaks) >= 30

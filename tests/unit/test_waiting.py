@@ -1,4 +1,4 @@
-"""Waiting, and ports, that all other tests rest on."""
+"""Waiting and ports, on which all other tests depend."""
 
 import asyncio
 import os
@@ -67,7 +67,7 @@ def test_a_port_is_given_once_and_can_be_bound() -> None:
 
 
 def test_two_processes_never_get_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though nobody listens there yet: the other one begins to look where this one did."""
+    """Even if no process listens there yet, and both start their search at the same port."""
     message = a_free_port()
     script = f"import os; os.getpid = lambda: {os.getpid()}; from ports import a_free_port; print(a_free_port())"
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))

@@ -1,4 +1,4 @@
-"""With several workers, those who share what is dear to start are together."""
+"""With several workers, tests that share an expensive fixture run on the same worker."""
 
 import pytest
 

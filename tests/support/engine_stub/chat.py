@@ -23,7 +23,7 @@ class Reply:
 
 
 def reply_to(body: dict[str, Any], traits: Traits, *, is_concurrent: bool) -> Reply:
-    """Think first, if the template says so or the model cannot help it, and then answer."""
+    """Thinks first, if the template demands it or the model always does, and then answers."""
     if "tools" in body:
         return _tool_call(traits)
     if "response_format" in body:

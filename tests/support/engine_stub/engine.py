@@ -35,7 +35,7 @@ TALE = (
     "that nobody who waited on land for a sail had to wonder long whether wind or fog or plain bad luck had held it up"
 )
 STORY = TALE.split()
-"""What it decodes, from the beginning again where it ends."""
+"""The text that it decodes, repeated from its beginning."""
 FOREVER = 1e9
 
 
@@ -276,7 +276,7 @@ class EngineStub:
 
     @property
     def late_share(self) -> float:
-        """By which share its steps took longer than planned, because this machine was too busy."""
+        """The share by which its steps took longer than planned, because this machine was busy."""
         return self._late_seconds / self._stepped_seconds if self._stepped_seconds else 0.0
 
     def _step_seconds(self) -> float:

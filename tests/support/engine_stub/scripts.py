@@ -93,7 +93,7 @@ def compiles_at_first_request(seconds: float = 30.0) -> Script:
 
 
 def abandoned_gauges(requests: float = 121) -> Script:
-    """Its gauges stay up after all requests were aborted."""
+    """Its gauges keep their values after all requests were aborted."""
     return having(abandoned=int(requests))
 
 
@@ -141,7 +141,7 @@ def garbage_when_concurrent(text: str = "!") -> Script:
 
 
 def wrong_when_concurrent(text: str = "the answer is 41") -> Script:
-    """A wrong word that no look at the text alone could find."""
+    """A wrong word that the text alone does not show."""
     return having(answer_when_concurrent=text)
 
 

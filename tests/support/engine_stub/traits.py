@@ -87,7 +87,7 @@ class Traits:
     """Share of requests whose connection is reset, before the answer or in the middle of it."""
     cut_after_chunks: int | None = None
 
-    # Life and death.
+    # Hangs and exits.
     load_seconds: float = 0.0
     hangs_at_load: bool = False
     healthy: bool = True
@@ -110,12 +110,12 @@ class Traits:
     exit_code: int | None = 1
     exit_signal: str | None = None
     oom_kills: int = 0
-    """What the kernel counts of its death. A stub that really dies has none to show."""
+    """The kernel's count of kills. A stub that really exits cannot show one."""
 
     # Metrics.
     metrics: bool = True
     abandoned: int = 0
-    """Requests that its gauges show and that are gone."""
+    """Aborted requests that its gauges still show."""
     missing_metric: str | None = None
     renamed_metric: tuple[str, str] | None = None
     counters_freeze: bool = False

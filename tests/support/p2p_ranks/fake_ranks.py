@@ -57,7 +57,7 @@ def deaf(rank: int) -> None:
 
 
 def slow(rank: int) -> None:
-    """Takes longer than the time limit of a step in all, but each step is in time."""
+    """Takes longer than the time limit of a step in total, but each step is in time."""
     start(rank)
     for step in range(6):
         report_step("begun", what=f"step {step}")

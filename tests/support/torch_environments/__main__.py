@@ -1,4 +1,4 @@
-"""`python -m torch_environments [NAME...]`: make them, with their progress, before any test waits for one."""
+"""`python -m torch_environments [NAME...]`: builds the environments and shows progress, before any test needs them."""
 
 import argparse
 import signal

@@ -1,4 +1,4 @@
-"""Programs that make an environment: what they say is shown only where they fail, and then it is one sentence."""
+"""Runs the programs that build an environment. Their output is shown only if they fail, as one sentence."""
 
 import os
 import re
@@ -19,7 +19,7 @@ COMPILING: Final = {"g++": "g++", "readelf": "binutils"}
 """What the stubs in place of CUDA libraries are made with. Program -> Debian package."""
 
 DIES_WITH_US: Final = ("setpriv", "--pdeathsig=KILL") if shutil.which("setpriv") else ()
-"""A program that outlived a killed run would still be writing where the next run tidies."""
+"""A program that outlived a killed run would write into a folder that the next run cleans up."""
 
 
 def packages(cache: Path, lock: Path, *where: str, downloads: Path | None = None) -> None:
@@ -37,7 +37,7 @@ def packages(cache: Path, lock: Path, *where: str, downloads: Path | None = None
 
 
 def _uv_cache(cache: Path, downloads: Path | None) -> dict[str, str]:
-    """The builder's is root's, and closed to others who build no images."""
+    """The image builder's cache belongs to root, and other users cannot read it."""
     shared = downloads or cache / "buildah/uv"
     shared.mkdir(parents=True, exist_ok=True)
     return {"UV_CACHE_DIR": str(shared)} if os.access(shared, os.W_OK) else {}
@@ -65,7 +65,7 @@ def _failure(cache: Path, command: str, said: str, code: int) -> SetupError:
 
 
 def require_compiler() -> None:
-    """Installed by root, named to whoever is not."""
+    """Installed if run as root; otherwise named in the error."""
     missing = debian.missing_packages(COMPILING)
     if not missing:
         return

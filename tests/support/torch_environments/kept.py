@@ -1,4 +1,4 @@
-"""Folders in the project's cache, each made once for its content: whole or not there, whoever is killed on the way."""
+"""Folders in the project's cache, each built once per content and atomically, even if a run is killed."""
 
 import errno
 import hashlib
@@ -16,10 +16,10 @@ from file_lock import held
 from image_builder.debian import SetupError
 
 KEPT: Final = 2
-"""Of each kind, the last used: going back and forth between two branches costs nothing then."""
+"""How many of each kind are kept, so that switching between two branches rebuilds nothing."""
 
 IN_USE: Final = 24 * 3600.0
-"""Seconds since the last use after which no other checkout's run can still be at work in a folder."""
+"""Seconds since the last use after which no run of another checkout can still use a folder."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Kept:
     kind: str
     key: str
     make: Callable[[Path], None]
-    """Into an empty folder, which gets its name when all is done."""
+    """Fills an empty folder, which is renamed when it is complete."""
 
     def folder(self, cache: Path) -> Path:
         return cache / f"{self.kind}-{self.key}"
@@ -43,7 +43,7 @@ def key_of(files: Iterable[Path], *texts: str) -> str:
 
 
 def ensure(cache: Path, wanted: Sequence[Kept]) -> None:
-    """At once where all are there. Raises SetupError, whose text is one sentence."""
+    """Returns at once if all exist. Raises SetupError with one sentence."""
     with _in_a_sentence(cache):
         if not all(one.folder(cache).exists() for one in wanted):
             with _alone(cache):
@@ -74,7 +74,7 @@ def _remove_old(cache: Path, kind: str) -> None:
 
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
-    """Two runs at once would make the same folder twice. What a killed one left half made is swept here."""
+    """Prevents two runs from building the same folder. Removes unfinished folders of killed runs."""
     message = f"  another run is making environments in {cache}; waiting for it ..."
     with held(cache / ".torch.lock", lambda: print(message, file=sys.stderr, flush=True)):
         try:

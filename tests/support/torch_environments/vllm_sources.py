@@ -1,4 +1,4 @@
-"""Sources of vLLMs other than the engine image's, without their kernels: for a walk to put first on the path."""
+"""Sources of other versions of vLLM, without their kernels, for a walk to put first on its path."""
 
 import re
 import shutil

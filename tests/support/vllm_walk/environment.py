@@ -1,4 +1,4 @@
-"""What a walk runs in: the engine image's own packages, and the vLLM that comes first on the path."""
+"""The environment of a walk: the engine image's packages, and the vLLM that comes first on the path."""
 
 import os
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Environment:
 
 
 def ensure(cache: Path | None = None) -> Environment:
-    """At once where it is there already. Raises SetupError."""
+    """Returns at once if it exists. Raises SetupError."""
     return Environment(*torch_environments.ensure("engine", "cuda-vllm", cache=cache))
 
 

@@ -1,6 +1,6 @@
 """A CUDA platform without a GPU, so that vLLM builds the classes that it builds on an RTX PRO 6000.
 
-Stubs, by name: vLLM's kernels are not there, and nothing is computed with them; only what is built and loaded is real.
+vLLM's kernels are replaced by stubs, and nothing is computed; only building and loading the model is real.
 Imported before anything else of vLLM.
 """
 
@@ -36,7 +36,7 @@ MEMORY = 96 << 30
 
 
 class KernelStub(types.ModuleType):
-    """A module of kernels that does nothing, whatever is taken from it."""
+    """A module of kernels whose attributes all do nothing."""
 
     __path__: list[str] = []  # noqa: RUF012 - as the import system wants it
 
@@ -154,5 +154,5 @@ def _say_that_kernels_are_there() -> None:
     deep_gemm.is_deep_gemm_supported.cache_clear()
     deep_gemm._fp8_gemm_nt_impl = lambda *_args, **_kwargs: None  # noqa: SLF001
     deep_gemm.DeepGemmQuantScaleFMT.init_oracle_cache()
-    # It would start a process of its own for each model, without these stubs.
+    # It would start a process for each model, which would lack these stubs.
     registry._run_in_subprocess = lambda look: look()  # noqa: SLF001

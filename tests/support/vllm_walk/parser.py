@@ -44,7 +44,7 @@ def judge(arguments: list[str]) -> str | None:
 
 
 def require_registered(name: str | None, registered: list[str]) -> None:
-    """vLLM looks the name up when the first request needs it, which is late."""
+    """vLLM itself looks up the name only at the first request that needs it."""
     if name and name not in registered:
         raise KeyError(f"no parser is named {name}")
 

@@ -1,4 +1,4 @@
-"""Walks, from a test: the walker's process, and what came of each checkpoint."""
+"""Walks from a test's view: the walker's process, and the outcome for each checkpoint."""
 
 import json
 import re
@@ -19,7 +19,7 @@ SHARED = ("embed_tokens.weight", "shared_head.head.weight", "lm_head.weight")
 """A drafter's parameters that vLLM fills from the model afterwards."""
 
 IDLE = ("_weight_g_idx", "_g_idx_sort_indices")
-"""Room that vLLM 0.26 makes for an order of activations, and gives up after loading where there is none."""
+"""Parameters for an activation order, which vLLM 0.26 creates and drops after loading if there is none."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Side:
 
     @property
     def silent(self) -> bool:
-        """vLLM would go on with parameters that nothing was loaded into."""
+        """vLLM would serve with parameters that were never loaded."""
         return self.error is None and bool(self.unfilled)
 
 
@@ -62,7 +62,7 @@ class Walk:
     main: Side
     draft: Side
     said: tuple[str, ...]
-    """Codes of what the plugin said that it mended."""
+    """Codes of the findings that the plugin reported as repaired."""
 
     @property
     def whole(self) -> bool:
@@ -78,7 +78,7 @@ class Walk:
 
 @dataclass(frozen=True)
 class Plan:
-    """What vLLM would log of its KV cache, or why it would not start."""
+    """The size of the KV cache that vLLM would log, or the error that would stop it."""
 
     tokens: int | None = None
     requests: float | None = None
@@ -123,7 +123,7 @@ class Walker:
         return Walk(config, main, draft, tuple(SAID.findall(self.log[before:])))
 
     def judge(self, arguments: list[list[str]]) -> list[str | None]:
-        """What vLLM says to each list of arguments; None is approval."""
+        """vLLM's error for each list of arguments; None if it accepts it."""
         answer: list[str | None] = self._ask({"task": "judge", "arguments": arguments})
         return answer
 

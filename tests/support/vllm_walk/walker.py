@@ -1,7 +1,7 @@
 """Walk checkpoints through vLLM's real loader classes. Run as a module in the walk's environment; see `walk`.
 
-A line of JSON on standard input is one task, a line on standard output what came of it. Each is done in a fork of a
-process that has imported everything: importing vLLM takes ten seconds, and a task leaves nothing behind for the next.
+Each line of JSON on standard input is a task, and each line on standard output its result. A task runs in a fork of a
+process that has imported everything, because importing vLLM takes ten seconds, and a fork leaves no state behind.
 """
 
 import json
@@ -33,7 +33,7 @@ from vllm.models.deepseek_v4.nvidia import dspark, model, mtp  # noqa: E402, F40
 SHOWN = 6
 
 for method in quantization.QUANTIZATION_METHODS:
-    # vLLM imports each when it is first asked for it, and every fork would do so again.
+    # vLLM imports each lazily, so every fork would import them again.
     quantization.get_quantization_config(method)
 
 

@@ -1,4 +1,4 @@
-"""Nothing that is observed can make a status invalid."""
+"""No observation can make a status invalid."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def test_any_gate_result_gives_a_valid_status(claim: dict[str, Any]) -> None:
 
 
 def test_a_variable_of_maximum_length_is_shown_shortened() -> None:
-    """Its reason says the value, and both are shown in one line."""
+    """Its reason contains the value, and both are shown in one line."""
     env = [{"name": f"NCCL_{n}", "value": "v" * 1024} for n in range(16)]
     flash = a_flash(interconnect={"env": env})
     pods = (a_pod(),)

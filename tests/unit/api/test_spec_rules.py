@@ -1,4 +1,4 @@
-"""What the CEL rules are made from: expressions and lists. The API server plays the rules in tests/apiserver."""
+"""The expressions and lists of which the CEL rules are made. tests/apiserver tests the rules on an API server."""
 
 import re
 from pathlib import Path

@@ -43,7 +43,7 @@ def test_a_missing_child_is_created() -> None:
 
 
 def test_a_field_that_we_stopped_setting_shows_in_the_stamp() -> None:
-    """The live object still holds everything that is desired; only its stamp tells that it was made for more."""
+    """The live object contains everything that is desired; only its hash shows that it was made from more."""
     before = with_hash({"metadata": {"name": "x"}, "spec": {"a": 1, "b": 2}})
     after = with_hash({"metadata": {"name": "x"}, "spec": {"a": 1}})
     assert needs_apply(after, before)

@@ -1,4 +1,4 @@
-"""Engine updates: what a newer operator would start is offered, and restarts nothing before it is taken."""
+"""Engine updates: a newer operator's changes are offered, and nothing restarts before they are accepted."""
 
 from dataclasses import replace
 from typing import Any
@@ -160,7 +160,7 @@ def test_an_update_that_is_slower_is_rolled_back_and_not_tried_again() -> None:
 
 
 def test_a_change_by_the_user_keeps_the_image_in_force() -> None:
-    """Its speed would otherwise be judged together with the update's."""
+    """Otherwise the effects of change and update on the speed could not be separated."""
     cluster = Cluster(a_flash())
     cluster.upgrade()
     cluster.edit(engine={"contextTokens": 4096})

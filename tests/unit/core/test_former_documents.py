@@ -1,4 +1,4 @@
-"""An upgrade loses no stored document: those under their former ConfigMap names are read, copied and left alone.
+"""An upgrade loses no stored document: those with former ConfigMap names are read, copied and not changed.
 
 Operators up to commit aa04336 wrote the baseline into `NAME-history` and the last known good template into
 `NAME-proven`. Without them, learned floors would be lost, and a template that was rolled back would be tried again,

@@ -23,7 +23,7 @@ UPGRADED = replace(SETTINGS, engine_image="registry.example/flash/engine:2")
 
 
 def a_former_site(name: str, *, served_by_api_server: bool = False, **rollout: Any) -> Observed:
-    """A deployment that the operator at aa04336 left behind, as its successor finds it."""
+    """A deployment of the operator at aa04336, as the current operator finds it."""
     flash, template = a_flash(**FORMER[name]["spec"]), FORMER[name]["template"]
     if served_by_api_server:
         template = as_stored(template)
@@ -48,7 +48,7 @@ def a_former_site(name: str, *, served_by_api_server: bool = False, **rollout: A
 
 
 def as_stored(template: RawObject) -> RawObject:
-    """What the API server adds to a template."""
+    """Defaults that the API server adds to a template."""
     spec = {**template["spec"], "restartPolicy": "Always", "dnsPolicy": "ClusterFirst"}
     return {"metadata": {**template["metadata"], "creationTimestamp": None}, "spec": spec}
 
@@ -107,7 +107,7 @@ def test_the_former_template_is_stored_with_the_image_and_the_contract_of_its_ti
 
 
 def test_a_change_while_the_operator_was_upgraded_is_carried_out() -> None:
-    """Its template is not the former one any more, and nobody knows the former spec."""
+    """Its template differs from the former one, and the former spec is unknown."""
     changed = a_flash(generation=2, **{**FORMER["placed"]["spec"], "engine": {"contextTokens": 4096}})
     observed = replace(a_former_site("placed"), flash=changed, settings=UPGRADED)
     (engine,) = applied_template(observed)["spec"]["containers"]

@@ -1,4 +1,4 @@
-"""An image as a model: mounted where the cluster can, fetched where it cannot, and never now this and now that."""
+"""An image as a model: mounted if the cluster supports it, otherwise fetched, without switching between the two."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def deployment_of(observed: Observed) -> RawObject:
 
 
 def without_its_volume(live: RawObject) -> RawObject:
-    """As an API server leaves it that has no image volumes: the volume is gone, and so are its mounts."""
+    """As stored by an API server without image volumes: the volume and its mounts are dropped."""
     spec = live["spec"]["template"]["spec"]
     kept = [one for one in spec["volumes"] if one["name"] != "model"]
     engine = spec["containers"][0]

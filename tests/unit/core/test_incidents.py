@@ -68,7 +68,7 @@ def pod_status(observed: Observed) -> dict[str, Any]:
 
 
 def test_the_claim_of_one_deployment_does_not_label_the_node() -> None:
-    """Its engines run in its tenant's pods, which may say anything."""
+    """Its engines run in its tenant's pods, which may report anything."""
     for known in ((), (Claim("team/flash", "hang", "595.84", "3fa9c21b07"),)):
         (claim,) = plan(recovered(claims=known)).verdicts
         assert list(claim.patch()["metadata"]) == ["annotations"]
@@ -85,7 +85,7 @@ def test_an_old_claim_under_another_driver_does_not_count() -> None:
 
 @pytest.mark.parametrize("unread", [{"gpu_driver": "unknown"}, {"gpu_cards": "unknown"}])
 def test_a_claim_is_kept_while_driver_or_cards_cannot_be_read(unread: dict[str, Any]) -> None:
-    """A card that is lost for a minute proves nothing against what engines said before."""
+    """A card that is lost for a minute does not disprove earlier claims."""
     (verdict,) = plan(recovered("Passed", None, (ANOTHERS,), proven=True, **unread)).verdicts
     assert isinstance(verdict, NodeVerdict), "with the earlier claim it is the second deployment that says so"
     labels = verdict.patch()["metadata"]["labels"]
@@ -147,7 +147,7 @@ def test_an_engine_that_is_no_better_without_peer_to_peer_proves_nothing() -> No
 
 
 def test_an_engine_that_answers_is_no_proof_without_its_gates_word() -> None:
-    """Another answer is expected since, or its kernels are compiled by now."""
+    """The expected answer may have changed, or the kernels may be compiled by now."""
     assert plan(recovered(proven=False)).verdicts == ()
 
 

@@ -1,4 +1,4 @@
-"""A container that was killed at once, the launcher with it: the gate cannot say by whom, and the kubelet may."""
+"""A container that was killed together with its launcher: the gate cannot tell the cause, but the kubelet may."""
 
 import pytest
 

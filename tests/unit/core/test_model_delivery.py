@@ -1,4 +1,4 @@
-"""A model from a hub: who fetches it, where it is kept, who sees the token, and what status tells of it."""
+"""A model from a hub: which container fetches it, where it is stored, who sees the token, and what status shows."""
 
 from typing import Any
 
@@ -114,7 +114,7 @@ CACHES: dict[str, tuple[RawObject | None, RawObject, bool]] = {
 
 @pytest.mark.parametrize(("cache", "expected", "shared"), CACHES.values(), ids=CACHES.keys())
 def test_the_volume_of_each_cache(cache: RawObject | None, expected: RawObject, *, shared: bool) -> None:
-    """What is shared is locked by the engine, which also compiles into it; the pod's own is not to be written."""
+    """The engine locks a shared cache and compiles into it; it mounts the pod's own cache read-only."""
     made = template(cache=cache)
 
     assert volume(made, "model") == {"name": "model", **expected}
@@ -232,7 +232,7 @@ def test_an_unavailable_model_sets_progressing_false() -> None:
 
 
 def served(*commits: str) -> Observed:
-    """A summary whose replicas all passed, each with a commit."""
+    """A summary of replicas that all passed, each with a commit."""
     flash = a_flash(replicas=len(commits), model={"source": "hf://owner/name"})
     names = [f"flash-{number}" for number in range(len(commits))]
     gates: dict[str, GateResult] = {

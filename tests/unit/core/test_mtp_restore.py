@@ -1,4 +1,4 @@
-"""Restoring an MTP head: when the Job is made, what its ends mean, and what the engines may have meanwhile."""
+"""Restoring an MTP head: when the Job is created, what its outcomes mean, and what engines load meanwhile."""
 
 import json
 from dataclasses import replace
@@ -217,7 +217,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_each_situation(case: Case) -> None:
     wanted = plan(case.observed)
-    # What status says already is not written again.
+    # An unchanged status is not written again.
     status = wanted.status or case.observed.live_status
     assert (status["model"]["path"], status["model"]["mtp"]) == (PATH, case.mtp)
     assert case.message in status["model"]["message"]
@@ -272,7 +272,7 @@ def test_serving_replicas_stay_unchanged_until_the_restore_is_done() -> None:
 
 
 def test_serving_replicas_can_be_scaled_down_for_the_job() -> None:
-    """On a node whose GPUs they hold nothing else would ever end the waiting."""
+    """If they hold all GPUs of the node, the Job would otherwise wait forever."""
     observed = replace(serving(asking(replicas=0), job=a_job()), restore_pods=(WAITING_POD,))
     wanted = plan(observed)
     (deployment,) = (child for child in wanted.apply if child["kind"] == "Deployment")

@@ -1,4 +1,4 @@
-"""Testing a node's links: when it is worth it, when it gives way, and what follows from each end."""
+"""The p2p test of a node: when it is started, when it is cancelled, and what follows from each outcome."""
 
 import json
 from dataclasses import replace
@@ -280,7 +280,7 @@ def test_another_driver_resets_the_back_off() -> None:
 
 
 def test_an_unreadable_driver_does_not_reset_the_back_off() -> None:
-    """Nor does it begin the count anew, or put `unknown` into the verdict."""
+    """It does not reset the count either, or put `unknown` into the verdict."""
     node = noted(2)
     node["metadata"]["labels"]["deepseekflash.dev/gpu-driver"] = "unknown"
     assert plan_node(observed(node)).create is None
@@ -328,7 +328,7 @@ def test_the_job_requests_both_gpus_at_the_lowest_priority() -> None:
 
 
 def test_the_job_tolerates_dedicated_nodes() -> None:
-    """With a taint of their own, a registry with a password and NVIDIA's runtime beside the default one."""
+    """A taint, a registry with a password, and NVIDIA's runtime as a non-default runtime class."""
     node = a_node()
     node["spec"] = {
         "taints": [

@@ -25,7 +25,7 @@ from flash_operator.core.resources.drift import hash_of
 
 
 def carried_out(observed: Observed, wanted: Plan) -> Observed:
-    """What the next reconcile would see, had everything in the plan succeeded."""
+    """What the next reconcile observes if everything in the plan succeeded."""
     children = dict(observed.children)
     for child in wanted.apply:
         live = {**child, "status": {"observedGeneration": 1, "updatedReplicas": len(observed.pods)}}
@@ -91,7 +91,7 @@ SITUATIONS = {
 
 @pytest.mark.parametrize("observed", SITUATIONS.values(), ids=SITUATIONS.keys())
 def test_a_plan_that_was_carried_out_leaves_nothing_to_do(observed: Observed) -> None:
-    """Idempotence: otherwise an idle cluster would be written to for ever."""
+    """Idempotence: otherwise an idle cluster would be written to forever."""
     after = carried_out(observed, plan(observed))
     again = plan(carried_out(after, plan(after)))
 
@@ -99,7 +99,7 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(observed: Observed) ->
 
 
 def rolled(observed: Observed) -> Observed:
-    """What its spec asks for is another template than the live one."""
+    """Its spec needs a template other than the live one."""
     return replace(observed, flash=a_flash(generation=2, engine={"extraArgs": ["--max-num-seqs=2"]}))
 
 
@@ -141,7 +141,7 @@ SETUPS = {
 
 @pytest.mark.parametrize(("pod", "reason", "again"), SETUPS.values(), ids=SETUPS.keys())
 def test_a_pod_whose_volumes_are_not_mounted(pod: RawObject, reason: str, again: float | None) -> None:
-    """As with a ReadWriteOnce claim that another node has."""
+    """For example a ReadWriteOnce claim that is attached to another node."""
     wanted = plan(an_observed(pods=(pod,), nodes=(a_node(),)))
     assert wanted.status is not None
     (shown,) = wanted.status["pods"]
@@ -199,7 +199,7 @@ def test_a_child_that_somebody_edited_is_restored() -> None:
 
 
 def test_pods_of_the_old_spec_do_not_make_a_changed_spec_ready() -> None:
-    """Somebody who waits for Ready of the new generation must not see that the old pods passed."""
+    """A client that waits for Ready of the new generation must not see the old pods' verdict."""
     serving = a_serving_deployment()
     changed = replace(serving, flash=a_flash(generation=2, engine={"profile": "Throughput"}))
     status = plan(changed).status
@@ -320,7 +320,7 @@ def test_a_condition_of_another_controller_costs_no_write() -> None:
 
 
 def test_a_rejected_spec_still_counts_as_new_at_the_next_reconcile() -> None:
-    """Only for a new spec are free GPUs counted, so that its rollout may surge."""
+    """Free GPUs are counted only for a new spec, so that its rollout may surge."""
     flash = a_flash(generation=3)
     observed = an_observed(flash, live_status={"observedGeneration": 2})
     refused = plan(replace(observed, refusal="HTTP 403: exceeded quota")).status
@@ -384,7 +384,7 @@ MISTYPED_TEMPLATES: dict[str, RawObject] = {
 
 @pytest.mark.parametrize("patch", MISTYPED_TEMPLATES.values(), ids=MISTYPED_TEMPLATES.keys())
 def test_a_mistyped_pod_template_is_left_to_the_api_server(patch: RawObject) -> None:
-    """A plan that raises would leave an empty row."""
+    """If the plan raised, status would stay empty."""
     wanted = plan(an_observed(a_flash(podTemplate=patch)))
     assert wanted.apply[-1]["kind"] == "Deployment"
     assert wanted.status is not None

@@ -1,4 +1,4 @@
-"""What podTemplate may not ask for. No CEL rule can look into it, so the operator answers with a condition."""
+"""What podTemplate must not contain. CEL rules cannot read it, so the operator reports violations in a condition."""
 
 from typing import Any
 
@@ -133,7 +133,7 @@ def test_no_engine_is_started_with_a_contradiction() -> None:
 
 
 def a_running(made_from: FlashDeployment, now: FlashDeployment) -> Observed:
-    """Engines that run what `made_from` asked for, while `now` is the spec."""
+    """Engines that were started for the spec `made_from`, while the spec is now `now`."""
     revision = render(made_from, SETTINGS)
     return an_observed(
         now,

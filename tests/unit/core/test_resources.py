@@ -1,4 +1,4 @@
-"""The children, and above all what changes the pod template: each change of it costs 149 GiB of reading."""
+"""The children, and which changes affect the pod template: each one makes every engine load 149 GiB again."""
 
 import json
 from dataclasses import replace
@@ -152,7 +152,7 @@ def test_each_downward_api_file_has_the_annotation_and_name_that_its_reader_expe
 
 
 def test_an_engine_has_shared_memory_enough_for_nccl() -> None:
-    """The runtime's own 64 MiB end an engine without peer-to-peer at its start."""
+    """With the container runtime's default of 64 MiB, an engine without peer-to-peer fails at its start."""
     (shared,) = [mount["name"] for mount in engine(template())["volumeMounts"] if mount["mountPath"] == "/dev/shm"]
     (volume,) = [volume for volume in template()["spec"]["volumes"] if volume["name"] == shared]
     assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
@@ -456,7 +456,7 @@ def test_keys_of_clients_are_for_engine_and_gate_only() -> None:
 
 @pytest.mark.parametrize("name", ALLOCATOR)
 def test_the_allocator_counts_where_podtemplate_sets_it(name: str) -> None:
-    """Over extraEnv, as the pod has it in the end."""
+    """It overrides extraEnv, as in the final pod."""
     fast = {"interconnect": {"customAllReduce": "Enabled"}}
     bad, good = ({"name": name, "value": value} for value in ("expandable_segments:True", "max_split_size_mb:64"))
     assert fallback(**fast, podTemplate=engine_patch(env=[bad])).unset == (name,)

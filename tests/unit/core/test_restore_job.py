@@ -1,4 +1,4 @@
-"""The Job that restores an MTP head, whole: what it runs, where, and what it may touch."""
+"""The complete Job that restores an MTP head: what it runs, where, and what it may write."""
 
 from typing import Any
 
@@ -157,7 +157,7 @@ def test_switched_off_the_engine_loads_the_source() -> None:
 
 
 def test_the_folder_follows_from_source_and_capture_alone() -> None:
-    """Two deployments share what is made of the same; what other data made must not be written over it."""
+    """Two deployments with the same inputs share a folder; other inputs must not overwrite it."""
 
     def folder(**restore: Any) -> str:
         flash = a_flash(model={"source": "pvc://models/v4", "restoreMtp": {"source": OFFICIAL, **restore}})
@@ -175,7 +175,7 @@ def test_a_changed_image_is_another_job_of_the_same_folder() -> None:
 
 
 def test_a_changed_place_is_another_job_too() -> None:
-    """One that waits for a node that is not there would wait for ever, for a Job cannot be changed."""
+    """A Job cannot be changed, so one that waits for a missing node would wait forever."""
     assert key_of(job()) != key_of(job(placement={"nodeSelector": {"pool": "gpu"}}))
     assert key_of(job()) == key_of(job(readiness={"samples": 1}))
 

@@ -258,7 +258,7 @@ def test_a_rollback_gets_one_event_and_stays_in_force() -> None:
 
 
 def test_a_template_that_somebody_wrote_into_the_document_is_not_rolled_back_to() -> None:
-    """Whoever may edit ConfigMaps could run any image with any service account."""
+    """Otherwise permission to edit ConfigMaps would allow running any image with any service account."""
     site = a_site(decoding_at(40.0))
     forged = {**OLD, "spec": {**OLD["spec"], "serviceAccountName": "admin"}}
     document = last_known_good_config_map(site.flash, LastKnownGood(revision_of(OLD), forged, 85.0))
