@@ -44,7 +44,7 @@ endef
 test: lint test-builds ## Everything CI runs: all but the long tests, on the real local cluster too (root, 25 minutes)
 	$(call test_steps, and not long,-m "not long",6)
 
-test-long: lint test-builds ## Everything, every scenario with a real engine too; its result is kept in docs/testing.md
+test-long: lint test-builds ## Everything, every scenario with a real engine too; result in docs/measurements/tests.md
 	$(call test_steps,,,2)
 	$(PYTHON) hack/report_test_run.py $(REPORTS)/*.xml --record "make test-long" \
 	    --seconds $$(( $$(date +%s) - $$(cat $(REPORTS)/began) ))

@@ -5,7 +5,7 @@
 
 Prints how many tests each folder has and how long they took, and with `--fixtures` (a file of
 `pytest --fixture-times=FILE`) how long set-up and teardown took by fixture. `--record` keeps the run's date, commit,
-machine, counts and minutes as one row of docs/testing.md, in place of the last row of that name.
+machine, counts and minutes as one row of docs/measurements/tests.md, in place of the last row of that name.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "testing.md"
+PAGE = ROOT / "docs" / "measurements" / "tests.md"
 START_OF_RECORDS = "## Recorded runs"
 END_OF_RECORDS = "<!-- end of recorded runs -->"
 LEAST_FIXTURE_SECONDS = 1.0
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("junit", nargs="+", type=Path, help="files of pytest --junitxml=FILE")
     parser.add_argument("--fixtures", type=Path, metavar="FILE", help="a file of pytest --fixture-times=FILE")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="the N slowest tests too")
-    parser.add_argument("--record", metavar="NAME", help="keep this run as a row of docs/testing.md")
+    parser.add_argument("--record", metavar="NAME", help="keep this run as a row of docs/measurements/tests.md")
     parser.add_argument("--seconds", type=float, default=0, help="what the whole command took, for --record")
     return parser
 

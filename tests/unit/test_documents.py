@@ -33,6 +33,21 @@ def test_every_linked_or_quoted_file_exists(page: Path) -> None:
     assert [str(path) for path in [*linked, *quoted] if not path.exists()] == []
 
 
+HOW_TO = [page for page in PAGES if page.parent.name in ("docs", "measurements") and page.name != "glossary.md"]
+
+
+@pytest.mark.parametrize("page", HOW_TO, ids=ids)
+def test_every_page_links_the_glossary(page: Path) -> None:
+    assert "glossary.md)" in page.read_text()
+
+
+@pytest.mark.parametrize("page", ["architecture", "readiness", "topology"])
+def test_a_page_begins_with_a_picture(page: str) -> None:
+    before, picture, _ = (ROOT / "docs" / f"{page}.md").read_text().partition("```mermaid")
+    assert picture
+    assert len(before.splitlines()) <= 15
+
+
 def test_every_target_is_explained() -> None:
     helped = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert TARGETS - {line.split()[0] for line in helped.splitlines()} <= {"help"} | {"setup"}
