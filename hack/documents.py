@@ -8,6 +8,7 @@ docs/architecture.md has a table of what each one contains.
 import ast
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -31,12 +32,51 @@ PARTS = {
 }
 """Folder of each part that writes or reads documents."""
 
-PRIVATE = {
-    "trial.json": ("gate", "trial_store.py"),
-    "unpacked.json": ("flash-fetch", "unpacking.py"),
-    "mtp-restoration.json": ("quantiser", "restoration.py"),
-}
-"""Documents without a class in the contracts, because only the part that writes them reads them: part and module."""
+
+@dataclass(frozen=True)
+class OtherDocument:
+    """A document whose class or code is not in the contracts, because all its readers share one package."""
+
+    name: str
+    owner: str
+    """The class or module that writes and reads it, as PATH:NAME."""
+    writer: str
+    shared_with: tuple[str, ...] = ()
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        return self.shared_with or (self.writer,)
+
+    @property
+    def is_defined(self) -> bool:
+        """Whether the owner exists."""
+        path, _, name = self.owner.partition(":")
+        return any(
+            isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name
+            for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        )
+
+
+CONTRACTS = "contracts/flash_contracts"
+ENGINE = "images/engine/flash_engine"
+CORE = "operator/flash_operator/core"
+NODE = "images/node/flash_node"
+QUANTISER = "images/quantiser/mtp_quantiser"
+OTHERS = (
+    OtherDocument("trial.json", f"{ENGINE}/gate/trial_store.py:_TrialDocument", "gate"),
+    OtherDocument(
+        "manifest.json", f"{ENGINE}/model_cache.py:ModelSnapshot", "flash-fetch", ("flash-fetch", "launcher")
+    ),
+    OtherDocument("unpacked.json", f"{ENGINE}/model_download/unpacking.py:LayerUnpacker", "flash-fetch"),
+    OtherDocument("mtp-restoration.json", f"{QUANTISER}/restoration.py:Restoration", "quantiser"),
+    OtherDocument("mtp-manifest.json", f"{QUANTISER}/shard.py:assemble", "quantiser"),
+    OtherDocument("NAME-baseline", f"{CORE}/replicas/baseline.py:Baseline", "operator"),
+    OtherDocument("NAME-last-known-good", f"{CORE}/rollout/rollout.py:LastKnownGood", "operator"),
+    OtherDocument("NAME-HASH", f"{CORE}/rollout/template_revision.py:TemplateRevision", "operator"),
+    OtherDocument("gpu-p2p-claims", f"{CONTRACTS}/p2p_claims.py:Claim", "operator", ("operator", "labeller")),
+    OtherDocument("gpu-p2p-attempt", f"{CORE}/p2p_test/planner.py:P2pTestAttempt", "operator"),
+    OtherDocument("dump", f"{NODE}/dump.py:NodeDump", "labeller"),
+)
 
 DocumentClass = type[Document] | type[GateConfig]
 
@@ -74,9 +114,10 @@ def main() -> int:
         print(f"{cls.__name__}  ({cls.__module__})")
         print(f"    written by  {cls.WRITER}")
         print(f"    read by     {', '.join(cls.READERS)}")
-    for name, (part, module) in PRIVATE.items():
-        print(f"{name}  ({PARTS[part]}/{module})")
-        print(f"    private to  {part}")
+    for other in OTHERS:
+        print(f"{other.name}  ({other.owner})")
+        print(f"    written by  {other.writer}")
+        print(f"    read by     {', '.join(other.readers)}")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from documents import PARTS, PRIVATE, ROOT, DocumentClass, documents, importers
+from documents import OTHERS, PARTS, ROOT, DocumentClass, OtherDocument, documents, importers
 
 
 @pytest.mark.parametrize("cls", documents(), ids=lambda cls: cls.__name__)
@@ -20,7 +20,8 @@ def test_the_table_of_the_architecture_names_every_class() -> None:
     assert [cls.__name__ for cls in documents() if f"`{cls.__name__}`" not in page] == []
 
 
-@pytest.mark.parametrize(("name", "part", "module"), [(name, *place) for name, place in PRIVATE.items()])
-def test_a_private_document_has_a_module_and_a_row_in_the_table(name: str, part: str, module: str) -> None:
-    assert (ROOT / PARTS[part] / module).is_file()
-    assert name in (ROOT / "docs/architecture.md").read_text()
+@pytest.mark.parametrize("other", OTHERS, ids=lambda other: other.name)
+def test_another_document_has_one_owner_and_a_row_in_the_table(other: OtherDocument) -> None:
+    assert other.is_defined
+    assert {other.writer, *other.readers} <= PARTS.keys()
+    assert other.name in (ROOT / "docs/architecture.md").read_text()

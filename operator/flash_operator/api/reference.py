@@ -13,7 +13,8 @@ HEAD = f"""\
 <!-- Generated from operator/flash_operator/api by `make generate`. Do not edit. -->
 # {names.KIND} ({names.API_VERSION})
 
-Short name `{names.SHORT_NAMES[0]}`. `kubectl explain {names.SHORT_NAMES[0]}.spec` shows the same. Terms are in the [glossary](glossary.md).
+Short name `{names.SHORT_NAMES[0]}`. `kubectl explain {names.SHORT_NAMES[0]}.spec` shows the same.
+Terms are in the [glossary](glossary.md).
 """
 
 BOUNDS = (

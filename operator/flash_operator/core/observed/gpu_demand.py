@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.core.observed.kube import has_ended
+from flash_operator.core.observed.raw import RawRequirement, RawTaint, RawToleration, metadata_of, taints_of
 from flash_operator.core.observed.snapshot import RawObject
 
 GPU = "nvidia.com/gpu"
@@ -23,23 +24,22 @@ def gpus_of(pod: RawObject) -> int:
 def could_run_on(pod: RawObject, node: RawObject) -> bool:
     """Whether a pending pod might be scheduled on this node once GPUs are free.
 
-    One that never will is no demand: it needs more GPUs than the node has, its scheduling is gated, or the node has the
-    wrong name, labels or taints for it. Kubernetes' own taints do not count: they go, and then the pod comes.
+    A pod that can never run there does not count: it needs more GPUs than the node has, its scheduling is gated, or the
+    node's name, labels or taints exclude it. Kubernetes' own taints are ignored, because they are temporary.
     """
     spec = pod["spec"]
     comes_here = selects(spec, node) and all(_is_tolerated(spec, taint) for taint in owners_taints(node))
     return comes_here and not spec.get("schedulingGates") and gpus_of(pod) <= NodeFacts.from_node(node).gpus
 
 
-def owners_taints(node: RawObject) -> list[RawObject]:
-    """The taints that its owner keeps the node with, without those by which Kubernetes reports its state."""
-    taints = node.get("spec", {}).get("taints") or []
-    return [taint for taint in taints if not taint["key"].startswith(KUBERNETES_TAINT)]
+def owners_taints(node: RawObject) -> list[RawTaint]:
+    """The taints that its administrator set, without those by which Kubernetes reports the node's state."""
+    return [taint for taint in taints_of(node) if not taint["key"].startswith(KUBERNETES_TAINT)]
 
 
 def selects(pod_spec: RawObject, node: RawObject) -> bool:
     """The node has what the pod's nodeSelector and its required node affinity ask for."""
-    labels = node["metadata"].get("labels") or {}
+    labels = metadata_of(node).get("labels") or {}
     selected = all(labels.get(key) == value for key, value in (pod_spec.get("nodeSelector") or {}).items())
     affinity = (pod_spec.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
@@ -52,11 +52,12 @@ def _term_matches(term: RawObject, node: RawObject) -> bool:
     expressions, fields = term.get("matchExpressions") or [], term.get("matchFields") or []
     if not expressions and not fields:
         return False
-    labels, names = node["metadata"].get("labels") or {}, {"metadata.name": node["metadata"]["name"]}
-    return all(_holds(e, labels) for e in expressions) and all(_holds(f, names) for f in fields)
+    metadata = metadata_of(node)
+    labels, names = metadata.get("labels") or {}, {"metadata.name": metadata["name"]}
+    return all(_is_met(e, labels) for e in expressions) and all(_is_met(f, names) for f in fields)
 
 
-def _holds(expression: RawObject, labels: Mapping[str, str]) -> bool:
+def _is_met(expression: RawRequirement, labels: Mapping[str, str]) -> bool:
     value, values = labels.get(expression["key"]), expression.get("values") or []
     match expression["operator"]:
         case "In":
@@ -82,15 +83,15 @@ def _compares(value: str | None, values: list[str], *, greater: bool) -> bool:
 
 def tolerates(pod_spec: RawObject, node: RawObject) -> bool:
     """The pod tolerates every taint of the node that would keep it from being scheduled or running there."""
-    return all(_is_tolerated(pod_spec, taint) for taint in node.get("spec", {}).get("taints") or [])
+    return all(_is_tolerated(pod_spec, taint) for taint in taints_of(node))
 
 
-def _is_tolerated(pod_spec: RawObject, taint: RawObject) -> bool:
+def _is_tolerated(pod_spec: RawObject, taint: RawTaint) -> bool:
     repels = taint.get("effect") in ("NoSchedule", "NoExecute")
     return not repels or any(_matches(toleration, taint) for toleration in pod_spec.get("tolerations") or [])
 
 
-def _matches(toleration: RawObject, taint: RawObject) -> bool:
+def _matches(toleration: RawToleration, taint: RawTaint) -> bool:
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False
     if toleration.get("operator") == "Exists":

@@ -2,35 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal
 
+from flash_operator.core.observed.raw import RawCondition, RawTermination, conditions_of, metadata_of, pod_status
 from flash_operator.core.observed.snapshot import RawObject
-
-
-class RawCondition(TypedDict, total=False):
-    """An entry of `status.conditions`, of any kind of object."""
-
-    type: str
-    status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str
-    lastTransitionTime: str
-
-
-class RawTermination(TypedDict, total=False):
-    """`state.terminated` of a container status."""
-
-    exitCode: int
-    reason: str
-    message: str
-    """What the container wrote to its termination log."""
-    finishedAt: str
 
 
 def condition_of(raw: RawObject, name: str) -> RawCondition | None:
     """The condition of this type, whatever its status."""
-    conditions: list[RawCondition] = raw.get("status", {}).get("conditions") or []
-    return next((condition for condition in conditions if condition.get("type") == name), None)
+    return next((condition for condition in conditions_of(raw) if condition.get("type") == name), None)
 
 
 def has_condition(raw: RawObject, name: str) -> bool:
@@ -55,12 +35,12 @@ def is_ready(pod_or_node: RawObject) -> bool:
 
 def has_ended(pod: RawObject) -> bool:
     """All containers have exited for good, so the pod holds no GPUs any more."""
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return pod_status(pod).get("phase") in ("Succeeded", "Failed")
 
 
 def is_terminating(raw: RawObject) -> bool:
     """Deleted, but still there until its finalizers and its grace period are done."""
-    return bool(raw["metadata"].get("deletionTimestamp"))
+    return bool(metadata_of(raw).get("deletionTimestamp"))
 
 
 OVERDUE = timedelta(minutes=10)
@@ -69,7 +49,7 @@ OVERDUE = timedelta(minutes=10)
 def is_overdue(raw: RawObject, now: datetime) -> bool:
     """Its grace period ended long ago. The API server adds that period to `deletionTimestamp`."""
     try:
-        return now > moment_of(raw["metadata"]["deletionTimestamp"]) + OVERDUE
+        return now > moment_of(metadata_of(raw)["deletionTimestamp"]) + OVERDUE
     except (KeyError, TypeError, ValueError):
         return False
 
@@ -102,7 +82,7 @@ def moment_of(text: str) -> datetime:
 
 def is_owned_by(raw: RawObject, uid: str) -> bool:
     """Compares uids, because a Job may have the name of the one that it replaced."""
-    return any(owner.get("uid") == uid for owner in raw["metadata"].get("ownerReferences") or [])
+    return any(owner.get("uid") == uid for owner in metadata_of(raw).get("ownerReferences") or [])
 
 
 def job_outcome(job: RawObject) -> Literal["Complete", "Failed"] | None:
@@ -122,6 +102,6 @@ def termination_message(pods: Iterable[RawObject]) -> str | None:
 
 def _terminations(pods: Iterable[RawObject]) -> Iterator[RawTermination]:
     for pod in pods:
-        for container in pod.get("status", {}).get("containerStatuses") or []:
+        for container in pod_status(pod).get("containerStatuses") or []:
             if ended := container.get("state", {}).get("terminated"):
-                yield cast("RawTermination", ended)
+                yield ended

@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 
 from flash_operator.core.observed.kube import condition_of
+from flash_operator.core.observed.raw import RawContainerStatus, RawTermination, pod_status
 from flash_operator.core.observed.snapshot import RawObject
 
 STUCK_WAITING = frozenset(
@@ -51,11 +52,9 @@ def exceeded_memory_limit(pod: RawObject) -> bool:
 
     With cgroup v2 the kernel kills the whole container, the launcher with it, so that only the kubelet knows.
     """
-    containers = pod.get("status", {}).get("containerStatuses", [])
-    ended = [
-        container.get("lastState", {}).get("terminated") for container in containers if container["name"] == "engine"
-    ]
-    return any(terminated and terminated.get("reason") == "OOMKilled" for terminated in ended)
+    containers = pod_status(pod).get("containerStatuses") or []
+    ended = [_last_termination(container) for container in containers if container["name"] == "engine"]
+    return any(terminated.get("reason") == "OOMKilled" for terminated in ended)
 
 
 def _unschedulable(pod: RawObject) -> PodFailure | None:
@@ -67,19 +66,20 @@ def _unschedulable(pod: RawObject) -> PodFailure | None:
 
 def _failed(pod: RawObject) -> PodFailure | None:
     """Evicted, or refused by the kubelet's admission (`UnexpectedAdmissionError` when a GPU fell off the bus)."""
-    status = pod.get("status", {})
+    status = pod_status(pod)
     if status.get("phase") != "Failed":
         return None
     return PodFailure(status.get("reason") or "PodFailed", status.get("message", ""))
 
 
 def _stuck_container(pod: RawObject) -> PodFailure | None:
-    status = pod.get("status", {})
-    for container in (*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])):
-        waiting = container.get("state", {}).get("waiting", {})
-        if _is_stuck(container["name"], waiting.get("reason", "")):
-            text = waiting.get("message") or _last_termination_message(container)
-            return PodFailure(waiting["reason"], f"container {container['name']}: {text}".strip())
+    status = pod_status(pod)
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = container.get("state", {}).get("waiting") or {}
+        reason = waiting.get("reason", "")
+        if _is_stuck(container["name"], reason):
+            text = waiting.get("message") or _last_termination(container).get("message", "").strip()
+            return PodFailure(reason, f"container {container['name']}: {text}".strip())
     return None
 
 
@@ -87,5 +87,6 @@ def _is_stuck(name: str, reason: str) -> bool:
     return reason in STUCK_WAITING or (name == "gate" and reason == "CrashLoopBackOff")
 
 
-def _last_termination_message(container: RawObject) -> str:
-    return str(container.get("lastState", {}).get("terminated", {}).get("message", "")).strip()
+def _last_termination(container: RawContainerStatus) -> RawTermination:
+    """Empty if it has not ended before."""
+    return container.get("lastState", {}).get("terminated") or {}
