@@ -81,11 +81,11 @@ class LongPromptTest(_ConfigModel):
     min_decode_percent: Bound = 75
     """Lowest decode speed after it, in percent of the floor of a short prompt."""
     text_is_judged: bool = False
-    """What is decoded after it must be no nonsense. A tiny model has learned nothing of the kind."""
+    """Whether the text decoded after it must be sound. A tiny model has not learned that."""
 
 
 class FeatureTests(_ConfigModel):
-    """What is switched on, and therefore tried."""
+    """Enabled features, which are therefore tried."""
 
     tool_calls: bool = False
     reasoning: bool = False
@@ -117,7 +117,7 @@ class StartupBudget(_ConfigModel):
 
 
 class LearnedFloor(_ConfigModel):
-    """A pod's floor, learned from comparable replicas. The operator passes it in an annotation of the pod."""
+    """A pod's floor, learned from comparable replicas and passed in an annotation of the pod."""
 
     min_tokens_per_second: Bound
     explanation: str = Field(default="", alias="told")

@@ -67,7 +67,7 @@ class ConcurrentRoundReport(Document):
 
 @dataclass(frozen=True)
 class GateWarning(Document):
-    """Something that is switched on and does not work, and that the user does not require."""
+    """An enabled feature that does not work and is not required."""
 
     reason: str
     message: str
@@ -150,8 +150,8 @@ class GateResult(Document):
     engine: EngineRecord = field(default_factory=EngineRecord)
     delivery: DownloadRecord | None = None
     incident_proven: bool = field(default=False, metadata={OMITTED: True})
-    """The engine's incident was the links' fault: without peer-to-peer this run answers the question of the incident as
-    it was expected then, and nothing else explains it."""
+    """The links caused the engine's incident: without peer-to-peer, this run gives the answer that was expected at the
+    time of the incident, and nothing else explains it."""
     reached: bool = field(default=True, metadata={LOCAL: True})
     """False if the gate did not answer and the operator assumed a verdict."""
 

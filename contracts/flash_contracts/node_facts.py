@@ -90,7 +90,7 @@ class NodeFacts:
     variant_times: VariantTimes | None = None
     """All-reduce times of each variant, from the p2p test's report."""
     claims: tuple[Claim, ...] = ()
-    """What engines said about the links, with the present driver and cards."""
+    """Claims of engines about the links, with the current driver and cards."""
     managed: bool = True
     """False if an administrator maintains the labels manually."""
     schedulable: bool = True
@@ -133,7 +133,7 @@ class NodeFacts:
         return not differs(claim.driver, self.driver) and not differs(claim.cards, self.cards)
 
     def believing(self, deployment: str) -> "NodeFacts":
-        """The facts for the engines of one deployment, which believe what their own predecessors said."""
+        """The facts for the engines of one deployment, including its own claims."""
         claim = next((claim for claim in self.claims if claim.deployment == deployment), None)
         if claim is None or self.p2p not in ("verified", "granted"):
             return self

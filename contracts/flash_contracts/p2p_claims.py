@@ -1,7 +1,7 @@
-"""What engines say about the links of their node, before a test or a second deployment confirms it.
+"""Claims of engines about the links of their node, before a test or a second deployment confirms them.
 
-An engine runs in its tenant's pod, so what it says counts for that tenant alone: its own next engines there get the
-safe flags. The node is labelled, which decides for everybody, by the operator's own test or by a second deployment.
+An engine runs in its tenant's pod, so its claim affects only that tenant: the deployment's next engines on the node get
+the safe flags. The node's label, which affects everybody, needs the operator's own test or a second deployment.
 """
 
 import json
@@ -27,7 +27,7 @@ class Claim(Document):
 
 
 def parse_claims(text: str | None) -> tuple[Claim, ...]:
-    """Never raises: whoever may edit a node's annotations may write anything."""
+    """Never raises, because the annotation may contain anything."""
     try:
         return tuple(Claim.parse(claim) for claim in json.loads(text or "[]"))[:MOST_CLAIMS]
     except (ValueError, TypeError, RecursionError):

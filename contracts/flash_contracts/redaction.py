@@ -1,4 +1,4 @@
-"""Keeps secrets out of everything that is shown: logs, engine.json, /result, and the status of a deployment.
+"""Removes secrets from everything that is shown: logs, engine.json, /result, and the status of a deployment.
 
 A secret is recognised by the meaning of its name (`secrets`), in arguments, variables and `NAME=value`;
 by its form (`Bearer ...`, `hf_...`, `user:password@` in a URL); and by its value, once a name has given it away.

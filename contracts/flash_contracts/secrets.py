@@ -1,4 +1,4 @@
-"""What is a secret, by the meaning of its name or the shape of its value.
+"""What counts as a secret, by its name or by the form of its value.
 
 One rule of names for the spec, which must not contain secrets, and for logs, documents and messages, which must not
 show them (`redaction`).
@@ -95,5 +95,5 @@ _SECRET = re.compile(SECRET_VALUE)
 
 
 def is_secret_value(value: str) -> bool:
-    """Whether a text contains a secret that is recognised by its shape, whatever it is named."""
+    """Whether a text contains a secret that is recognised by its form, whatever its name is."""
     return _SECRET.search(value) is not None

@@ -27,7 +27,7 @@ def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def end(number: int, _frame: FrameType | None) -> Never:
-    """As an exception, so that buildah is stopped and what it mounted is unmounted."""
+    """Raises an exception, so that buildah is stopped and its mounts are removed."""
     sys.exit(128 + number)
 
 

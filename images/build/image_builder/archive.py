@@ -1,7 +1,7 @@
 """Write an OCI archive whose layers are not compressed.
 
-`buildah push` to an archive always compresses, 20 s for what is read once, on the machine that wrote it; its `dir:`
-transport leaves layers as they are. What makes a directory of blobs an OCI archive is little
+`buildah push` to an archive always compresses, which takes 20 s for an archive that is read once on the same machine.
+Its `dir:` transport leaves layers as they are, and only two files are missing for an OCI archive
 (https://github.com/opencontainers/image-spec, image-layout.md).
 """
 

@@ -1,8 +1,7 @@
 """Parses a Dockerfile into stages, and reduces it to those that one target needs.
 
-buildah 1.28 (Debian 12) builds every stage of a file, wanted or not, and knows nothing of content keys. Both are
-solved by handing it a smaller Dockerfile: only the stages of one image, with the images that were built before named
-by their keys.
+buildah 1.28 (Debian 12) builds every stage of a file, needed or not, and has no content keys. So it gets a smaller
+Dockerfile: only the stages of one image, with earlier images named by their keys.
 """
 
 import re

@@ -24,7 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 OPEN_PATHS: Final = frozenset({"/health", "/ping", "/version", "/load", "/metrics", "/metrics/"})
-"""Answered to everybody, as vLLM does: for probes and for scraping metrics."""
+"""Need no key, as in vLLM: for probes and for scraping metrics."""
 
 REFRESH_SECONDS: Final = 1.0
 """A removed key is accepted no longer than this after the kubelet has updated the files."""
@@ -60,12 +60,12 @@ def _read_key(entry: Path) -> str:
 
 
 def keys_folder(variables: Mapping[str, str]) -> Path | None:
-    """Where the keys are; None if the engine serves everybody."""
+    """The folder with the keys; None if no key is required."""
     return Environment(variables).optional_path(API_KEYS_DIR)
 
 
 class RequireApiKey:
-    """Answers 401 to requests without a key, except for OPEN_PATHS. Without any key in the files, to all."""
+    """Answers 401 to requests without a key, except for OPEN_PATHS. Without any key in the files, to every request."""
 
     def __init__(self, app: App) -> None:
         self._app = app

@@ -39,5 +39,5 @@ def direct_to_loopback(environment: Mapping[str, str], addresses: Iterable[str] 
 def _host(address: str) -> str:
     try:
         return urlsplit(address).hostname or ""
-    except ValueError:  # whoever asks it says what is wrong with it
+    except ValueError:  # an invalid address is reported by its client
         return ""

@@ -68,7 +68,7 @@ class ModelSnapshot:
         return isinstance(files, list) and bool(files) and all(self._is_stored(file) for file in files)
 
     def _is_stored(self, file: object) -> bool:
-        """`file` is an entry of the manifest, which other hands or a bad disk may have changed."""
+        """`file` is an entry of the manifest, which a user or a bad disk may have changed."""
         if not isinstance(file, dict) or not isinstance(name := file.get("name"), str) or "\0" in name:
             return False
         return (size := _size(self.folder / name)) is not None and size == file.get("size")
@@ -109,7 +109,7 @@ class ModelSnapshot:
             yield complete
 
     def mark_used(self) -> None:
-        """Sets the manifest's time. A lock file's would not do: checking whether a lock is held creates the file."""
+        """Sets the manifest's time, and not a lock file's, because checking a lock creates its file."""
         os.utime(self.sidecar(MANIFEST_SUFFIX))
 
     def remove_if_unused(self) -> int:

@@ -1,8 +1,8 @@
-"""The address at which a Service reaches this pod, which the engine's loopback address says nothing about.
+"""The address at which a Service reaches this pod, as opposed to the engine's loopback address.
 
-vLLM listens on IPv4 alone unless `--host` is an IPv6 address (`create_server_socket`), so in a cluster of IPv6 it would
-be healthy and reachable by nobody. Kubernetes puts the address of its own Service into every pod: its family is that of
-the cluster's Services, and the kernel tells which address of the pod would be used towards it.
+vLLM listens only on IPv4 unless `--host` is an IPv6 address (`create_server_socket`), so in an IPv6 cluster it would be
+healthy but unreachable. Every pod has the address of the API server's Service, whose family is that of the cluster's
+Services, and the kernel selects the pod's address for connections to it.
 """
 
 import ipaddress

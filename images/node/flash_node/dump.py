@@ -142,7 +142,7 @@ class NodeDump(_Document):
 
     @property
     def absent_pairs(self) -> tuple[PairDump, ...]:
-        """Pairs of its cards that the dump does not have, as one that was cut by hand. Nothing is known of them."""
+        """Pairs of its cards that the dump lacks, for example because it was edited by hand."""
         present = {frozenset((pair.first, pair.second)) for pair in self.pairs}
         every = combinations([gpu.index for gpu in self.gpus], PAIR)
         return tuple(PairDump(first=one, second=other) for one, other in every if {one, other} not in present)

@@ -1,4 +1,4 @@
-"""What a person should know of a node's cards that no label says. Pure.
+"""Findings about a node's cards that no label shows. Pure.
 
 Warnings are worth an event on the Node, because somebody can do something about them. Notes only explain.
 """
@@ -90,7 +90,7 @@ def _lost(gpus: Sequence[GpuDump]) -> Iterable[str]:
 
 
 def _many(dump: NodeDump) -> Iterable[str]:
-    """An engine's cards on a node with more than two, and what is not promised of them."""
+    """What an engine gets on a node with more than two cards."""
     if len(dump.gpus) <= PAIR:
         return
     yield (

@@ -1,6 +1,6 @@
 """Recognises what people attach in place of a dump: the output of other tools, and dumps that were cut or mixed.
 
-A dump is JSON of its own shape, so this is asked only once a file is known to be none.
+This runs only once a file is known not to be a valid dump.
 """
 
 import codecs
@@ -41,14 +41,14 @@ TEXTS = (
     (re.compile(r"\bflash-topology: "), "a message of flash-topology"),
     (re.compile(r"^\s*<"), "XML or HTML of another tool"),
 )  # fmt: skip
-"""The first one that is found decides."""
+"""The first match decides."""
 
 DUMP_KEYS = frozenset({"node", "takenAt", "gpus", "pairs"})
 DUMP_KEY = '"takenAt"'
 
 
 def decoded(content: bytes) -> str | None:
-    """The text of a file; None if it is none. Windows' shell redirects in UTF-16 and editors add a byte order mark."""
+    """The text of a file; None if it is binary. Windows redirects in UTF-16, and editors add a byte order mark."""
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")

@@ -6,8 +6,8 @@ The labels of a node have three writers. None of them overwrites what another ha
     the operator       gpu-p2p as found by a test or an engine, with the driver and the cards to which it applies
     an administrator   everything, once labels-managed is "false"
 
-What cannot be read now replaces nothing that was known, as long as the driver and the cards may still be the same: a
-card that is lost for a minute, or a driver that is being loaded, proves nothing against a verdict.
+A value that cannot be read does not replace a known one, as long as the driver and the cards may still be the same: a
+card that is lost for a minute, or a driver that is being loaded, does not invalidate a verdict.
 """
 
 from collections.abc import Mapping

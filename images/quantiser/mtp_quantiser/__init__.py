@@ -1,1 +1,1 @@
-"""Give a stripped DeepSeek-V4-Flash checkpoint its MTP head back, in INT4, and prove it."""
+"""Restores the MTP head of a stripped DeepSeek-V4-Flash checkpoint in INT4, and verifies the result."""

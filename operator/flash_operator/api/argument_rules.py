@@ -88,7 +88,7 @@ If one were also accepted in `extraArgs`, the gate would judge another engine th
 NO_REPLICA = {
     option: instead for option, instead in OWNED_ARGUMENTS.items() if instead in (_ONE_ENGINE, _ONE_POD, _TEXT)
 }
-"""Those with which an engine is no replica, wherever they are written."""
+"""Arguments that contradict what a replica is, wherever they are written."""
 
 SIZES = {
     "--tensor-parallel-size": _SHAPE,
@@ -200,7 +200,7 @@ _DASH = Rule(
 
 _KNOWN = f"' {' '.join(sorted(OPTIONS))} '"
 _REPLACED = "self.extraEnv.exists(v, v.name == 'PATH')"
-"""Another program may be found as `vllm`."""
+"""PATH is set, so `vllm` may be another program."""
 
 _NAMES = f"self.extraArgs.filter(a, a.matches('^-[A-Za-z-]') && !a.matches('^-[Oqnr]')).map(a, {_NAME})"
 

@@ -1,7 +1,7 @@
-"""Cuts what is too long for status, so that nothing that is observed can make a status invalid.
+"""Truncates values that are too long for status, so that no observation can make a status invalid.
 
 Names, messages and flags in status come from users, images, nodes and other controllers. The schema's limits protect
-the API server; a value beyond one must cost its own end, and not the whole status.
+the API server; a value beyond a limit is truncated instead of invalidating the whole status.
 """
 
 from collections.abc import Mapping

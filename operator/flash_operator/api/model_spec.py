@@ -38,7 +38,7 @@ class CacheSpec(ApiModel):
 
 
 class RestoreMtpSpec(ApiModel):
-    """Restores the MTP head of a stripped checkpoint before it is served: a Job on one GPU, once for each folder.
+    """Restores the MTP head of a stripped checkpoint before it is served, by a Job on one GPU, once per folder.
 
     The restored checkpoint is written next to the model's folder on the same claim. It shares the stripped checkpoint's
     files instead of copying them.

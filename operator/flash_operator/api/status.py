@@ -102,9 +102,9 @@ class PodStatus(StatusModel):
     first_token_millis: int | None = None
     """Measured time to the first token, in milliseconds."""
     warnings: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=8)] | None = None
-    """What is switched on and does not work, while readiness.features is Warn: each with its reason."""
+    """Enabled features that do not work, each with its reason, while readiness.features is Warn."""
     prompt_tokens: int | None = None
-    """Tokens of the long prompt that the following three figures are of."""
+    """Tokens of the long prompt, to which the following three figures apply."""
     prefill_tokens_per_second: int | None = None
     """Measured speed of reading that prompt, in tokens per second."""
     prompt_first_token_millis: int | None = None
@@ -140,7 +140,7 @@ class RolloutStatus(StatusModel):
 
 
 class UpdateStatus(StatusModel):
-    """An engine update: what this operator would start, and what does not run yet."""
+    """An engine update: changes that this operator would make to the running engines."""
 
     state: Literal["UpToDate", "Available", "Waiting", "Updating", "Rejected"] = "UpToDate"
     """Available: set spec.rollout.acceptUpdate to take it. Waiting: engineUpdates is Paced, and it is not this
@@ -208,7 +208,7 @@ class FlashStatus(StatusModel):
     rollout: RolloutStatus | None = None
     """State of the rollout."""
     update: UpdateStatus | None = None
-    """The engine update on offer, and how far it is."""
+    """The offered engine update and its progress."""
     model: ModelStatus | None = None
     """The checkpoint with its restored MTP head, if spec.model.restoreMtp asks for one."""
     pods: Annotated[list[PodStatus], Field(max_length=128)] = []

@@ -105,7 +105,7 @@ class EngineSpec(ApiModel):
     api_keys_secret: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] | None = None
     """Secret with the keys of clients, one in each entry. Clients then send one as `Authorization: Bearer KEY`; only
     /health, /ping, /version, /load and /metrics need none. A changed Secret takes effect within two minutes, without a
-    restart; another name rolls the replicas (docs/api-keys.md). Everybody is served if unset."""
+    restart; another name rolls the replicas (docs/api-keys.md). If unset, no key is required."""
     resources: Resources | None = None
     """CPU and memory of the engine container. The operator always adds nvidia.com/gpu: 2."""
 
@@ -220,8 +220,8 @@ class ReadinessSpec(ApiModel):
     max_first_token_millis: Annotated[int, Field(ge=1, le=600000)] | None = None
     """Longest time to the first token, in milliseconds. Not checked if unset."""
     prompt_tokens: Annotated[int, Field(ge=256, le=1048576)] | None = None
-    """Tokens of a long prompt, of text that no cache knows, that is sent once the short one is fast enough. 4096 if
-    unset, or what a shorter context has room for. A longer one takes its time: 4096 take 1 or 2 s on two cards."""
+    """Tokens of a long prompt, sent once the short one is fast enough. Its text is new each time, so that no prefix
+    cache has it. 4096 if unset, or what a shorter context has room for. 4096 take 1 or 2 s on two cards."""
     min_prefill_tokens_per_second: Annotated[int, Field(ge=1, le=1000000)] | None = None
     """Lowest speed of reading that prompt, in tokens per second; 500 if unset, and in profile Custom not checked if
     unset."""
@@ -236,7 +236,7 @@ class ReadinessSpec(ApiModel):
     """Full adds a last round with engine.maxSequences concurrent requests, after the timed ones, because some faults
     show only under load."""
     features: Literal["Warn", "Require", "Skip"] = "Warn"
-    """Whether what is switched on is tried with a small request each: the tool-call parser, the reasoning parser and
+    """Whether enabled features are tried, each with a small request: the tool-call parser, the reasoning parser and
     JSON schema. Warn: a broken one is a warning in status. Require: it keeps the replica from becoming ready. Skip:
     none is tried."""
     golden: GoldenSpec = GoldenSpec()

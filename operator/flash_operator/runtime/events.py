@@ -1,7 +1,7 @@
 """Writes events on CRs and nodes. Their names are derived from their content, so a repeat updates the existing one.
 
 Each object has a budget of events, as with client-go's recorder: what happens to it may come from a tenant's pod, whose
-words differ each time. What is over budget is logged.
+words differ each time. Events over the budget are only logged.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Asks all pods' gates for their results, in the background, and wakes a deployment when a result has changed.
+"""Polls the gates of all pods in the background, and enqueues a deployment when a result has changed.
 
 A gate that does not answer changes the status only, never a replica. A reconcile takes the last answer, and waits for a
 moment for a newer one. It does not wait for a gate that has not answered before, was silent last time, or has already
@@ -36,7 +36,7 @@ HTTP_OK = 200
 
 @dataclass
 class _Gate:
-    """One gate, and what is known of it."""
+    """One gate and its last result."""
 
     key: FlashKey
     address: str
@@ -194,7 +194,7 @@ def _result_of(body: bytes | None) -> GateResult:
 
 
 def _gate_was_started(pod: RawObject) -> bool:
-    """Before that nothing listens; asking would only wait for a time-out."""
+    """Before that, no process listens, and a request would only time out."""
     status = pod.get("status", {})
     containers = status.get("initContainerStatuses", [])
     running = any(c.get("name") == "gate" and "running" in c.get("state", {}) for c in containers)
@@ -202,6 +202,6 @@ def _gate_was_started(pod: RawObject) -> bool:
 
 
 def _lasting(result: GateResult) -> GateResult:
-    """Without figures that differ at every look at a replica that serves."""
+    """Without figures that change at every reading of a serving replica."""
     serving = replace(result.serving, decode_tokens_per_second=None, bad_windows=0, still_seconds=0.0)
     return replace(result, serving=serving)

@@ -62,13 +62,13 @@ class LeaderLease:
         self._renewed_at = clock()
 
     def seconds_left(self) -> float:
-        """How long this candidate may write for certain: a standby takes over no earlier. 0 without the Lease."""
+        """How long this candidate may certainly write, because no standby takes over earlier. 0 without the Lease."""
         if self._held is None:
             return 0.0
         return max(0.0, self._renewed_at + self._times.duration - self._clock())
 
     async def acquire(self) -> None:
-        """Waits until this candidate leads. Says once whom it waits for."""
+        """Waits until this candidate leads. Logs once which holder it waits for."""
         waiting = False
         while not await self.try_once():
             if not waiting and self._seen:
@@ -89,7 +89,7 @@ class LeaderLease:
                 raise LeaseLostError(f"the lease could not be renewed for {self._times.give_up:g} s")
 
     async def _renewed_within(self, seconds: float) -> bool:
-        """An API server that accepts a request and does not answer must not keep a holder in office."""
+        """A request that is never answered must not keep an expired holder in office."""
         try:
             async with asyncio.timeout(max(seconds, 0.0)):
                 return await self.try_once()

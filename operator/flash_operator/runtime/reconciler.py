@@ -19,7 +19,7 @@ from flash_operator.runtime.observer import Observer
 log = structlog.get_logger("flash.reconciler")
 
 NAME_TAKEN_SECONDS = 10.0
-"""No watch tells when somebody else's object is gone."""
+"""No watch reports the deletion of an object that is not ours."""
 
 
 AFTER_WRITES_SECONDS = 1.0

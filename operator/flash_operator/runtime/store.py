@@ -190,7 +190,7 @@ def _is_newer(version: str, other: str) -> bool:
 
 
 def _trimmed(kind: str, raw: RawObject) -> RawObject:
-    """Without what nobody reads, which is more than half of most objects."""
+    """Without unread fields, which are more than half of most objects."""
     metadata: dict[str, Any] = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
     kept = {**raw, "metadata": metadata}
     if kind == "Node":

@@ -35,7 +35,7 @@ class Workers:
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self.failed = asyncio.Event()
-        """A task has ended although nobody stopped it: the process must end, because keys wait in vain."""
+        """A task has ended without `stop`: the process must exit, because keys would never be processed."""
         self.failure: BaseException | None = None
         self._busy = 0
         self._idle = asyncio.Event()

@@ -102,7 +102,7 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
 
     def close(self) -> None:
-        """Takes no more keys, and drops those that are due later."""
+        """Accepts no more keys, and drops those that are due later."""
         self._closed = True
         for key in list(self._later):
             self._cancel_later(key)

@@ -1,4 +1,4 @@
-"""Formats of models' files other than a folder with config.json and safetensors: what they are, and who serves them.
+"""Formats of models other than a folder with config.json and safetensors: what they are, and what serves them.
 
 One table. A format is recognised by the names of its files, the first one in the table that fits. To add one, add a row
 and an example to tests/support/foreign_checkpoints.py.
@@ -25,7 +25,7 @@ class FileFormat:
     served_by: str
     """What serves it, or what turns it into safetensors."""
     is_mishap: bool = False
-    """No format of anybody's choice: `served_by` says how to finish it."""
+    """Not a finished format, such as a partial download: `served_by` says how to finish it."""
     has_subfolders: bool = False
     """Whether its safetensors are in subfolders, none of which is a model of its own."""
 
@@ -118,14 +118,14 @@ NOT_WEIGHTS = (
 
 
 def recognise(paths: Iterable[str]) -> tuple[FileFormat, list[str]] | None:
-    """The format of a folder without weights in safetensors, and its files; None if there is none that is known."""
+    """The format of a folder without weights in safetensors, and its files; None if it is unknown."""
     weights = [path for path in paths if not any(matches(path, pattern) for pattern in NOT_WEIGHTS)]
     found = ((one, one.files(weights)) for one in FORMATS)
     return next(((one, files) for one, files in found if files), None)
 
 
 def nested_checkpoint(paths: Collection[str]) -> str | None:
-    """The subfolder with the most safetensors files beside a config.json: somebody gave the folder above it."""
+    """The subfolder with the most safetensors files beside a config.json, if its parent was given by mistake."""
     folders: Counter[str] = Counter(str(PurePosixPath(path).parent) for path in paths if path.endswith(".safetensors"))
     complete = [folder for folder in sorted(folders) if folder != "." and f"{folder}/config.json" in paths]
     return max(complete, key=lambda folder: folders[folder], default=None)

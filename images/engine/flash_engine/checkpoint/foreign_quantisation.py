@@ -1,4 +1,4 @@
-"""Quantisations of other tools, so that a checkpoint is called what it is and not a damaged one of a known layout.
+"""Quantisations of other tools, so that such a checkpoint is named and not called damaged.
 
 One table. A row is recognised by `quant_method` in config.json, or by names of tensors or files that only its tool
 writes; the first row that fits. To add one, add a row and an example to tests/support/foreign_checkpoints.py.
@@ -69,7 +69,7 @@ QUANTISATIONS = (
 )  # fmt: skip
 
 KNOWN_METHODS = ("fp8", "compressed-tensors")
-"""Those of the layouts that are served. What else is in such a checkpoint, its tensors say."""
+"""Those of the supported layouts. The tensors decide about other contents of such a checkpoint."""
 
 
 def recognise_quantisation(

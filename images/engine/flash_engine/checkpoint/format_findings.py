@@ -1,4 +1,4 @@
-"""What is found by the names of files alone: another format, or a checkpoint in a subfolder."""
+"""Findings from file names alone: another format, or a checkpoint in a subfolder."""
 
 from flash_contracts.checkpoint_record import CheckpointFinding
 from flash_engine.checkpoint.file_formats import GGUF, GGUF_MAGIC, FileFormat, nested_checkpoint, recognise

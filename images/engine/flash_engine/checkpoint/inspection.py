@@ -108,7 +108,7 @@ def _inspect_files(files: CheckpointFiles, speculation: Speculation, *, any_mode
 def _other_model_findings(
     raw: Mapping[str, Any], headers: CheckpointHeaders, files: CheckpointFiles, *, is_accepted: bool
 ) -> Iterator[CheckpointFinding]:
-    """What it is if it is not accepted; else what it is likely to fail of."""
+    """What the model is if it is not accepted; otherwise why it is likely to fail."""
     size = _too_large(raw, sum(stored.size for stored in headers.tensors.values()))
     if not is_accepted:
         yield other_model(raw, size)

@@ -1,4 +1,4 @@
-"""Names of other models' families, so that a checkpoint is called what it is.
+"""Names of other model families, so that the message names the model.
 
 One table. A family is recognised by `model_type`, or by its architecture, in config.json; the first row that fits. To
 add one, add a row.

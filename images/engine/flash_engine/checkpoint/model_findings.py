@@ -1,6 +1,6 @@
 """Findings about a DeepSeek-V4's tensors: how they are stored, which are missing or wrong, and its drafter.
 
-What explains everything else is reported alone: of a foreign quantisation, no tensor is called missing.
+A finding that explains all others is reported alone: for a foreign quantisation, no tensor is reported as missing.
 """
 
 import re

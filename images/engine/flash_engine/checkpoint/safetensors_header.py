@@ -39,7 +39,7 @@ CONTENTS = (
     (b"\x80\x02", "a Python pickle under another name"),
     (bytes(8), "only zeros at its start, as left by an interrupted download"),
 )
-"""What a file is that is none of safetensors, by its first bytes."""
+"""The kind of a file that is not safetensors, by its first bytes."""
 
 
 class HeaderError(ValueError):
@@ -86,7 +86,7 @@ def _content(start: bytes) -> str | None:
 
 
 def _problem(header: bytes, size: int) -> str | None:
-    """What the library has against this header in a file of `size` bytes; None if it is valid."""
+    """The library's objection to this header in a file of `size` bytes; None if it is valid."""
     descriptor = os.memfd_create("safetensors-header")
     try:
         with open(descriptor, "wb", closefd=False) as file:

@@ -103,7 +103,7 @@ class LocalFolder:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # too long a name; listing it says what is wrong
+    except OSError:  # the name is too long; listing it reports that
         return False
 
 

@@ -191,7 +191,7 @@ class Transfer:
         return pause
 
     def _wait_for_others(self, rate: ReceiveRate) -> None:
-        """Waits if the server asked another file's transfer to. That is no fault of this file."""
+        """Waits if the server throttled another file's transfer. This does not count against this file."""
         while (seconds := self._pause.seconds_left) > 0:
             rate.excuse(seconds)
             self._sleep(seconds)

@@ -4,7 +4,7 @@ A layer's tar is removed once its contents are on disk. The file unpacked.json l
 attempt that is killed continues with the layer that it was at.
 
 No layer can write, or point a reader, outside the folder: every parent of a path must be a real folder, and every link
-must end inside. tarfile's `data` filter does not do: Debian 12's Python lacks it, and it accepts a link that leads
+must end inside. tarfile's `data` filter is not enough: Debian 12's Python lacks it, and it accepts a link that leads
 outside through another link that is written after it.
 """
 

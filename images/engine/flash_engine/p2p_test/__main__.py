@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None, rank_command: Sequence[str] = R
         found = P2pVerdict("inconclusive", message)
     if stop_requested():
         found = stopped()
-    # Reading the driver version can take seconds, and whoever asked to stop is waiting for the GPUs.
+    # Reading the driver version can take seconds, while another pod waits for the GPUs.
     driver = None if stop_requested() else driver_version()
     return _publish(FullReport(found, driver, results), options.report)
 

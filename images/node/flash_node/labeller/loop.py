@@ -89,7 +89,7 @@ class LabelLoop:
             try:
                 self._node.patch(patch)
             except ConflictError:
-                continue  # the operator wrote a verdict, or the kubelet its status: read the node again
+                continue  # the operator or the kubelet has changed the node: read it again
             changed = patch["metadata"].get("labels", {})
             log.info("labels changed", changed=changed, before={name: state.labels.get(name) for name in changed})
             return True

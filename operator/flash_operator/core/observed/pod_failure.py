@@ -22,7 +22,7 @@ STUCK_WAITING = frozenset(
         "RunContainerError",
     }
 )
-"""Reasons of a waiting container that time alone does not cure. The engine's `CrashLoopBackOff` is not among them: the
+"""Reasons of a waiting container that do not resolve themselves. The engine's `CrashLoopBackOff` is not among them: the
 gate knows more about that than the kubelet, namely the engine's last log lines."""
 
 

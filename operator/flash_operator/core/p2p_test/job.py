@@ -88,7 +88,7 @@ def _pod(node: RawObject, settings: P2pTestSettings) -> RawObject:
 
 
 def _tolerations_of(node: RawObject) -> list[RawObject]:
-    """Its owner keeps a node for a purpose with a taint, and the test is about that very node."""
+    """Tolerates the node's own taints, because the test is for exactly this node."""
     return [{"key": taint["key"], "operator": "Exists", "effect": taint["effect"]} for taint in owners_taints(node)]
 
 

@@ -3,9 +3,9 @@
 The links are tested by the p2p test, before an engine runs there, or by engines that hung or read wrong data with
 peer-to-peer and work without it. Both lead to the same labels, from which flags are derived (flash_contracts.flags).
 
-An engine runs in a tenant's pod, and a label decides for everybody. So what one deployment's engines say is a claim: it
-makes their own next engines safe, and the node is tested again when its GPUs are free. The claims of two deployments
-are a verdict.
+An engine runs in a tenant's pod, and a label affects everybody. So the report of one deployment's engines is a claim:
+its own next engines get safe flags, and the node is tested again when its GPUs are free. Claims of two deployments are
+a verdict.
 """
 
 from dataclasses import dataclass, replace
@@ -74,7 +74,7 @@ class NodeVerdict:
 
 @dataclass(frozen=True)
 class NodeClaim:
-    """What the engines of one deployment say about a node."""
+    """The claim of one deployment's engines about a node."""
 
     node: str
     claims: str

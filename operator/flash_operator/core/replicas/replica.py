@@ -114,7 +114,7 @@ class Replica:
 
     @property
     def _exceeded_memory_limit(self) -> bool:
-        """What the gate reports as killed by somebody, and the kubelet says by whom."""
+        """Whether the kubelet reports OOMKilled where the gate knows only that the container was killed."""
         if self.gate is None or self.gate.reason != Reason.ENGINE_EXITED or self.gate.engine.exit is None:
             return False
         return self.gate.engine.exit.ender is EndedBy.CONTAINER and exceeded_memory_limit(self.pod)

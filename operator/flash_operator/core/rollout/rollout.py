@@ -54,10 +54,10 @@ MEASURED_AGAIN = frozenset(
     }
 )
 MIN_MEASUREMENTS = 2
-"""One bad figure may be a neighbour's doing. The gate measures again every `retrySeconds`."""
+"""A busy neighbour may cause one bad figure. The gate measures again every `retrySeconds`."""
 
 MAY_BE_THE_NODE = frozenset({Reason.STARTUP_HANG, Reason.OUT_OF_MEMORY})
-"""A broken link or a neighbour that takes the memory causes these with any template."""
+"""A broken link, or a neighbour that uses the memory, causes these with any template."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class LastKnownGood:
         return self.by_node.get(replica.node_name or "") or self.by_class.get(speed_class)
 
     def ran_on(self, node: str | None) -> bool:
-        """Whether it passed on this node, so that the node is not to blame for what follows."""
+        """Whether it passed on this node, so that the node is not the cause of a later failure."""
         return not self.by_node or node in self.by_node
 
     @classmethod

@@ -10,9 +10,9 @@ With a surge no replica is missing during a start, but it needs two GPUs that no
     differs from live     | -                     | no                | no surge: one is stopped first
     differs from live     | -                     | not counted       | as in the last rollout
 
-The second row keeps a surge from waiting for itself for ever (defilantech/LLMKube#192): the GPUs may have been taken in
-the meantime, or a quota, an affinity or a volume may prevent what the GPU count allows. That decision holds for the
-rest of the rollout. The last row is for a rollback: GPUs are counted only when the spec changes, so a template that the
+The second row prevents a surge from waiting for itself forever (defilantech/LLMKube#192): the GPUs may have been taken
+meanwhile, or a quota, an affinity or a volume may prevent what the GPU count allows. That decision holds for the rest
+of the rollout. The last row is for a rollback: GPUs are counted only when the spec changes, so a template that the
 operator itself restores is rolled out like the one it replaces.
 """
 

@@ -1,4 +1,4 @@
-"""The pod template that a deployment runs, kept word for word together with what it was made from.
+"""The pod template that a deployment runs, stored unchanged together with its inputs.
 
 A newer operator may render another template from the same spec: another default image, another text, another variable.
 Engines must not restart for that, so the template in force is stored as a ControllerRevision, whose data the API server

@@ -124,7 +124,7 @@ def pod_ended_event(pod: RawObject) -> EventSpec:
 
 
 UPDATE_EVENTS = {"Available": "UpdateAvailable", "Updating": "UpdateTaken", "Rejected": "UpdateRejected"}
-"""Waiting comes without an event of its own: it lasts until others are done, and status says for whom."""
+"""Waiting gets no event: it lasts until other deployments have finished, and status names them."""
 
 
 def _update_events(before: RawObject, after: RawObject) -> list[EventSpec]:
