@@ -7,11 +7,12 @@ import pytest
 
 from broken_checkpoints import BROKEN_CHECKPOINTS, BrokenCheckpoint, page_rows
 from fake_checkpoint import KINDS, FakeCheckpoint
+from flash_engine.checkpoint.checkpoint_files import LocalFolder
 from flash_engine.checkpoint.finding import CODES
 from flash_engine.checkpoint.inspection import Inspection, inspect
 from flash_engine.checkpoint.model_findings import Speculation
 from flash_engine.checkpoint.origin import HUB, IMAGE, VOLUME
-from flash_engine.checkpoint.source import LocalFolder, open_files
+from flash_engine.checkpoint.source import open_files
 from remedies import assert_can_be_carried_out
 
 LAYOUTS = {

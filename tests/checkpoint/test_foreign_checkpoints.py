@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fake_checkpoint import COMMON, KINDS, OFFICIAL, REAL, FakeCheckpoint, Tensor, write_shard
+from flash_engine.checkpoint.checkpoint_files import LocalFolder
 from flash_engine.checkpoint.file_formats import FORMATS, recognise
 from flash_engine.checkpoint.foreign_quantisation import QUANTISATIONS, ForeignQuantisation, recognise_quantisation
 from flash_engine.checkpoint.headers import StoredTensor
@@ -15,7 +16,6 @@ from flash_engine.checkpoint.inspection import Inspection, inspect
 from flash_engine.checkpoint.model_config import ModelConfig
 from flash_engine.checkpoint.model_findings import Speculation
 from flash_engine.checkpoint.origin import HUB, IMAGE, VOLUME, Origin
-from flash_engine.checkpoint.source import LocalFolder
 from foreign_checkpoints import FILES, FOREIGN, UNKNOWN_LAYOUTS, ForeignCheckpoint, repacked
 from remedies import assert_can_be_carried_out
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from fake_checkpoint import FakeCheckpoint
 from flash_engine.checkpoint import hub
+from flash_engine.checkpoint.checkpoint_files import LocalFolder
 from flash_engine.checkpoint.inspection import Inspection, inspect
 from flash_engine.checkpoint.origin import VOLUME
-from flash_engine.checkpoint.source import LocalFolder
 
 LLAMA = json.dumps({"architectures": ["LlamaForCausalLM"]}).encode()
 SHARD = "model.safetensors"

@@ -1,6 +1,7 @@
 """Inspects a checkpoint by its headers alone: its layout, its problems, its memory use and the vLLM flags it needs.
 
-    source        opens the files and reads byte ranges of them
+    checkpoint_files   the files of a checkpoint, and byte ranges of those in a folder; hub has those of a repository
+    source        opens a folder or a repository
     origin        where they come from, and so what their owner can do
     safetensors_header, headers   the tensors of each safetensors file: name, type, shape
     file_formats, foreign_quantisation, model_families   tables of what other tools and models look like

@@ -1,12 +1,12 @@
 """Findings from file names alone: another format, or a checkpoint in a subfolder."""
 
 from flash_contracts.checkpoint_record import CheckpointFinding
+from flash_engine.checkpoint.checkpoint_files import CheckpointFiles
 from flash_engine.checkpoint.file_formats import GGUF, GGUF_MAGIC, FileFormat, nested_checkpoint, recognise
 from flash_engine.checkpoint.finding import abbreviated
 from flash_engine.checkpoint.headers import MISTRAL_INDEX, WeightFiles
 from flash_engine.checkpoint.layout import SERVABLE
 from flash_engine.checkpoint.origin import another
-from flash_engine.checkpoint.source import CheckpointFiles
 
 SAFETENSORS = another("safetensors")
 IN_VLLM = {

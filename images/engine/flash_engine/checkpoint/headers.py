@@ -12,9 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from flash_contracts.checkpoint_record import CheckpointFinding
+from flash_engine.checkpoint.checkpoint_files import CheckpointFiles
 from flash_engine.checkpoint.finding import CheckpointError, Severity
 from flash_engine.checkpoint.safetensors_header import HeaderError, TruncatedError, read_header
-from flash_engine.checkpoint.source import CheckpointFiles
 
 INDEX_FILE = "model.safetensors.index.json"
 CONSOLIDATED, MISTRAL_INDEX = "consolidated*.safetensors", "consolidated.safetensors.index.json"

@@ -20,9 +20,9 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type:
 
 from flash_contracts.checkpoint_record import CheckpointFinding
 from flash_contracts.download_record import format_duration
+from flash_engine.checkpoint.checkpoint_files import is_listed
 from flash_engine.checkpoint.finding import CheckpointError
 from flash_engine.checkpoint.origin import HUB, Origin
-from flash_engine.checkpoint.source import is_listed
 from flash_engine.throttling import is_throttled, requested_wait
 
 FETCH_LIMIT = 128 << 20

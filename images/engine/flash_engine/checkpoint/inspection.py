@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flash_contracts.checkpoint_record import CheckpointFinding
+from flash_engine.checkpoint.checkpoint_files import CheckpointFiles, read_config
 from flash_engine.checkpoint.finding import CheckpointError
 from flash_engine.checkpoint.foreign_quantisation import recognise_quantisation
 from flash_engine.checkpoint.format_findings import format_finding
@@ -28,7 +29,6 @@ from flash_engine.checkpoint.model_config import ModelConfig, is_deepseek_v4, ot
 from flash_engine.checkpoint.model_families import family_of
 from flash_engine.checkpoint.model_findings import InspectedModel, Speculation, model_findings
 from flash_engine.checkpoint.origin import Origin, another
-from flash_engine.checkpoint.source import CheckpointFiles, read_config
 from flash_engine.checkpoint.tensor_names import TensorNames, canonical_names
 
 UNREADABLE = ("BadHeader", "BadIndex", "MissingShard")

@@ -13,7 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from flash_engine.checkpoint.source import CheckpointFiles
+from flash_engine.checkpoint.checkpoint_files import CheckpointFiles
 
 LENGTH_BYTES = 8
 HEADER_LIMIT = 100_000_000
