@@ -28,8 +28,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from flash_contracts.gate_config import GateConfig
-from flash_engine.gate.engine_client import EngineClient, StreamReader
+from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.measurement import Stream
+from flash_engine.gate.stream_reader import StreamReader
 from flash_engine.gate.trial import try_engine
 
 USAGE = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}

@@ -63,7 +63,6 @@ CORE = "operator/flash_operator/core"
 NODE = "images/node/flash_node"
 QUANTISER = "images/quantiser/mtp_quantiser"
 OTHERS = (
-    OtherDocument("trial.json", f"{ENGINE}/gate/trial_store.py:_TrialDocument", "gate"),
     OtherDocument(
         "manifest.json", f"{ENGINE}/model_cache.py:ModelSnapshot", "flash-fetch", ("flash-fetch", "launcher")
     ),

@@ -10,9 +10,6 @@ from flash_contracts.flags.flag_set import FlagSet
 
 QUARANTINE_FILE = "quarantine"
 """In the downwardAPI volume: the quarantine request that the operator has granted; empty if none."""
-TRIAL_FILE = "trial.json"
-"""Private to the gate, which writes it and reads it back after a restart."""
-
 DEFAULT_ENGINE_URL = "http://127.0.0.1:8000"
 """The engine's address within its pod, unless FLASH_ENGINE_URL says otherwise."""
 

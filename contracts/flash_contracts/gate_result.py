@@ -102,20 +102,21 @@ class WantedFigures(Document):
 
 
 @dataclass(frozen=True)
-class DegradedReport(Document):
-    """A replica that passed and then degraded while serving."""
+class Degradation(Document):
+    """A replica that passed and then failed while serving."""
 
+    message: str
     since: str
-    """When it degraded. Also identifies the quarantine request."""
-    message: str = ""
+    """When it degraded. It identifies the quarantine request, so that a grant applies to this degradation only."""
     measured: bool = False
+    """Measured by the gate's own requests; False if it is inferred from users' traffic."""
 
 
 @dataclass(frozen=True)
 class ServingReport(Document):
     """State of a replica that passed and serves."""
 
-    degraded: DegradedReport | None = None
+    degraded: Degradation | None = None
     quarantined: bool = False
     hung: bool = False
     draining: bool = False

@@ -14,7 +14,8 @@ from flash_contracts.engine_pod import API_KEYS_ARGUMENT, API_KEYS_DIR, API_KEYS
 from flash_contracts.gate_config import GateConfig
 from flash_engine.api_keys import RequireApiKey, read_keys
 from flash_engine.gate.__main__ import GateSettings
-from flash_engine.gate.engine_client import EngineClient, EngineRequestError
+from flash_engine.gate.engine_client import EngineClient
+from flash_engine.gate.engine_errors import EngineRequestError
 from flash_engine.launcher.api_key_check import why_no_key
 from gate_harness import CONFIG
 

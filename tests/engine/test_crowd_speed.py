@@ -6,10 +6,11 @@ import pytest
 
 from flash_contracts.engine_record import EngineRecord
 from flash_contracts.gate_config import GateConfig
+from flash_contracts.trial_record import ConcurrentRound
 from flash_engine.gate.crowd_speed import fastest, is_disturbed, needs_another_round, together
-from flash_engine.gate.evidence import ConcurrentRound, Evidence, GoldenAnswers, Trial
+from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
+from flash_engine.gate.judge import judge
 from flash_engine.gate.measurement import Measurement, Stream
-from flash_engine.gate.verdict import judge
 
 FLOOR = 60.0
 CONFIG = GateConfig.model_validate(
@@ -26,7 +27,7 @@ FIGURES = Measurement(
 
 
 def a_round(speed: float, *, disturbed: bool = False) -> ConcurrentRound:
-    return ConcurrentRound(4, ("42",) * 4, speed, disturbed=disturbed)
+    return ConcurrentRound(4, speed, ("42",) * 4, disturbed=disturbed)
 
 
 FAST, SLOW, VAGUE = a_round(110.0), a_round(40.0), a_round(30.0, disturbed=True)

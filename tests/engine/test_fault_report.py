@@ -15,7 +15,7 @@ from flash_contracts.engine_record import EngineRecord, FaultKind, Incident
 from flash_contracts.gate_config import GoldenQuestion
 from flash_contracts.gate_result import GateResult
 from flash_engine.engine_metrics import EngineCounters
-from flash_engine.gate import trial, verdict
+from flash_engine.gate import start_checks, trial
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.evidence import EngineHealth
 from flash_engine.gate.gate import Gate
@@ -32,7 +32,7 @@ LATER = "2026-11-24T13:00:00.000Z"
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read the counters of an unanswered request at once, and wait for no launcher to look at the engine."""
     monkeypatch.setattr(trial, "IDLE_SECONDS", 0.1)
-    monkeypatch.setattr(verdict, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(start_checks, "LOOK_SECONDS", 0.0)
 
 
 def fault_report_of(harness: GateHarness) -> FaultReport | None:

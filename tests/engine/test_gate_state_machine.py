@@ -8,6 +8,8 @@ import pytest
 from flash_contracts.engine_pod import FaultReport
 from flash_contracts.engine_record import EngineExit, EngineRecord
 from flash_contracts.gate_config import GateConfig, LearnedFloor
+from flash_contracts.gate_result import Degradation
+from flash_contracts.trial_record import Stall
 from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.actions import (
     Action,
@@ -20,7 +22,8 @@ from flash_engine.gate.actions import (
     StoreTrial,
     WithdrawFault,
 )
-from flash_engine.gate.evidence import Degradation, EngineHealth, Evidence, GoldenAnswers, Trial
+from flash_engine.gate.answer_checks import TextKind
+from flash_engine.gate.evidence import EngineHealth, Evidence, GoldenAnswers, Trial
 from flash_engine.gate.gate_state import (
     FLOOR_SECONDS,
     Attempt,
@@ -43,10 +46,10 @@ from flash_engine.gate.observations import (
     TrialFinished,
 )
 from flash_engine.gate.serving_health import CounterReading, Reply, ServingHealth
-from flash_engine.gate.serving_monitor import CountersObserved, ServingMonitor, Stall
+from flash_engine.gate.serving_monitor import CountersObserved, ServingMonitor
+from flash_engine.gate.start_checks import LOOK_SECONDS
 from flash_engine.gate.state_machine import COMPUTING_SECONDS, step
 from flash_engine.gate.trial_store import StoredTrial
-from flash_engine.gate.verdict import LOOK_SECONDS
 
 STARTED = "2026-11-24T11:58:20Z"
 RUN = EngineRecord(phase="Starting", pid=7, started_at=STARTED, starts=1)
@@ -67,6 +70,7 @@ FIGURES = Measurement(
 )  # fmt: skip
 RIGHT = GoldenAnswers(("42", "42"))
 GOOD = Trial(RIGHT, FIGURES)
+RIGHT_SO_FAR = {TextKind.GOLDEN: CONFIG.golden.identity}
 SLOW = Trial(RIGHT, replace(FIGURES, decode_tokens_per_second=40.0))
 WRONG = Trial(GoldenAnswers(("41", "41")))
 UNSURE = Trial(doubt="the stream was cut")
@@ -230,7 +234,7 @@ def test_the_stored_trial_is_read_before_a_healthy_engine_is_tried() -> None:
 
 def test_a_stored_trial_makes_a_restarted_gate_ready_without_a_trial() -> None:
     state = step(configured(), observed(), at())[0]
-    state, actions = step(state, StoredTrialRead(CONFIG, StoredTrial(GOOD, CONFIG.golden, DEGRADED)), at())
+    state, actions = step(state, StoredTrialRead(CONFIG, StoredTrial(GOOD, RIGHT_SO_FAR, DEGRADED)), at())
 
     assert (state.phase, state.ready, state.attempts) == (Phase.DEGRADED, True, 0)
     assert kinds(actions) == [ReadCounters]
@@ -372,7 +376,7 @@ def test_traffic_alone_degrades_and_clears_but_a_measured_degradation_needs_a_me
 
 def test_each_change_of_the_degradation_is_stored() -> None:
     state, actions = step(serving(bad=12, message="slow"), observed(), at())
-    assert actions == (StoreTrial(StoredTrial(GOOD, CONFIG.golden, state.degraded), RUN, CONFIG),)
+    assert actions == (StoreTrial(StoredTrial(GOOD, RIGHT_SO_FAR, state.degraded), RUN, CONFIG),)
     assert step(state, observed(), at())[1] == ()
 
 
@@ -474,7 +478,7 @@ def test_a_restarted_gate_remembers_which_answer_was_right() -> None:
     """A changed expectation is no fault of an engine that was right, also if the gate was restarted in between."""
     config = changed(CONFIG, golden={"expect": "forty-two"})
     state = step(configured(config), observed(), at())[0]
-    state = step(state, StoredTrialRead(config, StoredTrial(GOOD, CONFIG.golden)), at())[0]
+    state = step(state, StoredTrialRead(config, StoredTrial(GOOD, RIGHT_SO_FAR)), at())[0]
     assert state.verdict.reason == "WrongOutput"
     _, actions = finish(state, GOOD, config)
     assert ReportFault not in kinds(actions)

@@ -15,7 +15,8 @@ from flash_contracts.engine_record import EngineRecord
 from flash_contracts.gate_config import GateConfig
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.decode_speed import decode_speed
-from flash_engine.gate.engine_client import EngineRequestError, StreamReader
+from flash_engine.gate.engine_errors import EngineRequestError
+from flash_engine.gate.stream_reader import StreamReader
 from flash_engine.gate.trial_store import TrialStore
 
 FEW = settings(max_examples=25, deadline=None)

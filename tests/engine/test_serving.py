@@ -17,9 +17,10 @@ from engine_stub.engine import EngineStub, Script
 from engine_stub.scripts import dead_draft, hangs_after, having, paced, slow, wrong_text
 from engine_stub.virtual_time import run_in_virtual_time
 from flash_contracts.document import write_json
-from flash_contracts.engine_pod import QUARANTINE_FILE, TRIAL_FILE, DrainRequest, FaultReport
+from flash_contracts.engine_pod import QUARANTINE_FILE, DrainRequest, FaultReport
 from flash_contracts.engine_record import EngineRecord
 from flash_contracts.gate_result import GateResult
+from flash_contracts.trial_record import TrialRecord
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.gate import Gate
 from flash_engine.gate.gate_state import GateState
@@ -414,9 +415,9 @@ def test_a_stored_trial_with_another_question_is_ignored(tmp_path: Path) -> None
 def test_a_stored_trial_of_another_run_is_ignored(tmp_path: Path) -> None:
     async def scenario(serving: ServingGate) -> None:
         await serving.until(passed)
-        remembered = (serving.folder / TRIAL_FILE).read_text()
+        remembered = (serving.folder / TrialRecord.FILE).read_text()
         serving.record(pid=8, started_at="2026-11-24T13:00:00.000Z")
-        (serving.folder / TRIAL_FILE).write_text(remembered)
+        (serving.folder / TrialRecord.FILE).write_text(remembered)
         again = restarted_gate(serving)
         await again.observe()
         assert again.state.attempts == 1
@@ -428,7 +429,7 @@ def test_an_invalid_stored_trial_is_ignored(tmp_path: Path) -> None:
     async def scenario(serving: ServingGate) -> None:
         await serving.until(passed)
         for text in ("{", '{"pid": 7, "startedAt": "' + STARTED + '"}'):
-            (serving.folder / TRIAL_FILE).write_text(text)
+            (serving.folder / TrialRecord.FILE).write_text(text)
             again = restarted_gate(serving)
             await again.observe()
             assert again.state.attempts == 1

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flash_contracts.gate_config import GateConfig, LongPromptTest
+from flash_contracts.trial_record import LongPrompt
 from flash_engine.engine_metrics import EngineCounters
-from flash_engine.gate.measurement import Arrival, LongPrompt, Measurement, Sample, Stream, with_long_prompts
+from flash_engine.gate.measurement import Arrival, Measurement, Sample, Stream, with_long_prompts
 from flash_engine.gate.sprt import (
     FEW,
     LEAD,

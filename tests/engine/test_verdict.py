@@ -8,13 +8,14 @@ import pytest
 from flash_contracts.download_record import GIB, DownloadRecord
 from flash_contracts.engine_record import EngineExit, EngineRecord, Incident
 from flash_contracts.gate_config import GateConfig
+from flash_contracts.trial_record import ConcurrentRound, FeatureFault, LongPrompt
 from flash_contracts.verdict_reason import MEANINGS, Reason
 from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.answer_checks import golden_fault, is_degenerate
-from flash_engine.gate.evidence import ConcurrentRound, Evidence, GoldenAnswers, Trial
-from flash_engine.gate.features import FeatureFault
-from flash_engine.gate.measurement import LongPrompt, Measurement, Sample, Stream
-from flash_engine.gate.verdict import LOOK_SECONDS, judge
+from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
+from flash_engine.gate.judge import judge
+from flash_engine.gate.measurement import Measurement, Sample, Stream
+from flash_engine.gate.start_checks import LOOK_SECONDS
 from flash_operator.api.v1alpha1 import DEFAULT_ANSWER, LONG_ANSWER, LONG_QUESTION
 
 DECODE = {"minTokensPerSecond": 60, "prompt": "tell"}
@@ -63,7 +64,7 @@ def stalled() -> Evidence:
 
 def among_many(*texts: str, streams: tuple[str, ...] = (), long_answers: tuple[str, ...] = ()) -> Evidence:
     """Right while alone; `texts` are the answers among other requests."""
-    concurrent_round = ConcurrentRound(len(texts), texts, 200.0, streams, long_answers=long_answers)
+    concurrent_round = ConcurrentRound(len(texts), 200.0, texts, streams, long_answers=long_answers)
     trial = Trial(GOLDEN, FIGURES, concurrent_round=concurrent_round)
     return Evidence(RUNNING, healthy=True, was_healthy=True, trial=trial)
 

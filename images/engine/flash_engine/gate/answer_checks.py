@@ -4,8 +4,12 @@ A fast engine with wrong texts is the worst of all, so every text that the gate 
 must be right; any other text must not be nonsense, and have no special token.
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
 
 from flash_contracts.gate_config import GateConfig
 from flash_engine.gate.evidence import GoldenAnswers, Trial
@@ -25,56 +29,196 @@ BEGINNING_TOKEN = re.compile(
 )
 """Special tokens that no text has, even one that goes on after its end: timed ones do, into a user's next turn."""
 
+SPECIAL_TOKENS = re.compile(rf"(?:{SPECIAL_TOKEN.pattern}|<(?:bos|pad)>)", re.IGNORECASE)
 
-def golden_fault(golden: GoldenAnswers, config: GateConfig) -> str | None:
+RUN_OF_SPECIAL_TOKENS = re.compile(rf"(?:{SPECIAL_TOKENS.pattern}\s*){{{DEGENERATE_RUN},}}", re.IGNORECASE)
+"""Nothing but special tokens: the first token of the vocabulary is what wrong data decode to."""
+
+
+class TextKind(StrEnum):
+    """The gate's texts, by what was asked."""
+
+    GOLDEN = "golden"
+    LONG_ANSWER = "longAnswer"
+    TIMED = "timed"
+    DEPTH = "depth"
+    """After a long prompt."""
+    CONCURRENT = "concurrent"
+    """Of several requests at once."""
+
+
+class Flaw(Enum):
+    """What a wrong text is evidence of."""
+
+    WRONG = "wrong data or wrong weights: it is empty, nonsense, or not the answer"
+    LEAK = "no wrong data: but for a special token that leaked, the text is right"
+    DIFFERENCE = "nothing alone: each text is right, and they differ"
+
+
+@dataclass(frozen=True)
+class TextFault:
+    """What is wrong with a text."""
+
+    detail: str
+    flaw: Flaw = Flaw.WRONG
+
+
+@dataclass(frozen=True)
+class WrongText:
+    """The wrong text of a trial."""
+
+    kind: TextKind
+    fault: TextFault
+
+
+def wrong_text(trial: Trial, config: GateConfig) -> WrongText | None:
+    """The first wrong text; one that may come from wrong data before others."""
+    found = [WrongText(kind, fault) for kind in TextKind if (fault := fault_of(kind, trial, config))]
+    return min(found, key=lambda one: one.fault.flaw is not Flaw.WRONG, default=None)
+
+
+def right_texts(trial: Trial, config: GateConfig) -> dict[TextKind, str]:
+    """The kinds of which the trial has texts, all of them right, and what was asked (`identity`)."""
+    asked = {kind: identity(kind, config) for kind in TextKind if any(_texts(kind, trial))}
+    return {kind: name for kind, name in asked.items() if name and fault_of(kind, trial, config) is None}
+
+
+def identity(kind: TextKind, config: GateConfig) -> str | None:
+    """A short text that is the same only for the same requests with the same expected answers; None without any."""
+    golden, long_answer, decode = config.golden, config.long_answer, config.decode
+    match kind:
+        case TextKind.GOLDEN:
+            return golden.identity
+        case TextKind.LONG_ANSWER:
+            return long_answer.identity if long_answer else None
+        case TextKind.TIMED:
+            return _hashed(kind, decode.prompt)
+        case TextKind.DEPTH:
+            return _hashed(kind, decode.prompt, config.long_prompt.tokens) if config.long_prompt else None
+        case TextKind.CONCURRENT:
+            answers = golden.identity, long_answer.identity if long_answer else None
+            return _hashed(kind, decode.prompt, decode.streams, *answers)
+
+
+def kind_of(asked: str, config: GateConfig) -> TextKind | None:
+    """The texts that `identity` names; None if the gate no longer asks for them."""
+    return next((kind for kind in TextKind if identity(kind, config) == asked), None)
+
+
+def _hashed(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _texts(kind: TextKind, trial: Trial) -> Sequence[str]:
+    crowd = trial.concurrent_round
+    match kind:
+        case TextKind.GOLDEN:
+            return trial.golden.texts if trial.golden else ()
+        case TextKind.LONG_ANSWER:
+            return trial.long_answers
+        case TextKind.TIMED:
+            return [sample.stream.text for sample in trial.measurement.samples] if trial.measurement else ()
+        case TextKind.DEPTH:
+            return [prompt.text for prompt in trial.long_prompts]
+        case TextKind.CONCURRENT:
+            return (*crowd.texts, *crowd.long_answers, *crowd.stream_texts) if crowd else ()
+
+
+def fault_of(kind: TextKind, trial: Trial, config: GateConfig) -> TextFault | None:
+    """What is wrong with the texts of a kind; None if they are right, or there are none."""
+    match kind:
+        case TextKind.GOLDEN:
+            return golden_fault(trial.golden, config) if trial.golden else None
+        case TextKind.LONG_ANSWER:
+            return long_answer_fault(trial.long_answers, config)
+        case TextKind.TIMED:
+            return _timed_fault(_texts(kind, trial), config)
+        case TextKind.DEPTH:
+            return _depth_fault(trial, config)
+        case TextKind.CONCURRENT:
+            return concurrent_round_fault(trial, config)
+
+
+def golden_fault(golden: GoldenAnswers, config: GateConfig) -> TextFault | None:
     """What is wrong with the answers; None if they are right.
 
     Two greedy answers may differ: a cached prefix is computed in another order, which can flip a near-tie. If the
     expected answer is known, it is enough that both are right. Otherwise only their equality can be checked.
     """
-    for text in golden.texts:
-        fault = _fault(text, config.golden.expect)
-        if fault:
-            return f"the golden answer {_quoted(text)} {fault}"
-    return _difference(golden.texts) if config.golden.expect is None or config.deterministic else None
+    wrong = _worst(_faults("the golden answer {}", golden.texts, config.golden.expect))
+    must_be_equal = config.golden.expect is None or config.deterministic
+    return wrong or (_difference(golden.texts) if must_be_equal else None)
 
 
-def long_answer_fault(texts: Sequence[str], config: GateConfig) -> str | None:
+def long_answer_fault(texts: Sequence[str], config: GateConfig) -> TextFault | None:
     """What is wrong with the long answers; None if they are right, or were not asked for."""
-    for text in texts if config.long_answer else ():
-        fault = _fault(text, config.long_answer.expect if config.long_answer else None)
-        if fault:
-            return f"the long answer {_quoted(text)} {fault}"
-    return _difference(texts) if config.deterministic else None
+    asked = config.long_answer
+    wrong = _worst(_faults("the long answer {}", texts, asked.expect)) if asked else None
+    return wrong or (_difference(texts) if config.deterministic else None)
 
 
-def _difference(texts: Sequence[str]) -> str | None:
+def _difference(texts: Sequence[str]) -> TextFault | None:
     if len(set(texts)) <= 1:
         return None
-    return f"the same greedy question got different answers, {' and '.join(_quoted(text) for text in texts)}"
+    answers = " and ".join(_quoted(text) for text in texts)
+    return TextFault(f"the same greedy question got different answers, {answers}", Flaw.DIFFERENCE)
 
 
-def timed_fault(trial: Trial, config: GateConfig) -> str | None:
+def _timed_fault(texts: Sequence[str], config: GateConfig) -> TextFault | None:
     """What is wrong with a timed answer. It is long, so it shows what a short golden answer cannot: decoding itself."""
-    texts = [sample.stream.text for sample in trial.measurement.samples] if trial.measurement else []
-    for text in texts:
-        fault = text_fault(text)
-        if fault:
-            return f"a timed answer, {_quoted(text)}, {fault}"
-    if not config.deterministic or not texts:
-        return None
+    wrong = _worst(_nonsense("a timed answer, {},", texts))
+    if wrong or not config.deterministic or not texts:
+        return wrong
     # A stream whose speed is clear is cut, so they have different lengths.
     shortest = min(map(len, texts))
     return _difference([text[:shortest] for text in texts])
 
 
-def depth_fault(trial: Trial, config: GateConfig) -> str | None:
+def _depth_fault(trial: Trial, config: GateConfig) -> TextFault | None:
     """What is wrong with the text after a long prompt: attention over a long context has kernels of its own."""
-    for prompt in trial.long_prompts if config.long_prompt and config.long_prompt.text_is_judged else ():
-        fault = text_fault(prompt.text)
-        if fault:
-            return f"the text after a prompt of {prompt.tokens} tokens, {_quoted(prompt.text)}, {fault}"
-    return None
+    prompts = trial.long_prompts if config.long_prompt and config.long_prompt.text_is_judged else ()
+    return _worst(
+        fault
+        for prompt in prompts
+        for fault in _nonsense(f"the text after a prompt of {prompt.tokens} tokens, {{}},", [prompt.text])
+    )
+
+
+def concurrent_round_fault(trial: Trial, config: GateConfig) -> TextFault | None:
+    """Answers in a concurrent round may differ from each other: other batches round differently."""
+    crowd, asked, streams = trial.concurrent_round, config.long_answer, config.decode.streams
+    if crowd is None:
+        return None
+    where = f"among {streams} concurrent requests"
+    faults = [
+        *_faults(f"the golden answer {{}} {where}", crowd.texts, config.golden.expect),
+        *(_faults(f"the long answer {{}} {where}", crowd.long_answers, asked.expect) if asked else ()),
+        *_nonsense(f"one of {streams} concurrent answers, {{}},", crowd.stream_texts),
+    ]
+    return _worst(faults)
+
+
+def _worst(faults: Iterable[TextFault]) -> TextFault | None:
+    """The first one that may come from wrong data, or else the first."""
+    return min(faults, key=lambda fault: fault.flaw is not Flaw.WRONG, default=None)
+
+
+def _faults(what: str, texts: Iterable[str], expect: str | None) -> Iterator[TextFault]:
+    """Faults of answers. `what` has a place for the quoted text."""
+    for text in texts:
+        detail = _flaw_of_answer(text, expect)
+        if detail:
+            flaw = Flaw.LEAK if _only_leaks(text, expect) else Flaw.WRONG
+            yield TextFault(f"{what.replace('{}', _quoted(text))} {detail}", flaw)
+
+
+def _nonsense(what: str, texts: Iterable[str]) -> Iterator[TextFault]:
+    """Faults of texts that nobody asked a question for."""
+    for text in texts:
+        detail = text_fault(text)
+        if detail:
+            flaw = Flaw.LEAK if _only_leaks(text, None) else Flaw.WRONG
+            yield TextFault(f"{what.replace('{}', _quoted(text))} {detail}", flaw)
 
 
 def text_fault(text: str) -> str | None:
@@ -85,24 +229,7 @@ def text_fault(text: str) -> str | None:
     return "repeats itself" if is_degenerate(text) else None
 
 
-def concurrent_round_fault(trial: Trial, config: GateConfig) -> str | None:
-    """Answers in a concurrent round may differ from each other: other batches round differently."""
-    for text in trial.concurrent_round.texts if trial.concurrent_round else ():
-        fault = _fault(text, config.golden.expect)
-        if fault:
-            return f"the golden answer {_quoted(text)} among {config.decode.streams} concurrent requests {fault}"
-    for text in trial.concurrent_round.long_answers if trial.concurrent_round else ():
-        fault = long_answer_fault([text], config)
-        if fault:
-            return f"{fault}, among {config.decode.streams} concurrent requests"
-    for text in trial.concurrent_round.stream_texts if trial.concurrent_round else ():
-        fault = text_fault(text)
-        if fault:
-            return f"one of {config.decode.streams} concurrent answers, {_quoted(text)}, {fault}"
-    return None
-
-
-def _fault(text: str, expect: str | None) -> str | None:
+def _flaw_of_answer(text: str, expect: str | None) -> str | None:
     if not text.strip():
         return "is empty"
     leaked = SPECIAL_TOKEN.search(text)
@@ -113,6 +240,12 @@ def _fault(text: str, expect: str | None) -> str | None:
     if expect is not None and not re.search(expect, text):
         return f"does not contain {_quoted(expect)}"
     return None
+
+
+def _only_leaks(text: str, expect: str | None) -> bool:
+    """Without its special tokens the text is right. vLLM leaks them with two drafts, whatever the data are."""
+    rest = SPECIAL_TOKENS.sub("", text)
+    return rest != text and not RUN_OF_SPECIAL_TOKENS.search(text) and _flaw_of_answer(rest, expect) is None
 
 
 def is_degenerate(text: str) -> bool:

@@ -7,7 +7,7 @@ undisturbed one counts.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flash_engine.gate.evidence import ConcurrentRound
+from flash_contracts.trial_record import ConcurrentRound
 from flash_engine.gate.measurement import CUT_SLACK_TOKENS, Stream
 
 ROUNDS = 3

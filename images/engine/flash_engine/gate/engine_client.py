@@ -1,60 +1,39 @@
 """The HTTP client for the engine: /health, /metrics, and completions as any client requests them."""
 
-import asyncio
-import json
 import reprlib
-from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
-from http import HTTPStatus
 from pathlib import Path
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
 
 from flash_contracts.gate_config import GateConfig, GoldenQuestion
-from flash_contracts.redaction import redact
 from flash_engine.api_keys import read_keys
 from flash_engine.engine_metrics import EngineCounters
+from flash_engine.gate.engine_errors import (
+    REQUEST_ERRORS,
+    EngineRequestError,
+    NoAnswerError,
+    RefusedError,
+    check_status,
+    described,
+)
 from flash_engine.gate.evidence import EngineHealth
 from flash_engine.gate.long_prompt import cut, filler
-from flash_engine.gate.measurement import Arrival, Stream
+from flash_engine.gate.measurement import Stream
+from flash_engine.gate.stream_reader import Enough, StreamReader, loop_time
 
 OBSERVE_TIMEOUT_SECONDS = 10.0
 """A busy engine answers late but is healthy: a short timeout would make readiness flap."""
-
-REQUEST_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError, RecursionError)
-"""How a request can fail: HttpProcessingError is a line without an end, ValueError is invalid text or JSON, and
-RecursionError is JSON of a great depth."""
-
-
-class EngineRequestError(RuntimeError):
-    """The engine did not answer a request correctly. The message names the request and the failure."""
-
-
-class NoAnswerError(EngineRequestError):
-    """A request timed out."""
-
-
-class RefusedError(EngineRequestError):
-    """HTTP 4xx, except 429: the engine does not take such a request, however often it is sent."""
-
 
 TIMEOUT_FACTOR = 8.0
 MIN_STREAM_TIMEOUT_SECONDS = 30.0
 """A timed stream may take eight times as long as at the floor, and at least this long."""
 
-MOST_TEXT = 16384
-"""Characters of a timed answer that are looked at: 4,096 tokens of English."""
-
-MOST_TOKENS = 1 << 31
-"""No engine has sent more in one stream; a larger count is not believed."""
-
 _Request = AbstractAsyncContextManager[aiohttp.ClientResponse]
-Enough = Callable[[Sequence[Arrival]], bool]
 
 
 CHAT = "/v1/chat/completions"
@@ -123,7 +102,7 @@ class EngineClient:
         except REQUEST_ERRORS as error:
             raise EngineRequestError(
                 f"the engine answers at {self._address}, but not at the pod's own address {self._own_url}, where the "
-                f"Service sends users ({_description(error)}): its server must listen on that address family, as "
+                f"Service sends users ({described(error)}): its server must listen on that address family, as "
                 "flash-launch has it do"
             ) from error
 
@@ -143,10 +122,10 @@ class EngineClient:
         timeout = aiohttp.ClientTimeout(total=OBSERVE_TIMEOUT_SECONDS)
         try:
             async with self._session.get(f"{self._address}/metrics", timeout=timeout) as answer:
-                await _check(answer, "/metrics")
+                await check_status(answer, "/metrics")
                 text = await answer.text()
         except REQUEST_ERRORS as error:
-            raise EngineRequestError(f"/metrics: {_description(error)}") from error
+            raise EngineRequestError(f"/metrics: {described(error)}") from error
         return EngineCounters.parse(text)
 
     async def answer(self, config: GateConfig, question: GoldenQuestion | None = None) -> Answer:
@@ -232,20 +211,20 @@ class EngineClient:
             # An extension of vLLM: the token count so far in each chunk, because accepted drafts arrive together.
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
-        reader = StreamReader(asked=_now(), enough=enough)
+        reader = StreamReader(asked=loop_time(), enough=enough)
         seconds = _stream_timeout(config, wanted, prompt_tokens=0 if prompt is None else len(prompt))
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             async with self._post_json("/v1/completions", body, timeout) as answer:
-                await _check(answer, "/v1/completions")
+                await check_status(answer, "/v1/completions")
                 return await reader.read(answer)
         except TimeoutError as error:
-            slow = reader.slow_stream(_now(), seconds)
+            slow = reader.slow_stream(loop_time(), seconds)
             if slow:
                 return slow
-            raise NoAnswerError(f"/v1/completions: {_description(error)}") from error
+            raise NoAnswerError(f"/v1/completions: {described(error)}") from error
         except REQUEST_ERRORS as error:
-            raise EngineRequestError(f"/v1/completions: {_description(error)}") from error
+            raise EngineRequestError(f"/v1/completions: {described(error)}") from error
 
     def _post_json(self, path: str, body: dict[str, Any], timeout: aiohttp.ClientTimeout) -> _Request:
         return self._session.post(f"{self._address}{path}", json=body, headers=self._headers, timeout=timeout)
@@ -260,13 +239,13 @@ class EngineClient:
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             async with self._post_json(path, body, timeout) as answer:
-                await _check(answer, path)
+                await check_status(answer, path)
                 reply: dict[str, Any] = await answer.json()
                 return reply
         except TimeoutError as error:
-            raise NoAnswerError(f"{path}: {_description(error)}") from error
+            raise NoAnswerError(f"{path}: {described(error)}") from error
         except REQUEST_ERRORS as error:
-            raise EngineRequestError(f"{path}: {_description(error)}") from error
+            raise EngineRequestError(f"{path}: {described(error)}") from error
 
 
 def _answer_of(path: str, choice: dict[str, Any]) -> Answer:
@@ -291,11 +270,6 @@ def _choice(path: str, reply: object) -> dict[str, Any]:
     return choice
 
 
-def _now() -> float:
-    """The event loop's clock, which timeouts use."""
-    return asyncio.get_running_loop().time()
-
-
 def _stream_timeout(config: GateConfig, tokens: int, prompt_tokens: int) -> float:
     at_floor = tokens / config.floor if config.floor else config.request_timeout_seconds
     prefill_floor = config.long_prompt.min_prefill_tokens_per_second if config.long_prompt else None
@@ -304,135 +278,8 @@ def _stream_timeout(config: GateConfig, tokens: int, prompt_tokens: int) -> floa
     return min(config.request_timeout_seconds, max(MIN_STREAM_TIMEOUT_SECONDS, TIMEOUT_FACTOR * at_floor))
 
 
-class StreamReader:
-    """Reads one stream and times its chunks.
-
-    Time counts from the first chunk with text to the last chunk, even one without text: special tokens take time too.
-    """
-
-    def __init__(self, asked: float, enough: Enough | None = None) -> None:
-        self._asked = asked
-        self._enough = enough
-        self._first: float | None = None
-        self._last: float | None = None
-        self._tokens = 0
-        self._prompt_tokens: int | None = None
-        self._arrivals: list[Arrival] = []
-        self._text = ""
-
-    async def read(self, answer: aiohttp.ClientResponse) -> Stream:
-        """Raises EngineRequestError."""
-        async for event in _events(answer):
-            if "error" in event:
-                raise EngineRequestError(f"/v1/completions: the stream ended with {json.dumps(event['error'])[:200]}")
-            self.take(event)
-            if self._enough and self._arrivals and self._enough(self._arrivals):
-                return self.stream(cut=True)
-        if self._first is None or self._last is None or not self._tokens:
-            raise EngineRequestError("/v1/completions: the stream ended without text or without usage")
-        return self.stream()
-
-    def slow_stream(self, at: float, timeout_seconds: float) -> Stream | None:
-        """The part that arrived of a stream that timed out. None if nothing arrived in the last half of the time."""
-        moving = self._last is not None and at - self._last < timeout_seconds / 2
-        return self.stream(cut=True) if moving and len(self._arrivals) > 1 else None
-
-    def take(self, event: dict[str, Any]) -> None:
-        """Take in an event of the stream, at the moment it arrives."""
-        choices, tokens = _choices(event), _token_count(event, "completion_tokens")
-        self._tokens = self._tokens if tokens is None else tokens
-        self._prompt_tokens = _token_count(event, "prompt_tokens") or self._prompt_tokens
-        if choices:
-            self._last = _now()
-        if self._first is None and any(choice.get("text") for choice in choices):
-            self._first = self._last
-        if len(self._text) < MOST_TEXT:
-            self._text += "".join(str(choice.get("text") or "") for choice in choices)
-        if choices and self._first is not None and self._last is not None and tokens is not None:
-            self._arrivals.append(Arrival(self._last, self._tokens))
-
-    def stream(self, *, cut: bool = False) -> Stream:
-        """What has arrived so far. Raises ValueError if nothing has."""
-        if self._first is None or self._last is None:
-            raise ValueError("nothing has arrived")
-        return Stream(
-            asked=self._asked,
-            first=self._first,
-            last=self._last,
-            tokens=self._tokens,
-            arrivals=tuple(self._arrivals),
-            first_tokens=self._arrivals[0].tokens if self._arrivals else 1,
-            cut=cut,
-            text=self._text[:MOST_TEXT],
-            prompt_tokens=self._prompt_tokens,
-        )
-
-
-async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    """The server-sent events of an OpenAI stream. A stream that ends without [DONE] was cut."""
-    async for line in answer.content:
-        text = line.strip()
-        if text == b"data: [DONE]":
-            return
-        if text.startswith(b"data:"):
-            yield _event(text[5:])
-    raise EngineRequestError("/v1/completions: the stream was cut before its end")
-
-
-def _choices(event: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those of an event that are objects. An engine or a proxy may send anything."""
-    choices = event.get("choices")
-    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
-
-
-def _token_count(event: dict[str, Any], key: str) -> int | None:
-    """How many tokens the prompt has, or the stream has had so far; None if the event does not say."""
-    usage = event.get("usage")
-    tokens = usage.get(key) if isinstance(usage, dict) else None
-    is_count = isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens <= MOST_TOKENS
-    return tokens if is_count else None
-
-
-def _event(text: bytes) -> dict[str, Any]:
-    try:
-        event = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise EngineRequestError(f"/v1/completions: not JSON: {text[:100]!r}") from error
-    if not isinstance(event, dict):
-        raise EngineRequestError(f"/v1/completions: not an event: {text[:100]!r}")
-    return event
-
-
 def _at(url: str, address: str) -> str:
     """The URL with another IP address."""
     parts = urlsplit(url)
     host = f"[{address}]" if ":" in address else address
     return f"{parts.scheme}://{host}:{parts.port}"
-
-
-async def _check(answer: aiohttp.ClientResponse, path: str) -> None:
-    if answer.status == HTTPStatus.OK:
-        return
-    # 429 says "not now", every other 4xx "never".
-    is_refused = answer.status in CLIENT_ERRORS and answer.status != HTTPStatus.TOO_MANY_REQUESTS
-    kind = RefusedError if is_refused else EngineRequestError
-    hint = _HINTS.get(answer.status, "")
-    raise kind(f"{path}: HTTP {answer.status}: {redact((await answer.text())[:200])}{hint}")
-
-
-CLIENT_ERRORS = range(400, 500)
-
-_NO_KEY = (
-    "; the engine requires a key that the gate does not have: name the Secret with the keys in engine.apiKeysSecret"
-)
-_FULL = "; the engine takes no more requests for now, as --max-num-queued-reqs or --max-num-queued-tokens limits them"
-_HINTS: dict[int, str] = {
-    HTTPStatus.UNAUTHORIZED: _NO_KEY,
-    HTTPStatus.FORBIDDEN: _NO_KEY,
-    HTTPStatus.TOO_MANY_REQUESTS: _FULL,
-    HTTPStatus.SERVICE_UNAVAILABLE: _FULL,
-}
-
-
-def _description(error: Exception) -> str:
-    return "no answer in time" if isinstance(error, asyncio.TimeoutError) else f"{type(error).__name__}: {error}"

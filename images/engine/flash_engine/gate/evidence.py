@@ -3,11 +3,10 @@
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from flash_contracts.document import Document
 from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_record import EngineExit, EngineRecord
-from flash_engine.gate.features import FeatureFault
-from flash_engine.gate.measurement import LongPrompt, Measurement
+from flash_contracts.trial_record import ConcurrentRound, FeatureFault, LongPrompt
+from flash_engine.gate.measurement import Measurement
 
 
 class EngineHealth(Enum):
@@ -26,22 +25,6 @@ class GoldenAnswers:
 
 
 @dataclass(frozen=True)
-class ConcurrentRound:
-    """The round of as many simultaneous requests as the engine is configured for. The engine survived it."""
-
-    streams: int
-    texts: tuple[str, ...]
-    """The golden answers given beside the other requests."""
-    tokens_per_second: float
-    """All streams together."""
-    stream_texts: tuple[str, ...] = ()
-    """What the other requests decoded."""
-    disturbed: bool = False
-    """Its speed says nothing: a stream broke and was sent again, or other clients were on the engine."""
-    long_answers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Trial:
     """The result of one trial of a healthy engine."""
 
@@ -56,17 +39,6 @@ class Trial:
     """Those to `long_answer`."""
     long_prompts: tuple[LongPrompt, ...] = ()
     broken_features: tuple[FeatureFault, ...] = ()
-
-
-@dataclass(frozen=True)
-class Degradation(Document):
-    """An engine that passed and then failed while serving."""
-
-    message: str
-    since: str
-    """Start of the degradation. It identifies the quarantine request, so that a grant applies to this one only."""
-    measured: bool
-    """Measured by the gate's own requests; False if it is inferred from users' traffic."""
 
 
 @dataclass(frozen=True)

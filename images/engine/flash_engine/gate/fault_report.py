@@ -1,8 +1,9 @@
 """Reports to the launcher a fault of the engine that only a restart can fix (`fault-report.json`).
 
-    WrongOutput                                    corrupt, S4: a bad link between GPUs corrupts data in this way
-    two answers that differ, neither of them bad   no report: greedy answers may differ, and no answer was expected
-    healthy, no other load, and yet no token       hang, S3: the launcher looks whether the engine computes
+    a text that is wrong, whatever was asked       corrupt, S4: a bad link between GPUs corrupts data in this way
+    right but for a leaked special token           no report: vLLM leaks them when it drafts several a step
+    two texts that differ, neither of them bad     no report: greedy answers may differ
+    healthy, no other load, and then no token      hang, S3: the launcher looks whether the engine computes
     serving, with requests on it, and no progress  likewise
     anything else                                  no report: a dead draft beside right text is the checkpoint's fault
 
@@ -12,29 +13,35 @@ withdrawn if that run answers correctly, or makes progress, afterwards.
 A fault that is gone without peer-to-peer is blamed on the links only if it is proven (`incident_is_proven`).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flash_contracts.engine_pod import FaultReport
 from flash_contracts.engine_record import Run
-from flash_contracts.gate_config import GateConfig, GoldenQuestion
+from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
-from flash_engine.gate.answer_checks import golden_fault
-from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
+from flash_engine.gate.answer_checks import Flaw, TextKind, fault_of, identity, kind_of, right_texts, wrong_text
+from flash_engine.gate.evidence import Evidence
 from flash_engine.gate.verdict import Verdict
 from flash_engine.log import Logger
 
 log = Logger("flash.gate")
 
 
+PROOFS = frozenset({TextKind.GOLDEN, TextKind.LONG_ANSWER, TextKind.TIMED})
+"""Texts that come of one request alone, the same each time. A long prompt is another one each time, and what several
+requests do to each other is chance: those restart the engine, and their absence afterwards proves nothing."""
+
+
 @dataclass(frozen=True)
 class ReportedFaults:
-    """What has been reported about one run of the engine."""
+    """What has been reported about one run of the engine, and what it did right."""
 
     run: Run | None = None
     is_reported: bool = False
-    answered_correctly: GoldenQuestion | None = None
-    """The question, with its expected answer, that this run has answered correctly."""
+    right: Mapping[TextKind, str] = field(default_factory=dict)
+    """The kinds of texts that this run has had right, and what was asked (`answer_checks.identity`)."""
 
     def of_run(self, run: Run) -> "ReportedFaults":
         """These, or none if they are of another run."""
@@ -43,16 +50,17 @@ class ReportedFaults:
     def allow(self, report: FaultReport, config: GateConfig) -> bool:
         """Whether to report this fault.
 
-        An engine that answered correctly until gate.json expected another answer has no bad link.
+        An engine whose texts of this kind were right until gate.json asked or expected something else has no bad link.
         """
-        same_question = self.answered_correctly in (None, config.golden)
-        return not self.is_reported and (report.kind == "hang" or same_question)
+        kind = kind_of(report.asked, config) if report.kind == "corrupt" else None
+        same_question = kind is None or self.right.get(kind, report.asked) == report.asked
+        return not self.is_reported and same_question
 
 
-def answers_correctly(evidence: Evidence, config: GateConfig) -> bool:
-    """Whether the golden question was asked and answered correctly."""
-    golden = evidence.trial.golden if evidence.trial else None
-    return golden is not None and golden_fault(golden, config) is None
+def texts_are_right(evidence: Evidence, config: GateConfig) -> bool:
+    """Whether the golden question was asked, and no text was wrong."""
+    trial = evidence.trial
+    return trial is not None and trial.golden is not None and wrong_text(trial, config) is None
 
 
 def fault_of_trial(evidence: Evidence, verdict: Verdict, config: GateConfig, at: str) -> FaultReport | None:
@@ -62,42 +70,36 @@ def fault_of_trial(evidence: Evidence, verdict: Verdict, config: GateConfig, at:
         return None
     if trial.stalled:
         return FaultReport("hang", "S3", trial.doubt or "", engine.pid, engine.started_at, at)
-    if verdict.reason == Reason.WRONG_OUTPUT and not _answers_only_differ(trial, config):
-        asked = config.golden.identity
-        return FaultReport("corrupt", "S4", verdict.message, engine.pid, engine.started_at, at, asked)
-    return None
-
-
-def _answers_only_differ(trial: Trial, config: GateConfig) -> bool:
-    """Each answer is well formed and none was expected: equally good words are no corrupt data."""
-    golden = trial.golden
-    if golden is None or golden_fault(golden, config) is None:
-        return False
-    return all(golden_fault(GoldenAnswers((text,)), config) is None for text in golden.texts)
+    wrong = wrong_text(trial, config) if verdict.reason == Reason.WRONG_OUTPUT else None
+    if wrong is None or wrong.fault.flaw is not Flaw.WRONG:
+        return None
+    asked = identity(wrong.kind, config) or ""
+    return FaultReport("corrupt", "S4", verdict.message, engine.pid, engine.started_at, at, asked)
 
 
 def refutes_incident(evidence: Evidence, config: GateConfig) -> bool:
-    """The answer is wrong without peer-to-peer as well, so the question or the checkpoint is at fault."""
-    incident, golden = evidence.engine.incident, evidence.trial.golden if evidence.trial else None
-    is_same = incident is not None and incident.asked == config.golden.identity
-    return is_same and golden is not None and golden_fault(golden, config) is not None
+    """The text is wrong without peer-to-peer as well, so the question, the checkpoint or a kernel is at fault."""
+    incident, trial = evidence.engine.incident, evidence.trial
+    kind = kind_of(incident.asked, config) if incident else None
+    return kind is not None and trial is not None and fault_of(kind, trial, config) is not None
 
 
-def incident_is_proven(evidence: Evidence, config: GateConfig, *, refuted: bool) -> bool:
+def incident_is_proven(evidence: Evidence, config: GateConfig, faults: ReportedFaults, *, refuted: bool) -> bool:
     """Whether the links caused the engine's incident. The operator adds that this run has the safe flags.
 
     incident                             proof
-    corrupt                              a right answer to the same question with the same expectation, and never a
-                                         wrong one since
+    corrupt                              right texts to the same request with the same expectation, and never a
+                                         wrong one since; for those of `PROOFS` only
     a start that hung (S1, S2)           a run that starts and answers
     no token after a start (S3)          the same, if the GPUs were seen to spin: a second start may only be faster
                                          because the first one has compiled its kernels
     """
-    incident = evidence.engine.incident
-    if incident is None or evidence.measurement is None or not answers_correctly(evidence, config):
+    incident, trial = evidence.engine.incident, evidence.trial
+    if incident is None or trial is None or trial.measurement is None or not texts_are_right(evidence, config):
         return False
     if incident.kind == "corrupt":
-        return not refuted and incident.asked == config.golden.identity
+        right = {**faults.of_run(evidence.engine.run).right, **right_texts(trial, config)}
+        return not refuted and any(right.get(kind) == incident.asked for kind in PROOFS)
     return incident.signature != "S3" or incident.evidence.get("gpusSpin") is True
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flash_contracts.gate_config import FeatureTests
+from flash_contracts.trial_record import FeatureFault
 from flash_contracts.verdict_reason import Reason
 
 CITY = "Paris"
@@ -27,14 +28,6 @@ MARKS_OF_CALLS = ("<tool_call", "</tool_call", "tool_calls_begin", "tool\u2581ca
 
 class BadChoiceError(ValueError):
     """The feature is broken. The message says what was seen."""
-
-
-@dataclass(frozen=True)
-class FeatureFault:
-    """A feature that is switched on and does not work."""
-
-    reason: Reason
-    detail: str
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from pathlib import Path
 from flash_contracts.checkpoint_record import CheckpointRecord
 from flash_contracts.document import timestamp
 from flash_contracts.download_record import DownloadRecord
-from flash_contracts.engine_pod import TRIAL_FILE, DrainRequest, FaultReport
+from flash_contracts.engine_pod import DrainRequest, FaultReport
 from flash_contracts.engine_record import EngineRecord, Run
 from flash_contracts.gate_config import BadConfigError, GateConfig
+from flash_contracts.trial_record import TrialRecord
 from flash_engine.gate.actions import (
     Action,
     AskEngine,
@@ -81,7 +82,7 @@ class Gate:
         self._node_dir = node_dir
         self._on_change = on_change
         self._clock = clock
-        self._trial_store = TrialStore(run_dir / TRIAL_FILE)
+        self._trial_store = TrialStore(run_dir / TrialRecord.FILE)
         self._asking: tuple[Run, asyncio.Task[Reply]] | None = None
         """The run of the engine that is being asked for a token, and the request."""
         self._fault_report_file = FaultReportFile(run_dir / FaultReport.FILE)

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.gate_state import GateState
-from flash_engine.gate.verdict import FEATURE_REMEDIES, warnings
+from flash_engine.gate.output_checks import FEATURE_REMEDIES, warnings
 
 
 class GateMetrics:

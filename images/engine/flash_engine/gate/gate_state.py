@@ -5,8 +5,9 @@ from enum import Enum
 
 from flash_contracts.engine_record import EngineRecord
 from flash_contracts.gate_config import GateConfig
+from flash_contracts.gate_result import Degradation
 from flash_contracts.verdict_reason import Reason
-from flash_engine.gate.evidence import Degradation, Evidence
+from flash_engine.gate.evidence import Evidence
 from flash_engine.gate.fault_report import ReportedFaults
 from flash_engine.gate.serving_health import ServingHealth
 from flash_engine.gate.serving_monitor import ServingMonitor

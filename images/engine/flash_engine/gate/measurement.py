@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from statistics import median
 
-from flash_contracts.document import LOCAL, Document
+from flash_contracts.document import LOCAL
+from flash_contracts.trial_record import LongPrompt, MeasuredFigures
 from flash_engine.engine_metrics import EngineCounters
 
 BLOCK_TOKENS = 16
@@ -128,48 +129,10 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class LongPrompt:
-    """One timed stream after a long prompt."""
+class Measurement(MeasuredFigures):
+    """The figures, with what they were computed from."""
 
-    tokens: int
-    first_token_millis: float
-    decode_tokens_per_second: float | None
-    """None if not even the first token came in time, so that `first_token_millis` is a lower bound."""
-    text: str = ""
-    """What was decoded, or its beginning."""
-
-    @property
-    def prefill_tokens_per_second(self) -> float:
-        return 1000 * self.tokens / self.first_token_millis if self.first_token_millis > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class Measurement(Document):
-    """The figures of all samples combined."""
-
-    decode_tokens_per_second: float
-    """Median of the samples, so that one hiccup of the machine does not decide."""
-    first_token_millis: float
-    tokens: int
-    drafted: int | None
-    accepted: int | None
-    duration_millis: float
-    counted_tokens: int
-    """Tokens that the engine counted during the streams, for us and for other clients."""
-    foreign_tokens: int
-    foreign_requests: int
-    drafts: int | None = None
-    """Steps with a draft."""
-    accepted_per_position: tuple[int, ...] = ()
-    """Accepted tokens by their position in the draft; empty if the engine does not tell."""
-    prompt_tokens: int | None = None
-    """Tokens of the long prompt; None if there was none."""
-    prompt_first_token_millis: float | None = None
-    prefill_tokens_per_second: float | None = None
-    depth_decode_tokens_per_second: float | None = None
-    """After the long prompt; None if no token came in time."""
     samples: tuple[Sample, ...] = field(default=(), metadata={LOCAL: True})
-    """What the figures were computed from."""
 
     @property
     def acceptance_percent(self) -> float | None:

@@ -10,7 +10,6 @@ from flash_contracts.gate_config import GateConfig
 from flash_contracts.gate_result import (
     ConcurrentRoundReport,
     DecodeFigures,
-    DegradedReport,
     GateResult,
     GateWarning,
     SampleReport,
@@ -23,7 +22,8 @@ from flash_engine.gate.evidence import Trial
 from flash_engine.gate.fault_report import incident_is_proven
 from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.measurement import Measurement, Sample
-from flash_engine.gate.verdict import Verdict, warnings
+from flash_engine.gate.output_checks import warnings
+from flash_engine.gate.verdict import Verdict
 
 
 def result_of(state: GateState, config: GateConfig | None, effective: EffectiveFlags | None) -> GateResult:
@@ -44,7 +44,8 @@ def result_of(state: GateState, config: GateConfig | None, effective: EffectiveF
         effective=effective,
         engine=_without_secrets(evidence.engine),
         delivery=_delivery(evidence.download) if evidence.download else None,
-        incident_proven=config is not None and incident_is_proven(evidence, config, refuted=state.incident_refuted),
+        incident_proven=config is not None
+        and incident_is_proven(evidence, config, state.reported_faults, refuted=state.incident_refuted),
     )
 
 
@@ -117,7 +118,7 @@ def _serving(state: GateState) -> ServingReport:
     serving_health, degraded = state.serving_health, state.degraded
     rate = serving_health.decode_tokens_per_second
     return ServingReport(
-        degraded=DegradedReport(degraded.since, degraded.message, degraded.measured) if degraded else None,
+        degraded=degraded,
         quarantined=state.quarantined,
         hung=state.hung,
         draining=state.draining,

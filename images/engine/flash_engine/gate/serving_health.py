@@ -24,7 +24,7 @@ from enum import Enum
 from flash_contracts.gate_config import GateConfig
 from flash_engine.engine_metrics import EngineCounters
 from flash_engine.gate.decode_speed import STEP_TOKENS, DecodeSpeed, decode_speed
-from flash_engine.gate.verdict import DEAD_DRAFT_PERCENT
+from flash_engine.gate.speed_checks import DEAD_DRAFT_PERCENT
 
 BUSY_FACTOR = 4
 

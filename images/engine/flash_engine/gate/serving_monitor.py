@@ -7,11 +7,12 @@ is asked for a token before anything is done about it. `serving_health` interpre
 import asyncio
 from dataclasses import dataclass, replace
 
-from flash_contracts.document import Document
 from flash_contracts.gate_config import GateConfig
+from flash_contracts.trial_record import Stall
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.decode_speed import STEP_TOKENS
-from flash_engine.gate.engine_client import EngineClient, EngineRequestError, NoAnswerError
+from flash_engine.gate.engine_client import EngineClient
+from flash_engine.gate.engine_errors import EngineRequestError, NoAnswerError
 from flash_engine.gate.serving_health import (
     ASK_SHARE,
     LEAST_SHARE,
@@ -60,17 +61,6 @@ async def ask_for_token(client: EngineClient, config: GateConfig) -> Reply:
     except EngineRequestError:
         return Reply.REFUSED
     return Reply.ANSWERED
-
-
-@dataclass(frozen=True)
-class Stall(Document):
-    """An engine that hangs, by the counters that stand still. Kept for a gate that is restarted."""
-
-    seconds: float
-    generated: float
-    unfinished: float
-    steps: float | None = None
-    kv_cache: float | None = None
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from enum import Enum
 from math import sqrt
 
 from flash_contracts.gate_config import GateConfig
+from flash_contracts.trial_record import LongPrompt
 from flash_engine.gate.measurement import (
     Arrival,
-    LongPrompt,
     Measurement,
     Sample,
     block_rates,

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from flash_contracts.gate_config import GateConfig
+from flash_contracts.gate_result import Degradation
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.actions import (
     Action,
@@ -28,16 +29,17 @@ from flash_engine.gate.actions import (
     StoreTrial,
     WithdrawFault,
 )
+from flash_engine.gate.answer_checks import right_texts
 from flash_engine.gate.decode_speed import step_tokens
-from flash_engine.gate.evidence import Degradation
 from flash_engine.gate.fault_report import (
     ReportedFaults,
-    answers_correctly,
     fault_of_trial,
     hang_while_serving,
     refutes_incident,
+    texts_are_right,
 )
 from flash_engine.gate.gate_state import Attempt, GateState, Instant, TrialKind, admission_is_due, recheck_is_due
+from flash_engine.gate.judge import judge
 from flash_engine.gate.observations import (
     ConfigRead,
     ConfigRejected,
@@ -51,7 +53,7 @@ from flash_engine.gate.observations import (
 )
 from flash_engine.gate.serving_monitor import CountersObserved, ServingMonitor
 from flash_engine.gate.trial_store import StoredTrial
-from flash_engine.gate.verdict import Verdict, judge
+from flash_engine.gate.verdict import Verdict
 
 UNSERVABLE = frozenset({Reason.WRONG_OUTPUT, Reason.STARTUP_HANG})
 """Failures for which even a serving engine loses its readiness at once: it is worse than no engine."""
@@ -178,7 +180,8 @@ def _with_stored_trial(state: GateState, stored: StoredTrialRead, now: Instant) 
         attempt=Attempt(stored.config, now.monotonic),
         trial_config=stored.config,
         launch_config=stored.config,
-        reported_faults=ReportedFaults(run, is_reported=found.stall is not None, answered_correctly=found.golden),
+        reported_faults=ReportedFaults(run, is_reported=found.stall is not None, right=found.right),
+        incident_refuted=found.incident_refuted,
     )
 
 
@@ -288,18 +291,19 @@ def _with_trial(state: GateState, finished: TrialFinished) -> GateState:
 def _weigh_trial(state: GateState, finished: TrialFinished, now: Instant, *, keeps_earlier: bool) -> Step:
     """Judge the engine after a trial, and report or withdraw a fault."""
     state = _judged_after_trial(state, finished, now)
-    if refutes_incident(state.evidence, finished.config):
+    asked, trial = state.trial_config or finished.config, state.evidence.trial
+    if refutes_incident(state.evidence, asked):
         state = replace(state, incident_refuted=True)
     faults = state.reported_faults.of_run(state.evidence.engine.run)
     actions: tuple[Action, ...] = (LogTrial(finished.trial, state.attempts, keeps_earlier),)
-    if answers_correctly(state.evidence, finished.config):
-        faults = replace(faults, answered_correctly=finished.config.golden)
+    report = fault_of_trial(state.evidence, state.verdict, asked, now.wall)
+    if report and faults.allow(report, asked):
+        actions += (ReportFault(report),)
+    if report is None and texts_are_right(state.evidence, asked):
         actions += (WithdrawFault(),)
-    else:
-        report = fault_of_trial(state.evidence, state.verdict, finished.config, now.wall)
-        if report and faults.allow(report, finished.config):
-            actions += (ReportFault(report),)
-    return replace(state, reported_faults=faults), actions + _store_trial(state)
+    right = {**faults.right, **right_texts(trial, asked)} if trial else faults.right
+    state = replace(state, reported_faults=replace(faults, right=right))
+    return state, actions + _store_trial(state)
 
 
 def _judged_after_trial(state: GateState, finished: TrialFinished, now: Instant) -> GateState:
@@ -353,8 +357,13 @@ def _store_trial(state: GateState) -> tuple[Action, ...]:
     trial, config = state.evidence.trial, state.trial_config
     if not state.evidence_passes or trial is None or config is None:
         return ()
-    golden = state.reported_faults.answered_correctly or config.golden
-    stored = StoredTrial(trial, golden, state.degraded, state.serving.stall if state.hung else None)
+    stored = StoredTrial(
+        trial,
+        right=state.reported_faults.right,
+        degraded=state.degraded,
+        stall=state.serving.stall if state.hung else None,
+        incident_refuted=state.incident_refuted,
+    )
     return (StoreTrial(stored, state.evidence.engine, config),)
 
 

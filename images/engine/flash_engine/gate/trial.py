@@ -16,13 +16,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 from flash_contracts.gate_config import FeatureTests, GateConfig, GoldenQuestion
+from flash_contracts.trial_record import ConcurrentRound, FeatureFault, LongPrompt
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.answer_checks import concurrent_round_fault, golden_fault, long_answer_fault, text_fault
 from flash_engine.gate.crowd_speed import fastest, is_disturbed, needs_another_round, together
-from flash_engine.gate.engine_client import THINKING_FACTOR, Answer, EngineClient, EngineRequestError, NoAnswerError
-from flash_engine.gate.evidence import ConcurrentRound, EngineHealth, GoldenAnswers, Trial
-from flash_engine.gate.features import Feature, FeatureFault, features_of
-from flash_engine.gate.measurement import LongPrompt, Measurement, Sample, Stream, measure, with_long_prompts
+from flash_engine.gate.engine_client import THINKING_FACTOR, Answer, EngineClient
+from flash_engine.gate.engine_errors import EngineRequestError, NoAnswerError
+from flash_engine.gate.evidence import EngineHealth, GoldenAnswers, Trial
+from flash_engine.gate.features import Feature, features_of
+from flash_engine.gate.measurement import Measurement, Sample, Stream, measure, with_long_prompts
 from flash_engine.gate.sprt import enough, long_prompts_are_clear, stream_is_clear
 
 IDLE_SECONDS = 2.0

@@ -1,21 +1,17 @@
-"""Stores the trial that the present run of the engine passed, for a gate that is restarted.
-
-Without it the pod would leave the Service until it was measured again, and users' requests would disturb that; and an
-engine that hangs would be Ready again. The file is in the folder that the pod's containers share: it outlives each
-container, but not the pod.
-"""
+"""Stores the trial that the present run of the engine passed, for a gate that is restarted (`trial.json`)."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
-from flash_contracts.document import Document
 from flash_contracts.engine_record import EngineRecord
-from flash_contracts.gate_config import GateConfig, GoldenQuestion
-from flash_engine.gate.evidence import ConcurrentRound, Degradation, GoldenAnswers, Trial
+from flash_contracts.gate_config import GateConfig
+from flash_contracts.gate_result import Degradation
+from flash_contracts.trial_record import MeasuredFigures, Stall, TrialRecord
+from flash_engine.gate.answer_checks import TextKind
+from flash_engine.gate.evidence import GoldenAnswers, Trial
 from flash_engine.gate.measurement import Measurement
-from flash_engine.gate.serving_monitor import Stall
 from flash_engine.log import Logger
 
 log = Logger("flash.gate")
@@ -26,32 +22,11 @@ class StoredTrial:
     """A trial that passed, and what was found since."""
 
     trial: Trial
-    golden: GoldenQuestion
-    """The question, with the answer that was expected and given."""
+    right: Mapping[TextKind, str] = field(default_factory=dict)
+    """`ReportedFaults.right`."""
     degraded: Degradation | None = None
     stall: Stall | None = None
-
-
-@dataclass(frozen=True)
-class _Round(Document):
-    streams: int
-    tokens_per_second: float
-
-
-@dataclass(frozen=True)
-class _TrialDocument(Document):
-    IS_VERSIONED: ClassVar[bool] = True
-
-    pid: int
-    started_at: str | None
-    asked: str
-    golden_answers: tuple[str, ...]
-    figures: Measurement
-    """Without the samples: the figures are enough to judge again."""
-    expect: str | None = None
-    concurrent_round: _Round | None = None
-    degraded: Degradation | None = None
-    stall: Stall | None = None
+    incident_refuted: bool = False
 
 
 class TrialStore:
@@ -62,41 +37,59 @@ class TrialStore:
 
     def store(self, stored: StoredTrial, engine: EngineRecord, config: GateConfig) -> None:
         """Store a trial made under `config` that passed."""
-        figures, golden, crowd = stored.trial.measurement, stored.trial.golden, stored.trial.concurrent_round
-        if figures is None or golden is None or engine.pid is None:
+        trial = stored.trial
+        if trial.measurement is None or trial.golden is None or engine.pid is None:
             return
-        document = _TrialDocument(
+        record = TrialRecord(
             pid=engine.pid,
             started_at=engine.started_at,
             asked=_asked(config),
-            golden_answers=golden.texts,
-            figures=figures,
-            expect=stored.golden.expect,
-            concurrent_round=_Round(crowd.streams, crowd.tokens_per_second) if crowd else None,
+            golden_answers=trial.golden.texts,
+            figures=trial.measurement,
+            right={str(kind): asked for kind, asked in stored.right.items()},
+            concurrent_round=trial.concurrent_round,
+            long_answers=trial.long_answers,
+            long_prompts=trial.long_prompts,
+            broken_features=trial.broken_features,
+            incident_refuted=stored.incident_refuted,
             degraded=stored.degraded,
             stall=stored.stall,
         )
         try:
-            document.write(self._file)
-        except OSError as error:
+            record.write(self._file)
+        except (OSError, ValueError) as error:
             log.warning("trial not stored", error=str(error))
 
     def restore(self, engine: EngineRecord, config: GateConfig) -> StoredTrial | None:
         """The stored trial, if it is of this run of the engine and its requests were those of `config`."""
-        document = _TrialDocument.read(self._file)
-        if document is None or (document.pid, document.started_at) != engine.run or document.asked != _asked(config):
+        record = TrialRecord.read(self._file)
+        if record is None or (record.pid, record.started_at) != engine.run or record.asked != _asked(config):
             return None
-        crowd = document.concurrent_round
         return StoredTrial(
             Trial(
-                GoldenAnswers(document.golden_answers),
-                document.figures,
-                concurrent_round=ConcurrentRound(crowd.streams, (), crowd.tokens_per_second) if crowd else None,
+                GoldenAnswers(record.golden_answers),
+                _measurement(record.figures),
+                concurrent_round=record.concurrent_round,
+                long_answers=record.long_answers,
+                long_prompts=record.long_prompts,
+                broken_features=record.broken_features,
             ),
-            config.golden.model_copy(update={"expect": document.expect}),
-            document.degraded,
-            document.stall,
+            _right(record, config),
+            record.degraded,
+            record.stall,
+            record.incident_refuted,
         )
+
+
+def _measurement(figures: MeasuredFigures) -> Measurement:
+    return Measurement(**asdict(figures))
+
+
+def _right(record: TrialRecord, config: GateConfig) -> dict[TextKind, str]:
+    """Kinds of a newer gate are left out. Gates before 0.2 have written the golden question's answer only."""
+    if not record.right:
+        return {TextKind.GOLDEN: config.golden.model_copy(update={"expect": record.expect}).identity}
+    return {kind: record.right[kind] for kind in TextKind if kind in record.right}
 
 
 def _asked(config: GateConfig) -> str:

@@ -1,0 +1,121 @@
+"""`trial.json`: the trial that the present run of the engine passed, which the gate keeps for its own restart.
+
+Without it the pod would leave the Service until it was measured again, and users' requests would disturb that. The file
+is in the folder that the pod's containers share: it outlives each container, but not the pod.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from flash_contracts.document import OMITTED, OPTIONAL, Document
+from flash_contracts.gate_result import Degradation
+from flash_contracts.verdict_reason import Reason
+
+
+@dataclass(frozen=True)
+class MeasuredFigures(Document):
+    """The figures of all timed streams combined: rates in tokens per second, times in milliseconds."""
+
+    decode_tokens_per_second: float
+    """Median of the samples, so that one hiccup of the machine does not decide."""
+    first_token_millis: float
+    tokens: int
+    drafted: int | None
+    accepted: int | None
+    duration_millis: float
+    counted_tokens: int
+    """Tokens that the engine counted during the streams, for us and for other clients."""
+    foreign_tokens: int
+    foreign_requests: int
+    drafts: int | None = None
+    """Steps with a draft."""
+    accepted_per_position: tuple[int, ...] = ()
+    """Accepted tokens by their position in the draft; empty if the engine does not tell."""
+    prompt_tokens: int | None = None
+    """Tokens of the long prompt; None if there was none."""
+    prompt_first_token_millis: float | None = None
+    prefill_tokens_per_second: float | None = None
+    depth_decode_tokens_per_second: float | None = None
+    """After the long prompt; None if no token came in time."""
+
+
+@dataclass(frozen=True)
+class LongPrompt(Document):
+    """One timed stream after a long prompt."""
+
+    tokens: int
+    first_token_millis: float
+    decode_tokens_per_second: float | None
+    """None if not even the first token came in time, so that `first_token_millis` is a lower bound."""
+    text: str = ""
+    """What was decoded, or its beginning."""
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        return 1000 * self.tokens / self.first_token_millis if self.first_token_millis > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class FeatureFault(Document):
+    """A feature that is switched on and does not work."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class ConcurrentRound(Document):
+    """The round of as many simultaneous requests as the engine is configured for. The engine survived it."""
+
+    streams: int
+    tokens_per_second: float
+    """All streams together."""
+    texts: tuple[str, ...] = ()
+    """The golden answers given beside the other requests."""
+    stream_texts: tuple[str, ...] = ()
+    """What the other requests decoded."""
+    disturbed: bool = False
+    """Its speed says nothing: a stream broke and was sent again, or other clients were on the engine."""
+    long_answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stall(Document):
+    """An engine that hangs, by the counters that stand still."""
+
+    seconds: float
+    generated: float
+    unfinished: float
+    steps: float | None = None
+    kv_cache: float | None = None
+
+
+@dataclass(frozen=True)
+class TrialRecord(Document):
+    """A trial that passed, and what was found since."""
+
+    FILE: ClassVar[str] = "trial.json"
+    IS_VERSIONED: ClassVar[bool] = True
+    WRITER: ClassVar[str] = "gate"
+    READERS: ClassVar[tuple[str, ...]] = ("gate",)
+
+    pid: int
+    started_at: str | None
+    asked: str
+    """`GateConfig.asked`, as JSON: what was sent to the engine."""
+    golden_answers: tuple[str, ...]
+    figures: MeasuredFigures
+    """Without the samples: the figures are enough to judge again."""
+    expect: str | None = field(default=None, metadata={OMITTED: True})
+    """The golden answer that was expected and given. Gates before 0.2 wrote it instead of `right`."""
+    right: dict[str, str] = field(default_factory=dict, metadata={OPTIONAL: True})
+    """The kinds of texts that this run has had right, and what was asked, with the answer that was expected."""
+    concurrent_round: ConcurrentRound | None = None
+    long_answers: tuple[str, ...] = field(default=(), metadata={OPTIONAL: True})
+    long_prompts: tuple[LongPrompt, ...] = field(default=(), metadata={OPTIONAL: True})
+    broken_features: tuple[FeatureFault, ...] = field(default=(), metadata={OPTIONAL: True})
+    """Also those that are warnings only."""
+    incident_refuted: bool = field(default=False, metadata={OPTIONAL: True})
+    """This run had a text wrong that its incident was about, so that right ones later prove nothing."""
+    degraded: Degradation | None = None
+    stall: Stall | None = None
