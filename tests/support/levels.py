@@ -31,6 +31,7 @@ CHECKED = (
     "tests/engine/test_exit_reason.py",
     "tests/engine/test_measurement.py",
     "tests/engine/test_sprt.py",
+    "tests/engine/test_trial_store.py",
     "tests/engine/test_serving.py",
     "tests/engine/test_hang_detection.py",
     "tests/engine/test_serving_health.py",
