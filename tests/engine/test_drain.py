@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from engine_stub.engine import EngineStub
@@ -16,7 +17,8 @@ from engine_stub.scripts import without_metrics
 from flash_contracts.engine_pod import QUARANTINE_FILE, DrainRequest
 from flash_contracts.engine_record import EngineRecord
 from flash_engine.drain.connections import POLL_SECONDS, CloseWhileDraining
-from flash_engine.drain.drain_progress import SETTLE_SECONDS, STILL_SECONDS, DrainProgress
+from flash_engine.drain.drain_progress import ASK_SECONDS, SETTLE_SECONDS, STILL_SECONDS, DrainProgress
+from flash_engine.drain.one_token import gives_a_token
 from flash_engine.engine_metrics import EngineCounters
 
 STARTED = "2026-11-24T12:00:00.000Z"
@@ -47,6 +49,62 @@ STORIES: dict[str, tuple[float, Looks, float, str | None]] = {
     "no time at all": (0, [(0, counters(3))], 0, "3 requests are left after 0 s"),
     "less time than it takes to settle": (2, [(0, counters()), (2, counters())], 2, "no requests are left"),
 }  # fmt: skip
+
+
+def asked_after(*looks: tuple[float, EngineCounters], answered: bool = True) -> DrainProgress:
+    """A wait in which the engine stood still for ASK_SECONDS and was asked, and what was read then."""
+    waiting = DrainProgress(began=0, timeout=3600).after_counters(counters(2, 500, waiting=1), 0)
+    assert not waiting.must_ask(ASK_SECONDS - 1)
+    assert waiting.must_ask(ASK_SECONDS)
+    waiting = waiting.after_question(answered=answered)
+    for moment, seen in looks:
+        waiting = waiting.after_counters(seen, ASK_SECONDS + moment)
+    return waiting
+
+
+STANDS = counters(2, 501, waiting=1)
+ASKED: dict[str, tuple[Looks, bool, float, str | None]] = {
+    "it answers and does nothing else: its gauges stayed up": (
+        [(1, STANDS), (7, STANDS)], True, 7,
+        "no request is left: the engine answers and does nothing else, although its gauges show 3"),
+    "clients still get their time to learn of it": ([(1, STANDS), (4, STANDS)], True, 4, None),
+    "it works on others too": ([(1, counters(2, 540, waiting=1)), (9, counters(2, 540, waiting=1))], True, 9, None),
+    "a request comes afterwards": ([(1, STANDS), (4, counters(3, 501, waiting=1)), (12, counters(3, 501, waiting=1))],
+                                   True, 12, None),
+    "one of the requests moves afterwards": ([(1, STANDS), (4, counters(2, 502, waiting=1)),
+                                              (12, counters(2, 502, waiting=1))], True, 12, None),
+    "it gives no token: it may read a long prompt": ([(1, counters(2, 500, waiting=1))], False, 20, None),
+    "it gives none, and nothing moves": (
+        [(1, counters(2, 500, waiting=1))], False, STILL_SECONDS, "3 requests are left, and the engine makes no step"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("looks", "answered", "at", "outcome"), ASKED.values(), ids=ASKED.keys())
+def test_an_engine_without_progress_is_asked(looks: Looks, answered: bool, at: float, outcome: str | None) -> None:  # noqa: FBT001
+    waiting = asked_after(*((moment, seen) for moment, seen in looks if seen), answered=answered)
+    assert waiting.outcome(ASK_SECONDS + at) == outcome
+    assert not waiting.must_ask(ASK_SECONDS + 100), "it is asked once"
+
+
+async def test_the_question_is_answered_by_an_engine_with_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text("sesame")
+    monkeypatch.setenv("FLASH_API_KEYS_DIR", str(tmp_path))
+    seen: list[tuple[str, str | None]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append((request.path, request.headers.get("Authorization")))
+        reply = {"data": [{"id": "m"}]} if request.method == "GET" else {"choices": [{"text": "4"}]}
+        return web.json_response(reply if request.headers.get("Authorization") == "Bearer sesame" else {}, status=200)
+
+    app = web.Application()
+    app.add_routes([web.route("*", "/v1/{path:.*}", answer)])
+    async with TestServer(app) as server:
+        url = str(server.make_url("")).rstrip("/")
+        assert await asyncio.to_thread(gives_a_token, url, 5.0)
+    assert seen == [("/v1/models", "Bearer sesame"), ("/v1/completions", "Bearer sesame")]
+    assert not await asyncio.to_thread(gives_a_token, url, 1.0), "nobody listens"
 
 
 @pytest.mark.parametrize(("timeout", "looks", "at", "outcome"), STORIES.values(), ids=STORIES.keys())

@@ -5,19 +5,20 @@ It is the preStop hook of the engine's container, and never fails: it must not k
     FLASH_RUN_DIR        folder shared with the gate: engine.json, drain.json
     FLASH_DRAIN_SECONDS  longest wait (60)
     FLASH_ENGINE_URL     address of the engine (http://127.0.0.1:8000)
+    FLASH_API_KEYS_DIR   folder with the keys of the engine's clients (none: the engine serves everybody)
 """
 
 import os
 import sys
 import time
 import urllib.error
-import urllib.request
 from pathlib import Path
 
 from flash_contracts.engine_pod import DEFAULT_ENGINE_URL, DrainRequest
 from flash_contracts.engine_record import EngineRecord
 from flash_contracts.environment import Environment, SettingError
 from flash_engine.drain.drain_progress import DrainProgress
+from flash_engine.drain.one_token import WITHOUT_PROXY, gives_a_token
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.log import Logger, set_up
 
@@ -27,10 +28,6 @@ POLL_SECONDS = 0.5
 TIMEOUT_SECONDS = 5.0
 NO_REQUESTS = EngineCounters(generated=0, running=0, drafted=None, accepted=None)
 BAD_SETTINGS = 2
-
-WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""HTTP_PROXY in the pod is for the internet. A proxy cannot reach this pod's loopback, and its answer would be taken
-for the engine's."""
 
 
 def main() -> int:
@@ -70,6 +67,10 @@ def wait_until_drained(engine: str, timeout: float) -> str:
         outcome = progress.outcome(time.monotonic())
         if outcome:
             return outcome
+        if progress.must_ask(time.monotonic()):
+            answered = gives_a_token(engine, began + timeout - time.monotonic())
+            log.info("no progress, so the engine was asked for a token", answered=answered)
+            progress = progress.after_question(answered=answered)
         time.sleep(POLL_SECONDS)
 
 
