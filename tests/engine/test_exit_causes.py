@@ -566,3 +566,33 @@ def test_an_exit_is_reported_by_its_cause(case: Case) -> None:
     assert reason == case.reason, message
     assert [said for said in case.says if said not in message] == [], message
     assert [said for said in case.silent_about if said in message] == [], message
+
+
+DEAD_WORKER = """\
+(EngineCore pid=208) INFO 05-14 14:15:02 [shm_broadcast.py:681] No available shared memory broadcast block found in 60 seconds.
+(EngineCore pid=208) ERROR 05-14 14:19:02 [core.py:1138] EngineCore encountered a fatal error.
+(EngineCore pid=208) ERROR 05-14 14:19:02 [core.py:1138] TimeoutError
+(EngineCore pid=208) ERROR 05-14 14:19:02 [core.py:1138] {}
+(EngineCore pid=208) ERROR 05-14 14:19:02 [core.py:1138] TimeoutError: RPC call to sample_tokens timed out.
+"""
+CHAINED = (
+    "The above exception was the direct cause of the following exception:",
+    "During handling of the above exception, another exception occurred:",
+)
+FAILED_REQUEST = """\
+(APIServer pid=1) ERROR 05-14 14:19:03 [serving.py:936] Error in chat completion stream generator.
+(APIServer pid=1) ERROR 05-14 14:19:03 [serving.py:936] Traceback (most recent call last):
+(APIServer pid=1) ERROR 05-14 14:19:03 [serving.py:936]   File "/opt/vllm/v1/engine/core_client.py", line 9, in get_output_async
+(APIServer pid=1) ERROR 05-14 14:19:03 [serving.py:936]     raise self._format_exception(outputs) from None
+(APIServer pid=1) ERROR 05-14 14:19:03 [serving.py:936] vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.
+"""
+SHUT_DOWN = "(APIServer pid=1) INFO:     Shutting down\n"
+
+
+@pytest.mark.parametrize("chained", CHAINED)
+@pytest.mark.parametrize("requests", [0, 1, 32, 400])
+def test_a_dead_worker_is_the_cause_whatever_number_of_requests_fails(requests: int, chained: str) -> None:
+    reason, message = explained(Case(DEAD_WORKER.format(chained) + requests * FAILED_REQUEST + SHUT_DOWN, ()))
+    assert reason == "EngineExited"
+    assert "RPC call to sample_tokens timed out" in message
+    assert "EngineDeadError" not in message

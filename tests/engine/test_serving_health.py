@@ -144,6 +144,28 @@ def test_an_engine_that_gives_a_token_does_not_hang_whatever_its_gauges_show() -
     assert (answered.hangs(CONFIG), answered.still_seconds) == (False, 0.0)
 
 
+FULL = """\
+vllm:num_requests_running{engine="0"} 0
+vllm:num_requests_waiting{engine="0"} 4
+vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 4
+vllm:num_requests_waiting_by_reason{engine="0",reason="deferred"} 0
+vllm:kv_cache_usage_perc{engine="0"} 0
+vllm:generation_tokens_total{engine="0"} 9000
+"""
+
+
+def test_requests_that_only_wait_for_capacity_are_a_stall() -> None:
+    """Nothing runs, so no request will ever make room for them."""
+    counters = EngineCounters.parse(FULL)
+    assert (counters.running, counters.unfinished) == (0, 4), "the reasons are parts of the sum"
+    health = ServingHealth()
+    for second in range(0, 60, 5):
+        window = Window(CounterReading(second, counters), CounterReading(second + 5, counters))
+        health = health.after_window(window, CONFIG)
+    assert (health.idle, health.must_be_asked(CONFIG)) == (False, True)
+    assert health.after_reply(Reply.NONE).hangs(CONFIG)
+
+
 def test_an_engine_that_refuses_the_question_hangs_much_later() -> None:
     """It may have a queue limit or another key, and be in the midst of long prompts."""
     assert not stalled_for(59, Reply.REFUSED).hangs(CONFIG)
