@@ -84,6 +84,18 @@ class LongPromptTest(_ConfigModel):
     """Whether the text decoded after it must be sound. A tiny model has not learned that."""
 
 
+class FullDepthTest(_ConfigModel):
+    """One measurement after a prompt that fills the context, while the engine serves and nobody waits."""
+
+    tokens: Annotated[int, Field(ge=1)]
+    min_prefill_tokens_per_second: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)] | None = None
+    min_decode_percent: Bound = 40
+    """Decode speed below which there is a warning, in percent of the floor of a short prompt."""
+    quiet_seconds: Seconds = 60
+    """How long nobody must have been on the engine."""
+    text_is_judged: bool = False
+
+
 class FeatureTests(_ConfigModel):
     """Enabled features, which are therefore tried."""
 
@@ -141,6 +153,7 @@ class GateConfig(_ConfigModel):
     """The engine computes the same whatever else it does, so that two answers to one question are equal."""
     decode: DecodeTest
     long_prompt: LongPromptTest | None = None
+    full_depth: FullDepthTest | None = None
     features: FeatureTests | None = None
     min_acceptance_percent: Bound = 40
     """Lowest share of all drafted tokens. With n tokens in each draft, a mean acceptance length of 1 + n times it."""

@@ -113,6 +113,17 @@ class Degradation(Document):
 
 
 @dataclass(frozen=True)
+class FullDepthFigures(Document):
+    """What was measured once after a prompt that fills the context."""
+
+    prompt_tokens: int
+    first_token_millis: float
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float | None = None
+    """None if no token came in time, so that the others are bounds."""
+
+
+@dataclass(frozen=True)
 class ServingReport(Document):
     """State of a replica that passed and serves."""
 
@@ -142,6 +153,7 @@ class GateResult(Document):
     checked_at: str | None = None
     attempts: int = 0
     measurement: DecodeFigures | None = None
+    full_depth: FullDepthFigures | None = field(default=None, metadata={OMITTED: True})
     trial: TrialReport | None = field(default=None, metadata={OPTIONAL: True})
     wanted: WantedFigures | None = None
     serving: ServingReport = field(default_factory=ServingReport)

@@ -117,5 +117,7 @@ class TrialRecord(Document):
     """Also those that are warnings only."""
     incident_refuted: bool = field(default=False, metadata={OPTIONAL: True})
     """This run had a text wrong that its incident was about, so that right ones later prove nothing."""
+    full_depth: LongPrompt | None = field(default=None, metadata={OPTIONAL: True})
+    """After a prompt that fills the context: measured once for each run."""
     degraded: Degradation | None = None
     stall: Stall | None = None

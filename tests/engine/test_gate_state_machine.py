@@ -34,6 +34,7 @@ from flash_engine.gate.gate_state import (
     admission_is_due,
     recheck_is_due,
 )
+from flash_engine.gate.judged_state import COMPUTING_SECONDS
 from flash_engine.gate.measurement import Measurement
 from flash_engine.gate.observations import (
     ConfigRead,
@@ -48,7 +49,7 @@ from flash_engine.gate.observations import (
 from flash_engine.gate.serving_health import CounterReading, Reply, ServingHealth
 from flash_engine.gate.serving_monitor import CountersObserved, ServingMonitor
 from flash_engine.gate.start_checks import LOOK_SECONDS
-from flash_engine.gate.state_machine import COMPUTING_SECONDS, step
+from flash_engine.gate.state_machine import step
 from flash_engine.gate.trial_store import StoredTrial
 
 STARTED = "2026-11-24T11:58:20Z"

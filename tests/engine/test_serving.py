@@ -5,122 +5,17 @@ The virtual clock makes minutes of traffic pass in a moment.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import aiohttp
-from aiohttp.test_utils import TestServer
-
-from engine_stub.engine import EngineStub, Script
-from engine_stub.scripts import dead_draft, hangs_after, having, paced, slow, wrong_text
-from engine_stub.virtual_time import run_in_virtual_time
-from flash_contracts.document import write_json
-from flash_contracts.engine_pod import QUARANTINE_FILE, DrainRequest, FaultReport
-from flash_contracts.engine_record import EngineRecord
-from flash_contracts.gate_result import GateResult
+from engine_stub.scripts import dead_draft, hangs_after, having, slow, wrong_text
+from flash_contracts.engine_pod import QUARANTINE_FILE, FaultReport
 from flash_contracts.trial_record import TrialRecord
-from flash_engine.gate.engine_client import EngineClient
-from flash_engine.gate.gate import Gate
 from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.pod_annotations import FLOOR_FILE
-from flash_engine.gate.result import result_of
-from gate_matrix.run import CONFIG, merged
-from waiting import eventually_async
+from gate_matrix.run import CONFIG
+from serving_gate import STARTED, ServingGate, run_scenario
 
-STARTED = "2026-11-24T12:00:00.000Z"
 WELL = having(slow_down=1.0, acceptance=0.92, hang_after_tokens=None)
-
-
-@dataclass
-class ServingGate:
-    """A gate that is watching an engine, and users that can be added and removed."""
-
-    gate: Gate
-    engine: EngineStub
-    folder: Path
-    url: str
-    session: aiohttp.ClientSession
-    changes: list[tuple[float, str, bool]] = field(default_factory=list)
-    """When the verdict or readiness changed: seconds, reason, ready."""
-    _users: list[asyncio.Task[None]] = field(default_factory=list)
-
-    @property
-    def state(self) -> GateState:
-        return self.gate.state
-
-    def result(self) -> GateResult:
-        """As the operator reads it."""
-        return GateResult.of(json.loads(json.dumps(result_of(self.gate.state, self.gate.config, None).to_json())))
-
-    def configure(self, **changes: Any) -> None:
-        (self.folder / "gate.json").write_text(json.dumps(merged(CONFIG, changes)))
-
-    def record(self, **fields: Any) -> None:
-        record = EngineRecord(**{"phase": "Starting", "pid": 7, "started_at": STARTED, "starts": 1, **fields})
-        record.write(self.folder / EngineRecord.FILE)
-
-    def record_change(self, state: GateState) -> None:
-        change = (state.verdict.reason, state.ready)
-        if not self.changes or self.changes[-1][1:] != change:
-            self.changes.append((asyncio.get_running_loop().time(), *change))
-
-    def grant(self) -> None:
-        assert self.state.degraded is not None
-        (self.folder / QUARANTINE_FILE).write_text(self.state.degraded.since)
-
-    def add_users(self, users: int = 1, tokens: int = 200) -> None:
-        self._users += [asyncio.create_task(self._use(tokens)) for _ in range(users)]
-
-    async def remove_users(self) -> None:
-        for user in self._users:
-            user.cancel()
-        await asyncio.gather(*self._users, return_exceptions=True)
-        self._users.clear()
-
-    async def _use(self, tokens: int) -> None:
-        body = {"model": "m", "prompt": "p", "max_tokens": tokens, "stream": True}
-        while True:
-            async with self.session.post(f"{self.url}v1/completions", json=body) as answer:
-                await answer.read()
-
-    async def until(self, what: Callable[[GateState], bool], seconds: float = 120) -> float:
-        """How long it took."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        await eventually_async(
-            lambda: what(self.state), "the gate's state", seconds=seconds, pause=0.1, seen=lambda: self.state
-        )
-        return clock() - began
-
-
-def run_scenario(
-    folder: Path, scenario: Callable[[ServingGate], Awaitable[None]], *scripts: Script, **config: Any
-) -> ServingGate:
-    """Run a scenario beside a healthy engine with additional scripts."""
-
-    async def run() -> ServingGate:
-        engine = EngineStub(paced(), *scripts)
-        connector = aiohttp.TCPConnector(force_close=True)
-        async with TestServer(engine.app()) as server, aiohttp.ClientSession(connector=connector) as session:
-            url = str(server.make_url("/"))
-            made: list[ServingGate] = []
-
-            def on_change(state: GateState) -> None:
-                made[0].record_change(state)
-
-            gate = Gate(EngineClient(session, url), folder / "gate.json", folder, on_change, node_dir=folder)
-            made.append(ServingGate(gate, engine, folder, url, session))
-            made[0].configure(**config)
-            made[0].record()
-            watching = asyncio.create_task(gate.watch())
-            await scenario(made[0])
-            await made[0].remove_users()
-            watching.cancel()
-            return made[0]
-
-    return run_in_virtual_time(run())
 
 
 def passed(state: GateState) -> bool:
@@ -317,7 +212,7 @@ def test_wrong_answers_in_a_recheck_end_readiness_at_once(tmp_path: Path) -> Non
 def test_a_drain_ends_readiness_until_the_next_run(tmp_path: Path) -> None:
     async def scenario(serving: ServingGate) -> None:
         await serving.until(passed)
-        write_json(serving.folder / DrainRequest.FILE, {"version": 1, "pid": 7, "startedAt": STARTED})
+        serving.drain()
         await serving.until(not_ready, seconds=3)
         assert serving.state.verdict.passed, "it drains, but its verdict stays"
         assert serving.result().serving.draining
@@ -360,23 +255,12 @@ def test_an_engine_with_incomplete_metrics_is_reported_as_unmonitored(tmp_path: 
     run_scenario(tmp_path, scenario)
 
 
-def restarted_gate(serving: ServingGate) -> Gate:
-    """A new process of the gate; engine, files and users are unchanged."""
-    return Gate(
-        EngineClient(serving.session, serving.url),
-        serving.folder / "gate.json",
-        serving.folder,
-        lambda _: None,
-        node_dir=serving.folder,
-    )
-
-
 def test_a_restarted_gate_is_ready_at_once_without_a_trial(tmp_path: Path) -> None:
     async def scenario(serving: ServingGate) -> None:
         await serving.until(passed)
         serving.add_users()
         asked = serving.engine.count("chat")
-        again = restarted_gate(serving)
+        again = serving.restarted_gate()
         await again.observe()
         assert again.state.ready
         assert again.state.verdict == serving.state.verdict
@@ -394,7 +278,7 @@ def test_a_stored_trial_is_judged_by_the_current_floors(tmp_path: Path) -> None:
     async def scenario(serving: ServingGate) -> None:
         await serving.until(passed)
         serving.configure(decode={"minTokensPerSecond": 500}, retrySeconds=3600)
-        again = restarted_gate(serving)
+        again = serving.restarted_gate()
         await again.observe()
         assert (again.state.verdict.reason, again.state.attempts) == ("TooSlow", 0)
 
@@ -405,7 +289,7 @@ def test_a_stored_trial_with_another_question_is_ignored(tmp_path: Path) -> None
     async def scenario(serving: ServingGate) -> None:
         await serving.until(passed)
         serving.configure(golden={"prompt": "6 x 7?"})
-        again = restarted_gate(serving)
+        again = serving.restarted_gate()
         await again.observe()
         assert again.state.attempts == 1
 
@@ -418,7 +302,7 @@ def test_a_stored_trial_of_another_run_is_ignored(tmp_path: Path) -> None:
         remembered = (serving.folder / TrialRecord.FILE).read_text()
         serving.record(pid=8, started_at="2026-11-24T13:00:00.000Z")
         (serving.folder / TrialRecord.FILE).write_text(remembered)
-        again = restarted_gate(serving)
+        again = serving.restarted_gate()
         await again.observe()
         assert again.state.attempts == 1
 
@@ -430,7 +314,7 @@ def test_an_invalid_stored_trial_is_ignored(tmp_path: Path) -> None:
         await serving.until(passed)
         for text in ("{", '{"pid": 7, "startedAt": "' + STARTED + '"}'):
             (serving.folder / TrialRecord.FILE).write_text(text)
-            again = restarted_gate(serving)
+            again = serving.restarted_gate()
             await again.observe()
             assert again.state.attempts == 1
 
@@ -445,7 +329,7 @@ def test_a_quarantined_replica_stays_out_when_its_gate_restarts(tmp_path: Path) 
         await serving.until(degraded)
         serving.grant()
         await serving.until(not_ready)
-        again = restarted_gate(serving)
+        again = serving.restarted_gate()
         await again.observe()
         assert not again.state.ready
         assert again.state.degraded == serving.state.degraded

@@ -32,6 +32,7 @@ CHECKED = (
     "tests/engine/test_measurement.py",
     "tests/engine/test_sprt.py",
     "tests/engine/test_trial_store.py",
+    "tests/engine/test_full_depth.py",
     "tests/engine/test_serving.py",
     "tests/engine/test_hang_detection.py",
     "tests/engine/test_serving_health.py",

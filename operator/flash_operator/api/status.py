@@ -50,6 +50,19 @@ class DeliveryStatus(StatusModel):
     """When these figures were reported. They are updated every 10 s during a download."""
 
 
+class FullDepthStatus(StatusModel):
+    """Figures of a replica with a prompt that fills the context."""
+
+    prompt_tokens: int
+    """Tokens of that prompt."""
+    prefill_tokens_per_second: int
+    """Measured speed of reading it, in tokens per second."""
+    first_token_millis: int
+    """Measured time to the first token after it, in milliseconds."""
+    decode_tokens_per_second: int | None = None
+    """Measured decode speed of a single stream after it, in tokens per second. Absent if no token came in time."""
+
+
 class PodStatus(StatusModel):
     """A replica: its flags with their reasons, its measurements, and the gate's verdict."""
 
@@ -102,7 +115,8 @@ class PodStatus(StatusModel):
     first_token_millis: int | None = None
     """Measured time to the first token, in milliseconds."""
     warnings: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=8)] | None = None
-    """Enabled features that do not work, each with its reason, while readiness.features is Warn."""
+    """Faults that do not keep the replica from serving, each with its reason: enabled features that do not work, while
+    readiness.features is Warn, and slowness with a prompt that fills the context."""
     prompt_tokens: int | None = None
     """Tokens of the long prompt, to which the following three figures apply."""
     prefill_tokens_per_second: int | None = None
@@ -111,6 +125,8 @@ class PodStatus(StatusModel):
     """Measured time to the first token after that prompt, in milliseconds."""
     depth_decode_tokens_per_second: int | None = None
     """Measured decode speed of a single stream after that prompt, in tokens per second."""
+    full_depth: FullDepthStatus | None = None
+    """What was measured once with a prompt that fills the context, with readiness.depth Full."""
     checked_time: Annotated[str, Field(max_length=40)] | None = None
     """When the replica was measured."""
     image_digest: Annotated[str, Field(max_length=512)] | None = None

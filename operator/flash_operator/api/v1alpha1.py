@@ -228,6 +228,10 @@ class ReadinessSpec(ApiModel):
     min_depth_decode_percent: Annotated[int, Field(ge=1, le=100)] | None = None
     """Lowest decode speed after that prompt, in percent of the floor; 75 if unset. Lower it for a long promptTokens:
     decode gets slower with the context."""
+    depth: Literal["Prompt", "Full"] = "Prompt"
+    """Full adds one measurement with a prompt that fills the context, once for each start of an engine, while the
+    replica serves and nobody has sent a request for a minute. It is given up as soon as somebody does. Its figures are
+    in status.pods[].fullDepth; slow ones are a warning, and never take the replica out of service."""
     decode_tokens: Annotated[int, Field(ge=16, le=4096)] = 128
     """Tokens decoded in each timed sample. More tokens give steadier figures and a later Ready."""
     samples: Annotated[int, Field(ge=1, le=20)] = 3

@@ -276,5 +276,5 @@ def merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Change a gate.json; a dict changes the keys inside."""
     made = dict(config)
     for key, value in changes.items():
-        made[key] = {**config[key], **value} if isinstance(value, dict) else value
+        made[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
     return made

@@ -307,6 +307,7 @@ def test_the_gate_document_in_full() -> None:
             "minDecodePercent": 75,
             "textIsJudged": True,
         },
+        "fullDepth": None,
         "features": {"toolCalls": True, "reasoning": True, "jsonSchema": True, "required": False},
         "floorFrom": "Fixed",
         "serving": {"watchSeconds": 5, "tolerancePercent": 10, "stallSeconds": 60, "onDegraded": "Quarantine"},
@@ -340,6 +341,25 @@ def test_the_acceptance_floor_of_a_drafter(
 
 
 CUSTOM = {"profile": "Custom", "maxSequences": 1}
+FULL_DEPTHS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]] = {
+    "not asked for": ({}, {}, None),
+    "all but the answer and a margin": (
+        {"depth": "Full", "decodeTokens": 100}, {**CUSTOM, "contextTokens": 8192},
+        {"tokens": 8192 - 100 - 16, "minPrefillTokensPerSecond": None, "textIsJudged": False}),
+    "with the floor of the long prompt": (
+        {"depth": "Full", "minPrefillTokensPerSecond": 900}, {"contextTokens": 65536},
+        {"tokens": 65536 - 128 - 16, "minPrefillTokensPerSecond": 900, "textIsJudged": True}),
+    "a context that the long prompt fills": ({"depth": "Full"}, {**CUSTOM, "contextTokens": 1024}, None),
+    "a context that has no room": ({"depth": "Full"}, {**CUSTOM, "contextTokens": 256}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("readiness", "engine", "asked"), FULL_DEPTHS.values(), ids=FULL_DEPTHS.keys())
+def test_the_full_depth(readiness: dict[str, Any], engine: dict[str, Any], asked: dict[str, Any] | None) -> None:
+    settings = gate_settings(a_flash(readiness=readiness, engine=engine).spec)
+    assert settings.to_json()["fullDepth"] == asked
+
+
 LONG_PROMPTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]] = {
     "as the user wants it": (
         {"promptTokens": 32768, "minPrefillTokensPerSecond": 900, "minDepthDecodePercent": 50}, {},

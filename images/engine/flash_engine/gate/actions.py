@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from flash_contracts.engine_pod import FaultReport
 from flash_contracts.engine_record import EngineRecord
-from flash_contracts.gate_config import GateConfig
+from flash_contracts.gate_config import FullDepthTest, GateConfig
 from flash_engine.gate.evidence import Trial
 from flash_engine.gate.gate_state import TrialKind
 from flash_engine.gate.trial_store import StoredTrial
@@ -39,6 +39,14 @@ class AskEngine:
 
 
 @dataclass(frozen=True)
+class MeasureFullDepth:
+    """Measure after a prompt that fills the context, while the gate goes on."""
+
+    config: GateConfig
+    test: FullDepthTest
+
+
+@dataclass(frozen=True)
 class StoreTrial:
     """Keep a trial that passed, and what was found since, for a gate that is restarted."""
 
@@ -69,5 +77,13 @@ class WithdrawFault:
 
 
 Action: TypeAlias = (
-    ReadStoredTrial | RunTrial | ReadCounters | AskEngine | StoreTrial | LogTrial | ReportFault | WithdrawFault
+    ReadStoredTrial
+    | RunTrial
+    | ReadCounters
+    | AskEngine
+    | MeasureFullDepth
+    | StoreTrial
+    | LogTrial
+    | ReportFault
+    | WithdrawFault
 )

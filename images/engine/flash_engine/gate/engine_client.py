@@ -191,10 +191,11 @@ class EngineClient:
         tokens: int | None = None,
         enough: Enough | None = None,
         prompt: list[int] | str | None = None,
+        seconds: float | None = None,
     ) -> Stream:
         """Time one completion of exactly `tokens` tokens (default: `decode.tokens`), cut short once `enough` is True.
 
-        `prompt`: instead of `decode.prompt`, and its prefill has time too.
+        `prompt`: instead of `decode.prompt`, and its prefill has time too. `seconds`: its time, if not by the floors.
 
         A stream that times out is cut as well; it counts as a slow stream if tokens were still arriving.
         Raises NoAnswerError if they were not, EngineRequestError for any other failure.
@@ -212,7 +213,7 @@ class EngineClient:
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
         reader = StreamReader(asked=loop_time(), enough=enough)
-        seconds = _stream_timeout(config, wanted, prompt_tokens=0 if prompt is None else len(prompt))
+        seconds = seconds or _stream_timeout(config, wanted, prompt_tokens=0 if prompt is None else len(prompt))
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             async with self._post_json("/v1/completions", body, timeout) as answer:

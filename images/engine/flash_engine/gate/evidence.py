@@ -64,6 +64,8 @@ class Evidence:
     """Progress of the model download; None if there is none."""
     checkpoint_bytes: int | None = None
     """How much the engine has to load; None while unknown."""
+    full_depth: LongPrompt | None = None
+    """What was measured once in this run after a prompt that fills the context."""
 
     @property
     def measurement(self) -> Measurement | None:
@@ -108,6 +110,7 @@ class Evidence:
             unanswered_since=unanswered,
             unanswered_seconds=0.0 if unanswered is None else at - unanswered,
             trial=trial,
+            full_depth=self.full_depth if healthy and same_run else None,
         )
 
     def after_trial(self, trial: Trial, at: float) -> "Evidence":

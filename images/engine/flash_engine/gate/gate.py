@@ -19,11 +19,12 @@ from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_pod import DrainRequest, FaultReport
 from flash_contracts.engine_record import EngineRecord, Run
 from flash_contracts.gate_config import BadConfigError, GateConfig
-from flash_contracts.trial_record import TrialRecord
+from flash_contracts.trial_record import LongPrompt, TrialRecord
 from flash_engine.gate.actions import (
     Action,
     AskEngine,
     LogTrial,
+    MeasureFullDepth,
     ReadCounters,
     ReadStoredTrial,
     ReportFault,
@@ -33,6 +34,7 @@ from flash_engine.gate.actions import (
 )
 from flash_engine.gate.engine_client import EngineClient
 from flash_engine.gate.fault_report import FaultReportFile
+from flash_engine.gate.full_depth import measure_full_depth
 from flash_engine.gate.gate_state import GateState, Instant
 from flash_engine.gate.observations import (
     ConfigRead,
@@ -41,6 +43,7 @@ from flash_engine.gate.observations import (
     EngineObserved,
     FaultReported,
     FaultReportWithdrawn,
+    FullDepthMeasured,
     Observation,
     StoredTrialRead,
     TrialFinished,
@@ -85,6 +88,8 @@ class Gate:
         self._trial_store = TrialStore(run_dir / TrialRecord.FILE)
         self._asking: tuple[Run, asyncio.Task[Reply]] | None = None
         """The run of the engine that is being asked for a token, and the request."""
+        self._measuring: tuple[Run, asyncio.Task[LongPrompt | None]] | None = None
+        """The run of the engine that is measured at full depth, and the measurement."""
         self._fault_report_file = FaultReportFile(run_dir / FaultReport.FILE)
 
     @property
@@ -105,6 +110,20 @@ class Gate:
         if self._asking and self._asking[1].done():
             (run, asked), self._asking = self._asking, None
             await self._take(EngineAsked(asked.result(), run))
+        await self._look_at_depth()
+
+    async def _look_at_depth(self) -> None:
+        """Take in what was measured, or end a measurement that the state machine has given up."""
+        if self._measuring is None:
+            return
+        run, measuring = self._measuring
+        if not self.state.depth.is_running or run != self.state.evidence.engine.run:
+            self._measuring = None
+            measuring.cancel()
+            await asyncio.gather(measuring, return_exceptions=True)
+        elif measuring.done():
+            self._measuring = None
+            await self._take(FullDepthMeasured(measuring.result(), run))
 
     async def _take(self, observation: Observation) -> None:
         """Change the state by an observation, show it, and carry out the actions."""
@@ -126,10 +145,8 @@ class Gate:
                 await self._take(await self._run_trial(action))
             case ReadCounters():
                 await self._take(await observe_counters(self._client))
-            case AskEngine(config):
-                # Not awaited: what else happens to the pod must not wait for an engine that hangs.
-                asked = asyncio.create_task(ask_for_token(self._client, config))
-                self._asking = (self.state.evidence.engine.run, asked)
+            case AskEngine() | MeasureFullDepth():
+                self._begin(action)
             case ReportFault(report):
                 if self._fault_report_file.write(report):
                     await self._take(FaultReported())
@@ -138,6 +155,15 @@ class Gate:
                     await self._take(FaultReportWithdrawn())
             case StoreTrial() | LogTrial():
                 self._note(action)
+
+    def _begin(self, action: AskEngine | MeasureFullDepth) -> None:
+        """Begin what is not awaited: what else happens to the pod must not wait for an engine that hangs, or reads."""
+        run = self.state.evidence.engine.run
+        match action:
+            case AskEngine(config):
+                self._asking = (run, asyncio.create_task(ask_for_token(self._client, config)))
+            case MeasureFullDepth(config, test):
+                self._measuring = (run, asyncio.create_task(measure_full_depth(self._client, config, test)))
 
     def _note(self, action: StoreTrial | LogTrial) -> None:
         """Actions that change nothing for the gate itself."""

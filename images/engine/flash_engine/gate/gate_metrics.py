@@ -1,12 +1,60 @@
 """The gate's Prometheus metrics."""
 
 import math
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.gate_state import GateState
-from flash_engine.gate.output_checks import FEATURE_REMEDIES, warnings
+from flash_engine.gate.measurement import Measurement
+from flash_engine.gate.output_checks import REASONS_OF_WARNINGS, warnings
+
+Figure = Callable[[Measurement], float | None]
+Shown = Callable[[GateState], float | None]
+
+FIGURES: dict[str, tuple[str, Figure]] = {
+    "flash_gate_decode_tokens_per_second": (
+        "Measured decode speed of one stream", lambda figures: figures.decode_tokens_per_second),
+    "flash_gate_acceptance_ratio": (
+        "Measured share of accepted draft tokens", lambda figures: _times(0.01, figures.acceptance_percent)),
+    "flash_gate_acceptance_length_tokens": (
+        "Measured mean tokens of a step: the model's own and the accepted drafted ones",
+        lambda figures: figures.acceptance_length),
+    "flash_gate_first_token_seconds": (
+        "Measured time to the first token", lambda figures: figures.first_token_millis / 1000),
+    "flash_gate_prefill_tokens_per_second": (
+        "Measured speed of reading a long prompt", lambda figures: figures.prefill_tokens_per_second),
+    "flash_gate_prompt_first_token_seconds": (
+        "Measured time to the first token after a long prompt",
+        lambda figures: _times(0.001, figures.prompt_first_token_millis)),
+    "flash_gate_depth_decode_tokens_per_second": (
+        "Measured decode speed of one stream after a long prompt",
+        lambda figures: figures.depth_decode_tokens_per_second),
+}  # fmt: skip
+"""Gauges of the last trial: name, description, value."""
+
+STATES: dict[str, tuple[str, Shown]] = {
+    "flash_gate_ready": ("1 if the pod may receive users' requests", lambda state: state.ready),
+    "flash_gate_traffic_tokens_per_second": (
+        "Combined decode speed of users' requests", lambda state: state.serving_health.decode_tokens_per_second),
+    "flash_gate_quarantined": (
+        "1 if the replica is quarantined because it is slow", lambda state: state.quarantined),
+    "flash_gate_hung": ("1 if the engine has requests but makes no progress", lambda state: state.hung),
+    "flash_gate_model_delivered_bytes": (
+        "Bytes of the model downloaded so far",
+        lambda state: state.evidence.download.bytes if state.evidence.download else None),
+    "flash_gate_model_bytes": (
+        "Size of the model that is downloaded",
+        lambda state: state.evidence.download.total_bytes if state.evidence.download else None),
+    "flash_gate_full_depth_prefill_tokens_per_second": (
+        "Measured speed of reading a prompt that fills the context",
+        lambda state: state.evidence.full_depth.prefill_tokens_per_second if state.evidence.full_depth else None),
+    "flash_gate_full_depth_decode_tokens_per_second": (
+        "Measured decode speed of one stream after a prompt that fills the context",
+        lambda state: state.evidence.full_depth.decode_tokens_per_second if state.evidence.full_depth else None),
+}  # fmt: skip
+"""Gauges of everything else: name, description, value."""
 
 
 class GateMetrics:
@@ -14,95 +62,46 @@ class GateMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._ready = Gauge("flash_gate_ready", "1 if the pod may receive users' requests", registry=self.registry)
-        self._decode = Gauge(
-            "flash_gate_decode_tokens_per_second", "Measured decode speed of one stream", registry=self.registry
-        )
-        self._acceptance = Gauge(
-            "flash_gate_acceptance_ratio", "Measured share of accepted draft tokens", registry=self.registry
-        )
-        self._position = Gauge(
+        self._figures = {name: self._gauge(name, text) for name, (text, _) in FIGURES.items()}
+        self._states = {name: self._gauge(name, text) for name, (text, _) in STATES.items()}
+        self._position = self._gauge(
             "flash_gate_acceptance_position_ratio",
             "Measured share of drafts of which the token at this position, from 0, was accepted",
-            ["position"],
-            registry=self.registry,
+            "position",
         )
-        self._length = Gauge(
-            "flash_gate_acceptance_length_tokens",
-            "Measured mean tokens of a step: the model's own and the accepted drafted ones",
-            registry=self.registry,
+        self._verdict = self._gauge("flash_gate_verdict", "1 for the current verdict, 0 for the others", "reason")
+        self._warnings = self._gauge(
+            "flash_gate_warning", "1 for each fault that does not keep the replica from serving", "reason"
         )
-        self._first_token = Gauge(
-            "flash_gate_first_token_seconds", "Measured time to the first token", registry=self.registry
-        )
-        self._prefill = Gauge(
-            "flash_gate_prefill_tokens_per_second", "Measured speed of reading a long prompt", registry=self.registry
-        )
-        self._prompt_first_token = Gauge(
-            "flash_gate_prompt_first_token_seconds",
-            "Measured time to the first token after a long prompt",
-            registry=self.registry,
-        )
-        self._depth = Gauge(
-            "flash_gate_depth_decode_tokens_per_second",
-            "Measured decode speed of one stream after a long prompt",
-            registry=self.registry,
-        )
-        self._verdict = Gauge(
-            "flash_gate_verdict", "1 for the current verdict, 0 for the others", ["reason"], registry=self.registry
-        )
-        self._warnings = Gauge(
-            "flash_gate_warning",
-            "1 for each feature that is switched on and broken, but not required",
-            ["reason"],
-            registry=self.registry,
-        )
-        self._traffic = Gauge(
-            "flash_gate_traffic_tokens_per_second", "Combined decode speed of users' requests", registry=self.registry
-        )
-        self._quarantined = Gauge(
-            "flash_gate_quarantined", "1 if the replica is quarantined because it is slow", registry=self.registry
-        )
-        self._hung = Gauge(
-            "flash_gate_hung", "1 if the engine has requests but makes no progress", registry=self.registry
-        )
-        self._delivered = Gauge(
-            "flash_gate_model_delivered_bytes", "Bytes of the model downloaded so far", registry=self.registry
-        )
-        self._model = Gauge("flash_gate_model_bytes", "Size of the model that is downloaded", registry=self.registry)
         self._checks = Counter("flash_gate_checks", "Trials of the engine", registry=self.registry)
         self._counted = 0
         self.show(GateState())
 
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
     def show(self, state: GateState) -> None:
-        self._ready.set(state.ready)
+        for name, (_, shown) in STATES.items():
+            self._states[name].set(_known(shown(state)))
         for reason in Reason:
             self._verdict.labels(reason).set(reason == state.verdict.reason)
-        broken = {warning.reason for warning in warnings(state.evidence, state.config)} if state.config else set()
-        for reason in FEATURE_REMEDIES:
-            self._warnings.labels(reason).set(reason in broken)
+        warned = {warning.reason for warning in warnings(state.evidence, state.config)} if state.config else set()
+        for reason in REASONS_OF_WARNINGS:
+            self._warnings.labels(reason).set(reason in warned)
         self._checks.inc(state.attempts - self._counted)
         self._counted = state.attempts
-        traffic = state.serving_health.decode_tokens_per_second
-        self._traffic.set(math.nan if traffic is None else traffic)
-        self._quarantined.set(state.quarantined)
-        self._hung.set(state.hung)
-        download = state.evidence.download
-        self._delivered.set(download.bytes if download else math.nan)
-        self._model.set(download.total_bytes if download else math.nan)
-        figures = state.evidence.measurement
-        acceptance = figures.acceptance_percent if figures else None
-        self._decode.set(figures.decode_tokens_per_second if figures else math.nan)
-        self._first_token.set(figures.first_token_millis / 1000 if figures else math.nan)
-        self._acceptance.set(math.nan if acceptance is None else acceptance / 100)
-        self._length.set(_known(figures.acceptance_length if figures else None))
-        self._prefill.set(_known(figures.prefill_tokens_per_second if figures else None))
-        self._depth.set(_known(figures.depth_decode_tokens_per_second if figures else None))
-        millis = figures.prompt_first_token_millis if figures else None
-        self._prompt_first_token.set(math.nan if millis is None else millis / 1000)
+        self._show_figures(state.evidence.measurement)
+
+    def _show_figures(self, figures: Measurement | None) -> None:
+        for name, (_, shown) in FIGURES.items():
+            self._figures[name].set(_known(shown(figures) if figures else None))
         self._position.clear()
         for position, percent in enumerate(figures.position_percents if figures else ()):
             self._position.labels(position).set(percent / 100)
+
+
+def _times(factor: float, value: float | None) -> float | None:
+    return None if value is None else factor * value
 
 
 def _known(value: float | None) -> float:

@@ -9,6 +9,7 @@ from flash_contracts.gate_result import Degradation
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.evidence import Evidence
 from flash_engine.gate.fault_report import ReportedFaults
+from flash_engine.gate.full_depth import DepthSchedule
 from flash_engine.gate.serving_health import ServingHealth
 from flash_engine.gate.serving_monitor import ServingMonitor
 from flash_engine.gate.verdict import Verdict
@@ -76,6 +77,7 @@ class GateState:
     `onDegraded` is Restart."""
 
     # What follows is not shown to anybody.
+    depth: DepthSchedule = DepthSchedule()  # noqa: RUF009 - frozen
     config_read: GateConfig | None = None
     """The last valid configuration."""
     config_error: str | None = None

@@ -6,6 +6,7 @@ from typing import TypeAlias
 from flash_contracts.download_record import DownloadRecord
 from flash_contracts.engine_record import EngineRecord, Run
 from flash_contracts.gate_config import GateConfig
+from flash_contracts.trial_record import LongPrompt
 from flash_engine.gate.evidence import EngineHealth, Trial
 from flash_engine.gate.gate_state import Instant, TrialKind
 from flash_engine.gate.serving_health import Reply
@@ -60,6 +61,14 @@ class EngineAsked:
 
 
 @dataclass(frozen=True)
+class FullDepthMeasured:
+    """What was measured after a prompt that fills the context; None if it was given up."""
+
+    found: LongPrompt | None
+    run: Run
+
+
+@dataclass(frozen=True)
 class TrialFinished:
     """A trial's result, and what became of the engine: a request may have failed because the engine died."""
 
@@ -88,6 +97,7 @@ Observation: TypeAlias = (
     | TrialFinished
     | CountersObserved
     | EngineAsked
+    | FullDepthMeasured
     | FaultReported
     | FaultReportWithdrawn
 )

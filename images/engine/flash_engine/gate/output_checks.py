@@ -4,6 +4,7 @@ from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.answer_checks import Flaw, TextKind, WrongText, wrong_text
 from flash_engine.gate.evidence import Evidence
+from flash_engine.gate.full_depth import depth_warnings
 from flash_engine.gate.verdict import Verdict
 
 
@@ -49,10 +50,10 @@ def feature_broken(evidence: Evidence, config: GateConfig) -> Verdict | None:
 
 
 def warnings(evidence: Evidence, config: GateConfig) -> tuple[Verdict, ...]:
-    """Broken features that the user does not require."""
-    if config.features is None or config.features.required:
-        return ()
-    return _broken_features(evidence)
+    """Broken features that the user does not require, and what is slow where nobody waits for it."""
+    are_warnings = config.features is not None and not config.features.required
+    depth = tuple(depth_warnings(evidence.full_depth, config))
+    return (_broken_features(evidence) if are_warnings else ()) + depth
 
 
 FEATURE_REMEDIES = {
@@ -60,6 +61,8 @@ FEATURE_REMEDIES = {
     Reason.REASONING_BROKEN: "reasoning: {}: check --reasoning-parser, and the chat template",
     Reason.JSON_SCHEMA_BROKEN: "JSON schema: {}: check the structured outputs' backend, and the reasoning parser",
 }
+
+REASONS_OF_WARNINGS = (*FEATURE_REMEDIES, Reason.PREFILL_TOO_SLOW, Reason.TOO_SLOW_AT_DEPTH, Reason.WRONG_OUTPUT)
 
 
 def _broken_features(evidence: Evidence) -> tuple[Verdict, ...]:

@@ -10,6 +10,7 @@ from flash_contracts.gate_config import GateConfig
 from flash_contracts.gate_result import (
     ConcurrentRoundReport,
     DecodeFigures,
+    FullDepthFigures,
     GateResult,
     GateWarning,
     SampleReport,
@@ -18,6 +19,7 @@ from flash_contracts.gate_result import (
     WantedFigures,
 )
 from flash_contracts.redaction import redact
+from flash_contracts.trial_record import LongPrompt
 from flash_engine.gate.evidence import Trial
 from flash_engine.gate.fault_report import incident_is_proven
 from flash_engine.gate.gate_state import GateState
@@ -36,6 +38,7 @@ def result_of(state: GateState, config: GateConfig | None, effective: EffectiveF
         checked_at=state.checked_at,
         attempts=state.attempts,
         measurement=_figures(evidence.measurement) if evidence.measurement else None,
+        full_depth=_full_depth(evidence.full_depth) if evidence.full_depth else None,
         trial=_trial(evidence.trial, warnings(evidence, config) if config else ()) if evidence.trial else None,
         wanted=_wanted(config) if config else None,
         serving=_serving(state),
@@ -77,6 +80,15 @@ def _figures(measured: Measurement) -> DecodeFigures:
         prompt_first_token_millis=_rounded(measured.prompt_first_token_millis, 1),
         prefill_tokens_per_second=_rounded(measured.prefill_tokens_per_second, 1),
         depth_decode_tokens_per_second=_rounded(measured.depth_decode_tokens_per_second, 2),
+    )
+
+
+def _full_depth(found: LongPrompt) -> FullDepthFigures:
+    return FullDepthFigures(
+        prompt_tokens=found.tokens,
+        first_token_millis=round(found.first_token_millis, 1),
+        prefill_tokens_per_second=round(found.prefill_tokens_per_second, 1),
+        decode_tokens_per_second=_rounded(found.decode_tokens_per_second, 2),
     )
 
 

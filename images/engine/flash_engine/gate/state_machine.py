@@ -6,6 +6,7 @@
     TrialFinished                                                                     after RunTrial
     CountersObserved             the counters of a serving engine                     after ReadCounters
     EngineAsked                  whether an engine that seems to hang gave a token    after AskEngine, later
+    FullDepthMeasured            the figures after a prompt that fills the context    after MeasureFullDepth, later
     FaultReported, FaultReportWithdrawn                                               after ReportFault, WithdrawFault
 
 `Gate` makes the observations and carries out the actions. `GateState.phase` lists the phases; `admission_is_due` and
@@ -22,6 +23,7 @@ from flash_engine.gate.actions import (
     Action,
     AskEngine,
     LogTrial,
+    MeasureFullDepth,
     ReadCounters,
     ReadStoredTrial,
     ReportFault,
@@ -38,8 +40,10 @@ from flash_engine.gate.fault_report import (
     refutes_incident,
     texts_are_right,
 )
-from flash_engine.gate.gate_state import Attempt, GateState, Instant, TrialKind, admission_is_due, recheck_is_due
+from flash_engine.gate.full_depth import DepthSchedule
+from flash_engine.gate.gate_state import Attempt, GateState, Instant, Phase, TrialKind, admission_is_due, recheck_is_due
 from flash_engine.gate.judge import judge
+from flash_engine.gate.judged_state import judged
 from flash_engine.gate.observations import (
     ConfigRead,
     ConfigRejected,
@@ -47,6 +51,7 @@ from flash_engine.gate.observations import (
     EngineObserved,
     FaultReported,
     FaultReportWithdrawn,
+    FullDepthMeasured,
     Observation,
     StoredTrialRead,
     TrialFinished,
@@ -57,9 +62,6 @@ from flash_engine.gate.verdict import Verdict
 
 UNSERVABLE = frozenset({Reason.WRONG_OUTPUT, Reason.STARTUP_HANG})
 """Failures for which even a serving engine loses its readiness at once: it is worse than no engine."""
-
-COMPUTING_SECONDS = 900.0
-"""How long a serving engine without progress is left alone because it computes. A kernel takes minutes to compile."""
 
 Step: TypeAlias = tuple[GateState, tuple[Action, ...]]
 
@@ -73,8 +75,8 @@ def step(state: GateState, observation: Observation, now: Instant) -> Step:
             return _decide(_with_stored_trial(state, observation, now), observation.config, now)
         case CountersObserved():
             return _counters_observed(state, observation, now)
-        case EngineAsked():
-            return _engine_asked(state, observation, now)
+        case EngineAsked() | FullDepthMeasured():
+            return _answered(state, observation, now)
         case TrialFinished():
             return _trial_finished(state, observation, now)
         case _:
@@ -159,7 +161,7 @@ def _with_engine(state: GateState, observed: EngineObserved, now: Instant) -> Ga
     if not evidence.healthy or evidence.engine.run != previous_run:
         state = replace(
             state, launch_config=None, attempt=None, serving=ServingMonitor(), healthy_at=None, gate_millis=None,
-            degraded=None, hang_stored=False,
+            degraded=None, hang_stored=False, depth=DepthSchedule(),
         )  # fmt: skip
     if evidence.healthy and state.healthy_at is None:
         state = replace(state, healthy_since=now.monotonic, healthy_at=now.wall)
@@ -173,7 +175,7 @@ def _with_stored_trial(state: GateState, stored: StoredTrialRead, now: Instant) 
     run = state.evidence.engine.run
     return replace(
         state,
-        evidence=replace(state.evidence, trial=found.trial),
+        evidence=replace(state.evidence, trial=found.trial, full_depth=found.full_depth),
         degraded=found.degraded,
         serving=ServingMonitor.of_stall(found.stall, now.monotonic) if found.stall else ServingMonitor(),
         hang_stored=found.stall is not None,
@@ -187,8 +189,13 @@ def _with_stored_trial(state: GateState, stored: StoredTrialRead, now: Instant) 
 
 def _decide(state: GateState, config: GateConfig, now: Instant) -> Step:
     """Judge the evidence, and say what to do next."""
-    state = _judged(state, config)
-    if admission_is_due(state, config, now.monotonic):
+    state = judged(state, config)
+    admission = admission_is_due(state, config, now.monotonic)
+    if state.depth.is_running:
+        # The counters show the gate's own request. It is given up before anything else is sent.
+        is_over = admission or state.draining or not state.evidence_passes
+        return (replace(state, depth=state.depth.after_attempt(measured=False)) if is_over else state), ()
+    if admission:
         return state, (RunTrial(TrialKind.ADMISSION, config),)
     if not state.evidence_passes:
         return state, ()
@@ -202,7 +209,16 @@ def _counters_observed(state: GateState, observed: CountersObserved, now: Instan
     if config is None:
         return state, ()
     piece = step_tokens(state.evidence.engine.command)
-    return _decide_serving(replace(state, serving=state.serving.after(observed, config, piece)), config, now)
+    serving = state.serving.after(observed, config, piece)
+    depth = state.depth.after_look(now.monotonic, idle=serving.health.idle)
+    return _decide_serving(replace(state, serving=serving, depth=depth), config, now)
+
+
+def _answered(state: GateState, observation: EngineAsked | FullDepthMeasured, now: Instant) -> Step:
+    """What was not waited for has ended."""
+    if isinstance(observation, EngineAsked):
+        return _engine_asked(state, observation, now)
+    return _full_depth_measured(state, observation)
 
 
 def _engine_asked(state: GateState, asked: EngineAsked, now: Instant) -> Step:
@@ -223,9 +239,33 @@ def _decide_serving(state: GateState, config: GateConfig, now: Instant) -> Step:
         state = _degraded(state, health.message, now, measured=False)
     elif previous and not previous.measured and health.recovered(config):
         state = replace(state, degraded=None)
-    state = _judged(state, config)
+    state = judged(state, config)
     store = _store_trial(state) if state.degraded != previous or state.hung != state.hang_stored else ()
-    return _with_hang_reported(replace(state, hang_stored=state.hung), config, now, store)
+    state, measure = _with_full_depth_begun(replace(state, hang_stored=state.hung), config, now)
+    return _with_hang_reported(state, config, now, store + measure)
+
+
+def _with_full_depth_begun(state: GateState, config: GateConfig, now: Instant) -> Step:
+    """Begins the measurement at full depth, once for each run, if nothing is wrong and nobody has come for a while."""
+    is_calm = state.phase is Phase.PASSED and not state.serving.asking and not state.serving_health.suspected(config)
+    test = config.full_depth if is_calm and state.evidence.full_depth is None else None
+    if test is None or not state.depth.is_due(test, now.monotonic):
+        return state, ()
+    return replace(state, depth=replace(state.depth, is_running=True)), (MeasureFullDepth(config, test),)
+
+
+def _full_depth_measured(state: GateState, measured: FullDepthMeasured) -> Step:
+    """The monitor begins anew, because its counters would show the gate's own request as slow traffic."""
+    config = state.config
+    if config is None or measured.run != state.evidence.engine.run or not state.depth.is_running:
+        return state, ()
+    state = replace(
+        state,
+        evidence=replace(state.evidence, full_depth=measured.found),
+        depth=state.depth.after_attempt(measured=measured.found is not None),
+        serving=ServingMonitor(),
+    )
+    return judged(state, config), _store_trial(state) if measured.found else ()
 
 
 def _degraded(state: GateState, message: str, now: Instant, *, measured: bool) -> GateState:
@@ -308,49 +348,7 @@ def _weigh_trial(state: GateState, finished: TrialFinished, now: Instant, *, kee
 
 def _judged_after_trial(state: GateState, finished: TrialFinished, now: Instant) -> GateState:
     state = _with_engine(state, finished.engine, now)
-    return _judged(state, state.config or finished.config)
-
-
-def _judged(state: GateState, config: GateConfig) -> GateState:
-    """By the floors of today; the golden answers by what was expected when the question was asked."""
-    verdict = judge(state.evidence, _as_asked(state, config))
-    health, degraded, on_degraded = state.serving_health, state.degraded, config.serving.on_degraded
-    passes = verdict.passed
-    hung = passes and health.hangs(config)
-    quarantined = _is_quarantined(state, config)
-    if hung:
-        computing = state.evidence.engine.computing
-        seen = f", but it computes ({computing})" if computing else ""
-        verdict = Verdict(Reason.DEGRADED, f"{health.hang_message}{seen}")
-    elif passes and degraded:
-        verdict = Verdict(Reason.DEGRADED, degraded.message)
-    is_measured = degraded is not None and degraded.measured
-    return replace(
-        state,
-        verdict=verdict,
-        evidence_passes=passes,
-        hung=hung,
-        quarantined=quarantined,
-        restart=(hung and not _computes(state)) or (quarantined and is_measured and on_degraded == "Restart"),
-    )
-
-
-def _computes(state: GateState) -> bool:
-    """The launcher sees it work. Workers of vLLM use CPU while they wait, too, so that is not believed for ever."""
-    return bool(state.evidence.engine.computing) and state.serving_health.still_seconds <= COMPUTING_SECONDS
-
-
-def _as_asked(state: GateState, config: GateConfig) -> GateConfig:
-    asked = state.trial_config
-    if asked is None or config.measures_like(asked):
-        return config
-    return config.model_copy(update={"golden": asked.golden, "long_answer": asked.long_answer})
-
-
-def _is_quarantined(state: GateState, config: GateConfig) -> bool:
-    """The grant must be of this degradation: one of an earlier must not take out a replica that has recovered since."""
-    granted = state.degraded is not None and state.granted_quarantine == state.degraded.since
-    return granted and config.serving.on_degraded != "Report"
+    return judged(state, state.config or finished.config)
 
 
 def _store_trial(state: GateState) -> tuple[Action, ...]:
@@ -363,6 +361,7 @@ def _store_trial(state: GateState) -> tuple[Action, ...]:
         degraded=state.degraded,
         stall=state.serving.stall if state.hung else None,
         incident_refuted=state.incident_refuted,
+        full_depth=state.evidence.full_depth,
     )
     return (StoreTrial(stored, state.evidence.engine, config),)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from flash_contracts.engine_record import EngineRecord
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.gate_result import Degradation
-from flash_contracts.trial_record import MeasuredFigures, Stall, TrialRecord
+from flash_contracts.trial_record import LongPrompt, MeasuredFigures, Stall, TrialRecord
 from flash_engine.gate.answer_checks import TextKind
 from flash_engine.gate.evidence import GoldenAnswers, Trial
 from flash_engine.gate.measurement import Measurement
@@ -27,6 +27,7 @@ class StoredTrial:
     degraded: Degradation | None = None
     stall: Stall | None = None
     incident_refuted: bool = False
+    full_depth: LongPrompt | None = None
 
 
 class TrialStore:
@@ -52,6 +53,7 @@ class TrialStore:
             long_prompts=trial.long_prompts,
             broken_features=trial.broken_features,
             incident_refuted=stored.incident_refuted,
+            full_depth=stored.full_depth,
             degraded=stored.degraded,
             stall=stored.stall,
         )
@@ -78,6 +80,7 @@ class TrialStore:
             record.degraded,
             record.stall,
             record.incident_refuted,
+            record.full_depth,
         )
 
 

@@ -14,6 +14,7 @@ from flash_contracts.gate_config import (
     DecodeTest,
     ExpectedSpeculation,
     FeatureTests,
+    FullDepthTest,
     GateConfig,
     GoldenQuestion,
     LongPromptTest,
@@ -60,6 +61,8 @@ FEATURE_CONTEXT = 1024
 
 PROMPT_TOKENS = 4096
 DEPTH_DECODE_PERCENT = 75
+CONTEXT_MARGIN = 16
+"""Tokens of the context that are left free: a tokenizer may add some at the beginning."""
 LEAST_PROMPT_TOKENS = 256
 """A shorter prompt says nothing that the short one does not."""
 
@@ -150,6 +153,7 @@ def gate_settings(spec: FlashSpec) -> GateConfig:
         deterministic=_is_deterministic(spec),
         decode=_decode_test(spec),
         long_prompt=_long_prompt(spec),
+        full_depth=_full_depth(spec),
         features=_features(spec),
         floor_from=spec.readiness.floor,
         serving=_serving_watch(spec.readiness.serving),
@@ -228,6 +232,19 @@ def _long_prompt(spec: FlashSpec) -> LongPromptTest | None:
         min_prefill_tokens_per_second=readiness.min_prefill_tokens_per_second or default,
         text_is_judged=spec.engine.profile != "Custom",
         min_decode_percent=readiness.min_depth_decode_percent or DEPTH_DECODE_PERCENT,
+    )
+
+
+def _full_depth(spec: FlashSpec) -> FullDepthTest | None:
+    """None if the user does not ask for it, or if the long prompt fills the context already."""
+    readiness, shorter = spec.readiness, _long_prompt(spec)
+    tokens = (context_tokens(spec.engine) or 0) - readiness.decode_tokens - CONTEXT_MARGIN
+    if readiness.depth != "Full" or shorter is None or tokens <= shorter.tokens:
+        return None
+    return FullDepthTest(
+        tokens=tokens,
+        min_prefill_tokens_per_second=shorter.min_prefill_tokens_per_second,
+        text_is_judged=shorter.text_is_judged,
     )
 
 

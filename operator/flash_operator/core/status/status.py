@@ -7,7 +7,7 @@ costs no request.
 from datetime import UTC, datetime
 from typing import Literal
 
-from flash_operator.api.status import Condition, FlashStatus, PodStatus, StatusSummary
+from flash_operator.api.status import Condition, FlashStatus, FullDepthStatus, PodStatus, StatusSummary
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.identity import selector
@@ -159,8 +159,21 @@ def _pod(replica: Replica, live: RawObject, *, quarantines: bool) -> PodStatus:
         prefill_tokens_per_second=_whole(figures.prefill_tokens_per_second) if figures else None,
         prompt_first_token_millis=_whole(figures.prompt_first_token_millis) if figures else None,
         depth_decode_tokens_per_second=_whole(figures.depth_decode_tokens_per_second) if figures else None,
+        full_depth=_full_depth(replica),
         checked_time=replica.gate.checked_at if replica.gate else None,
         image_digest=replica.image_digest,
+    )
+
+
+def _full_depth(replica: Replica) -> FullDepthStatus | None:
+    found = replica.gate.full_depth if replica.gate else None
+    if found is None:
+        return None
+    return FullDepthStatus(
+        prompt_tokens=found.prompt_tokens,
+        prefill_tokens_per_second=round(found.prefill_tokens_per_second),
+        first_token_millis=round(found.first_token_millis),
+        decode_tokens_per_second=_whole(found.decode_tokens_per_second),
     )
 
 

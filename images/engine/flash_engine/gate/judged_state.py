@@ -1,0 +1,54 @@
+"""What a state shows: the verdict on its evidence, and what follows from it for readiness and liveness. Pure."""
+
+from dataclasses import replace
+
+from flash_contracts.gate_config import GateConfig
+from flash_contracts.verdict_reason import Reason
+from flash_engine.gate.gate_state import GateState
+from flash_engine.gate.judge import judge
+from flash_engine.gate.verdict import Verdict
+
+COMPUTING_SECONDS = 900.0
+"""How long a serving engine without progress is left alone because it computes. A kernel takes minutes to compile."""
+
+
+def judged(state: GateState, config: GateConfig) -> GateState:
+    """By the floors of today; the golden answers by what was expected when the question was asked."""
+    verdict = judge(state.evidence, _as_asked(state, config))
+    health, degraded, on_degraded = state.serving_health, state.degraded, config.serving.on_degraded
+    passes = verdict.passed
+    hung = passes and health.hangs(config)
+    quarantined = _is_quarantined(state, config)
+    if hung:
+        computing = state.evidence.engine.computing
+        seen = f", but it computes ({computing})" if computing else ""
+        verdict = Verdict(Reason.DEGRADED, f"{health.hang_message}{seen}")
+    elif passes and degraded:
+        verdict = Verdict(Reason.DEGRADED, degraded.message)
+    is_measured = degraded is not None and degraded.measured
+    return replace(
+        state,
+        verdict=verdict,
+        evidence_passes=passes,
+        hung=hung,
+        quarantined=quarantined,
+        restart=(hung and not _computes(state)) or (quarantined and is_measured and on_degraded == "Restart"),
+    )
+
+
+def _computes(state: GateState) -> bool:
+    """The launcher sees it work. Workers of vLLM use CPU while they wait, too, so that is not believed for ever."""
+    return bool(state.evidence.engine.computing) and state.serving_health.still_seconds <= COMPUTING_SECONDS
+
+
+def _as_asked(state: GateState, config: GateConfig) -> GateConfig:
+    asked = state.trial_config
+    if asked is None or config.measures_like(asked):
+        return config
+    return config.model_copy(update={"golden": asked.golden, "long_answer": asked.long_answer})
+
+
+def _is_quarantined(state: GateState, config: GateConfig) -> bool:
+    """The grant must be of this degradation: one of an earlier must not take out a replica that has recovered since."""
+    granted = state.degraded is not None and state.granted_quarantine == state.degraded.since
+    return granted and config.serving.on_degraded != "Report"
