@@ -268,3 +268,10 @@ def test_an_invalid_tar_is_refused(empty: Path, content: bytes, compression: Lit
     made = stacked(empty, content, compression=compression)
     with pytest.raises(DownloadError, match="does not match its media type"):
         made.run(lambda: PLENTY, lambda _: None)
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_zstd_under_another_media_type_is_named(empty: Path, compression: Literal["none", "gzip"]) -> None:
+    made = stacked(empty, b"\x28\xb5\x2f\xfd" + bytes(2000), compression=compression)
+    with pytest.raises(DownloadError, match=r"compressed with zstd.*--compression-format gzip"):
+        made.run(lambda: PLENTY, lambda _: None)

@@ -57,6 +57,11 @@ PUSH_SAFETENSORS = (
     "set model.source to an image, an artifact or an hf:// repository with config.json and safetensors files"
 )
 PUSH_AGAIN = "push it again"
+NO_ZSTD = (
+    "push it without compression, which weights do not need, or with gzip (buildah push and skopeo copy: "
+    "--compression-format gzip, --dest-compress-format gzip)"
+)
+"""No library for zstd is in the engine image, and Python has one from 3.14 on."""
 
 Document = dict[str, Any]
 
@@ -167,8 +172,7 @@ class _Layer:
         if archive[1] in ("zstd", "zst"):
             self.refuse(
                 "is neither tar nor tar+gzip: zstd cannot be unpacked here",
-                "push it without compression, which weights do not need, or with gzip (buildah push and skopeo copy: "
-                "--compression-format gzip, --dest-compress-format gzip)",
+                NO_ZSTD,
             )
         return "gzip" if archive[1] else "none"
 

@@ -22,12 +22,13 @@ from flash_contracts.download_record import format_size
 from flash_engine.log import Logger
 from flash_engine.model_cache import ModelSnapshot, fsync_folders
 from flash_engine.model_download.failure import DownloadError
-from flash_engine.model_download.image_content import LAYERS
+from flash_engine.model_download.image_content import LAYERS, NO_ZSTD
 from flash_engine.model_download.source import ImageLayer, RemoteFile
 
 log = Logger("flash.fetch")
 
 CHUNK = 8 << 20
+ZSTD = b"\x28\xb5\x2f\xfd"
 WHITEOUT, OPAQUE, META = ".wh.", ".wh..wh..opq", ".wh..wh."
 
 
@@ -100,8 +101,7 @@ class _LayerWriter:
                 for member in archive:
                     self._write(archive, member)
         except (tarfile.ReadError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-            message = f"layer sha256:{self._layer.file.sha256} does not match its media type ({error})"
-            raise DownloadError(message, "push the image again") from error
+            raise self._mistyped(tar, error) from error
         if self._skipped:
             log.info(
                 "skipped devices and absolute links",
@@ -109,6 +109,15 @@ class _LayerWriter:
                 number=len(self._skipped),
                 such_as=self._skipped[:3],
             )
+
+    def _mistyped(self, tar: Path, error: Exception) -> DownloadError:
+        """The content is not what the media type says, or is damaged."""
+        message = f"layer sha256:{self._layer.file.sha256} does not match its media type"
+        with tar.open("rb") as file:
+            is_zstd = file.read(len(ZSTD)) == ZSTD
+        if is_zstd:
+            return DownloadError(f"{message}: it is compressed with zstd", NO_ZSTD)
+        return DownloadError(f"{message} ({error})", "push the image again")
 
     def _opened(self, tar: Path) -> BufferedIOBase:
         if self._layer.compression == "gzip":
