@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from builders import SETTINGS, a_flash, a_flash_object, a_gate, a_pod, an_unschedulable_pod
+from builders import SETTINGS, a_flash_object, a_gate, a_pod, an_unschedulable_pod
 from flash_contracts.names import (
     DEPLOYMENT_LABEL,
     ENGINE_FLAGS_ANNOTATION,
@@ -56,7 +56,7 @@ async def test_a_new_deployment_gets_its_children_and_a_status(site: Site) -> No
     assert {child["metadata"]["ownerReferences"][0]["kind"] for child in children} == {KIND}
     conditions = site.get("dsf", "flash")["status"]["conditions"]
     assert conditions[0]["type"] == "Ready"
-    assert conditions[0]["reason"] == "PodsMissing"
+    assert conditions[0]["reason"] == "RollingOut"
     shown = site.get("deployment", "flash", "--show-managed-fields")
     managers = {field["manager"] for field in shown["metadata"]["managedFields"]}
     assert managers == {"flash-operator"}
@@ -178,9 +178,24 @@ async def test_a_child_missing_from_the_store_is_read_before_it_is_created(site:
     store = await site.stored()
     for _ in range(3):
         await site.reconcile(key)
-    before = site.cluster.writes
+    before = versions_of_children(site)
     await site.reconciler_of(store).reconcile(key)
-    assert site.cluster.writes == before
+    assert versions_of_children(site) == before
+
+
+def versions_of_children(site: Site) -> dict[str, str]:
+    found = site.get(CHILDREN, "-l", f"{DEPLOYMENT_LABEL}=flash")["items"]
+    return {f"{child['kind']} {child['metadata']['name']}": child["metadata"]["resourceVersion"] for child in found}
+
+
+async def test_a_new_deployment_costs_six_requests(site: Site) -> None:
+    """Five children and one status; no look at each name, and no second status for the Deployment that is there now."""
+    key = site.apply_flash()
+    reconciler = site.reconciler_of(await site.stored())
+    before = (site.cluster.reads, site.cluster.writes)
+    assert await reconciler.reconcile(key) is None
+    assert (site.cluster.reads, site.cluster.writes) == (before[0], before[1] + 6)
+    assert site.get("dsf", "flash")["status"]["conditions"][0]["reason"] == "RollingOut"
 
 
 async def test_a_deployment_at_rest_costs_no_request(site: Site) -> None:
@@ -539,26 +554,6 @@ def add_policy(site: Site) -> None:
     request = ("create", "deployment", "other", "--image=x", "--dry-run=server", "-n", site.namespace)
     # The policy cannot change a Deployment without tolerations, and rejects it.
     eventually(lambda: site.server.kubectl(*request, check=False).returncode, "the policy is in force", seconds=30)
-
-
-@pytest.mark.parametrize("kind", ["Service", "ConfigMap"])
-async def test_an_object_that_is_not_ours_is_neither_changed_nor_adopted(site: Site, kind: str) -> None:
-    name = "flash" if kind == "Service" else str(gate_config_name(pod_template(a_flash(), SETTINGS)))
-    content = {"spec": {"ports": [{"port": 1}]}} if kind == "Service" else {"data": {"a": "b"}}
-    site.apply({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": site.namespace}, **content})
-    before = site.get(kind, name)
-    key = site.apply_flash()
-    await site.reconcile(key)
-
-    assert site.get(kind, name) == before
-    assert site.get(CHILDREN, "-l", f"{DEPLOYMENT_LABEL}=flash")["items"] == []
-    ready = site.get("dsf", "flash")["status"]["conditions"][0]
-    assert (ready["status"], ready["reason"]) == ("False", "NameTaken")
-    assert f"{kind} {name} exists already and has no owner" in ready["message"]
-
-    site.server.kubectl("delete", kind, name, "-n", site.namespace)
-    await site.reconcile(key)
-    assert site.get("deployment", "flash")["spec"]["replicas"] == 1
 
 
 async def test_deleting_a_missing_object_succeeds(site: Site) -> None:

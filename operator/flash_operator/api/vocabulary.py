@@ -27,8 +27,8 @@ CONDITION_REASONS = {
     "ChildRefused": "The API server rejected a child object of this deployment. The message is the API server's.",
     "PodTemplateRefused": "spec.podTemplate contradicts what a replica is, or shows a secret. Replicas stay as they "
     "are. The message has the field and the remedy.",
-    "NameTaken": "An object that this deployment does not own has the name of one of its children. Nothing is written "
-    "until it is gone.",
+    "NameTaken": "An object that this deployment does not own has the name of one of its children. It is left alone, "
+    "and no engine is started or changed until it is gone.",
     "ImageVolumesAbsent": "model.ociDelivery asks for an image volume, and the cluster does not support them.",
     "PodsMissing": "The Deployment has not created all pods yet.",
     "Serving": "At least one replica serves.",

@@ -334,9 +334,10 @@ def _ended_pods(observed: Observed) -> tuple[ObjectRef, ...]:
 
 def _should_apply(observed: Observed, child: RawObject) -> bool:
     """A child that is what the API server made of it is not applied again: it would make the same of it."""
+    if (child["kind"], child["metadata"]["name"], hash_of(child)) in observed.settled:
+        return False
     live = _live(observed, child)
-    settled = (child["kind"], child["metadata"]["name"], hash_of(child)) in observed.settled
-    return needs_apply(child, live) and not settled and not is_dropped(child, live)
+    return needs_apply(child, live) and not is_dropped(child, live)
 
 
 def _changes_template(observed: Observed, child: RawObject) -> bool:

@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import structlog
@@ -42,6 +43,9 @@ JSON_PATCH = "application/json-patch+json"
 JSON = "application/json"
 FORCED = {"fieldManager": FIELD_MANAGER, "force": "true"}
 """Query of a server-side apply. The operator owns its children, so it takes over fields that others claim."""
+
+NO_VERSION = "1"
+"""No object has this resourceVersion: an empty etcd has it. An apply with it creates the object, or is refused."""
 
 NOT_DECLARED = "field not declared in schema"
 CRD_REMEDY = "kubectl apply --server-side -f crds/, or helm upgrade with crds.install=true"
@@ -144,13 +148,15 @@ class Cluster:
     @classmethod
     async def connect(cls) -> "Cluster":
         """Connects with the pod's service account, or with KUBECONFIG outside a cluster."""
-        configuration = client.Configuration()
+        # With `trust_env` the client starts two threads for each request: to read ~/.netrc, and to ask for a proxy.
+        configuration = client.Configuration(client_session_kwargs={"trust_env": False})
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
             # Passed explicitly because the client reads the variable only when it is imported.
             file = os.environ.get("KUBECONFIG")
             await config.load_kube_config(config_file=file, client_configuration=configuration)  # type: ignore[no-untyped-call]
+        configuration.proxy = configuration.proxy or _proxy_for(configuration.host)
         return cls(client.ApiClient(configuration=configuration))
 
     async def close(self) -> None:
@@ -202,8 +208,19 @@ class Cluster:
             query["continue"] = metadata["continue"]
 
     async def apply(self, desired: RawObject) -> RawObject:
-        """Applies the object."""
+        """Applies the object, whatever has its name now."""
         return await self._write("PATCH", _path_of(desired), desired, APPLY, FORCED)
+
+    async def create(self, desired: RawObject) -> RawObject:
+        """Applies an object that must not exist yet; raises a conflict if it does.
+
+        Not by a POST: the fields that it sets have an owner of their own, which keeps what a later apply gives up.
+        """
+        return await self.apply(_with_metadata(desired, resourceVersion=NO_VERSION))
+
+    async def update(self, desired: RawObject, uid: str) -> RawObject:
+        """Applies an object that exists; raises a conflict if it is gone, or another has its name."""
+        return await self.apply(_with_metadata(desired, uid=uid))
 
     async def dry_run(self, desired: RawObject) -> RawObject | None:
         """The object as the API server would store it, or None if it would refuse it. Writes nothing."""
@@ -337,6 +354,12 @@ class Cluster:
         return document
 
 
+def _proxy_for(url: str) -> str | None:
+    """The proxy of HTTPS_PROXY or HTTP_PROXY, unless NO_PROXY has the host."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
 def _retry_after(headers: Mapping[str, str]) -> float:
     """Kubernetes sends seconds, never a date. At most five minutes, whatever the server sends."""
     text = headers.get("Retry-After", "")
@@ -345,6 +368,10 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 def _path_of(desired: RawObject) -> str:
     return _path(desired["kind"], desired["metadata"]["namespace"], desired["metadata"]["name"])
+
+
+def _with_metadata(desired: RawObject, **more: str) -> RawObject:
+    return {**desired, "metadata": {**desired["metadata"], **more}}
 
 
 def _path(kind: str, namespace: str | None = None, name: str | None = None) -> str:

@@ -11,10 +11,11 @@ that, because an older list or answer must not bring a deleted object back.
     list              | kept                       | ignored         | removed, unless newer than the list
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from pydantic_core import from_json, to_json
 
 from flash_contracts.names import FIELD_MANAGER, KIND, MANAGED_BY_LABEL
 from flash_operator.core.observed.snapshot import RawObject
@@ -148,7 +149,7 @@ class Store:
     def _keep(self, place: _Place, raw: RawObject) -> None:
         self._drop(place)
         owner = None if place.kind in (KIND, "Node") else parent_key(raw)
-        text = json.dumps(_trimmed(place.kind, raw), separators=(",", ":")).encode()
+        text = to_json(_trimmed(place.kind, raw))
         self._objects[place.kind][place] = _Kept(_version_of(raw), owner, text)
         if owner is not None:
             self._owned[owner, place.kind].add(place)
@@ -164,7 +165,7 @@ class Store:
 
 
 def _parsed(kept: _Kept) -> RawObject:
-    raw: RawObject = json.loads(kept.text)
+    raw: RawObject = from_json(kept.text)
     return raw
 
 

@@ -63,13 +63,15 @@ def stored_content(live: RawObject) -> str:
 
 def is_superset(live: Any, desired: Any) -> bool:
     """`live` has every value of `desired`; additions by the server or others do not matter."""
+    if live == desired:
+        return True
     if live is None:
         return desired in (None, {}, [], "")
     if isinstance(desired, dict):
         return isinstance(live, dict) and all(is_superset(live.get(key), value) for key, value in desired.items())
     if isinstance(desired, list):
         return isinstance(live, list) and _is_superset_list(live, desired)
-    return bool(live == desired) or _same_quantity(live, desired)
+    return _same_quantity(live, desired)
 
 
 def _same_quantity(live: Any, desired: Any) -> bool:
