@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 SETTINGS = {
@@ -30,23 +31,16 @@ os.environ.update(SETTINGS)
 
 from vllm import LLM, SamplingParams  # noqa: E402 - it reads the environment when it is imported
 
+from flash_engine.capture.recording import CaptureRequest, engine_arguments, record  # noqa: E402 - likewise
+
 
 def serve(model: str, capture: str | None = None) -> dict[str, Any]:
-    if capture:
-        os.environ |= {"FLASH_CAPTURE_DIR": capture, "FLASH_CAPTURE_TOKENS": "100000", "FLASH_CAPTURE_MODULE": "mlp"}
-    engine = LLM(
-        model=model,
-        enforce_eager=True,
-        max_model_len=512,
-        speculative_config={"method": "mtp", "num_speculative_tokens": 1},
-        disable_log_stats=False,
-        **({"worker_extension_cls": "mtp_quantiser.capture_hook.FlushingWorker"} if capture else {}),
-    )
+    engine = LLM(**engine_arguments(Path(model), {"max_model_len": 512, "disable_log_stats": False}))
     prompts = [{"prompt_token_ids": [2 + number * (VOCABULARY - 2) // PROMPTS]} for number in range(PROMPTS)]
     answers = engine.generate(prompts, SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True))
-    if capture:
-        engine.collective_rpc("flush_capture")
     counted = {metric.name.removeprefix("vllm:spec_decode_num_"): metric for metric in engine.get_metrics()}
+    if capture:
+        record(engine, prompts, CaptureRequest(Path(capture), 100_000, TOKENS, "mlp"), {})
     return {
         "drafted": counted["draft_tokens"].value,
         "accepted": counted["accepted_tokens"].value,

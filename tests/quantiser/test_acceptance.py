@@ -26,7 +26,7 @@ import drafting_model
 import tiny_checkpoints as tiny
 from mtp_quantiser.__main__ import main
 from mtp_quantiser.shard import SHARD
-from test_vllm_captures import CONTRACTS, PACKAGE, installed
+from test_vllm_captures import PACKAGES
 
 V4_CONFIG: Final[Mapping[str, Any]] = {
     **tiny.CONFIG,
@@ -58,7 +58,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-        environment["PYTHONPATH"] = os.pathsep.join([str(installed(folder / "site")), str(PACKAGE), str(CONTRACTS)])
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, PACKAGES))
         self._log = (folder / "vllm.log").open("w")
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("acceptance.py"))],

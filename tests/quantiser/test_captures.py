@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import tiny_checkpoints as tiny
-from mtp_quantiser.capture_hook import Recorder, watch_named
-from mtp_quantiser.captures import FORMAT, INPUT, Capture, Streamed
+from flash_contracts.mtp_capture import FORMAT, INPUT, REQUEST, router_digest
+from mtp_quantiser.captures import Capture, Streamed
 from mtp_quantiser.errors import QuantiserError
 from mtp_quantiser.router import choose, route
 from mtp_quantiser.routing import Resident, RoutingTable
@@ -99,31 +99,51 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         Capture.open(tmp_path, tiny.SHAPE)
 
 
-class Draft(torch.nn.Module):  # type: ignore[misc] # torch is untyped here
-    def __init__(self) -> None:
-        super().__init__()
-        self.block = torch.nn.ModuleDict({"ffn": torch.nn.Linear(256, 256)})
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.block["ffn"](input=x)
-        return result
-
-
-def test_the_hook_writes_what_the_reader_reads(tmp_path: Path) -> None:
-    draft, recorder = Draft(), Recorder(tmp_path, most=250, rows=100)
-    assert watch_named(draft, "ffn", recorder) == 1
-    x = tiny.inputs(300).float()
-    for part in x.split(60):
-        draft(part.view(2, 30, 256) if len(part) == 60 else part)
-    recorder.flush()
-    capture = Capture.open(tmp_path, tiny.SHAPE)
-    assert capture.tokens == recorder.recorded == 250
-    assert torch.equal(torch.cat(list(capture.chunks())), x[:250].bfloat16())
-    assert len(capture.files) > 1
+def test_requests_are_numbered_through_all_files_of_all_recorders(tmp_path: Path) -> None:
+    for name, recorder, numbers in (("a", "one", [0, 0, 1]), ("b", "one", [1, 2]), ("c", "two", [0, 1])):
+        tensors = {INPUT: tiny.inputs(len(numbers)), REQUEST: torch.tensor(numbers, dtype=torch.int32)}
+        save_file(tensors, tmp_path / f"{name}.safetensors", metadata={"format": FORMAT, "recorder": recorder})
+    requests = Capture.open(tmp_path, tiny.SHAPE).requests()
+    assert requests is not None
+    assert requests.tolist() == [0, 0, 1, 1, 2, 3, 4]
 
 
-def test_a_quiet_engine_loses_nothing_that_is_old(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, most=250, seconds=0.0)
-    recorder.record(torch.ones(3, 256))
-    (path,) = tmp_path.glob("*.safetensors")
-    assert load_file(path)[INPUT].shape == (3, 256)
+def test_without_numbers_in_one_file_no_request_is_known(capture: Path) -> None:
+    assert Capture.open(capture, tiny.SHAPE).requests() is None
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["capture-71-00000", "capture-72-00000"], "71 and 72 recorded the same tokens"),
+        (["part-0", "part-1"], "part-0.safetensors and part-1.safetensors recorded the same tokens"),
+        (["capture-71-00000", "capture-71-00001"], "the second half of what 71 recorded repeats the first"),
+    ],
+)
+def test_tokens_that_each_gpu_recorded_are_refused(names: list[str], message: str, tmp_path: Path) -> None:
+    for name in names:
+        save_file({INPUT: tiny.inputs(200)}, tmp_path / f"{name}.safetensors", metadata={"format": FORMAT})
+    with pytest.raises(QuantiserError, match=f"{message}.*capture again with flash-capture"):
+        Capture.open(tmp_path, tiny.SHAPE).require_distinct()
+
+
+def test_one_gpu_that_wrote_less_before_it_was_stopped_is_found_too(tmp_path: Path) -> None:
+    x = tiny.inputs(200)
+    with pytest.raises(QuantiserError, match="recorded the same tokens"):
+        Capture.open(tiny.write_capture(tmp_path / "c", x, x[:90]), tiny.SHAPE).require_distinct()
+
+
+def test_equal_beginnings_of_prompts_are_no_copy(tmp_path: Path) -> None:
+    x, y = tiny.inputs(200, 1), tiny.inputs(200, 2)
+    opened = Capture.open(tiny.write_capture(tmp_path / "c", x, torch.cat([x[:100], y])), tiny.SHAPE)
+    opened.require_distinct()
+    assert opened.tokens == 500
+
+
+def test_a_capture_of_another_models_router_is_refused(tmp_path: Path) -> None:
+    metadata = {"format": FORMAT, "router": router_digest(b"another")}
+    save_file({INPUT: tiny.inputs(3)}, tmp_path / "c.safetensors", metadata=metadata)
+    opened = Capture.open(tmp_path, tiny.SHAPE)
+    opened.require_router(router_digest(b"another"))
+    with pytest.raises(QuantiserError, match=r"c.safetensors was recorded with another model"):
+        opened.require_router(router_digest(b"this"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from huggingface_hub.hf_api import RepoFile
 from safetensors.torch import load_file, save_file
 
 import tiny_checkpoints as tiny
@@ -243,6 +244,40 @@ def test_a_hub_that_does_not_answer_may_answer_later(claim: Claim, capsys: pytes
     arguments = ["--source", "hf://nobody/nothing@main"]
     result = run(claim, capsys, *arguments, code=75)
     assert result["message"].startswith("hf://nobody/nothing@main cannot be fetched")
+
+
+def test_a_download_that_does_not_fit_is_found_before_it_begins(
+    claim: Claim, official: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hub is a stub: it has the official checkpoint, whose shards it says are of a terabyte each."""
+    fetched: list[str] = []
+
+    def download(_name: str, *, allow_patterns: list[str], **_: object) -> str:
+        fetched.extend(allow_patterns)
+        return str(official)
+
+    def infos(*_: object) -> list[RepoFile]:
+        return [RepoFile(path=f"{number}", size=10**12, oid="") for number in range(2)]  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr("mtp_quantiser.sources.snapshot_download", download)
+    monkeypatch.setattr("mtp_quantiser.sources._infos", infos)
+    result = run(claim, capsys, "--source", "hf://owner/name@main", code=1)
+    assert "GB free and 2000.0 GB are needed" in result["message"]
+    assert fetched == ["config.json", "model.safetensors.index.json"]
+
+
+def test_a_signal_while_torch_is_imported_gets_an_answer_too(claim: Claim, tmp_path: Path) -> None:
+    """The torch of this process ends it as a kubelet would that stops the pod while it starts."""
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub/torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    path = os.pathsep.join([str(tmp_path / "stub"), str(PACKAGE), str(CONTRACTS)])
+    command = [sys.executable, "-m", "mtp_quantiser", *claim.arguments, "--result", str(tmp_path / "result")]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, timeout=60
+    )
+    assert done.returncode == 130, done.stderr
+    assert json.loads(done.stdout)["message"] == "interrupted; run the same command again to resume"
+    assert (tmp_path / "result").read_text() == done.stdout.strip()
 
 
 def test_an_unexpected_error_is_one_sentence(

@@ -1,7 +1,9 @@
 """The command line, from an official checkpoint to a verified, spliced one; compressed-tensors judges the format."""
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +14,12 @@ from safetensors.torch import load_file, save_file
 
 import tiny_checkpoints as tiny
 from mtp_quantiser.__main__ import main
+from mtp_quantiser.batch import QuantiserSettings
+from mtp_quantiser.captures import Capture
 from mtp_quantiser.checkpoint import Checkpoint
+from mtp_quantiser.folder_lock import exclusive_or_refused
 from mtp_quantiser.formats.int4 import decode_int4
+from mtp_quantiser.job import made_from
 from mtp_quantiser.layout import ALIASES
 from mtp_quantiser.official import OfficialMtp
 from mtp_quantiser.quantization_config import with_mtp
@@ -222,3 +228,57 @@ def test_an_unavailable_source_is_named(
 def test_gptq_asks_for_a_capture(official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["quantise", "--source", str(official), "--out", str(tmp_path)]) == 1
     assert "GPTQ needs --capture" in capsys.readouterr().err
+
+
+def quantise(source: Path, capture: Path, out: Path, *more: str) -> list[str]:
+    return ["quantise", "--source", str(source), "--capture", str(capture), "--out", str(out), "--device", "cpu", *more]
+
+
+def test_of_two_at_one_folder_the_second_is_refused(
+    official: Path, capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with exclusive_or_refused(tmp_path / "out"):
+        assert main(quantise(official, capture, tmp_path / "out")) == 1
+    assert f"another process is writing {tmp_path / 'out'}" in capsys.readouterr().err
+    assert main(quantise(official, capture, tmp_path / "out")) == 0
+
+
+def test_after_a_refusal_of_nan_the_remedy_that_was_named_works(
+    official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tiny.inputs(100, 2)
+    bad[42, 7] = torch.nan
+    capture = tiny.write_capture(tmp_path / "c", tiny.inputs(400), bad)
+    assert main(quantise(official, capture, tmp_path / "out")) == 1
+    assert "capture-1.safetensors holds NaN or infinity, first in row 42; remove that file" in capsys.readouterr().err
+    (capture / "capture-1.safetensors").unlink()
+    assert main(quantise(official, capture, tmp_path / "out")) == 0
+
+
+def test_a_touched_capture_is_the_same_capture(official: Path, tmp_path: Path) -> None:
+    capture = tiny.write_capture(tmp_path / "c")
+    opened, settings = OfficialMtp.open(official), QuantiserSettings()
+    before = made_from(opened, Capture.open(capture, opened.shape), settings)
+    for path in capture.iterdir():
+        os.utime(path, (1, 1))
+    assert made_from(opened, Capture.open(capture, opened.shape), settings) == before
+    tiny.write_capture(tmp_path / "d", tiny.inputs(500, 1), tiny.inputs(300, 3))
+    assert made_from(opened, Capture.open(tmp_path / "d", opened.shape), settings) != before
+
+
+@pytest.mark.parametrize("batch", ["-3", "0", "many"])
+def test_a_senseless_batch_is_a_usage_error(
+    batch: str, official: Path, capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(quantise(official, capture, tmp_path / "out", "--batch", batch))
+    assert f"'{batch}' is not a positive whole number" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_found_before_any_work(
+    official: Path, capture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert main(quantise(official, capture, tmp_path / "out")) == 1
+    assert f"{tmp_path} has 0.0 GB free and" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,63 +1,59 @@
-"""`mtp-quantise capture` inside a real vLLM, with a tiny DeepSeek-V3: its mixture of experts is called mlp."""
+"""flash-capture with a real vLLM, two tensor-parallel workers and a tiny DeepSeek-V3, whose experts are named `mlp`."""
 
 import json
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from transformers import AutoTokenizer
 
 import tiny_model
-from mtp_quantiser.captures import FORMAT, INPUT
+from flash_contracts.mtp_capture import FORMAT_KEY, INPUT, REQUEST
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE, CONTRACTS = ROOT / "images" / "quantiser", ROOT / "contracts"
-PROMPTS = 4
+PACKAGES = [ROOT / "images/quantiser", ROOT / "images/engine", ROOT / "contracts"]
+PROMPTS = ["the quick brown fox", "jumps over", "a lazy dog jumps over the quick brown fox", "the lazy fox"]
 TOKENS = 32
 
 
-def installed(folder: Path) -> Path:
-    """The package's metadata as an installer writes it, with the entry points by which vLLM finds the plugin."""
-    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
-    metadata = folder / "mtp_quantiser-0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mtp-quantiser\nVersion: 0\n")
-    points = project["entry-points"]["vllm.general_plugins"]
-    lines = [f"{name} = {target}" for name, target in points.items()]
-    (metadata / "entry_points.txt").write_text("\n".join(["[vllm.general_plugins]", *lines, ""]))
-    return folder
-
-
 @pytest.mark.timeout(600)
-def test_the_inputs_of_the_draft_experts_are_recorded(tmp_path: Path) -> None:
+def test_each_token_of_two_workers_is_recorded_once_with_its_request(tmp_path: Path) -> None:
     tiny_model.write_variant("good", tmp_path / "model", tiny_model.TinyModel())
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text((json.dumps({"prompt": tiny_model.GOLDEN_PROMPT}) + "\n") * PROMPTS)
+    prompts.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
     environment = {
         **{name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"},
-        "PYTHONPATH": os.pathsep.join([str(installed(tmp_path / "site")), str(PACKAGE), str(CONTRACTS)]),
+        "PYTHONPATH": os.pathsep.join(map(str, PACKAGES)),
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # With two workers vLLM compiles its embedding, and this environment has no headers of Python.
+        "TORCHDYNAMO_DISABLE": "1",
     }
     given = ["--model", str(tmp_path / "model"), "--prompts", str(prompts), "--out", str(tmp_path / "capture")]
-    sizes = ["--max-tokens", str(TOKENS), "--max-model-len", "512", "--module", "mlp"]
-    command = [sys.executable, "-m", "mtp_quantiser", "capture", *given, *sizes]
+    sizes = ["--max-tokens", str(TOKENS), "--max-model-len", "512", "--module", "mlp", "--tensor-parallel-size", "2"]
+    command = [sys.executable, "-m", "flash_engine.capture", *given, *sizes]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=500)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    parts = []
-    for path in (tmp_path / "capture").glob("*.safetensors"):
+    rows, requests = [], []
+    for path in sorted((tmp_path / "capture").glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            assert file.metadata() == {"format": FORMAT}
-            parts.append(file.get_tensor(INPUT))
-    recorded = torch.cat(parts)
+            assert FORMAT_KEY in file.metadata()
+            rows.append(file.get_tensor(INPUT))
+            requests += file.get_tensor(REQUEST).tolist()
+    recorded = torch.cat(rows)
     assert recorded.dtype == torch.bfloat16
     assert recorded.shape[1] == tiny_model.Shape().hidden
-    assert len(recorded) >= PROMPTS * TOKENS // 2, "a draft is made for each accepted token and its successor"
     assert torch.isfinite(recorded).all()
-    assert (recorded != 0).any(1).float().mean() > 0.5
+    first = [number == 0 or requests[number - 1] != requests[number] for number in range(len(requests))]
+    assert ((recorded != 0).any(1) | torch.tensor(first)).all(), "the layer sees nothing before the first token"
+    assert f"{len(recorded):,} tokens of {len(PROMPTS)} requests" in done.stdout
+    assert sorted(set(requests)) == list(range(len(PROMPTS)))
+    tokens_of = AutoTokenizer.from_pretrained(tmp_path / "model")
+    asked = [len(tokens_of(prompt).input_ids) for prompt in PROMPTS]
+    assert [requests.count(number) for number in range(len(PROMPTS))] == [tokens + TOKENS for tokens in asked]

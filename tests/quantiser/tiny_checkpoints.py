@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from safetensors.torch import save_file
 
-from mtp_quantiser.captures import FORMAT, INPUT
+from flash_contracts.mtp_capture import FORMAT, INPUT
 from mtp_quantiser.layout import PREFIX, MtpShape, TensorSpec
 
 CONFIG: Final[Mapping[str, Any]] = {

@@ -9,8 +9,8 @@ does everything in one command. Or step by step:
     mtp-quantise verify   WHOLE --source OFFICIAL
 
 OFFICIAL is DeepSeek's own checkpoint (FP4 experts, FP8 attention). STRIPPED is a W4A16-FP8 checkpoint without mtp.*
-tensors. CAPTURE holds recorded inputs of the experts, as `capture` writes them. Each is a folder; OFFICIAL may also be
-hf://owner/name@revision.
+tensors. CAPTURE holds recorded inputs of the experts: `flash-capture`, in the engine's image, writes it. Each is a
+folder; OFFICIAL may also be hf://owner/name@revision.
 """
 
 import argparse
@@ -18,8 +18,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtp_quantiser import commands
-from mtp_quantiser.errors import QuantiserError
+from flash_contracts.restore_result import RestoreResult
+from mtp_quantiser.errors import FAILED, INTERRUPTED, QuantiserError
+from mtp_quantiser.interruption import interruptible
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,30 +28,11 @@ def parser() -> argparse.ArgumentParser:
         prog="mtp-quantise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = top.add_subparsers(dest="command", required=True)
-    _capture(
-        parts.add_parser("capture", help="run prompts through vLLM and record the inputs of the MTP layer's experts")
-    )
     _restore(parts.add_parser("restore", help="quantise, splice and verify in one step; the operator's Job runs this"))
     _quantise(parts.add_parser("quantise", help="write the INT4 shard, its manifest and a report"))
     _splice(parts.add_parser("splice", help="combine the shard with a stripped checkpoint in a new folder"))
     _verify(parts.add_parser("verify", help="read every tensor back and compare it bit by bit"))
     return top
-
-
-def _capture(part: argparse.ArgumentParser) -> None:
-    part.description = (
-        "Needs vLLM. The model must have an MTP layer: for a stripped one, first restore it without a capture "
-        "(`quantise --method rtn`), then capture with that, then quantise with GPTQ."
-    )
-    part.add_argument("--model", type=Path, required=True, help="a checkpoint with an MTP layer")
-    part.add_argument("--prompts", type=Path, required=True, help="JSON lines, each with a text under `prompt`")
-    part.add_argument("--out", type=Path, required=True, help="folder for the capture")
-    part.add_argument("--tokens", type=int, default=500_000, help="stop recording after this many tokens (%(default)s)")
-    part.add_argument("--max-tokens", type=int, default=256, help="tokens to generate for each prompt (%(default)s)")
-    part.add_argument("--max-model-len", type=int, default=4096, help="(%(default)s)")
-    part.add_argument("--tensor-parallel-size", type=int, default=1, help="(%(default)s)")
-    part.add_argument("--module", default="ffn", help="name of the experts' module in the draft model (%(default)s)")
-    part.set_defaults(run=commands.capture)
 
 
 def _restore(part: argparse.ArgumentParser) -> None:
@@ -68,8 +50,7 @@ def _restore(part: argparse.ArgumentParser) -> None:
     part.add_argument("--out", type=Path, required=True, help="the restored checkpoint, on the base's volume")
     part.add_argument("--result", type=Path, help="also write the line of JSON to this file")
     part.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="(%(default)s: a GPU if any)")
-    part.add_argument("--batch", type=int, help="experts at a time, as with `quantise`")
-    part.set_defaults(run=commands.restore)
+    part.add_argument("--batch", type=_positive, help="experts at a time, as with `quantise`")
 
 
 def _quantise(part: argparse.ArgumentParser) -> None:
@@ -82,10 +63,9 @@ def _quantise(part: argparse.ArgumentParser) -> None:
     part.add_argument("--method", choices=["gptq", "rtn"], default="gptq", help="rtn rounds to nearest (%(default)s)")
     part.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="(%(default)s: a GPU if any)")
     part.add_argument(
-        "--batch", type=int, help="experts at a time (64 on a GPU, 4 on a CPU); halved when memory is short"
+        "--batch", type=_positive, help="experts at a time (64 on a GPU, 4 on a CPU); halved when memory is short"
     )
     part.add_argument("--restart", action="store_true", help="discard the results of an interrupted run")
-    part.set_defaults(run=commands.quantise)
 
 
 def _splice(part: argparse.ArgumentParser) -> None:
@@ -95,26 +75,43 @@ def _splice(part: argparse.ArgumentParser) -> None:
     part.add_argument("--base", type=Path, required=True, help="the stripped checkpoint")
     part.add_argument("--restored", type=Path, required=True, help="what `quantise` made")
     part.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
-    part.set_defaults(run=commands.splice)
 
 
 def _verify(part: argparse.ArgumentParser) -> None:
     part.description = "Prints a line for each difference, and exits with 1 if there are any."
     part.add_argument("folder", type=Path, help="what `quantise` or `splice` made")
     part.add_argument("--source", type=Path, help="the official checkpoint, to compare with")
-    part.set_defaults(run=commands.verify)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        with interruptible():
+            from mtp_quantiser import commands  # noqa: PLC0415 - torch takes seconds, in which a signal may come
+
+            return commands.run(arguments)
     except QuantiserError as error:
         print(f"mtp-quantise: {error}", file=sys.stderr)
-        return commands.FAILED
+        return FAILED
     except KeyboardInterrupt:
-        print("mtp-quantise: interrupted; run the same command again to resume", file=sys.stderr)
-        return commands.INTERRUPTED
+        return _interrupted(arguments)
+
+
+def _interrupted(arguments: argparse.Namespace) -> int:
+    message = "interrupted; run the same command again to resume"
+    print(f"mtp-quantise: {message}", file=sys.stderr)
+    if arguments.command == "restore":
+        text = RestoreResult("Failed", message, str(arguments.out)).to_termination_message()
+        print(text, flush=True)
+        if arguments.result:
+            arguments.result.write_text(text)
+    return INTERRUPTED
 
 
 if __name__ == "__main__":

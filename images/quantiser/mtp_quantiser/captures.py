@@ -1,32 +1,29 @@
-"""Reads captured inputs of the MTP layer's experts, the calibration data, from disk.
+"""Reads captures, the calibration data, from disk: `flash_contracts.mtp_capture` describes the files."""
 
-A capture is a folder of safetensors files, read in the order of their names. Each holds
-
-    ffn_input      BF16 [n, hidden]   what enters the mixture of experts: the output of mtp.0.ffn_norm
-    topk_ids       I32  [n, k]        optional: the experts chosen by the engine
-    topk_weights   F32  [n, k]        optional, with topk_ids: their weights
-
-and the metadata {"format": "mtp-capture-1"}. Rows are tokens in any order. If the engine's choice is
-missing, it is computed from the router's weights, as the model does. `capture_hook` writes this format.
-"""
-
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from flash_contracts.mtp_capture import FORMAT, FORMAT_KEY, IDS, INPUT, RECORDER_KEY, REQUEST, ROUTER_KEY, WEIGHTS
 from mtp_quantiser.checkpoint import opened
 from mtp_quantiser.errors import QuantiserError
 from mtp_quantiser.layout import MtpShape
 
-FORMAT: Final = "mtp-capture-1"
-INPUT: Final = "ffn_input"
-IDS: Final = "topk_ids"
-WEIGHTS: Final = "topk_weights"
 CHUNK: Final = 65536
+
+FILE_NAME: Final = re.compile(r"capture-(?P<recorder>.+)-\d+\.safetensors")
+"""Of files by flash-capture, and by older versions: each process numbered its files."""
+
+COMPARED_ROWS: Final = 4096
+COMPARED_COLUMNS: Final = 128
+MOST_EQUAL: Final = 0.9
+"""Two sequences of tokens with a larger share of equal rows are the same tokens."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +32,30 @@ class CaptureFile:
     tokens: int
     routed: bool
     """Whether it holds the engine's choice of experts."""
+    recorder: str | None
+    """The process that numbered the requests; None if the file has no numbers."""
+    router: str | None
+    """`router_digest` of the model that served, if known."""
 
     @classmethod
     def open(cls, path: Path, shape: MtpShape) -> "CaptureFile":
         with opened(path) as file:
-            if (file.metadata() or {}).get("format") != FORMAT:
+            metadata = file.metadata() or {}
+            if metadata.get(FORMAT_KEY) != FORMAT:
                 raise QuantiserError(
-                    f"{path} does not have format {FORMAT} in its metadata; capture again with this tool"
+                    f"{path} does not have format {FORMAT} in its metadata; capture again with flash-capture"
                 )
             names = set(file.keys())
             if INPUT not in names:
-                raise QuantiserError(f"{path} has no tensor {INPUT}; capture again with this tool")
+                raise QuantiserError(f"{path} has no tensor {INPUT}; capture again with flash-capture")
             part = file.get_slice(INPUT)
             rows = list(part.get_shape())
             if part.get_dtype() != "BF16" or rows[1:] != [shape.hidden]:
                 raise QuantiserError(
                     f"{path}: {INPUT} is {part.get_dtype()} {rows}, not BF16 [n, {shape.hidden}]; another model's"
                 )
-            return cls(path, rows[0], {IDS, WEIGHTS} <= names)
+            recorder = metadata.get(RECORDER_KEY, path.name) if REQUEST in names else None
+            return cls(path, rows[0], {IDS, WEIGHTS} <= names, recorder, metadata.get(ROUTER_KEY))
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         """(first row, rows) in pieces, mapped from the file, never all at once in memory."""
@@ -60,6 +63,20 @@ class CaptureFile:
             whole = file.get_slice(INPUT)
             for first in range(0, self.tokens, CHUNK):
                 yield first, whole[first : min(first + CHUNK, self.tokens)]
+
+    def requests(self) -> Tensor:
+        """The number of each token's request, [n]. Raises QuantiserError where they are not one for each token."""
+        with opened(self.path) as file:
+            numbers: Tensor = file.get_tensor(REQUEST)
+        if numbers.shape != (self.tokens,) or numbers.is_floating_point():
+            raise QuantiserError(f"{self.path}: {REQUEST} is not a number for each token; capture again")
+        return numbers.long()
+
+    def leading(self) -> Tensor:
+        """BF16 [n, COMPARED_COLUMNS or fewer]: the first values of each row."""
+        with opened(self.path) as file:
+            found: Tensor = file.get_slice(INPUT)[:, :COMPARED_COLUMNS]
+        return found
 
     def choice(self, experts: int) -> tuple[Tensor, Tensor]:
         """The engine's choice, [n, k] both. Raises QuantiserError where it cannot be one."""
@@ -81,12 +98,57 @@ class Capture:
         """Raises QuantiserError for no file, or one that does not fit the model."""
         paths = sorted(folder.glob("*.safetensors"))
         if not paths:
-            raise QuantiserError(f"{folder} holds no *.safetensors; make a capture with `mtp-quantise capture`")
+            raise QuantiserError(
+                f"{folder} holds no *.safetensors; make a capture with `flash-capture`, in the engine's image"
+            )
         return cls(folder, tuple(CaptureFile.open(path, shape) for path in paths))
 
     @property
     def tokens(self) -> int:
         return sum(file.tokens for file in self.files)
+
+    def requests(self) -> Tensor | None:
+        """int64 [tokens]: equal for tokens of one request, from 0 on. None if any file lacks the numbers."""
+        if any(file.recorder is None for file in self.files):
+            return None
+        recorders = {name: index for index, name in enumerate(sorted({str(file.recorder) for file in self.files}))}
+        pairs = [
+            torch.stack([torch.full((file.tokens,), recorders[str(file.recorder)]), file.requests()], dim=1)
+            for file in self.files
+        ]
+        return torch.unique(torch.cat(pairs), dim=0, return_inverse=True)[1]
+
+    def require_distinct(self) -> None:
+        """Raises QuantiserError if the same tokens are there twice: copies would judge what was calibrated on them.
+
+        Single rows may be equal, as those of prompts with the same beginning.
+        """
+        by_recorder: dict[str, list[Tensor]] = {}
+        for file in self.files:
+            named = FILE_NAME.fullmatch(file.path.name)
+            by_recorder.setdefault(named["recorder"] if named else file.path.name, []).append(file.leading())
+        sequences = {name: torch.cat(parts) for name, parts in by_recorder.items()}
+        for name, rows in sequences.items():
+            if len(rows) > 1 and _are_same_tokens(rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+                raise self._repeated(f"the second half of what {name} recorded repeats the first")
+        for (one, rows), (other, others) in combinations(sequences.items(), 2):
+            if _are_same_tokens(rows, others):
+                raise self._repeated(f"{one} and {other} recorded the same tokens")
+
+    def _repeated(self, what: str) -> QuantiserError:
+        return QuantiserError(
+            f"{self.folder}: {what}, as each of several GPUs did with an older version; capture again with "
+            "flash-capture, which records each token once"
+        )
+
+    def require_router(self, digest: str) -> None:
+        """Raises QuantiserError for files recorded with another model than the one that is quantised."""
+        for file in self.files:
+            if file.router not in (None, digest):
+                raise QuantiserError(
+                    f"{file.path} was recorded with another model: its router is {file.router}, and that of the source "
+                    f"is {digest}; give the capture of this model, or the source that it was restored from"
+                )
 
     def chunks(self) -> Iterator[Tensor]:
         """All rows in order. Raises QuantiserError at the first that is not finite."""
@@ -104,6 +166,11 @@ class Capture:
             with opened(file.path) as mapped:
                 parts.append(mapped.get_tensor(INPUT).index_select(0, inside))
         return torch.cat(parts)
+
+
+def _are_same_tokens(one: Tensor, other: Tensor) -> bool:
+    rows = min(len(one), len(other), COMPARED_ROWS)
+    return bool((one[:rows] == other[:rows]).all(1).float().mean() > MOST_EQUAL)
 
 
 def require_finite(path: Path, first: int, rows: Tensor) -> None:

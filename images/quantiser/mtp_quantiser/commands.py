@@ -3,14 +3,14 @@
 import argparse
 import traceback
 from pathlib import Path
-from typing import Final
 
 import torch
 
 from flash_contracts.restore_result import RestoreResult
 from mtp_quantiser import report
 from mtp_quantiser.console import print_line, step
-from mtp_quantiser.errors import QuantiserError, UnavailableError
+from mtp_quantiser.errors import FAILED, TRY_LATER, UNEXPECTED, QuantiserError, UnavailableError
+from mtp_quantiser.folder_lock import exclusive_or_refused
 from mtp_quantiser.interruption import interruptible
 from mtp_quantiser.quantisation import Quantisation
 from mtp_quantiser.restoration import Restoration
@@ -18,20 +18,18 @@ from mtp_quantiser.sources import folder_of
 from mtp_quantiser.splice import splice as splice_folders
 from mtp_quantiser.verify import problems
 
-FAILED: Final = 1
-"""A retry cannot help; the user has to act."""
-UNEXPECTED: Final = 70
-TRY_LATER: Final = 75
-"""EX_SOFTWARE and EX_TEMPFAIL of sysexits.h."""
-INTERRUPTED: Final = 130
 
-
-def capture(arguments: argparse.Namespace) -> int:
-    from mtp_quantiser.vllm_capture import run  # noqa: PLC0415 - only this command needs vLLM
-
-    tokens = run(arguments)
-    print_line(f"{tokens:,} tokens in {arguments.out}")
-    return 0
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand; returns the exit code. Raises QuantiserError, KeyboardInterrupt."""
+    match arguments.command:
+        case "restore":
+            return restore(arguments)
+        case "quantise":
+            return quantise(arguments)
+        case "splice":
+            return splice(arguments)
+        case _:
+            return verify(arguments)
 
 
 def quantise(arguments: argparse.Namespace) -> int:
@@ -41,8 +39,9 @@ def quantise(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         device=arguments.device,
         batch=arguments.batch,
+        source_name=arguments.source,
     )
-    with interruptible():
+    with exclusive_or_refused(arguments.out):
         method = wanted.run(restart=arguments.restart)["method"]
     page = arguments.out / report.HTML
     print_line(f"{method['gptq']} matrices by GPTQ, {method['rtn']} rounded to nearest; see {page}")
@@ -76,21 +75,19 @@ def restore(arguments: argparse.Namespace) -> int:
 
 
 def _ended(wanted: Restoration) -> tuple[int, RestoreResult]:
-    """Turns every way to end into an exit code and a result with a message."""
+    """Turns every way to end but an interruption into an exit code and a result with a message."""
 
     def failed(code: int, message: str) -> tuple[int, RestoreResult]:
         print_line(f"mtp-quantise: {message}")
         return code, RestoreResult("Failed", message, str(wanted.out))
 
     try:
-        with interruptible():
+        with interruptible():  # inside, because torch may make another exception of an interruption
             return 0, wanted.run()
     except UnavailableError as error:
         return failed(TRY_LATER, str(error))
     except QuantiserError as error:
         return failed(FAILED, str(error))
-    except KeyboardInterrupt:
-        return failed(INTERRUPTED, "interrupted; run the same command again to resume")
     except torch.cuda.OutOfMemoryError as error:
         return failed(
             TRY_LATER, f"out of GPU memory with one expert at a time ({error}); run it on a GPU that nothing else uses"

@@ -1,4 +1,13 @@
-"""Errors that the user can act on."""
+"""Errors that the user can act on, and exit codes."""
+
+from typing import Final
+
+FAILED: Final = 1
+"""A retry cannot help; the user has to act."""
+UNEXPECTED: Final = 70
+TRY_LATER: Final = 75
+"""EX_SOFTWARE and EX_TEMPFAIL of sysexits.h."""
+INTERRUPTED: Final = 130
 
 
 class QuantiserError(Exception):

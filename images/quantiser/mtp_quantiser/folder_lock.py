@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from mtp_quantiser.errors import QuantiserError
 
@@ -24,14 +24,7 @@ def exclusive(out: Path, waiting: Callable[[], str], print_line: Callable[[str],
     The kernel releases the lock when its holder exits for any reason. Raises QuantiserError if the lock file cannot be
     created.
     """
-    try:
-        file = lock_of(out).open("a")
-    except OSError as error:
-        raise QuantiserError(
-            f"{out.parent} cannot be written ({error}): the restored checkpoint is written there. Mount the volume "
-            "read-write, and make the folder writable for the user or group of this process"
-        ) from error
-    with file:
+    with _opened(out) as file:
         reported_at = float("-inf")
         while not _try_lock(file.fileno()):
             if time.monotonic() - reported_at > PROGRESS_SECONDS:
@@ -39,6 +32,26 @@ def exclusive(out: Path, waiting: Callable[[], str], print_line: Callable[[str],
                 print_line(waiting())
             time.sleep(POLL_SECONDS)
         yield
+
+
+@contextmanager
+def exclusive_or_refused(out: Path) -> Iterator[None]:
+    """The same, but raises QuantiserError if another process holds the lock."""
+    with _opened(out) as file:
+        if not _try_lock(file.fileno()):
+            raise QuantiserError(f"another process is writing {out}; wait for it, or give another --out")
+        yield
+
+
+def _opened(out: Path) -> IO[str]:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return lock_of(out).open("a")
+    except OSError as error:
+        raise QuantiserError(
+            f"{out.parent} cannot be written ({error}): the restored checkpoint is written there. Mount the volume "
+            "read-write, and make the folder writable for the user or group of this process"
+        ) from error
 
 
 def _try_lock(descriptor: int) -> bool:

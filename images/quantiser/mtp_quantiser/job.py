@@ -1,6 +1,5 @@
 """Quantises the experts of an MTP layer in batches; each is judged on held-out tokens and written to disk."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from mtp_quantiser.captures import Capture, Streamed
 from mtp_quantiser.device_job import batches
 from mtp_quantiser.evaluation import decoded, relative_error, round_to_nearest
 from mtp_quantiser.expert_store import ExpertStore
+from mtp_quantiser.fingerprint import fingerprint_of
 from mtp_quantiser.layout import PREFIX
 from mtp_quantiser.official import OfficialMtp
 from mtp_quantiser.router import route
@@ -62,21 +62,16 @@ class DeviceContext:
 
 
 def made_from(official: OfficialMtp, capture: Capture | None, settings: QuantiserSettings) -> dict[str, Any]:
-    """Everything a run's bytes depend on. Files are identified by name, size and mtime: hashing them takes minutes."""
+    """Everything a run's bytes depend on."""
     shards = sorted({official.checkpoint.shard_of[name] for name in official.shape.official()})
     source = [official.checkpoint.folder / shard for shard in shards]
     captured = [file.path for file in capture.files] if capture else []
     return {
         "version": VERSION,
-        "source": _stamp(source),
-        "capture": _stamp(captured) if capture else "none",
+        "source": fingerprint_of(source),
+        "capture": fingerprint_of(captured) if capture else "none",
         "settings": json.loads(json.dumps(asdict(settings))),
     }
-
-
-def _stamp(paths: list[Any]) -> str:
-    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def inputs_of(official: OfficialMtp, capture: Capture, device: torch.device) -> Inputs:

@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from flash_contracts.mtp_capture import ROUTER, router_digest
 from mtp_quantiser.batch import Experts, Fp4
 from mtp_quantiser.checkpoint import Checkpoint
 from mtp_quantiser.errors import QuantiserError
@@ -97,6 +98,10 @@ class OfficialMtp:
         for name, tensor in self.checkpoint.read([PREFIX + name for name in self.shape.plain()]):
             require_finite(name, tensor)
             yield name, tensor
+
+    def router_digest(self) -> str:
+        """Identifies the model, as a capture's metadata does."""
+        return router_digest(self.checkpoint.tensor(ROUTER).contiguous().view(torch.uint8).numpy().tobytes())
 
     def gate(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The router: BF16 [experts, hidden] and the FP32 bias that only selects."""

@@ -16,17 +16,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from math import prod
 from pathlib import Path
 from typing import Any, Final
 
 from flash_contracts.restore_result import RestoreFigures, RestoreResult
 from mtp_quantiser.checkpoint import CONFIG, INDEX, Checkpoint, read_json
 from mtp_quantiser.console import step
+from mtp_quantiser.disk_space import bytes_to_write, require_disk_space, size_of
 from mtp_quantiser.errors import OtherInputsError, QuantiserError
 from mtp_quantiser.expert_store import write_json
 from mtp_quantiser.folder_lock import exclusive
-from mtp_quantiser.layout import MtpShape, TensorSpec
+from mtp_quantiser.layout import MtpShape
 from mtp_quantiser.quantisation import WORK, Quantisation
 from mtp_quantiser.report import HTML, JSON
 from mtp_quantiser.sources import folder_of
@@ -35,7 +35,6 @@ from mtp_quantiser.verify import problems
 
 RECORD: Final = "mtp-restoration.json"
 FORMAT: Final = "mtp-restoration-1"
-BYTES: Final = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "I64": 8}
 
 
 @dataclass(frozen=True)
@@ -126,10 +125,13 @@ class Restoration:
 
     def _restored(self, base: Checkpoint) -> RestoreResult:
         began = time.monotonic()
-        require_disk_space(base, self.work)
+        needed = bytes_needed(base)
+        require_disk_space(self.work, needed)
         with step(f"getting {self.source}"):
-            source = folder_of(self.source, self.work / "hub")
-        wanted = Quantisation(source, self.capture, self.work, self.device, self.batch)
+            source = folder_of(
+                self.source, self.work / "hub", lambda download: require_disk_space(self.work, needed + download)
+            )
+        wanted = Quantisation(source, self.capture, self.work, self.device, self.batch, self.source)
         try:
             report = wanted.run()
         except OtherInputsError as changed:
@@ -205,20 +207,8 @@ def require_undamaged(out: Path, record: dict[str, Any]) -> None:
         )
 
 
-def require_disk_space(base: Checkpoint, work: Path) -> None:
-    """Checks up front that there is room for the finished experts, the shard, and copies of head and embedding."""
-    shape = MtpShape.of(base.config)
-    shard = sum(size_of(expected) for expected in shape.product().values())
+def bytes_needed(base: Checkpoint) -> int:
+    """The finished experts, the shard, and copies of head and embedding."""
     names = [name for pair in OTHER_NAMES.items() for name in pair if name in base.shard_of]
     copies = sum(size_of(expected) for expected in base.header(names).values())
-    there = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
-    needed, free = max(0, 2 * shard + copies - there), shutil.disk_usage(work).free
-    if needed > free:
-        raise QuantiserError(
-            f"{work.parent} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed; free space there, "
-            "then run the same command again"
-        )
-
-
-def size_of(expected: TensorSpec) -> int:
-    return prod(expected.shape) * BYTES.get(expected.dtype, 4)
+    return bytes_to_write(MtpShape.of(base.config)) + copies
