@@ -81,6 +81,7 @@ def _verify(part: argparse.ArgumentParser) -> None:
     part.description = "Prints a line for each difference, and exits with 1 if there are any."
     part.add_argument("folder", type=Path, help="what `quantise` or `splice` made")
     part.add_argument("--source", type=Path, help="the official checkpoint, to compare with")
+    part.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="(%(default)s: a GPU if any)")
 
 
 def _positive(text: str) -> int:

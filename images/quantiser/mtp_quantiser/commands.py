@@ -12,8 +12,10 @@ from mtp_quantiser.console import print_line, step
 from mtp_quantiser.errors import FAILED, TRY_LATER, UNEXPECTED, QuantiserError, UnavailableError
 from mtp_quantiser.folder_lock import exclusive_or_refused
 from mtp_quantiser.interruption import interruptible
-from mtp_quantiser.quantisation import Quantisation
+from mtp_quantiser.official import OfficialMtp
+from mtp_quantiser.quantisation import Quantisation, device_context
 from mtp_quantiser.restoration import Restoration
+from mtp_quantiser.shard import read_manifest, require_readable
 from mtp_quantiser.sources import folder_of
 from mtp_quantiser.splice import splice as splice_folders
 from mtp_quantiser.verify import problems
@@ -43,6 +45,8 @@ def quantise(arguments: argparse.Namespace) -> int:
     )
     with exclusive_or_refused(arguments.out):
         method = wanted.run(restart=arguments.restart)["method"]
+        with step("reading back"):
+            require_readable(arguments.out, read_manifest(arguments.out))
     page = arguments.out / report.HTML
     print_line(f"{method['gptq']} matrices by GPTQ, {method['rtn']} rounded to nearest; see {page}")
     return 0
@@ -106,7 +110,8 @@ def splice(arguments: argparse.Namespace) -> int:
 
 def verify(arguments: argparse.Namespace) -> int:
     found = 0
-    for problem in problems(arguments.folder, arguments.source):
+    source = OfficialMtp.open(arguments.source) if arguments.source else None
+    for problem in problems(arguments.folder, source, device_context(arguments.device).device):
         print(problem)
         found += 1
     print_line(f"{found} differences" if found else f"{arguments.folder}: no differences")

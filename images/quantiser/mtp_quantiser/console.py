@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 CONSOLE: Final = Console(stderr=True)
 
+LINE_SECONDS: Final = 2.0
+
 Item = TypeVar("Item")
 
 
@@ -25,7 +27,7 @@ def step(what: str) -> Iterator[None]:
 
 
 def progress(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
-    """Shows a progress bar on a terminal, and a line per 10 % otherwise."""
+    """Shows a progress bar on a terminal, and lines otherwise."""
     if not CONSOLE.is_terminal:
         yield from logged(items, what, total, unit)
         return
@@ -38,7 +40,12 @@ def progress(items: Iterable[Item], what: str, total: int, unit: str) -> Iterato
 
 
 def logged(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
+    """Prints a line at most every LINE_SECONDS, with an estimate of what is left."""
+    began = printed = time.monotonic()
     for done, item in enumerate(items, 1):
-        if done == total or done * 10 // total != (done - 1) * 10 // total:
-            print_line(f"{what}: {done} of {total} {unit}")
+        now = time.monotonic()
+        if done == total or now - printed >= LINE_SECONDS:
+            printed = now
+            left = f", about {(now - began) / done * (total - done):.0f} s left" if done < total else ""
+            print_line(f"{what}: {done} of {total} {unit}{left}")
         yield item

@@ -63,7 +63,7 @@ class Quantisation:
         finished = job.run(official, inputs, store, machine, settings, size)
         for _ in progress(finished, "quantising", official.shape.experts, "experts"):
             pass
-        with step("writing and reading back"):
+        with step("writing"):
             return shard.assemble(official, store, self.out, made_from), device_name(machine.device)
 
     def _calibration(self, official: OfficialMtp, device: torch.device) -> tuple[Capture | None, job.Inputs | None]:

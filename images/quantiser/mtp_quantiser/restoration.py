@@ -27,7 +27,8 @@ from mtp_quantiser.errors import OtherInputsError, QuantiserError
 from mtp_quantiser.expert_store import write_json
 from mtp_quantiser.folder_lock import exclusive
 from mtp_quantiser.layout import MtpShape
-from mtp_quantiser.quantisation import WORK, Quantisation
+from mtp_quantiser.official import OfficialMtp
+from mtp_quantiser.quantisation import WORK, Quantisation, device_context
 from mtp_quantiser.report import HTML, JSON
 from mtp_quantiser.sources import folder_of
 from mtp_quantiser.splice import OTHER_NAMES, link_or_copy_base, splice
@@ -142,7 +143,7 @@ class Restoration:
             for name in (HTML, JSON):
                 (self.work / name).rename(self.whole / name)
         with step("verifying"):
-            for problem in problems(self.whole, source):
+            for problem in problems(self.whole, OfficialMtp.open(source), device_context(self.device).device):
                 raise QuantiserError(f"verification failed: {problem}; check the disk, then run the same command again")
         figures = figures_of(report, time.monotonic() - began)
         return RestoreResult("Restored", f"restored: {figures}", str(self.out), figures)
@@ -200,7 +201,7 @@ def require_undamaged(out: Path, record: dict[str, Any]) -> None:
     odd = sorted(name for name in then if name not in now or now[name][0] != then[name][0])
     found = f"{odd[0]} is {'missing' if odd[0] not in now else 'of a different size'}" if odd else None
     if found is None and record["state"] == "Restored" and any(now[name] != then[name] for name in then):
-        found = next(problems(out, None), None)
+        found = next(problems(out), None)
     if found:
         raise QuantiserError(
             f"{out} is damaged since it was restored: {found}; remove the folder, then run the same command again"

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,19 +14,23 @@ from mtp_quantiser.errors import QuantiserError
 from mtp_quantiser.expert_store import ExpertStore, whole_or_not, write_json
 from mtp_quantiser.layout import MtpShape, TensorSpec
 from mtp_quantiser.official import OfficialMtp
+from mtp_quantiser.threads import in_threads
 
 SHARD: Final = "model-mtp-w4a16.safetensors"
 MANIFEST: Final = "mtp-manifest.json"
 FORMAT: Final = "mtp-w4a16-1"
 
+READ_AT_ONCE: Final = 16
+"""Tensors that a thread reads and hashes in turn, some 35 MB."""
+
 
 def digest(tensor: Tensor) -> str:
     """SHA-256 of the values as stored in the file."""
-    return hashlib.sha256(tensor.contiguous().view(-1).view(uint8).numpy().tobytes()).hexdigest()
+    return hashlib.sha256(tensor.contiguous().view(-1).view(uint8).numpy()).hexdigest()
 
 
 def assemble(official: OfficialMtp, store: ExpertStore, folder: Path, made_from: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes shard and manifest into `folder`, reads them back, and returns the manifest. Raises QuantiserError."""
+    """Writes shard and manifest into `folder`, and returns the manifest. Raises QuantiserError."""
     tensors = dict(official.rest())
     figures = []
     for expert in range(official.shape.experts):
@@ -34,18 +39,23 @@ def assemble(official: OfficialMtp, store: ExpertStore, folder: Path, made_from:
     require_complete(tensors, official.shape)
     # One key: safetensors writes several in any order, and the same run would not give the same bytes.
     whole_or_not(folder / SHARD, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    names = sorted(tensors)
     manifest = {
         "format": FORMAT,
         "shard": SHARD,
         "madeFrom": dict(made_from),
         "method": methods(figures),
         "experts": figures,
-        "sha256": {name: digest(tensor) for name, tensor in sorted(tensors.items())},
+        "sha256": dict(zip(names, in_threads(digest, [tensors[name] for name in names]), strict=True)),
     }
     write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def require_readable(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Reads the shard back. Raises QuantiserError if it is not as it was written."""
     for problem in compare_with_manifest(folder / SHARD, manifest):
         raise QuantiserError(f"{folder / SHARD} does not read back as it was written: {problem}; check the disk")
-    return manifest
 
 
 def methods(figures: list[dict[str, Any]]) -> dict[str, int]:
@@ -76,9 +86,20 @@ def compare_with_manifest(shard: Path, manifest: Mapping[str, Any]) -> Iterator[
         names = set(file.keys())
         for name in sorted(names ^ wanted.keys()):
             yield f"{name} is {'not in the manifest' if name in names else 'missing'}"
-        for name in sorted(names & wanted.keys()):
-            if digest(file.get_tensor(name)) != wanted[name]:
+    both = sorted(names & wanted.keys())
+    for some, found in zip(_parts(both), in_threads(partial(_digests, shard), _parts(both)), strict=True):
+        for name, value in zip(some, found, strict=True):
+            if value != wanted[name]:
                 yield f"{name} is not what the manifest says"
+
+
+def _parts(names: list[str]) -> list[list[str]]:
+    return [names[first : first + READ_AT_ONCE] for first in range(0, len(names), READ_AT_ONCE)]
+
+
+def _digests(shard: Path, names: list[str]) -> list[str]:
+    with opened(shard) as file:
+        return [digest(file.get_tensor(name)) for name in names]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

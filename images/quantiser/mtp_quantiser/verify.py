@@ -1,35 +1,48 @@
 """Verifies a restored or spliced checkpoint: reads it back and compares every bit with its source."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import torch
+from torch import Tensor
 
+from mtp_quantiser.batch import Fp4
 from mtp_quantiser.checkpoint import INDEX, Checkpoint, opened
-from mtp_quantiser.formats.int4 import decode_int4, unpack
+from mtp_quantiser.console import progress
+from mtp_quantiser.formats.fp4 import GROUP as FP4_GROUP
+from mtp_quantiser.formats.fp4 import VALUES as FP4_VALUES
+from mtp_quantiser.formats.int4 import GROUP
 from mtp_quantiser.layout import ALIASES, MtpShape
 from mtp_quantiser.official import OfficialMtp
 from mtp_quantiser.quantization_config import with_mtp
 from mtp_quantiser.shard import SHARD, compare_with_manifest, digest, read_manifest
 from mtp_quantiser.splice import ALIAS_SHARD, OTHER_NAMES
+from mtp_quantiser.threads import in_threads
+
+CPU: Final = torch.device("cpu")
+
+INT4_VALUES: Final = tuple(float(nibble - 8) for nibble in range(16))
+ZEROS: Final = 0x88
+"""A byte of two codes that are zero."""
 
 ALIKE: Final = 0.9
 """INT4 of the right matrix has a cosine of 0.99 with it; of any other, near 0."""
 
 
-def problems(folder: Path, source: Path | None) -> Iterator[str]:
+def problems(folder: Path, source: OfficialMtp | None = None, device: torch.device = CPU) -> Iterator[str]:
     """Yields every problem of the folder.
 
     With `source`, the official checkpoint, copied tensors are compared bit by bit, and quantised tensors must be close
-    to the original values.
+    to the original values; that is computed on `device`.
     """
     yield from compare_with_manifest(folder / SHARD, read_manifest(folder))
     if (folder / INDEX).exists():
         yield from spliced(folder)
     if source is not None:
-        yield from against_source(folder, OfficialMtp.open(source))
+        yield from against_source(folder, source, device)
 
 
 def spliced(folder: Path) -> Iterator[str]:
@@ -56,29 +69,66 @@ def spliced(folder: Path) -> Iterator[str]:
         yield "config.json does not declare the MTP layer as `splice` writes it"
 
 
-def against_source(folder: Path, official: OfficialMtp) -> Iterator[str]:
+def against_source(folder: Path, official: OfficialMtp, device: torch.device) -> Iterator[str]:
     shard = folder / SHARD
     with opened(shard) as file:
         for name, tensor in official.rest():
             if digest(file.get_tensor(name)) != digest(tensor):
                 yield f"{name} differs from the source"
-        for expert in range(official.shape.experts):
-            experts = official.experts(slice(expert, expert + 1), torch.device("cpu"))
-            for matrix, fp4 in (("w1", experts.gate), ("w3", experts.up), ("w2", experts.down)):
-                stem = f"mtp.0.ffn.experts.{expert}.{matrix}"
-                words, scales = (file.get_tensor(f"{stem}.{part}") for part in ("weight_packed", "weight_scale"))
-                yield from (f"{stem}: {problem}" for problem in mismatches(words, scales, fp4.decoded()[0]))
+    experts = official.shape.experts
+    found = in_threads(partial(expert_problems, shard, official, device), range(experts))
+    for some in progress(found, "comparing with the source", experts, "experts"):
+        yield from some
 
 
-def mismatches(words: torch.Tensor, scales: torch.Tensor, weights: torch.Tensor) -> Iterator[str]:
-    """Yields signs that the matrix was not made from these weights: another expert's matrix, or swapped nibbles."""
+def expert_problems(shard: Path, official: OfficialMtp, device: torch.device, expert: int) -> list[str]:
+    experts = official.experts(slice(expert, expert + 1), device)
+    problems = []
+    with opened(shard) as file:
+        for matrix, fp4 in (("w1", experts.gate), ("w3", experts.up), ("w2", experts.down)):
+            stem = f"mtp.0.ffn.experts.{expert}.{matrix}"
+            words, scales = (file.get_tensor(f"{stem}.{part}") for part in ("weight_packed", "weight_scale"))
+            problems += [f"{stem}: {problem}" for problem in mismatches(words.to(device), scales.to(device), fp4[:1])]
+    return problems
+
+
+def mismatches(words: Tensor, scales: Tensor, fp4: Fp4) -> Iterator[str]:
+    """Yields signs that the matrix was not made from `fp4`, a batch of one: of another expert, or swapped nibbles."""
     if not torch.isfinite(scales).all() or (scales <= 0).any():
         yield "a scale is not a positive number"
         return
-    if not unpack(words).any():
+    codes = words.view(torch.uint8)
+    if (codes == ZEROS).all():
         yield "every code is zero"
         return
-    values, wanted = decode_int4(words, scales).double(), weights.double()
-    likeness = (values * wanted).sum() / (values.norm() * wanted.norm())
-    if not likeness > ALIKE:
-        yield f"its values do not match the source (cosine {likeness:.3f})"
+    found = likeness(codes, scales, fp4)
+    if not found > ALIKE:
+        yield f"its values do not match the source (cosine {found:.3f})"
+
+
+def likeness(codes: Tensor, scales: Tensor, fp4: Fp4) -> float:
+    """Cosine of the values of INT4 `codes` (uint8, two a byte) with those of `fp4`.
+
+    Both formats have the even column in the low nibble, so products are looked up for whole bytes, and then summed
+    over 32 columns, within which both scales are constant.
+    """
+    rows, device = codes.shape[0], codes.device
+    ours, theirs = codes.int().view(-1), fp4.packed[0].int().view(-1)
+    int4, fp4_values = _pairs(INT4_VALUES, device), _pairs(FP4_VALUES, device)
+
+    def summed(table: Tensor, index: Tensor) -> Tensor:
+        return table.index_select(0, index).view(rows, -1, FP4_GROUP // 2).sum(-1)
+
+    scale = scales.double().repeat_interleave(GROUP // FP4_GROUP, -1)
+    exponent = torch.exp2(fp4.exponents[0].double() - 127)
+    both = (summed((int4 @ fp4_values.T).flatten(), (ours << 8) | theirs) * scale * exponent).sum()
+    norm = (summed(int4.square().sum(1), ours) * scale.square()).sum()
+    wanted = (summed(fp4_values.square().sum(1), theirs) * exponent.square()).sum()
+    return float(both / (norm * wanted).sqrt())
+
+
+def _pairs(values: Sequence[float], device: torch.device) -> Tensor:
+    """FP32 [256, 2]: the values of a byte's low and high nibble."""
+    table = torch.tensor(values, device=device)
+    byte = torch.arange(256, device=device)
+    return torch.stack([table[byte & 15], table[byte >> 4]], dim=1)
