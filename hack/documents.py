@@ -24,6 +24,7 @@ PARTS = {
     "gate": "images/engine/flash_engine/gate",
     "flash-drain": "images/engine/flash_engine/drain",
     "flash-fetch": "images/engine/flash_engine/model_download",
+    "flash-capture": "images/engine/flash_engine/capture",
     "flash-checkpoint": "images/engine/flash_engine/checkpoint",
     "flash-p2p-test": "images/engine/flash_engine/p2p_test",
     "vLLM plugin": "images/engine/flash_engine/plugin",
@@ -74,6 +75,7 @@ OTHERS = (
     OtherDocument("NAME-HASH", f"{CORE}/rollout/template_revision.py:TemplateRevision", "operator"),
     OtherDocument("gpu-p2p-claims", f"{CONTRACTS}/p2p_claims.py:Claim", "operator", ("operator", "labeller")),
     OtherDocument("gpu-p2p-attempt", f"{CORE}/p2p_test/planner.py:P2pTestAttempt", "operator"),
+    OtherDocument("ffn_input", f"{CONTRACTS}/mtp_capture.py:router_digest", "flash-capture", ("quantiser",)),
     OtherDocument("dump", f"{NODE}/dump.py:NodeDump", "labeller"),
 )
 
