@@ -9,7 +9,6 @@ restart               from the start of a second process until it has reconciled
 
 import argparse
 import asyncio
-import json
 import os
 import platform
 import re
@@ -193,13 +192,9 @@ async def deployments(api: Cluster) -> AsyncIterator[dict[str, float]]:
 
 
 async def _watched(api: Cluster) -> AsyncIterator[str]:
-    client = api._api  # noqa: SLF001 - a watch is no request that the operator makes itself
-    headers: dict[str, str] = {}
-    url = f"{client.configuration.host}/apis/apps/v1/namespaces/{NAMESPACE}/deployments?watch=1"
-    await client.update_params_for_auth(headers, [], ["BearerToken"], "", "GET", None)
-    response = await client.call_api("GET", url, headers, None)
-    async for line in response.response.content:
-        yield json.loads(line)["object"]["metadata"]["name"]
+    async for event in api.watch("Deployment", NAMESPACE, "0"):
+        if event["type"] != "BOOKMARK":
+            yield event["object"]["metadata"]["name"]
 
 
 if __name__ == "__main__":

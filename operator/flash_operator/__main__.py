@@ -14,6 +14,7 @@ import structlog
 
 from flash_contracts.names import KIND
 from flash_operator.runtime import logs
+from flash_operator.runtime.child_watches import ChildWatches
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.health import Health
@@ -63,8 +64,9 @@ class Operator:
         reconciler = Reconciler(cluster, observer, settings.identity)
         nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity, namespace=settings.namespace)
         resync = Resync(self.store, self.queue, cluster, self.metrics, settings.namespace, of_class)
-        self.workers = Workers(self.queue, reconciler, nodes, resync, self.metrics)
         self.watches = Watches(self.store, self.queue, resync.relist, of_class)
+        children = ChildWatches(self.store, cluster, resync, self.watches.on_child, settings.namespace)
+        self.workers = Workers(self.queue, reconciler, nodes, resync, self.metrics, children.run)
         self.watches.on_lifecycle(self._start_workers, self.workers.stop)
 
     async def run(self, stop: asyncio.Event) -> int:

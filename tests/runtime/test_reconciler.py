@@ -315,9 +315,9 @@ async def test_the_server_accepts_the_config_map_of_the_baseline(site: Site) -> 
     baseline = Baseline({"link=phb | sha256:a": (BaselineEntry("uid", 85.5, "2026-11-24T12:00:00Z"),)})
     await site.cluster.apply(with_hash(baseline_config_map(flash, baseline)))
 
-    assert stored(site, "flash-baseline", "baseline.json") == baseline.to_json()
+    assert stored(site, "flash-last-known-good", "baseline.json") == baseline.to_json()
     assert await site.reconcile(key) <= 1, "only the status may change"
-    assert stored(site, "flash-baseline", "baseline.json") == baseline.to_json()
+    assert stored(site, "flash-last-known-good", "baseline.json") == baseline.to_json()
 
 
 async def test_documents_under_their_former_names_are_copied_and_left_alone(site: Site) -> None:
@@ -336,7 +336,7 @@ async def test_documents_under_their_former_names_are_copied_and_left_alone(site
 
     await site.reconcile(key)
 
-    assert stored(site, "flash-baseline", "baseline.json") == baseline.to_json()
+    assert stored(site, "flash-last-known-good", "baseline.json") == baseline.to_json()
     assert stored(site, "flash-last-known-good", "last-known-good.json") == last_known_good.to_json()
     assert stored(site, "flash-history", "history.json") == baseline.to_json()
     assert stored(site, "flash-proven", "proven.json") == last_known_good.to_json()

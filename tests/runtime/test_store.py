@@ -1,5 +1,6 @@
 """The store's state when events, lists and answers arrive in any order."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -8,13 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from builders import a_flash_object, a_node
 from flash_contracts.names import DEPLOYMENT_LABEL, KIND
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.runtime.cluster import Listing
 from flash_operator.runtime.keys import FlashKey
-from flash_operator.runtime.store import OURS, Store
+from flash_operator.runtime.store import MOST_BYTES_OF_DEPLOYMENT, OURS, Store
 
 KEY = FlashKey("team", "flash")
 
@@ -25,18 +27,26 @@ def a_child(version: int, name: str = "flash", *, labels: dict[str, str] | None 
     return {"kind": "Service", "metadata": metadata, **more}
 
 
+def a_store() -> Store:
+    """It knows two deployments, because nothing is kept of others."""
+    store = Store()
+    for name in ("flash", "other"):
+        assert store.put(a_flash_object(name))
+    return store
+
+
 def versions(store: Store) -> dict[str, str]:
     return {raw["metadata"]["name"]: raw["metadata"]["resourceVersion"] for raw in store.of(KEY, "Service")}
 
 
 def test_the_newer_version_wins_in_any_order() -> None:
-    store = Store()
+    store = a_store()
     assert [store.put(a_child(number)) for number in (9, 10, 9, 10)] == [True, True, False, False]
     assert versions(store) == {"flash": "10"}
 
 
 def test_an_older_version_does_not_restore_a_deleted_object() -> None:
-    store = Store()
+    store = a_store()
     store.put(a_child(5))
     store.remove(a_child(7))
     assert not store.put(a_child(6)), "the answer to a write that was overtaken"
@@ -46,7 +56,7 @@ def test_an_older_version_does_not_restore_a_deleted_object() -> None:
 
 
 def test_an_answer_that_arrives_after_a_list_without_its_object_does_not_bring_it_back() -> None:
-    store = Store()
+    store = a_store()
     store.put(a_child(5))
     store.remove(a_child(7))
     store.replace("Service", Listing([], "10"))
@@ -56,7 +66,7 @@ def test_an_answer_that_arrives_after_a_list_without_its_object_does_not_bring_i
 
 def test_a_restored_backup_replaces_the_store() -> None:
     """Its resource versions continue from those of the backup."""
-    store = Store()
+    store = a_store()
     store.replace("Service", Listing([a_child(50), a_child(60, "made-after-the-backup")], "70"))
     store.replace("Service", Listing([a_child(20)], "30"))
     assert versions(store) == {"flash": "20"}
@@ -64,14 +74,14 @@ def test_a_restored_backup_replaces_the_store() -> None:
 
 
 def test_a_late_deletion_does_not_remove_its_successor() -> None:
-    store = Store()
+    store = a_store()
     store.put(a_child(9))
     store.remove(a_child(7))
     assert versions(store) == {"flash": "9"}
 
 
 def test_a_list_removes_what_it_lacks_and_keeps_what_is_newer_than_itself() -> None:
-    store = Store()
+    store = a_store()
     store.put(a_child(5, "vanished"))
     store.put(a_child(12, "made-since"))
     vanished = store.replace("Service", Listing([a_child(7, "listed")], "10"))
@@ -80,7 +90,7 @@ def test_a_list_removes_what_it_lacks_and_keeps_what_is_newer_than_itself() -> N
 
 
 def test_a_list_of_one_deployment_leaves_others_alone() -> None:
-    store = Store()
+    store = a_store()
     other = {**OURS, DEPLOYMENT_LABEL: "other"}
     store.put(a_child(5, "vanished"))
     store.put(a_child(5, "others", labels=other))
@@ -89,28 +99,34 @@ def test_a_list_of_one_deployment_leaves_others_alone() -> None:
 
 
 def test_a_child_that_is_relabelled_changes_its_deployment() -> None:
-    store = Store()
+    store = a_store()
     store.put(a_child(5))
     store.put(a_child(6, labels={**OURS, DEPLOYMENT_LABEL: "other"}))
     assert (store.of(KEY, "Service"), len(store.of(FlashKey("team", "other"), "Service"))) == ([], 1)
 
 
-@pytest.mark.parametrize("raw", [a_child(1, labels={}), {"kind": "Event", "metadata": {"name": "x"}}])
+OF_NOBODY = a_child(1, labels={**OURS, DEPLOYMENT_LABEL: "nobody"})
+OF_NO_DEPLOYMENT = a_child(1, labels=OURS)
+
+
+@pytest.mark.parametrize(
+    "raw", [a_child(1, labels={}), OF_NOBODY, OF_NO_DEPLOYMENT, {"kind": "Event", "metadata": {"name": "x"}}]
+)
 def test_objects_of_others_are_not_kept(raw: RawObject) -> None:
-    store = Store()
+    store = a_store()
     assert not store.put(raw)
-    assert len(store) == 0
+    assert len(store) == 2, "the two deployments"
 
 
 def test_versions_that_are_not_numbers_are_accepted_in_order_of_arrival() -> None:
-    store = Store()
+    store = a_store()
     for version in ("b", "a"):
         assert store.put({**a_flash_object(), "metadata": {**a_flash_object()["metadata"], "resourceVersion": version}})
     assert (store.get(KIND, "flash", "team") or {})["metadata"]["resourceVersion"] == "a"
 
 
 def test_only_fields_that_are_read_are_kept() -> None:
-    store = Store()
+    store = a_store()
     node = a_node()
     node["metadata"]["managedFields"] = [{"manager": "kubelet"}]
     node["status"]["images"] = [{"names": ["large"]}]
@@ -120,6 +136,51 @@ def test_only_fields_that_are_read_are_kept() -> None:
     assert "images" in node["status"], "the caller's object is left alone"
 
 
+def bulky(number: int, size: int, namespace: str = "team", deployment: str = "flash") -> RawObject:
+    raw = a_child(number, f"bulky-{number}", labels={**OURS, DEPLOYMENT_LABEL: deployment}, data={"a": "x" * size})
+    raw["metadata"]["namespace"] = namespace
+    return raw
+
+
+def kept_bytes(store: Store, kind: str = "Service") -> int:
+    return sum(len(json.dumps(raw)) for raw in store.all(kind))
+
+
+def test_objects_with_our_labels_fill_no_more_memory_than_a_deployment_may_take() -> None:
+    """Anybody who may make a Service or ConfigMap can label it as ours, and put a MiB into it."""
+    store = a_store()
+    with capture_logs() as told:
+        kept = [store.put(bulky(number, 1 << 18)) for number in range(1, 100)]
+    assert sum(kept) == 7
+    assert kept_bytes(store) <= MOST_BYTES_OF_DEPLOYMENT
+    assert [(line["deployment"], line["log_level"]) for line in told] == [("team/flash", "warning")], "once"
+    assert store.put(bulky(100, 1 << 18, deployment="other")), "another deployment has room"
+
+    for number in range(1, 100):
+        store.remove(bulky(200 + number, 0) | {"metadata": {**bulky(number, 0)["metadata"], "resourceVersion": "999"}})
+    assert store.put(bulky(1000, 1 << 18)), "what was deleted makes room"
+
+
+def test_a_namespace_fills_no_more_memory_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flash_operator.runtime.store.MOST_BYTES_OF_NAMESPACE", 1 << 20)
+    store = Store()
+    made = [a_flash_object(f"flash-{number}", podTemplate={"a": "x" * (1 << 18)}) for number in range(9)]
+    assert [store.put(raw) for raw in made] == [True] * 3 + [False] * 6
+    elsewhere = a_flash_object()
+    elsewhere["metadata"]["namespace"] = "others"
+    assert store.put(elsewhere), "no other namespace suffers"
+    assert store.put(bulky(1, 1 << 18, "others")), "nor what belongs there"
+
+
+def test_a_version_that_is_too_large_takes_the_place_of_none() -> None:
+    """The former one is not true any more."""
+    store = a_store()
+    store.put(a_child(1))
+    assert not store.put(a_child(2, data={"a": "x" * MOST_BYTES_OF_DEPLOYMENT}))
+    assert versions(store) == {}
+    assert store.put(a_child(3))
+
+
 CHANGES = st.lists(st.sampled_from(["write", "delete"]), min_size=1, max_size=6)
 
 
@@ -127,7 +188,7 @@ CHANGES = st.lists(st.sampled_from(["write", "delete"]), min_size=1, max_size=6)
 @settings(max_examples=100, deadline=None)
 def test_any_order_of_arrival_ends_with_the_servers_state(changes: list[str], order: Random, lists: int) -> None:
     """Events arrive in order, and so do whole lists; answers to writes arrive at any time."""
-    store = Store()
+    store = a_store()
     arrivals: list[tuple[float, Callable[[], object]]] = []
     for version, change in enumerate(changes, start=1):
         event = store.put if change == "write" else store.remove

@@ -15,14 +15,19 @@ from structlog.testing import capture_logs
 import flash_operator
 from builders import a_flash_object, a_node, a_pod
 from flash_contracts.names import DEPLOYMENT_LABEL, KIND, PLURAL, RESTORE_LABEL
+from flash_operator.runtime.child_watches import KINDS, ChildWatches
+from flash_operator.runtime.cluster import RESOURCES, Cluster
 from flash_operator.runtime.keys import FlashKey, Key, NodeKey
+from flash_operator.runtime.metrics import Metrics
+from flash_operator.runtime.resync import Resync
 from flash_operator.runtime.store import OURS, Store
-from flash_operator.runtime.watches import OURS_SELECTOR, WATCHED, Watches, kopf_settings
+from flash_operator.runtime.watches import Watches, kopf_settings
 from flash_operator.runtime.workqueue import WorkQueue
 from scripted_api_stub import ScriptedApiStub, kubeconfig
 from waiting import eventually_async
 
 KEY = FlashKey("team", "flash")
+OURS_SELECTOR = ",".join(f"{name}={value}" for name, value in OURS.items())
 
 
 @pytest.fixture
@@ -77,6 +82,11 @@ async def watching(
         store = Store()
         relisted: list[str] = []
         watches = Watches(store, queue, relisted.append)
+        cluster = await Cluster.connect()
+        resync = Resync(store, queue, cluster, Metrics())
+        children = ChildWatches(store, cluster, resync, watches.on_child)
+        following = asyncio.create_task(children.run())
+        loading = asyncio.create_task(resync.run(3600))
         stop, ready = asyncio.Event(), asyncio.Event()
         running = asyncio.create_task(
             kopf.operator(
@@ -96,7 +106,10 @@ async def watching(
             working.cancel()
             stop.set()
             stub.end_watches()
-            await asyncio.gather(running, working, return_exceptions=True)
+            following.cancel()
+            loading.cancel()
+            await asyncio.gather(running, working, following, loading, return_exceptions=True)
+            await cluster.close()
             queue.close()
 
 
@@ -113,10 +126,11 @@ def an_engine_pod(name: str = "flash-a") -> dict[str, Any]:
 async def test_a_pods_event_enqueues_its_deployment(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stub.put(PLURAL, a_flash_object())
     async with watching(stub, tmp_path, monkeypatch) as informer:
-        await until(lambda: stub.asked["watch pods"] > 0)
+        await until(lambda: stub.asked["watch pods"] > 0 and informer.worked == [KEY])
         stub.put("pods", an_engine_pod())
-        await until(lambda: informer.worked == [KEY])
+        await until(lambda: informer.worked == [KEY, KEY])
 
 
 @pytest.mark.parametrize(
@@ -133,16 +147,18 @@ async def test_a_pods_event_enqueues_its_deployment(
 async def test_a_child_and_the_pod_of_a_restoring_job_enqueue_their_deployment(
     plural: str, kind: str, label: str, stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stub.put(PLURAL, a_flash_object())
     async with watching(stub, tmp_path, monkeypatch) as informer:
-        await until(lambda: stub.asked[f"watch {plural}"] > 0)
+        await until(lambda: stub.asked[f"watch {plural}"] > 0 and informer.worked == [KEY])
         labels = {**OURS, label: "flash"}
         stub.put(plural, {"kind": kind, "metadata": {"name": "x", "namespace": "team", "labels": labels}})
-        await until(lambda: informer.worked == [KEY])
+        await until(lambda: informer.worked == [KEY, KEY])
 
 
 async def test_a_pod_that_releases_its_gpus_enqueues_its_node(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stub.put(PLURAL, a_flash_object())
     stub.put("pods", an_engine_pod())
     async with watching(stub, tmp_path, monkeypatch) as informer:
         await until(lambda: informer.worked == [KEY] and stub.asked["watch pods"] > 0)
@@ -154,6 +170,7 @@ async def test_a_pod_that_releases_its_gpus_enqueues_its_node(
 async def test_thousands_of_events_of_one_deployment_are_a_handful_of_reconciles(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stub.put(PLURAL, a_flash_object())
     async with watching(stub, tmp_path, monkeypatch) as informer:
         await until(lambda: stub.asked["watch pods"] > 0)
         for _ in range(2000):
@@ -239,7 +256,7 @@ async def test_of_children_and_pods_only_our_own_are_watched(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cluster has thousands of others, and every change of them would be sent."""
-    watched = [plural for _, _, plural, kind in WATCHED if kind not in (KIND, "Node")]
+    watched = [RESOURCES[kind].plural for kind in KINDS]
     async with watching(stub, tmp_path, monkeypatch):
         await until(lambda: all(stub.asked[f"watch {plural}"] for plural in watched))
     assert {plural: stub.selectors[plural] for plural in watched} == {key: {OURS_SELECTOR} for key in watched}
@@ -275,12 +292,14 @@ async def test_throttling_does_not_end_the_watching(
 ) -> None:
     settings = kopf_settings()
     settings.networking.error_backoffs = (0.05,)
-    stub.status = 429
     async with watching(stub, tmp_path, monkeypatch, settings) as informer:
-        await until(lambda: stub.asked["list pods"] > 1)
+        await until(lambda: stub.asked[f"watch {PLURAL}"] > 0)
+        stub.status = 429
+        stub.gone(PLURAL)
+        await until(lambda: stub.asked[f"list {PLURAL}"] > 3)
         assert not informer.running.done()
         stub.status = 200
-        stub.put("pods", an_engine_pod())
+        stub.put(PLURAL, a_flash_object())
         await until(lambda: KEY in informer.worked, seconds=40)
 
 

@@ -112,9 +112,12 @@ async def test_a_list_after_a_lost_deletion_enqueues_whom_it_concerns(
 ) -> None:
     monkeypatch.setattr("flash_operator.runtime.resync.RELIST_SECONDS", 0.0)
     service = {"kind": "Service", "metadata": {"name": "x", "namespace": "team", "labels": LABELS}}
+    running.stub.put(PLURAL, a_flash_object("gone"))
     running.stub.put("services", service)
     running.workers.start(workers=1, resync_seconds=3600)
     await until(lambda: running.store.get("Service", "x", "team") is not None)
+    await until(lambda: running.stub.asked["get gone"] > 0)
+    running.stub.asked.clear()
     running.stub.lose("services", "x")
     running.resync.relist("Service")
     await until(lambda: running.stub.asked["get gone"] > 0)

@@ -36,11 +36,11 @@ class Site:
         self.server = server
         self.cluster = cluster
         self.namespace = namespace
-        self._gates = gates
+        self.gates = gates
         self._reconciler = self._of(SETTINGS)
 
     def _of(self, settings: PlanSettings, operator_class: str = "") -> Reconciler:
-        observer = LiveObserver(Store(), self.cluster, self._gates, settings, operator_class=operator_class)
+        observer = LiveObserver(Store(), self.cluster, self.gates, settings, operator_class=operator_class)
         return Reconciler(self.cluster, observer, "test", clock=count(step=60).__next__)
 
     async def stored(self) -> Store:
@@ -52,7 +52,7 @@ class Site:
     def reconciler_of(self, store: Store, clock: Callable[[], float] = time.monotonic) -> Reconciler:
         """One that reads from this store, which no watch keeps up to date."""
         self.cluster.answered = store.put
-        return Reconciler(self.cluster, Observer(store, self.cluster, self._gates, SETTINGS), "test", clock)
+        return Reconciler(self.cluster, Observer(store, self.cluster, self.gates, SETTINGS), "test", clock)
 
     @contextmanager
     def operator(self, settings: PlanSettings, operator_class: str = "") -> Iterator[None]:

@@ -44,6 +44,12 @@ class ScriptedApiStub:
         self.writes: list[str] = []
         self.status = 200
         """What objects are answered with; discovery always works."""
+        self.forbidden: set[str] = set()
+        """Such as `watch pods` and `list pods`: answered with 403."""
+        self.largest_page: Counter[str] = Counter()
+        """Bytes of the largest list that was read to its end, by plural."""
+        self.versions: list[str] = []
+        """From which versions pods were watched."""
         self.answer_after = 0.0
         """Seconds that a GET of one object takes."""
         self._version = 100
@@ -98,16 +104,21 @@ class ScriptedApiStub:
         discovery = _discovery(path)
         if discovery is not None:
             return web.json_response(discovery)
-        if self.status != 200:
-            self.asked[f"list {path.rpartition('/')[2]}"] += 1
-            return web.json_response({"kind": "Status", "message": "scripted"}, status=self.status)
         plural = path.rpartition("/")[2]
+        verb = "watch" if request.query.get("watch") else "list"
+        status = 403 if f"{verb} {plural}" in self.forbidden else self.status
+        if status != 200:
+            self.asked[f"{verb if status == 403 else 'list'} {plural}"] += 1
+            return web.json_response({"kind": "Status", "message": f"scripted: cannot {verb} {plural}"}, status=status)
+        return await self._read(request, path, plural)
+
+    async def _read(self, request: web.Request, path: str, plural: str) -> web.StreamResponse:
         if plural not in self.objects:
             return await self._get(path)
         self.selectors.setdefault(plural, set()).add(request.query.get("labelSelector", ""))
         if request.query.get("watch"):
             return await self._watch(request, plural)
-        return self._list(plural)
+        return self._list(plural, int(request.query.get("limit", "0")), int(request.query.get("continue", "0")))
 
     async def _get(self, path: str) -> web.Response:
         """One object of a namespace: .../namespaces/NAMESPACE/PLURAL/NAME."""
@@ -119,29 +130,32 @@ class ScriptedApiStub:
             return web.json_response({"message": f"no {path}"}, status=404)
         return web.json_response(found)
 
-    def _list(self, plural: str) -> web.Response:
-        self.asked[f"list {plural}"] += 1
+    def _list(self, plural: str, limit: int, begin: int) -> web.Response:
+        """A page; `begin` is where the page before it ended."""
+        self.asked[f"list {plural}"] += not begin
         prefix, kind = next((p, k) for p, rs in RESOURCES.items() for pl, k, _ in rs if pl == plural)
         version = prefix.removeprefix("/apis/").removeprefix("/api/")
-        return web.json_response(
-            {
-                "kind": f"{kind}List",
-                "apiVersion": version,
-                "metadata": {"resourceVersion": str(self._version)},
-                "items": list(self.objects[plural].values()),
-            }
-        )
+        items = list(self.objects[plural].values())
+        end = begin + limit if limit and begin + limit < len(items) else len(items)
+        metadata = {"resourceVersion": str(self._version), "continue": str(end) if end < len(items) else ""}
+        page = {"kind": f"{kind}List", "apiVersion": version, "metadata": metadata, "items": items[begin:end]}
+        text = json.dumps(page)
+        if begin:
+            self.largest_page[plural] = max(self.largest_page[plural], len(text))
+        return web.Response(text=text, content_type="application/json")
 
     async def _watch(self, request: web.Request, plural: str) -> web.StreamResponse:
         self.asked[f"watch {plural}"] += 1
+        if plural == "pods":
+            self.versions.append(request.query.get("resourceVersion", ""))
         queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._watches.setdefault(plural, []).append(queue)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         try:
             while (event := await queue.get()) is not None:
-                await response.write(json.dumps(event).encode() + b"\n")
-                if event["type"] == "ERROR":
+                await response.write(event.get("raw") or json.dumps(event).encode() + b"\n")
+                if event.get("type") == "ERROR":
                     break
         finally:
             self._watches[plural].remove(queue)

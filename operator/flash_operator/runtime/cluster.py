@@ -4,17 +4,10 @@ The client's typed models drop unknown fields and cost four times the CPU. Every
 object with a field manager that names the part of the operator that wrote it.
 """
 
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import structlog
-from kubernetes.aio import client, config
 
 from flash_contracts.names import (
     API_VERSION,
@@ -29,18 +22,30 @@ from flash_contracts.names import (
 )
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.plan import ObjectRef, PodAnnotation
+from flash_operator.runtime.api_connection import (
+    JSON,
+    REQUEST_SECONDS,
+    ApiConnection,
+    ApiError,
+    GarbledError,
+    TooLargeError,
+    UnreachableError,
+)
+
+__all__ = ["ApiError", "Cluster", "FencedError", "GarbledError", "Listing", "UnreachableError"]
 
 log = structlog.get_logger("flash.cluster")
 
-REQUEST_SECONDS = 30.0
-LONGEST_RETRY_SECONDS = 300.0
 PAGE = 500
 """Objects in one answer: a cluster may have thousands of nodes and pods."""
+PAGE_BYTES = 16 << 20
+"""A longer answer is asked for in smaller pages: objects may have a MiB each, and anybody may make thousands."""
+WATCH_SECONDS = 300
+"""A watch is begun anew after that, so that a dead connection is noticed."""
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
-JSON = "application/json"
 FORCED = {"fieldManager": FIELD_MANAGER, "force": "true"}
 """Query of a server-side apply. The operator owns its children, so it takes over fields that others claim."""
 
@@ -86,47 +91,6 @@ class Listing:
     version: str = ""
 
 
-class ApiError(RuntimeError):
-    """The API server refused a request; the message is the server's."""
-
-    def __init__(self, status: int, message: str, retry_after: float = 0.0) -> None:
-        super().__init__(f"HTTP {status}: {message}")
-        self.status = status
-        self.retry_after = retry_after
-        """Seconds that the server asks to wait; 0 if it asks for none."""
-
-    @property
-    def not_found(self) -> bool:
-        return self.status == 404  # noqa: PLR2004
-
-    @property
-    def conflict(self) -> bool:
-        """The object changed since it was read, or was replaced by one with another uid."""
-        return self.status in (409, 422)
-
-    @property
-    def transient(self) -> bool:
-        """The server is overloaded or not ready: 429 "storage is (re)initializing" while a CRD is new, for one."""
-        return self.status in (429, 500, 502, 503, 504)
-
-    @property
-    def overloaded(self) -> bool:
-        """The server or a proxy before it cannot answer now. A 500 is not among them: it is what a mistyped field in an
-        apply is answered with, and a webhook that is down."""
-        return self.status in (429, 502, 503, 504)
-
-    @property
-    def refused(self) -> bool:
-        """A retry would be refused too: the object is malformed, forbidden or invalid."""
-        return self.status in (400, 403, 422)
-
-
-class UnreachableError(RuntimeError):
-    """The API server did not answer."""
-
-    retry_after = 0.0
-
-
 class FencedError(UnreachableError):
     """A write was not sent: another operator may lead by now."""
 
@@ -134,8 +98,8 @@ class FencedError(UnreachableError):
 class Cluster:
     """One API server. Close it when done."""
 
-    def __init__(self, api: client.ApiClient) -> None:
-        self._api = api
+    def __init__(self, connection: ApiConnection) -> None:
+        self._connection = connection
         self.seconds_to_write: Callable[[], float] = lambda: REQUEST_SECONDS
         """How long writes are allowed from now on: until the lease's end, once this process leads by one."""
         self.answered: Callable[[RawObject], object] = lambda _: None
@@ -148,25 +112,16 @@ class Cluster:
     @classmethod
     async def connect(cls) -> "Cluster":
         """Connects with the pod's service account, or with KUBECONFIG outside a cluster."""
-        # With `trust_env` the client starts two threads for each request: to read ~/.netrc, and to ask for a proxy.
-        configuration = client.Configuration(client_session_kwargs={"trust_env": False})
-        if "KUBERNETES_SERVICE_HOST" in os.environ:
-            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        else:
-            # Passed explicitly because the client reads the variable only when it is imported.
-            file = os.environ.get("KUBECONFIG")
-            await config.load_kube_config(config_file=file, client_configuration=configuration)  # type: ignore[no-untyped-call]
-        configuration.proxy = configuration.proxy or _proxy_for(configuration.host)
-        return cls(client.ApiClient(configuration=configuration))
+        return cls(await ApiConnection.connect())
 
     async def close(self) -> None:
-        await self._api.close()  # type: ignore[no-untyped-call]
+        await self._connection.close()
 
     async def get(self, kind: str, name: str, namespace: str | None = None) -> RawObject | None:
         """The object, or None if it does not exist."""
         try:
             self.reads += kind != "Lease"
-            return await self._request("GET", _path(kind, namespace, name))
+            return await self._connection.request("GET", _path(kind, namespace, name))
         except ApiError as error:
             if error.not_found:
                 return None
@@ -190,22 +145,49 @@ class Cluster:
         *,
         selector: Mapping[str, str] | None = None,
         fields: Mapping[str, str] | None = None,
+        keep: Callable[[RawObject], bool] = lambda _: True,
     ) -> Listing:
         """The same with the version, page by page. Adds apiVersion and kind, which list items lack.
 
-        Raises ApiError with status 410 if the list took so long that the server has forgotten where it began.
+        Only items that are to be kept take memory for longer than their page. Raises ApiError with status 410 if the
+        list took so long that the server has forgotten where it began.
         """
         wanted = {"labelSelector": _selector(selector), "fieldSelector": _selector(fields), "limit": str(PAGE)}
         query = {name: text for name, text in wanted.items() if text}
         items: list[RawObject] = []
         while True:
-            self.reads += 1
-            found = await self._request("GET", _path(kind, namespace), query)
-            items += [{"apiVersion": found["apiVersion"], "kind": kind, **item} for item in found["items"]]
+            found = await self._page(_path(kind, namespace), query)
+            named = ({"apiVersion": found["apiVersion"], "kind": kind, **item} for item in found["items"])
+            items += filter(keep, named)
             metadata = found.get("metadata") or {}
             if not metadata.get("continue"):
                 return Listing(items, str(metadata.get("resourceVersion", "")))
             query["continue"] = metadata["continue"]
+
+    async def _page(self, path: str, query: dict[str, str]) -> RawObject:
+        """One page; a smaller one if it is too large, and so are those after it."""
+        while True:
+            self.reads += 1
+            limit = int(query["limit"])
+            try:
+                most_bytes = PAGE_BYTES if limit > 1 else None
+                return await self._connection.request("GET", path, query, most_bytes=most_bytes)
+            except TooLargeError:
+                query["limit"] = str(max(limit // 8, 1))
+                log.warning("a page of a list is too large", path=path, limit=query["limit"])
+
+    def watch(
+        self, kind: str, namespace: str | None, version: str, *, selector: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[RawObject, None]:
+        """The events after a version, until the server ends the watch. Raises ApiError, UnreachableError."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+            "labelSelector": _selector(selector),
+        }
+        return self._connection.lines(_path(kind, namespace), query, seconds=WATCH_SECONDS + 30)
 
     async def apply(self, desired: RawObject) -> RawObject:
         """Applies the object, whatever has its name now."""
@@ -226,7 +208,9 @@ class Cluster:
         """The object as the API server would store it, or None if it would refuse it. Writes nothing."""
         try:
             self.reads += 1
-            return await self._request("PATCH", _path_of(desired), {**FORCED, "dryRun": "All"}, desired, APPLY)
+            return await self._connection.request(
+                "PATCH", _path_of(desired), {**FORCED, "dryRun": "All"}, desired, APPLY
+            )
         except ApiError as error:
             if error.refused:
                 return None
@@ -306,12 +290,13 @@ class Cluster:
 
     async def create_lease(self, lease: RawObject) -> RawObject:
         """Raises ApiError with `conflict` if another candidate was first."""
-        return await self._request("POST", _path("Lease", lease["metadata"]["namespace"]), {}, lease, JSON)
+        return await self._connection.request("POST", _path("Lease", lease["metadata"]["namespace"]), {}, lease, JSON)
 
     async def replace_lease(self, lease: RawObject) -> RawObject:
         """Raises ApiError with `conflict` if the lease changed since it was read."""
         metadata = lease["metadata"]
-        return await self._request("PUT", _path("Lease", metadata["namespace"], metadata["name"]), {}, lease, JSON)
+        path = _path("Lease", metadata["namespace"], metadata["name"])
+        return await self._connection.request("PUT", path, {}, lease, JSON)
 
     async def _write(
         self, method: str, path: str, body: RawObject | Sequence[RawObject], content_type: str, query: Mapping[str, str]
@@ -320,50 +305,10 @@ class Cluster:
         if seconds <= 0:
             raise FencedError(f"{method} {path}: not sent, because the lease may have ended")
         self.writes += 1
-        answer = await self._request(method, path, query, body, content_type, seconds)
+        answer = await self._connection.request(method, path, query, body, content_type, seconds)
         if (answer.get("metadata") or {}).get("name"):
             self.answered(answer)
         return answer
-
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: RawObject | Sequence[RawObject] | None = None,
-        content_type: str = JSON,
-        seconds: float = REQUEST_SECONDS,
-    ) -> RawObject:
-        # Always set: the client treats a patch without a type as a strategic merge.
-        headers = {"Accept": JSON, "Content-Type": content_type}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        url = f"{self._api.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
-        timeout = aiohttp.ClientTimeout(total=seconds)
-        try:
-            response = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
-            text = await response.read()  # type: ignore[no-untyped-call]
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise UnreachableError(f"{method} {path}: {type(error).__name__}: {error}") from error
-        document = _parsed(text)
-        if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's successes
-            message = document.get("message") if isinstance(document, dict) else str(document)
-            raise ApiError(response.status, f"{method} {path}: {message}", _retry_after(response.headers))
-        if not isinstance(document, dict):
-            # A proxy's page, or half of an answer.
-            raise UnreachableError(f"{method} {path}: the answer is not a JSON object: {str(document)[:80]!r}")
-        return document
-
-
-def _proxy_for(url: str) -> str | None:
-    """The proxy of HTTPS_PROXY or HTTP_PROXY, unless NO_PROXY has the host."""
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Kubernetes sends seconds, never a date. At most five minutes, whatever the server sends."""
-    text = headers.get("Retry-After", "")
-    return min(float(text), LONGEST_RETRY_SECONDS) if text.isdecimal() else 0.0
 
 
 def _path_of(desired: RawObject) -> str:
@@ -382,11 +327,3 @@ def _path(kind: str, namespace: str | None = None, name: str | None = None) -> s
 
 def _selector(wanted: Mapping[str, str] | None) -> str:
     return ",".join(f"{key}={value}" for key, value in (wanted or {}).items())
-
-
-def _parsed(text: bytes) -> Any:
-    """JSON, or plain text as proxies send it."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text.decode(errors="replace")

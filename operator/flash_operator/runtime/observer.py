@@ -90,8 +90,9 @@ class Observer:
 
     async def _refresh(self, key: FlashKey) -> None:
         """Reads the deployment, what belongs to it, and its nodes from the API server into the store."""
+        # First, because the store keeps nothing of a deployment that it does not know.
+        await self._refresh_object(KIND, key.name, key.namespace)
         await asyncio.gather(
-            self._refresh_object(KIND, key.name, key.namespace),
             *(self._refresh_owned(key, kind, DEPLOYMENT_LABEL) for kind in (*CHILD_KINDS, "Pod")),
             self._refresh_owned(key, "Pod", RESTORE_LABEL),
         )
@@ -107,7 +108,7 @@ class Observer:
 
     async def _refresh_owned(self, key: FlashKey, kind: str, label: str) -> None:
         selector = {label: key.name}
-        listing = await self._cluster.listing(kind, key.namespace, selector=selector)
+        listing = await self._cluster.listing(kind, key.namespace, selector=selector, keep=self._store.is_wanted)
         self._store.replace_selected(key, kind, selector, listing)
 
     def _pods(self, key: FlashKey, label: str) -> tuple[RawObject, ...]:

@@ -25,6 +25,8 @@ RELIST_SECONDS = 60.0
 """A kind is listed again at most this often. kopf lists every kind once when it starts."""
 CLUSTER_SCOPED = ("Node",)
 
+CHART_REMEDY = "upgrade the chart together with the image, or give the operator's role the verb"
+
 
 class Resync:
     """Loads the store, and enqueues every key."""
@@ -47,6 +49,8 @@ class Resync:
         self._operator_class = operator_class
         self._listed_at: dict[str, float] = {}
         self._wanted: asyncio.Queue[str] = asyncio.Queue()
+        self._one_at_a_time = asyncio.Lock()
+        """The store takes a list that is older than the one before it for that of a restored backup."""
         self.loaded = asyncio.Event()
         """Set once everything was listed. Before that, what is missing in the store may exist."""
 
@@ -58,13 +62,13 @@ class Resync:
                 await self.load()
             except (ApiError, UnreachableError) as error:
                 again = min(again, RETRY_SECONDS)
-                log.warning("resync failed", error=str(error), retry_seconds=again)
+                log.warning("resync failed", error=str(error), retry_seconds=round(again, 1))
             await self._relist_for(again)
 
     async def load(self) -> None:
         """Lists everything, and enqueues every key. Raises ApiError, UnreachableError."""
         for kind in KINDS:
-            await self._list(kind)
+            await self.list(kind)
         self.loaded.set()
         for raw in self._store.all(KIND):
             if is_of_class(raw, self._operator_class):
@@ -91,15 +95,24 @@ class Resync:
             except TimeoutError:
                 return
             try:
-                await self._list(kind)
+                await self.list(kind)
             except (ApiError, UnreachableError) as error:
                 log.warning("relist failed", kind=kind, error=str(error))
 
-    async def _list(self, kind: str) -> None:
-        self._listed_at[kind] = time.monotonic()
-        namespace = None if kind in CLUSTER_SCOPED else self._namespace
-        selector = None if kind in (KIND, *CLUSTER_SCOPED) else OURS
-        vanished = self._store.replace(kind, await self._cluster.listing(kind, namespace, selector=selector))
+    async def list(self, kind: str) -> None:
+        """Replaces what is kept of this kind. Raises ApiError, UnreachableError."""
+        async with self._one_at_a_time:
+            self._listed_at[kind] = time.monotonic()
+            namespace = None if kind in CLUSTER_SCOPED else self._namespace
+            selector = None if kind in (KIND, *CLUSTER_SCOPED) else OURS
+            try:
+                listing = await self._cluster.listing(kind, namespace, selector=selector, keep=self._store.is_wanted)
+            except ApiError as error:
+                if error.forbidden:
+                    effect = "nothing is reconciled until everything can be listed"
+                    log.error("not allowed to list", kind=kind, effect=effect, remedy=CHART_REMEDY)  # noqa: TRY400
+                raise
+            vanished = self._store.replace(kind, listing)
         for raw in vanished:
             self._enqueue_for(kind, raw)
 

@@ -9,18 +9,24 @@ that, because an older list or answer must not bring a deleted object back.
     event, answer     | kept                       | ignored         | -
     deletion event    | removed                    | ignored         | -
     list              | kept                       | ignored         | removed, unless newer than the list
+
+Anybody who may make a ConfigMap can label it as ours, so memory is bounded: of children and pods only those are kept
+whose labels name a deployment that exists, and of each deployment and each namespace no more than so many bytes.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import structlog
 from pydantic_core import from_json, to_json
 
 from flash_contracts.names import FIELD_MANAGER, KIND, MANAGED_BY_LABEL
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.runtime.cluster import Listing
 from flash_operator.runtime.keys import FlashKey, parent_key
+
+log = structlog.get_logger("flash.store")
 
 CHILD_KINDS = ("Deployment", "ControllerRevision", "Service", "ConfigMap", "PodDisruptionBudget", "Job")
 KINDS = (KIND, "Node", "Pod", *CHILD_KINDS)
@@ -30,6 +36,12 @@ OURS = {MANAGED_BY_LABEL: FIELD_MANAGER}
 
 NODE_STATUS = ("capacity", "allocatable", "conditions")
 """What is read of a node's status. Its list of images is the largest part of a node."""
+
+
+MOST_BYTES_OF_DEPLOYMENT = 2 << 20
+"""Children and pods of one deployment, as JSON. 64 replicas take less than half of it."""
+MOST_BYTES_OF_NAMESPACE = 64 << 20
+"""All deployments of a namespace with what belongs to them: about 2,500 of one replica each."""
 
 
 class _Place(NamedTuple):
@@ -58,6 +70,10 @@ class Store:
         """By deployment and kind."""
         self._deleted: dict[_Place, str] = {}
         """The version at which an object was deleted."""
+        self._bytes: Counter[str | FlashKey] = Counter()
+        """By namespace, and by deployment without itself."""
+        self._refused: set[FlashKey] = set()
+        """Deployments of which something was too large to keep. Logged once each."""
         self._listed: dict[str, str] = {}
         """The version of the last whole list, by kind. What it lacked and is not newer does not exist."""
 
@@ -75,23 +91,39 @@ class Store:
         """The objects of this kind whose labels name the deployment, by name."""
         return [_parsed(self._objects[kind][place]) for place in sorted(self._owned.get((key, kind), ()))]
 
-    def put(self, raw: RawObject) -> bool:
-        """Keeps an object from an event or an answer. False if it is not kept: not ours, not new, or deleted since."""
+    def listed_version(self, kind: str) -> str:
+        """The version of the last whole list."""
+        return self._listed.get(kind, "")
+
+    def is_wanted(self, raw: RawObject) -> bool:
+        """Whether an object of this kind with these labels is one that reconciles read."""
         kind = raw.get("kind", "")
-        if kind not in self._objects or not _is_ours(kind, raw):
+        if kind in (KIND, "Node"):
+            return True
+        labels, parent = raw["metadata"].get("labels") or {}, parent_key(raw)
+        is_ours = kind in self._objects and OURS.items() <= labels.items()
+        return is_ours and parent is not None and _Place(KIND, *parent) in self._objects[KIND]
+
+    def put(self, raw: RawObject) -> bool:
+        """Keeps an object from an event or an answer.
+
+        False if it is not kept: not ours, not new, deleted since, or too large.
+        """
+        if not self.is_wanted(raw):
             return False
         place = _place_of(raw)
         if not self._is_news(place, _version_of(raw)):
             return False
         self._deleted.pop(place, None)
-        self._keep(place, raw)
-        return True
+        return self._keep(place, raw)
 
     def remove(self, raw: RawObject) -> None:
         """An object was deleted; its version is that of the deletion. The label that makes it ours may be gone."""
         place, version = _place_of(raw), _version_of(raw)
         known = self._objects[place.kind].get(place)
         if known is not None and _is_newer(known.version, version):
+            return
+        if known is None and not self.is_wanted(raw):
             return
         self._deleted[place] = version
         self._drop(place)
@@ -146,17 +178,54 @@ class Store:
         gone_since = (self._deleted.get(place), self._listed.get(place.kind))
         return all(since is None or _is_newer(version, since) for since in gone_since)
 
-    def _keep(self, place: _Place, raw: RawObject) -> None:
+    def _keep(self, place: _Place, raw: RawObject) -> bool:
         self._drop(place)
         owner = None if place.kind in (KIND, "Node") else parent_key(raw)
-        text = to_json(_trimmed(place.kind, raw))
-        self._objects[place.kind][place] = _Kept(_version_of(raw), owner, text)
+        kept = _Kept(_version_of(raw), owner, to_json(_trimmed(place.kind, raw)))
+        if not self._has_room(place, kept):
+            self._tell_refused(owner or FlashKey(place.namespace, place.name), place)
+            return False
+        self._objects[place.kind][place] = kept
+        self._account(place, kept, len(kept.text))
         if owner is not None:
             self._owned[owner, place.kind].add(place)
+        return True
+
+    def _has_room(self, place: _Place, kept: _Kept) -> bool:
+        """Nodes are the administrator's."""
+        size = len(kept.text)
+        if place.kind == "Node":
+            return True
+        if kept.owner is not None and self._bytes[kept.owner] + size > MOST_BYTES_OF_DEPLOYMENT:
+            return False
+        return self._bytes[place.namespace] + size <= MOST_BYTES_OF_NAMESPACE
+
+    def _tell_refused(self, key: FlashKey, place: _Place) -> None:
+        if key not in self._refused:
+            self._refused.add(key)
+            log.warning(
+                "too much to keep in memory: this deployment is not served until it is less",
+                deployment=str(key),
+                kind=place.kind,
+                name=place.name,
+                most_bytes_of_a_deployment=MOST_BYTES_OF_DEPLOYMENT,
+                most_bytes_of_a_namespace=MOST_BYTES_OF_NAMESPACE,
+            )
+
+    def _account(self, place: _Place, kept: _Kept, size: int) -> None:
+        for holder in (place.namespace, kept.owner):
+            if holder:
+                self._bytes[holder] += size
+                if not self._bytes[holder]:
+                    del self._bytes[holder]
 
     def _drop(self, place: _Place) -> None:
         known = self._objects[place.kind].pop(place, None)
-        if known is None or known.owner is None:
+        if known is None:
+            return
+        self._account(place, known, -len(known.text))
+        if known.owner is None:
+            self._refused.discard(FlashKey(place.namespace, place.name))
             return
         owned = self._owned[known.owner, place.kind]
         owned.discard(place)
@@ -167,11 +236,6 @@ class Store:
 def _parsed(kept: _Kept) -> RawObject:
     raw: RawObject = from_json(kept.text)
     return raw
-
-
-def _is_ours(kind: str, raw: RawObject) -> bool:
-    labels = raw["metadata"].get("labels") or {}
-    return kind in (KIND, "Node") or OURS.items() <= labels.items()
 
 
 def _place_of(raw: RawObject) -> _Place:

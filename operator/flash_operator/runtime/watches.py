@@ -17,13 +17,15 @@ from flash_contracts.node_facts import NodeFacts
 from flash_operator.core.observed.kube import has_ended
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.runtime.keys import Key, NodeKey, is_of_class, key_of, parent_key
-from flash_operator.runtime.store import OURS, Store
+from flash_operator.runtime.store import Store
 from flash_operator.runtime.workqueue import WorkQueue
 
 log = structlog.get_logger("flash.watches")
 
+PAGE = 100
+"""Objects in one answer to kopf."""
+
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-OURS_SELECTOR = ",".join(f"{name}={value}" for name, value in OURS.items())
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
@@ -42,15 +44,8 @@ class NoDiffBase(kopf.DiffBaseStorage):
 WATCHED = (
     (GROUP, VERSION, PLURAL, KIND),
     ("", "v1", "nodes", "Node"),
-    ("", "v1", "pods", "Pod"),
-    ("", "v1", "services", "Service"),
-    ("", "v1", "configmaps", "ConfigMap"),
-    ("apps", "v1", "deployments", "Deployment"),
-    ("apps", "v1", "controllerrevisions", "ControllerRevision"),
-    ("batch", "v1", "jobs", "Job"),
-    ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
 )
-"""Group, version, plural and kind."""
+"""Group, version, plural and kind of what kopf watches. `child_watches` does the rest."""
 
 
 class Watches:
@@ -69,9 +64,9 @@ class Watches:
         self._relist = relist
         self._operator_class = operator_class
         self.registry = kopf.OperatorRegistry()
-        handlers = {KIND: self.on_flash, "Node": self.on_node, "Pod": self.on_pod}
+        handlers = {KIND: self.on_flash, "Node": self.on_node}
         for group, version, plural, kind in WATCHED:
-            kopf.on.event(group, version, plural, registry=self.registry)(handlers.get(kind, self.on_child))
+            kopf.on.event(group, version, plural, registry=self.registry)(handlers[kind])
         kopf.on.login(registry=self.registry)(_login)
 
     def on_lifecycle(self, start: Callable[[], None], stop: Callable[[], Any]) -> None:
@@ -97,21 +92,15 @@ class Watches:
         elif is_new:
             self._queue.add(key)
 
-    async def on_pod(self, event: kopf.RawEvent, **_: Any) -> None:
-        """Enqueues the deployment, and the node if the pod may have released its GPUs."""
-        pod, is_new = self._stored(event)
-        key = parent_key(pod)
+    def on_child(self, event: str, raw: RawObject) -> None:
+        """Enqueues the deployment of a child or pod, and the node if the pod may have released its GPUs."""
+        is_new = self._is_new(event, raw)
+        key = parent_key(raw)
         if key is not None and is_new:
             self._queue.add(key)
-        node = pod.get("spec", {}).get("nodeName")
-        if node and (event["type"] == "DELETED" or has_ended(pod)):
+        node = (raw.get("spec") or {}).get("nodeName") if raw["kind"] == "Pod" else None
+        if node and (event == "DELETED" or has_ended(raw)):
             self._queue.add(NodeKey(node))
-
-    async def on_child(self, event: kopf.RawEvent, **_: Any) -> None:
-        child, is_new = self._stored(event)
-        key = parent_key(child)
-        if key is not None and is_new:
-            self._queue.add(key)
 
     async def on_node(self, event: kopf.RawEvent, **_: Any) -> None:
         """Ignores updates without new facts, because a kubelet updates its node every few seconds.
@@ -137,12 +126,15 @@ class Watches:
     def _stored(self, event: kopf.RawEvent) -> tuple[RawObject, bool]:
         """The event's object, and whether it tells the store anything new. Our own writes were stored when answered."""
         raw = _object(event)
-        if event["type"] == "DELETED":
-            self._store.remove(raw)
-            return raw, True
         if event["type"] is None:
             self._relist(raw["kind"])
-        return raw, self._store.put(raw)
+        return raw, self._is_new(event["type"], raw)
+
+    def _is_new(self, event: str | None, raw: RawObject) -> bool:
+        if event == "DELETED":
+            self._store.remove(raw)
+            return True
+        return self._store.put(raw)
 
 
 def _object(event: kopf.RawEvent) -> RawObject:
@@ -179,9 +171,9 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.persistence.finalizer = f"{GROUP}/finalizer"
     settings.persistence.diffbase_storage = NoDiffBase()
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    for group, version, plural, kind in WATCHED:
-        if kind not in (KIND, "Node"):
-            settings.watching.label_selectors[group, version, plural] = OURS_SELECTOR
+    # In pages, and each object is forgotten soon after its event.
+    settings.watching.chunk_size = PAGE
+    settings.queueing.idle_timeout = 0.5
     # Bounded, so that a silently dead connection is detected within minutes.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
@@ -26,12 +28,15 @@ class Workers:
         nodes: NodeReconciler,
         resync: Resync,
         metrics: Metrics,
+        watching: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
+        """`watching` runs beside the workers, for as long as they do."""
         self._queue = queue
         self._reconciler = reconciler
         self._nodes = nodes
         self._resync = resync
         self._metrics = metrics
+        self._watching = watching
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self.failed = asyncio.Event()
@@ -43,7 +48,8 @@ class Workers:
 
     def start(self, workers: int, resync_seconds: float) -> None:
         loops = [self._work() for _ in range(workers)]
-        self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._resync.run(resync_seconds))]
+        watching = [self._watching()] if self._watching else []
+        self._tasks = [asyncio.create_task(loop) for loop in (*loops, *watching, self._resync.run(resync_seconds))]
         for task in self._tasks:
             task.add_done_callback(self._on_task_done)
 
