@@ -49,6 +49,7 @@ from flash_operator.core.resources.image_volume import DROPPED, is_dropped, sett
 from flash_operator.core.resources.pod_template_check import why_refused
 from flash_operator.core.resources.revision import revision_of, revision_of_pod
 from flash_operator.core.resources.service import service
+from flash_operator.core.resources.stored_document import together
 from flash_operator.core.rollout.engine_update import EngineUpdate, live_rollout
 from flash_operator.core.rollout.rollout import (
     LastKnownGood,
@@ -264,8 +265,12 @@ def _children(decided: _Decisions) -> tuple[RawObject, ...]:
         service(flash),
         disruption_budget(flash, sum(replica.stuck for replica in decided.replicas)),
         *_deployment(decided),
-        *((baseline_config_map(flash, decided.baseline),) if decided.keeps_baseline else ()),
-        *((last_known_good_config_map(flash, last_known_good),) if last_known_good else ()),
+        *together(
+            (
+                *((last_known_good_config_map(flash, last_known_good),) if last_known_good else ()),
+                *((baseline_config_map(flash, decided.baseline),) if decided.keeps_baseline else ()),
+            )
+        ),
     )
     return tuple(with_hash(child) for child in children)
 

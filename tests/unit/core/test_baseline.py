@@ -215,8 +215,8 @@ def test_a_fixed_floor_keeps_no_baseline() -> None:
 
 def test_a_pass_is_written_into_the_baseline_once() -> None:
     observed = a_site(a_flash(readiness={"floor": "Learned"}))
-    (written,) = [child for child in plan(observed).apply if child["metadata"]["name"] == "flash-baseline"]
+    (written,) = [child for child in plan(observed).apply if child["metadata"]["name"] == "flash-last-known-good"]
     assert "85.5" in written["data"]["baseline.json"]
 
-    later = replace(observed, children={**observed.children, ("ConfigMap", "flash-baseline"): written})
-    assert not [child for child in plan(later).apply if child["metadata"]["name"] == "flash-baseline"]
+    later = replace(observed, children={**observed.children, ("ConfigMap", "flash-last-known-good"): written})
+    assert not [child for child in plan(later).apply if child["metadata"]["name"] == "flash-last-known-good"]

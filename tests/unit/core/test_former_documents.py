@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from builders import SETTINGS, a_flash, a_gate, a_node, a_pod, an_observed
 from flash_contracts.names import FLOOR_ANNOTATION, REVISION_ANNOTATION
 from flash_operator.api.v1alpha1 import FlashDeployment
@@ -39,9 +41,9 @@ def proven(flash: FlashDeployment) -> RawObject:
     return former_config_map(flash, "proven", document)
 
 
-def history(flash: FlashDeployment, key: str) -> RawObject:
+def history(flash: FlashDeployment, key: str, name: str = "history") -> RawObject:
     entries = [{"pod": f"uid-{n}", "decodeTokensPerSecond": 100.0, "at": "2026-11-24T12:00:00Z"} for n in range(3)]
-    return former_config_map(flash, "history", {"version": 1, "classes": {key: entries}})
+    return former_config_map(flash, name, {"version": 1, "classes": {key: entries}})
 
 
 def a_serving_site(spec: dict[str, Any], template: RawObject = TEMPLATE, *, decoding_at: float = 85.0) -> Observed:
@@ -57,12 +59,12 @@ def a_serving_site(spec: dict[str, Any], template: RawObject = TEMPLATE, *, deco
     )
 
 
-def with_former_documents(observed: Observed) -> Observed:
+def with_former_documents(observed: Observed, history_name: str = "history") -> Observed:
     flash = observed.flash
     (replica,) = replicas_of(observed)
     key = baseline_key(flash, replica)
     assert key is not None
-    former = (proven(flash), history(flash, key))
+    former = (proven(flash), history(flash, key, history_name))
     children = {(child["kind"], child["metadata"]["name"]): child for child in former}
     return replace(observed, children={**observed.children, **children})
 
@@ -71,22 +73,25 @@ def applied(observed: Observed) -> dict[str, RawObject]:
     return {f"{child['kind']} {child['metadata']['name']}": child for child in plan(observed).apply}
 
 
-def test_an_upgrade_writes_both_documents_under_their_new_names_and_nothing_else() -> None:
-    observed = with_former_documents(a_serving_site(SPEC))
+@pytest.mark.parametrize("former", ["history", "baseline"])
+def test_an_upgrade_writes_both_documents_into_one_object_and_nothing_else(former: str) -> None:
+    observed = with_former_documents(a_serving_site(SPEC), history_name=former)
     others = {
         (child["kind"], child["metadata"]["name"]): child
         for child in desired_children(a_serving_site(SPEC))
-        if child["metadata"]["name"] not in ("flash-baseline", "flash-last-known-good")
+        if child["metadata"]["name"] != "flash-last-known-good"
     }
     observed = replace(observed, children={**observed.children, **others})
 
     written = applied(observed)
 
-    assert set(written) == {"ConfigMap flash-baseline", "ConfigMap flash-last-known-good"}
+    assert set(written) == {"ConfigMap flash-last-known-good"}
     assert plan(observed).delete == ()
-    (entries,) = json.loads(written["ConfigMap flash-baseline"]["data"]["baseline.json"])["classes"].values()
+    documents = written["ConfigMap flash-last-known-good"]["data"]
+    assert set(documents) == {"baseline.json", "last-known-good.json"}
+    (entries,) = json.loads(documents["baseline.json"])["classes"].values()
     assert [entry["pod"] for entry in entries] == ["uid-0", "uid-1", "uid-2", "uid-of-flash-a"]
-    last_known_good = json.loads(written["ConfigMap flash-last-known-good"]["data"]["last-known-good.json"])
+    last_known_good = json.loads(documents["last-known-good.json"])
     assert (last_known_good["revision"], last_known_good["template"]) == (REVISION, TEMPLATE)
 
 
@@ -118,3 +123,19 @@ def test_the_document_under_the_current_name_wins() -> None:
         assert stored.read(replace(observed, children=children)) == "current"
         assert stored.read(observed) not in (None, "current")
         assert stored.read(replace(observed, children={})) is None
+
+
+def test_a_document_that_is_not_in_the_common_object_is_read_from_its_former_one() -> None:
+    """The object has been written for the other document already."""
+    observed = with_former_documents(a_serving_site(SPEC))
+    current = STORED_LAST_KNOWN_GOOD.config_map(observed.flash, "current")
+    children = {**observed.children, ("ConfigMap", current["metadata"]["name"]): current}
+    assert STORED_BASELINE.read(replace(observed, children=children)) == STORED_BASELINE.read(observed) is not None
+
+
+def test_nothing_is_stored_before_a_replica_has_passed_and_no_history_for_a_fixed_floor() -> None:
+    assert [child for child in applied(an_observed(a_flash(**SPEC))) if "last-known-good" in child] == []
+    for floor, files in (("Fixed", {"last-known-good.json"}), ("Learned", {"last-known-good.json", "baseline.json"})):
+        spec = {**SPEC, "readiness": {**SPEC.get("readiness", {}), "floor": floor}}
+        serving = a_serving_site(spec, pod_template(a_flash(**spec), SETTINGS))
+        assert set(applied(serving)["ConfigMap flash-last-known-good"]["data"]) == files

@@ -21,7 +21,7 @@ from flash_operator.core.resources.engine_args import context_tokens, max_sequen
 from flash_operator.core.resources.model_source import ModelSource
 from flash_operator.core.resources.stored_document import StoredDocument
 
-STORED_BASELINE = StoredDocument("baseline", former_name="history")
+STORED_BASELINE = StoredDocument("baseline", former_names=("baseline", "history"))
 
 MIN_ENTRIES = 3
 """A median of fewer says nothing about the next replica."""

@@ -1,40 +1,54 @@
-"""Documents that the operator keeps for later reconciles: JSON in a ConfigMap of its own.
+"""Documents that the operator keeps for later reconciles: JSON files in one ConfigMap of its own.
 
 They outlive the operator's process, `kubectl get` shows them, and they are garbage-collected with the CR.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.resources.identity import metadata
 
+CONFIG_MAP = "last-known-good"
+"""Ends the name of the ConfigMap, `<deployment>-last-known-good`."""
+
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """The ConfigMap `<deployment>-<name>` with the file `<name>.json`."""
+    """The file `<name>.json`."""
 
     name: str
-    former_name: str
-    """The name before it was renamed. Without a ConfigMap of the current name, the former one is read: an upgrade keeps
-    its content. It is never written or deleted, so that a downgrade still finds it."""
+    former_names: tuple[str, ...]
+    """The file was `<former>.json` in a ConfigMap `<deployment>-<former>` of its own, newest first. Without a current
+    file it is read from there: an upgrade keeps its content. Former ones are never written or deleted, so that a
+    downgrade still finds them."""
 
-    def config_map_name(self, flash: FlashDeployment) -> str:
-        return f"{flash.name}-{self.name}"
+    @property
+    def file(self) -> str:
+        return f"{self.name}.json"
 
     def config_map(self, flash: FlashDeployment, text: str) -> RawObject:
+        """The ConfigMap with this file alone."""
         return {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": metadata(flash, self.config_map_name(flash)),
-            "data": {f"{self.name}.json": text},
+            "metadata": metadata(flash, f"{flash.name}-{CONFIG_MAP}"),
+            "data": {self.file: text},
         }
 
     def read(self, observed: Observed) -> str | None:
         """The stored text; None if there is none."""
-        for name in (self.name, self.former_name):
-            config_map = observed.children.get(("ConfigMap", f"{observed.flash.name}-{name}"))
-            if config_map is not None:
-                text: str | None = (config_map.get("data") or {}).get(f"{name}.json")
+        places = ((CONFIG_MAP, self.file), *((former, f"{former}.json") for former in self.former_names))
+        for suffix, file in places:
+            config_map = observed.children.get(("ConfigMap", f"{observed.flash.name}-{suffix}")) or {}
+            text: str | None = (config_map.get("data") or {}).get(file)
+            if text is not None:
                 return text
         return None
+
+
+def together(config_maps: Sequence[RawObject]) -> tuple[RawObject, ...]:
+    """One ConfigMap with the files of all; empty if there are none."""
+    data = {file: text for config_map in config_maps for file, text in config_map["data"].items()}
+    return ({**config_maps[0], "data": data},) if config_maps else ()

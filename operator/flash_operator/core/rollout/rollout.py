@@ -37,7 +37,7 @@ from flash_operator.core.resources.revision import computed_revision, revision_o
 from flash_operator.core.resources.stored_document import StoredDocument
 from flash_operator.core.rollout.template_revision import TemplateRevision, stored_revision
 
-STORED_LAST_KNOWN_GOOD = StoredDocument("last-known-good", former_name="proven")
+STORED_LAST_KNOWN_GOOD = StoredDocument("last-known-good", former_names=("proven",))
 
 BY_NODE, BY_CLASS = "decodeTokensPerSecondByNode", "decodeTokensPerSecondByClass"
 
