@@ -138,6 +138,34 @@ class ServingReport(Document):
     """Why its counters cannot be read, so that its state is unknown."""
 
 
+MOST_REQUESTS = 1_000_000
+"""No engine has more. A larger count is not believed."""
+
+
+@dataclass(frozen=True)
+class RequestLoad(Document):
+    """The requests on a serving engine, by the gate's last reading of the engine's gauges."""
+
+    running: int
+    waiting: int
+    own: int = 0
+    """How many of them are the gate's."""
+    abandoned: int = 0
+    """How many of them the gauges show although they are gone."""
+    age_seconds: float = 0.0
+    """Seconds since the reading, by the gate's monotonic clock: clocks of two machines differ."""
+
+    def __post_init__(self) -> None:
+        """Raises BadDocumentError."""
+        counts = (self.running, self.waiting, self.own, self.abandoned)
+        if not all(0 <= count <= MOST_REQUESTS for count in counts) or self.age_seconds < 0:
+            raise BadDocumentError("a number of requests or an age that cannot be")
+
+    @property
+    def of_users(self) -> int:
+        return max(0, self.running + self.waiting - self.own - self.abandoned)
+
+
 @dataclass(frozen=True)
 class GateResult(Document):
     """One verdict, with its evidence. `ready` is what the pod's readiness probe answers."""
@@ -162,6 +190,8 @@ class GateResult(Document):
     effective: EffectiveFlags | None = field(default=None, metadata={OPTIONAL: True})
     engine: EngineRecord = field(default_factory=EngineRecord)
     delivery: DownloadRecord | None = None
+    load: RequestLoad | None = field(default=None, metadata={OPTIONAL: True, OMITTED: True})
+    """None if unknown: the engine does not serve, or its gauges cannot be read. Gates before 0.2 never tell."""
     incident_proven: bool = field(default=False, metadata={OMITTED: True})
     """The links caused the engine's incident: without peer-to-peer, this run gives the answer that was expected at the
     time of the incident, and nothing else explains it."""

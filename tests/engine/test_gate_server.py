@@ -45,6 +45,16 @@ async def test_the_operator_reads_the_result_that_the_gate_wrote(harness: GateHa
     assert (result.effective.origin, result.effective.flags.row) == ("fallback", "T8")
 
 
+async def test_the_result_tells_the_requests_on_a_serving_engine(harness: GateHarness, tmp_path: Path) -> None:
+    async with await a_client(harness, tmp_path, GateMetrics()) as client:
+        await harness.observe()
+        assert "load" not in await (await client.get("/result")).json(), "nothing is known yet"
+        await harness.observe()
+        result = GateResult.of(await (await client.get("/result")).json())
+        assert result.load is not None
+        assert result.load.of_users == 0
+
+
 async def test_the_operator_reads_the_download_record_that_flash_fetch_wrote(
     harness: GateHarness, tmp_path: Path
 ) -> None:

@@ -65,6 +65,8 @@ class EngineCounters:
     accepted_per_position: tuple[float, ...] = ()
     """Accepted tokens by their position in the draft; empty if the engine does not export it."""
     waiting: float = 0
+    waiting_is_known: bool = True
+    """False if the engine does not export how many requests wait."""
     finished: float | None = None
     """Requests that have finished."""
     steps: float | None = None
@@ -112,6 +114,7 @@ class EngineCounters:
             drafts=sums.get(DRAFTS),
             accepted_per_position=tuple(_positions(sums)),
             waiting=sums.get(WAITING, 0),
+            waiting_is_known=WAITING in sums,
             finished=sums.get(FINISHED),
             steps=sums.get(STEPS),
             processed=sums.get(PROCESSED),

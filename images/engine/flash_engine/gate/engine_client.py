@@ -1,7 +1,8 @@
 """The HTTP client for the engine: /health, /metrics, and completions as any client requests them."""
 
 import reprlib
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -33,11 +34,11 @@ TIMEOUT_FACTOR = 8.0
 MIN_STREAM_TIMEOUT_SECONDS = 30.0
 """A timed stream may take eight times as long as at the floor, and at least this long."""
 
-_Request = AbstractAsyncContextManager[aiohttp.ClientResponse]
-
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+TOKENIZE = "/tokenize"
+"""Answered without the model, so the engine's gauges do not count it."""
 
 THINKING_FACTOR = 16
 """How many times as many tokens an answer gets whose model thinks although it was asked not to."""
@@ -84,6 +85,8 @@ class EngineClient:
         self._address = address.rstrip("/")
         self._own_url = _at(self._address, own_address) if own_address else None
         self._keys = keys
+        self.own_requests = 0
+        """Requests to the model that are under way."""
 
     @property
     def _headers(self) -> dict[str, str]:
@@ -178,7 +181,7 @@ class EngineClient:
 
     async def _tokens_of(self, config: GateConfig, text: str, *, is_begin: bool) -> list[int]:
         body = {"model": config.model, "prompt": text, "add_special_tokens": is_begin}
-        reply = await self._post("/tokenize", body, config.request_timeout_seconds)
+        reply = await self._post(TOKENIZE, body, config.request_timeout_seconds)
         tokens = reply.get("tokens") if isinstance(reply, dict) else None
         if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
             raise EngineRequestError("/tokenize: the answer has no list of tokens")
@@ -214,9 +217,8 @@ class EngineClient:
         }
         reader = StreamReader(asked=loop_time(), enough=enough)
         seconds = seconds or _stream_timeout(config, wanted, prompt_tokens=0 if prompt is None else len(prompt))
-        timeout = aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._post_json("/v1/completions", body, timeout) as answer:
+            async with self._post_json("/v1/completions", body, seconds) as answer:
                 await check_status(answer, "/v1/completions")
                 return await reader.read(answer)
         except TimeoutError as error:
@@ -227,8 +229,18 @@ class EngineClient:
         except REQUEST_ERRORS as error:
             raise EngineRequestError(f"/v1/completions: {described(error)}") from error
 
-    def _post_json(self, path: str, body: dict[str, Any], timeout: aiohttp.ClientTimeout) -> _Request:
-        return self._session.post(f"{self._address}{path}", json=body, headers=self._headers, timeout=timeout)
+    @asynccontextmanager
+    async def _post_json(
+        self, path: str, body: dict[str, Any], seconds: float
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        counted, timeout = path != TOKENIZE, aiohttp.ClientTimeout(total=seconds)
+        self.own_requests += counted
+        try:
+            url = f"{self._address}{path}"
+            async with self._session.post(url, json=body, headers=self._headers, timeout=timeout) as answer:
+                yield answer
+        finally:
+            self.own_requests -= counted
 
     async def one_token(self, config: GateConfig, seconds: float) -> None:
         """Ask for one token, as a sign that the engine works. Raises NoAnswerError, EngineRequestError."""
@@ -237,9 +249,8 @@ class EngineClient:
         _choice(path, await self._post(path, body, seconds))
 
     async def _post(self, path: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
-        timeout = aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._post_json(path, body, timeout) as answer:
+            async with self._post_json(path, body, seconds) as answer:
                 await check_status(answer, path)
                 reply: dict[str, Any] = await answer.json()
                 return reply

@@ -28,7 +28,10 @@ from flash_engine.gate.output_checks import warnings
 from flash_engine.gate.verdict import Verdict
 
 
-def result_of(state: GateState, config: GateConfig | None, effective: EffectiveFlags | None) -> GateResult:
+def result_of(
+    state: GateState, config: GateConfig | None, effective: EffectiveFlags | None, at: float | None = None
+) -> GateResult:
+    """`at`: seconds on the event loop's clock; without it the requests on the engine are left out."""
     evidence = state.evidence
     return GateResult(
         reason=state.verdict.reason,
@@ -47,6 +50,7 @@ def result_of(state: GateState, config: GateConfig | None, effective: EffectiveF
         effective=effective,
         engine=_without_secrets(evidence.engine),
         delivery=_delivery(evidence.download) if evidence.download else None,
+        load=None if at is None else state.serving.load(at),
         incident_proven=config is not None
         and incident_is_proven(evidence, config, state.reported_faults, refuted=state.incident_refuted),
     )

@@ -1,5 +1,6 @@
 """The gate's HTTP server: readiness for the kubelet, the result for the operator, and Prometheus metrics."""
 
+import asyncio
 from pathlib import Path
 
 from aiohttp import web
@@ -58,7 +59,8 @@ def _verdict(state: GateState) -> str:
 async def result(request: web.Request) -> web.Response:
     gate = request.app[GATE]
     effective = EffectiveFlags.read(request.app[RUN_DIR] / EffectiveFlags.FILE)
-    return web.json_response(result_of(gate.state, gate.config, effective).to_json())
+    at = asyncio.get_running_loop().time()
+    return web.json_response(result_of(gate.state, gate.config, effective, at).to_json())
 
 
 async def show_metrics(request: web.Request) -> web.Response:

@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass, replace
 
 from flash_contracts.gate_config import GateConfig
+from flash_contracts.gate_result import MOST_REQUESTS, RequestLoad
 from flash_contracts.trial_record import Stall
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.decode_speed import STEP_TOKENS
@@ -39,13 +40,17 @@ class CountersObserved:
     """None if there was no answer, or if the metrics were incomplete."""
     missing: str | None = None
     """Which metrics the answer lacks."""
+    own_requests: int = 0
+    """The gate's own requests that are among those of the counters."""
 
 
 async def observe_counters(client: EngineClient) -> CountersObserved:
     """Read the counters. A failure is part of the observation, never an exception."""
-    at = asyncio.get_running_loop().time()
+    at, before = asyncio.get_running_loop().time(), client.own_requests
     try:
-        return CountersObserved(at, counters=await client.counters())
+        counters = await client.counters()
+        # One that began or ended meanwhile may not be among them.
+        return CountersObserved(at, counters=counters, own_requests=min(before, client.own_requests))
     except EngineRequestError:
         return CountersObserved(at)
     except MissingMetricsError as error:
@@ -86,6 +91,8 @@ class ServingMonitor:
     """The last reading of a stall that ended with an answer to the gate's request."""
     _abandoned: float = 0.0
     """Requests that the gauges show although the engine answers and does nothing else."""
+    _own_requests: int = 0
+    """The gate's own at the last reading."""
 
     @classmethod
     def of_stall(cls, stall: Stall, at: float) -> "ServingMonitor":
@@ -105,6 +112,19 @@ class ServingMonitor:
         seconds = max(health.still_seconds, health.silent_seconds / SILENCE_FACTOR)
         return Stall(seconds, counters.generated, counters.unfinished, counters.steps, counters.kv_cache)
 
+    def load(self, at: float) -> RequestLoad | None:
+        """The requests on the engine; None if nothing tells how many there are."""
+        if self.last is None or self.blind is not None or not self.last.counters.waiting_is_known:
+            return None
+        counters = self.last.counters
+        return RequestLoad(
+            running=_count(counters.running),
+            waiting=_count(counters.waiting),
+            own=self._own_requests,
+            abandoned=_count(self._abandoned),
+            age_seconds=round(max(at - self.last.at, 0.0), 1),
+        )
+
     def is_due(self, config: GateConfig, at: float) -> bool:
         """Whether the next reading is due."""
         return self._asked_at is None or at - self._asked_at >= config.serving.watch_seconds
@@ -116,7 +136,8 @@ class ServingMonitor:
     def after(self, observed: CountersObserved, config: GateConfig, piece: int = STEP_TOKENS) -> "ServingMonitor":
         """The monitor with one more reading. `piece` is the result of `step_tokens`."""
         if observed.counters is not None:
-            return self._after_reading(CounterReading(observed.at, observed.counters), config, piece)
+            after = self._after_reading(CounterReading(observed.at, observed.counters), config, piece)
+            return replace(after, _own_requests=observed.own_requests)
         if observed.missing is not None:
             return replace(self, _asked_at=observed.at, blind=observed.missing)
         waited = observed.at - self._asked_at if self._asked_at is not None else 0.0
@@ -185,6 +206,11 @@ class ServingMonitor:
         after = window.after.counters
         surplus = _decoding(after) - after.unfinished
         return surplus if window.idle else max(self._never_finished, surplus)
+
+
+def _count(gauge: float) -> int:
+    """A gauge as a number of requests, whatever an engine exports."""
+    return round(min(max(gauge, 0.0), float(MOST_REQUESTS)))
 
 
 def _least_seconds(config: GateConfig) -> float:
