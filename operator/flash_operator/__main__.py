@@ -16,6 +16,8 @@ from flash_contracts.names import KIND
 from flash_operator.runtime import logs
 from flash_operator.runtime.child_watches import ChildWatches
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
+from flash_operator.runtime.demand_board import DemandCollector
+from flash_operator.runtime.demand_server import DemandServer
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.health import Health
 from flash_operator.runtime.keys import Key
@@ -50,11 +52,14 @@ class Operator:
         self.cluster = cluster
         self.queue: WorkQueue[Key] = WorkQueue()
         self.metrics = Metrics()
-        self.health = Health(
-            self.metrics, settings.resync_seconds, self._refresh_metrics, lambda: self.queue.oldest_wait_seconds
-        )
         of_class = settings.operator_class
-        self.lease = LeaderLease(cluster, settings.lease_namespace, settings.identity, operator_class=of_class)
+        self.lease = LeaderLease(
+            cluster,
+            settings.lease_namespace,
+            settings.identity,
+            operator_class=of_class,
+            address=settings.address,
+        )
         self.store = Store()
         cluster.answered = self.store.put
         self.gates = Gates(session, on_change=self.queue.add)
@@ -62,6 +67,17 @@ class Operator:
             self.store, cluster, self.gates, settings.plan, namespace=settings.namespace, operator_class=of_class
         )
         reconciler = Reconciler(cluster, observer, settings.identity)
+        self.metrics.registry.register(DemandCollector(reconciler.demand))
+        demand = DemandServer(
+            reconciler.demand, session, lambda: self.health.leading, lambda: self.lease.leader_address
+        )
+        self.health = Health(
+            self.metrics,
+            settings.resync_seconds,
+            self._refresh_metrics,
+            lambda: self.queue.oldest_wait_seconds,
+            routes=(demand.route,),
+        )
         nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity, namespace=settings.namespace)
         resync = Resync(self.store, self.queue, cluster, self.metrics, settings.namespace, of_class)
         self.watches = Watches(self.store, self.queue, resync.relist, of_class)

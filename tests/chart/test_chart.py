@@ -141,6 +141,8 @@ def needed() -> set[tuple[str, str, str]]:
         | {("", "pods/eviction", "create")}
         | of("Node", "get", "list", "watch", "patch")
         | of("Event", "get", "create", "patch")
+        | of("HorizontalPodAutoscaler", "list", "create", "patch", "delete")
+        | of("ScaledObject", "list", "create", "patch", "delete")
     )
 
 
@@ -209,6 +211,24 @@ def test_p2p_tests_can_be_switched_off() -> None:
 def operator_settings(documents: list[dict[str, Any]]) -> OperatorSettings:
     (container,) = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
     return OperatorSettings.parse(container["args"])
+
+
+@pytest.mark.parametrize("class_name", ["", "blue"])
+def test_keda_asks_the_operators_own_service_for_the_demand(class_name: str) -> None:
+    documents = render(f"operatorClass={class_name}")
+    service = only(documents, "Service", "flash-metrics")
+    (port,) = service["spec"]["ports"]
+    assert operator_settings(documents).demand_url == f"http://flash-metrics.system.svc:{port['port']}"
+    assert operator_settings(render("metrics.service.enabled=false")).demand_url == ""
+
+
+def test_an_operator_knows_its_own_address() -> None:
+    (container,) = only(render(), "Deployment")["spec"]["template"]["spec"]["containers"]
+    env = {variable["name"]: variable["valueFrom"]["fieldRef"]["fieldPath"] for variable in container["env"]}
+    assert env["POD_IP"] == "status.podIP"
+    assert "--pod-ip=$(POD_IP)" in container["args"]
+    arguments = [argument.replace("$(POD_IP)", "fd00::7") for argument in container["args"]]
+    assert OperatorSettings.parse(arguments).address == "http://[fd00::7]:8080"
 
 
 def test_people_get_roles_by_aggregation() -> None:

@@ -221,6 +221,7 @@ async def test_a_changed_result_wakes_its_deployment_and_the_same_one_does_not(s
         asked = gate.asked
         await eventually_async(lambda: gate.asked > asked + 3, "it is asked again and again", pause=0.01)
         gate.answer["serving"] = {"badWindows": 1, "decodeTokensPerSecond": 71.3}
+        gate.answer["load"] = {"running": 3, "waiting": 1, "ageSeconds": 0.5}
         asked = gate.asked
         await eventually_async(lambda: gate.asked > asked + 3, "its figures differ at every look", pause=0.01)
         assert woken == []
@@ -229,6 +230,23 @@ async def test_a_changed_result_wakes_its_deployment_and_the_same_one_does_not(s
         assert (await gates.results(KEY, [a_gates_pod()]))["uid-of-flash-a"].passed
         await gates.close()
     assert woken == [KEY]
+
+
+async def test_the_last_known_requests_of_an_engine_outlast_a_silent_gate(session: aiohttp.ClientSession) -> None:
+    gate = CountingGate()
+    gate.answer["load"] = {"running": 3, "waiting": 1, "own": 1, "ageSeconds": 0.5}
+    async with gate.server() as server:
+        gates = Gates(session, server.port or 0)
+        await answers(gates, [a_gates_pod()])
+        del gate.answer["load"]
+        gates.poll(KEY, 0.01)
+        asked = gate.asked
+        await eventually_async(lambda: gate.asked > asked + 2, "it is asked again", pause=0.01)
+        (load,) = gates.loads(KEY).values()
+        await gates.close()
+    assert load.requests == 3
+    assert load.received_ago > 0
+    assert gates.loads(FlashKey("team", "other")) == {}
 
 
 @pytest.mark.parametrize("how", ["forgotten", "its pod is gone", "nobody wants to know"])

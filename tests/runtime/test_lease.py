@@ -62,6 +62,19 @@ async def test_the_first_candidate_leads_and_the_second_stands_by(cluster: Clust
     assert await holder(cluster, namespace) == "one"
 
 
+async def test_a_standby_knows_the_address_of_the_one_that_leads(cluster: Cluster, namespace: str) -> None:
+    first, second = (
+        LeaderLease(cluster, namespace, name, QUICK, Clock(), address=f"http://{name}:8080") for name in ("one", "two")
+    )
+    await first.acquire()
+    assert await second.try_once() is False
+    assert second.leader_address == "http://one:8080"
+    await first.release()
+    await second.acquire()
+    assert await first.try_once() is False
+    assert first.leader_address == "http://two:8080"
+
+
 async def test_a_holder_knows_how_long_it_may_write(cluster: Cluster, namespace: str) -> None:
     clock = Clock()
     lease = LeaderLease(cluster, namespace, "one", QUICK, clock)

@@ -6,9 +6,11 @@ They return raw objects as the API server does, so that tests go through the sam
 from datetime import UTC, datetime
 from typing import Any
 
-from flash_contracts.gate_result import GateResult
+from flash_contracts.gate_result import GateResult, RequestLoad
 from flash_contracts.names import API_VERSION, KIND
 from flash_operator.api.v1alpha1 import FlashDeployment
+from flash_operator.core.observed.known_load import KnownLoad
+from flash_operator.core.observed.scalers import Scalers
 from flash_operator.core.observed.snapshot import Observed, PlanSettings, RawObject
 from flash_operator.core.plan import desired_children
 
@@ -91,19 +93,29 @@ def an_observed(
     children: tuple[RawObject, ...] = (),
     live_status: RawObject | None = None,
     image_volumes: bool | None = None,
+    loads: dict[str, KnownLoad] | None = None,
+    scalers: Scalers | None = None,
+    settings: PlanSettings = SETTINGS,
 ) -> Observed:
     """A snapshot at noon. `gates` has the gates' results by pod name."""
     return Observed(
         flash=flash or a_flash(),
         live_status=live_status or {},
-        settings=SETTINGS,
+        settings=settings,
         now=NOON,
         children={(child["kind"], child["metadata"]["name"]): child for child in children},
         pods=pods,
         nodes={node["metadata"]["name"]: node for node in nodes},
         gates={f"uid-of-{name}": gate for name, gate in (gates or {}).items()},
         image_volumes=image_volumes,
+        loads={f"uid-of-{name}": load for name, load in (loads or {}).items()},
+        scalers=scalers,
     )
+
+
+def a_load(running: int = 0, waiting: int = 0, *, age: float = 1.0, ago: float = 1.0, **extra: int) -> KnownLoad:
+    """What a gate told `ago` seconds ago about a reading that was `age` seconds old then."""
+    return KnownLoad(RequestLoad(running, waiting, age_seconds=age, **extra), ago)
 
 
 def condition(status: RawObject | None, name: str) -> RawObject:

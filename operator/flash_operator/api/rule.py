@@ -14,13 +14,17 @@ class Rule:
     """Path of the field that the error is reported for, from the field that has the rule, such as `.revision`."""
     message_expression: str | None = None
     """CEL expression for a message that contains values of the object. `message` is used if it fails."""
+    has_optional_old_self: bool = False
+    """`oldSelf` is optional, so that the rule holds for new objects too."""
 
     def to_json(self) -> dict[str, Any]:
-        entry = {"rule": self.rule, "message": self.message}
+        entry: dict[str, Any] = {"rule": self.rule, "message": self.message}
         if self.message_expression:
             entry["messageExpression"] = self.message_expression
         if self.field_path:
             entry["fieldPath"] = self.field_path
+        if self.has_optional_old_self:
+            entry["optionalOldSelf"] = True
         return entry
 
 

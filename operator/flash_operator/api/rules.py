@@ -9,6 +9,7 @@ from flash_contracts.variable_aliases import ALLOCATOR, EXPANDABLE_SEGMENTS
 from flash_operator.api.argument_rules import ARGUMENT_RULES, ENGINE_ARGUMENT_RULES
 from flash_operator.api.image_rules import IMAGE
 from flash_operator.api.rule import Rule, quoted
+from flash_operator.api.scaling_rules import ANNOTATIONS, LABEL_KEY, LABELS, PROMETHEUS, REPLICAS, SCALING
 from flash_operator.api.secret_rules import SECRET_ARGUMENT_RULES, SECRET_VARIABLE_RULES
 from flash_operator.api.v1alpha1 import DEFAULT_QUESTION
 
@@ -296,10 +297,12 @@ _TOLERATION = (
     ),
 )
 
-LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
-
 SPEC_RULES: dict[str, tuple[Rule, ...]] = {
-    "": _SPEC,
+    "": (*_SPEC, REPLICAS),
+    "scaling": SCALING,
+    "scaling.prometheus": PROMETHEUS,
+    "podMetadata.labels": LABELS,
+    "podMetadata.annotations": ANNOTATIONS,
     "engine": _ENGINE,
     "engine.image": (IMAGE,),
     "engine.extraArgs": ARGUMENT_RULES + SECRET_ARGUMENT_RULES,

@@ -190,6 +190,28 @@ class ModelStatus(StatusModel):
     """Duration of the restoration in seconds."""
 
 
+class DemandStatus(StatusModel):
+    """How many replicas the requests of users call for (docs/scaling.md). Written at most every 10 s."""
+
+    loading_replicas: int = 0
+    """Replicas that will serve without anybody's help, and do not yet."""
+    unknown_replicas: int = 0
+    """Ready replicas whose requests are unknown."""
+    demand_percent: int | None = None
+    """Demand in percent of a replica, in steps of 10: 140 means 1.4 replicas. Absent if it is unknown."""
+
+
+class ScalingStatus(StatusModel):
+    """The autoscaler that the operator made for spec.scaling."""
+
+    kind: Literal["ScaledObject", "HorizontalPodAutoscaler"] | None = None
+    """What it is; absent if there is to be none."""
+    name: Name | None = None
+    """Its name."""
+    uid: Annotated[str, Field(max_length=64)] | None = None
+    """UID of the live one; absent while there is none."""
+
+
 class StatusSummary(StatusModel):
     """The columns of `kubectl get dsf`."""
 
@@ -208,7 +230,7 @@ class FlashStatus(StatusModel):
 
     conditions: Annotated[list[Condition], Field(max_length=16)] = []
     """Ready is the summary. The others are Available, Progressing, TopologyResolved, SpeculationActive,
-    SmokeTestPassed, Degraded and UpdateAvailable."""
+    SmokeTestPassed, Degraded and UpdateAvailable, and with spec.scaling ScalingActive."""
     observed_generation: int = 0
     """Generation of the spec that this status is about."""
     replicas: int = 0
@@ -227,5 +249,9 @@ class FlashStatus(StatusModel):
     """The offered engine update and its progress."""
     model: ModelStatus | None = None
     """The checkpoint with its restored MTP head, if spec.model.restoreMtp asks for one."""
+    demand: DemandStatus | None = None
+    """How many replicas the requests of users call for."""
+    scaling: ScalingStatus | None = None
+    """The autoscaler, if spec.scaling asks for one."""
     pods: Annotated[list[PodStatus], Field(max_length=128)] = []
     """The replicas."""

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, WithJsonSchema
 
 from flash_operator.api import ApiModel
 from flash_operator.api.model_spec import ModelSpec
+from flash_operator.api.scaling_spec import ScalingSpec
 
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 CLASS_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
@@ -292,11 +293,24 @@ class DrainSpec(ApiModel):
     serve long answers."""
 
 
+class PodMetadataSpec(ApiModel):
+    """Labels and annotations of the engine pods, besides the operator's own."""
+
+    labels: Annotated[dict[str, LabelValue], Field(max_length=16)] = {}
+    """Labels, such as the one that a queue or a cost report looks for."""
+    annotations: Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=16)] = {}
+    """Annotations, such as those of a service mesh. An annotation for autoscalers of nodes that is set here is not set
+    by the operator (docs/scaling.md)."""
+
+
 class FlashSpec(ApiModel):
     """What to serve, and how fast it must be."""
 
     replicas: Annotated[int, Field(ge=0, le=64)] = 1
-    """Desired number of replicas. Each takes two GPUs of one node."""
+    """Desired number of replicas. Each takes two GPUs of one node. With `scaling` it is the autoscaler's: leave it
+    out."""
+    scaling: ScalingSpec | None = None
+    """Autoscaling by demand. Without it, replicas is what somebody sets."""
     model: ModelSpec
     """The checkpoint, where it comes from and the names it is served under."""
     engine: EngineSpec = EngineSpec()
@@ -316,6 +330,8 @@ class FlashSpec(ApiModel):
     operator_class: Annotated[str, Field(max_length=40, pattern=CLASS_PATTERN)] | None = None
     """Which operator is responsible, where several are installed: the one with this --operator-class. The one without a
     class if unset."""
+    pod_metadata: PodMetadataSpec = PodMetadataSpec()
+    """Labels and annotations of the engine pods. A change rolls the replicas."""
     pod_template: dict[str, Any] | None = None
     """Strategic merge patch for the engine's pod template, for anything that has no field here. It is applied last.
     The API server validates only the resulting Deployment."""

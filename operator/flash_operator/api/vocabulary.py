@@ -15,6 +15,7 @@ CONDITIONS = {
     "Degraded": "The deployment serves, but with fewer or slower replicas than it should.",
     "UpdateAvailable": "This operator would start other engines than those that run. Nothing restarts until the update "
     "is taken (spec.rollout.engineUpdates).",
+    "ScalingActive": "An autoscaler sets spec.replicas by the demand. Only with spec.scaling.",
 }
 
 CONDITION_REASONS = {
@@ -53,6 +54,22 @@ CONDITION_REASONS = {
     "UpdateWaiting": "spec.rollout.engineUpdates is Paced, and another deployment is taking its update.",
     "Updating": "The engine update is being taken, one replica at a time.",
     "UpdateRejected": "The engine update was taken, was slower or failed, and was rolled back.",
+    "ScalerActive": "The autoscaler works.",
+    "AtMaximum": "The demand calls for more replicas than scaling.maxReplicas.",
+    "ScalerPending": "The autoscaler is being made, or nobody has looked at it yet.",
+    "ScalerConflict": "Somebody else's autoscaler scales this deployment or its Deployment. The operator makes none.",
+    "ScalerRefused": "The API server refused the autoscaler. The message is the API server's.",
+    "ScalerForbidden": "The operator's role lacks what it needs to make the autoscaler.",
+    "ScalersUnreadable": "The operator cannot list autoscalers, so it makes none.",
+    "ScalerPaused": "The ScaledObject is paused by one of KEDA's annotations.",
+    "ScalerNotReady": "KEDA cannot use the ScaledObject. The message is KEDA's.",
+    "KedaMissing": "scaling.by or scaling.source needs KEDA, and the cluster does not have it.",
+    "KedaTooOld": "KEDA does not know a field of the ScaledObject.",
+    "DemandAddressMissing": "The operator does not know its own address, so KEDA cannot ask it for the demand.",
+    "DemandUnknown": "Nothing tells the demand. Replicas stay as they are.",
+    "MetricsMissing": "The autoscaler cannot read the demand. Replicas stay as they are.",
+    "HpaInactive": "The HPA that KEDA made does not scale.",
+    "UnableToScale": "The HPA cannot set spec.replicas. The message is its own.",
     "CustomAllReduceForced": "spec.interconnect.customAllReduce is Enabled although no test shows that it works.",
     "PeerToPeerForced": "spec.interconnect.env sets NCCL_P2P_DISABLE=0 although no test shows that peer-to-peer works.",
     "PeerKernelWithoutP2p": "A variable in spec.interconnect.env was left out: it needs peer-to-peer, which is off.",

@@ -22,6 +22,7 @@
     an engine update that is taken                  | its template, or evict | -               | soon
                                                     | a replica for flags    |                 |
     a CR that is scaled to zero                     | as its spec asks       | -               | never
+    a CR with spec.scaling                          | its autoscaler         | deletion cost   | every 5 s
 
 "Gates" is how often the replicas' gates are asked; everything else that changes is an event. Every key is also
 reconciled periodically (`runtime.resync`), because a watch can lose an event. Status is written whenever it differs
@@ -60,6 +61,11 @@ from flash_operator.core.rollout.rollout import (
 )
 from flash_operator.core.rollout.surge import surges
 from flash_operator.core.rollout.template_revision import TemplateRevision, revision_in_force, superseded
+from flash_operator.core.scaling.decision import NONE as NO_SCALER
+from flash_operator.core.scaling.decision import ScalerDecision
+from flash_operator.core.scaling.demand import DemandBasis
+from flash_operator.core.scaling.outcome import ScalingOutcome
+from flash_operator.core.scaling.pod_annotations import scaling_annotations
 from flash_operator.core.status.events import EventSpec, pod_ended_event, status_events
 from flash_operator.core.status.replica_summary import ReplicaSummary
 from flash_operator.core.status.status import is_written, status_interval, status_of
@@ -78,6 +84,12 @@ WATCH_TURN_SECONDS = 10.0
 
 ENDED_PODS_AT_ONCE = 20
 """A kubelet that refuses pods makes hundreds of them. The next reconcile takes the rest."""
+
+WATCH_DEMAND_SECONDS = 5.0
+"""While an autoscaler follows the demand: as often as gates read their engines' gauges."""
+
+WATCH_SCALER_SECONDS = 30.0
+"""Autoscalers are not watched, because those of a cluster change their status all the time."""
 
 WATCH_RESTORE_SECONDS = 30.0
 """While the MTP head is restored. Changes of the Job and its pods already arrive through watches."""
@@ -110,6 +122,10 @@ class Plan:
     """What to do, in this order. An empty plan changes nothing."""
 
     apply: tuple[RawObject, ...] = ()
+    scaler: ScalerDecision = NO_SCALER
+    """The autoscaler to apply, and those to delete."""
+    demand_basis: DemandBasis | None = None
+    """What the demand is computed from until the next plan."""
     delete: tuple[ObjectRef, ...] = ()
     evict: tuple[ObjectRef, ...] = ()
     annotate: tuple[PodAnnotation, ...] = ()
@@ -138,6 +154,10 @@ class _Decisions:
     @cached_property
     def replicas(self) -> tuple[Replica, ...]:
         return replicas_of(self.observed)
+
+    @cached_property
+    def scaling(self) -> ScalingOutcome:
+        return ScalingOutcome.of(self.observed, self.replicas)
 
     @cached_property
     def mtp_restore(self) -> MtpRestore | None:
@@ -222,19 +242,22 @@ def plan(observed: Observed) -> Plan:
         update=decided.update.status(decided.rollout),
         unapplied=unapplied,
         failure=failure,
+        scaling=decided.scaling,
     )
     status = status_of(observed, summary)
     changed = not is_written(status, observed.live_status)
     delete = (*_deletions(observed, mtp_restore), *_superseded(decided), *_ended_pods(observed))
     evict = _evictions(decided)
-    annotate = _annotations(observed, summary, decided.baseline)
+    annotate = _annotations(observed, summary, decided.baseline, revision_of(decided.rollout.template))
     found = (_verdict(observed, replica) for replica in summary.replicas)
     verdicts = tuple(verdict for verdict in found if verdict is not None)
     grants = any(annotation.annotations.get(QUARANTINE_ANNOTATION) for annotation in annotate)
     replaces_pods = any(_changes_template(observed, child) and _live(observed, child) for child in apply)
-    is_irreversible = bool(delete or evict or verdicts or grants or replaces_pods)
+    is_irreversible = bool(delete or decided.scaling.decision.delete or evict or verdicts or grants or replaces_pods)
     return Plan(
         apply=(*apply, mtp_restore.create) if mtp_restore and mtp_restore.create else apply,
+        scaler=decided.scaling.decision,
+        demand_basis=decided.scaling.basis,
         delete=delete,
         evict=evict,
         annotate=annotate,
@@ -245,8 +268,8 @@ def plan(observed: Observed) -> Plan:
             *(pod_ended_event(pod) for pod in _ended(observed)),
             *(status_events(observed.live_status, status) if changed else ()),
         ),
-        poll_gates=_poll_gates(summary),
-        requeue_after=_requeue_after(summary),
+        poll_gates=_poll_gates(observed, summary),
+        requeue_after=_requeue_after(observed, summary),
         is_irreversible=is_irreversible,
     )
 
@@ -308,6 +331,8 @@ def _deployment(decided: _Decisions) -> tuple[RawObject, ...]:
     template = decided.rollout.template
     made = deployment(decided.observed.flash, template, surge=surges(decided.observed, template))
     paused_by_hand = decided.live_deployment is not None and decided.live_deployment["spec"].get("paused")
+    if decided.live_deployment is not None and decided.scaling.decision.follows_deployment:
+        made["spec"]["replicas"] = decided.live_deployment["spec"].get("replicas", made["spec"]["replicas"])
     if paused_by_hand and not made["spec"].get("paused"):
         # Only an explicit value takes the field from whoever ran `kubectl rollout pause`.
         made["spec"]["paused"] = False
@@ -357,7 +382,9 @@ def _live(observed: Observed, desired: RawObject) -> RawObject | None:
     return observed.children.get((desired["kind"], desired["metadata"]["name"]))
 
 
-def _annotations(observed: Observed, summary: ReplicaSummary, baseline: Baseline) -> tuple[PodAnnotation, ...]:
+def _annotations(
+    observed: Observed, summary: ReplicaSummary, baseline: Baseline, revision: str
+) -> tuple[PodAnnotation, ...]:
     """All annotations that a pod needs, in one write per pod."""
     quarantine = quarantine_changes(summary.replicas, observed.flash.spec.readiness.serving)
     annotated = []
@@ -365,6 +392,7 @@ def _annotations(observed: Observed, summary: ReplicaSummary, baseline: Baseline
         annotations: dict[str, str | None] = _flags(replica) | _floor(observed, replica, baseline)
         if replica.uid in quarantine:
             annotations[QUARANTINE_ANNOTATION] = quarantine[replica.uid]
+        annotations |= scaling_annotations(replica, observed, len(summary.replicas) - 1, revision)
         if annotations:
             namespace = replica.pod["metadata"]["namespace"]
             annotated.append(PodAnnotation(namespace, replica.name, replica.uid, annotations))
@@ -401,14 +429,24 @@ def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | NodeClaim | 
     return None if noted else from_incident(node, incident, observed.flash.key)
 
 
-def _poll_gates(summary: ReplicaSummary) -> float:
+def _poll_gates(observed: Observed, summary: ReplicaSummary) -> float:
+    seconds = _poll_gates_of(summary)
+    return seconds if observed.flash.spec.scaling is None else min(seconds, WATCH_DEMAND_SECONDS)
+
+
+def _poll_gates_of(summary: ReplicaSummary) -> float:
     if summary.complete:
         return WATCH_SERVING_SECONDS
     starting = summary.worst is None or not summary.worst.verdict.is_failure
     return WATCH_GATE_SECONDS if starting else WATCH_FAILED_SECONDS
 
 
-def _requeue_after(summary: ReplicaSummary) -> float | None:
+def _requeue_after(observed: Observed, summary: ReplicaSummary) -> float | None:
+    scaler = WATCH_SCALER_SECONDS if observed.flash.spec.scaling else None
+    return min((due for due in (_requeue_replicas_after(summary), scaler) if due is not None), default=None)
+
+
+def _requeue_replicas_after(summary: ReplicaSummary) -> float | None:
     if summary.mtp_restore and not summary.mtp_restore.done and not summary.replicas:
         return WATCH_RESTORE_SECONDS
     if any(waits_for_setup(replica.pod) and not replica.setup_overdue for replica in summary.replicas):

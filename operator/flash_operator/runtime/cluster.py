@@ -20,6 +20,7 @@ from flash_contracts.names import (
     STATUS_FIELD_MANAGER,
     VERSION,
 )
+from flash_operator.core.observed.scalers import HPA, SCALED_OBJECT
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.plan import ObjectRef, PodAnnotation
 from flash_operator.runtime.api_connection import (
@@ -79,6 +80,8 @@ RESOURCES = {
     "Event": Resource("/apis/events.k8s.io/v1", "events"),
     "Job": Resource("/apis/batch/v1", "jobs"),
     "ControllerRevision": Resource("/apis/apps/v1", "controllerrevisions"),
+    HPA: Resource("/apis/autoscaling/v2", "horizontalpodautoscalers"),
+    SCALED_OBJECT: Resource("/apis/keda.sh/v1alpha1", "scaledobjects"),
     "Lease": Resource("/apis/coordination.k8s.io/v1", "leases"),
 }
 

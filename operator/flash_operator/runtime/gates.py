@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 
 import aiohttp
 
-from flash_contracts.gate_result import GateResult
+from flash_contracts.gate_result import GateResult, RequestLoad
+from flash_operator.core.observed.known_load import KnownLoad
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.deployment import GATE_PORT
 from flash_operator.runtime.keys import FlashKey
@@ -42,6 +43,9 @@ class _Gate:
     address: str
     request: asyncio.Task[None] | None = None
     last: GateResult | None = None
+    load: RequestLoad | None = None
+    """The last one that it told, also if it is silent since."""
+    load_at: float = float("-inf")
     asked_at: float = float("-inf")
     answered_at: float = float("-inf")
     """By the loop's clock."""
@@ -98,6 +102,12 @@ class Gates:
             await asyncio.wait(awaited, timeout=PATIENCE_SECONDS)
         return {uid: gate.last for uid, gate in asked.items() if gate.last is not None}
 
+    def loads(self, key: FlashKey) -> dict[str, KnownLoad]:
+        """What the deployment's gates last told about the requests on their engines, by pod uid. Asks nobody."""
+        now = asyncio.get_running_loop().time()
+        gates = {uid: self._gates[uid] for uid in self._by_key.get(key, ())}
+        return {uid: KnownLoad(gate.load, now - gate.load_at) for uid, gate in gates.items() if gate.load is not None}
+
     def poll(self, key: FlashKey, seconds: float | None) -> None:
         """Asks the deployment's gates about every so many seconds from now on; None for no more."""
         for uid in self._by_key.get(key, ()):
@@ -153,6 +163,8 @@ class Gates:
                 result, gate.silent = GateResult.unreachable("no answer in time"), gate.silent + 1
         before, gate.last = gate.last, result
         gate.answered_at = asyncio.get_running_loop().time()
+        if result.load is not None:
+            gate.load, gate.load_at = result.load, gate.answered_at
         self._schedule(uid, gate)
         if before is None or _lasting(before) != _lasting(result):
             self._on_change(gate.key)
@@ -204,4 +216,4 @@ def _gate_was_started(pod: RawObject) -> bool:
 def _lasting(result: GateResult) -> GateResult:
     """Without figures that change at every reading of a serving replica."""
     serving = replace(result.serving, decode_tokens_per_second=None, bad_windows=0, still_seconds=0.0)
-    return replace(result, serving=serving)
+    return replace(result, serving=serving, load=None)

@@ -1,7 +1,7 @@
-"""Serves /healthz, /readyz and /metrics, from before leader election, so that a standby is healthy too."""
+"""Serves /healthz, /readyz, /metrics and /demand, from before leader election, so that a standby is healthy too."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
@@ -24,18 +24,25 @@ class Health:
         resync_seconds: float,
         refresh: Callable[[], None],
         oldest_wait: Callable[[], float] = lambda: 0.0,
+        routes: Sequence[web.RouteDef] = (),
     ) -> None:
         self.leading = False
         self._metrics = metrics
         self._stale_after = resync_seconds * STALE_RESYNCS
         self._refresh = refresh
         self._oldest_wait = oldest_wait
+        self._routes = routes
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int) -> None:
         app = web.Application()
         app.add_routes(
-            [web.get("/healthz", self._healthz), web.get("/readyz", self._readyz), web.get("/metrics", self._show)]
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._show),
+                *self._routes,
+            ]
         )
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()

@@ -16,12 +16,14 @@ from datetime import UTC, datetime
 
 import structlog
 
+from flash_contracts.names import LABEL_PREFIX
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 
 log = structlog.get_logger("flash.lease")
 
 NAME = "flash-operator"
+ADDRESS_ANNOTATION = f"{LABEL_PREFIX}address"
 
 
 class LeaseLostError(RuntimeError):
@@ -49,10 +51,15 @@ class LeaderLease:
         clock: Callable[[], float] = time.monotonic,
         *,
         operator_class: str = "",
+        address: str = "",
     ) -> None:
+        """`address` is told to the other candidates while this one leads, for what only the leader can answer."""
         self._cluster = cluster
         self._namespace = namespace
         self._identity = identity
+        self._address = address
+        self.leader_address: str | None = None
+        """What the candidate that leads tells, while this one stands by."""
         self._name = f"{NAME}-{operator_class}" if operator_class else NAME
         self._times = times
         self._clock = clock
@@ -130,6 +137,7 @@ class LeaderLease:
             return True
         if not self._may_take(live):
             self._held = None
+            self.leader_address = (live["metadata"].get("annotations") or {}).get(ADDRESS_ANNOTATION)
             return False
         self._held = await self._cluster.replace_lease(self._record(live, holder=self._identity))
         return True
@@ -149,10 +157,12 @@ class LeaderLease:
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = (live or {}).get("spec", {})
         changed = holder != spec.get("holderIdentity")
+        metadata = (live or {}).get("metadata", {"name": self._name, "namespace": self._namespace})
+        annotations = {**(metadata.get("annotations") or {}), ADDRESS_ANNOTATION: self._address}
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": (live or {}).get("metadata", {"name": self._name, "namespace": self._namespace}),
+            "metadata": {**metadata, "annotations": annotations},
             "spec": {
                 "holderIdentity": holder,
                 "leaseDurationSeconds": int(self._times.duration),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from flash_contracts.names import DEPLOYMENT_LABEL, KIND, RESTORE_LABEL
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.api.v1alpha1 import FlashDeployment
+from flash_operator.core.observed.scalers import Scalers
 from flash_operator.core.observed.snapshot import GpuSupply, Observed, PlanSettings, RawObject
 from flash_operator.core.plan import desired_children
 from flash_operator.core.resources.image_volume import keeps_image_volumes, to_be_asked
@@ -16,6 +17,7 @@ from flash_operator.runtime.answers import Answers
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey, is_of_class
+from flash_operator.runtime.scalers import FRESH_SECONDS, LIVE_SECONDS, ScalerCatalogue
 from flash_operator.runtime.store import CHILD_KINDS, Store
 from flash_operator.runtime.update_turn import UpdateTurn
 
@@ -37,6 +39,7 @@ class Observer:
         namespace: str | None = None,
         operator_class: str = "",
         clock: Callable[[], datetime] = utc_now,
+        scalers: ScalerCatalogue | None = None,
     ) -> None:
         """`namespace` is the one that the operator watches; None for all."""
         self._store = store
@@ -45,6 +48,7 @@ class Observer:
         self._settings = settings
         self._clock = clock
         self._watched = namespace
+        self.scalers = scalers or ScalerCatalogue(cluster, namespace)
         self._operator_class = operator_class
         self._update_turn = UpdateTurn(cluster, namespace)
         self.answers = Answers()
@@ -67,6 +71,7 @@ class Observer:
         gates, supply, update_holder = await asyncio.gather(
             self.gates.results(key, pods), self._gpu_supply(flash, status), self._update_holder(flash, status)
         )
+        has_scaler = flash.spec.scaling is not None or "scaling" in status
         observed = Observed(
             flash=flash,
             live_status=status,
@@ -76,6 +81,8 @@ class Observer:
             pods=pods,
             nodes=self._nodes(pods),
             gates=gates,
+            loads=self.gates.loads(key),
+            scalers=await self._scalers_of(key, live=live) if has_scaler else None,
             gpu_supply=supply,
             restore_pods=self._pods(key, RESTORE_LABEL),
             update_holder=update_holder,
@@ -83,9 +90,13 @@ class Observer:
         )
         return replace(observed, image_volumes=await self._image_volumes(observed))
 
+    async def _scalers_of(self, key: FlashKey, *, live: bool) -> Scalers:
+        return await self.scalers.of(key, most_age=LIVE_SECONDS if live else FRESH_SECONDS)
+
     def forget(self, key: FlashKey) -> None:
         """The deployment is gone, or another operator's."""
         self.answers.forget(key)
+        self.scalers.forget(key)
         self.gates.forget(key)
 
     async def _refresh(self, key: FlashKey) -> None:

@@ -11,6 +11,7 @@ from flash_operator.core.p2p_test.planner import verdict_event
 from flash_operator.core.plan import Plan, plan
 from flash_operator.runtime.children import OTHER_OBJECT, ChildWriter, NameTakenError, OutdatedError
 from flash_operator.runtime.cluster import ApiError, Cluster
+from flash_operator.runtime.demand_board import DemandBoard
 from flash_operator.runtime.events import EventRecorder, flash_event, node_event
 from flash_operator.runtime.keys import FlashKey
 from flash_operator.runtime.observer import Observer
@@ -39,6 +40,7 @@ class Reconciler:
         self._clock = clock
         self._reported_at: dict[FlashKey, float] = {}
         """When a status was last written."""
+        self.demand = DemandBoard(observer.gates.loads)
 
     async def reconcile(self, key: FlashKey) -> float | None:
         """Returns the seconds until the next reconcile, or None if only an event is worth one."""
@@ -57,13 +59,16 @@ class Reconciler:
             observed, wanted = await self._prepare(key)
         if observed is None:
             self._reported_at.pop(key, None)
+            self.demand.forget(key)
             return None
+        scaled = await self._observer.scalers.carry_out(key, wanted.scaler)
         for ref in wanted.delete:
             await self._cluster.delete(ref)
         await self._evict_pods(wanted)
         await self._label_nodes(observed, wanted)
         reported_again = await self._report(observed, wanted)
-        changed = AFTER_WRITES_SECONDS if wanted.apply or wanted.annotate or wanted.delete else None
+        written = wanted.apply or wanted.annotate or wanted.delete or scaled
+        changed = AFTER_WRITES_SECONDS if written else None
         return min((due for due in (changed, reported_again, wanted.requeue_after) if due is not None), default=None)
 
     async def _prepare(self, key: FlashKey) -> tuple[Observed | None, Plan]:
@@ -82,6 +87,8 @@ class Reconciler:
     ) -> None:
         if observed is None:
             return
+        if wanted.demand_basis is not None:
+            self.demand.put(key, wanted.demand_basis)
         self._observer.gates.poll(key, wanted.poll_gates)
         errors = await self._children.apply(observed, wanted.apply, live=live)
         # Whatever was refused, pods that wait for their flags get them.

@@ -36,6 +36,10 @@ class OperatorSettings:
     workers: int
     resync_seconds: float
     health_port: int
+    pod_ip: str
+    """Empty where it is unknown: standbys then cannot pass on what only the leader answers."""
+    demand_url: str
+    """The address of the operator's Service, for KEDA; empty where there is none."""
     log_format: str
 
     quantiser_image: str
@@ -63,7 +67,15 @@ class OperatorSettings:
 
     @property
     def plan(self) -> PlanSettings:
-        return PlanSettings(engine_image=self.engine_image, quantiser_image=self.quantiser_image)
+        return PlanSettings(
+            engine_image=self.engine_image, quantiser_image=self.quantiser_image, demand_url=self.demand_url
+        )
+
+    @property
+    def address(self) -> str:
+        """Where other operators reach this one; empty where it is unknown."""
+        host = f"[{self.pod_ip}]" if ":" in self.pod_ip else self.pod_ip
+        return f"http://{host}:{self.health_port}" if host else ""
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> "OperatorSettings":
@@ -89,7 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     _add(parser, "--p2p-test-priority-class", "", "priority class of p2p test pods; must be lower than the engines'")
     _add(parser, "--p2p-test-pull-secrets", "", "its pull secrets in the lease namespace, separated by commas")
     _add(parser, "--p2p-test-runtime-class", "", "runtime class of p2p test pods, where NVIDIA's is not the default")
-    _add(parser, "--health-port", 8080, "port of /healthz, /readyz and /metrics", of=int)
+    _add(parser, "--health-port", 8080, "port of /healthz, /readyz, /metrics and /demand", of=int)
+    _add(parser, "--pod-ip", "", "address of this process for the other operators, which pass /demand on to the leader")
+    _add(
+        parser,
+        "--demand-url",
+        "",
+        "address of this operator's Service for KEDA, such as http://NAME.NAMESPACE.svc:8080",
+    )
     _add(parser, "--log-format", "json", "json or console")
     return parser
 

@@ -84,6 +84,8 @@ def test_only_metadata_name_and_the_spec_are_required_of_a_user() -> None:
     assert required == {
         "": ["spec"],
         ".spec": ["model"],
+        ".spec.scaling": ["maxReplicas"],
+        ".spec.scaling.prometheus": ["address"],
         ".spec.model": ["source"],
         ".spec.model.restoreMtp": ["source"],
         ".spec.engine.extraEnv[]": ["name"],
@@ -104,7 +106,7 @@ def test_an_example_begins_with_a_comment(path: Path) -> None:
 
 
 def test_every_condition_is_explained_in_the_order_of_the_checks() -> None:
-    assert list(vocabulary.CONDITIONS) == list(conditions.CHAINS)
+    assert list(vocabulary.CONDITIONS) == [*conditions.CHAINS, "ScalingActive"]
 
 
 REASON = (

@@ -4,8 +4,14 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from flash_operator.core.observed.raw import RawCondition, RawTermination, conditions_of, metadata_of, pod_status
-from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.observed.raw import (
+    RawCondition,
+    RawObject,
+    RawTermination,
+    conditions_of,
+    metadata_of,
+    pod_status,
+)
 
 
 def condition_of(raw: RawObject, name: str) -> RawCondition | None:

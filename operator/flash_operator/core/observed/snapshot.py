@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeAlias
 
 from flash_contracts.gate_result import GateResult
 from flash_operator.api.v1alpha1 import FlashDeployment
+from flash_operator.core.observed.known_load import KnownLoad
+from flash_operator.core.observed.raw import RawObject
+from flash_operator.core.observed.scalers import Scalers
 
-RawObject: TypeAlias = dict[str, Any]
-"""A Kubernetes object as its JSON. Typed models of the client drop unknown fields and are four times slower."""
+__all__ = ["GpuSupply", "Observed", "PlanSettings", "RawObject"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class PlanSettings:
 
     engine_image: str
     quantiser_image: str
+    demand_url: str = ""
+    """The operator's address for KEDA, without a path; empty if it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ class Observed:
     """Nodes that the pods are bound to, by name."""
     gates: dict[str, GateResult] = field(default_factory=dict)
     """Each gate's result by pod uid; a pod without an IP address has no entry."""
+    loads: dict[str, KnownLoad] = field(default_factory=dict)
+    """What the gates last told about the requests on their engines, by pod uid."""
+    scalers: Scalers | None = None
+    """Autoscalers of the namespace; None unless the deployment has `spec.scaling`, or had it."""
     gpu_supply: GpuSupply | None = None
     """None unless a rollout may start: the spec has just changed, or an engine update may be taken. Only that needs a
     cluster-wide list."""

@@ -94,10 +94,14 @@ def _download_seconds(flash: FlashDeployment) -> int:
 
 
 def pod_template(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
+    users = flash.spec.pod_metadata
     template = {
         "metadata": {
-            "labels": labels(flash),
-            "annotations": {INTERCONNECT_ANNOTATION: _interconnect_text(flash.spec.interconnect)},
+            "labels": {**users.labels, **labels(flash)},
+            "annotations": {
+                **users.annotations,
+                INTERCONNECT_ANNOTATION: _interconnect_text(flash.spec.interconnect),
+            },
         },
         "spec": {
             "automountServiceAccountToken": False,

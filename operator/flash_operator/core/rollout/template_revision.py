@@ -41,7 +41,7 @@ from flash_operator.core.resources.revision import revision_of, revision_of_pod
 
 KIND = "ControllerRevision"
 
-NOT_IN_THE_TEMPLATE = {"replicas", "rollout", "operator_class"}
+NOT_IN_THE_TEMPLATE = {"replicas", "scaling", "rollout", "operator_class"}
 """Fields of the spec that are not stored: they never change the template, and an autoscaler changes one often."""
 
 

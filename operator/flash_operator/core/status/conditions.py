@@ -8,9 +8,10 @@ Ready               as many replicas as wanted have passed and serve
   SmokeTestPassed   every replica was measured and passed
 Degraded            it serves, but with fewer or slower replicas than it should
 UpdateAvailable     this operator would start other engines than those that run
+ScalingActive       an autoscaler sets spec.replicas; only with spec.scaling
 
-A check returns a `ConditionState` or None; the first state in the chain is the condition's. All conditions are set from
-the first reconcile on. Conventions: kubernetes/community, sig-architecture/api-conventions.md.
+A check returns a `ConditionState` or None; the first state in the chain is the condition's. All others are set
+from the first reconcile on. Conventions: kubernetes/community, sig-architecture/api-conventions.md.
 """
 
 from collections.abc import Callable
@@ -353,7 +354,9 @@ CHAINS: dict[str, tuple[Check, ...]] = {
 
 def condition_states(summary: ReplicaSummary) -> dict[str, ConditionState]:
     """The state of every condition, in the order of the tree."""
-    return {name: next(filter(None, (check(summary) for check in chain))) for name, chain in CHAINS.items()}
+    states = {name: next(filter(None, (check(summary) for check in chain))) for name, chain in CHAINS.items()}
+    scaling = summary.scaling.state if summary.scaling else None
+    return {**states, "ScalingActive": ConditionState(*scaling)} if scaling else states
 
 
 def _counts(summary: ReplicaSummary) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 from flash_contracts.verdict_reason import Reason, is_failure
 from flash_operator.core.observed.pod_failure import failure_of
 from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.scaling.scaling_status import was_deleted
 
 NOTE_LIMIT = 1000
 REASON_LIMIT = 128
@@ -38,6 +39,7 @@ def status_events(before: RawObject, after: RawObject) -> tuple[EventSpec, ...]:
         *events,
         *_rollout_events(before, after),
         *_update_events(before, after),
+        *_scaling_events(before, after),
         *_readiness_events(before, after),
     )
 
@@ -146,8 +148,21 @@ def _update_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     return [event_spec(kind, UPDATE_EVENTS[now["state"]], message, "Update")]
 
 
+def _scaling_events(before: RawObject, after: RawObject) -> list[EventSpec]:
+    """An autoscaler that somebody deleted, and one that does not work any more."""
+    events = []
+    was, now = before.get("scaling") or {}, after.get("scaling") or {}
+    if was_deleted(was, now):
+        message = f"the {now['kind']} {now['name']} was deleted, and is made again; remove spec.scaling to have none"
+        events.append(event_spec("Warning", "ScalerRecreated", message, "Scale"))
+    old, new = (_condition(status, "ScalingActive") for status in (before, after))
+    if new.get("status") == "False" and new.get("reason") != old.get("reason"):
+        events.append(event_spec("Warning", new["reason"], new["message"], "Scale"))
+    return events
+
+
 def _readiness_events(before: RawObject, after: RawObject) -> list[EventSpec]:
-    was, now = _ready(before), _ready(after)
+    was, now = _condition(before, "Ready"), _condition(after, "Ready")
     if was.get("status") == now["status"] or (not was and now["status"] != "True"):
         return []
     kind: Literal["Normal", "Warning"] = "Normal" if now["status"] == "True" else "Warning"
@@ -155,8 +170,8 @@ def _readiness_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     return [event_spec(kind, reason, now["message"], "Report")]
 
 
-def _ready(status: RawObject) -> RawObject:
-    return next((c for c in status.get("conditions", []) if c["type"] == "Ready"), {})
+def _condition(status: RawObject, name: str) -> RawObject:
+    return next((c for c in status.get("conditions", []) if c["type"] == name), {})
 
 
 def event_spec(kind: Literal["Normal", "Warning"], reason: str, message: str, action: str) -> EventSpec:

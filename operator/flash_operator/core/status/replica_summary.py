@@ -10,6 +10,7 @@ from flash_operator.core.observed.pod_failure import PodFailure, deployment_fail
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica, replicas_of
 from flash_operator.core.rollout.rollout import Rollout
+from flash_operator.core.scaling.outcome import ScalingOutcome
 from flash_operator.core.status.download_status import with_steady_figures
 
 UP_TO_DATE = UpdateStatus()
@@ -33,6 +34,8 @@ class ReplicaSummary:
     """Something that the cluster lacks, regardless of the number of pods."""
     mtp_restore: MtpRestore | None = None
     """The restore of the checkpoint's MTP head, if the spec asks for one."""
+    scaling: ScalingOutcome | None = None
+    """Demand and autoscaler."""
 
     @classmethod
     def of(
@@ -44,6 +47,7 @@ class ReplicaSummary:
         update: UpdateStatus = UP_TO_DATE,
         unapplied: bool = False,
         failure: PodFailure | None = None,
+        scaling: ScalingOutcome | None = None,
     ) -> "ReplicaSummary":
         flash = observed.flash
         return cls(
@@ -58,6 +62,7 @@ class ReplicaSummary:
             unapplied=unapplied,
             lasting_failure=failure,
             mtp_restore=mtp_restore,
+            scaling=scaling,
         )
 
     @property

@@ -12,6 +12,7 @@ from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.identity import selector
 from flash_operator.core.resources.service import endpoint
+from flash_operator.core.scaling.scaling_status import demand_status, scaling_status
 from flash_operator.core.status.conditions import ConditionState, condition_states
 from flash_operator.core.status.download_status import delivery_status
 from flash_operator.core.status.replica_summary import ReplicaSummary
@@ -41,6 +42,10 @@ def status_of(observed: Observed, summary: ReplicaSummary) -> RawObject:
         rollout=summary.rollout.to_status() if summary.rollout else None,
         update=summary.update,
         model=summary.mtp_restore.status if summary.mtp_restore else None,
+        demand=demand_status(summary.scaling.demand) if summary.scaling else None,
+        scaling=scaling_status(summary.scaling.decision, flash.name)
+        if flash.spec.scaling and summary.scaling
+        else None,
         pods=[_pod(replica, observed.live_status, quarantines=quarantines) for replica in summary.replicas],
     )
     return status.model_dump(by_alias=True, exclude_none=True, mode="json")
@@ -69,7 +74,8 @@ def _decisions(status: RawObject) -> object:
     update = {**(status.get("update") or {}), "message": None}
     rollout = {**(status.get("rollout") or {}), "message": None}
     ready = [condition["status"] for condition in status.get("conditions", []) if condition["type"] == "Ready"]
-    return status.get("observedGeneration"), ready, rollout, update, (status.get("model") or {}).get("mtp"), taken
+    made = (status.get("model") or {}).get("mtp"), status.get("scaling")
+    return status.get("observedGeneration"), ready, rollout, update, made, taken
 
 
 def _states(status: RawObject) -> object:

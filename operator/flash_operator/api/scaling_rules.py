@@ -1,0 +1,85 @@
+"""CEL rules for `spec.scaling` and `spec.podMetadata`."""
+
+from flash_contracts.names import LABEL_PREFIX
+from flash_operator.api.rule import Rule, quoted
+
+LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
+
+SCALING = (
+    Rule(
+        "self.minReplicas >= 1",
+        "minReplicas 0 is not possible: nothing starts the first replica again when a request comes; use 1",
+        ".minReplicas",
+    ),
+    Rule(
+        "self.minReplicas <= self.maxReplicas",
+        "minReplicas is greater than maxReplicas: lower minReplicas, or raise maxReplicas",
+        ".minReplicas",
+    ),
+    Rule(
+        "self.source != 'Prometheus' || has(self.prometheus)",
+        "source Prometheus needs prometheus.address: set it, or set source to Operator",
+        ".prometheus",
+    ),
+    Rule(
+        "self.source == 'Prometheus' || !has(self.prometheus)",
+        "prometheus has no effect with source Operator: remove it, or set source to Prometheus",
+        ".prometheus",
+    ),
+    Rule(
+        "self.by != 'Hpa' || self.source == 'Operator'",
+        "by Hpa takes the metrics that the cluster's adapter serves, and no source Prometheus: remove source and "
+        "prometheus, or set by to Keda",
+        ".source",
+    ),
+)
+
+PROMETHEUS = (
+    Rule(
+        "has(self.authMode) == has(self.triggerAuthentication)",
+        "triggerAuthentication and authMode belong together: set both, or remove both",
+        ".triggerAuthentication",
+    ),
+)
+
+_IN_RANGE = (
+    "(self.replicas <= 1 || (self.replicas >= self.scaling.minReplicas && self.replicas <= self.scaling.maxReplicas))"
+)
+_UNCHANGED = "oldSelf.hasValue() && has(oldSelf.value().scaling) && oldSelf.value().replicas == self.replicas"
+"""A changed range does not contradict the number that the autoscaler had set in the former one."""
+
+REPLICAS = Rule(
+    f"!has(self.scaling) || {_IN_RANGE} || ({_UNCHANGED})",
+    "replicas is outside scaling.minReplicas to scaling.maxReplicas, and the autoscaler sets it: remove replicas, or "
+    "remove scaling",
+    ".replicas",
+    has_optional_old_self=True,
+)
+"""1 is the default, which nobody need have written, and 0 stops the deployment (docs/scaling.md)."""
+
+_OWN_LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/managed-by")
+_IS_OWN_LABEL = f"k.startsWith('{LABEL_PREFIX}') || k in [{', '.join(map(quoted, _OWN_LABELS))}]"
+_VALID_KEY = Rule(
+    f"self.all(k, size(k) < 318 && k.matches('{LABEL_KEY}'))",
+    "a key is not a valid name: write PREFIX/NAME or NAME, of letters, digits, '-', '_' and '.'",
+)
+
+LABELS = (
+    _VALID_KEY,
+    Rule(
+        f"!self.exists(k, {_IS_OWN_LABEL})",
+        f"labels that begin with {LABEL_PREFIX}, and {', '.join(_OWN_LABELS)}, are the operator's: choose other names",
+    ),
+)
+ANNOTATIONS = (
+    _VALID_KEY,
+    Rule(
+        f"!self.exists(k, k.startsWith('{LABEL_PREFIX}'))",
+        f"annotations that begin with {LABEL_PREFIX} are the operator's: choose other names",
+    ),
+    Rule(
+        "!self.exists(k, k == 'controller.kubernetes.io/pod-deletion-cost')",
+        "controller.kubernetes.io/pod-deletion-cost cannot be the same for all pods: remove it; with scaling the "
+        "operator sets it for each",
+    ),
+)

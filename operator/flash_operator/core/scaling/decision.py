@@ -1,0 +1,123 @@
+"""Decides which autoscaler a deployment has.
+
+    spec.scaling | somebody else scales it | KEDA's API | the autoscaler
+    ------------ | ----------------------- | ---------- | -------------------------------------------------------------
+    none         | any                     | any        | none: one of ours is deleted
+    any          | yes                     | any        | none, and status says who does
+    by Keda      | no                      | absent     | none, and status says so
+    by Keda      | no                      | present    | a ScaledObject
+    by Auto      | no                      | present    | a ScaledObject
+    by Auto      | no                      | absent     | an HPA
+    by Hpa       | no                      | any        | an HPA
+    any          | any                     | unknown    | as it is, except by Hpa
+
+One that somebody deleted is made again. A live one that was edited is put right, except for fields and annotations that
+we do not set, such as KEDA's for pausing.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from flash_operator.api.scaling_spec import ScalingSpec
+from flash_operator.core.observed.kube import is_owned_by, is_terminating
+from flash_operator.core.observed.scalers import HPA, SCALED_OBJECT, Scalers, described, scales_deployment
+from flash_operator.core.observed.snapshot import Observed, RawObject
+from flash_operator.core.resources.drift import needs_apply
+from flash_operator.core.scaling.scaler import horizontal_pod_autoscaler, scaled_object
+
+
+class Problem(NamedTuple):
+    """Why there is no autoscaler: a reason for the condition ScalingActive, and what to do."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ScalerDecision:
+    """What to do with the deployment's autoscaler, and what it is."""
+
+    kind: str | None = None
+    """None if there is to be none."""
+    live: RawObject | None = None
+    """The live one of this kind."""
+    keda_hpa: RawObject | None = None
+    """The HPA that KEDA made for it."""
+    apply: RawObject | None = None
+    delete: tuple[RawObject, ...] = ()
+    problem: Problem | None = None
+    refusal: str | None = None
+    """The API server's answer to the last apply."""
+    follows_deployment: bool = False
+    """Somebody else scales the Deployment itself, whose replicas are then left to them."""
+
+
+NONE = ScalerDecision()
+
+
+def decide_scaler(observed: Observed) -> ScalerDecision:
+    flash, scalers = observed.flash, observed.scalers
+    if scalers is None:
+        return NONE
+    ours = tuple(scaler for scaler in scalers.ours(flash) if not is_terminating(scaler))
+    if flash.spec.scaling is None:
+        return ScalerDecision(delete=ours)
+    foreign = scalers.foreign(flash)
+    if foreign:
+        on_deployment = any(scales_deployment(scaler, flash) for scaler in foreign)
+        return ScalerDecision(delete=ours, problem=_conflict(foreign), follows_deployment=on_deployment)
+    kind, problem = _kind(flash.spec.scaling, observed, scalers)
+    if kind is None:
+        # Nothing is deleted while nobody knows what there is.
+        return ScalerDecision(problem=problem)
+    taken = scalers.of_name(kind, flash)
+    if taken is not None and not is_owned_by(taken, flash.uid):
+        return ScalerDecision(delete=ours, problem=_conflict((taken,)))
+    live = next((scaler for scaler in scalers.ours(flash) if scaler["kind"] == kind), None)
+    desired = _desired(observed, flash.spec.scaling, kind)
+    wanted = problem is None and needs_apply(desired, live)
+    return ScalerDecision(
+        kind=kind,
+        live=live,
+        keda_hpa=scalers.hpa_of(live) if live and kind == SCALED_OBJECT else None,
+        apply=desired if wanted and not (live and is_terminating(live)) else None,
+        delete=tuple(scaler for scaler in ours if scaler["kind"] != kind),
+        problem=problem,
+        refusal=scalers.refusal if wanted else None,
+    )
+
+
+def _kind(scaling: ScalingSpec, observed: Observed, scalers: Scalers) -> tuple[str | None, Problem | None]:
+    if scalers.unreadable:
+        return None, Problem("ScalersUnreadable", f"the operator cannot list autoscalers: {scalers.unreadable}")
+    if scaling.by == "Hpa" or (scaling.by == "Auto" and scalers.keda == "Absent" and scaling.source == "Operator"):
+        return HPA, None
+    if scalers.keda == "Absent":
+        return SCALED_OBJECT, Problem("KedaMissing", _NO_KEDA)
+    if scaling.source == "Operator" and not observed.settings.demand_url:
+        return SCALED_OBJECT, Problem("DemandAddressMissing", _NO_ADDRESS)
+    return SCALED_OBJECT, None
+
+
+_NO_KEDA = (
+    "the cluster does not serve keda.sh/v1alpha1: install KEDA, or set scaling.by to Hpa and remove source and "
+    "prometheus; until then nothing changes spec.replicas"
+)
+_NO_ADDRESS = (
+    "KEDA cannot ask this operator for the demand, because the operator does not know the address of its Service: "
+    "start it with --demand-url, which the chart does unless metrics.service.enabled is false"
+)
+
+
+def _conflict(foreign: tuple[RawObject, ...]) -> Problem:
+    return Problem(
+        "ScalerConflict",
+        f"{described(foreign)} scales this deployment already, or has the name of its autoscaler, so the operator "
+        "makes none: delete it, or remove spec.scaling",
+    )
+
+
+def _desired(observed: Observed, scaling: ScalingSpec, kind: str) -> RawObject:
+    if kind == HPA:
+        return horizontal_pod_autoscaler(observed.flash, scaling)
+    return scaled_object(observed.flash, scaling, observed.settings.demand_url)

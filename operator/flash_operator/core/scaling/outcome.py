@@ -1,0 +1,29 @@
+"""Demand and autoscaler of one deployment, each decided once for plan, status and metrics."""
+
+from dataclasses import dataclass
+
+from flash_contracts.demand_report import DemandReport
+from flash_operator.core.observed.snapshot import Observed
+from flash_operator.core.replicas.replica import Replica
+from flash_operator.core.scaling.condition import ScalingState, scaling_condition
+from flash_operator.core.scaling.decision import ScalerDecision, decide_scaler
+from flash_operator.core.scaling.demand import DemandBasis, demand_basis
+
+
+@dataclass(frozen=True)
+class ScalingOutcome:
+    """What `core.scaling` has decided."""
+
+    basis: DemandBasis
+    demand: DemandReport
+    decision: ScalerDecision
+    state: ScalingState | None
+    """The condition ScalingActive; None without `spec.scaling`."""
+
+    @classmethod
+    def of(cls, observed: Observed, replicas: tuple[Replica, ...]) -> "ScalingOutcome":
+        basis, decision = demand_basis(observed, replicas), decide_scaler(observed)
+        demand, scaling = basis.demand(observed.loads), observed.flash.spec.scaling
+        is_known = scaling is not None and observed.scalers is not None
+        state = scaling_condition(scaling, decision, demand) if scaling and is_known else None
+        return cls(basis, demand, decision, state)

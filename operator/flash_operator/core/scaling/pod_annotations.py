@@ -1,0 +1,84 @@
+"""Annotations of pods that autoscalers read: which replica goes first, and which one must be left alone.
+
+    annotation                                          | on                      | why
+    --------------------------------------------------- | ----------------------- | ------------------------------------
+    controller.kubernetes.io/pod-deletion-cost          | replicas of a           | scaling in stops quarantined and
+                                                        | deployment with scaling | failed replicas first, then outdated
+                                                        |                         | ones, then the youngest
+    karpenter.sh/do-not-disrupt                         | a replica that loads    | a moved replica loads from the start
+    cluster-autoscaler.kubernetes.io/                   | every new replica       | its emptyDirs contain nothing that
+    safe-to-evict-local-volumes                         |                         | is missed
+
+They are written to pods and not to the template, so that they restart no engine. One that the user has set stays.
+"""
+
+from flash_operator.core.observed.kube import condition_of, moment_of
+from flash_operator.core.observed.snapshot import Observed
+from flash_operator.core.replicas.replica import Replica
+from flash_operator.core.resources.gate_config import startup_seconds
+from flash_operator.core.resources.revision import revision_of_pod
+from flash_operator.core.scaling.demand import is_loading, is_quarantined
+
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
+LOCAL_VOLUMES = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+
+OUR_VOLUMES = ("run", "cache", "tmp", "shm")
+
+OUT_OF_SERVICE = -2_000_000_000
+OUTDATED = -1_000_000_000
+NEEDED = 0
+"""A cost is an int32. A ready replica costs minus the minutes since 1970 when it became ready, which stays as it is."""
+
+Annotations = dict[str, str | None]
+
+
+def scaling_annotations(replica: Replica, observed: Observed, others: int, revision: str) -> Annotations:
+    """What to change. `others` is the number of other replicas, `revision` that of the template in force."""
+    return _protection(replica, observed) | _deletion_cost(replica, observed, others, revision)
+
+
+def _protection(replica: Replica, observed: Observed) -> Annotations:
+    """Written together with the flags of a new pod, so that it costs no request of its own."""
+    live = replica.pod["metadata"].get("annotations") or {}
+    budget = f"{startup_seconds(observed.flash.spec)}s"
+    if replica.ready:
+        return {DO_NOT_DISRUPT: None} if live.get(DO_NOT_DISRUPT) == budget and not _is_users(observed) else {}
+    if not replica.needs_flags:
+        return {}
+    volumes = replica.pod["spec"].get("volumes") or []
+    names = [volume["name"] for volume in volumes if "emptyDir" in volume and volume["name"] in OUR_VOLUMES]
+    wanted: Annotations = {DO_NOT_DISRUPT: budget, **({LOCAL_VOLUMES: ",".join(names)} if names else {})}
+    return {key: value for key, value in wanted.items() if key not in live}
+
+
+def _is_users(observed: Observed) -> bool:
+    return DO_NOT_DISRUPT in observed.flash.spec.pod_metadata.annotations
+
+
+def _deletion_cost(replica: Replica, observed: Observed, others: int, revision: str) -> Annotations:
+    """The ReplicaSet controller stops replicas that are not ready before all others, whatever they cost. So a loading
+    one that is needed is kept by the target of `demand`, which asks for no fewer replicas while one loads."""
+    if observed.flash.spec.scaling is None or others == 0:
+        return {}
+    cost = str(deletion_cost(replica, observed, revision))
+    live = replica.pod["metadata"].get("annotations") or {}
+    return {} if live.get(DELETION_COST) == cost else {DELETION_COST: cost}
+
+
+def deletion_cost(replica: Replica, observed: Observed, revision: str) -> int:
+    """The lowest one is stopped first."""
+    if is_loading(replica, observed):
+        return NEEDED
+    if is_quarantined(replica) or not replica.ready:
+        return OUT_OF_SERVICE
+    outdated = replica.flags_outdated or revision_of_pod(replica.pod) not in (None, revision)
+    return (OUTDATED if outdated else 0) - _minutes_when_ready(replica)
+
+
+def _minutes_when_ready(replica: Replica) -> int:
+    since = (condition_of(replica.pod, "Ready") or {}).get("lastTransitionTime")
+    try:
+        return int(moment_of(since or replica.pod["metadata"]["creationTimestamp"]).timestamp() // 60)
+    except (KeyError, TypeError, ValueError):
+        return 0

@@ -1,0 +1,29 @@
+"""Demand and autoscaler in the CR's status."""
+
+from flash_contracts.demand_report import DemandReport
+from flash_operator.api.status import DemandStatus, ScalingStatus
+from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.scaling.decision import ScalerDecision
+
+STEP_PERCENT = 10
+"""Coarse, so that a steady load is no reason to write a status."""
+
+
+def demand_status(demand: DemandReport) -> DemandStatus:
+    known = demand.demand_replicas
+    return DemandStatus(
+        loading_replicas=demand.loading,
+        unknown_replicas=demand.unknown,
+        demand_percent=None if known is None else round(100 * known / STEP_PERCENT) * STEP_PERCENT,
+    )
+
+
+def scaling_status(decision: ScalerDecision, name: str) -> ScalingStatus:
+    uid = decision.live["metadata"].get("uid") if decision.live else None
+    is_made = decision.kind is not None and (decision.live is not None or decision.apply is not None)
+    return ScalingStatus.model_validate({"kind": decision.kind, "name": name, "uid": uid} if is_made else {})
+
+
+def was_deleted(before: RawObject, after: RawObject) -> bool:
+    """Whether the autoscaler of `status.scaling` is missing although nobody here deleted it."""
+    return bool(before.get("uid")) and before.get("kind") == after.get("kind") and not after.get("uid")

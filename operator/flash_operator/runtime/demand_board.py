@@ -1,0 +1,86 @@
+"""The demand of every deployment, computed when somebody asks.
+
+A reconcile leaves behind what changes only with events, and the gates have the requests. So fresh figures wake no
+reconcile.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from flash_contracts.demand_report import DemandReport
+from flash_operator.core.observed.known_load import KnownLoad
+from flash_operator.core.scaling.demand import DemandBasis
+from flash_operator.core.scaling.scaler import (
+    DEMAND_METRIC,
+    LOADING_METRIC,
+    NAME_LABEL,
+    NAMESPACE_LABEL,
+    READY_METRIC,
+    TARGET_METRIC,
+    WANTED_METRIC,
+)
+from flash_operator.runtime.keys import FlashKey
+
+MOST_DEPLOYMENTS = 2000
+"""Deployments with metrics: tenants make them, and each has five series."""
+
+LEFT_OUT_METRIC = "flash_operator_deployments_without_metrics"
+
+
+class DemandBoard:
+    """What the last reconcile of each deployment found, put together with what its gates told since."""
+
+    def __init__(self, loads: Callable[[FlashKey], Mapping[str, KnownLoad]]) -> None:
+        self._loads = loads
+        self._known: dict[FlashKey, DemandBasis] = {}
+
+    def put(self, key: FlashKey, basis: DemandBasis) -> None:
+        self._known[key] = basis
+
+    def forget(self, key: FlashKey) -> None:
+        """The deployment is gone, or another operator's."""
+        self._known.pop(key, None)
+
+    def report(self, key: FlashKey) -> DemandReport | None:
+        """None if no reconcile has looked at the deployment yet."""
+        basis = self._known.get(key)
+        return basis.demand(self._loads(key)) if basis else None
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def reports(self, most: int) -> Iterator[DemandReport]:
+        """Of the deployments that were seen first."""
+        for key, basis in list(self._known.items())[:most]:
+            yield basis.demand(self._loads(key))
+
+
+class DemandCollector(Collector):
+    """The board as metrics. A figure that is unknown has no series."""
+
+    def __init__(self, board: DemandBoard) -> None:
+        self._board = board
+
+    def collect(self) -> Iterator[Metric]:
+        reports = list(self._board.reports(MOST_DEPLOYMENTS))
+        for name, (text, value) in _METRICS.items():
+            family = GaugeMetricFamily(name, text, labels=[NAMESPACE_LABEL, NAME_LABEL])
+            for report in reports:
+                figure = value(report)
+                if figure is not None:
+                    family.add_metric([report.namespace, report.name], figure)
+            yield family
+        left_out = len(self._board) - len(reports)
+        yield GaugeMetricFamily(LEFT_OUT_METRIC, "Deployments beyond the most that have metrics", value=left_out)
+
+
+_METRICS: dict[str, tuple[str, Callable[[DemandReport], float | None]]] = {
+    WANTED_METRIC: ("Replicas that the spec asks for", lambda report: report.wanted),
+    LOADING_METRIC: ("Replicas that will serve without help, and do not yet", lambda report: report.loading),
+    READY_METRIC: ("Replicas that serve", lambda report: report.ready),
+    DEMAND_METRIC: ("Replicas that users' requests call for", lambda report: report.demand_replicas),
+    TARGET_METRIC: ("The same as autoscalers are to follow it", lambda report: report.target_replicas),
+}

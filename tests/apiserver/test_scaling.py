@@ -1,0 +1,200 @@
+"""`spec.scaling` and `spec.podMetadata` on a real API server: what it refuses by name, and what an autoscaler may do."""
+
+import json
+from typing import Any
+
+import pytest
+
+from builders import a_flash
+from cluster_fixtures import ControlPlane
+from flash_operator.core.scaling.scaler import horizontal_pod_autoscaler
+
+pytestmark = pytest.mark.apiserver
+
+PROMETHEUS = {"address": "http://prometheus.monitoring.svc:9090"}
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no most": ({"scaling": {}}, "spec.scaling.maxReplicas", "Required"),
+    "a least above the most": (
+        {"scaling": {"minReplicas": 4, "maxReplicas": 3}},
+        "spec.scaling.minReplicas",
+        "greater than maxReplicas",
+    ),
+    "none at all": ({"scaling": {"minReplicas": 0, "maxReplicas": 3}}, "spec.scaling.minReplicas", "use 1"),
+    "less than none": ({"scaling": {"minReplicas": -1, "maxReplicas": 3}}, "spec.scaling.minReplicas", "equal to 0"),
+    "most of nothing": ({"scaling": {"maxReplicas": 0}}, "spec.scaling.maxReplicas", "equal to 1"),
+    "too many": ({"scaling": {"maxReplicas": 65}}, "spec.scaling.maxReplicas", "equal to 64"),
+    "a target of nothing": (
+        {"scaling": {"maxReplicas": 3, "targetPercent": 0}},
+        "spec.scaling.targetPercent",
+        "equal to 1",
+    ),
+    "a target above all": (
+        {"scaling": {"maxReplicas": 3, "targetPercent": 101}},
+        "spec.scaling.targetPercent",
+        "equal to 100",
+    ),
+    "an unknown autoscaler": ({"scaling": {"maxReplicas": 3, "by": "Vpa"}}, "spec.scaling.by", "supported values"),
+    "what cannot sleep": (
+        {"scaling": {"maxReplicas": 3, "idle": {"afterSeconds": 60}}},
+        "idle",
+        "field not declared in schema",
+    ),
+    "Prometheus without an address": (
+        {"scaling": {"maxReplicas": 3, "source": "Prometheus"}},
+        "spec.scaling.prometheus",
+        "needs prometheus.address",
+    ),
+    "an address that is not used": (
+        {"scaling": {"maxReplicas": 3, "prometheus": PROMETHEUS}},
+        "spec.scaling.prometheus",
+        "no effect with source Operator",
+    ),
+    "an HPA that reads Prometheus": (
+        {"scaling": {"maxReplicas": 3, "by": "Hpa", "source": "Prometheus", "prometheus": PROMETHEUS}},
+        "spec.scaling.source",
+        "by Hpa takes the metrics",
+    ),
+    "a password in an address": (
+        {"scaling": {"maxReplicas": 3, "source": "Prometheus", "prometheus": {"address": "http://me:x@p:9090"}}},
+        "spec.scaling.prometheus.address",
+        "should match",
+    ),
+    "a query in an address": (
+        {"scaling": {"maxReplicas": 3, "source": "Prometheus", "prometheus": {"address": "http://p:9090?a=b"}}},
+        "spec.scaling.prometheus.address",
+        "should match",
+    ),
+    "credentials that nobody says how to send": (
+        {
+            "scaling": {
+                "maxReplicas": 3,
+                "source": "Prometheus",
+                "prometheus": {**PROMETHEUS, "triggerAuthentication": "p"},
+            }
+        },
+        "spec.scaling.prometheus.triggerAuthentication",
+        "belong together",
+    ),
+    "a window of hours": (
+        {"scaling": {"maxReplicas": 3, "scaleDownStabilizationSeconds": 3601}},
+        "spec.scaling.scaleDownStabilizationSeconds",
+        "equal to 3600",
+    ),
+    "more fixed replicas than the most": (
+        {"replicas": 9, "scaling": {"maxReplicas": 3}},
+        "spec.replicas",
+        "remove replicas",
+    ),
+    "fewer than the least": (
+        {"replicas": 2, "scaling": {"minReplicas": 3, "maxReplicas": 4}},
+        "spec.replicas",
+        "remove replicas",
+    ),
+    "a label of the operator's": (
+        {"podMetadata": {"labels": {"deepseekflash.dev/deployment": "x"}}},
+        "spec.podMetadata.labels",
+        "are the operator's",
+    ),
+    "a label by which tools find ours": (
+        {"podMetadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}},
+        "spec.podMetadata.labels",
+        "are the operator's",
+    ),
+    "a label that cannot be": ({"podMetadata": {"labels": {"a b": "x"}}}, "spec.podMetadata.labels", "valid name"),
+    "a label's value that cannot be": (
+        {"podMetadata": {"labels": {"a": "no spaces"}}},
+        "spec.podMetadata.labels",
+        "should match",
+    ),
+    "an annotation of the operator's": (
+        {"podMetadata": {"annotations": {"deepseekflash.dev/engine-flags": "{}"}}},
+        "spec.podMetadata.annotations",
+        "are the operator's",
+    ),
+    "one cost for all": (
+        {"podMetadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "1"}}},
+        "spec.podMetadata.annotations",
+        "for each",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "where", "message"), REFUSED.values(), ids=REFUSED)
+def test_it_is_refused_by_name(apply_spec: Any, spec: dict[str, Any], where: str, message: str) -> None:
+    done = apply_spec(**spec)
+    assert done.returncode != 0
+    assert where in done.stderr
+    assert message in done.stderr
+
+
+TAKEN: dict[str, dict[str, Any]] = {
+    "the least that can be said": {"scaling": {"maxReplicas": 3}},
+    "everything": {
+        "scaling": {
+            "minReplicas": 2,
+            "maxReplicas": 8,
+            "targetPercent": 60,
+            "by": "Keda",
+            "source": "Prometheus",
+            "prometheus": {**PROMETHEUS, "triggerAuthentication": "p", "authMode": "Bearer"},
+            "scaleDownStabilizationSeconds": 0,
+        }
+    },
+    "a fixed number within": {"replicas": 2, "scaling": {"maxReplicas": 3}},
+    "the default number below the least": {"scaling": {"minReplicas": 2, "maxReplicas": 3}},
+    "no replicas for now": {"replicas": 0, "scaling": {"maxReplicas": 3}},
+    "labels and annotations": {
+        "podMetadata": {
+            "labels": {"team": "search", "app.kubernetes.io/part-of": "search"},
+            "annotations": {"sidecar.istio.io/inject": "false", "karpenter.sh/do-not-disrupt": "true"},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("spec", TAKEN.values(), ids=TAKEN)
+def test_it_is_taken(apply_spec: Any, spec: dict[str, Any]) -> None:
+    done = apply_spec(**spec)
+    assert done.returncode == 0, done.stderr
+
+
+def scale(server: ControlPlane, replicas: int) -> str:
+    done = server.kubectl("scale", "dsf", "flash", f"--replicas={replicas}", check=False)
+    return "" if done.returncode == 0 else done.stderr
+
+
+def test_an_autoscaler_sets_replicas_and_the_range_may_change_below_it(
+    apply_spec: Any, crd_server: ControlPlane
+) -> None:
+    assert apply_spec(scaling={"maxReplicas": 5}).returncode == 0
+    assert scale(crd_server, 5) == ""
+    assert "remove replicas" in scale(crd_server, 6)
+    assert apply_spec(scaling={"maxReplicas": 3}).returncode == 0, "the autoscaler brings replicas into the new range"
+    live = json.loads(crd_server.kubectl("get", "dsf", "flash", "-o", "json").stdout)
+    assert live["spec"]["replicas"] == 5, "an apply without replicas does not touch the autoscaler's"
+    assert scale(crd_server, 3) == ""
+    assert scale(crd_server, 0) == "", "somebody stops it"
+
+
+def test_scaling_that_contradicts_the_replicas_there_are_is_refused(apply_spec: Any) -> None:
+    assert apply_spec(replicas=8).returncode == 0
+    done = apply_spec(replicas=8, scaling={"maxReplicas": 3})
+    assert "spec.replicas" in done.stderr
+    assert apply_spec(replicas=3, scaling={"maxReplicas": 3}).returncode == 0
+
+
+def test_the_api_server_takes_our_hpa(crd_server: ControlPlane) -> None:
+    flash = a_flash(scaling={"maxReplicas": 3, "by": "Hpa"})
+    made = horizontal_pod_autoscaler(flash, flash.spec.scaling)  # type: ignore[arg-type]
+    made["metadata"]["namespace"] = "default"
+    done = crd_server.kubectl(
+        "apply",
+        "--server-side",
+        "--dry-run=server",
+        "--validate=strict",
+        "-f",
+        "-",
+        stdin=json.dumps(made),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
