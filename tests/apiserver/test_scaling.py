@@ -1,4 +1,4 @@
-"""`spec.scaling` and `spec.podMetadata` on a real API server: what it refuses by name, and what an autoscaler may do."""
+"""`spec.scaling` and `spec.podMetadata` on a real API server: what is refused by name, and what autoscalers may do."""
 
 import json
 from typing import Any

@@ -117,6 +117,14 @@ def test_unknown_demand_has_no_series() -> None:
     assert "flash_operator_deployment_target_replicas{" not in text
 
 
+def test_a_part_of_the_demand_is_no_demand() -> None:
+    """KEDA's formula for Prometheus cannot see that something is missing."""
+    basis = DemandBasis("team", "flash", 2, 0, ("a", "b"), sequences=4, target_percent=75)
+    text = metrics(a_board(basis, loads={"a": a_load(0)}))
+    assert "flash_operator_deployment_demand_replicas{" not in text
+    assert 'flash_operator_deployment_target_replicas{deployment_name="flash",deployment_namespace="team"} 2.0' in text
+
+
 def test_a_deployment_that_is_gone_has_none() -> None:
     board = a_board(a_basis(), loads={})
     board.forget(KEY)

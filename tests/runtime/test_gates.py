@@ -213,6 +213,7 @@ class CountingGate:
 
 async def test_a_changed_result_wakes_its_deployment_and_the_same_one_does_not(session: aiohttp.ClientSession) -> None:
     gate, woken = CountingGate(), list[FlashKey]()
+    gate.answer["load"] = {"running": 0, "waiting": 0}
     async with gate.server() as server:
         gates = Gates(session, server.port or 0, on_change=woken.append)
         await answers(gates, [a_gates_pod()])
@@ -225,7 +226,7 @@ async def test_a_changed_result_wakes_its_deployment_and_the_same_one_does_not(s
         asked = gate.asked
         await eventually_async(lambda: gate.asked > asked + 3, "its figures differ at every look", pause=0.01)
         assert woken == []
-        gate.answer = {"reason": "Passed", "passed": True}
+        gate.answer = {"reason": "Passed", "passed": True, "load": gate.answer["load"]}
         await eventually_async(lambda: woken, "the deployment is woken", pause=0.01)
         assert (await gates.results(KEY, [a_gates_pod()]))["uid-of-flash-a"].passed
         await gates.close()

@@ -17,6 +17,7 @@ from flash_operator.runtime.metrics import Metrics
 from flash_operator.runtime.observer import Observer
 from flash_operator.runtime.reconciler import Reconciler
 from flash_operator.runtime.resync import Resync
+from flash_operator.runtime.scalers import ScalerCatalogue
 from flash_operator.runtime.store import Store
 from flash_operator.runtime.workqueue import WorkQueue
 
@@ -40,7 +41,10 @@ class Site:
         self._reconciler = self._of(SETTINGS)
 
     def _of(self, settings: PlanSettings, operator_class: str = "") -> Reconciler:
-        observer = LiveObserver(Store(), self.cluster, self.gates, settings, operator_class=operator_class)
+        scalers = ScalerCatalogue(self.cluster, clock=count(step=60).__next__)
+        observer = LiveObserver(
+            Store(), self.cluster, self.gates, settings, operator_class=operator_class, scalers=scalers
+        )
         return Reconciler(self.cluster, observer, "test", clock=count(step=60).__next__)
 
     async def stored(self) -> Store:

@@ -204,9 +204,9 @@ class DemandStatus(StatusModel):
 class ScalingStatus(StatusModel):
     """The autoscaler that the operator made for spec.scaling."""
 
-    kind: Literal["ScaledObject", "HorizontalPodAutoscaler"] | None = None
-    """What it is; absent if there is to be none."""
-    name: Name | None = None
+    kind: Literal["ScaledObject", "HorizontalPodAutoscaler"]
+    """What it is."""
+    name: Name
     """Its name."""
     uid: Annotated[str, Field(max_length=64)] | None = None
     """UID of the live one; absent while there is none."""
@@ -252,6 +252,6 @@ class FlashStatus(StatusModel):
     demand: DemandStatus | None = None
     """How many replicas the requests of users call for."""
     scaling: ScalingStatus | None = None
-    """The autoscaler, if spec.scaling asks for one."""
+    """The autoscaler, if spec.scaling asks for one and nothing is in its way."""
     pods: Annotated[list[PodStatus], Field(max_length=128)] = []
     """The replicas."""

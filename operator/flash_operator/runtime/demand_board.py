@@ -77,10 +77,15 @@ class DemandCollector(Collector):
         yield GaugeMetricFamily(LEFT_OUT_METRIC, "Deployments beyond the most that have metrics", value=left_out)
 
 
+def _whole_demand(report: DemandReport) -> float | None:
+    """A part of the demand would be read as all of it."""
+    return None if report.unknown else report.demand_replicas
+
+
 _METRICS: dict[str, tuple[str, Callable[[DemandReport], float | None]]] = {
     WANTED_METRIC: ("Replicas that the spec asks for", lambda report: report.wanted),
     LOADING_METRIC: ("Replicas that will serve without help, and do not yet", lambda report: report.loading),
     READY_METRIC: ("Replicas that serve", lambda report: report.ready),
-    DEMAND_METRIC: ("Replicas that users' requests call for", lambda report: report.demand_replicas),
+    DEMAND_METRIC: ("Replicas that users' requests call for", _whole_demand),
     TARGET_METRIC: ("The same as autoscalers are to follow it", lambda report: report.target_replicas),
 }

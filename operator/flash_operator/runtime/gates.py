@@ -35,6 +35,9 @@ MOST_BYTES = 1 << 20
 HTTP_OK = 200
 
 
+SOME_LOAD = RequestLoad(0, 0)
+
+
 @dataclass
 class _Gate:
     """One gate and its last result."""
@@ -214,6 +217,6 @@ def _gate_was_started(pod: RawObject) -> bool:
 
 
 def _lasting(result: GateResult) -> GateResult:
-    """Without figures that change at every reading of a serving replica."""
+    """Without figures that change at every reading of a serving replica. Whether its requests are known stays."""
     serving = replace(result.serving, decode_tokens_per_second=None, bad_windows=0, still_seconds=0.0)
-    return replace(result, serving=serving, load=None)
+    return replace(result, serving=serving, load=None if result.load is None else SOME_LOAD)

@@ -6,13 +6,14 @@ together. A watch would cost more: every HPA of the cluster reports its status f
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
 
-from flash_operator.core.observed.scalers import HPA, SCALED_OBJECT, SCALER_KINDS, Scalers
+from flash_operator.core.observed.scalers import SCALED_OBJECT, SCALER_KINDS, Scalers
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.plan import ObjectRef
 from flash_operator.core.scaling.decision import ScalerDecision
@@ -26,8 +27,8 @@ FRESH_SECONDS = 20.0
 LIVE_SECONDS = 1.0
 """The same for a plan that does what cannot be undone."""
 
-_Place = tuple[str, str, str]
-"""Kind, namespace and name."""
+_Place = tuple[str, str]
+"""Kind and name."""
 
 
 @dataclass
@@ -37,7 +38,12 @@ class _Listed:
     at: float = float("-inf")
     keda: Literal["Present", "Absent", "Unknown"] = "Unknown"
     unreadable: str | None = None
-    objects: dict[_Place, RawObject] = field(default_factory=dict)
+    objects: defaultdict[str, dict[_Place, RawObject]] = field(default_factory=lambda: defaultdict(dict))
+    """By namespace."""
+
+    def put(self, raw: RawObject) -> None:
+        metadata = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
+        self.objects[metadata["namespace"]][raw["kind"], metadata["name"]] = {**raw, "metadata": metadata}
 
 
 class ScalerCatalogue:
@@ -60,8 +66,9 @@ class ScalerCatalogue:
             if self._clock() - self._listed.at >= most_age:
                 self._listed = await self._list()
         listed = self._listed
-        found = tuple(raw for place, raw in sorted(listed.objects.items()) if place[1] == key.namespace)
-        return Scalers(listed.keda, found, listed.unreadable, self._refusals.get(key))
+        found = listed.objects.get(key.namespace, {})
+        objects = tuple(found[place] for place in sorted(found))
+        return Scalers(listed.keda, objects, listed.unreadable, self._refusals.get(key))
 
     async def carry_out(self, key: FlashKey, decision: ScalerDecision) -> bool:
         """Deletes and applies. Returns whether anything has changed, or was refused for another reason than before.
@@ -83,7 +90,7 @@ class ScalerCatalogue:
         if decision.live is None and await self._is_taken(key, desired):
             return True
         try:
-            self._put(await self._cluster.apply(desired))
+            self._listed.put(await self._cluster.apply(desired))
         except ApiError as error:
             log.warning("refused", key=str(key), child=desired["kind"], error=str(error))
             before = self._refusals.get(key)
@@ -96,7 +103,7 @@ class ScalerCatalogue:
     async def _is_taken(self, key: FlashKey, desired: RawObject) -> bool:
         """Somebody has made an object of this name since the last list: an apply would take it over."""
         await self.of(key, most_age=0.0)
-        return (desired["kind"], key.namespace, desired["metadata"]["name"]) in self._listed.objects
+        return (desired["kind"], desired["metadata"]["name"]) in self._listed.objects.get(key.namespace, {})
 
     async def _delete(self, scaler: RawObject) -> bool:
         metadata = scaler["metadata"]
@@ -121,18 +128,6 @@ class ScalerCatalogue:
                 listed.unreadable = str(error)
             else:
                 listed.keda = "Present" if kind == SCALED_OBJECT else listed.keda
-                listed.objects |= {_place_of(raw): _trimmed(raw) for raw in objects}
+                for raw in objects:
+                    listed.put(raw)
         return listed
-
-    def _put(self, raw: RawObject) -> None:
-        if raw.get("kind") in (HPA, SCALED_OBJECT):
-            self._listed.objects[_place_of(raw)] = _trimmed(raw)
-
-
-def _place_of(raw: RawObject) -> _Place:
-    return raw["kind"], raw["metadata"]["namespace"], raw["metadata"]["name"]
-
-
-def _trimmed(raw: RawObject) -> RawObject:
-    metadata = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
-    return {**raw, "metadata": metadata}

@@ -122,6 +122,17 @@ def test_what_cannot_be_listed_changes_nothing() -> None:
     assert decision.problem.reason == "ScalersUnreadable"
 
 
+@pytest.mark.parametrize("flash", [a_scaled(), a_flash()], ids=["with scaling", "without it now"])
+def test_an_autoscaler_is_not_forgotten_while_none_can_be_listed(flash: Any) -> None:
+    """Or nobody would delete it once `spec.scaling` is gone."""
+    known = {"kind": HPA, "name": "flash", "uid": "uid-of-scaler"}
+    observed = replace(seen(keda="Unknown", unreadable="late", flash=flash), live_status={"scaling": known})
+    status = plan(observed).status
+    assert status is not None
+    assert status["scaling"] == known
+    assert "ScalerRecreated" not in [event.reason for event in plan(observed).events]
+
+
 def test_an_autoscaler_that_is_as_it_should_be_is_not_written_again() -> None:
     observed = seen(live(our_scaled_object(), READY))
     assert (plan(observed).scaler.apply, plan(observed).scaler.delete) == (None, ())

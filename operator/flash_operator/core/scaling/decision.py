@@ -9,7 +9,7 @@
     by Auto      | no                      | present    | a ScaledObject
     by Auto      | no                      | absent     | an HPA
     by Hpa       | no                      | any        | an HPA
-    any          | any                     | unknown    | as it is, except by Hpa
+    any          | any                     | unknown    | as it is: autoscalers could not be listed
 
 One that somebody deleted is made again. A live one that was edited is put right, except for fields and annotations that
 we do not set, such as KEDA's for pausing.
@@ -51,6 +51,13 @@ class ScalerDecision:
     follows_deployment: bool = False
     """Somebody else scales the Deployment itself, whose replicas are then left to them."""
 
+    @property
+    def is_unsure(self) -> bool:
+        """Autoscalers could not be listed, so ours may be there or not."""
+        return self.problem is not None and self.problem.reason == UNREADABLE
+
+
+UNREADABLE = "ScalersUnreadable"
 
 NONE = ScalerDecision()
 
@@ -59,6 +66,10 @@ def decide_scaler(observed: Observed) -> ScalerDecision:
     flash, scalers = observed.flash, observed.scalers
     if scalers is None:
         return NONE
+    if scalers.unreadable:
+        return ScalerDecision(
+            problem=Problem(UNREADABLE, f"the operator cannot list autoscalers: {scalers.unreadable}")
+        )
     ours = tuple(scaler for scaler in scalers.ours(flash) if not is_terminating(scaler))
     if flash.spec.scaling is None:
         return ScalerDecision(delete=ours)
@@ -67,9 +78,6 @@ def decide_scaler(observed: Observed) -> ScalerDecision:
         on_deployment = any(scales_deployment(scaler, flash) for scaler in foreign)
         return ScalerDecision(delete=ours, problem=_conflict(foreign), follows_deployment=on_deployment)
     kind, problem = _kind(flash.spec.scaling, observed, scalers)
-    if kind is None:
-        # Nothing is deleted while nobody knows what there is.
-        return ScalerDecision(problem=problem)
     taken = scalers.of_name(kind, flash)
     if taken is not None and not is_owned_by(taken, flash.uid):
         return ScalerDecision(delete=ours, problem=_conflict((taken,)))
@@ -87,9 +95,7 @@ def decide_scaler(observed: Observed) -> ScalerDecision:
     )
 
 
-def _kind(scaling: ScalingSpec, observed: Observed, scalers: Scalers) -> tuple[str | None, Problem | None]:
-    if scalers.unreadable:
-        return None, Problem("ScalersUnreadable", f"the operator cannot list autoscalers: {scalers.unreadable}")
+def _kind(scaling: ScalingSpec, observed: Observed, scalers: Scalers) -> tuple[str, Problem | None]:
     if scaling.by == "Hpa" or (scaling.by == "Auto" and scalers.keda == "Absent" and scaling.source == "Operator"):
         return HPA, None
     if scalers.keda == "Absent":

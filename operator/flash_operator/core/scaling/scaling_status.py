@@ -18,10 +18,15 @@ def demand_status(demand: DemandReport) -> DemandStatus:
     )
 
 
-def scaling_status(decision: ScalerDecision, name: str) -> ScalingStatus:
+def scaling_status(decision: ScalerDecision, name: str, before: RawObject | None) -> ScalingStatus | None:
+    """None if there is no autoscaler of ours, and none is being made. `before` is what status says."""
+    if decision.is_unsure:
+        # Ours must be found again once autoscalers can be listed.
+        return ScalingStatus.model_validate(before) if before else None
+    if decision.kind is None or (decision.live is None and decision.apply is None):
+        return None
     uid = decision.live["metadata"].get("uid") if decision.live else None
-    is_made = decision.kind is not None and (decision.live is not None or decision.apply is not None)
-    return ScalingStatus.model_validate({"kind": decision.kind, "name": name, "uid": uid} if is_made else {})
+    return ScalingStatus.model_validate({"kind": decision.kind, "name": name, "uid": uid})
 
 
 def was_deleted(before: RawObject, after: RawObject) -> bool:

@@ -7,7 +7,7 @@ costs no request.
 from datetime import UTC, datetime
 from typing import Literal
 
-from flash_operator.api.status import Condition, FlashStatus, FullDepthStatus, PodStatus, StatusSummary
+from flash_operator.api.status import Condition, FlashStatus, FullDepthStatus, PodStatus, ScalingStatus, StatusSummary
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.identity import selector
@@ -43,12 +43,16 @@ def status_of(observed: Observed, summary: ReplicaSummary) -> RawObject:
         update=summary.update,
         model=summary.mtp_restore.status if summary.mtp_restore else None,
         demand=demand_status(summary.scaling.demand) if summary.scaling else None,
-        scaling=scaling_status(summary.scaling.decision, flash.name)
-        if flash.spec.scaling and summary.scaling
-        else None,
+        scaling=_scaling(observed, summary),
         pods=[_pod(replica, observed.live_status, quarantines=quarantines) for replica in summary.replicas],
     )
     return status.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+def _scaling(observed: Observed, summary: ReplicaSummary) -> ScalingStatus | None:
+    if summary.scaling is None:
+        return None
+    return scaling_status(summary.scaling.decision, observed.flash.name, observed.live_status.get("scaling"))
 
 
 def is_written(status: RawObject, live_status: RawObject) -> bool:

@@ -1,0 +1,168 @@
+"""Autoscalers of deployments on a real API server: an HPA, and a ScaledObject by CRDs that are like KEDA's."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from builders import SETTINGS
+from cluster_fixtures import ControlPlane
+from flash_contracts.names import KIND
+from runtime_site import Site
+from waiting import eventually
+
+pytestmark = pytest.mark.apiserver
+
+HPA = {"maxReplicas": 3, "by": "Hpa"}
+WITH_URL = replace(SETTINGS, demand_url="http://flash-metrics.system.svc:8080")
+
+
+def scaling(site: Site) -> tuple[str, str]:
+    """Status and reason of the condition."""
+    conditions = site.get("dsf", "flash")["status"]["conditions"]
+    return next(((c["status"], c["reason"]) for c in conditions if c["type"] == "ScalingActive"), ("", ""))
+
+
+def hpas(site: Site) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = site.get("hpa")["items"]
+    return found
+
+
+def a_foreign_hpa(site: Site) -> None:
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "flash"}
+    spec = {"scaleTargetRef": target, "maxReplicas": 9}
+    metadata = {"name": "theirs", "namespace": site.namespace}
+    site.apply({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata, "spec": spec})
+
+
+async def test_an_hpa_is_made_kept_and_deleted(site: Site) -> None:
+    key = site.apply_flash(scaling=HPA)
+    await site.reconcile(key)
+    (made,) = hpas(site)
+    assert made["metadata"]["ownerReferences"][0]["kind"] == KIND
+    assert (made["spec"]["minReplicas"], made["spec"]["maxReplicas"]) == (1, 3)
+
+    await site.reconcile(key)
+    assert await site.reconcile(key) == 0, "what the server has added is no difference"
+    assert scaling(site) == ("Unknown", "ScalerPending")
+
+    site.server.kubectl("-n", site.namespace, "patch", "hpa/flash", "--type=merge", "-p", '{"spec":{"maxReplicas":50}}')
+    await site.reconcile(key)
+    assert hpas(site)[0]["spec"]["maxReplicas"] == 3
+
+    site.server.kubectl("-n", site.namespace, "delete", "hpa/flash")
+    await site.reconcile(key)
+    assert len(hpas(site)) == 1
+    events = site.get("events")["items"]
+    assert "ScalerRecreated" in [event["reason"] for event in events]
+
+    site.server.kubectl("-n", site.namespace, "patch", "dsf/flash", "--type=merge", "-p", '{"spec":{"scaling":null}}')
+    await site.reconcile(key)
+    assert hpas(site) == []
+    assert scaling(site) == ("", "")
+
+
+async def test_somebody_elses_hpa_is_left_alone_and_so_are_the_replicas_it_sets(site: Site) -> None:
+    key = site.apply_flash(scaling=HPA)
+    await site.reconcile(key)
+    a_foreign_hpa(site)
+    site.server.kubectl("-n", site.namespace, "scale", "deployment/flash", "--replicas=4")
+    await site.reconcile(key)
+    assert scaling(site) == ("False", "ScalerConflict")
+    assert [hpa["metadata"]["name"] for hpa in hpas(site)] == ["theirs"]
+    assert site.get("deployment", "flash")["spec"]["replicas"] == 4
+
+    site.server.kubectl("-n", site.namespace, "delete", "hpa/theirs")
+    await site.reconcile(key)
+    assert [hpa["metadata"]["name"] for hpa in hpas(site)] == ["flash"]
+    assert site.get("deployment", "flash")["spec"]["replicas"] == 1
+
+
+def a_keda_crd(fallback: dict[str, Any]) -> dict[str, Any]:
+    """What of KEDA's CRD matters here: with a schema, the API server refuses fields that it does not know."""
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    spec = {
+        "type": "object",
+        "properties": {
+            "scaleTargetRef": anything,
+            "triggers": {"type": "array", "items": anything},
+            "advanced": anything,
+            "fallback": {"type": "object", "properties": fallback},
+            **{
+                name: {"type": "integer"}
+                for name in (
+                    "minReplicaCount",
+                    "maxReplicaCount",
+                    "pollingInterval",
+                    "cooldownPeriod",
+                    "initialCooldownPeriod",
+                )
+            },
+        },
+    }
+    schema = {"type": "object", "properties": {"spec": spec, "status": anything}}
+    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "scaledobjects.keda.sh"},
+        "spec": {
+            "group": "keda.sh",
+            "scope": "Namespaced",
+            "names": {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"},
+            "versions": [version],
+        },
+    }
+
+
+OLD = {"failureThreshold": {"type": "integer"}, "replicas": {"type": "integer"}}
+
+
+@pytest.fixture
+def keda(crd_server: ControlPlane) -> Iterator[Any]:
+    """Installs the API of a KEDA whose fallback has these fields, and takes it away again."""
+
+    def install(fallback: dict[str, Any]) -> None:
+        crd = json.dumps(a_keda_crd(fallback))
+        crd_server.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crd)
+        eventually(
+            lambda: crd_server.kubectl("get", "scaledobjects", "-A", check=False).returncode == 0,
+            "KEDA's API is served",
+        )
+
+    yield install
+    crd_server.kubectl("delete", "crd", "scaledobjects.keda.sh", "--ignore-not-found")
+
+
+async def test_a_scaled_object_where_kedas_api_is(site: Site, keda: Any) -> None:
+    keda({**OLD, "behavior": {"type": "string"}})
+    key = site.apply_flash(scaling={"maxReplicas": 3})
+    with site.operator(WITH_URL):
+        await site.reconcile(key)
+        (made,) = site.get("scaledobjects")["items"]
+        assert made["spec"]["triggers"][0]["metadata"]["url"].endswith(f"/demand/{site.namespace}/flash")
+        assert hpas(site) == []
+        await site.reconcile(key)
+        assert await site.reconcile(key) == 0
+    assert scaling(site) == ("Unknown", "ScalerPending")
+
+
+async def test_a_keda_that_is_too_old_is_called_that_and_stops_nothing(site: Site, keda: Any) -> None:
+    keda(OLD)
+    key = site.apply_flash(scaling={"maxReplicas": 3})
+    with site.operator(WITH_URL):
+        await site.reconcile(key)
+        await site.reconcile(key)
+    assert scaling(site) == ("False", "KedaTooOld")
+    assert site.get("deployment", "flash")["spec"]["replicas"] == 1
+    conditions = {c["type"]: c["reason"] for c in site.get("dsf", "flash")["status"]["conditions"]}
+    assert conditions["Ready"] in ("PodsMissing", "RollingOut")
+
+
+async def test_a_keda_that_is_missing_is_said(site: Site) -> None:
+    key = site.apply_flash(scaling={"maxReplicas": 3, "by": "Keda"})
+    with site.operator(WITH_URL):
+        await site.reconcile(key)
+    assert scaling(site) == ("False", "KedaMissing")
