@@ -64,7 +64,7 @@ from flash_operator.core.rollout.template_revision import TemplateRevision, revi
 from flash_operator.core.scaling.decision import NONE as NO_SCALER
 from flash_operator.core.scaling.decision import ScalerDecision
 from flash_operator.core.scaling.demand import DemandBasis
-from flash_operator.core.scaling.outcome import ScalingOutcome
+from flash_operator.core.scaling.outcome import ScalingOutcome, gate_interval, scaler_interval, sooner
 from flash_operator.core.scaling.pod_annotations import scaling_annotations
 from flash_operator.core.status.events import EventSpec, pod_ended_event, status_events
 from flash_operator.core.status.replica_summary import ReplicaSummary
@@ -84,12 +84,6 @@ WATCH_TURN_SECONDS = 10.0
 
 ENDED_PODS_AT_ONCE = 20
 """A kubelet that refuses pods makes hundreds of them. The next reconcile takes the rest."""
-
-WATCH_DEMAND_SECONDS = 5.0
-"""While an autoscaler follows the demand: as often as gates read their engines' gauges."""
-
-WATCH_SCALER_SECONDS = 30.0
-"""Autoscalers are not watched, because those of a cluster change their status all the time."""
 
 WATCH_RESTORE_SECONDS = 30.0
 """While the MTP head is restored. Changes of the Job and its pods already arrive through watches."""
@@ -268,8 +262,8 @@ def plan(observed: Observed) -> Plan:
             *(pod_ended_event(pod) for pod in _ended(observed)),
             *(status_events(observed.live_status, status) if changed else ()),
         ),
-        poll_gates=_poll_gates(observed, summary),
-        requeue_after=_requeue_after(observed, summary),
+        poll_gates=sooner(_poll_gates(summary), gate_interval(observed.flash)),
+        requeue_after=sooner(_requeue_after(summary), scaler_interval(observed.flash)),
         is_irreversible=is_irreversible,
     )
 
@@ -429,24 +423,14 @@ def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | NodeClaim | 
     return None if noted else from_incident(node, incident, observed.flash.key)
 
 
-def _poll_gates(observed: Observed, summary: ReplicaSummary) -> float:
-    seconds = _poll_gates_of(summary)
-    return seconds if observed.flash.spec.scaling is None else min(seconds, WATCH_DEMAND_SECONDS)
-
-
-def _poll_gates_of(summary: ReplicaSummary) -> float:
+def _poll_gates(summary: ReplicaSummary) -> float:
     if summary.complete:
         return WATCH_SERVING_SECONDS
     starting = summary.worst is None or not summary.worst.verdict.is_failure
     return WATCH_GATE_SECONDS if starting else WATCH_FAILED_SECONDS
 
 
-def _requeue_after(observed: Observed, summary: ReplicaSummary) -> float | None:
-    scaler = WATCH_SCALER_SECONDS if observed.flash.spec.scaling else None
-    return min((due for due in (_requeue_replicas_after(summary), scaler) if due is not None), default=None)
-
-
-def _requeue_replicas_after(summary: ReplicaSummary) -> float | None:
+def _requeue_after(summary: ReplicaSummary) -> float | None:
     if summary.mtp_restore and not summary.mtp_restore.done and not summary.replicas:
         return WATCH_RESTORE_SECONDS
     if any(waits_for_setup(replica.pod) and not replica.setup_overdue for replica in summary.replicas):

@@ -22,6 +22,7 @@ from flash_operator.api import vocabulary
 from flash_operator.core.observed.scalers import HPA, SCALED_OBJECT, Scalers
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import Plan, desired_children, plan
+from flash_operator.core.rollout.engine_update import attempt_of_spec
 from flash_operator.core.scaling.decision import ScalerDecision, decide_scaler
 from flash_operator.core.scaling.scaler import horizontal_pod_autoscaler, scaled_object
 
@@ -371,3 +372,4 @@ def test_scaling_starts_no_other_engines() -> None:
         for flash in (a_flash(), a_scaled())
     ]
     assert templates[0] == templates[1]
+    assert attempt_of_spec(a_flash()) == attempt_of_spec(a_scaled()), "nor is a rejected template tried again"

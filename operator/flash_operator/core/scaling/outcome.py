@@ -3,11 +3,32 @@
 from dataclasses import dataclass
 
 from flash_contracts.demand_report import DemandReport
+from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import Observed
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.scaling.condition import ScalingState, scaling_condition
 from flash_operator.core.scaling.decision import ScalerDecision, decide_scaler
 from flash_operator.core.scaling.demand import DemandBasis, demand_basis
+
+GATE_SECONDS = 5.0
+"""While an autoscaler follows the demand, gates are asked as often as they read their engines' gauges."""
+
+SCALER_SECONDS = 30.0
+"""How often autoscalers are looked at. They are not watched, because those of a cluster change their status all the
+time."""
+
+
+def gate_interval(flash: FlashDeployment) -> float | None:
+    return GATE_SECONDS if flash.spec.scaling else None
+
+
+def scaler_interval(flash: FlashDeployment) -> float | None:
+    return SCALER_SECONDS if flash.spec.scaling else None
+
+
+def sooner(*seconds: float | None) -> float | None:
+    """The least of those that there are."""
+    return min((due for due in seconds if due is not None), default=None)
 
 
 @dataclass(frozen=True)
