@@ -93,6 +93,19 @@ def test_the_figures_of_a_long_prompt_are_shown() -> None:
     assert [pod[name] for name in shown] == [4096, 3100, 1320, 70]
 
 
+FULL_DEPTH = {"promptTokens": 130928, "firstTokenMillis": 41000.4, "prefillTokensPerSecond": 3193.6}
+
+
+@pytest.mark.parametrize(("decode", "shown"), [(40.6, {"decodeTokensPerSecond": 40}), (None, {})])
+def test_the_figures_at_full_depth_are_shown(decode: float | None, shown: dict[str, int]) -> None:
+    (pod,) = status_of(serving(a_gate(fullDepth={**FULL_DEPTH, "decodeTokensPerSecond": decode})))["pods"]
+    assert pod["fullDepth"] == {
+        "promptTokens": 130928, "firstTokenMillis": 41000, "prefillTokensPerSecond": 3193, **shown
+    }  # fmt: skip
+    (without,) = status_of(serving(a_gate()))["pods"]
+    assert "fullDepth" not in without
+
+
 def test_a_ready_replica_whose_gate_failed_to_answer_once_keeps_its_figures() -> None:
     """The kubelet still reports it ready; one lost packet must not blank the figures."""
     first = serving(a_gate())

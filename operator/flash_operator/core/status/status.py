@@ -181,8 +181,8 @@ def _full_depth(replica: Replica) -> FullDepthStatus | None:
         return None
     return FullDepthStatus(
         prompt_tokens=found.prompt_tokens,
-        prefill_tokens_per_second=round(found.prefill_tokens_per_second),
-        first_token_millis=round(found.first_token_millis),
+        prefill_tokens_per_second=int(found.prefill_tokens_per_second),
+        first_token_millis=int(found.first_token_millis),
         decode_tokens_per_second=_whole(found.decode_tokens_per_second),
     )
 
