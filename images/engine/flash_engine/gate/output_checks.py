@@ -29,6 +29,8 @@ OTHER_CAUSES = {
 def _wrong_output_remedy(wrong: WrongText, evidence: Evidence, config: GateConfig) -> str:
     if wrong.fault.flaw is Flaw.LEAK:
         return _leak_remedy(config)
+    if wrong.fault.flaw is Flaw.DIFFERENCE and not config.deterministic:
+        return "equally good words may differ, so put the right answer into readiness.golden.expect"
     other, incident = OTHER_CAUSES[wrong.kind], evidence.engine.incident
     if incident is None or incident.kind != "corrupt":
         return f"the link between the GPUs corrupts data, or {other}; try interconnect.mode Safe"
