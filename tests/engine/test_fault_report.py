@@ -343,6 +343,23 @@ def test_a_right_text_of_the_former_question_of_its_kind_clears_the_links() -> N
     assert (state.verdict.reason, reported(list(actions))) == ("WrongOutput", [])
 
 
+def test_a_kind_of_text_that_is_asked_for_later_restarts_no_engine_that_was_right_so_far() -> None:
+    """`readiness.streams: Full` shows a fault of a kernel, say, in all engines at once. To undo it must be enough."""
+    alone = replace(a_trial(), concurrent_round=None)
+    state, actions = after(alone, a_trial(beside=NONSENSE))
+    assert (state.verdict.reason, reported(actions)) == ("WrongOutput", [])
+
+
+def test_a_text_that_turns_wrong_restarts_an_engine_that_was_right_so_far() -> None:
+    (report,) = reported(after(a_trial(), a_trial(timed=NONSENSE))[1])
+    assert report.asked == identity(TextKind.TIMED, TALK)
+
+
+def test_a_report_that_could_not_be_written_is_made_again() -> None:
+    wrong = a_trial(timed=NONSENSE)
+    assert len(reported(after(wrong, wrong)[1])) == 1
+
+
 def test_a_stream_that_stalls_after_a_right_golden_answer_is_reported() -> None:
     """Only then the launcher looks whether the engine computes, and restarts it if it does not."""
     stalled = replace(a_trial(), measurement=None, doubt="no token for half of its time", stalled=True)

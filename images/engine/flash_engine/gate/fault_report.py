@@ -42,6 +42,8 @@ class ReportedFaults:
     is_reported: bool = False
     right: Mapping[TextKind, str] = field(default_factory=dict)
     """The kinds of texts that this run has had right, and what was asked (`answer_checks.identity`)."""
+    has_passed: bool = False
+    """A trial of this run had all its texts right."""
 
     def of_run(self, run: Run) -> "ReportedFaults":
         """These, or none if they are of another run."""
@@ -50,11 +52,14 @@ class ReportedFaults:
     def allow(self, report: FaultReport, config: GateConfig) -> bool:
         """Whether to report this fault.
 
-        An engine whose texts of this kind were right until gate.json asked or expected something else has no bad link.
+        An engine whose texts were right until gate.json asked or expected something else has no bad link: a change of
+        that file would restart all engines of a deployment at once, and users would wait for them to load.
         """
+        if self.is_reported:
+            return False
         kind = kind_of(report.asked, config) if report.kind == "corrupt" else None
-        same_question = kind is None or self.right.get(kind, report.asked) == report.asked
-        return not self.is_reported and same_question
+        before = self.right.get(kind) if kind else report.asked
+        return before == report.asked or (before is None and not self.has_passed)
 
 
 def texts_are_right(evidence: Evidence, config: GateConfig) -> bool:

@@ -182,7 +182,7 @@ def _with_stored_trial(state: GateState, stored: StoredTrialRead, now: Instant) 
         attempt=Attempt(stored.config, now.monotonic),
         trial_config=stored.config,
         launch_config=stored.config,
-        reported_faults=ReportedFaults(run, is_reported=found.stall is not None, right=found.right),
+        reported_faults=ReportedFaults(run, is_reported=found.stall is not None, right=found.right, has_passed=True),
         incident_refuted=found.incident_refuted,
     )
 
@@ -340,6 +340,7 @@ def _weigh_trial(state: GateState, finished: TrialFinished, now: Instant, *, kee
     if report and faults.allow(report, asked):
         actions += (ReportFault(report),)
     if report is None and texts_are_right(state.evidence, asked):
+        faults = replace(faults, has_passed=True)
         actions += (WithdrawFault(),)
     right = {**faults.right, **right_texts(trial, asked)} if trial else faults.right
     state = replace(state, reported_faults=replace(faults, right=right))
