@@ -37,6 +37,7 @@ CHECKED = (
     "tests/engine/test_hang_detection.py",
     "tests/engine/test_serving_health.py",
     "tests/engine/test_verdict.py",
+    "tests/engine/test_wrong_texts.py",
 )
 """Folders and modules of level `check`; all others have level `test`. An explicit mark wins."""
 
