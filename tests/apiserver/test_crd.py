@@ -331,7 +331,7 @@ STATUS = FlashStatus(
             link="phb",
             p2p="verified",
             row="T3",
-            flags=["NCCL_P2P_LEVEL=PHB (probe: T3)"],
+            flags=["NCCL_P2P_LEVEL=PHB (p2pTest: T3)"],
             flags_origin="annotation",
             flags_outdated="Current",
             reason="TooSlow",

@@ -454,7 +454,7 @@ REFUSED = {
     "an argument that is cut too short": (
         {"engine": {"extraArgs": ["--cpu-offload=1"]}},
         "spec.engine.extraArgs",
-        "or several that begin so",
+        "or several that begin with it",
     ),
     "a word without an argument": (
         {"engine": {"extraArgs": ["another/model"]}},
@@ -469,7 +469,7 @@ REFUSED = {
     "a blank before an argument": (
         {"engine": {"extraArgs": ["--seed=1", " --enforce-eager"]}},
         "spec.engine.extraArgs",
-        "one word to vLLM",
+        "which vLLM takes for a part of the name",
     ),
     "a dash of a word processor": (
         {"engine": {"extraArgs": ["--seed=1", "\u2013tensor-parallel-size=4"]}},

@@ -157,9 +157,9 @@ def test_from_a_reading_and_a_test_to_flags_that_each_say_why(
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
     (pod,) = flash.status()["pods"]
     assert (pod["row"], pod["link"], pod["p2p"]) == ("T3", "node", "verified")
-    assert any("NCCL_P2P_LEVEL=PHB (probe: T3: gpu-link=node, gpu-p2p=verified" in flag for flag in pod["flags"])
+    assert any("NCCL_P2P_LEVEL=PHB (p2pTest: T3: gpu-link=node, gpu-p2p=verified" in flag for flag in pod["flags"])
     described = e2e_env.kubectl("describe", "dsf", flash.name, "-n", flash.namespace).stdout
-    assert "NCCL_P2P_LEVEL=PHB (probe:" in described
+    assert "NCCL_P2P_LEVEL=PHB (p2pTest:" in described
     assert "FlagsTaken" in described
 
 

@@ -205,7 +205,7 @@ def dump_text(cards: tuple[int, ...], pairs: list[tuple[int, int]]) -> str:
         ("[]", "the document: Input should be an object"),
         ("{}", "node: Field required, and 1 more"),
         ('{"node": "a", "takenAt": "", "version": 2}', "version: this flash-topology reads version 1, not 2"),
-        ('{"node": "a", "takenAt": "", "speed": 9}', "speed: no key of a dump: misspelt, or written by a newer"),
+        ('{"node": "a", "takenAt": "", "speed": 9}', "speed: not a key of a dump: it is misspelt, or a newer"),
         (dump_text((0, 0), []), "the document: two cards have the same index"),
         (dump_text((0, 1), [(0, 7)]), r"the document: a pair has the cards \[0, 7\], but the cards are"),
         (dump_text((0, 1), [(0, 0)]), r"the document: a pair has the cards \[0\]"),
