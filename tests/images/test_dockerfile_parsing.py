@@ -66,7 +66,7 @@ def test_the_last_setting_of_a_stage_wins() -> None:
     ("text", "complaint"),
     [
         pytest.param("FROM base\n", "every stage needs a name", id="a stage without a name"),
-        pytest.param("RUN true\nFROM base AS a\n", "only ARG may stand", id="an instruction before the first stage"),
+        pytest.param("RUN true\nFROM base AS a\n", "only ARG may precede", id="an instruction before the first stage"),
         pytest.param(
             "ARG BASE\nFROM ${BASE} AS a\n", "give a value for the argument BASE", id="an argument without a value"
         ),
