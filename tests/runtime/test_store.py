@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from builders import a_flash_object, a_node
+from builders import a_flash_object, a_node, a_pod
 from flash_contracts.names import DEPLOYMENT_LABEL, KIND
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.runtime.cluster import Listing
@@ -155,9 +155,11 @@ def test_objects_with_our_labels_fill_no_more_memory_than_a_deployment_may_take(
     assert kept_bytes(store) <= MOST_BYTES_OF_DEPLOYMENT
     assert [(line["deployment"], line["log_level"]) for line in told] == [("team/flash", "warning")], "once"
     assert store.put(bulky(100, 1 << 18, deployment="other")), "another deployment has room"
+    assert [store.lacks_children(FlashKey("team", name)) for name in ("flash", "other")] == [True, False]
 
     for number in range(1, 100):
         store.remove(bulky(200 + number, 0) | {"metadata": {**bulky(number, 0)["metadata"], "resourceVersion": "999"}})
+    assert not store.lacks_children(KEY)
     assert store.put(bulky(1000, 1 << 18)), "what was deleted makes room"
 
 
@@ -177,8 +179,29 @@ def test_a_version_that_is_too_large_takes_the_place_of_none() -> None:
     store = a_store()
     store.put(a_child(1))
     assert not store.put(a_child(2, data={"a": "x" * MOST_BYTES_OF_DEPLOYMENT}))
-    assert versions(store) == {}
+    assert (versions(store), store.lacks_children(KEY)) == ({}, True)
     assert store.put(a_child(3))
+    assert not store.lacks_children(KEY)
+
+
+def test_a_whole_list_without_the_large_object_ends_its_effect() -> None:
+    store = a_store()
+    store.put(a_child(2, data={"a": "x" * MOST_BYTES_OF_DEPLOYMENT}))
+    store.replace("Service", Listing([], "9"))
+    assert not store.lacks_children(KEY)
+
+
+def test_a_thousand_pods_that_have_ended_take_nothing_from_what_an_engine_depends_on() -> None:
+    """A kubelet that refuses pods makes hundreds; with the Deployment out of memory, engines would be restarted."""
+    store = a_store()
+    for number in range(3000):
+        pod = a_pod(f"ended-{number}", phase="Failed", reason="Evicted", message="x" * 400)
+        pod["metadata"] |= {"labels": {**OURS, DEPLOYMENT_LABEL: "flash"}, "resourceVersion": str(number + 1)}
+        pod["spec"] |= {"containers": [{"name": "engine", "env": [{"name": "A", "value": "x" * 4000}]}]}
+        store.put(pod)
+    assert len(store.of(KEY, "Pod")) > 1000
+    assert store.put(a_child(9000))
+    assert not store.lacks_children(KEY)
 
 
 CHANGES = st.lists(st.sampled_from(["write", "delete"]), min_size=1, max_size=6)

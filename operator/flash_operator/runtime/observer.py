@@ -54,7 +54,7 @@ class Observer:
         self.answers = Answers()
 
     async def observe(self, key: FlashKey, *, live: bool = False) -> Observed | None:
-        """The snapshot, or None if the deployment is another operator's, deleted or terminating.
+        """The snapshot, or None if the deployment is another operator's, deleted, terminating, or too large to keep.
 
         The children of a deleted one are garbage-collected. `live` reads everything from the API server first.
         """
@@ -62,7 +62,7 @@ class Observer:
             await self._refresh(key)
         raw = self._store.get(KIND, key.name, key.namespace)
         theirs = raw is not None and not is_of_class(raw, self._operator_class)
-        if raw is None or theirs or "deletionTimestamp" in raw["metadata"]:
+        if raw is None or theirs or "deletionTimestamp" in raw["metadata"] or self._store.lacks_children(key):
             self.forget(key)
             return None
         flash, status = FlashDeployment.from_object(raw), raw.get("status", {})

@@ -22,6 +22,7 @@ import structlog
 from pydantic_core import from_json, to_json
 
 from flash_contracts.names import FIELD_MANAGER, KIND, MANAGED_BY_LABEL
+from flash_operator.core.observed.kube import has_ended
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.runtime.cluster import Listing
 from flash_operator.runtime.keys import FlashKey, parent_key
@@ -39,7 +40,7 @@ NODE_STATUS = ("capacity", "allocatable", "conditions")
 
 
 MOST_BYTES_OF_DEPLOYMENT = 2 << 20
-"""Children and pods of one deployment, as JSON. 64 replicas take less than half of it."""
+"""Children of one deployment, as JSON, and as much of its pods. 64 replicas take less than half of it."""
 MOST_BYTES_OF_NAMESPACE = 64 << 20
 """All deployments of a namespace with what belongs to them: about 2,500 of one replica each."""
 
@@ -70,10 +71,10 @@ class Store:
         """By deployment and kind."""
         self._deleted: dict[_Place, str] = {}
         """The version at which an object was deleted."""
-        self._bytes: Counter[str | FlashKey] = Counter()
-        """By namespace, and by deployment without itself."""
-        self._refused: set[FlashKey] = set()
-        """Deployments of which something was too large to keep. Logged once each."""
+        self._bytes: Counter[str | tuple[FlashKey, bool]] = Counter()
+        """By namespace; of what belongs to a deployment, by deployment and whether it is a pod."""
+        self._refused: defaultdict[FlashKey, set[_Place]] = defaultdict(set)
+        """Children that were too large to keep, by deployment."""
         self._listed: dict[str, str] = {}
         """The version of the last whole list, by kind. What it lacked and is not newer does not exist."""
 
@@ -103,6 +104,10 @@ class Store:
         labels, parent = raw["metadata"].get("labels") or {}, parent_key(raw)
         is_ours = kind in self._objects and OURS.items() <= labels.items()
         return is_ours and parent is not None and _Place(KIND, *parent) in self._objects[KIND]
+
+    def lacks_children(self, key: FlashKey) -> bool:
+        """Whether a child of the deployment exists that was too large to keep."""
+        return key in self._refused
 
     def put(self, raw: RawObject) -> bool:
         """Keeps an object from an event or an answer.
@@ -140,6 +145,8 @@ class Store:
         """
         if kind in self._listed and _is_newer(self._listed[kind], listing.version):
             self._forget(kind)
+        for place in [place for places in self._refused.values() for place in places if place.kind == kind]:
+            self._forget_refusal(place)
         vanished = self._replace(self._objects[kind], listing)
         self._listed[kind] = listing.version
         self._deleted = {
@@ -183,7 +190,7 @@ class Store:
         owner = None if place.kind in (KIND, "Node") else parent_key(raw)
         kept = _Kept(_version_of(raw), owner, to_json(_trimmed(place.kind, raw)))
         if not self._has_room(place, kept):
-            self._tell_refused(owner or FlashKey(place.namespace, place.name), place)
+            self._refuse(owner or FlashKey(place.namespace, place.name), place)
             return False
         self._objects[place.kind][place] = kept
         self._account(place, kept, len(kept.text))
@@ -196,41 +203,53 @@ class Store:
         size = len(kept.text)
         if place.kind == "Node":
             return True
-        if kept.owner is not None and self._bytes[kept.owner] + size > MOST_BYTES_OF_DEPLOYMENT:
+        if kept.owner is not None and self._bytes[_share(place, kept.owner)] + size > MOST_BYTES_OF_DEPLOYMENT:
             return False
         return self._bytes[place.namespace] + size <= MOST_BYTES_OF_NAMESPACE
 
-    def _tell_refused(self, key: FlashKey, place: _Place) -> None:
+    def _refuse(self, key: FlashKey, place: _Place) -> None:
+        """Pods may be missing in memory: hundreds that have ended must not keep the others from being deleted."""
         if key not in self._refused:
-            self._refused.add(key)
             log.warning(
-                "too much to keep in memory: this deployment is not served until it is less",
+                "too much to keep in memory: this deployment is not reconciled until it is less",
                 deployment=str(key),
                 kind=place.kind,
                 name=place.name,
                 most_bytes_of_a_deployment=MOST_BYTES_OF_DEPLOYMENT,
                 most_bytes_of_a_namespace=MOST_BYTES_OF_NAMESPACE,
             )
+        if place.kind != "Pod":
+            self._refused[key].add(place)
 
     def _account(self, place: _Place, kept: _Kept, size: int) -> None:
-        for holder in (place.namespace, kept.owner):
+        for holder in (place.namespace, kept.owner and _share(place, kept.owner)):
             if holder:
                 self._bytes[holder] += size
                 if not self._bytes[holder]:
                     del self._bytes[holder]
 
     def _drop(self, place: _Place) -> None:
+        self._forget_refusal(place)
         known = self._objects[place.kind].pop(place, None)
         if known is None:
             return
         self._account(place, known, -len(known.text))
         if known.owner is None:
-            self._refused.discard(FlashKey(place.namespace, place.name))
             return
         owned = self._owned[known.owner, place.kind]
         owned.discard(place)
         if not owned:
             del self._owned[known.owner, place.kind]
+
+    def _forget_refusal(self, place: _Place) -> None:
+        for key in [key for key, places in self._refused.items() if place in places]:
+            self._refused[key].discard(place)
+            if not self._refused[key]:
+                del self._refused[key]
+
+
+def _share(place: _Place, owner: FlashKey) -> tuple[FlashKey, bool]:
+    return owner, place.kind == "Pod"
 
 
 def _parsed(kept: _Kept) -> RawObject:
@@ -258,6 +277,8 @@ def _trimmed(kind: str, raw: RawObject) -> RawObject:
     """Without unread fields, which are more than half of most objects."""
     metadata: dict[str, Any] = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
     kept = {**raw, "metadata": metadata}
+    if kind == "Pod" and has_ended(raw):
+        kept["spec"] = {"nodeName": (raw.get("spec") or {}).get("nodeName")}
     if kind == "Node":
         kept["status"] = {key: value for key, value in (raw.get("status") or {}).items() if key in NODE_STATUS}
     return kept
