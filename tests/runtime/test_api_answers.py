@@ -43,6 +43,11 @@ class AnsweringApiStub:
         self.statuses: list[dict[str, Any]] = []
         self.answer: web.Response | None = None
         """None closes the connection."""
+        self.silent = False
+        self.accepts = False
+        """Every child is applied."""
+        self.answer_to_status: web.Response | None = None
+        """None stores it."""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         path = request.path
@@ -50,10 +55,12 @@ class AnsweringApiStub:
             return web.json_response(self._read(path))
         if path.endswith("/status"):
             self.statuses.append((await request.json())["status"])
-            return web.json_response({})
+            return self.answer_to_status or web.json_response({})
         # A real server reads the request to its end; answering earlier may reset the connection.
         body = await request.json()
-        if "/services/" in path:
+        if "/services/" in path and not self.accepts:
+            if self.silent:
+                await asyncio.sleep(0.5)
             if self.answer is None:
                 assert request.transport is not None
                 request.transport.abort()
@@ -172,3 +179,24 @@ async def test_an_answer_that_is_not_json_is_an_error(stub: AnsweringApiStub, an
     assert isinstance(error, UnreachableError)
     assert "/services/flash" in str(error)
     assert stub.statuses == []
+
+
+async def test_a_server_that_says_nothing_is_no_answer(stub: AnsweringApiStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flash_operator.runtime.cluster.REQUEST_SECONDS", 0.1)
+    stub.silent = True
+    error = await reconcile()
+    assert isinstance(error, UnreachableError)
+    assert "/services/flash: TimeoutError" in str(error)
+    assert stub.statuses == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 409, 422, 429, 500, 502, 503, 504])
+async def test_a_status_that_is_refused_is_written_again_and_costs_no_child(
+    stub: AnsweringApiStub, status: int
+) -> None:
+    stub.accepts = True
+    stub.answer_to_status = refusing(status, **{"Retry-After": "7"})
+    error = await reconcile()
+    assert isinstance(error, ApiError)
+    assert (error.status, error.retry_after) == (status, 7.0)
+    assert set(stub.applied) == {*OTHERS, "Service"}
