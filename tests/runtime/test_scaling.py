@@ -64,6 +64,21 @@ async def test_an_hpa_is_made_kept_and_deleted(site: Site) -> None:
     assert scaling(site) == ("", "")
 
 
+async def test_the_demand_is_known_from_the_first_look_until_the_deployment_is_gone(site: Site) -> None:
+    key = site.apply_flash(scaling=HPA)
+    store = await site.stored()
+    reconciler = site.reconciler_of(store)
+    assert reconciler.demand.report(key) is None
+    await reconciler.reconcile(key)
+    report = reconciler.demand.report(key)
+    assert report is not None
+    assert (report.wanted, report.loading, report.target_replicas) == (1, 1, 1.0)
+
+    store.discard(KIND, key.name, key.namespace)
+    await reconciler.reconcile(key)
+    assert reconciler.demand.report(key) is None
+
+
 async def test_somebody_elses_hpa_is_left_alone_and_so_are_the_replicas_it_sets(site: Site) -> None:
     key = site.apply_flash(scaling=HPA)
     await site.reconcile(key)
@@ -124,16 +139,17 @@ OLD = {"failureThreshold": {"type": "integer"}, "replicas": {"type": "integer"}}
 def keda(crd_server: ControlPlane) -> Iterator[Any]:
     """Installs the API of a KEDA whose fallback has these fields, and takes it away again."""
 
+    def is_served() -> bool:
+        return crd_server.kubectl("get", "--raw=/apis/keda.sh/v1alpha1/scaledobjects", check=False).returncode == 0
+
     def install(fallback: dict[str, Any]) -> None:
         crd = json.dumps(a_keda_crd(fallback))
         crd_server.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crd)
-        eventually(
-            lambda: crd_server.kubectl("get", "scaledobjects", "-A", check=False).returncode == 0,
-            "KEDA's API is served",
-        )
+        eventually(is_served, "KEDA's API is served")
 
     yield install
     crd_server.kubectl("delete", "crd", "scaledobjects.keda.sh", "--ignore-not-found")
+    eventually(lambda: not is_served(), "KEDA's API is gone")
 
 
 async def test_a_scaled_object_where_kedas_api_is(site: Site, keda: Any) -> None:
