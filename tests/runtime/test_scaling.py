@@ -95,6 +95,17 @@ async def test_somebody_elses_hpa_is_left_alone_and_so_are_the_replicas_it_sets(
     assert site.get("deployment", "flash")["spec"]["replicas"] == 1
 
 
+async def test_an_hpa_on_the_deployment_is_not_fought_without_scaling_either(site: Site) -> None:
+    key = site.apply_flash()
+    await site.reconcile(key)
+    a_foreign_hpa(site)
+    site.server.kubectl("-n", site.namespace, "scale", "deployment/flash", "--replicas=4")
+    await site.reconcile(key)
+    await site.reconcile(key)
+    assert site.get("deployment", "flash")["spec"]["replicas"] == 4
+    assert scaling(site) == ("False", "ScalerConflict")
+
+
 def a_keda_crd(fallback: dict[str, Any]) -> dict[str, Any]:
     """What of KEDA's CRD matters here: with a schema, the API server refuses fields that it does not know."""
     anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}

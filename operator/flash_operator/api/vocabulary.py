@@ -15,7 +15,8 @@ CONDITIONS = {
     "Degraded": "The deployment serves, but with fewer or slower replicas than it should.",
     "UpdateAvailable": "This operator would start other engines than those that run. Nothing restarts until the update "
     "is taken (spec.rollout.engineUpdates).",
-    "ScalingActive": "An autoscaler sets spec.replicas by the demand. Only with spec.scaling.",
+    "ScalingActive": "An autoscaler sets spec.replicas by the demand. Only with spec.scaling, or where somebody's "
+    "autoscaler scales the Deployment itself.",
 }
 
 CONDITION_REASONS = {

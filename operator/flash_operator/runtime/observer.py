@@ -13,6 +13,7 @@ from flash_operator.core.observed.snapshot import GpuSupply, Observed, PlanSetti
 from flash_operator.core.plan import desired_children
 from flash_operator.core.resources.image_volume import keeps_image_volumes, to_be_asked
 from flash_operator.core.rollout.engine_update import may_update
+from flash_operator.core.scaling.decision import may_have_scaler
 from flash_operator.runtime.answers import Answers
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
@@ -71,7 +72,8 @@ class Observer:
         gates, supply, update_holder = await asyncio.gather(
             self.gates.results(key, pods), self._gpu_supply(flash, status), self._update_holder(flash, status)
         )
-        has_scaler = flash.spec.scaling is not None or "scaling" in status
+        deployment = self._store.get("Deployment", key.name, key.namespace)
+        has_scaler = may_have_scaler(flash, status, deployment)
         observed = Observed(
             flash=flash,
             live_status=status,

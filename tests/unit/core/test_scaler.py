@@ -23,7 +23,7 @@ from flash_operator.core.observed.scalers import HPA, SCALED_OBJECT, Scalers
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import Plan, desired_children, plan
 from flash_operator.core.rollout.engine_update import attempt_of_spec
-from flash_operator.core.scaling.decision import ScalerDecision, decide_scaler
+from flash_operator.core.scaling.decision import ScalerDecision, decide_scaler, may_have_scaler
 from flash_operator.core.scaling.scaler import horizontal_pod_autoscaler, scaled_object
 
 URL = "http://flash-metrics.system.svc:8080"
@@ -216,6 +216,38 @@ def test_the_replicas_of_a_deployment_that_somebody_scales_are_left_to_them(targ
     live_deployment["spec"] = {**live_deployment["spec"], "replicas": 4}
     (wanted,) = (child for child in desired_children(observed) if child["kind"] == "Deployment")
     assert wanted["spec"]["replicas"] == replicas
+
+
+@pytest.mark.parametrize(("target", "reason"), [(DEPLOYMENT, "ScalerConflict"), (CR, None)])
+def test_without_scaling_only_an_autoscaler_of_the_deployment_itself_is_a_conflict(
+    target: RawObject, reason: str | None
+) -> None:
+    decision = decide_scaler(seen(a_foreign(HPA, target), flash=a_flash()))
+    assert (decision.problem.reason if decision.problem else None) == reason
+    assert decision.follows_deployment == (reason is not None)
+    states = {
+        told["type"]: told["reason"]
+        for told in (plan(seen(a_foreign(HPA, target), flash=a_flash())).status or {})["conditions"]
+    }
+    assert states.get("ScalingActive") == reason
+
+
+@pytest.mark.parametrize(
+    ("flash", "status", "replicas", "looks"),
+    [
+        (a_flash(), {}, 1, False),
+        (a_flash(), {}, None, False),
+        (a_flash(), {}, 4, True),
+        (a_flash(), {"scaling": {"kind": HPA}}, 1, True),
+        (a_scaled(), {}, 1, True),
+    ],
+    ids=["at rest", "no Deployment yet", "somebody scaled the Deployment", "it had one", "it is to have one"],
+)
+def test_autoscalers_are_looked_at_only_where_there_may_be_one(
+    flash: Any, status: RawObject, replicas: int | None, looks: Any
+) -> None:
+    deployment = {"spec": {"replicas": replicas}} if replicas else None
+    assert may_have_scaler(flash, status, deployment) == looks
 
 
 def test_the_scaled_object() -> None:

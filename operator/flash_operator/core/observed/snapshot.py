@@ -50,7 +50,8 @@ class Observed:
     loads: dict[str, KnownLoad] = field(default_factory=dict)
     """What the gates last told about the requests on their engines, by pod uid."""
     scalers: Scalers | None = None
-    """Autoscalers of the namespace; None unless the deployment has `spec.scaling`, or had it."""
+    """Autoscalers of the namespace; None unless the deployment has `spec.scaling`, had it, or its Deployment has other
+    replicas than it should."""
     gpu_supply: GpuSupply | None = None
     """None unless a rollout may start: the spec has just changed, or an engine update may be taken. Only that needs a
     cluster-wide list."""

@@ -2,7 +2,8 @@
 
     spec.scaling | somebody else scales it | KEDA's API | the autoscaler
     ------------ | ----------------------- | ---------- | -------------------------------------------------------------
-    none         | any                     | any        | none: one of ours is deleted
+    none         | any                     | any        | none: one of ours is deleted. The replicas of a Deployment
+                 |                         |            | that somebody else scales are left to them
     any          | yes                     | any        | none, and status says who does
     by Keda      | no                      | absent     | none, and status says so
     by Keda      | no                      | present    | a ScaledObject
@@ -18,7 +19,9 @@ we do not set, such as KEDA's for pausing.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from flash_contracts.names import KIND
 from flash_operator.api.scaling_spec import ScalingSpec
+from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.kube import is_owned_by, is_terminating
 from flash_operator.core.observed.scalers import HPA, SCALED_OBJECT, Scalers, described, scales_deployment
 from flash_operator.core.observed.snapshot import Observed, RawObject
@@ -71,9 +74,9 @@ def decide_scaler(observed: Observed) -> ScalerDecision:
             problem=Problem(UNREADABLE, f"the operator cannot list autoscalers: {scalers.unreadable}")
         )
     ours = tuple(scaler for scaler in scalers.ours(flash) if not is_terminating(scaler))
-    if flash.spec.scaling is None:
-        return ScalerDecision(delete=ours)
     foreign = scalers.foreign(flash)
+    if flash.spec.scaling is None:
+        return _without_scaling(observed, ours, foreign)
     if foreign:
         on_deployment = any(scales_deployment(scaler, flash) for scaler in foreign)
         return ScalerDecision(delete=ours, problem=_conflict(foreign), follows_deployment=on_deployment)
@@ -93,6 +96,26 @@ def decide_scaler(observed: Observed) -> ScalerDecision:
         problem=problem,
         refusal=scalers.refusal if wanted else None,
     )
+
+
+def may_have_scaler(flash: FlashDeployment, live_status: RawObject, deployment: RawObject | None) -> bool:
+    """Whether to look for autoscalers: one is asked for, there was one, or somebody scales the Deployment itself."""
+    if flash.spec.scaling is not None or "scaling" in live_status:
+        return True
+    return deployment is not None and deployment["spec"].get("replicas", 1) != flash.spec.replicas
+
+
+def _without_scaling(observed: Observed, ours: tuple[RawObject, ...], foreign: tuple[RawObject, ...]) -> ScalerDecision:
+    """An autoscaler of the user's on the deployment is welcome. One on its Deployment would be fought for ever."""
+    of_deployment = tuple(scaler for scaler in foreign if scales_deployment(scaler, observed.flash))
+    if not of_deployment:
+        return ScalerDecision(delete=ours)
+    problem = Problem(
+        "ScalerConflict",
+        f"{described(of_deployment)} sets replicas that follow spec.replicas, so the operator leaves them to it: "
+        f"aim it at the {KIND}, or delete it",
+    )
+    return ScalerDecision(delete=ours, problem=problem, follows_deployment=True)
 
 
 def _kind(scaling: ScalingSpec, observed: Observed, scalers: Scalers) -> tuple[str, Problem | None]:

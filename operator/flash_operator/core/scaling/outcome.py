@@ -39,12 +39,17 @@ class ScalingOutcome:
     demand: DemandReport
     decision: ScalerDecision
     state: ScalingState | None
-    """The condition ScalingActive; None without `spec.scaling`."""
+    """The condition ScalingActive; None without `spec.scaling`, unless somebody scales the Deployment itself."""
 
     @classmethod
     def of(cls, observed: Observed, replicas: tuple[Replica, ...]) -> "ScalingOutcome":
         basis, decision = demand_basis(observed, replicas), decide_scaler(observed)
-        demand, scaling = basis.demand(observed.loads), observed.flash.spec.scaling
-        is_known = scaling is not None and observed.scalers is not None
-        state = scaling_condition(scaling, decision, demand) if scaling and is_known else None
-        return cls(basis, demand, decision, state)
+        demand = basis.demand(observed.loads)
+        return cls(basis, demand, decision, _state(observed, decision, demand))
+
+
+def _state(observed: Observed, decision: ScalerDecision, demand: DemandReport) -> ScalingState | None:
+    scaling = observed.flash.spec.scaling
+    if scaling is None:
+        return ScalingState("False", *decision.problem) if decision.follows_deployment and decision.problem else None
+    return scaling_condition(scaling, decision, demand) if observed.scalers else None
