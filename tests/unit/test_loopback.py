@@ -23,7 +23,7 @@ TO_THE_INTERNET = {
     "images/engine/flash_engine/model_download/registry.py": "a registry; flash-fetch sets NO_PROXY",
     "images/quantiser/mtp_quantiser/sources.py": "a hub",
     "images/node/flash_node/labeller/cluster.py": "the API server, as every client of Kubernetes",
-    "operator/flash_operator/runtime/cluster.py": "the API server, as every client of Kubernetes",
+    "operator/flash_operator/runtime/api_connection.py": "the API server, as every client of Kubernetes",
     "tests/model_download/test_registry.py": "pushes with the real ORAS client, with NO_PROXY",
     "tests/model_download/test_throttling.py": "a session without a network",
 }
