@@ -1,4 +1,4 @@
-"""The connection to the API server: which proxy it takes. The client's own look at it costs a thread for each request."""
+"""The connection to the API server: which proxy it takes. The client would look for one in a thread at each request."""
 
 import pytest
 
