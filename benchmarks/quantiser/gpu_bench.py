@@ -1,18 +1,19 @@
 """Benchmark on one GPU: 768 expert matrices of the exact shapes, synthetic data, ours and the peer's in turn.
 
-    python gpu_bench.py --out FOLDER [--rounds 3] [--batch 64] [--no-peer]
+    python gpu_bench.py --out FOLDER [--rounds 3] [--batch 64] [--no-peer] [--no-quality]
 
 Writes FOLDER/gpu_bench.jsonl, one measurement a line, and prints the same. Needs torch >= 2.11 and triton; for the peer
 also llmcompressor 0.14.0.1 and compressed-tensors 0.19.0 (installed without their dependencies they suffice).
 """
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,11 +25,13 @@ import triton
 
 import quality
 import synthetic
-from mtp_quantiser import batch
+from mtp_quantiser import batch, damping
 from mtp_quantiser.batch import QuantiserSettings
 from mtp_quantiser.device_job import Packed, PackedExperts, batches, quantise_on_device
+from mtp_quantiser.routing import RoutingTable
 from mtp_quantiser.stages.fused import FusedStages
-from peer import STACK, Peer
+from mtp_quantiser.token_split import Part, parts_of
+from peer import Peer
 
 STAGES = FusedStages()
 SETTINGS = QuantiserSettings()
@@ -78,34 +81,68 @@ def machine(log: Log) -> None:
 
 
 def ours(job: synthetic.Job, size: int) -> PackedExperts:
-    return quantise_on_device(STAGES, job.experts, job.table, job.tokens, SETTINGS, size)
+    return quantise_on_device(STAGES, job.experts, tables(job), job.tokens, SETTINGS, size)
 
 
-def ours_timed(job: synthetic.Job, size: int, log: Log, round_: int) -> None:
+@functools.cache
+def tables(job: synthetic.Job) -> tuple[RoutingTable, RoutingTable]:
+    """Some of the tokens choose the damping, all others are calibrated on; none is left out of the time."""
+    chosen = parts_of(len(job.tokens.x), None).to(job.tokens.x.device) == Part.CHOOSE
+    return job.table.of_tokens(~chosen), job.table.of_tokens(chosen)
+
+
+def ours_timed(job: synthetic.Job, size: int, log: Log, round_: int, what: str = "ours, 768 matrices") -> PackedExperts:
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    took, _ = timed(ours, job, size)
-    peak = torch.cuda.max_memory_allocated() / 2**30
-    log("ours, 768 matrices", round=round_, batch=size, seconds=took, peak_gib=peak)
-
-
-def peer_timed(peer: Peer, job: synthetic.Job, log: Log, round_: int, stacks: int) -> None:
-    hessians = quantising = 0.0
-    for some in batches(stacks * STACK, STACK):
-        routed = job.table.batch(some, job.tokens)
-        weights = batch.transposed(STAGES, job.experts[some].gate, job.experts[some].up)
-        inner = batch.inner_activations(STAGES, weights, routed, SETTINGS.limit)
-        down = batch.transposed(STAGES, job.experts[some].down)
-        for matrices, inputs in ((weights.chunk(2, 2)[0], routed.x), (weights.chunk(2, 2)[1], routed.x), (down, inner)):
-            w = matrices.mT.float().contiguous()
-            scales = (w.view(*w.shape[:2], -1, 128).abs().amax(3) / 7.5).bfloat16()
-            took, h = timed(stacked, peer, inputs, routed)
-            hessians += took
-            quantising += timed(peer.quantise, w, h, scales, "static", 0.01)[0]
-            del w, h, scales
+    took, made = timed(ours, job, size)
     log(
-        f"llm-compressor {peer.version}, {stacks * STACK * 3} matrices",
-        round=round_, seconds=hessians + quantising, hessians=hessians, quantize_weight=quantising,
+        what, round=round_, batch=size, seconds=took,
+        allocated_gib=torch.cuda.max_memory_allocated() / 2**30, reserved_gib=torch.cuda.max_memory_reserved() / 2**30,
     )  # fmt: skip
+    return made
+
+
+def memory(job: synthetic.Job, size: int, log: Log) -> None:
+    """Peaks where all tokens go to the same six experts; and whether a repetition gives the same bits."""
+    skewed = synthetic.all_to_six(job)
+    made = [ours_timed(skewed, size, log, round_, "ours, all tokens to six experts") for round_ in range(2)]
+    log("repeated", equal=all(map(torch.equal, made[0].tensors(), made[1].tensors())))
+
+
+def peer_timed(peer: Peer, job: synthetic.Job, log: Log, round_: int, *, tf32: bool, experts: int) -> None:
+    """Stacks of the size it picks itself; `tf32` for its matrix products."""
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    spent = {"hessians": 0.0, "quantize_weight": 0.0}
+    sizes = {}
+    for down in (False, True):
+        torch.cuda.empty_cache()
+        shape = job.experts.down.shape if down else job.experts.gate.shape
+        # Its own estimate does not know of the weights and gathered inputs that it is given for nothing.
+        sizes["down" if down else "gate and up"] = size = max(16, min(experts, peer.stack(*shape[1:]) // 2))
+        for some in batches(job.table.counts[:experts], size):
+            peer_batch(peer, job, some, spent, down=down)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    log(
+        f"llm-compressor {peer.version}, {experts * 3} matrices",
+        round=round_, tf32=tf32, stacks=sizes, seconds=sum(spent.values()), **spent,
+    )  # fmt: skip
+
+
+def peer_batch(peer: Peer, job: synthetic.Job, some: slice, spent: dict[str, float], *, down: bool) -> None:
+    routed = job.table.batch(some, job.tokens)
+    gate_up = batch.transposed(STAGES, job.experts[some].gate, job.experts[some].up)
+    inputs, matrices = routed.x, list(gate_up.chunk(2, 2))
+    if down:
+        inputs = batch.inner_activations(STAGES, gate_up, routed, SETTINGS.limit)
+        matrices = [batch.transposed(STAGES, job.experts[some].down)]
+    del gate_up
+    for matrix in matrices:
+        w = matrix.mT.float().contiguous()
+        scales = (w.view(*w.shape[:2], -1, 128).abs().amax(3) / 7.5).bfloat16()
+        took, h = timed(stacked, peer, inputs, routed)
+        spent["hessians"] += took
+        spent["quantize_weight"] += timed(peer.quantise, w, h, scales, "static", 0.01)[0]
+        del w, h, scales
 
 
 def stacked(peer: Peer, inputs: torch.Tensor, routed: batch.Routed) -> torch.Tensor:
@@ -125,31 +162,41 @@ class Split:
 
     def one_batch(self, job: synthetic.Job, some: slice) -> None:
         experts = job.experts[some]
-        routed = self("gather tokens", job.table.batch, some, job.tokens)
+        routed, probe = (self("gather tokens", table.batch, some, job.tokens) for table in tables(job))
         weights = self("FP4 to BF16", batch.transposed, STAGES, experts.gate, experts.up)
         h = self("Hessians", STAGES.gram, routed.x, routed.offsets)
         inner = self("forward", batch.inner_activations, STAGES, weights, routed, SETTINGS.limit)
         h_inner = self("Hessians", STAGES.gram, inner, routed.offsets)
+        entering = replace(probe, x=self("forward", batch.inner_activations, STAGES, weights, probe, SETTINGS.limit))
         counts = routed.counts
         del routed, inner
         down = self("FP4 to BF16", batch.transposed, STAGES, experts.down)
-        self.matrices(weights, h, counts, batch.Order.BY_GROUP)
-        self.matrices(down, h_inner, counts, batch.Order.BY_COLUMN)
+        self.matrices(weights, h, counts, probe)
+        self.matrices(down, h_inner, counts, entering)
 
-    def matrices(self, w: torch.Tensor, h: torch.Tensor, counts: torch.Tensor, by: batch.Order) -> None:
+    def matrices(self, w: torch.Tensor, h: torch.Tensor, counts: torch.Tensor, probe: batch.Routed) -> None:
         diagonal = h.diagonal(dim1=1, dim2=2)
-        damping = batch.damping_share(counts, h.shape[1]) * diagonal.mean(1)
-        importance = batch.importance_of(diagonal, damping)
+        order = batch.column_order(diagonal)
+        importance = batch.importance_of(diagonal, damping.level(diagonal, order))
         scales = self("scale search", STAGES.search_scales, w, importance, SETTINGS.grid)
-        order = batch.column_order(diagonal, by)
-        factor = self("Cholesky", STAGES.factorise, h, order, damping)
+        first, second = (
+            self("Cholesky, both", STAGES.factorise, h, order, added)
+            for added in damping.candidates(diagonal, order, counts)
+        )
+        sample = slice(None, None, w.shape[2] // batch.PROBED_ROWS)
+        some, some_scales = w[:, :, sample].contiguous(), scales[:, :, sample].contiguous()
+        losses = [
+            self("choose damping", batch.probed_loss, STAGES, some, some_scales, factor, order, probe)
+            for factor in (first, second)
+        ]
+        factor, _ = self("choose damping", damping.take_better, (first, second), (losses[0], losses[1]))
         swept = self("sweep", STAGES.sweep, w, scales, factor, order)
         self("pack", Packed.of, STAGES, swept.codes, scales)
 
 
 def split(job: synthetic.Job, size: int, log: Log) -> None:
     measured = Split()
-    for some in batches(job.shape.experts, size):
+    for some in batches(tables(job)[0].counts, size):
         measured.one_batch(job, some)
     log("ours, stage by stage", batch=size, **{name: round(value, 4) for name, value in measured.spent.items()})
 
@@ -185,27 +232,44 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--peer-stacks", type=int, default=16, help="stacks of 16 experts; 16 are all 256")
+    parser.add_argument("--peer-experts", type=int, default=256, help="of 256")
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--no-quality", action="store_true")
+    parser.add_argument("--tuning", action="store_true", help="judge on the laws that constants are tuned on")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     log = Log(arguments.out / "gpu_bench.jsonl")
     torch.backends.cuda.matmul.allow_tf32 = False
     machine(log)
+    peer = None if arguments.no_peer else Peer.load()
+    speed(arguments, peer, log)
+    if not arguments.no_quality:
+        qualities(peer, log, tuning=arguments.tuning)
+
+
+def speed(arguments: argparse.Namespace, peer: Peer | None, log: Log) -> None:
     job = synthetic.make(synthetic.Shape(), torch.device("cuda"))
     counts = job.table.counts
     log("job", tokens=len(job.tokens.x), pairs=sum(counts), least=min(counts), most=max(counts))
-    peer = None if arguments.no_peer else Peer.load()
     log("warm-up", ours=timed(ours, job, arguments.batch)[0])
     if peer:
-        peer_timed(peer, job, log, -1, 1)
+        peer_timed(peer, job, log, -1, tf32=False, experts=16)
     for round_ in range(arguments.rounds):
         ours_timed(job, arguments.batch, log, round_)
         if peer:
-            peer_timed(peer, job, log, round_, arguments.peer_stacks)
+            for tf32 in (False, True):
+                peer_timed(peer, job, log, round_, tf32=tf32, experts=arguments.peer_experts)
     split(job, arguments.batch, log)
-    quality.compare(STAGES, job, peer, log)
     host_to_host(job, arguments.batch, log)
+    memory(job, arguments.batch, log)
+
+
+def qualities(peer: Peer | None, log: Log, *, tuning: bool) -> None:
+    laws, seed = (synthetic.TUNING, 1000) if tuning else (synthetic.VERDICT, 1)
+    for number, (name, law) in enumerate(laws.items()):
+        job = synthetic.make(synthetic.FEW, torch.device("cuda"), seed + number, law)
+        log("law", name=name, **vars(law))
+        quality.compare(STAGES, job, peer, functools.partial(log, law=name))
 
 
 if __name__ == "__main__":

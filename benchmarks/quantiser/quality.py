@@ -9,10 +9,11 @@ from torch import Tensor
 import reference
 import synthetic
 from mtp_quantiser import batch
-from mtp_quantiser.batch import Order, QuantiserSettings, column_order, damping_share
+from mtp_quantiser.batch import QuantiserSettings, column_order
 from mtp_quantiser.evaluation import decoded, relative_error, round_to_nearest
 from mtp_quantiser.routing import Resident, RoutingTable
 from mtp_quantiser.stages import Stages
+from mtp_quantiser.token_split import Part, parts_of
 from peer import Peer
 
 
@@ -24,8 +25,6 @@ class Second(Protocol):
     ) -> Iterator[tuple[str, Tensor]]: ...
 
 
-SHARE_HELD_OUT: Final = 5
-"""Every fifth token of an expert is held out."""
 SAMPLE: Final = 8
 
 
@@ -51,27 +50,30 @@ def one_expert(
 ) -> list[dict[str, Any]]:
     rows = job.table.rows[job.table.bounds[expert] : job.table.bounds[expert + 1]]
     route = job.table.route[job.table.bounds[expert] : job.table.bounds[expert + 1]]
-    held = torch.arange(len(rows), device=rows.device) % SHARE_HELD_OUT == 0
+    parts = parts_of(len(rows), None).to(rows.device)
     some = job.experts[slice(expert, expert + 1)]
-    seen, unseen = (part(job.tokens, rows[chosen], route[chosen]) for chosen in (~held, held))
-    known = batch.calibrate(stages, some, seen, QuantiserSettings())
+    seen, probe, unseen = (part(job.tokens, rows[parts == one], route[parts == one]) for one in Part)
+    known = batch.calibrate(stages, some, seen, QuantiserSettings(), probe)
+    assert known.probe_inner is not None
+    # The peers choose nothing, so they may calibrate on the tokens that ours chooses by.
+    count = len(seen.x) + len(probe.x)
+    h = known.h[0] + stages.gram(probe.x, probe.offsets)[0]
+    h_inner = known.h_inner[0] + stages.gram(known.probe_inner.x, probe.offsets)[0]
     inner = batch.inner_activations(stages, known.weights, unseen, QuantiserSettings().limit)
     done = batch.quantise_experts(stages, some, known, QuantiserSettings())
     down = batch.transposed(stages, some.down)
     half = known.weights.shape[2] // 2
     cases = {
-        "gate": (known.weights[0, :, :half], known.h[0], done.gate_up, slice(0, half), unseen.x, Order.BY_GROUP),
-        "up": (known.weights[0, :, half:], known.h[0], done.gate_up, slice(half, None), unseen.x, Order.BY_GROUP),
-        "down": (down[0], known.h_inner[0], done.down, slice(None), inner, Order.BY_COLUMN),
+        "gate": (known.weights[0, :, :half], known.h[0], h, done.gate_up, slice(0, half), unseen.x),
+        "up": (known.weights[0, :, half:], known.h[0], h, done.gate_up, slice(half, None), unseen.x),
+        "down": (down[0], known.h_inner[0], h_inner, done.down, slice(None), inner),
     }
     return [
         {
             "matrix": name,
-            **methods(
-                w, h, quantised, columns, x, int(known.counts[0]), order_by, peer, second, with_reference=with_reference
-            ),
+            **methods(stages, *case, count, peer, second, with_reference=with_reference),
         }
-        for name, (w, h, quantised, columns, x, order_by) in cases.items()
+        for name, case in cases.items()
     ]
 
 
@@ -81,12 +83,15 @@ def part(tokens: Resident, rows: Tensor, route: Tensor) -> batch.Routed:
 
 
 def methods(
-    w: Tensor, h: Tensor, quantised: batch.Quantised, columns: slice, x: Tensor, count: int, order_by: Order,
-    peer: Peer | None, second: Second | None = None, *, with_reference: bool,
+    stages: Stages, w: Tensor, seen: Tensor, h: Tensor, quantised: batch.Quantised, columns: slice, x: Tensor,
+    count: int, peer: Peer | None, second: Second | None = None, *, with_reference: bool,
 ) -> dict[str, float]:  # fmt: skip
-    """`w` [in, out]; errors by method, and how many codes differ from the float64 reference."""
+    """`w` [in, out]; errors by method, and how many codes differ from the float64 reference.
+
+    `seen` [in, in] is the Hessian that ours was calibrated on, `h` the peers', of `count` tokens.
+    """
     scales, codes = quantised.scales[0, :, columns], quantised.codes[0, :, columns]
-    share = damping_share(torch.tensor([count]), len(w)).item()
+    share = quantised.damping[0].item()
 
     def error(values: Tensor) -> float:
         return relative_error(x, w, values)
@@ -96,7 +101,9 @@ def methods(
         "ours": error(decoded(codes, scales)),
         "rtn": error(decoded(round_to_nearest(w, scales), scales)),
         "rtn, absmax scales": error(decoded(round_to_nearest(w, plain), plain)),
+        "damping chosen, of the mean": share,
     }
+    found |= {name: error(decoded(c, scales)) for name, c in published(stages, w, h, scales)}
     if peer:
         found |= {
             name: error(values) for name, values in peers_values(peer, w, h / max(1, count), scales, plain, share)
@@ -105,12 +112,26 @@ def methods(
         given = second.values(w, h / max(1, count), scales, share, count)
         found |= {name: error(values) for name, values in given}
     if with_reference:
-        kept = column_order(h.diagonal()[None], order_by)[0]
-        exact = reference.gptq(w.mT, h, scales.mT, share * h.diagonal().mean().item(), kept)
+        kept = column_order(seen.diagonal()[None])[0]
+        exact = reference.gptq(w.mT, seen, scales.mT, share * seen.diagonal().mean().item(), kept)
         found["reference"] = error(decoded(exact.codes.mT, scales))
         found["codes unlike the reference"] = (exact.codes.mT != codes).float().mean().item()
         found["loss over reference"] = quantised.loss[0, columns].sum().item() / exact.loss
     return found
+
+
+def published(stages: Stages, w: Tensor, h: Tensor, scales: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Codes [in, out] of the peers' settings with our kernels and scales: the peers' own cores need their packages."""
+    by_weight = column_order(h.diagonal()[None])
+    as_they_lie = torch.arange(len(w) - 1, -1, -1, dtype=torch.int32, device=w.device)[None]
+    for name, order, share in (
+        ("llm-compressor's settings, our kernels", by_weight, 0.01),
+        ("llm-compressor's settings without an order, our kernels", as_they_lie, 0.01),
+        ("GPTQModel's damping without an order, our kernels", as_they_lie, 0.05),
+    ):
+        factor = stages.factorise(h[None], order, (share * h.diagonal().mean())[None])
+        if not factor.failed.any():
+            yield name, stages.sweep(w[None].contiguous(), scales[None].contiguous(), factor, order).codes[0]
 
 
 def peers_values(

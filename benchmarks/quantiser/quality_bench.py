@@ -7,6 +7,7 @@ what peer.py and gptqmodel_peer.py name.
 """
 
 import argparse
+import functools
 import json
 import platform
 import sys
@@ -48,8 +49,9 @@ def main() -> None:
         gptqmodel=gptqmodel.version,
         shape=vars(SHAPE),
     )
-    job = synthetic.make(SHAPE, torch.device("cpu"))
-    quality.compare(PlainStages(), job, peer, log, gptqmodel)
+    for number, (name, law) in enumerate(synthetic.VERDICT.items()):
+        job = synthetic.make(SHAPE, torch.device("cpu"), 1 + number, law)
+        quality.compare(PlainStages(), job, peer, functools.partial(log, law=name), gptqmodel)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def gptq(weights: Tensor, h: Tensor, scales: Tensor, damping: float, kept: Tenso
     diagonal.copy_(torch.where(diagonal == 0, 1.0, diagonal) + damping)
     inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
     rest, codes, loss = w[:, order].clone(), torch.empty_like(w, dtype=torch.int8), 0.0
-    margins = torch.full((len(w),), 0.5, dtype=torch.float64)
+    margins = torch.full((len(w),), 0.5, dtype=torch.float64, device=w.device)
     for j, column in enumerate(order.tolist()):
         scale = scales[:, column // GROUP].double()
         exact = rest[:, j] / scale

@@ -67,15 +67,14 @@ def test_every_matrix_is_at_or_below_rounding_on_held_out_tokens(whole: Run) -> 
     assert manifest["method"]["gptq"] >= 8
 
 
-def test_held_out_tokens_are_not_calibrated_on(official: Path, capture: Path) -> None:
+def test_the_tokens_that_judge_neither_calibrate_nor_choose(official: Path, capture: Path) -> None:
     run = Run.__new__(Run)
     opened = OfficialMtp.open(official)
     run.capture = Capture.open(capture, opened.shape)
     inputs = job.inputs_of(opened, run.capture, CPU)
-    seen, held = (set(table.rows.tolist()) for table in (inputs.seen, inputs.held_out))
-    assert not seen & held
-    assert seen | held == set(range(800))
-    assert len(held) == 160
+    parts = [set(table.rows.tolist()) for table in (inputs.seen, inputs.choosing, inputs.held_out)]
+    assert [len(part) for part in parts] == [680, 40, 80]
+    assert set.union(*parts) == set(range(800)), "no token has two parts"
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
@@ -116,6 +115,26 @@ def test_an_expert_without_tokens_is_rounded_and_listed(official: Path, tmp_path
     idle = [expert for expert in manifest["experts"] if not expert["tokens"]]
     assert len(idle) == 2
     assert all(expert["w1"] == {"method": "rtn", "why": "no calibration token reached this expert"} for expert in idle)
+
+
+def test_matrices_without_tokens_to_judge_by_keep_gptq_and_say_so(official: Path, tmp_path: Path) -> None:
+    run = Run(official, tiny.write_capture(tmp_path / "c", tiny.inputs(3)), tmp_path)
+    manifest = run.finish()
+    used = [expert for expert in manifest["experts"] if expert["tokens"]]
+    assert used
+    for matrix in (expert[name] for expert in used for name in EXPERT_MATRICES):
+        assert (matrix["method"], matrix["why"]) == ("gptq", "no held-out tokens to judge it by")
+
+
+def test_requests_are_not_split(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = OfficialMtp.open(official)
+    capture = Capture.open(tiny.write_capture(tmp_path / "c", tiny.inputs(400)), opened.shape)
+    requests = torch.arange(400) % 40  # interleaved, as an engine serves them
+    monkeypatch.setattr(Capture, "requests", lambda _: requests)
+    inputs = job.inputs_of(opened, capture, CPU)
+    parts = [set(requests[table.rows].tolist()) for table in (inputs.seen, inputs.choosing, inputs.held_out)]
+    assert [len(part) for part in parts] == [34, 2, 4]
+    assert set.union(*parts) == set(range(40)), "no request has two parts"
 
 
 def test_without_a_capture_everything_is_rounded(official: Path, tmp_path: Path) -> None:
@@ -164,29 +183,28 @@ class HardToFactor(PlainStages):
     """Reports the second expert as not factorised, a given number of times."""
 
     def __init__(self, times: int) -> None:
-        self.left = times
+        self.times = times
         self.dampings: list[torch.Tensor] = []
 
     def factorise(self, h: torch.Tensor, order: torch.Tensor, damping: torch.Tensor) -> Factor:
         factor = super().factorise(h, order, damping)
-        if self.left and h.shape[1] == 256:
-            self.left -= 1
+        if h.shape[1] == 256 and len(self.dampings) < self.times:
             self.dampings.append(damping)
             factor.failed[-1] = 1
         return factor
 
 
 def test_a_hessian_that_will_not_factor_gets_more_damping(official: Path, capture: Path, tmp_path: Path) -> None:
-    stages = HardToFactor(2)
+    stages = HardToFactor(3)
     run = Run(official, capture, tmp_path, stages)
     steps = run.steps()
     assert next(steps) == 0
-    assert stages.dampings[1][-1] == pytest.approx(10 * stages.dampings[0][-1])
+    assert stages.dampings[2][-1] == pytest.approx(10 * stages.dampings[1][-1])
     assert run.store.figures(0)["w1"]["method"] == "gptq"
 
 
 def test_one_that_never_factors_is_rounded_and_listed(official: Path, capture: Path, tmp_path: Path) -> None:
-    run = Run(official, capture, tmp_path, HardToFactor(3))
+    run = Run(official, capture, tmp_path, HardToFactor(4))
     steps = run.steps()
     assert [next(steps), next(steps)] == [0, 1]
     assert run.store.figures(1)["w1"] == {"method": "rtn", "why": "the Hessian could not be factorised"}

@@ -1,23 +1,22 @@
 """Quantises a batch of experts on the device: FP4 weights and routed tokens in, INT4 codes and scales out."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from mtp_quantiser import damping
 from mtp_quantiser.formats.fp4 import decode_fp4
 from mtp_quantiser.stages import GROUP, Factor, ScaleGrid, Stages
 
 FORWARD_ROWS = 32768
 """Tokens of one expert that pass through w1 and w3 at once; bounds the memory of the intermediate activations."""
 
-SCARCE_DAMPING = 0.1
-AMPLE_DAMPING = 0.01
-"""Shares of the mean of diag(H): below as many tokens as columns, and from twice as many on. Held-out errors on
-synthetic experts chose them (docs/quantiser.md)."""
+PROBED_ROWS = 128
+"""Rows of a matrix that are quantised with each candidate for the damping. Rows do not depend on each other, so that a
+sample tells which is better, at a small part of the cost."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +78,6 @@ class Routed:
                 yield expert, first, min(first + longest, end)
 
 
-class Order(Enum):
-    """The order of columns. Both quantise the heaviest columns by diag(H) first, while all others can still compensate.
-
-    On synthetic data groups were 3 % better for gate and up, whose inputs differ little but for a few strong channels,
-    and columns up to 3 % better for down, whose inputs differ widely (docs/quantiser.md).
-    """
-
-    BY_GROUP = auto()
-    """Groups by their heaviest column, columns within their group: a group is done at once, while its scale fits it."""
-    BY_COLUMN = auto()
-
-
 @dataclass(frozen=True)
 class QuantiserSettings:
     limit: float = 10.0
@@ -110,6 +97,8 @@ class Quantised:
     """FP32 [B, out]: what the sweep lost, on the damped Hessian."""
     failed: Tensor
     """int32 [B]: not 0 where the factorisation failed, and the codes are worthless."""
+    damping: Tensor
+    """FP32 [B]: what was added to diag(H), relative to its mean over the columns."""
 
 
 @dataclass(frozen=True)
@@ -131,23 +120,32 @@ class Calibrated:
     """FP32 [B, inner, inner]."""
     counts: Tensor
     """int32 [B]: tokens of each expert."""
+    probe: Routed | None = None
+    """Tokens by which the damping is chosen; not in the Hessians, and not among those that judge."""
+    probe_inner: Routed | None = None
+    """The same, as they enter w2."""
 
 
-def calibrate(stages: Stages, experts: Experts, routed: Routed, settings: QuantiserSettings) -> Calibrated:
+def calibrate(
+    stages: Stages, experts: Experts, routed: Routed, settings: QuantiserSettings, probe: Routed | None = None
+) -> Calibrated:
     """Runs the tokens through gate and up, and sums the Hessian of every matrix."""
     weights = transposed(stages, experts.gate, experts.up)
     h = stages.gram(routed.x, routed.offsets)
     inner = inner_activations(stages, weights, routed, settings.limit)
-    return Calibrated(weights, h, stages.gram(inner, routed.offsets), routed.counts)
+    h_inner = stages.gram(inner, routed.offsets)
+    del inner
+    entering = replace(probe, x=inner_activations(stages, weights, probe, settings.limit)) if probe else None
+    return Calibrated(weights, h, h_inner, routed.counts, probe, entering)
 
 
 def quantise_experts(
     stages: Stages, experts: Experts, known: Calibrated, settings: QuantiserSettings
 ) -> QuantisedExperts:
     """The batch's codes and scales. Does not synchronise with the host between the first kernel and the last."""
-    gate_up = quantise(stages, known.weights, known.h, known.counts, settings, Order.BY_GROUP)
+    gate_up = quantise(stages, known.weights, known.h, known.counts, settings, known.probe)
     weights = transposed(stages, experts.down)
-    down = quantise(stages, weights, known.h_inner, known.counts, settings, Order.BY_COLUMN)
+    down = quantise(stages, weights, known.h_inner, known.counts, settings, known.probe_inner)
     return QuantisedExperts(gate_up, down)
 
 
@@ -176,40 +174,55 @@ def quantise(
     h: Tensor,
     counts: Tensor,
     settings: QuantiserSettings,
-    order_by: Order,
-    boost: float = 1.0,
+    probe: Routed | None = None,
+    boost: float | None = None,
 ) -> Quantised:
-    """Scales by search, codes by GPTQ, `h` being [B, in, in].
+    """Scales by search, codes by GPTQ, `h` being [B, in, in]; `probe` are the inputs that choose the damping.
 
-    `boost` multiplies the damping, for a Hessian that would not factor.
+    `boost` multiplies the stronger damping, for Hessians that would not factor.
     """
     diagonal = h.diagonal(dim1=1, dim2=2)
-    damping = boost * damping_share(counts, h.shape[1]) * diagonal.mean(1)
-    scales = stages.search_scales(weights, importance_of(diagonal, damping), settings.grid)
-    order = column_order(diagonal, order_by)
-    factor: Factor = stages.factorise(h, order, damping)
-    swept = stages.sweep(weights, scales, factor, order)
-    return Quantised(swept.codes, scales, swept.loss, factor.failed)
+    order = column_order(diagonal)
+    scales = stages.search_scales(weights, importance_of(diagonal, damping.level(diagonal, order)), settings.grid)
+    added, stronger = damping.candidates(diagonal, order, counts)
+    if boost is not None:
+        added = boost * stronger
+    factor = stages.factorise(h, order, added)
+    if probe is not None:
+        factors = factor, stages.factorise(h, order, stronger)
+        sample = slice(None, None, max(1, weights.shape[2] // PROBED_ROWS))
+        some, some_scales = weights[:, :, sample].contiguous(), scales[:, :, sample].contiguous()
+        less, more = (probed_loss(stages, some, some_scales, tried, order, probe) for tried in factors)
+        factor, later = damping.take_better(factors, (less, more))
+        added = torch.where(later, stronger, added)
+        del factors
+    found = stages.sweep(weights, scales, factor, order)
+    share = added / diagonal.mean(1).clamp_min(torch.finfo(torch.float32).tiny)
+    return Quantised(found.codes, scales, found.loss, factor.failed, share)
 
 
-def column_order(diagonal: Tensor, by: Order) -> Tensor:
-    """int32 [B, in]: the order in which columns are kept, the lightest first; the sweep starts with the last."""
-    if by is Order.BY_COLUMN:
-        return torch.argsort(diagonal, dim=1, stable=True).to(torch.int32)
-    grouped = diagonal.unflatten(1, (-1, GROUP))
-    firsts = GROUP * torch.arange(grouped.shape[1], device=diagonal.device)
-    columns = torch.argsort(grouped, dim=2, stable=True) + firsts[:, None]
-    groups = torch.argsort(grouped.amax(2), dim=1, stable=True)
-    return columns.gather(1, groups[:, :, None].expand(-1, -1, GROUP)).flatten(1).to(torch.int32)
+def probed_loss(
+    stages: Stages, weights: Tensor, scales: Tensor, factor: Factor, order: Tensor, probe: Routed
+) -> Tensor:
+    """FP32 [B]: |x (weights - quantised)|^2 over each expert's inputs in `probe`."""
+    codes = stages.sweep(weights, scales, factor, order).codes
+    values = (codes.unflatten(1, (-1, GROUP)) * scales[:, :, None].float()).flatten(1, 2).bfloat16()
+    difference = (weights.float() - values.float()).bfloat16()
+    lost = torch.zeros(len(weights), device=weights.device)
+    for expert, begin, end in probe.spans(FORWARD_ROWS):
+        lost[expert] += (probe.x[begin:end] @ difference[expert]).float().square().sum()
+    return lost
 
 
-def importance_of(diagonal: Tensor, damping: Tensor) -> Tensor:
+def column_order(diagonal: Tensor) -> Tensor:
+    """int32 [B, in]: the order in which columns are kept, the lightest first.
+
+    The sweep starts with the last: the heaviest are quantised while all others can still compensate.
+    """
+    return torch.argsort(diagonal, dim=1, stable=True).to(torch.int32)
+
+
+def importance_of(diagonal: Tensor, level: Tensor) -> Tensor:
     """FP32 [B, in]: the weight of each column in the scale search. Never zero: an unused channel may be used later."""
-    damped = diagonal + damping[:, None]
-    return torch.where(damped.amax(1, keepdim=True) > 0, damped, 1.0).contiguous()
-
-
-def damping_share(counts: Tensor, columns: int) -> Tensor:
-    """FP32 [B]: interpolates the share between the two bounds on a logarithmic scale."""
-    scarcity = (2 - counts.float() / columns).clamp(0, 1)
-    return AMPLE_DAMPING * (SCARCE_DAMPING / AMPLE_DAMPING) ** scarcity
+    raised = diagonal + damping.LEAST_SHARE * level[:, None]
+    return torch.where(raised.amax(1, keepdim=True) > 0, raised, 1.0).contiguous()

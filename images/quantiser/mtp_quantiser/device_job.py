@@ -1,7 +1,8 @@
 """Quantises all experts on the device, from device memory to device memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -41,21 +42,46 @@ class PackedExperts:
             yield packed.scales
 
 
-def batches(experts: int, size: int) -> Iterator[slice]:
-    for first in range(0, experts, size):
-        yield slice(first, min(first + size, experts))
+TOKENS_FOR_EACH: Final = 12_500
+"""Tokens of a batch for each of its experts, at most on average. A token takes 12 KiB and the matrices of an expert
+0.3 GiB: 64 experts stay below 30 GiB, whichever of them the router prefers."""
+
+
+def batches(counts: Sequence[int], size: int) -> Iterator[slice]:
+    """Consecutive experts, at most `size`, and at most so many tokens as `size` experts should have; at least one.
+
+    `counts` are the tokens of each expert.
+    """
+    begin = tokens = 0
+    for expert, count in enumerate(counts):
+        if expert > begin and (expert - begin == size or tokens + count > size * TOKENS_FOR_EACH):
+            yield slice(begin, expert)
+            begin, tokens = expert, 0
+        tokens += count
+    if counts:
+        yield slice(begin, len(counts))
 
 
 def quantise_on_device(
-    stages: Stages, experts: Experts, table: RoutingTable, tokens: Tokens, settings: QuantiserSettings, size: int
+    stages: Stages,
+    experts: Experts,
+    tables: tuple[RoutingTable, RoutingTable],
+    tokens: Tokens,
+    settings: QuantiserSettings,
+    size: int,
 ) -> PackedExperts:
-    """Works in batches of `size` experts; the host does not wait for the device until everything is queued."""
+    """Works in batches of up to `size` experts; the host does not wait for the device until everything is queued.
+
+    `tables` route the tokens to calibrate on and those by which the damping is chosen.
+    """
+    seen, choosing = tables
     gate_up, down, failed = [], [], []
-    for some in batches(len(table.bounds) - 1, size):
-        known = calibrate(stages, experts[some], table.batch(some, tokens), settings)
+    for some in batches(seen.counts, size):
+        probe = choosing.batch(some, tokens)
+        known = calibrate(stages, experts[some], seen.batch(some, tokens), settings, probe)
         done = quantise_experts(stages, experts[some], known, settings)
         gate_up.append(Packed.of(stages, done.gate_up.codes, done.gate_up.scales))
         down.append(Packed.of(stages, done.down.codes, done.down.scales))
         failed.append(torch.stack([done.gate_up.failed, done.down.failed], dim=1))
-        del known, done
+        del known, done, probe
     return PackedExperts(tuple(gate_up), tuple(down), torch.cat(failed))

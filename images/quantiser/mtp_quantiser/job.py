@@ -11,7 +11,6 @@ from torch import Tensor
 from mtp_quantiser.batch import (
     Calibrated,
     Experts,
-    Order,
     Quantised,
     QuantiserSettings,
     Routed,
@@ -30,15 +29,13 @@ from mtp_quantiser.official import OfficialMtp
 from mtp_quantiser.router import route
 from mtp_quantiser.routing import Resident, RoutingTable, Tokens
 from mtp_quantiser.stages import Stages
+from mtp_quantiser.token_split import Part, parts_of
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Version of the method: raise it when the same inputs would give other bytes."""
 
-HELD_OUT: Final = 5
-"""Every fifth token is held out of calibration and used to judge."""
-
-BOOSTS: Final = (1.0, 10.0, 100.0)
-"""Factors on the damping, tried in turn for a Hessian that is not positive definite."""
+BOOSTS: Final = (10.0, 100.0)
+"""Factors on the stronger damping, tried in turn for a Hessian that is not positive definite."""
 
 RESIDENT_SHARE: Final = 0.3
 """Share of the device's free memory that tokens may use; beyond it they stay on disk."""
@@ -46,10 +43,11 @@ RESIDENT_SHARE: Final = 0.3
 
 @dataclass(frozen=True)
 class Inputs:
-    """Tokens to calibrate on and tokens to judge by."""
+    """Tokens to calibrate on, to choose the damping by, and to judge by."""
 
     tokens: Tokens
     seen: RoutingTable
+    choosing: RoutingTable
     held_out: RoutingTable
 
 
@@ -77,9 +75,10 @@ def made_from(official: OfficialMtp, capture: Capture | None, settings: Quantise
 def inputs_of(official: OfficialMtp, capture: Capture, device: torch.device) -> Inputs:
     ids, weights = route(capture, official.gate(device), official.shape)
     numbers = torch.arange(len(ids), device=device)
-    held = numbers % HELD_OUT == 0
+    parts = parts_of(len(ids), capture.requests()).to(device)
     tables = [
-        RoutingTable.of(ids[some], weights[some], official.shape.experts, numbers[some]) for some in (~held, held)
+        RoutingTable.of(ids[parts == part], weights[parts == part], official.shape.experts, numbers[parts == part])
+        for part in Part
     ]
     return Inputs(tokens_on(device, capture), *tables)
 
@@ -130,7 +129,8 @@ def _in_batches(
     settings: QuantiserSettings,
     size: int,
 ) -> Iterator[int]:
-    for some in batches(official.shape.experts, size):
+    counts = inputs.seen.counts if inputs else [0] * official.shape.experts
+    for some in batches(counts, size):
         experts = range(some.start, some.stop)
         todo = [expert for expert in experts if not store.has(expert)]
         made = quantise_batch(official, inputs, some, machine, settings) if todo else []
@@ -159,8 +159,8 @@ def quantise_batch(
     stages, experts = machine.stages, official.experts(some, machine.device)
     known = known_of(stages, experts, inputs, some, settings)
     down = transposed(stages, experts.down)
-    both = with_enough_damping(stages, known.weights, known.h, known.counts, settings, Order.BY_GROUP)
-    last = with_enough_damping(stages, down, known.h_inner, known.counts, settings, Order.BY_COLUMN)
+    both = with_enough_damping(stages, known.weights, known.h, known.counts, settings, known.probe)
+    last = with_enough_damping(stages, down, known.h_inner, known.counts, settings, known.probe_inner)
     inner = official.shape.inner
     matrices = (
         BatchMatrix("w1", known.weights[:, :, :inner], both, slice(0, inner)),
@@ -195,7 +195,8 @@ def known_of(
 ) -> Calibrated:
     """Without inputs the Hessians are zero, and every matrix is rounded to nearest."""
     if inputs:
-        return calibrate(stages, experts, inputs.seen.batch(some, inputs.tokens), settings)
+        probe = inputs.choosing.batch(some, inputs.tokens)
+        return calibrate(stages, experts, inputs.seen.batch(some, inputs.tokens), settings, probe)
     weights = transposed(stages, experts.gate, experts.up)
     batch, hidden, inner = len(weights), weights.shape[1], experts.down.shape[2]
     device = weights.device
@@ -208,17 +209,17 @@ def known_of(
 
 
 def with_enough_damping(
-    stages: Stages, weights: Tensor, h: Tensor, counts: Tensor, settings: QuantiserSettings, order_by: Order
+    stages: Stages, weights: Tensor, h: Tensor, counts: Tensor, settings: QuantiserSettings, probe: Routed | None
 ) -> Quantised:
     """Repeats experts whose Hessian does not factor with more damping; the rest of the batch is unaffected."""
-    done = quantise(stages, weights, h, counts, settings, order_by)
-    for boost in BOOSTS[1:]:
+    done = quantise(stages, weights, h, counts, settings, probe)
+    for boost in BOOSTS:
         bad = done.failed.nonzero().flatten()
         if not len(bad):
             break
-        again = quantise(stages, weights[bad], h[bad], counts[bad], settings, order_by, boost)
-        done.codes[bad], done.scales[bad] = again.codes, again.scales
-        done.loss[bad], done.failed[bad] = again.loss, again.failed
+        again = quantise(stages, weights[bad], h[bad], counts[bad], settings, boost=boost)
+        for whole, part in zip(vars(done).values(), vars(again).values(), strict=True):
+            whole[bad] = part
     return done
 
 
@@ -231,6 +232,8 @@ def finish(
     codes = matrix.quantised.codes[place, :, matrix.columns]
     nearest = round_to_nearest(weights, scales)
     figures: dict[str, Any] = {"method": "gptq"}
+    if tokens and not matrix.quantised.failed[place]:
+        figures["damping"] = matrix.quantised.damping[place].item()
     if matrix.quantised.failed[place]:
         figures = {"method": "rtn", "why": "the Hessian could not be factorised"}
     elif not tokens:

@@ -54,6 +54,12 @@ class RoutingTable:
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         return cls(rows, route, tuple(offsets.tolist()), offsets.to(rows.device, torch.int32))
 
+    def of_tokens(self, chosen: Tensor) -> "RoutingTable":
+        """The pairs of the tokens for which `chosen` [tokens] bool is true."""
+        kept = chosen[self.rows]
+        before = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])
+        return self.grouped(self.rows[kept], self.route[kept], before[self.offsets.long()].diff())
+
     @property
     def counts(self) -> list[int]:
         return [end - begin for begin, end in pairwise(self.bounds)]
