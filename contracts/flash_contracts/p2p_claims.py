@@ -1,7 +1,8 @@
-"""Claims of engines about the links of their node, before a test or a second deployment confirms them.
+"""Claims of engines about the links of their node, before a test or a second tenant confirms them.
 
 An engine runs in its tenant's pod, so its claim affects only that tenant: the deployment's next engines on the node get
-the safe flags. The node's label, which affects everybody, needs the operator's own test or a second deployment.
+the safe flags. The node's label, which affects everybody, needs the operator's own test or a second tenant: a
+deployment in another namespace.
 """
 
 import json
@@ -24,6 +25,16 @@ class Claim(Document):
     driver: str | None = None
     cards: str | None = None
     """The node's driver and cards at that time: with others the claim says nothing."""
+
+    @property
+    def namespace(self) -> str:
+        """The tenant: whoever may create one deployment in a namespace may create more."""
+        return namespace_of(self.deployment)
+
+
+def namespace_of(deployment: str) -> str:
+    """The namespace in NAMESPACE/NAME."""
+    return deployment.partition("/")[0]
 
 
 def parse_claims(text: str | None) -> tuple[Claim, ...]:

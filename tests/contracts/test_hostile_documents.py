@@ -45,7 +45,7 @@ def test_an_invalid_optional_part_loses_only_that_part(part: str) -> None:
     assert (found.reason, getattr(found, part)) == ("Passed", None)
 
 
-CLAIMED = NodeFacts("node-1", claims=(Claim("team/another", "hang", None, None),))
+CLAIMED = NodeFacts("node-1", claims=(Claim("rival/another", "hang", None, None),))
 
 
 def test_the_details_of_an_incident_do_not_reach_the_node() -> None:

@@ -34,7 +34,7 @@ INCIDENT = {
 SAFE = {"origin": "recovery", "flags": {"row": "T8", "args": [], "env": []}}
 
 
-ANOTHERS = Claim("team/another", "hang", "595.84", "3fa9c21b07")
+ANOTHERS = Claim("rival/another", "hang", "595.84", "3fa9c21b07")
 
 
 def recovered(
@@ -116,7 +116,21 @@ def test_a_claim_is_tested_when_the_gpus_are_free_and_goes_with_the_result() -> 
     assert verdict.patch()["metadata"]["annotations"][P2P_CLAIMS_ANNOTATION] is None
 
 
-def test_the_node_is_labelled_once_a_second_deployment_says_the_same() -> None:
+def test_many_deployments_of_one_namespace_are_one_tenant() -> None:
+    known = tuple(replace(ANOTHERS, deployment=f"team/another-{n}") for n in range(3))
+    (claim,) = plan(recovered(claims=known)).verdicts
+    assert isinstance(claim, NodeClaim)
+    text = claim.patch()["metadata"]["annotations"][P2P_CLAIMS_ANNOTATION]
+    assert [kept.deployment for kept in parse_claims(text)] == [*(c.deployment for c in known), "team/flash"]
+
+
+@pytest.mark.parametrize("namespace", ["tea", "team-2", ""])
+def test_a_namespace_is_compared_whole(namespace: str) -> None:
+    (verdict,) = plan(recovered(claims=(replace(ANOTHERS, deployment=f"{namespace}/flash"),))).verdicts
+    assert isinstance(verdict, NodeVerdict)
+
+
+def test_the_node_is_labelled_once_a_second_tenant_says_the_same() -> None:
     (verdict,) = plan(recovered()).verdicts
     assert isinstance(verdict, NodeVerdict)
     assert verdict.patch()["metadata"]["labels"] == {

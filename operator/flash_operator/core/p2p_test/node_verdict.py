@@ -4,8 +4,8 @@ The links are tested by the p2p test, before an engine runs there, or by engines
 peer-to-peer and work without it. Both lead to the same labels, from which flags are derived (flash_contracts.flags).
 
 An engine runs in a tenant's pod, and a label affects everybody. So the report of one deployment's engines is a claim:
-its own next engines get safe flags, and the node is tested again when its GPUs are free. Claims of two deployments are
-a verdict.
+its own next engines get safe flags, and the node is tested again when its GPUs are free. Claims of two tenants, which
+are deployments in two namespaces, are a verdict.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from flash_contracts.names import (
     P2P_TESTED_BY_LABEL,
 )
 from flash_contracts.node_facts import LABEL_VALUE, UNKNOWN, NodeFacts
-from flash_contracts.p2p_claims import Claim, claims_text
+from flash_contracts.p2p_claims import Claim, claims_text, namespace_of
 from flash_contracts.p2p_report import ANNOTATION_LIMIT, P2pReport
 from flash_operator.core.observed.snapshot import RawObject
 
@@ -115,11 +115,11 @@ def from_incident(facts: NodeFacts, incident: Incident, deployment: str) -> Node
         f"an engine of {deployment} under row {incident.row} recovered with the safe flags "
         f"({incident.signature}: {incident.detail})"
     )
-    if all(claim.deployment == deployment for claim in facts.claims):
+    if all(claim.namespace == namespace_of(deployment) for claim in facts.claims):
         mine = Claim(deployment, incident.kind, facts.driver, facts.cards)
         message = f"{found}; the links are tested again when both GPUs are free, and its next engines here are safe"
         return NodeClaim(facts.name, claims_text((*facts.claims, mine)), message)
-    message = f"gpu-p2p={incident.kind}: {found}, as one of another deployment did before; {REMEDY}"
+    message = f"gpu-p2p={incident.kind}: {found}, as one in another namespace did before; {REMEDY}"
     return NodeVerdict(
         node=facts.name,
         p2p=incident.kind,
