@@ -114,6 +114,14 @@ async def test_only_one_deployment_updates_at_a_time(site: Site) -> None:
     assert await turn.holder(second) == str(second)
 
 
+async def test_a_deployment_of_another_operator_class_has_a_turn_of_its_own(site: Site) -> None:
+    theirs, ours = site.apply_flash("theirs", operatorClass="canary"), site.apply_flash("ours")
+    await site.cluster.apply_status(site.namespace, "theirs", {"update": {"state": "Updating"}})
+
+    assert await UpdateTurn(site.cluster, site.namespace).holder(ours) == str(ours)
+    assert await UpdateTurn(site.cluster, site.namespace, "canary").holder(theirs) == str(theirs)
+
+
 async def test_the_server_takes_a_paced_deployment_and_refuses_other_words(site: Site) -> None:
     site.apply_flash(rollout={"engineUpdates": "Paced"})
     raw = a_flash_object("flash", rollout={"engineUpdates": "Sometimes"})

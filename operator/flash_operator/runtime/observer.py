@@ -51,7 +51,7 @@ class Observer:
         self._watched = namespace
         self.scalers = scalers or ScalerCatalogue(cluster, namespace)
         self._operator_class = operator_class
-        self._update_turn = UpdateTurn(cluster, namespace)
+        self._update_turn = UpdateTurn(cluster, namespace, operator_class)
         self.answers = Answers()
 
     async def observe(self, key: FlashKey, *, live: bool = False) -> Observed | None:

@@ -13,6 +13,7 @@ from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import Plan, plan
 from flash_operator.core.resources.revision import revision_of
+from flash_operator.core.rollout.engine_update import holds_turn
 
 UPGRADED = replace(SETTINGS, engine_image="registry.example/flash/engine:2")
 VERIFIED = a_node(gpu_link="phb", gpu_p2p="verified")
@@ -353,6 +354,32 @@ def test_outdated_flags_are_offered_and_restart_nothing() -> None:
     assert wanted.status["update"]["revision"].startswith("flags-")
     assert len(wanted.status["update"]["changes"]) == 2
     assert "the labels of node node-1 now call for" in wanted.status["update"]["changes"][0]
+
+
+def test_a_paused_rollout_evicts_nothing_for_flags() -> None:
+    offered = plan(a_site_with_outdated_flags()).status
+    assert offered is not None
+    accepted = offered["update"]["revision"]
+    assert plan(a_site_with_outdated_flags(acceptUpdate=accepted)).evict
+    assert plan(a_site_with_outdated_flags(acceptUpdate=accepted, state="Paused")).evict == ()
+
+
+UPDATING = {"metadata": {}, "spec": {}, "status": {"update": {"state": "Updating"}}}
+HOLDERS: dict[str, tuple[RawObject, bool]] = {
+    "it takes its update": (UPDATING, True),
+    "its replicas never become ready": (UPDATING | {"status": {**UPDATING["status"], "readyReplicas": 0}}, True),
+    "it runs again": (UPDATING | {"spec": {"rollout": {"state": "Running"}}}, True),
+    "its user paused it": (UPDATING | {"spec": {"rollout": {"state": "Paused"}}}, False),
+    "it is being deleted": (UPDATING | {"metadata": {"deletionTimestamp": "2026-11-24T11:59:00Z"}}, False),
+    "its update was rolled back": (UPDATING | {"status": {"update": {"state": "Rejected"}}}, False),
+    "it waits itself": (UPDATING | {"status": {"update": {"state": "Waiting"}}}, False),
+    "it is new": ({"metadata": {}}, False),
+}
+
+
+@pytest.mark.parametrize(("raw", "holds"), HOLDERS.values(), ids=HOLDERS.keys())
+def test_who_makes_the_others_wait(raw: RawObject, *, holds: bool) -> None:
+    assert holds_turn(raw) is holds
 
 
 def test_accepted_flags_are_taken_one_replica_at_a_time() -> None:

@@ -15,8 +15,8 @@ nothing. They are offered, and taken when the user says so:
     nothing              | something else           | taken, but slower         | what ran             | Rejected
 
 Paced lets one deployment at a time in the whole cluster take its update, and only one of which all replicas are ready
-(`runtime.update_turn`). A new template goes through a rollout with all its checks. Outdated flags need only new pods,
-so their replicas are evicted one by one.
+(`holds_turn`, `runtime.update_turn`). Each operator class has a turn of its own. A new template goes through a rollout
+with all its checks. Outdated flags need only new pods, so their replicas are evicted one by one.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ from typing import Any
 from flash_contracts import CONTRACT_VERSION
 from flash_operator.api.status import RolloutStatus, UpdateStatus
 from flash_operator.api.v1alpha1 import FlashDeployment
+from flash_operator.core.observed.kube import is_terminating
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.rollout.rollout import Rollout, Target
@@ -182,7 +183,7 @@ class EngineUpdate:
     @cached_property
     def evicted(self) -> Replica | None:
         """The next replica to replace, so that its successor gets the flags of its node."""
-        takes_flags = self.taken and not self.takes_template
+        takes_flags = self.taken and not self.takes_template and self._flash.spec.rollout.state != "Paused"
         return self._outdated[0] if takes_flags and self._outdated and self._all_ready else None
 
     def status(self, rollout: Rollout) -> UpdateStatus:
@@ -232,6 +233,17 @@ def may_update(flash: FlashDeployment, live_status: RawObject) -> bool:
         whole = live_status.get("readyReplicas") == live_status.get("replicas") == flash.spec.replicas
         return whole and live.get("state") in ("Available", "Waiting")
     return live.get("state") == "Available" and live.get("revision") == flash.spec.rollout.accept_update
+
+
+def holds_turn(raw: RawObject) -> bool:
+    """Whether the others wait for this DeepSeekFlashDeployment to finish its update.
+
+    One whose replicas do not become ready keeps the turn, so that a bad update stops at one deployment. One that its
+    user has paused, or that is being deleted, would make everybody else wait for that user.
+    """
+    update = (raw.get("status") or {}).get("update") or {}
+    rollout = (raw.get("spec") or {}).get("rollout") or {}
+    return update.get("state") == "Updating" and rollout.get("state") != "Paused" and not is_terminating(raw)
 
 
 def attempt_of_spec(flash: FlashDeployment) -> str:
