@@ -15,10 +15,12 @@ from builders import SETTINGS, a_flash, a_gate, a_node, a_pod, an_observed, cond
 from flash_contracts.names import REVISION_ANNOTATION
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import desired_children, plan
+from flash_operator.core.resources.engine_resources import without_default_requests
 from flash_operator.core.resources.identity import metadata
 from flash_operator.core.rollout.template_revision import TemplateRevision, render, same_effect
 
 FORMER: dict[str, Any] = json.loads(Path(__file__).with_name("former_pod_templates.json").read_text())
+REQUESTED = {"engine resources requests cpu", "engine resources requests memory"}
 UPGRADED = replace(SETTINGS, engine_image="registry.example/flash/engine:2")
 
 
@@ -71,16 +73,18 @@ def test_the_template_of_the_former_operator_stays(name: str, settings: Any) -> 
 
 
 @pytest.mark.parametrize("name", FORMER)
-def test_it_starts_the_same_engine_as_the_current_template(name: str) -> None:
-    """So nothing is offered while the image is the same."""
-    assert same_effect(render(a_flash(**FORMER[name]["spec"]), SETTINGS).template, FORMER[name]["template"])
+def test_it_starts_the_same_engine_as_the_current_template_but_for_the_requests(name: str) -> None:
+    flash = a_flash(**FORMER[name]["spec"])
+    ours = without_default_requests(render(flash, SETTINGS).template, flash.spec)
+    assert same_effect(ours, FORMER[name]["template"])
 
 
 @pytest.mark.parametrize("name", sorted(set(FORMER) - {"restored-head"}))
 def test_server_defaults_are_not_an_update(name: str) -> None:
     status = plan(a_former_site(name, served_by_api_server=True)).status
     assert status is not None
-    assert status["update"] == {"state": "UpToDate", "revision": "", "message": "", "changes": []}
+    assert status["update"]["state"] == "Available", "the engine's requests, which are a default of ours"
+    assert {change.partition(":")[0] for change in status["update"]["changes"]} == REQUESTED
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -90,7 +94,9 @@ def test_the_newer_image_is_offered(*, stored: bool) -> None:
     assert status["update"]["state"] == "Available"
     assert condition(status, "UpdateAvailable")["status"] == "True"
     assert set(status["update"]["changes"]) == {
-        f"{container} image: {SETTINGS.engine_image} -> {UPGRADED.engine_image}" for container in ("gate", "engine")
+        *(f"{container} image: {SETTINGS.engine_image} -> {UPGRADED.engine_image}" for container in ("gate", "engine")),
+        "engine resources requests cpu: none -> 4",
+        "engine resources requests memory: none -> 32Gi",
     }
 
 

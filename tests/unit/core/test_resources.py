@@ -101,6 +101,42 @@ def test_two_gpus_are_asked_for_whatever_else_the_user_asks_for() -> None:
     }
 
 
+POD_LIMIT = {"spec": {"resources": {"limits": {"memory": "48Gi"}}}}
+REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "nothing is set": ({}, {"cpu": "4", "memory": "32Gi"}),
+    "a Custom engine may be tiny": ({"engine": {"profile": "Custom"}}, {"cpu": "100m", "memory": "512Mi"}),
+    "a request": ({"engine": {"resources": {"requests": {"cpu": 8}}}}, {"cpu": 8, "memory": "32Gi"}),
+    "a limit is the request too": ({"engine": {"resources": {"limits": {"memory": "16Gi"}}}}, {"cpu": "4"}),
+    "both limits": ({"engine": {"resources": {"limits": {"memory": "16Gi", "cpu": "2"}}}}, {}),
+    "another resource": (
+        {"engine": {"resources": {"requests": {"a.b/c": "1"}}}},
+        {"cpu": "4", "memory": "32Gi", "a.b/c": "1"},
+    ),
+    "a limit in podTemplate": (
+        {"podTemplate": {"spec": {"containers": [{"name": "engine", "resources": {"limits": {"memory": "16Gi"}}}]}}},
+        {"cpu": "4"},
+    ),
+    "a limit of the whole pod": ({"podTemplate": POD_LIMIT}, {"cpu": "4"}),
+    "another container's limit": (
+        {"podTemplate": {"spec": {"initContainers": [{"name": "gate", "resources": {"limits": {"memory": "1Gi"}}}]}}},
+        {"cpu": "4", "memory": "32Gi"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "requests"), REQUESTS.values(), ids=REQUESTS.keys())
+def test_an_engine_requests_cpu_and_memory_unless_the_user_sets_them(
+    spec: dict[str, Any], requests: dict[str, Any]
+) -> None:
+    assert engine(template(**spec))["resources"].get("requests", {}) == requests
+
+
+@pytest.mark.parametrize("resources", [[1], "4Gi", None, {"limits": [1]}, {"limits": None}])
+def test_mistyped_resources_are_left_to_the_api_server(resources: Any) -> None:
+    made = template(podTemplate={"spec": {"containers": [{"name": "engine", "resources": resources}]}})
+    assert engine(made)["name"] == "engine"
+
+
 def test_the_gate_is_a_native_sidecar_whose_probe_is_the_verdict() -> None:
     sidecar = gate(template())
     assert sidecar["restartPolicy"] == "Always"

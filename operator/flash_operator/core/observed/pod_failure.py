@@ -3,6 +3,7 @@
 "Not ready" alone would send people to three other commands. The pod's own status has the reason, so it is copied.
 """
 
+import re
 from dataclasses import dataclass
 
 from flash_operator.core.observed.kube import condition_of
@@ -25,6 +26,9 @@ STUCK_WAITING = frozenset(
 """Reasons of a waiting container that do not resolve themselves. The engine's `CrashLoopBackOff` is not among them: the
 gate knows more about that than the kubelet, namely the engine's last log lines."""
 
+ABOVE_ITS_LIMIT = re.compile(r"must be less than or equal to (cpu|memory) limit")
+"""The API server's words for a request above the limit, as a LimitRange's default limit may be."""
+
 
 @dataclass(frozen=True)
 class PodFailure:
@@ -44,17 +48,60 @@ def deployment_failure(deployment: RawObject | None) -> PodFailure | None:
     condition = condition_of(deployment or {}, "ReplicaFailure")
     if condition is None or condition.get("status") != "True":
         return None
-    return PodFailure(condition.get("reason", "ReplicaFailure"), condition.get("message", ""))
+    message = condition.get("message", "")
+    refused = ABOVE_ITS_LIMIT.search(message)
+    if refused:
+        message += (
+            "; if the spec sets no such limit, a LimitRange of the namespace does: set engine.resources.limits."
+            f"{refused[1]} to the request or more"
+        )
+    return PodFailure(condition.get("reason", "ReplicaFailure"), message)
 
 
 def exceeded_memory_limit(pod: RawObject) -> bool:
-    """Whether the engine's container last ended by exceeding its memory limit.
+    """Whether the engine's container was last killed for its memory: by its limit, or because the node had no more.
 
     With cgroup v2 the kernel kills the whole container, the launcher with it, so that only the kubelet knows.
     """
     containers = pod_status(pod).get("containerStatuses") or []
     ended = [_last_termination(container) for container in containers if container["name"] == "engine"]
     return any(terminated.get("reason") == "OOMKilled" for terminated in ended)
+
+
+LIMIT_RANGER_ANNOTATION = "kubernetes.io/limit-ranger"
+"""Written by the API server: `LimitRanger plugin set: cpu, memory limit for container engine; ...`."""
+
+
+def why_memory_ran_out(pod: RawObject) -> str:
+    """Whose limit an engine exceeded that was `OOMKilled`, and what to do. It has nothing to do with GPU memory."""
+    limit = _memory_limit(pod)
+    if limit is None:
+        return (
+            "the node ran out of memory, and the kernel killed the engine's container, which has no memory limit "
+            "(OOMKilled): raise engine.resources.requests.memory, so that the scheduler leaves it more room"
+        )
+    killed = f"the engine's container exceeded its memory limit of {limit}, and the kernel killed it (OOMKilled)"
+    if _set_by_limit_range(pod):
+        return (
+            f"{killed}; a LimitRange of the namespace set that limit, because the spec sets none: set "
+            "engine.resources.limits.memory; what is in /dev/shm counts too"
+        )
+    return f"{killed}: raise engine.resources.limits.memory; what is in /dev/shm counts too"
+
+
+def _memory_limit(pod: RawObject) -> str | None:
+    spec = pod.get("spec", {})
+    engines = [container for container in spec.get("containers") or [] if container.get("name") == "engine"]
+    found = (((owner.get("resources") or {}).get("limits") or {}).get("memory") for owner in (*engines, spec))
+    return next((str(limit) for limit in found if limit is not None), None)
+
+
+def _set_by_limit_range(pod: RawObject) -> bool:
+    text = str((pod["metadata"].get("annotations") or {}).get(LIMIT_RANGER_ANNOTATION, ""))
+    clauses = (clause.strip() for clause in text.partition(": ")[2].split(";"))
+    end = " limit for container engine"
+    names = next((clause.removesuffix(end) for clause in clauses if clause.endswith(end)), "")
+    return "memory" in names.split(", ")
 
 
 def _unschedulable(pod: RawObject) -> PodFailure | None:

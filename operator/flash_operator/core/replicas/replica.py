@@ -12,7 +12,7 @@ from flash_contracts.node_facts import NodeFacts
 from flash_contracts.verdict_reason import Reason, is_failure, verdict_reason
 from flash_operator.api.status import PodStatus
 from flash_operator.core.observed.kube import has_ended, is_overdue, is_ready, is_terminating, setup_is_overdue
-from flash_operator.core.observed.pod_failure import PodFailure, exceeded_memory_limit, failure_of
+from flash_operator.core.observed.pod_failure import PodFailure, exceeded_memory_limit, failure_of, why_memory_ran_out
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.resources.engine_env import engine_env
 
@@ -103,11 +103,7 @@ class Replica:
                 Reason.ENGINE_STARTING, f"waiting for the GPUs of {self.terminating}, which is terminating"
             )
         if self._exceeded_memory_limit:
-            return ReplicaVerdict(
-                Reason.OUT_OF_MEMORY,
-                "the engine's container exceeded its memory limit, and the kernel killed it (OOMKilled): raise "
-                "engine.resources.limits.memory; what is in /dev/shm counts too",
-            )
+            return ReplicaVerdict(Reason.OUT_OF_MEMORY, why_memory_ran_out(self.pod))
         if self.gate:
             return ReplicaVerdict(self.gate.reason, self.gate.message)
         return ReplicaVerdict(Reason.ENGINE_STARTING, "the kubelet is starting the pod's containers")

@@ -17,8 +17,9 @@ from flash_contracts.names import (
 from flash_operator.api.v1alpha1 import FlashDeployment, InterconnectSpec
 from flash_operator.core.observed.snapshot import PlanSettings, RawObject
 from flash_operator.core.resources.api_keys import api_key_mounts, api_key_settings, api_key_volumes
-from flash_operator.core.resources.engine_args import PORT, TENSOR_PARALLEL_SIZE, vllm_arguments
+from flash_operator.core.resources.engine_args import PORT, vllm_arguments
 from flash_operator.core.resources.engine_env import engine_env
+from flash_operator.core.resources.engine_resources import engine_resources
 from flash_operator.core.resources.fetch_container import credential_volumes, fetch_container
 from flash_operator.core.resources.gate_config import (
     GATE_VOLUME,
@@ -155,8 +156,6 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
     source = ModelSource(flash.spec.model)
     env = {variable.name: variable.value for variable in flash.spec.engine.extra_env}
     fallback = derive(None, flash.spec.interconnect, engine_env(flash.spec))
-    resources = dict(flash.spec.engine.resources or {})
-    resources["limits"] = {**resources.get("limits", {}), "nvidia.com/gpu": str(TENSOR_PARALLEL_SIZE)}
     return {
         **_container(flash, settings, "engine", "flash-launch"),
         "args": vllm_arguments(flash.spec),
@@ -179,7 +178,7 @@ def _engine_container(flash: FlashDeployment, settings: PlanSettings) -> RawObje
             *source.environment,
             *[{"name": name, "value": value} for name, value in env.items()],
         ],
-        "resources": resources,
+        "resources": engine_resources(flash.spec),
         # Before SIGTERM: the gate turns not ready, and requests in flight finish.
         "lifecycle": {"preStop": {"exec": {"command": ["flash-drain"]}}},
         # The gate knows whether the engine makes progress; latency does not, so a busy engine is not restarted.

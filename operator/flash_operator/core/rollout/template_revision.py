@@ -30,6 +30,7 @@ from flash_operator.core.observed.kube import entries_of, is_owned_by
 from flash_operator.core.observed.snapshot import Observed, PlanSettings, RawObject
 from flash_operator.core.resources.deployment import FALLBACK_FLAGS, pod_template
 from flash_operator.core.resources.drift import is_superset
+from flash_operator.core.resources.engine_resources import without_default_requests
 from flash_operator.core.resources.gate_config import (
     default_gate_config_name,
     gate_config_name,
@@ -137,7 +138,8 @@ def has_changed(flash: FlashDeployment, in_force: TemplateRevision, settings: Pl
         return False
     now = render(flash, settings, in_force.engine_image)
     if in_force.spec is None:
-        return not same_effect(now.template, in_force.template)
+        # Operators that stored no spec requested nothing for the engine: that difference is ours.
+        return not same_effect(without_default_requests(now.template, flash.spec), in_force.template)
     spec = in_force.stored_spec
     if spec is None:
         return now.spec != in_force.spec
