@@ -30,7 +30,8 @@ def broken(e2e_env: LocalCluster, namespace: str, tmp_path: Path) -> dict[str, B
 
 def a_deployment(name: str, namespace: str) -> dict[str, Any]:
     """The profile is not Custom: a complete DeepSeek-V4 is expected."""
-    engine = {"image": image_named("engine-cpu").tag, "imagePullPolicy": "Never"}
+    small = {"requests": {"cpu": "10m", "memory": "64Mi"}}  # they only read headers, and more than 20 share a machine
+    engine = {"image": image_named("engine-cpu").tag, "imagePullPolicy": "Never", "resources": small}
     spec = {"model": {"source": f"pvc://{CLAIM}/{name}"}, "engine": engine}
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 

@@ -109,7 +109,7 @@ class EngineSpec(ApiModel):
     restart; another name rolls the replicas (docs/api-keys.md). If unset, no key is required."""
     resources: Resources | None = None
     """CPU and memory of the engine container. The operator always adds nvidia.com/gpu: 2, and requests 4 CPUs and
-    32 GiB of memory where nothing is set (100m and 512 MiB with profile Custom)."""
+    32 GiB of memory where nothing is set (10m and 256 MiB with profile Custom)."""
 
 
 class SpeculationSpec(ApiModel):

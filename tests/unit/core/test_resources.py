@@ -104,7 +104,7 @@ def test_two_gpus_are_asked_for_whatever_else_the_user_asks_for() -> None:
 POD_LIMIT = {"spec": {"resources": {"limits": {"memory": "48Gi"}}}}
 REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nothing is set": ({}, {"cpu": "4", "memory": "32Gi"}),
-    "a Custom engine may be tiny": ({"engine": {"profile": "Custom"}}, {"cpu": "100m", "memory": "512Mi"}),
+    "a Custom engine may be tiny": ({"engine": {"profile": "Custom"}}, {"cpu": "10m", "memory": "256Mi"}),
     "a request": ({"engine": {"resources": {"requests": {"cpu": 8}}}}, {"cpu": 8, "memory": "32Gi"}),
     "a limit is the request too": ({"engine": {"resources": {"limits": {"memory": "16Gi"}}}}, {"cpu": "4"}),
     "both limits": ({"engine": {"resources": {"limits": {"memory": "16Gi", "cpu": "2"}}}}, {}),

@@ -24,8 +24,8 @@ TWO_GPUS = {"cpu": "4", "memory": "32Gi"}
 """A core for each process of vLLM that polls: API server, engine core and two workers. The memory is an estimate
 for these processes and a part of /dev/shm, which counts too. The page cache needs no request."""
 
-CUSTOM = {"cpu": "100m", "memory": "512Mi"}
-"""A Custom engine may serve any model, also a tiny one on a laptop."""
+CUSTOM = {"cpu": "10m", "memory": "256Mi"}
+"""A Custom engine may serve any model, also a tiny one, of which many run on one laptop."""
 
 
 def engine_resources(spec: FlashSpec) -> RawObject:
