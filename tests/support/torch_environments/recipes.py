@@ -1,8 +1,8 @@
 """What the environments with torch are made of.
 
 There is one torch. `engine` has the packages of the CPU engine image, with that image's stubs in place of CUDA's
-libraries (0.9 GB instead of 5). `quantiser` is based on it and adds what its tests need: Triton, pytest, and a newer
-compressed-tensors. `cuda-vllm` and `older-vllm` are sources only, which a walk puts before the engine's own vLLM.
+libraries (0.9 GB and not 5). `quantiser` stands on it and adds what its tests need beside: Triton, pytest, and a newer
+judge of the format. `cuda-vllm` and `older-vllm` are sources alone, for a walk to put before the engine's own.
 """
 
 import sys
@@ -28,7 +28,7 @@ PYTHON: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def ensure(*names: str, cache: Path | None = None) -> list[Path]:
-    """The folders of these names, built if they are missing. Raises SetupError."""
+    """The folders of these names, made where they are not there yet. Raises SetupError."""
     cache = cache or cache_root()
     for name in names:
         kept.ensure(cache, [RECIPES[needed](cache) for needed in (*NEEDS.get(name, ()), name)])
