@@ -67,7 +67,71 @@ BAD_VALUES = {
     "an interval of nothing": ("labeller.intervalSeconds=0", "intervalSeconds"),
     "a class with other letters": ("operatorClass=Blue", "operatorClass"),
     "an unknown pull policy": ("image.pullPolicy=Maybe", "pullPolicy"),
+    "a namespace in capitals": ("watchNamespace=Team", "watchNamespace"),
+    "a namespace with a dot": ("watchNamespace=team.a", "watchNamespace"),
+    "a namespace that is too long": (f"watchNamespace={'n' * 64}", "watchNamespace"),
+    "a repository in capitals": ("image.repository=example.org/Operator", "repository"),
+    "a repository with a scheme": ("image.repository=https://example.org/operator", "repository"),
+    "a repository with a tag": ("image.repository=example.org/operator:1", "repository"),
+    "no repository": ("image.repository=", "repository"),
+    "a tag with a space": ("image.tag=one two", "tag"),
+    "a tag with a slash": ("labeller.image.tag=a/b", "tag"),
+    "a digest that is too short": ("image.tag=v1@sha256:abc", "tag"),
+    "an engine image with a space": ("engineImage=engine :1", "engineImage"),
+    "an engine image with a short digest": ("engineImage=engine@sha256:abc", "engineImage"),
+    "a quantiser image with two tags": ("quantiserImage=q:1:2", "quantiserImage"),
+    "an image of the link test without a name": ("p2pTest.image=:1", "image"),
+    "a pull secret with an underscore": ("imagePullSecrets[0].name=my_secret", "imagePullSecrets"),
+    "a pull secret that is a word": ("imagePullSecrets={mine}", "imagePullSecrets"),
+    "a pull secret with another key": ("imagePullSecrets[0].secret=x", "secret"),
+    "a pull secret of the link test in capitals": ("p2pTest.pullSecrets={Mine}", "pullSecrets"),
+    "a runtime class in capitals": ("labeller.runtimeClassName=NVIDIA", "runtimeClassName"),
+    "a runtime class of the link test with a space": ("p2pTest.runtimeClassName=a b", "runtimeClassName"),
+    "a ConfigMap with a slash": ("labeller.dumpConfigMap=a/b", "dumpConfigMap"),
+    "an account that ends with a hyphen": ("serviceAccount.name=flash-", "serviceAccount"),
+    "a quantity with the wrong unit": ("resources.limits.memory=512MB", "memory"),
+    "a negative quantity": ("resources.requests.cpu=-1", "cpu"),
+    "a quantity of the labeller in words": ("labeller.resources.limits.memory=lots", "memory"),
+    "an unknown part of resources": ("resources.limit.memory=1Gi", "limit"),
+    "a toleration's unknown effect": ("tolerations[0].key=a,tolerations[0].effect=NoRun", "effect"),
+    "a toleration's unknown operator": ("tolerations[0].key=a,tolerations[0].operator=In", "operator"),
+    "a toleration's misspelt key": ("labeller.tolerations[0].keys=a", "tolerations"),
+    "a toleration of everything by mistake": ("tolerations[0].value=a", "tolerations"),
+    "a toleration that exists with a value": (
+        "tolerations[0].key=a,tolerations[0].operator=Exists,tolerations[0].value=b",
+        "tolerations",
+    ),
+    "seconds without NoExecute": ("tolerations[0].key=a,tolerations[0].tolerationSeconds=5", "tolerations"),
+    "a node label with a space": ("nodeSelector.pool=gpu nodes", "nodeSelector"),
+    "a node label with a bad key": ("labeller.nodeSelector.-pool=gpu", "nodeSelector"),
+    "a pod label that is too long": (f"podLabels.team={'t' * 64}", "podLabels"),
+    "a pod label of the selector": (r"podLabels.app\.kubernetes\.io/name=other", "podLabels"),
+    "an annotation with a bad key": ("podAnnotations.a b=c", "podAnnotations"),
+    "an unknown affinity": ("affinity.nodeAfinity.x=y", "affinity"),
+    "a monitor's label with a slash": ("metrics.serviceMonitor.labels.release=a/b", "labels"),
 }
+
+DIGEST = f"sha256:{'0a' * 32}"
+GOOD_VALUES = [
+    "image.repository=localhost:5000/team/flash__operator",
+    f"image.tag=v1.2_x@{DIGEST}",
+    "labeller.image.repository=[fd00::1]:5000/node",
+    f"engineImage=registry.example.org/a/b-c.d@{DIGEST}",
+    f"quantiserImage=q:1@{DIGEST}",
+    "watchNamespace=team-1",
+    "imagePullSecrets[0].name=pull.example",
+    "resources.limits.memory=1.5Gi",
+    "resources.requests.cpu=2",
+    "resources.requests.cpu=0.5",
+    "resources.limits.memory=1e9",
+    r"resources.limits.example\.org/card=1",
+    "tolerations[0].operator=Exists",
+    "tolerations[0].key=a/b,tolerations[0].effect=NoExecute,tolerations[0].tolerationSeconds=5",
+    "tolerations[0].key=a,tolerations[0].value=b,tolerations[0].effect=NoSchedule",
+    r"nodeSelector.kubernetes\.io/arch=amd64",
+    r"podAnnotations.example\.org/note=any text: at all",
+    "podLabels.team=",
+]
 
 
 @pytest.mark.parametrize(("value", "named"), BAD_VALUES.values(), ids=BAD_VALUES.keys())
@@ -75,6 +139,11 @@ def test_a_bad_value_is_rejected_with_its_name(value: str, named: str) -> None:
     done = helm("template", "flash", str(CHART), f"--set={value}")
     assert done.returncode != 0
     assert named in done.stderr
+
+
+@pytest.mark.parametrize("value", GOOD_VALUES)
+def test_a_value_that_kubernetes_takes_is_taken(value: str) -> None:
+    assert only(render(value), "Deployment")
 
 
 def test_the_operator_runs_restricted() -> None:
