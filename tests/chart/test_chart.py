@@ -134,6 +134,7 @@ GOOD_VALUES = [
 ]
 
 
+@pytest.mark.test  # each starts helm
 @pytest.mark.parametrize(("value", "named"), BAD_VALUES.values(), ids=BAD_VALUES.keys())
 def test_a_bad_value_is_rejected_with_its_name(value: str, named: str) -> None:
     done = helm("template", "flash", str(CHART), f"--set={value}")
@@ -141,6 +142,7 @@ def test_a_bad_value_is_rejected_with_its_name(value: str, named: str) -> None:
     assert named in done.stderr
 
 
+@pytest.mark.test  # likewise
 @pytest.mark.parametrize("value", GOOD_VALUES)
 def test_a_value_that_kubernetes_takes_is_taken(value: str) -> None:
     assert only(render(value), "Deployment")
