@@ -65,6 +65,8 @@ def install_operator(cluster: Cluster, image: Path, *, chart: Path = CHART, **mo
         "image.repository": "localhost/flash/operator",
         "image.tag": "dev",
         "image.pullPolicy": "Never",
+        # Tests take "the operator" away, and read its log.
+        "replicas": "1",
         # The tag is the same for every build, so this annotation makes a new image start a new pod.
         "podAnnotations.image-archive": image.stem,
         # Six tests in parallel use most of two cores, and an operator without CPU time for 10 s loses its lease.

@@ -67,6 +67,12 @@ BAD_VALUES = {
     "an interval of nothing": ("labeller.intervalSeconds=0", "intervalSeconds"),
     "a class with other letters": ("operatorClass=Blue", "operatorClass"),
     "an unknown pull policy": ("image.pullPolicy=Maybe", "pullPolicy"),
+    "a digest that is cut short": ("image.digest=sha256:abc", "digest"),
+    "a label that the chart sets": ("commonLabels.helm\\.sh/chart=x", "commonLabels"),
+    "a spread without a key": ("topologySpreadConstraints[0].maxSkew=1", "topologySpreadConstraints"),
+    "a budget that is a number": ("podDisruptionBudget=1", "podDisruptionBudget"),
+    "a policy that is a word": ("podTemplatePolicy.enabled=yes please", "podTemplatePolicy"),
+    "a priority class in capitals": ("priorityClassName=High", "priorityClassName"),
     "a namespace in capitals": ("watchNamespace=Team", "watchNamespace"),
     "a namespace with a dot": ("watchNamespace=team.a", "watchNamespace"),
     "a namespace that is too long": (f"watchNamespace={'n' * 64}", "watchNamespace"),
@@ -313,3 +319,57 @@ def test_people_get_roles_by_aggregation() -> None:
 def test_monitoring_is_opt_in() -> None:
     assert not any(document["kind"] == "ServiceMonitor" for document in render())
     assert any(document["kind"] == "ServiceMonitor" for document in render("metrics.serviceMonitor.enabled=true"))
+
+
+def operator_of(*values: str) -> dict[str, Any]:
+    pod: dict[str, Any] = only(render(*values), "Deployment")["spec"]["template"]["spec"]
+    return pod
+
+
+def test_two_operators_are_spread_and_a_drain_takes_one_at_a_time() -> None:
+    documents = render()
+    deployment, budget = only(documents, "Deployment")["spec"], only(documents, "PodDisruptionBudget")["spec"]
+    (spread,) = deployment["template"]["spec"]["topologySpreadConstraints"]
+    labels = deployment["template"]["metadata"]["labels"]
+    assert deployment["replicas"] == 2
+    assert (spread["topologyKey"], spread["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "ScheduleAnyway")
+    assert budget["maxUnavailable"] == 1
+    for selector in (budget["selector"], spread["labelSelector"], deployment["selector"]):
+        assert selector["matchLabels"].items() <= labels.items()
+
+
+@pytest.mark.parametrize("values", [["replicas=1"], ["podDisruptionBudget.enabled=false"]])
+def test_a_single_operator_blocks_no_drain(values: list[str]) -> None:
+    assert not [document for document in render(*values) if document["kind"] == "PodDisruptionBudget"]
+
+
+def test_a_digest_pins_both_images() -> None:
+    digest = f"sha256:{'a' * 64}"
+    documents = render(f"image.digest={digest}", f"labeller.image.digest={digest}", "image.tag=1.2.3")
+    images = {
+        d["kind"]: d["spec"]["template"]["spec"]["containers"][0]["image"]
+        for d in documents
+        if d["kind"] in ("Deployment", "DaemonSet")
+    }
+    assert images["Deployment"] == f"deepseek-flash/operator:1.2.3@{digest}"
+    assert images["DaemonSet"].endswith(f"@{digest}")
+
+
+def test_common_labels_are_on_every_object_and_in_no_selector() -> None:
+    documents = [d for d in render("commonLabels.team=search") if d["kind"] != "CustomResourceDefinition"]
+    assert [d["metadata"]["name"] for d in documents if d["metadata"]["labels"].get("team") != "search"] == []
+    for document in documents:
+        assert "team" not in str((document.get("spec") or {}).get("selector", ""))
+
+
+def test_the_operators_place_is_the_owners_choice() -> None:
+    spread = "topologySpreadConstraints[0]"
+    values = [f"{spread}.maxSkew=1", f"{spread}.topologyKey=zone", f"{spread}.whenUnsatisfiable=DoNotSchedule"]
+    pod = operator_of("priorityClassName=high", *values)
+    assert pod["priorityClassName"] == "high"
+    assert [one["topologyKey"] for one in pod["topologySpreadConstraints"]] == ["zone"]
+
+
+def test_the_pod_template_policy_can_be_left_out() -> None:
+    names = [document["metadata"]["name"] for document in render("podTemplatePolicy.enabled=false")]
+    assert not [name for name in names if name.endswith("pod-templates")]

@@ -14,6 +14,14 @@ app.kubernetes.io/component: operator
 app.kubernetes.io/part-of: deepseek-flash
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* With the digest the tag is for people: it does not decide which image is pulled. */}}
+{{- define "flash.image" -}}
+{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ with .image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
 {{- define "flash.serviceAccount" -}}
@@ -37,6 +45,9 @@ app.kubernetes.io/component: labeller
 app.kubernetes.io/part-of: deepseek-flash
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "flash.p2pTestPriority" -}}
