@@ -29,42 +29,35 @@ reconciled periodically (`runtime.resync`), because a watch can lose an event. S
 from the live one; what differs decides how soon (`status_interval`).
 """
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
+from flash_operator.core.decisions import Decisions
 from flash_operator.core.mtp_restore.job import restore_name
-from flash_operator.core.mtp_restore.planner import MtpRestore, has_orphaned_job, mtp_restore_of
+from flash_operator.core.mtp_restore.planner import MtpRestore, has_orphaned_job
 from flash_operator.core.observed.kube import SETUP_OVERDUE, has_ended, is_terminating, waits_for_setup
-from flash_operator.core.observed.pod_failure import PodFailure
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.p2p_test.node_verdict import NodeClaim, NodeVerdict, from_incident
 from flash_operator.core.replicas.baseline import Baseline, baseline_config_map, baseline_key
 from flash_operator.core.replicas.quarantine import quarantine_changes
-from flash_operator.core.replicas.replica import Replica, replicas_of
+from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.deployment import deployment
 from flash_operator.core.resources.disruption_budget import disruption_budget
 from flash_operator.core.resources.drift import hash_of, needs_apply, with_hash
 from flash_operator.core.resources.gate_config import gate_config, gate_config_name, is_own_gate_config
 from flash_operator.core.resources.image_volume import DROPPED, is_dropped, settled
-from flash_operator.core.resources.pod_template_check import why_refused
 from flash_operator.core.resources.revision import revision_of, revision_of_pod
 from flash_operator.core.resources.service import service
 from flash_operator.core.resources.stored_document import together
-from flash_operator.core.rollout.engine_update import EngineUpdate, live_rollout
 from flash_operator.core.rollout.rollout import (
-    LastKnownGood,
-    Rollout,
-    decide_rollout,
-    keep_live_template,
     last_known_good_config_map,
 )
 from flash_operator.core.rollout.surge import surges
-from flash_operator.core.rollout.template_revision import TemplateRevision, revision_in_force, superseded
+from flash_operator.core.rollout.template_revision import superseded
 from flash_operator.core.scaling.decision import NONE as NO_SCALER
 from flash_operator.core.scaling.decision import ScalerDecision
 from flash_operator.core.scaling.demand import DemandBasis
-from flash_operator.core.scaling.outcome import ScalingOutcome, gate_interval, scaler_interval, sooner
+from flash_operator.core.scaling.outcome import gate_interval, scaler_interval, sooner
 from flash_operator.core.scaling.pod_annotations import scaling_annotations
 from flash_operator.core.status.events import EventSpec, pod_ended_event, status_events
 from flash_operator.core.status.replica_summary import ReplicaSummary
@@ -139,90 +132,10 @@ class Plan:
     of service, or labels a node."""
 
 
-@dataclass(frozen=True)
-class _Decisions:
-    """Decisions that several parts of a plan depend on, each computed once."""
-
-    observed: Observed
-
-    @cached_property
-    def replicas(self) -> tuple[Replica, ...]:
-        return replicas_of(self.observed)
-
-    @cached_property
-    def scaling(self) -> ScalingOutcome:
-        return ScalingOutcome.of(self.observed, self.replicas)
-
-    @cached_property
-    def mtp_restore(self) -> MtpRestore | None:
-        return mtp_restore_of(self.observed)
-
-    @property
-    def held(self) -> bool:
-        """The checkpoint that the spec asks for is not restored yet, or its podTemplate contradicts what a replica is.
-
-        The Deployment is left unchanged.
-        """
-        return self.refused_template is not None or self._is_restoring
-
-    @property
-    def _is_restoring(self) -> bool:
-        return self.mtp_restore is not None and not self.mtp_restore.done
-
-    @cached_property
-    def refused_template(self) -> PodFailure | None:
-        """A template that runs already is not refused: a newer operator with stricter checks stops no engine."""
-        is_new = self.update.in_force is None or self.update.user_changed
-        return why_refused(self.observed.flash.spec) if is_new else None
-
-    @property
-    def live_deployment(self) -> RawObject | None:
-        return self.observed.children.get(("Deployment", self.observed.flash.name))
-
-    @cached_property
-    def last_known_good(self) -> LastKnownGood | None:
-        return LastKnownGood.stored(self.observed)
-
-    @cached_property
-    def update(self) -> EngineUpdate:
-        good = self.last_known_good
-        in_force = revision_in_force(self.observed, good.template if good else None)
-        return EngineUpdate(self.observed, self.replicas, in_force)
-
-    @cached_property
-    def rollout(self) -> Rollout:
-        decided = self._decided_rollout()
-        made_from = self.update.known((revision_of(decided.template),))
-        return replace(decided, made_from=made_from[0] if made_from else None)
-
-    def _decided_rollout(self) -> Rollout:
-        flash, target = self.observed.flash, self.update.target
-        if self.live_deployment and self.held:
-            why = "podTemplate is mended" if self.refused_template else "the MTP head is restored"
-            return keep_live_template(flash, self.live_deployment, self.last_known_good, until=why)
-        live = live_rollout(self.observed, target)
-        return decide_rollout(flash, target, self.replicas, self.last_known_good, live)
-
-    @cached_property
-    def revisions(self) -> tuple[TemplateRevision, ...]:
-        """The templates to keep: the one in force, and the last known good one."""
-        good = self.rollout.last_known_good
-        return self.update.known((revision_of(self.rollout.template), *((good.revision,) if good else ())))
-
-    @property
-    def keeps_baseline(self) -> bool:
-        """A fixed floor needs none; once it is learned, the replicas that run then are its first entries."""
-        return self.observed.flash.spec.readiness.floor == "Learned" and bool(self.baseline.classes)
-
-    @cached_property
-    def baseline(self) -> Baseline:
-        return Baseline.stored(self.observed).with_passes(self.observed.flash, self.replicas)
-
-
 def plan(observed: Observed) -> Plan:
     """Compute the steps from `observed` to the state that the CR asks for."""
     observed = settled(observed)
-    decided = _Decisions(observed)
+    decided = Decisions(observed)
     desired = _children(decided)
     dropped = any(is_dropped(child, _live(observed, child)) for child in desired)
     apply = tuple(child for child in desired if _should_apply(observed, child))
@@ -270,10 +183,10 @@ def plan(observed: Observed) -> Plan:
 
 def desired_children(observed: Observed) -> tuple[RawObject, ...]:
     """All children as they should be, except the Job."""
-    return _children(_Decisions(settled(observed)))
+    return _children(Decisions(settled(observed)))
 
 
-def _children(decided: _Decisions) -> tuple[RawObject, ...]:
+def _children(decided: Decisions) -> tuple[RawObject, ...]:
     """What a pod needs comes before the Deployment, so that no pod has to wait for it."""
     flash, last_known_good = decided.observed.flash, decided.rollout.last_known_good
     children = (
@@ -292,7 +205,7 @@ def _children(decided: _Decisions) -> tuple[RawObject, ...]:
     return tuple(with_hash(child) for child in children)
 
 
-def _gate_config(decided: _Decisions) -> tuple[RawObject, ...]:
+def _gate_config(decided: Decisions) -> tuple[RawObject, ...]:
     """The configuration of the gates that the spec is about; those of older templates stay as they are.
 
     A held Deployment keeps its gates' configuration: a new one may require the MTP head that is not restored yet. One
@@ -311,14 +224,14 @@ def _gate_config(decided: _Decisions) -> tuple[RawObject, ...]:
     return (gate_config(made_from or observed.flash.spec, observed.flash, name),)
 
 
-def _evictions(decided: _Decisions) -> tuple[ObjectRef, ...]:
+def _evictions(decided: Decisions) -> tuple[ObjectRef, ...]:
     replica = decided.update.evicted
     if replica is None or decided.held:
         return ()
     return (ObjectRef("Pod", decided.observed.flash.namespace, replica.name, replica.uid),)
 
 
-def _deployment(decided: _Decisions) -> tuple[RawObject, ...]:
+def _deployment(decided: Decisions) -> tuple[RawObject, ...]:
     """Empty until there is a checkpoint to load."""
     if decided.held and decided.live_deployment is None:
         return ()
@@ -339,7 +252,7 @@ def _deletions(observed: Observed, mtp_restore: MtpRestore | None) -> tuple[Obje
     return (ObjectRef("Job", observed.flash.namespace, restore_name(observed.flash)),)
 
 
-def _superseded(decided: _Decisions) -> tuple[ObjectRef, ...]:
+def _superseded(decided: Decisions) -> tuple[ObjectRef, ...]:
     found = superseded(decided.observed, [made.template for made in decided.revisions])
     return tuple(ObjectRef(kind, decided.observed.flash.namespace, name) for kind, name in found)
 
