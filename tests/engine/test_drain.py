@@ -66,7 +66,7 @@ STANDS = counters(2, 501, waiting=1)
 ASKED: dict[str, tuple[Looks, bool, float, str | None]] = {
     "it answers and does nothing else: its gauges stayed up": (
         [(1, STANDS), (7, STANDS)], True, 7,
-        "no request is left: the engine answers and does nothing else, although its gauges show 3"),
+        "no requests are left: the engine answers and does nothing else, although its gauges show 3"),
     "clients still get their time to learn of it": ([(1, STANDS), (4, STANDS)], True, 4, None),
     "it works on others too": ([(1, counters(2, 540, waiting=1)), (9, counters(2, 540, waiting=1))], True, 9, None),
     "a request comes afterwards": ([(1, STANDS), (4, counters(3, 501, waiting=1)), (12, counters(3, 501, waiting=1))],

@@ -84,7 +84,7 @@ async def test_the_writes_from_creation_to_ready(site: Site, floor: str, monkeyp
         "services": 1,
         "poddisruptionbudgets": 1,
         "deployments": 1,
-        "pods": 2 if floor == "Learned" else 1,
+        "pods": 2,
         "status": 3,
         "events": 2,
     }

@@ -21,11 +21,14 @@ SHARED = {
 
 PLACES = {
     "tests/apiserver": "API server",
+    "tests/runtime/test_children.py": "API server",
     "tests/runtime/test_engine_update.py": "API server",
     "tests/runtime/test_image_delivery.py": "API server",
     "tests/runtime/test_lease.py": "API server",
     "tests/runtime/test_node_reconciler.py": "API server",
     "tests/runtime/test_reconciler.py": "API server",
+    "tests/runtime/test_scaling.py": "API server",
+    "tests/runtime/test_writes.py": "API server",
     "tests/cluster/test_control_plane.py": "API server",
     "tests/plugin": "vLLM walk",
 }
