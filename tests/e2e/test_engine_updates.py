@@ -166,7 +166,8 @@ def test_an_upgrade_from_a_former_release_restarts_no_engine_and_loses_no_reques
     with Load(flash.address(), "tiny", USERS[:2]) as load:
         load.story = "upgrade"
         install(IMAGE)
-        found = flash.wait_for("UpdateAvailable", "False", "UpToDate", seconds=120)
+        found = flash.wait_for("UpdateAvailable", "True", "UpdateAvailable", seconds=120)
+        assert "engine resources requests" in found["message"], "the former release requested nothing"
         assert engines(flash) == before, found
         assert flash.condition("Ready")["status"] == "True"
         wait_until(lambda: load.answered["upgrade"] > 20, "users are served", seconds=120)
