@@ -1,0 +1,72 @@
+"""A real API server takes what the chart and the kustomize base hold, under strict validation."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster_fixtures import ControlPlane
+from local_cluster.binaries import binary
+
+pytestmark = pytest.mark.apiserver
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART, BASE = ROOT / "charts/deepseek-flash-operator", ROOT / "charts/kustomize"
+NAMESPACE = "deepseek-flash-system"
+
+VALUES: dict[str, list[str]] = {
+    "the defaults": [],
+    "one operator of a class": ["replicas=1", "operatorClass=blue"],
+    "one namespace": ["watchNamespace=team", "labeller.enabled=false", "p2pTest.enabled=false"],
+    "pinned images": [f"image.digest=sha256:{'a' * 64}", f"labeller.image.digest=sha256:{'b' * 64}"],
+    "another place": [
+        "nodeSelector.pool=system", "tolerations[0].operator=Exists", "priorityClassName=high",
+        "topologySpreadConstraints[0].maxSkew=1", "topologySpreadConstraints[0].topologyKey=zone",
+        "topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule",
+    ],
+    "labels and annotations": ["commonLabels.team=search", "podLabels.a=b", "podAnnotations.c=d"],
+    "as little as can be": [
+        "rbac.create=false", "serviceAccount.create=false", "serviceAccount.name=mine", "metrics.service.enabled=false",
+        "podTemplatePolicy.enabled=false", "podDisruptionBudget.enabled=false", "labeller.enabled=false",
+    ],
+    "private images": [
+        "imagePullSecrets[0].name=pull", "labeller.runtimeClassName=nvidia", "p2pTest.runtimeClassName=nvidia",
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(crd_server: ControlPlane) -> Iterator[ControlPlane]:
+    for namespace in (NAMESPACE, "team"):
+        crd_server.kubectl("create", "namespace", namespace, check=False)
+    yield crd_server
+    crd_server.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def dry_run(server: ControlPlane, documents: list[dict[str, Any]]) -> "subprocess.CompletedProcess[str]":
+    bundle = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
+    strict = ("--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server")
+    return server.kubectl("apply", *strict, "-f", "-", stdin=bundle, check=False)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_chart_with_these_values(name: str, server: ControlPlane) -> None:
+    settings = [f"--set={value}" for value in VALUES[name]]
+    command = [str(binary("helm")), "template", "flash", str(CHART), "--namespace", NAMESPACE, *settings]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    documents = [document for document in yaml.safe_load_all(rendered) if document]
+    done = dry_run(server, documents)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(documents)
+
+
+def test_the_kustomize_base(server: ControlPlane) -> None:
+    built = subprocess.run([str(binary("kubectl")), "kustomize", str(BASE)], capture_output=True, text=True, check=True)
+    documents = [document for document in yaml.safe_load_all(built.stdout) if document]
+    done = dry_run(server, documents)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(documents)
