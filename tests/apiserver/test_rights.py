@@ -16,7 +16,7 @@ from local_cluster.binaries import binary
 pytestmark = pytest.mark.apiserver
 
 CHART = Path(__file__).resolve().parents[2] / "charts/deepseek-flash-operator"
-RELEASE, WATCHED, OTHER = "system", "team", "other"
+RELEASE, WATCHED, OTHER = "rights-release", "rights-watched", "rights-other"
 EVERYWHERE = ""
 ACCOUNT = f"system:serviceaccount:{RELEASE}:flash"
 RIGHTS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
