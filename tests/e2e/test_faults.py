@@ -37,11 +37,12 @@ def scripted(e2e_env: LocalCluster, own_node: None, namespace: str, tiny: MakeFl
 
 @pytest.mark.alone
 def test_a_pod_becomes_ready_by_itself_while_the_operator_is_dead(e2e_env: LocalCluster, scripted: MakeFlash) -> None:
+    # Before there is a pod: an operator that is about to leave takes up to half a minute.
+    operator = the_operator(e2e_env)
     # It loads for longer than it takes to stop the operator, and every draft is accepted.
     flash = scripted("loading:seconds=20", "poor_draft:acceptance=1")
     wait_until(lambda: flash.pods() and flash.pod()["spec"].get("nodeName"), "the pod is bound", seconds=60)
 
-    operator = the_operator(e2e_env)
     scale_operator(e2e_env, 0)
     for pid in processes_of(operator["metadata"]["uid"]):
         os.kill(pid, signal.SIGKILL)
