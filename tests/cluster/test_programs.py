@@ -13,6 +13,8 @@ from local_cluster import binaries, go_toolchain
 from local_cluster.binaries import BuildError, build
 from local_cluster.cache import cache_dir, exclusive
 from local_cluster.go_toolchain import LOCK, MissingGoError, go, go_environment, least_version, version_in
+from shared_stream import SharedStream
+from waiting import eventually
 
 STUB = """\
 #!{python}
@@ -175,8 +177,9 @@ def test_a_long_build_reports_progress(
     assert "compiled 0 of at most 2 packages, 0 s so far" in capsys.readouterr().out
 
 
-def test_a_second_build_says_which_process_it_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    entered = threading.Event()
+def test_a_second_build_says_which_process_it_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, said = threading.Event(), SharedStream()
+    monkeypatch.setattr(sys, "stderr", said)
 
     def enter() -> None:
         with exclusive(tmp_path / ".lock", "another run"):
@@ -186,10 +189,8 @@ def test_a_second_build_says_which_process_it_waits_for(tmp_path: Path, capsys: 
     with (tmp_path / ".lock").open("w") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
         second.start()
-        said = ""
-        while not said.endswith("\n"):
-            said += capsys.readouterr().err
+        eventually(lambda: said.text.endswith("\n"), "it says that it waits")
         assert not entered.is_set()
     second.join(timeout=30)
     assert entered.is_set()
-    assert said == f"    waiting for another run (it holds {tmp_path}/.lock)\n"
+    assert said.text == f"    waiting for another run (it holds {tmp_path}/.lock)\n"

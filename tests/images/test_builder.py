@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import sys
 import tarfile
 import threading
 import time
@@ -24,6 +25,8 @@ from image_builder.build import (
 from image_builder.buildah import Buildah, BuildError, mounts_below
 from image_builder.debian import SetupError, install_command, missing_packages, run
 from image_builder.layout import IMAGES, archive_of, image_named, steps_of
+from shared_stream import SharedStream
+from waiting import eventually
 
 
 def finished_archive(name: str, cache: Path) -> Path:
@@ -142,7 +145,10 @@ def test_a_step_that_fails_ends_those_beside_it(endless_buildah: Buildah, tmp_pa
     assert not endless_buildah.running
 
 
-def test_a_second_builder_says_that_it_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_builder_says_that_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = SharedStream()
+    monkeypatch.setattr(sys, "stderr", said)
+
     def enter() -> None:
         with locked(tmp_path):
             pass
@@ -151,13 +157,11 @@ def test_a_second_builder_says_that_it_waits(tmp_path: Path, capsys: pytest.Capt
     with (tmp_path / ".images.lock").open("w") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
         second.start()
-        said = ""
-        while not said.endswith("\n"):
-            said += capsys.readouterr().err
+        eventually(lambda: said.text.endswith("\n"), "it says that it waits")
         assert second.is_alive()
     second.join(timeout=30)
     assert not second.is_alive()
-    assert said == f"  waiting for another run that builds images (it holds {tmp_path}/.images.lock)\n"
+    assert said.text == f"  waiting for another run that builds images (it holds {tmp_path}/.images.lock)\n"
 
 
 def test_a_program_that_fails_is_quoted_in_one_sentence() -> None:
