@@ -41,7 +41,7 @@ class Site:
         self._reconciler = self._of(SETTINGS)
 
     def _of(self, settings: PlanSettings, operator_class: str = "") -> Reconciler:
-        scalers = ScalerCatalogue(self.cluster, clock=count(step=60).__next__)
+        scalers = ScalerCatalogue(self.cluster, lambda _: True, clock=count(step=60).__next__)
         observer = LiveObserver(
             Store(), self.cluster, self.gates, settings, operator_class=operator_class, scalers=scalers
         )

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from flash_operator.core.observed.kube import is_owned_by
+from flash_operator.core.observed.kube import is_owned_by, uid_of
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.runtime.answers import Answers
 from flash_operator.runtime.cluster import ALREADY_EXISTS, ApiError, Cluster
@@ -76,26 +76,21 @@ class ChildWriter:
 
     async def _apply(self, observed: Observed, child: RawObject, *, live: bool) -> None:
         try:
-            answer = await self._write(child, _observed(observed, child))
+            answer = await self._cluster.create_or_update(child, _observed(observed, child))
         except ApiError as error:
             log.warning("refused", namespace=observed.flash.namespace, child=_name_of(child), error=str(error))
             holder = await self._other_holder(observed, child, live=live) if error.conflict else None
             if holder is None:
                 raise
-            answer = await self._write(child, holder)
+            answer = await self._cluster.create_or_update(child, holder)
         self._answers.remember(observed.flash, child, answer)
-
-    async def _write(self, child: RawObject, known: RawObject | None) -> RawObject:
-        if known is None:
-            return await self._cluster.create(child)
-        return await self._cluster.update(child, known["metadata"]["uid"])
 
     async def _other_holder(self, observed: Observed, child: RawObject, *, live: bool) -> RawObject | None:
         """The object of this deployment that has the child's name and was not observed; None if there is none."""
         name, namespace = child["metadata"]["name"], observed.flash.namespace
         # By a list of one, because the operator's role lets it list children and not get them.
         found = next(iter(await self._cluster.list(child["kind"], namespace, fields={"metadata.name": name})), None)
-        if _uid_of(found) == _uid_of(_observed(observed, child)):
+        if uid_of(found) == uid_of(_observed(observed, child)):
             return None
         if found is not None and not is_owned_by(found, observed.flash.uid):
             raise NameTakenError(observed, found)
@@ -106,10 +101,6 @@ class ChildWriter:
 
 def _observed(observed: Observed, child: RawObject) -> RawObject | None:
     return observed.children.get((child["kind"], child["metadata"]["name"]))
-
-
-def _uid_of(found: RawObject | None) -> str | None:
-    return found["metadata"]["uid"] if found else None
 
 
 def _name_of(child: RawObject) -> str:

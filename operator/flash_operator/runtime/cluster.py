@@ -207,6 +207,12 @@ class Cluster:
         """Applies an object that exists; raises a conflict if it is gone, or another has its name."""
         return await self.apply(_with_metadata(desired, uid=uid))
 
+    async def create_or_update(self, desired: RawObject, known: RawObject | None) -> RawObject:
+        """Applies an object that was read as `known`, None if it was missing. Raises a conflict if that has changed."""
+        if known is None:
+            return await self.create(desired)
+        return await self.update(desired, known["metadata"]["uid"])
+
     async def dry_run(self, desired: RawObject) -> RawObject | None:
         """The object as the API server would store it, or None if it would refuse it. Writes nothing."""
         try:

@@ -48,7 +48,7 @@ class NodeReconciler:
         wanted = plan_node(observed)
         if wanted.create:
             log.info("starting a p2p test", node=key.node, job=wanted.create["metadata"]["name"])
-            await self._cluster.apply(wanted.create)
+            await self._cluster.create(wanted.create)
         # Label first, then delete the Job: an operator that dies in between reads the same report again.
         await self._label_node(observed, wanted)
         if wanted.delete:

@@ -49,7 +49,7 @@ class Observer:
         self._settings = settings
         self._clock = clock
         self._watched = namespace
-        self.scalers = scalers or ScalerCatalogue(cluster, namespace)
+        self.scalers = scalers or ScalerCatalogue(cluster, store.knows, namespace)
         self._operator_class = operator_class
         self._update_turn = UpdateTurn(cluster, namespace, operator_class)
         self.answers = Answers()

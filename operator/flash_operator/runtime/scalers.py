@@ -1,20 +1,25 @@
 """Reads the autoscalers of the cluster, and makes and deletes ours.
 
-They are listed when a deployment with `spec.scaling` is looked at, at most every few seconds for all deployments
+They are listed when a deployment with `spec.scaling` is reconciled, at most every few seconds for all deployments
 together. A watch would cost more: every HPA of the cluster reports its status four times a minute.
+
+Anybody may create HPAs, so memory is bounded: only those are kept that have the name of a known deployment or scale it,
+and of each deployment no more than so many bytes.
 """
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
+from pydantic_core import to_json
 
-from flash_operator.core.observed.scalers import SCALED_OBJECT, SCALER_KINDS, Scalers
-from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.observed.kube import uid_of
+from flash_operator.core.observed.raw import RawObject, without_managed_fields
+from flash_operator.core.observed.scalers import SCALED_OBJECT, SCALER_KINDS, Scalers, target_of
 from flash_operator.core.plan import ObjectRef
 from flash_operator.core.scaling.decision import ScalerDecision
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
@@ -26,6 +31,9 @@ FRESH_SECONDS = 20.0
 """An answer of that age is not asked for again."""
 LIVE_SECONDS = 1.0
 """The same for a plan that does what cannot be undone."""
+
+MOST_BYTES_OF_DEPLOYMENT = 256 << 10
+"""Autoscalers that concern one deployment, as JSON. Two of the usual size take a twentieth of it."""
 
 _Place = tuple[str, str]
 """Kind and name."""
@@ -42,18 +50,23 @@ class _Listed:
     """By namespace."""
 
     def put(self, raw: RawObject) -> None:
-        metadata = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
-        self.objects[metadata["namespace"]][raw["kind"], metadata["name"]] = {**raw, "metadata": metadata}
+        metadata = raw["metadata"]
+        self.objects[metadata["namespace"]][raw["kind"], metadata["name"]] = without_managed_fields(raw)
 
 
 class ScalerCatalogue:
     """All autoscalers of the watched namespaces."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        cluster: Cluster,
+        knows: Callable[[FlashKey], bool],
+        namespace: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`namespace` is the one that the operator watches; None for all."""
+        """`knows` says whether a deployment exists. `namespace` is the one that the operator watches; None for all."""
         self._cluster = cluster
+        self._knows = knows
         self._watched = namespace
         self._clock = clock
         self._listed = _Listed()
@@ -79,20 +92,20 @@ class ScalerCatalogue:
         if decision.apply is None:
             self._refusals.pop(key, None)
             return bool(changed)
-        return await self._apply(key, decision) or bool(changed)
+        return await self._apply(key, decision.apply, decision.live) or bool(changed)
 
     def forget(self, key: FlashKey) -> None:
         """The deployment is gone."""
         self._refusals.pop(key, None)
 
-    async def _apply(self, key: FlashKey, decision: ScalerDecision) -> bool:
-        desired = decision.apply or {}
-        if decision.live is None and await self._is_taken(key, desired):
-            return True
+    async def _apply(self, key: FlashKey, desired: RawObject, live: RawObject | None) -> bool:
+        """The API server refuses to write into an object that is not the one that was listed."""
         try:
-            self._listed.put(await self._cluster.apply(desired))
+            self._listed.put(await self._cluster.create_or_update(desired, live))
         except ApiError as error:
             log.warning("refused", key=str(key), child=desired["kind"], error=str(error))
+            if error.conflict and await self._is_another(key, desired, live):
+                return True
             before = self._refusals.get(key)
             if not error.overloaded:
                 self._refusals[key] = str(error)
@@ -100,10 +113,11 @@ class ScalerCatalogue:
         self._refusals.pop(key, None)
         return True
 
-    async def _is_taken(self, key: FlashKey, desired: RawObject) -> bool:
-        """Somebody has made an object of this name since the last list: an apply would take it over."""
+    async def _is_another(self, key: FlashKey, desired: RawObject, live: RawObject | None) -> bool:
+        """Whether somebody has created, replaced or deleted the object of this name since the last list."""
         await self.of(key, most_age=0.0)
-        return (desired["kind"], desired["metadata"]["name"]) in self._listed.objects.get(key.namespace, {})
+        place = desired["kind"], desired["metadata"]["name"]
+        return uid_of(self._listed.objects[key.namespace].get(place)) != uid_of(live)
 
     async def _delete(self, scaler: RawObject) -> bool:
         metadata = scaler["metadata"]
@@ -118,7 +132,7 @@ class ScalerCatalogue:
         listed = _Listed(at=self._clock())
         for kind in SCALER_KINDS:
             try:
-                objects = await self._cluster.list(kind, self._watched)
+                listing = await self._cluster.listing(kind, self._watched, keep=self._keeper())
             except ApiError as error:
                 if kind == SCALED_OBJECT and error.not_found:
                     listed.keda = "Absent"
@@ -128,6 +142,23 @@ class ScalerCatalogue:
                 listed.unreadable = str(error)
             else:
                 listed.keda = "Present" if kind == SCALED_OBJECT else listed.keda
-                for raw in objects:
+                for raw in listing.items:
                     listed.put(raw)
         return listed
+
+    def _keeper(self) -> Callable[[RawObject], bool]:
+        """Decides which objects of one list are kept, in the order in which they arrive."""
+        taken: Counter[FlashKey] = Counter()
+
+        def keep(raw: RawObject) -> bool:
+            metadata = raw["metadata"]
+            names = (target_of(raw)[2], metadata["name"])
+            key = next((key for name in names if self._knows(key := FlashKey(metadata["namespace"], name))), None)
+            if key is None:
+                return False
+            taken[key] += len(to_json(raw))
+            if taken[key] > MOST_BYTES_OF_DEPLOYMENT:
+                log.warning("too much to keep", key=str(key), kind=raw["kind"], name=metadata["name"])
+            return taken[key] <= MOST_BYTES_OF_DEPLOYMENT
+
+        return keep

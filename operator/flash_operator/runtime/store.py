@@ -16,14 +16,14 @@ whose labels name a deployment that exists, and of each deployment and each name
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 from pydantic_core import from_json, to_json
 
 from flash_contracts.names import FIELD_MANAGER, KIND, MANAGED_BY_LABEL
 from flash_operator.core.observed.kube import has_ended
-from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.observed.raw import RawObject, without_managed_fields
 from flash_operator.runtime.cluster import Listing
 from flash_operator.runtime.keys import FlashKey, parent_key
 
@@ -96,6 +96,10 @@ class Store:
         """The version of the last whole list."""
         return self._listed.get(kind, "")
 
+    def knows(self, key: FlashKey) -> bool:
+        """Whether the deployment exists."""
+        return _Place(KIND, key.namespace, key.name) in self._objects[KIND]
+
     def is_wanted(self, raw: RawObject) -> bool:
         """Whether an object of this kind with these labels is one that reconciles read."""
         kind = raw.get("kind", "")
@@ -103,7 +107,7 @@ class Store:
             return True
         labels, parent = raw["metadata"].get("labels") or {}, parent_key(raw)
         is_ours = kind in self._objects and OURS.items() <= labels.items()
-        return is_ours and parent is not None and _Place(KIND, *parent) in self._objects[KIND]
+        return is_ours and parent is not None and self.knows(parent)
 
     def lacks_children(self, key: FlashKey) -> bool:
         """Whether a child of the deployment exists that was too large to keep."""
@@ -275,8 +279,7 @@ def _is_newer(version: str, other: str) -> bool:
 
 def _trimmed(kind: str, raw: RawObject) -> RawObject:
     """Without unread fields, which are more than half of most objects."""
-    metadata: dict[str, Any] = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
-    kept = {**raw, "metadata": metadata}
+    kept = without_managed_fields(raw)
     if kind == "Pod" and has_ended(raw):
         kept["spec"] = {"nodeName": (raw.get("spec") or {}).get("nodeName")}
     if kind == "Node":

@@ -91,6 +91,10 @@ def is_owned_by(raw: RawObject, uid: str) -> bool:
     return any(owner.get("uid") == uid for owner in metadata_of(raw).get("ownerReferences") or [])
 
 
+def uid_of(raw: RawObject | None) -> str | None:
+    return raw["metadata"].get("uid") if raw else None
+
+
 def job_outcome(job: RawObject) -> Literal["Complete", "Failed"] | None:
     """How a Job ended, None while it runs."""
     if has_condition(job, "Complete"):

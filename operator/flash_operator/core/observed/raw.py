@@ -106,6 +106,12 @@ def metadata_of(raw: RawObject) -> RawMetadata:
     return cast("RawMetadata", raw["metadata"])
 
 
+def without_managed_fields(raw: RawObject) -> RawObject:
+    """A copy without what only the API server reads, which may be the largest part of an object."""
+    metadata = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
+    return {**raw, "metadata": metadata}
+
+
 def pod_status(pod: RawObject) -> RawPodStatus:
     """Empty for a pod without a status."""
     return cast("RawPodStatus", pod.get("status") or {})

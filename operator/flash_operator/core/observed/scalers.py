@@ -49,13 +49,13 @@ class Scalers:
 
 
 def scales_cr(scaler: RawObject, flash: FlashDeployment) -> bool:
-    group, kind, name = _target(scaler)
+    group, kind, name = target_of(scaler)
     return (group, kind, name) == (GROUP, KIND, flash.name)
 
 
 def scales_deployment(scaler: RawObject, flash: FlashDeployment) -> bool:
     """Whose replicas follow `spec.replicas`, so that both would write the same field."""
-    group, kind, name = _target(scaler)
+    group, kind, name = target_of(scaler)
     return (group, kind, name) == ("apps", "Deployment", flash.name)
 
 
@@ -65,11 +65,11 @@ def described(scalers: tuple[RawObject, ...]) -> str:
 
 def _descriptions(scalers: tuple[RawObject, ...]) -> Iterator[str]:
     for scaler in scalers:
-        _, kind, name = _target(scaler)
+        _, kind, name = target_of(scaler)
         yield f"{scaler['kind']} {scaler['metadata']['name']} (on {kind} {name})"
 
 
-def _target(scaler: RawObject) -> tuple[str, str, str]:
+def target_of(scaler: RawObject) -> tuple[str, str, str]:
     """Group, kind and name. KEDA scales a Deployment where nothing else is said."""
     target = (scaler.get("spec") or {}).get("scaleTargetRef") or {}
     version = str(target.get("apiVersion") or "apps/v1")
