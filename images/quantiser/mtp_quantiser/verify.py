@@ -88,7 +88,7 @@ def expert_problems(shard: Path, official: OfficialMtp, device: torch.device, ex
         for matrix, fp4 in (("w1", experts.gate), ("w3", experts.up), ("w2", experts.down)):
             stem = f"mtp.0.ffn.experts.{expert}.{matrix}"
             words, scales = (file.get_tensor(f"{stem}.{part}") for part in ("weight_packed", "weight_scale"))
-            problems += [f"{stem}: {problem}" for problem in mismatches(words.to(device), scales.to(device), fp4[:1])]
+            problems += [f"{stem}: {problem}" for problem in mismatches(words.to(device), scales.to(device), fp4)]
     return problems
 
 

@@ -57,7 +57,7 @@ from flash_operator.core.rollout.template_revision import superseded
 from flash_operator.core.scaling.decision import NONE as NO_SCALER
 from flash_operator.core.scaling.decision import ScalerDecision
 from flash_operator.core.scaling.demand import DemandBasis
-from flash_operator.core.scaling.outcome import gate_interval, scaler_interval, sooner
+from flash_operator.core.scaling.outcome import gate_interval, scaler_interval
 from flash_operator.core.scaling.pod_annotations import scaling_annotations
 from flash_operator.core.status.events import EventSpec, pod_ended_event, status_events
 from flash_operator.core.status.replica_summary import ReplicaSummary
@@ -179,6 +179,11 @@ def plan(observed: Observed) -> Plan:
         requeue_after=sooner(_requeue_after(summary), scaler_interval(observed.flash)),
         is_irreversible=is_irreversible,
     )
+
+
+def sooner(*seconds: float | None) -> float | None:
+    """The shortest of these waits; None if there is none."""
+    return min((due for due in seconds if due is not None), default=None)
 
 
 def desired_children(observed: Observed) -> tuple[RawObject, ...]:

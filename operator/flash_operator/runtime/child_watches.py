@@ -12,7 +12,6 @@ seconds, which is enough to fill the operator's memory. Here an event is dropped
 """
 
 import asyncio
-import random
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.runtime.cluster import ApiError, Cluster, GarbledError, UnreachableError
 from flash_operator.runtime.resync import CHART_REMEDY, Resync
 from flash_operator.runtime.store import CHILD_KINDS, OURS, Store
+from flash_operator.runtime.workqueue import backoff
 
 log = structlog.get_logger("flash.watches")
 
@@ -31,7 +31,6 @@ KINDS = ("Pod", *CHILD_KINDS)
 FORBIDDEN_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
-MOST_DOUBLINGS = 8
 INTERNAL_ERROR = 500
 
 
@@ -47,10 +46,8 @@ class _Watch:
     forbidden: bool = False
 
     def pause(self) -> float:
-        """Seconds until the next attempt; the upper half is jitter."""
-        doublings = min(self.failures, MOST_DOUBLINGS)
-        longest: float = min(FIRST_PAUSE_SECONDS * 2**doublings, LONGEST_PAUSE_SECONDS)
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        """Seconds until the next attempt."""
+        return backoff(self.failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
 
 class ChildWatches:
@@ -94,7 +91,7 @@ class ChildWatches:
         except UnreachableError as error:
             if isinstance(error, GarbledError):
                 watch.version = ""
-            log.warning("watch ended", kind=watch.kind, error=str(error), retry_seconds=round(watch.pause(), 1))
+            return _logged(watch, error, watch.pause())
         return watch.pause()
 
     def _after_refusal(self, watch: _Watch, error: ApiError) -> float:
@@ -105,9 +102,8 @@ class ChildWatches:
                 effect = "changes are noticed only when everything is listed, every few minutes"
                 log.error("not allowed to watch", kind=watch.kind, effect=effect, remedy=CHART_REMEDY, error=str(error))
             return FORBIDDEN_SECONDS
-        if not error.gone:
-            log.warning("watch ended", kind=watch.kind, error=str(error), retry_seconds=round(watch.pause(), 1))
-        return max(watch.pause(), error.retry_after)
+        pause = max(watch.pause(), error.retry_after)
+        return pause if error.gone else _logged(watch, error, pause)
 
     async def _take_events(self, watch: _Watch) -> None:
         """Raises ApiError, UnreachableError."""
@@ -121,6 +117,11 @@ class ChildWatches:
                     log.info("watching again", kind=watch.kind)
                 if kind in ("ADDED", "MODIFIED", "DELETED"):
                     self._on_event(kind, raw)
+
+
+def _logged(watch: _Watch, error: Exception, pause: float) -> float:
+    log.warning("watch ended", kind=watch.kind, error=str(error), retry_seconds=round(pause, 1))
+    return pause
 
 
 def _read(watched: str, event: RawObject) -> tuple[str, RawObject]:

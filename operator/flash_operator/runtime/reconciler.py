@@ -8,7 +8,7 @@ import structlog
 
 from flash_operator.core.observed.snapshot import Observed
 from flash_operator.core.p2p_test.planner import verdict_event
-from flash_operator.core.plan import Plan, plan
+from flash_operator.core.plan import Plan, plan, sooner
 from flash_operator.runtime.children import OTHER_OBJECT, ChildWriter, NameTakenError, OutdatedError
 from flash_operator.runtime.cluster import ApiError, Cluster
 from flash_operator.runtime.demand_board import DemandBoard
@@ -69,7 +69,7 @@ class Reconciler:
         reported_again = await self._report(observed, wanted)
         written = wanted.apply or wanted.annotate or wanted.delete or scaled
         changed = AFTER_WRITES_SECONDS if written else None
-        return min((due for due in (changed, reported_again, wanted.requeue_after) if due is not None), default=None)
+        return sooner(changed, reported_again, wanted.requeue_after)
 
     async def _prepare(self, key: FlashKey) -> tuple[Observed | None, Plan]:
         """Plans, applies the children and annotates the pods. Raises ApiError, NameTakenError."""

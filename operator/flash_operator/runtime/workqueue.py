@@ -22,6 +22,12 @@ MOST_DOUBLINGS = 10
 """More than the cap needs; a power without a bound overflows after 1,024 failures."""
 
 
+def backoff(failures: int, first: float, longest: float, jitter: Callable[[], float] = random.random) -> float:
+    """Seconds until the next attempt, doubled with each failure; the upper half is jitter."""
+    doubled: float = min(first * 2 ** min(failures, MOST_DOUBLINGS), longest)
+    return doubled * (0.5 + 0.5 * jitter())
+
+
 class WorkQueue(Generic[K]):
     """A queue of keys. All methods must be called in one event loop."""
 
@@ -74,8 +80,7 @@ class WorkQueue(Generic[K]):
         """Queues a key after its back-off. Returns the seconds; the upper half is jitter."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        longest = min(FIRST_BACKOFF_SECONDS * 2 ** min(failures, MOST_DOUBLINGS), LONGEST_BACKOFF_SECONDS)
-        seconds: float = max(at_least, longest * (0.5 + 0.5 * self._jitter()))
+        seconds = max(at_least, backoff(failures, FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, self._jitter))
         self.add_after(key, seconds)
         return seconds
 

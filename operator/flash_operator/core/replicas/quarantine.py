@@ -31,7 +31,7 @@ def quarantine_changes(replicas: Sequence[Replica], serving: ServingSpec) -> dic
     in_service = sum(replica.ready and not replica.quarantine_grant for replica in replicas)
     for replica in sorted(replicas, key=_urgency):
         request = replica.quarantine_request
-        if request is None or replica.quarantine_grant == request or not replica.ready:
+        if request is None or replica.is_quarantined or not replica.ready:
             continue
         if quarantined >= (serving.max_quarantined or DEFAULT_MAX_QUARANTINED) or in_service <= 1:
             break
@@ -51,7 +51,7 @@ def _withdrawable(replicas: Sequence[Replica]) -> Sequence[Replica]:
 def _is_over(replica: Replica) -> bool:
     """The gate no longer makes the request that was granted. While it does not answer, the grant stays."""
     answered = replica.gate is not None and replica.gate.reached
-    return bool(replica.quarantine_grant) and answered and replica.quarantine_grant != replica.quarantine_request
+    return bool(replica.quarantine_grant) and answered and not replica.is_quarantined
 
 
 def _urgency(replica: Replica) -> tuple[bool, str]:

@@ -184,6 +184,11 @@ class Replica:
         return self.pod["metadata"].get("annotations", {}).get(QUARANTINE_ANNOTATION) or None
 
     @property
+    def is_quarantined(self) -> bool:
+        """Its present request was granted, so that it is about to leave the Service, or has left it."""
+        return self.quarantine_request is not None and self.quarantine_request == self.quarantine_grant
+
+    @property
     def commit(self) -> str | None:
         """For a model from a hub, the commit that is served, whatever the revision points at now."""
         if self.last_status:

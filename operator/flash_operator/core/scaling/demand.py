@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from flash_contracts.demand_report import DemandReport
+from flash_operator.api.scaling_spec import ScalingSpec
 from flash_operator.core.observed.known_load import KnownLoad
 from flash_operator.core.observed.kube import moment_of
 from flash_operator.core.observed.pod_failure import deployment_failure
@@ -31,7 +32,7 @@ from flash_operator.core.resources.engine_args import max_sequences
 NODE_TIME = timedelta(minutes=15)
 """How long a pod that fits on no node counts as loading: cluster-autoscaler gives a new node as long to come."""
 
-DEFAULT_TARGET_PERCENT = 75
+DEFAULT_TARGET_PERCENT: int = ScalingSpec.model_fields["target_percent"].default
 
 
 @dataclass(frozen=True)
@@ -90,17 +91,12 @@ def demand_basis(observed: Observed, replicas: tuple[Replica, ...]) -> DemandBas
 
 def serves(replica: Replica) -> bool:
     """A replica whose quarantine is granted is about to leave the Service."""
-    return replica.ready and not is_quarantined(replica)
-
-
-def is_quarantined(replica: Replica) -> bool:
-    request = replica.quarantine_request
-    return request is not None and request == replica.quarantine_grant
+    return replica.ready and not replica.is_quarantined
 
 
 def is_loading(replica: Replica, observed: Observed) -> bool:
     """It will serve without anybody's help: no verdict is against it, and nothing keeps it from starting."""
-    if replica.ready or is_quarantined(replica):
+    if replica.ready or replica.is_quarantined:
         return False
     if replica.stuck:
         return replica.verdict.reason == "Unschedulable" and _is_young(replica, observed)

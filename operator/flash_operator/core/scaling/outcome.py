@@ -26,11 +26,6 @@ def scaler_interval(flash: FlashDeployment) -> float | None:
     return SCALER_SECONDS if flash.spec.scaling else None
 
 
-def sooner(*seconds: float | None) -> float | None:
-    """The least of those that there are."""
-    return min((due for due in seconds if due is not None), default=None)
-
-
 @dataclass(frozen=True)
 class ScalingOutcome:
     """What `core.scaling` has decided."""

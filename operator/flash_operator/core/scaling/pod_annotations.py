@@ -17,7 +17,7 @@ from flash_operator.core.observed.snapshot import Observed
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.gate_config import startup_seconds
 from flash_operator.core.resources.revision import revision_of_pod
-from flash_operator.core.scaling.demand import is_loading, is_quarantined
+from flash_operator.core.scaling.demand import is_loading
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
@@ -70,7 +70,7 @@ def deletion_cost(replica: Replica, observed: Observed, revision: str) -> int:
     """The lowest one is stopped first."""
     if is_loading(replica, observed):
         return NEEDED
-    if is_quarantined(replica) or not replica.ready:
+    if replica.is_quarantined or not replica.ready:
         return OUT_OF_SERVICE
     outdated = replica.flags_outdated or revision_of_pod(replica.pod) not in (None, revision)
     return (OUTDATED if outdated else 0) - _minutes_when_ready(replica)

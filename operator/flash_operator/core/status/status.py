@@ -197,7 +197,7 @@ def _incident_verdict(replica: Replica, live: RawObject) -> Literal["Pending", "
 def _quarantine(replica: Replica) -> Literal["Granted", "Waiting"] | None:
     if replica.quarantine_request is None:
         return None
-    return "Granted" if replica.quarantine_grant == replica.quarantine_request else "Waiting"
+    return "Granted" if replica.is_quarantined else "Waiting"
 
 
 def _warnings(replica: Replica) -> list[str] | None:
