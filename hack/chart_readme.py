@@ -9,12 +9,11 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-CHART = Path(__file__).resolve().parents[1] / "charts/deepseek-flash-operator"
+from rendered_chart import CHART
 
 KEY = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z][A-Za-z0-9]*):(?P<rest>.*)$")
 BEGINS = re.compile(r"^ *# -- (?P<text>.*)$")

@@ -5,16 +5,13 @@
 It needs helm, which the local cluster's programs include.
 """
 
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from local_cluster.binaries import binary
+from rendered_chart import CHART, render
 
-ROOT = Path(__file__).resolve().parents[1]
-CHART, BASE = ROOT / "charts/deepseek-flash-operator", ROOT / "charts/kustomize"
+BASE = CHART.parent / "kustomize"
 NAMESPACE = "deepseek-flash-system"
 HELMS_OWN = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 """Labels that say that helm manages an object."""
@@ -31,9 +28,7 @@ resources:
 
 def files() -> dict[str, str]:
     """Content by name."""
-    command = ["template", "flash", str(CHART), "--namespace", NAMESPACE]
-    rendered = subprocess.run([str(binary("helm")), *command], capture_output=True, text=True, check=True).stdout
-    documents = [without_helms_labels(document) for document in yaml.safe_load_all(rendered) if document]
+    documents = [without_helms_labels(document) for document in render(namespace=NAMESPACE)]
     crds = [document for document in documents if document["kind"] == "CustomResourceDefinition"]
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     return {

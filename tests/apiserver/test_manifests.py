@@ -1,22 +1,19 @@
 """A real API server takes what the chart and the kustomize base hold, under strict validation."""
 
-import json
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from cluster_fixtures import ControlPlane
+from kustomize_base import BASE, NAMESPACE
 from local_cluster.binaries import binary
+from rendered_chart import bundle, render
 
 pytestmark = pytest.mark.apiserver
 
-ROOT = Path(__file__).resolve().parents[2]
-CHART, BASE = ROOT / "charts/deepseek-flash-operator", ROOT / "charts/kustomize"
-NAMESPACE = "deepseek-flash-system"
 
 VALUES: dict[str, list[str]] = {
     "the defaults": [],
@@ -48,17 +45,13 @@ def server(crd_server: ControlPlane) -> Iterator[ControlPlane]:
 
 
 def dry_run(server: ControlPlane, documents: list[dict[str, Any]]) -> "subprocess.CompletedProcess[str]":
-    bundle = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
     strict = ("--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server")
-    return server.kubectl("apply", *strict, "-f", "-", stdin=bundle, check=False)
+    return server.kubectl("apply", *strict, "-f", "-", stdin=bundle(documents), check=False)
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_the_chart_with_these_values(name: str, server: ControlPlane) -> None:
-    settings = [f"--set={value}" for value in VALUES[name]]
-    command = [str(binary("helm")), "template", "flash", str(CHART), "--namespace", NAMESPACE, *settings]
-    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    documents = [document for document in yaml.safe_load_all(rendered) if document]
+    documents = render(*VALUES[name], namespace=NAMESPACE)
     done = dry_run(server, documents)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(documents)

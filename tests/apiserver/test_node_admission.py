@@ -5,19 +5,17 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from cluster_fixtures import ControlPlane
-from local_cluster.binaries import binary
+from rendered_chart import bundle, render
 from waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 
-CHART = Path(__file__).resolve().parents[2] / "charts" / "deepseek-flash-operator"
 NAMESPACE = "flash-admission"
 KINDS = {
     "ServiceAccount",
@@ -35,19 +33,16 @@ Patch = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="module")
 def server(api_server: ControlPlane) -> Iterator[ControlPlane]:
     """Accounts, roles and policy of the chart; two nodes; a labeller's pod on the first."""
-    command = [str(binary("helm")), "template", "flash", str(CHART), "--namespace", NAMESPACE]
-    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    documents = [document for document in yaml.safe_load_all(rendered) if document and document["kind"] in KINDS]
+    documents = bundle([document for document in render(namespace=NAMESPACE) if document["kind"] in KINDS])
     api_server.kubectl("create", "namespace", NAMESPACE)
-    bundle = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
-    api_server.kubectl("apply", "--server-side", "-f", "-", stdin=bundle)
+    api_server.kubectl("apply", "--server-side", "-f", "-", stdin=documents)
     for node in ("near", "far"):
         api_server.kubectl("create", "-f", "-", stdin=json.dumps(a_node(node)))
     for account in ("flash-labeller", "flash"):
         api_server.kubectl("create", "-f", "-", stdin=json.dumps(a_pod(account)))
     yield api_server
     api_server.kubectl("delete", "node", "near", "far")
-    api_server.kubectl("delete", "-f", "-", stdin=bundle)
+    api_server.kubectl("delete", "-f", "-", stdin=documents)
 
 
 def a_node(name: str) -> dict[str, Any]:

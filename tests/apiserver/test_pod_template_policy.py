@@ -3,21 +3,17 @@
 import json
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from builders import a_flash_object
 from cluster_fixtures import ControlPlane
-from local_cluster.binaries import binary
+from rendered_chart import bundle, only, render
 from waiting import eventually
 
 pytestmark = pytest.mark.apiserver
 
-ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "charts/deepseek-flash-operator"
 POLICY = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 TENANT, TRUSTED = "policy-tenant", "policy-trusted"
 
@@ -101,18 +97,15 @@ SOUND: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def policy(crd_server: ControlPlane) -> Iterator[ControlPlane]:
     """The chart's policy in force; a tenant's namespace, and one whose administrator lifted it."""
-    command = [str(binary("helm")), "template", "flash", str(CHART), "--namespace", "system"]
-    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    documents = [d for d in yaml.safe_load_all(rendered) if d and d["kind"] in POLICY and "pod-templates" in str(d)]
-    bundle = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
-    crd_server.kubectl("apply", "--server-side", "-f", "-", stdin=bundle)
+    documents = bundle([only(render(), kind, "flash-pod-templates") for kind in POLICY])
+    crd_server.kubectl("apply", "--server-side", "-f", "-", stdin=documents)
     for namespace in (TENANT, TRUSTED):
         crd_server.kubectl("create", "namespace", namespace)
     crd_server.kubectl("label", "namespace", TRUSTED, "deepseekflash.dev/pod-template=unrestricted")
     hostile = HOSTILE["privileged"][0]
     eventually(lambda: dry_run(crd_server, hostile).returncode, "the policy is in force", seconds=30)
     yield crd_server
-    crd_server.kubectl("delete", "-f", "-", stdin=bundle)
+    crd_server.kubectl("delete", "-f", "-", stdin=documents)
     crd_server.kubectl("delete", "namespace", TENANT, TRUSTED, "--wait=false")
 
 

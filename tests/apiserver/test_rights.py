@@ -1,21 +1,15 @@
 """What the chart's account may do, as a real API server with RBAC decides it."""
 
-import json
-import subprocess
 from collections.abc import Iterator
-from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import yaml
 
 from cluster_fixtures import ControlPlane
-from local_cluster.binaries import binary
+from rendered_chart import bundle, granted, only, render
 
 pytestmark = pytest.mark.apiserver
 
-CHART = Path(__file__).resolve().parents[2] / "charts/deepseek-flash-operator"
 RELEASE, WATCHED, OTHER = "rights-release", "rights-watched", "rights-other"
 EVERYWHERE = ""
 ACCOUNT = f"system:serviceaccount:{RELEASE}:flash"
@@ -40,29 +34,21 @@ NEVER = {
 }
 
 
-def rendered() -> list[dict[str, Any]]:
-    command = ["template", "flash", str(CHART), "--namespace", RELEASE, f"--set=watchNamespace={WATCHED}"]
-    text = subprocess.run([str(binary("helm")), *command], capture_output=True, text=True, check=True).stdout
-    return [document for document in yaml.safe_load_all(text) if document and document["kind"] in RIGHTS]
-
-
-def granted(documents: list[dict[str, Any]], name: str) -> set[Right]:
-    rules = next(
-        d["rules"] for d in documents if d["kind"] in ("Role", "ClusterRole") and d["metadata"]["name"] == name
-    )
-    return {Right(*one) for rule in rules for one in product(rule["apiGroups"], rule["resources"], rule["verbs"])}
-
-
 @pytest.fixture(scope="module")
 def installed(api_server: ControlPlane) -> Iterator[list[dict[str, Any]]]:
     """The roles of an installation that watches one namespace."""
-    documents = rendered()
+    values = f"watchNamespace={WATCHED}"
+    documents = [document for document in render(values, namespace=RELEASE) if document["kind"] in RIGHTS]
     for namespace in (RELEASE, WATCHED, OTHER):
         api_server.kubectl("create", "namespace", namespace)
-    bundle = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
-    api_server.kubectl("apply", "--server-side", "-f", "-", stdin=bundle)
+    api_server.kubectl("apply", "--server-side", "-f", "-", stdin=bundle(documents))
     yield documents
-    api_server.kubectl("delete", "--wait=false", "-f", "-", stdin=bundle)
+    api_server.kubectl("delete", "--wait=false", "-f", "-", stdin=bundle(documents))
+
+
+def rights_of(documents: list[dict[str, Any]]) -> set[Right]:
+    """What the operator's role in the watched namespace grants."""
+    return {Right(*one) for one in granted(only(documents, "Role", "flash-watched"))}
 
 
 def allowed(server: ControlPlane, rights: set[Right], namespace: str) -> set[Right]:
@@ -76,9 +62,8 @@ def allowed(server: ControlPlane, rights: set[Right], namespace: str) -> set[Rig
         }
         for right in asked
     ]
-    bundle = json.dumps({"apiVersion": "v1", "kind": "List", "items": reviews})
     form = '-o=jsonpath={.status.allowed}{"\\n"}'
-    answers = server.kubectl("create", "-f", "-", form, stdin=bundle).stdout.split()
+    answers = server.kubectl("create", "-f", "-", form, stdin=bundle(reviews)).stdout.split()
     return {right for right, answer in zip(asked, answers, strict=True) if answer == "true"}
 
 
@@ -91,7 +76,7 @@ def _attributes(right: Right, namespace: str) -> dict[str, str]:
 def test_in_the_watched_namespace_it_may_do_its_work_and_no_more(
     api_server: ControlPlane, installed: list[dict[str, Any]]
 ) -> None:
-    needed = granted(installed, "flash-watched")
+    needed = rights_of(installed)
     assert len(needed) > 20
     assert allowed(api_server, needed | NODES | NEVER, WATCHED) == needed | NODES
 
@@ -100,4 +85,4 @@ def test_in_the_watched_namespace_it_may_do_its_work_and_no_more(
 def test_outside_of_it_it_may_only_use_nodes(
     namespace: str, api_server: ControlPlane, installed: list[dict[str, Any]]
 ) -> None:
-    assert allowed(api_server, granted(installed, "flash-watched") | NODES | NEVER, namespace) == NODES
+    assert allowed(api_server, rights_of(installed) | NODES | NEVER, namespace) == NODES

@@ -1,6 +1,5 @@
 """The chart with real helm: what it renders, what it rejects, and that its roles match the code's calls."""
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +10,15 @@ from flash_contracts.names import GROUP, PLURAL
 from flash_operator.runtime.cluster import RESOURCES
 from flash_operator.runtime.settings import DEFAULT_QUANTISER_IMAGE, OperatorSettings
 from flash_operator.runtime.store import CHILD_KINDS
-from local_cluster.binaries import binary
+from rendered_chart import CHART, granted, helm, only, render
 
 ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "charts" / "deepseek-flash-operator"
 
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
-
-
-def helm(*args: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([str(binary("helm")), *args], capture_output=True, text=True, check=False)
-
-
-def render(*values: str) -> list[dict[str, Any]]:
-    settings = [f"--set={value}" for value in values]
-    done = helm("template", "flash", str(CHART), "--namespace", "system", *settings)
-    assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
-
-
-def only(documents: list[dict[str, Any]], kind: str, name: str = "flash") -> dict[str, Any]:
-    (found,) = (d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name)
-    return found
 
 
 def test_lint_is_clean() -> None:
@@ -188,17 +170,6 @@ def test_an_operator_with_a_class_does_not_label_nodes() -> None:
     settings = operator_settings(documents)
     assert (settings.operator_class, settings.p2p_test) == ("blue", None)
     assert [document["kind"] for document in documents if document["kind"] in ("DaemonSet", "PriorityClass")] == []
-
-
-def granted(role: dict[str, Any]) -> set[tuple[str, str, str]]:
-    """(API group, resource, verb) of a role."""
-    return {
-        (group, resource, verb)
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
 
 
 def needed() -> set[tuple[str, str, str]]:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from chart_readme import CHART, Value, readme, values_of
+from chart_readme import Value, readme, values_of
+from rendered_chart import CHART
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 
