@@ -234,6 +234,7 @@ def test_without_a_drain_requests_are_lost(e2e_env: LocalCluster, namespace: str
         wait_until(lambda: load.failed, "a request is lost", seconds=60)
         # No replica waits for its requests.
         e2e_env.kubectl("delete", "dsf", flash.name, "-n", namespace)
+    assert load.failed
 
 
 def requests_on(pod: dict[str, Any]) -> float:

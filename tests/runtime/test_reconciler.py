@@ -558,6 +558,7 @@ def add_policy(site: Site) -> None:
 
 async def test_deleting_a_missing_object_succeeds(site: Site) -> None:
     await site.cluster.delete(ObjectRef("Service", site.namespace, "never-was"))
+    assert await site.cluster.list("Service", site.namespace) == []
 
 
 async def test_a_silent_server_is_unreachable(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

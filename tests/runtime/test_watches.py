@@ -131,6 +131,7 @@ async def test_a_pods_event_enqueues_its_deployment(
         await until(lambda: stub.asked["watch pods"] > 0 and informer.worked == [KEY])
         stub.put("pods", an_engine_pod())
         await until(lambda: informer.worked == [KEY, KEY])
+    assert informer.nodes == [], "it holds its GPUs"
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,7 @@ async def test_a_child_and_the_pod_of_a_restoring_job_enqueue_their_deployment(
         labels = {**OURS, label: "flash"}
         stub.put(plural, {"kind": kind, "metadata": {"name": "x", "namespace": "team", "labels": labels}})
         await until(lambda: informer.worked == [KEY, KEY])
+    assert informer.nodes == []
 
 
 async def test_a_pod_that_releases_its_gpus_enqueues_its_node(

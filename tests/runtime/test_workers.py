@@ -84,6 +84,7 @@ async def test_a_spec_that_this_operator_cannot_read_does_not_end_the_worker(run
     await until(lambda: running.count("bug") >= 1)
     running.queue.add(GONE)
     await until(lambda: running.count("success") >= 1)
+    assert running.queue.failures == 1, "only that deployment is tried again"
 
 
 async def test_no_reconcile_runs_before_every_kind_is_loaded(
@@ -105,6 +106,7 @@ async def test_a_resync_finds_changes_that_no_watch_reported(running: RunningWor
     await until(lambda: running.stub.asked[f"list {PLURAL}"] > 1)
     running.stub.put(PLURAL, a_flash_object("unheard-of"))
     await until(lambda: running.stub.asked["get unheard-of"] > 0)
+    assert running.count("bug") == 0
 
 
 async def test_a_list_after_a_lost_deletion_enqueues_whom_it_concerns(

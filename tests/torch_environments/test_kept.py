@@ -169,3 +169,4 @@ def test_a_program_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
         one.kill()
     program = Path("/proc", message.read_text().strip())
     eventually(lambda: not program.exists() or None, "its end")
+    assert not program.exists()

@@ -413,6 +413,7 @@ NODES = (None, *every_node())
 def test_every_set_is_consistent(mode: str) -> None:
     """Every node with every override. Each override gets one of the engine's environments in turn."""
     overrides = [spec for spec in OVERRIDES if spec.mode == mode]
+    assert overrides
     for known in NODES:
         for number, spec in enumerate(overrides):
             env = ENGINE_ENVS[number % len(ENGINE_ENVS)]
