@@ -16,14 +16,14 @@ class DemandReport(Document):
     IS_VERSIONED: ClassVar[bool] = True
     WRITER: ClassVar[str] = "operator"
     READERS: ClassVar[tuple[str, ...]] = ("operator",)
-    """And KEDA, which is no part of ours."""
+    """KEDA reads it too."""
 
     namespace: str
     name: str
     wanted: int
     """`spec.replicas`."""
     loading: int
-    """Replicas that will serve without anybody's help, and do not yet."""
+    """Replicas that are expected to serve, and do not yet."""
     ready: int
     """Replicas that serve."""
     unknown: int

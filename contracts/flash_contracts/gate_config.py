@@ -85,14 +85,14 @@ class LongPromptTest(_ConfigModel):
 
 
 class FullDepthTest(_ConfigModel):
-    """One measurement after a prompt that fills the context, while the engine serves and nobody waits."""
+    """One measurement after a prompt that fills the context, while the engine serves and is idle."""
 
     tokens: Annotated[int, Field(ge=1)]
     min_prefill_tokens_per_second: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)] | None = None
     min_decode_percent: Bound = 40
     """Decode speed below which there is a warning, in percent of the floor of a short prompt."""
     quiet_seconds: Seconds = 60
-    """How long nobody must have been on the engine."""
+    """How long the engine must have been idle."""
     text_is_judged: bool = False
 
 

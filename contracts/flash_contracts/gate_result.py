@@ -159,7 +159,7 @@ class RequestLoad(Document):
         """Raises BadDocumentError."""
         counts = (self.running, self.waiting, self.own, self.abandoned)
         if not all(0 <= count <= MOST_REQUESTS for count in counts) or self.age_seconds < 0:
-            raise BadDocumentError("a number of requests or an age that cannot be")
+            raise BadDocumentError("a count of requests or an age is out of range")
 
     @property
     def of_users(self) -> int:

@@ -52,7 +52,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "an HPA that reads Prometheus": (
         {"scaling": {"maxReplicas": 3, "by": "Hpa", "source": "Prometheus", "prometheus": PROMETHEUS}},
         "spec.scaling.source",
-        "by Hpa takes the metrics",
+        "by Hpa reads metrics from",
     ),
     "a password in an address": (
         {"scaling": {"maxReplicas": 3, "source": "Prometheus", "prometheus": {"address": "http://me:x@p:9090"}}},

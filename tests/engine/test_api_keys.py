@@ -202,8 +202,8 @@ async def test_the_gate_sends_a_key_as_it_is_at_that_time(secret: Path) -> None:
 
 HINTS = {
     401: "name the Secret with the keys in engine.apiKeysSecret",
-    429: "takes no more requests for now",
-    503: "takes no more requests for now",
+    429: "accepts no more requests for now",
+    503: "accepts no more requests for now",
     500: "HTTP 500: no",
 }
 

@@ -90,7 +90,7 @@ async def test_a_full_queue_is_no_fault_of_the_engine(harness: GateHarness, guar
     guard.status, guard.rejects = status, 100
     state = await harness.observe()
     assert state.verdict.reason == "Inconclusive"
-    assert "takes no more requests for now" in state.verdict.message
+    assert "accepts no more requests for now" in state.verdict.message
     guard.rejects = 0
     assert (await harness.observe()).verdict.reason == "Passed"
 

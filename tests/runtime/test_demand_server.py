@@ -1,4 +1,4 @@
-"""GET /demand: what KEDA is answered, by the operator that leads and by one that stands by."""
+"""GET /demand: what KEDA is answered, by the leader and by a standby."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -85,7 +85,7 @@ async def test_without_a_leader_a_standby_answers_with_an_error(leader: str | No
     async with an_operator(KNOWN, leads=False, leader=leader) as standby:
         status, body = await ask(standby)
     assert status == 503
-    assert "stands by" in body["error"]
+    assert "is a standby" in body["error"]
     assert "targetReplicas" not in body
 
 

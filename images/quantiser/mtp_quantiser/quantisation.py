@@ -40,7 +40,7 @@ class Quantisation:
     def run(self, *, restart: bool = False) -> dict[str, Any]:
         """Returns the report as data. Resumes an interrupted run unless `restart`. Raises QuantiserError.
 
-        Nobody else may write to `out` meanwhile.
+        No other process may write to `out` meanwhile.
         """
         began = time.monotonic()
         official = OfficialMtp.open(self.source)

@@ -28,7 +28,7 @@ def document_of(
 ) -> dict[str, Any]:
     """The report as data. Errors are relative, of the output, on held-out tokens: |x (W - Q)|^2 / |x W|^2.
 
-    `names` tells source and capture, as the user gave them.
+    `names` has source and capture, as the user gave them.
     """
     experts = manifest["experts"]
     judged = {name: [expert[name] for expert in experts if "errorGptq" in expert[name]] for name in MATRICES}

@@ -28,7 +28,7 @@ SCALING = (
     ),
     Rule(
         "self.by != 'Hpa' || self.source == 'Operator'",
-        "by Hpa takes the metrics that the cluster's adapter serves, and no source Prometheus: remove source and "
+        "by Hpa reads metrics from the cluster's adapter, so source Prometheus has no effect: remove source and "
         "prometheus, or set by to Keda",
         ".source",
     ),
@@ -55,7 +55,7 @@ REPLICAS = Rule(
     ".replicas",
     has_optional_old_self=True,
 )
-"""1 is the default, which nobody need have written, and 0 stops the deployment (docs/scaling.md)."""
+"""1 is the default, so the user need not have written it, and 0 stops the deployment (docs/scaling.md)."""
 
 _OWN_LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/managed-by")
 _IS_OWN_LABEL = f"k.startsWith('{LABEL_PREFIX}') || k in [{', '.join(map(quoted, _OWN_LABELS))}]"

@@ -194,7 +194,7 @@ class DemandStatus(StatusModel):
     """How many replicas the requests of users call for (docs/scaling.md). Written at most every 10 s."""
 
     loading_replicas: int = 0
-    """Replicas that will serve without anybody's help, and do not yet."""
+    """Replicas that are expected to serve, and do not yet."""
     unknown_replicas: int = 0
     """Ready replicas whose requests are unknown."""
     demand_percent: int | None = None

@@ -311,7 +311,7 @@ class FlashSpec(ApiModel):
     """Desired number of replicas. Each takes two GPUs of one node. With `scaling` it is the autoscaler's: leave it
     out."""
     scaling: ScalingSpec | None = None
-    """Autoscaling by demand. Without it, replicas is what somebody sets."""
+    """Autoscaling by demand. Without it, replicas stays as it is set."""
     model: ModelSpec
     """The checkpoint, where it comes from and the names it is served under."""
     engine: EngineSpec = EngineSpec()

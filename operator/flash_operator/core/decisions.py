@@ -80,7 +80,7 @@ class Decisions:
     def _decided_rollout(self) -> Rollout:
         flash, target = self.observed.flash, self.update.target
         if self.live_deployment and self.held:
-            why = "podTemplate is mended" if self.refused_template else "the MTP head is restored"
+            why = "podTemplate is corrected" if self.refused_template else "the MTP head is restored"
             return keep_live_template(flash, self.live_deployment, self.last_known_good, until=why)
         live = live_rollout(self.observed, target)
         return decide_rollout(flash, target, self.replicas, self.last_known_good, live)

@@ -190,7 +190,7 @@ def _proxy_for(url: str) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Kubernetes sends seconds, and never a date. At most five minutes, whatever stands there."""
+    """Kubernetes sends seconds, never a date. At most five minutes, whatever the server sends."""
     text = headers.get("Retry-After", "")
     return min(float(text), LONGEST_RETRY_SECONDS) if text.isdecimal() else 0.0
 

@@ -1,6 +1,6 @@
 """Watches the children of deployments and the pods.
 
-Not by kopf: anybody may create thousands of large objects with our labels. kopf keeps every object that it was sent for
+Not by kopf: tenants may create thousands of large objects with our labels. kopf keeps every object that it receives for
 seconds, which is enough to fill the operator's memory. Here an event is dropped before the next one is read.
 
     the watch ends with          | then

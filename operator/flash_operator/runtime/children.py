@@ -1,4 +1,4 @@
-"""Writes the children of a deployment, and never into an object of somebody else.
+"""Writes the children of a deployment, and never into another owner's object.
 
 The API server itself compares: a child that was not observed is applied only where nothing has its name, and one that
 was observed only while the object of that name has the same uid. So no look before a write is needed, and nobody can
@@ -7,7 +7,7 @@ slip an object in between.
     the name belongs to               | first plan               | plan made again from live objects
     --------------------------------- | ------------------------ | ---------------------------------
     what was observed, or nobody      | applied                  | applied
-    an object of somebody else        | NameTakenError           | NameTakenError
+    another owner's object            | NameTakenError           | NameTakenError
     another object of this deployment | OutdatedError            | applied to that object
     nobody, and it was observed       | OutdatedError            | the API server's error
 """
@@ -30,7 +30,7 @@ class OutdatedError(ApiError):
 
 
 class NameTakenError(RuntimeError):
-    """The name of a child belongs to an object of somebody else."""
+    """Another owner's object has the name of a child."""
 
     def __init__(self, observed: Observed, foreign: RawObject) -> None:
         super().__init__(_description_of(foreign))

@@ -40,9 +40,9 @@ log = structlog.get_logger("flash.cluster")
 PAGE = 500
 """Objects in one answer: a cluster may have thousands of nodes and pods."""
 PAGE_BYTES = 16 << 20
-"""A longer answer is asked for in smaller pages: objects may have a MiB each, and anybody may make thousands."""
+"""A longer answer is requested again in smaller pages: an object may have a MiB, and tenants may create thousands."""
 WATCH_SECONDS = 300
-"""A watch is begun anew after that, so that a dead connection is noticed."""
+"""Watches are restarted after that, so that a dead connection is noticed."""
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -193,7 +193,7 @@ class Cluster:
         return self._connection.lines(_path(kind, namespace), query, seconds=WATCH_SECONDS + 30)
 
     async def apply(self, desired: RawObject) -> RawObject:
-        """Applies the object, whatever has its name now."""
+        """Applies the object, also over another one of its name."""
         return await self._write("PATCH", _path_of(desired), desired, APPLY, FORCED)
 
     async def create(self, desired: RawObject) -> RawObject:

@@ -1,4 +1,4 @@
-"""The demand of every deployment, computed when somebody asks.
+"""The demand of every deployment, computed on request.
 
 A reconcile leaves behind what changes only with events, and the gates have the requests. So fresh figures wake no
 reconcile.
@@ -31,7 +31,7 @@ LEFT_OUT_METRIC = "flash_operator_deployments_without_metrics"
 
 
 class DemandBoard:
-    """What the last reconcile of each deployment found, put together with what its gates told since."""
+    """Combines what the last reconcile of each deployment found with what its gates have reported since."""
 
     def __init__(self, loads: Callable[[FlashKey], Mapping[str, KnownLoad]]) -> None:
         self._loads = loads
@@ -45,7 +45,7 @@ class DemandBoard:
         self._known.pop(key, None)
 
     def report(self, key: FlashKey) -> DemandReport | None:
-        """None if no reconcile has looked at the deployment yet."""
+        """None if the deployment has not been reconciled yet."""
         basis = self._known.get(key)
         return basis.demand(self._loads(key)) if basis else None
 

@@ -52,15 +52,15 @@ class DemandServer:
             return self._answer(key)
         address = self._leader_address()
         if FORWARDED in request.headers or not address:
-            return _unknown("this operator stands by, and does not know who leads")
+            return _unknown("this operator is a standby, and does not know the leader")
         return await self._forwarded(key, address)
 
     def _answer(self, key: FlashKey) -> web.Response:
         report = self._board.report(key)
         if report is None:
-            return web.json_response({"error": f"no deployment {key} is known (yet)"}, status=404)
+            return web.json_response({"error": f"deployment {key} is not known, or not yet"}, status=404)
         if report.target_replicas is None:
-            return _unknown("the demand is unknown: no ready replica tells its requests", **report.to_json())
+            return _unknown("the demand is unknown: no ready replica reports its requests", **report.to_json())
         return web.json_response(report.to_json())
 
     async def _forwarded(self, key: FlashKey, address: str) -> web.Response:
@@ -72,7 +72,7 @@ class DemandServer:
                 body = await answer.read()
                 return web.Response(body=body, status=answer.status, content_type="application/json")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return _unknown(f"this operator stands by, and the one that leads does not answer: {type(error).__name__}")
+            return _unknown(f"this operator is a standby, and the leader does not answer: {type(error).__name__}")
 
 
 def _unknown(error: str, **report: object) -> web.Response:

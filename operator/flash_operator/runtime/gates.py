@@ -47,7 +47,7 @@ class _Gate:
     request: asyncio.Task[None] | None = None
     last: GateResult | None = None
     load: RequestLoad | None = None
-    """The last one that it told, also if it is silent since."""
+    """The last one that it reported, even if it has not answered since."""
     load_at: float = float("-inf")
     asked_at: float = float("-inf")
     answered_at: float = float("-inf")
@@ -106,7 +106,7 @@ class Gates:
         return {uid: gate.last for uid, gate in asked.items() if gate.last is not None}
 
     def loads(self, key: FlashKey) -> dict[str, KnownLoad]:
-        """What the deployment's gates last told about the requests on their engines, by pod uid. Asks nobody."""
+        """What the gates last reported about the requests on their engines, by pod uid. Sends no request."""
         now = asyncio.get_running_loop().time()
         gates = {uid: self._gates[uid] for uid in self._by_key.get(key, ())}
         return {uid: KnownLoad(gate.load, now - gate.load_at) for uid, gate in gates.items() if gate.load is not None}

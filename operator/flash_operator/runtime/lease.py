@@ -53,13 +53,13 @@ class LeaderLease:
         operator_class: str = "",
         address: str = "",
     ) -> None:
-        """`address` is told to the other candidates while this one leads, for what only the leader can answer."""
+        """`address` is published to the other candidates while this one leads, for what only the leader can answer."""
         self._cluster = cluster
         self._namespace = namespace
         self._identity = identity
         self._address = address
         self.leader_address: str | None = None
-        """What the candidate that leads tells, while this one stands by."""
+        """The leader's address, while this one is a standby."""
         self._name = f"{NAME}-{operator_class}" if operator_class else NAME
         self._times = times
         self._clock = clock

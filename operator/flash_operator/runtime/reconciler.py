@@ -55,7 +55,7 @@ class Reconciler:
         """Raises NameTakenError."""
         observed, wanted = await self._prepare(key)
         if observed is not None and _creates_deployment(observed, wanted):
-            # What was created is in memory now, so the first status tells of it, and not another one a second later.
+            # The new objects are in memory now, so the first status covers them, and no second one is needed.
             observed, wanted = await self._prepare(key)
         if observed is None:
             self._reported_at.pop(key, None)

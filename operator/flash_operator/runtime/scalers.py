@@ -3,8 +3,8 @@
 They are listed when a deployment with `spec.scaling` is reconciled, at most every few seconds for all deployments
 together. A watch would cost more: every HPA of the cluster reports its status four times a minute.
 
-Anybody may create HPAs, so memory is bounded: only those are kept that have the name of a known deployment or scale it,
-and of each deployment no more than so many bytes.
+Anyone may create HPAs, so memory is bounded: only those are kept that have the name of a known deployment or scale it,
+up to a number of bytes for each deployment.
 """
 
 import asyncio
@@ -158,7 +158,7 @@ class ScalerCatalogue:
                 return False
             taken[key] += len(to_json(raw))
             if taken[key] > MOST_BYTES_OF_DEPLOYMENT:
-                log.warning("too much to keep", key=str(key), kind=raw["kind"], name=metadata["name"])
+                log.warning("too many or too large autoscalers", key=str(key), kind=raw["kind"], name=metadata["name"])
             return taken[key] <= MOST_BYTES_OF_DEPLOYMENT
 
         return keep

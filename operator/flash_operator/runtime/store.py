@@ -10,8 +10,8 @@ that, because an older list or answer must not bring a deleted object back.
     deletion event    | removed                    | ignored         | -
     list              | kept                       | ignored         | removed, unless newer than the list
 
-Anybody who may make a ConfigMap can label it as ours, so memory is bounded: of children and pods only those are kept
-whose labels name a deployment that exists, and of each deployment and each namespace no more than so many bytes.
+Anyone who may create a ConfigMap can label it as ours, so memory is bounded: of children and pods, only those are kept
+whose labels name an existing deployment, up to a number of bytes for each deployment and each namespace.
 """
 
 from collections import Counter, defaultdict
@@ -62,7 +62,7 @@ class _Kept(NamedTuple):
 class Store:
     """The latest known state of every object that concerns our deployments. Not thread-safe.
 
-    What it returns is the caller's: each read parses the object anew, which takes some ten microseconds.
+    What it returns is the caller's: each read parses the object again, which takes some ten microseconds.
     """
 
     def __init__(self) -> None:
@@ -215,7 +215,7 @@ class Store:
         """Pods may be missing in memory: hundreds that have ended must not keep the others from being deleted."""
         if key not in self._refused:
             log.warning(
-                "too much to keep in memory: this deployment is not reconciled until it is less",
+                "too many or too large children to keep in memory: not reconciled until some are deleted",
                 deployment=str(key),
                 kind=place.kind,
                 name=place.name,

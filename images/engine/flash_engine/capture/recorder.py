@@ -37,7 +37,7 @@ class Piece:
 class Recorder:
     """Records each token once, with the number of its request.
 
-    A request that the engine preempts is computed anew from its first token: positions that were recorded are left out.
+    A request that the engine preempts is computed again from its first token: recorded positions are left out.
     """
 
     folder: Path

@@ -73,7 +73,7 @@ def record(engine: Any, prompts: Sequence[Any], wanted: CaptureRequest, metadata
     if recorded != expected:
         raise EngineError(
             f"{recorded} of {expected} tokens passed through the experts",
-            "this vLLM runs the draft in another way than the release that the image is pinned to",
+            "this vLLM calls the draft model differently from the release that the image pins",
         )
     return Captured(recorded, len(texts))
 
@@ -81,7 +81,7 @@ def record(engine: Any, prompts: Sequence[Any], wanted: CaptureRequest, metadata
 def _within(answers: Sequence[Any], tokens: int, context: int) -> Iterator[dict[str, list[int]]]:
     """Prompt and answer of each request as token ids, until they are enough tokens together.
 
-    One token shorter than the context at most: the engine wants to generate one.
+    At most one token shorter than the context, because the engine must generate one.
     """
     total = 0
     for answer in answers:

@@ -213,7 +213,7 @@ def _faults(what: str, texts: Iterable[str], expect: str | None) -> Iterator[Tex
 
 
 def _nonsense(what: str, texts: Iterable[str]) -> Iterator[TextFault]:
-    """Faults of texts that nobody asked a question for."""
+    """Faults of texts that answer no question."""
     for text in texts:
         detail = text_fault(text)
         if detail:
@@ -243,7 +243,7 @@ def _flaw_of_answer(text: str, expect: str | None) -> str | None:
 
 
 def _only_leaks(text: str, expect: str | None) -> bool:
-    """Without its special tokens the text is right. vLLM leaks them with two drafts, whatever the data are."""
+    """Without its special tokens the text is right. vLLM leaks them with two drafts, on sound data too."""
     rest = SPECIAL_TOKENS.sub("", text)
     return rest != text and not RUN_OF_SPECIAL_TOKENS.search(text) and _flaw_of_answer(rest, expect) is None
 

@@ -40,7 +40,7 @@ CLIENT_ERRORS = range(400, 500)
 _NO_KEY = (
     "; the engine requires a key that the gate does not have: name the Secret with the keys in engine.apiKeysSecret"
 )
-_FULL = "; the engine takes no more requests for now, as --max-num-queued-reqs or --max-num-queued-tokens limits them"
+_FULL = "; the engine accepts no more requests for now: --max-num-queued-reqs or --max-num-queued-tokens limits them"
 _HINTS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: _NO_KEY,
     HTTPStatus.FORBIDDEN: _NO_KEY,

@@ -1,4 +1,4 @@
-"""The measurement at the promised context depth: once, while the engine serves and nobody waits (`readiness.depth`).
+"""The measurement at the promised context depth: once, while the engine serves and is idle (`readiness.depth`).
 
 It takes up to minutes, in which a user's request would be slower. So it is begun only after nobody has been on the
 engine for a while, and given up as soon as somebody comes. It decides nothing: what it finds is a warning.

@@ -52,7 +52,7 @@ def feature_broken(evidence: Evidence, config: GateConfig) -> Verdict | None:
 
 
 def warnings(evidence: Evidence, config: GateConfig) -> tuple[Verdict, ...]:
-    """Broken features that the user does not require, and what is slow where nobody waits for it."""
+    """Broken features that the user does not require, and slowness at full depth."""
     are_warnings = config.features is not None and not config.features.required
     depth = tuple(depth_warnings(evidence.full_depth, config))
     return (_broken_features(evidence) if are_warnings else ()) + depth

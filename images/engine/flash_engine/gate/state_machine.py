@@ -246,7 +246,7 @@ def _decide_serving(state: GateState, config: GateConfig, now: Instant) -> Step:
 
 
 def _with_full_depth_begun(state: GateState, config: GateConfig, now: Instant) -> Step:
-    """Begins the measurement at full depth, once for each run, if nothing is wrong and nobody has come for a while."""
+    """Begins the measurement at full depth, once for each run, if nothing is wrong and the engine has been idle."""
     is_calm = state.phase is Phase.PASSED and not state.serving.asking and not state.serving_health.suspected(config)
     test = config.full_depth if is_calm and state.evidence.full_depth is None else None
     if test is None or not state.depth.is_due(test, now.monotonic):
@@ -255,7 +255,7 @@ def _with_full_depth_begun(state: GateState, config: GateConfig, now: Instant) -
 
 
 def _full_depth_measured(state: GateState, measured: FullDepthMeasured) -> Step:
-    """The monitor begins anew, because its counters would show the gate's own request as slow traffic."""
+    """The monitor starts over, because its counters would show the gate's own request as slow traffic."""
     config = state.config
     if config is None or measured.run != state.evidence.engine.run or not state.depth.is_running:
         return state, ()

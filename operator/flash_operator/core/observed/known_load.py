@@ -1,4 +1,4 @@
-"""What a gate last told about the requests on its engine."""
+"""What a gate last reported about the requests on its engine."""
 
 from dataclasses import dataclass
 

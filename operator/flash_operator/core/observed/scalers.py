@@ -1,4 +1,4 @@
-"""The autoscalers of a namespace as the API server shows them: which are ours, and which are somebody else's."""
+"""The autoscalers of a namespace as the API server shows them: which are ours, and which have another owner."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -48,7 +48,7 @@ class Observed:
     gates: dict[str, GateResult] = field(default_factory=dict)
     """Each gate's result by pod uid; a pod without an IP address has no entry."""
     loads: dict[str, KnownLoad] = field(default_factory=dict)
-    """What the gates last told about the requests on their engines, by pod uid."""
+    """What the gates last reported about the requests on their engines, by pod uid."""
     scalers: Scalers | None = None
     """Autoscalers of the namespace; None unless the deployment has `spec.scaling`, had it, or its Deployment has other
     replicas than it should."""

@@ -46,10 +46,13 @@ def _refused(decision: ScalerDecision) -> ScalingState | None:
     if decision.refusal is None:
         return None
     if NOT_DECLARED in decision.refusal:
-        message = f"KEDA is too old for what scaling needs: install KEDA 2.17 or later ({decision.refusal})"
+        message = f"this KEDA is too old: install KEDA 2.17 or later ({decision.refusal})"
         return ScalingState("False", "KedaTooOld", message)
     if FORBIDDEN in decision.refusal:
-        message = f"the operator may not make a {decision.kind}: upgrade the chart, or its role ({decision.refusal})"
+        message = (
+            f"the operator's role does not allow it to create a {decision.kind}: upgrade the chart, or extend the role "
+            f"({decision.refusal})"
+        )
         return ScalingState("False", "ScalerForbidden", message)
     return ScalingState("False", "ScalerRefused", decision.refusal)
 
@@ -57,15 +60,16 @@ def _refused(decision: ScalerDecision) -> ScalingState | None:
 def _pending(decision: ScalerDecision) -> ScalingState | None:
     live = decision.live
     if live is None:
-        return ScalingState("Unknown", "ScalerPending", f"the {decision.kind} is being made")
+        return ScalingState("Unknown", "ScalerPending", f"the {decision.kind} is being created")
     if is_terminating(live):
         message = (
-            f"the {decision.kind} was deleted and is made again once its finalizers are gone; KEDA removes its own"
+            f"the {decision.kind} was deleted, and will be created again once its finalizers are gone; KEDA removes "
+            "its own"
         )
         return ScalingState("False", "ScalerPending", message)
     if not (live.get("status") or {}).get("conditions"):
         who = "the HPA controller" if decision.kind == HPA else "KEDA's operator"
-        message = f"{who} has not looked at the {decision.kind} yet: it must run, and watch this namespace"
+        message = f"{who} has not processed the {decision.kind} yet: check that it runs and watches this namespace"
         return ScalingState("Unknown", "ScalerPending", message)
     return None
 
@@ -83,8 +87,8 @@ def _unknown_demand(demand: DemandReport) -> ScalingState | None:
         message = "no replica is ready and none is loading, so there is no demand to follow; replicas stay as they are"
         return ScalingState("False", "DemandUnknown", message)
     message = (
-        f"none of the {demand.ready} ready replicas tells its requests, so replicas stay as they are: their gates do "
-        "not answer, or are of an engine image before 0.2 (take the engine update)"
+        f"none of the {demand.ready} ready replicas reports its requests, so replicas stay as they are: their gates "
+        "do not answer, or are from an engine image before 0.2 (take the engine update)"
     )
     return ScalingState("False", "DemandUnknown", message)
 

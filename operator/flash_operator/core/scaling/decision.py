@@ -12,7 +12,7 @@
     by Hpa       | no                      | any        | an HPA
     any          | any                     | unknown    | as it is: autoscalers could not be listed
 
-One that somebody deleted is made again. A live one that was edited is put right, except for fields and annotations that
+One that was deleted is created again. A live one that was edited is corrected, except for fields and annotations that
 we do not set, such as KEDA's for pausing.
 """
 
@@ -52,7 +52,7 @@ class ScalerDecision:
     refusal: str | None = None
     """The API server's answer to the last apply."""
     follows_deployment: bool = False
-    """Somebody else scales the Deployment itself, whose replicas are then left to them."""
+    """Another owner's autoscaler scales the Deployment itself, and keeps its replicas."""
 
     @property
     def is_unsure(self) -> bool:
@@ -99,7 +99,7 @@ def decide_scaler(observed: Observed) -> ScalerDecision:
 
 
 def may_have_scaler(flash: FlashDeployment, live_status: RawObject, deployment: RawObject | None) -> bool:
-    """Whether to look for autoscalers: one is asked for, there was one, or somebody scales the Deployment itself."""
+    """Whether to look for autoscalers: the spec asks for one, there was one, or another scales the Deployment."""
     if flash.spec.scaling is not None or "scaling" in live_status:
         return True
     return deployment is not None and deployment["spec"].get("replicas", 1) != flash.spec.replicas
@@ -141,8 +141,8 @@ _NO_ADDRESS = (
 def _conflict(foreign: tuple[RawObject, ...]) -> Problem:
     return Problem(
         "ScalerConflict",
-        f"{described(foreign)} scales this deployment already, or has the name of its autoscaler, so the operator "
-        "makes none: delete it, or remove spec.scaling",
+        f"{described(foreign)} already scales this deployment, or has the name of its autoscaler, so the operator "
+        "creates none: delete it, or remove spec.scaling",
     )
 
 

@@ -95,7 +95,7 @@ def serves(replica: Replica) -> bool:
 
 
 def is_loading(replica: Replica, observed: Observed) -> bool:
-    """It will serve without anybody's help: no verdict is against it, and nothing keeps it from starting."""
+    """It is expected to serve: no verdict is against it, and nothing keeps it from starting."""
     if replica.ready or replica.is_quarantined:
         return False
     if replica.stuck:

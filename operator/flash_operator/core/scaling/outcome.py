@@ -14,8 +14,7 @@ GATE_SECONDS = 5.0
 """While an autoscaler follows the demand, gates are asked as often as they read their engines' gauges."""
 
 SCALER_SECONDS = 30.0
-"""How often autoscalers are looked at. They are not watched, because those of a cluster change their status all the
-time."""
+"""How often autoscalers are read. They are not watched, because each changes its status four times a minute."""
 
 
 def gate_interval(flash: FlashDeployment) -> float | None:

@@ -19,7 +19,7 @@ def demand_status(demand: DemandReport) -> DemandStatus:
 
 
 def scaling_status(decision: ScalerDecision, name: str, before: RawObject | None) -> ScalingStatus | None:
-    """None if there is no autoscaler of ours, and none is being made. `before` is what status says."""
+    """None if there is no autoscaler of ours, and none is being created. `before` is what status says."""
     if decision.is_unsure:
         # Ours must be found again once autoscalers can be listed.
         return ScalingStatus.model_validate(before) if before else None
@@ -30,5 +30,5 @@ def scaling_status(decision: ScalerDecision, name: str, before: RawObject | None
 
 
 def was_deleted(before: RawObject, after: RawObject) -> bool:
-    """Whether the autoscaler of `status.scaling` is missing although nobody here deleted it."""
+    """Whether the autoscaler of `status.scaling` is missing although the operator did not delete it."""
     return bool(before.get("uid")) and before.get("kind") == after.get("kind") and not after.get("uid")

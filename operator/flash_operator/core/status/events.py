@@ -153,7 +153,9 @@ def _scaling_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     events = []
     was, now = before.get("scaling") or {}, after.get("scaling") or {}
     if was_deleted(was, now):
-        message = f"the {now['kind']} {now['name']} was deleted, and is made again; remove spec.scaling to have none"
+        message = (
+            f"the {now['kind']} {now['name']} was deleted, and is created again; remove spec.scaling if you want none"
+        )
         events.append(event_spec("Warning", "ScalerRecreated", message, "Scale"))
     old, new = (_condition(status, "ScalingActive") for status in (before, after))
     if new.get("status") == "False" and new.get("reason") != old.get("reason"):
