@@ -128,12 +128,19 @@ class StartupBudget(_ConfigModel):
     seconds_per_gibibyte: Bound = 18
 
 
-class LearnedFloor(_ConfigModel):
-    """A pod's floor, learned from comparable replicas and passed in an annotation of the pod."""
+class PodFloor(_ConfigModel):
+    """What the operator expects of one pod's decode speed, passed in an annotation of the pod."""
 
     min_tokens_per_second: Bound
+    """The floor, learned from comparable replicas. It counts where `floorFrom` is Learned."""
     explanation: str = Field(default="", alias="told")
     """How it was learned, for messages."""
+    measure_again_below: Bound | None = None
+    """During a rollout: the speed below which the operator rolls back to the previous template."""
+
+    def to_text(self) -> str:
+        """The value of the annotation."""
+        return self.model_dump_json(by_alias=True, exclude_none=True)
 
 
 class GateConfig(_ConfigModel):
@@ -167,8 +174,11 @@ class GateConfig(_ConfigModel):
     retry_seconds: Bound = 30
     floor_from: Literal["Fixed", "Learned"] = "Fixed"
     serving: ServingWatch = ServingWatch()
-    learned: LearnedFloor | None = None
+    learned: PodFloor | None = None
     """Not in the file: each pod has its own, in its annotations."""
+    measure_again_below: Bound | None = None
+    """Likewise. An engine that passes below this speed is measured twice before it is ready, because one measurement
+    must not decide about a rollout: a busy neighbour may cause one bad figure."""
 
     @property
     def floor(self) -> float:
@@ -199,7 +209,10 @@ class GateConfig(_ConfigModel):
 
     def to_json(self) -> dict[str, Any]:
         """The content of gate.json, without the fields that were not set."""
-        return {"version": VERSION, **self.model_dump(by_alias=True, exclude_unset=True, exclude={"learned"})}
+        return {
+            "version": VERSION,
+            **self.model_dump(by_alias=True, exclude_unset=True, exclude={"learned", "measure_again_below"}),
+        }
 
     @classmethod
     def read(cls, path: Path) -> "GateConfig":
@@ -221,9 +234,11 @@ class GateConfig(_ConfigModel):
         """This configuration, adapted to an engine that was launched under `first`.
 
         The model name and speculation are arguments of the engine's process. When they change, only new pods use the
-        new ones; the old pods must not all fail at once because the file changed under them.
+        new ones; the old pods must not all fail at once because the file changed under them. A second measurement that
+        is asked for after the first must not make a serving engine not ready.
         """
-        return self.model_copy(update={"model": first.model, "speculation": first.speculation})
+        kept = {"model", "speculation", "measure_again_below"}
+        return self.model_copy(update={name: getattr(first, name) for name in kept})
 
     @property
     def asked(self) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ import pytest
 
 from flash_contracts.engine_pod import FaultReport
 from flash_contracts.engine_record import EngineExit, EngineRecord
-from flash_contracts.gate_config import GateConfig, LearnedFloor
+from flash_contracts.gate_config import GateConfig, PodFloor
 from flash_contracts.gate_result import Degradation
 from flash_contracts.trial_record import Stall
 from flash_engine.engine_metrics import EngineCounters
@@ -73,6 +73,8 @@ RIGHT = GoldenAnswers(("42", "42"))
 GOOD = Trial(RIGHT, FIGURES)
 RIGHT_SO_FAR = {TextKind.GOLDEN: CONFIG.golden.identity}
 SLOW = Trial(RIGHT, replace(FIGURES, decode_tokens_per_second=40.0))
+SLOWER = Trial(RIGHT, replace(FIGURES, decode_tokens_per_second=80.0))
+FAST = Trial(RIGHT, replace(FIGURES, decode_tokens_per_second=95.0))
 WRONG = Trial(GoldenAnswers(("41", "41")))
 UNSURE = Trial(doubt="the stream was cut")
 STALLED = Trial(doubt="no token", stalled=True)
@@ -133,6 +135,8 @@ def kinds(actions: tuple[Action, ...]) -> list[type[Action]]:
 OTHER_PROMPT = changed(CONFIG, decode={"prompt": "another"})
 OTHER_FLOOR = changed(CONFIG, decode={"min_tokens_per_second": 84})
 LEARNS = changed(CONFIG, floor_from="Learned")
+IN_ROLLOUT = changed(CONFIG, measure_again_below=90.0)
+"""FIGURES pass, and are slower than the rollout allows."""
 UNTRIED = replace(configured(), evidence=Evidence(RUN, healthy=True, was_healthy=True), healthy_since=NOW)
 EXPECTATION_CORRECTED = step(
     step(tried(WRONG), ConfigRead(changed(CONFIG, golden={"expect": "41"})), at())[0], observed(), at()
@@ -145,7 +149,7 @@ DUE: dict[str, tuple[GateState, GateConfig, float, bool]] = {
     "the learned floor is awaited": (UNTRIED, LEARNS, 0, False),
     "the learned floor was awaited for long enough": (UNTRIED, LEARNS, FLOOR_SECONDS, True),
     "the learned floor is known": (
-        UNTRIED, changed(LEARNS, learned=LearnedFloor(min_tokens_per_second=70)), 0, True),
+        UNTRIED, changed(LEARNS, learned=PodFloor(min_tokens_per_second=70)), 0, True),
     "never tried": (UNTRIED, CONFIG, 0, True),
     "passed": (tried(GOOD), CONFIG, 3600, False),
     "passed, with another prompt since": (tried(GOOD), OTHER_PROMPT, 0, True),
@@ -158,6 +162,8 @@ DUE: dict[str, tuple[GateState, GateConfig, float, bool]] = {
     "inconclusive, after the pause": (tried(UNSURE), CONFIG, 30, True),
     "untimed because of an expectation that was corrected": (
         EXPECTATION_CORRECTED, changed(CONFIG, golden={"expect": "41"}), 0, True),
+    "passed, slower than a rollout may be, during the pause": (tried(GOOD, IN_ROLLOUT), IN_ROLLOUT, 29, False),
+    "passed, slower than a rollout may be, after the pause": (tried(GOOD, IN_ROLLOUT), IN_ROLLOUT, 30, True),
     "degraded": (replace(tried(GOOD), degraded=Degradation("slow", "then", measured=False)), CONFIG, 3600, False),
 }  # fmt: skip
 
@@ -199,6 +205,7 @@ PHASES: dict[str, tuple[GateState, Phase, bool]] = {
         step(step(GateState(), ConfigRejected("bad"), at())[0], observed(), at())[0], Phase.WAITING, False),
     "waits for the engine": (step(configured(), observed(health=EngineHealth.BAD), at())[0], Phase.WAITING, False),
     "measures": (step(configured(LEARNS), observed(), at())[0], Phase.MEASURING, False),
+    "saw the engine pass, slower than a rollout may be": (tried(GOOD, IN_ROLLOUT), Phase.MEASURING, False),
     "saw the engine fail": (tried(SLOW), Phase.FAILED, False),
     "could not measure": (tried(UNSURE), Phase.FAILED, False),
     "saw the engine pass": (tried(GOOD), Phase.PASSED, True),
@@ -216,7 +223,7 @@ PHASES: dict[str, tuple[GateState, Phase, bool]] = {
 
 @pytest.mark.parametrize(("state", "phase", "ready"), PHASES.values(), ids=PHASES.keys())
 def test_the_phase_and_readiness_of_a_gate_that(state: GateState, phase: Phase, ready: bool) -> None:  # noqa: FBT001
-    if state.phase is Phase.MEASURING:
+    if state.phase is Phase.MEASURING and state.evidence.trial is None:
         state = step(state, StoredTrialRead(LEARNS), at())[0]
     assert (state.phase, state.ready) == (phase, ready)
 
@@ -239,6 +246,51 @@ def test_a_stored_trial_makes_a_restarted_gate_ready_without_a_trial() -> None:
 
     assert (state.phase, state.ready, state.attempts) == (Phase.DEGRADED, True, 0)
     assert kinds(actions) == [ReadCounters]
+
+
+def test_a_slower_engine_is_measured_twice_before_a_rollout_is_judged() -> None:
+    first = tried(GOOD, IN_ROLLOUT)
+    assert (first.verdict.reason, first.verdict.message) == (
+        "EngineStarting",
+        "decode 85.0 tok/s, and the rollout is rolled back below 90.0: the engine is measured again after 30 s",
+    )
+
+    unsure = finish(first, UNSURE, IN_ROLLOUT)[0]
+    second, actions = finish(unsure, SLOWER, IN_ROLLOUT)
+
+    assert (unsure.verdict.reason, second.verdict.reason, second.attempts) == ("Inconclusive", "Passed", 3)
+    assert second.evidence.measurement == SLOWER.measurement
+    assert StoreTrial in kinds(actions)
+
+
+def test_an_engine_that_was_slower_in_one_measurement_passes_with_the_other() -> None:
+    state = finish(tried(SLOWER, IN_ROLLOUT), FAST, IN_ROLLOUT)[0]
+    assert (state.verdict.reason, state.evidence.measurement) == ("Passed", FAST.measurement)
+
+
+def test_a_fast_engine_is_measured_once_in_a_rollout() -> None:
+    assert tried(FAST, IN_ROLLOUT).phase is Phase.PASSED
+
+
+def test_what_a_rollout_may_not_be_slower_than_is_of_no_matter_to_an_engine_that_serves() -> None:
+    state = step(tried(GOOD), ConfigRead(IN_ROLLOUT), at())[0]
+    assert step(state, observed(), at())[0].phase is Phase.PASSED
+
+    fast = replace(tried(FAST, IN_ROLLOUT), serving=ServingMonitor(ServingHealth(idle=True), _asked_at=NOW))
+    rechecked = finish(fast, SLOWER, IN_ROLLOUT, TrialKind.RECHECK)[0]
+    assert (rechecked.phase, rechecked.degraded) == (Phase.PASSED, None)
+
+
+def test_a_restarted_gate_does_not_measure_a_slower_engine_again() -> None:
+    state = step(configured(IN_ROLLOUT), observed(), at())[0]
+    state, actions = step(state, StoredTrialRead(IN_ROLLOUT, StoredTrial(GOOD, RIGHT_SO_FAR)), at())
+    assert (state.phase, kinds(actions)) == (Phase.PASSED, [ReadCounters])
+
+
+def test_a_restarted_engine_is_measured_twice_again() -> None:
+    served = finish(tried(GOOD, IN_ROLLOUT), GOOD, IN_ROLLOUT)[0]
+    restarted = finish(step(served, observed(RESTARTED), at())[0], GOOD, IN_ROLLOUT, engine=observed(RESTARTED))[0]
+    assert (served.phase, restarted.phase) == (Phase.PASSED, Phase.MEASURING)
 
 
 def test_a_new_run_starts_from_nothing() -> None:

@@ -236,6 +236,18 @@ def test_a_learned_floor_is_waited_for_and_enforced(tmp_path: Path) -> None:
     run_scenario(tmp_path, scenario, floorFrom="Learned")
 
 
+def test_an_engine_that_is_slower_than_a_rollout_may_be_is_measured_twice_before_it_is_ready(tmp_path: Path) -> None:
+    async def scenario(serving: ServingGate) -> None:
+        (serving.folder / FLOOR_FILE).write_text('{"minTokensPerSecond": 0, "told": "", "measureAgainBelow": 1000}')
+        await serving.until(lambda state: state.attempts == 1)
+        assert "the engine is measured again" in serving.state.verdict.message
+        assert not serving.state.ready
+        assert await serving.until(ready) >= 17
+        assert serving.state.attempts == 2
+
+    run_scenario(tmp_path, scenario, retrySeconds=17)
+
+
 def test_without_an_operator_the_fixed_floor_holds(tmp_path: Path) -> None:
     async def scenario(serving: ServingGate) -> None:
         assert 20 <= await serving.until(passed) <= 30

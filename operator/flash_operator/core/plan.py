@@ -31,6 +31,7 @@ from the live one; what differs decides how soon (`status_interval`).
 
 from dataclasses import dataclass
 
+from flash_contracts.gate_config import PodFloor
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
 from flash_operator.core.decisions import Decisions
 from flash_operator.core.mtp_restore.job import restore_name
@@ -38,7 +39,7 @@ from flash_operator.core.mtp_restore.planner import MtpRestore, has_orphaned_job
 from flash_operator.core.observed.kube import SETUP_OVERDUE, has_ended, is_terminating, waits_for_setup
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.p2p_test.node_verdict import NodeClaim, NodeVerdict, from_incident
-from flash_operator.core.replicas.baseline import Baseline, baseline_config_map, baseline_key
+from flash_operator.core.replicas.baseline import NO_FLOOR, baseline_config_map, baseline_key
 from flash_operator.core.replicas.quarantine import quarantine_changes
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.deployment import deployment
@@ -49,9 +50,7 @@ from flash_operator.core.resources.image_volume import DROPPED, is_dropped, sett
 from flash_operator.core.resources.revision import revision_of, revision_of_pod
 from flash_operator.core.resources.service import service
 from flash_operator.core.resources.stored_document import together
-from flash_operator.core.rollout.rollout import (
-    last_known_good_config_map,
-)
+from flash_operator.core.rollout.rollout import last_known_good_config_map, rollback_speed
 from flash_operator.core.rollout.surge import surges
 from flash_operator.core.rollout.template_revision import superseded
 from flash_operator.core.scaling.decision import NONE as NO_SCALER
@@ -155,7 +154,7 @@ def plan(observed: Observed) -> Plan:
     changed = not is_written(status, observed.live_status)
     delete = (*_deletions(observed, mtp_restore), *_superseded(decided), *_ended_pods(observed))
     evict = _evictions(decided)
-    annotate = _annotations(observed, summary, decided.baseline, revision_of(decided.rollout.template))
+    annotate = _annotations(decided, summary)
     found = (_verdict(observed, replica) for replica in summary.replicas)
     verdicts = tuple(verdict for verdict in found if verdict is not None)
     grants = any(annotation.annotations.get(QUARANTINE_ANNOTATION) for annotation in annotate)
@@ -294,14 +293,13 @@ def _live(observed: Observed, desired: RawObject) -> RawObject | None:
     return observed.children.get((desired["kind"], desired["metadata"]["name"]))
 
 
-def _annotations(
-    observed: Observed, summary: ReplicaSummary, baseline: Baseline, revision: str
-) -> tuple[PodAnnotation, ...]:
+def _annotations(decided: Decisions, summary: ReplicaSummary) -> tuple[PodAnnotation, ...]:
     """All annotations that a pod needs, in one write per pod."""
+    observed, revision = decided.observed, revision_of(decided.rollout.template)
     quarantine = quarantine_changes(summary.replicas, observed.flash.spec.readiness.serving)
     annotated = []
     for replica in summary.replicas:
-        annotations: dict[str, str | None] = _flags(replica) | _floor(observed, replica, baseline)
+        annotations: dict[str, str | None] = _flags(replica) | _floor(decided, replica)
         if replica.uid in quarantine:
             annotations[QUARANTINE_ANNOTATION] = quarantine[replica.uid]
         annotations |= scaling_annotations(replica, observed, len(summary.replicas) - 1, revision)
@@ -317,12 +315,22 @@ def _flags(replica: Replica) -> dict[str, str | None]:
     return {ENGINE_FLAGS_ANNOTATION: replica.derived.to_text()}
 
 
-def _floor(observed: Observed, replica: Replica, baseline: Baseline) -> dict[str, str | None]:
-    """The learned floor, once the image digest is known: it is part of the replica's class."""
-    readiness, name = observed.flash.spec.readiness, baseline_key(observed.flash, replica)
-    if readiness.floor != "Learned" or name is None or replica.has_floor:
+def _floor(decided: Decisions, replica: Replica) -> dict[str, str | None]:
+    """The learned floor, once the image digest is known, because that is part of the replica's class.
+
+    During a rollout, also the speed below which it is rolled back, so that the gate measures a slower replica twice.
+    """
+    flash = decided.observed.flash
+    readiness, name = flash.spec.readiness, baseline_key(flash, replica)
+    is_learned = readiness.floor == "Learned"
+    limit = rollback_speed(flash, replica, decided.rollout.last_known_good)
+    if replica.has_floor or (name is None if is_learned else limit is None):
         return {}
-    return {FLOOR_ANNOTATION: baseline.floor(name, readiness.learned_tolerance_percent).to_annotation()}
+    floor = decided.baseline.floor(name, readiness.learned_tolerance_percent) if is_learned and name else NO_FLOOR
+    expected = PodFloor(
+        min_tokens_per_second=floor.tokens_per_second, told=floor.explanation, measure_again_below=limit
+    )
+    return {FLOOR_ANNOTATION: expected.to_text()}
 
 
 def _verdict(observed: Observed, replica: Replica) -> NodeVerdict | NodeClaim | None:

@@ -1,5 +1,6 @@
 """Rollouts judged by speed: what rolls one back, and what causes another attempt."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from builders import SETTINGS, a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
 from flash_contracts.gate_result import GateResult
-from flash_contracts.names import REVISION_ANNOTATION
+from flash_contracts.names import FLOOR_ANNOTATION, REVISION_ANNOTATION
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import Observed, RawObject
@@ -247,6 +248,49 @@ def test_a_rollback_applies_the_previous_template_and_reports_both_figures() -> 
     assert [event.reason for event in wanted.events].count("RolledBack") == 1
     assert wanted.status is not None
     assert wanted.status["rollout"]["provenTokensPerSecond"] == 85
+
+
+def told_to(wanted: Plan) -> dict[str, Any] | None:
+    """What the gate of the first replica is told of its floor."""
+    texts = (annotation.annotations.get(FLOOR_ANNOTATION) for annotation in wanted.annotate)
+    floor: dict[str, Any] | None = next((json.loads(text) for text in texts if text), None)
+    return floor
+
+
+def starting(observed: Observed, **spec: Any) -> Observed:
+    flash = a_flash(**{**NEW_SPEC, **spec})
+    return replace(observed, flash=flash, gates={})
+
+
+def test_the_gate_of_a_new_template_is_told_below_which_speed_it_is_rolled_back() -> None:
+    site = starting(a_site(a_gate("EngineStarting")), rollout={"maxSlowdownPercent": 20})
+    assert told_to(plan(site)) == {"minTokensPerSecond": 0.0, "told": "", "measureAgainBelow": 68.0}
+
+    site.pods[0]["metadata"]["annotations"][FLOOR_ANNOTATION] = "{}"
+    assert told_to(plan(site)) is None, "it is told once"
+
+
+def test_a_gate_is_told_the_speed_on_its_own_node() -> None:
+    site = starting(a_site(a_gate("EngineStarting")))
+    known = last_known_good_config_map(site.flash, replace(LAST_KNOWN_GOOD, by_node={"node-1": 100.0}))
+    told = told_to(plan(replace(site, children={**site.children, ("ConfigMap", known["metadata"]["name"]): known})))
+    assert told == {"minTokensPerSecond": 0.0, "told": "", "measureAgainBelow": 90.0}
+
+
+def test_a_gate_of_the_last_known_good_template_is_told_nothing() -> None:
+    site = starting(a_site(a_gate("EngineStarting")))
+    site.pods[0]["metadata"]["annotations"][REVISION_ANNOTATION] = LAST_KNOWN_GOOD.revision
+    assert told_to(plan(site)) is None
+
+
+def test_a_learned_floor_is_told_together_with_the_speed_of_the_rollout() -> None:
+    site = starting(a_site(a_gate("EngineStarting")), readiness={"floor": "Learned"})
+    assert told_to(plan(site)) is None, "the image's digest is not known yet"
+
+    site.pods[0]["status"]["containerStatuses"] = [{"name": "engine", "imageID": "registry.example/e@sha256:aa"}]
+    told = told_to(plan(site))
+    assert told is not None
+    assert (told["measureAgainBelow"], told["told"]) == (76.5, "not learned yet: 0 of 3 comparable replicas measured")
 
 
 def test_a_rollback_gets_one_event_and_stays_in_force() -> None:

@@ -60,6 +60,8 @@ class Evidence:
     unanswered_seconds: float = 0.0
     trial: Trial | None = None
     """None until this run of the engine has been tried."""
+    was_measured_before: bool = False
+    """An earlier trial of this run was timed, so that the speed of `trial` is not the first."""
     download: DownloadRecord | None = None
     """Progress of the model download; None if there is none."""
     checkpoint_bytes: int | None = None
@@ -70,6 +72,11 @@ class Evidence:
     @property
     def measurement(self) -> Measurement | None:
         return self.trial.measurement if self.trial else None
+
+    def with_trial(self, trial: Trial) -> "Evidence":
+        """The evidence if this trial counts."""
+        was_measured = self.was_measured_before or self.measurement is not None
+        return replace(self, trial=trial, was_measured_before=was_measured)
 
     @property
     def ended(self) -> EngineExit | None:
@@ -110,6 +117,7 @@ class Evidence:
             unanswered_since=unanswered,
             unanswered_seconds=0.0 if unanswered is None else at - unanswered,
             trial=trial,
+            was_measured_before=self.was_measured_before and trial is not None,
             full_depth=self.full_depth if healthy and same_run else None,
         )
 
@@ -117,7 +125,7 @@ class Evidence:
         """The evidence after a trial that counts and ended at this time."""
         since = (self.unanswered_since if self.unanswered_since is not None else at) if trial.stalled else None
         return replace(
-            self, trial=trial, unanswered_since=since, unanswered_seconds=0.0 if since is None else at - since
+            self.with_trial(trial), unanswered_since=since, unanswered_seconds=0.0 if since is None else at - since
         )
 
 

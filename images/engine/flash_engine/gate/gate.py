@@ -48,7 +48,7 @@ from flash_engine.gate.observations import (
     StoredTrialRead,
     TrialFinished,
 )
-from flash_engine.gate.pod_annotations import granted_quarantine, learned_floor
+from flash_engine.gate.pod_annotations import granted_quarantine, pod_floor
 from flash_engine.gate.serving_health import Reply
 from flash_engine.gate.serving_monitor import ask_for_token, observe_counters
 from flash_engine.gate.state_machine import step
@@ -180,8 +180,12 @@ class Gate:
             if str(error) != self.state.config_error:
                 log.warning("bad configuration", error=str(error))
             return ConfigRejected(str(error))
-        learned = learned_floor(self._node_dir) if config.floor_from == "Learned" else None
-        return ConfigRead(config.model_copy(update={"learned": learned}))
+        floor = pod_floor(self._node_dir)
+        of_this_pod = {
+            "learned": floor if config.floor_from == "Learned" else None,
+            "measure_again_below": floor.measure_again_below if floor else None,
+        }
+        return ConfigRead(config.model_copy(update=of_this_pod))
 
     async def _observe_engine(self) -> EngineObserved:
         health = await self._client.health()

@@ -148,20 +148,20 @@ def admission_is_due(state: GateState, config: GateConfig, at: float) -> bool:
     the learned floor is not known yet                 no, for FLOOR_SECONDS
     this run was never tried                           at once
     other prompts or tokens than in the last trial     at once; then like FAILED until the verdict is based on them
-    MEASURING (see below)                              at once
+    MEASURING (see below)                              at once, or after the pause if it was timed
     other floors                                       no: the trial there is gets judged by them
     FAILED                                             after the pause
     PASSED, DEGRADED, HUNG                             no; see `recheck_is_due`
 
     An engine that was tried is MEASURING if its golden answer counted as wrong, so that nothing was timed, until
-    gate.json was corrected.
+    gate.json was corrected, or if it passes, but slower than a rollout may be, and has been timed once.
     """
     if not state.evidence.healthy or state.draining or _waits_for_floor(state, config, at):
         return False
     if state.attempt is None or not config.measures_like(state.attempt.config):
         return True
     if state.verdict.reason == Reason.ENGINE_STARTING:
-        return True
+        return state.evidence.measurement is None or _pause_is_over(state, config, at)
     is_current = state.trial_config is not None and config.measures_like(state.trial_config)
     return _pause_is_over(state, config, at) and not (state.evidence_passes and is_current)
 

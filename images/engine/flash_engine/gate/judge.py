@@ -12,6 +12,7 @@
     DraftDead                   drafts are made, but none is accepted: the MTP head is broken, which causes no error
     AcceptanceTooLow, TooSlow, FirstTokenTooSlow, PrefillTooSlow, TooSlowAtDepth
     ToolCallsBroken, ReasoningBroken, JsonSchemaBroken    where the user requires them
+    EngineStarting              slower than a rollout may be, in the first measurement: it is measured again
     Passed
 
 Each reason has one cause and one remedy; the message has the figures and the remedy. An engine that passed and fails
@@ -34,6 +35,7 @@ from flash_engine.gate.speed_checks import (
     implausible_counters,
     not_measured,
     prefill_too_slow,
+    slower_than_before,
     speculation_absent,
     too_slow,
     too_slow_at_depth,
@@ -77,6 +79,7 @@ CHAIN: tuple[Check, ...] = (
     prefill_too_slow,
     too_slow_at_depth,
     feature_broken,
+    slower_than_before,
 )
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flash_contracts.engine_pod import QUARANTINE_FILE
-from flash_contracts.gate_config import LearnedFloor
+from flash_contracts.gate_config import PodFloor
 
 FLOOR_FILE = "floor"
 
 
-def learned_floor(node_dir: Path | None) -> LearnedFloor | None:
-    """None if it is missing or invalid: then the fixed floor holds."""
+def pod_floor(node_dir: Path | None) -> PodFloor | None:
+    """None if it is missing or invalid: then the fixed floor holds, and one measurement decides."""
     text = _read(node_dir, FLOOR_FILE)
     try:
-        return LearnedFloor.model_validate_json(text) if text else None
+        return PodFloor.model_validate_json(text) if text else None
     except ValidationError:
         return None
 

@@ -127,6 +127,20 @@ def crowd_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
     )
 
 
+def slower_than_before(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """In a first measurement, so that the rollout is rolled back only if the second shows it too."""
+    figures, limit = evidence.measurement, config.measure_again_below
+    if figures is None or limit is None or evidence.was_measured_before:
+        return None
+    if figures.decode_tokens_per_second >= limit:
+        return None
+    return Verdict(
+        Reason.ENGINE_STARTING,
+        f"decode {figures.decode_tokens_per_second:.1f} tok/s, and the rollout is rolled back below {limit:.1f}: the "
+        f"engine is measured again after {config.retry_seconds:g} s",
+    )
+
+
 def first_token_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
     figures, ceiling = evidence.measurement, config.max_first_token_millis
     if figures is None or ceiling is None or figures.first_token_millis <= ceiling:

@@ -175,7 +175,7 @@ def _with_stored_trial(state: GateState, stored: StoredTrialRead, now: Instant) 
     run = state.evidence.engine.run
     return replace(
         state,
-        evidence=replace(state.evidence, trial=found.trial, full_depth=found.full_depth),
+        evidence=replace(state.evidence.with_trial(found.trial), was_measured_before=True, full_depth=found.full_depth),
         degraded=found.degraded,
         serving=ServingMonitor.of_stall(found.stall, now.monotonic) if found.stall else ServingMonitor(),
         hang_stored=found.stall is not None,
@@ -320,7 +320,7 @@ def _recheck_finished(state: GateState, finished: TrialFinished, now: Instant) -
 
 def _verdict_on(state: GateState, finished: TrialFinished) -> Verdict:
     """The verdict on the engine as it was before the trial, if the trial counts."""
-    return judge(replace(state.evidence, trial=finished.trial), finished.config)
+    return judge(state.evidence.with_trial(finished.trial), finished.config)
 
 
 def _with_trial(state: GateState, finished: TrialFinished) -> GateState:

@@ -48,11 +48,9 @@ class Floor:
     tokens_per_second: float
     explanation: str
 
-    def to_annotation(self) -> str:
-        """The document that the gate reads as `LearnedFloor`."""
-        return json.dumps(
-            {"minTokensPerSecond": self.tokens_per_second, "told": self.explanation}, separators=(",", ":")
-        )
+
+NO_FLOOR = Floor(0.0, "")
+"""The fixed floor holds."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,15 @@ Meanwhile the new replicas are compared with what the last known good template a
     --------------------------------------------------------  --------------------------------------------
     none yet, or still starting                               the new template
     passed, at most `maxSlowdownPercent` slower               the new template
-    passed, but slower than that                              the last known good template: RolledBack
+    passed, but slower than that in two measurements          the last known good template: RolledBack
     too slow for their floor in one measurement               the new template; the gate measures again
     too slow for their floor in two                           the last known good template: RolledBack
     hung or out of memory on a node where none ran before     the new template: it may be the node's fault
     failed their gate, or failed to start repeatedly          the last known good template: RolledBack
     any, while the rollout is paused                          the new template, paused
+
+The gate makes the second measurement of a replica that passed but is slower (`rollback_speed`), before it is ready. One
+that does not know that speed, because it is of an earlier operator, makes only one.
 
 Like is compared with like: the speed on a node with that of the earlier replica there, else with that of nodes of the
 same link, verdict, GPU, power limit and slots. A node that is like none of them is judged by the floors alone.
@@ -273,11 +276,24 @@ def _failure(replica: Replica, last_known_good: LastKnownGood) -> str | None:
 
 def _slowdown(replica: Replica, last_known_good: LastKnownGood, limit: int) -> str | None:
     speed, before = _speed(replica), last_known_good.comparable_speed(replica)
-    if speed is None or before is None or speed >= before * (1 - limit / 100):
+    if speed is None or before is None or speed >= _slowest_allowed(before, limit):
         return None
     slower = f"{100 * (1 - speed / before):.0f} % slower than the previous one's {before:.1f}"
     figures = f"{replica.name} decodes {speed:.1f} tok/s with the new template, {slower}"
     return f"{figures}; rollout.maxSlowdownPercent is {limit}"
+
+
+def rollback_speed(flash: FlashDeployment, replica: Replica, last_known_good: LastKnownGood | None) -> float | None:
+    """The decode speed below which this replica of a new template causes a rollback; None if nothing is compared."""
+    revision = revision_of_pod(replica.pod)
+    if last_known_good is None or replica.node is None or revision in (None, last_known_good.revision):
+        return None
+    before = last_known_good.comparable_speed(replica)
+    return None if before is None else round(_slowest_allowed(before, flash.spec.rollout.max_slowdown_percent), 2)
+
+
+def _slowest_allowed(before: float, limit: int) -> float:
+    return before * (1 - limit / 100)
 
 
 def _speed(replica: Replica) -> float | None:
