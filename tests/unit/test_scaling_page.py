@@ -9,8 +9,9 @@ import yaml
 
 from flash_operator.api.v1alpha1 import FlashSpec
 from flash_operator.api.vocabulary import CONDITION_REASONS
+from flash_operator.core.replicas.replica import DELETION_COST
 from flash_operator.core.scaling import scaler
-from flash_operator.core.scaling.pod_annotations import DELETION_COST, DO_NOT_DISRUPT, LOCAL_VOLUMES
+from flash_operator.core.scaling.pod_annotations import DO_NOT_DISRUPT, LOCAL_VOLUMES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/scaling.md").read_text()
 EXAMPLES = [yaml.safe_load(block)["spec"] for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]

@@ -11,6 +11,7 @@ from flash_operator.core.replicas.replica import Replica, replicas_of
 from flash_operator.core.resources.pod_template_check import why_refused
 from flash_operator.core.resources.revision import revision_of
 from flash_operator.core.rollout.engine_update import EngineUpdate, live_rollout
+from flash_operator.core.rollout.flags_update import NOTHING, FlagsUpdate
 from flash_operator.core.rollout.rollout import (
     LastKnownGood,
     Rollout,
@@ -84,6 +85,14 @@ class Decisions:
             return keep_live_template(flash, self.live_deployment, self.last_known_good, until=why)
         live = live_rollout(self.observed, target)
         return decide_rollout(flash, target, self.replicas, self.last_known_good, live)
+
+    @cached_property
+    def flags_update(self) -> FlagsUpdate:
+        """What to do about replicas with outdated flags, if the user takes the update."""
+        if self.held:
+            return NOTHING
+        may_surge = not self.scaling.decision.follows_deployment
+        return self.update.next_flags(self.last_known_good, self.rollout.template, may_surge=may_surge)
 
     @cached_property
     def revisions(self) -> tuple[TemplateRevision, ...]:

@@ -19,8 +19,9 @@
                                                     | Deployment unchanged   |                 |
     a newer operator that would start other engines | - (offered in status)  | -               | as without it
     a pod that has ended                            | - (deleted, an event)  | -               | as without the pod
-    an engine update that is taken                  | its template, or evict | -               | soon
-                                                    | a replica for flags    |                 |
+    an engine update that is taken                  | its template, or for   | -               | soon
+                                                    | flags one replica more |                 |
+                                                    | or evict one           |                 |
     a CR that is scaled to zero                     | as its spec asks       | -               | never
     a CR with spec.scaling                          | its autoscaler         | deletion cost   | every 5 s
 
@@ -145,7 +146,7 @@ def plan(observed: Observed) -> Plan:
         observed,
         decided.rollout,
         mtp_restore,
-        update=decided.update.status(decided.rollout),
+        update=decided.update.status(decided.rollout, decided.flags_update),
         unapplied=unapplied,
         failure=failure,
         scaling=decided.scaling,
@@ -159,7 +160,10 @@ def plan(observed: Observed) -> Plan:
     verdicts = tuple(verdict for verdict in found if verdict is not None)
     grants = any(annotation.annotations.get(QUARANTINE_ANNOTATION) for annotation in annotate)
     replaces_pods = any(_changes_template(observed, child) and _live(observed, child) for child in apply)
-    is_irreversible = bool(delete or decided.scaling.decision.delete or evict or verdicts or grants or replaces_pods)
+    stops_one = decided.flags_update.stopped_first is not None
+    is_irreversible = bool(
+        delete or decided.scaling.decision.delete or evict or verdicts or grants or replaces_pods or stops_one
+    )
     return Plan(
         apply=(*apply, mtp_restore.create) if mtp_restore and mtp_restore.create else apply,
         scaler=decided.scaling.decision,
@@ -229,8 +233,8 @@ def _gate_config(decided: Decisions) -> tuple[RawObject, ...]:
 
 
 def _evictions(decided: Decisions) -> tuple[ObjectRef, ...]:
-    replica = decided.update.evicted
-    if replica is None or decided.held:
+    replica = decided.flags_update.evicted
+    if replica is None:
         return ()
     return (ObjectRef("Pod", decided.observed.flash.namespace, replica.name, replica.uid),)
 
@@ -244,6 +248,8 @@ def _deployment(decided: Decisions) -> tuple[RawObject, ...]:
     paused_by_hand = decided.live_deployment is not None and decided.live_deployment["spec"].get("paused")
     if decided.live_deployment is not None and decided.scaling.decision.follows_deployment:
         made["spec"]["replicas"] = decided.live_deployment["spec"].get("replicas", made["spec"]["replicas"])
+    elif decided.flags_update.surges:
+        made["spec"]["replicas"] += 1
     if paused_by_hand and not made["spec"].get("paused"):
         # Only an explicit value takes the field from whoever ran `kubectl rollout pause`.
         made["spec"]["paused"] = False
@@ -302,7 +308,8 @@ def _annotations(decided: Decisions, summary: ReplicaSummary) -> tuple[PodAnnota
         annotations: dict[str, str | None] = _flags(replica) | _floor(decided, replica)
         if replica.uid in quarantine:
             annotations[QUARANTINE_ANNOTATION] = quarantine[replica.uid]
-        annotations |= scaling_annotations(replica, observed, len(summary.replicas) - 1, revision)
+        others, stopped_first = len(summary.replicas) - 1, decided.flags_update.stopped_first
+        annotations |= scaling_annotations(replica, observed, others, revision, stopped_first)
         if annotations:
             namespace = replica.pod["metadata"]["namespace"]
             annotated.append(PodAnnotation(namespace, replica.name, replica.uid, annotations))
@@ -323,7 +330,8 @@ def _floor(decided: Decisions, replica: Replica) -> dict[str, str | None]:
     flash = decided.observed.flash
     readiness, name = flash.spec.readiness, baseline_key(flash, replica)
     is_learned = readiness.floor == "Learned"
-    limit = rollback_speed(flash, replica, decided.rollout.last_known_good)
+    good, updates_flags = decided.rollout.last_known_good, decided.update.takes_flags
+    limit = rollback_speed(flash, replica, good, updates_flags=updates_flags)
     if replica.has_floor or (name is None if is_learned else limit is None):
         return {}
     floor = decided.baseline.floor(name, readiness.learned_tolerance_percent) if is_learned and name else NO_FLOOR

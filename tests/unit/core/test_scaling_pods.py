@@ -8,7 +8,8 @@ from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, a_waitin
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, QUARANTINE_ANNOTATION, REVISION_ANNOTATION
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.plan import desired_children, plan
-from flash_operator.core.scaling.pod_annotations import DELETION_COST, DO_NOT_DISRUPT, LOCAL_VOLUMES
+from flash_operator.core.replicas.replica import DELETION_COST
+from flash_operator.core.scaling.pod_annotations import DO_NOT_DISRUPT, LOCAL_VOLUMES
 
 BUDGET = "3582s"
 VOLUMES = [

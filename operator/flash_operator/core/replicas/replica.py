@@ -16,6 +16,10 @@ from flash_operator.core.observed.pod_failure import PodFailure, exceeded_memory
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.resources.engine_env import engine_env
 
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+FIRST_TO_STOP = -2_000_000_000
+"""A deletion cost, which is an int32: the ReplicaSet controller stops the ready replica with the lowest one first."""
+
 
 class ReplicaVerdict(NamedTuple):
     """The state of a replica, from the component that knows most about it."""
@@ -171,6 +175,11 @@ class Replica:
     def has_floor(self) -> bool:
         """The pod has a floor annotation. It is never changed: a replica is judged by the floor it started with."""
         return FLOOR_ANNOTATION in self.pod["metadata"].get("annotations", {})
+
+    @property
+    def goes_first(self) -> bool:
+        """It is stopped before other ready replicas when the Deployment loses one."""
+        return bool(self.pod["metadata"].get("annotations", {}).get(DELETION_COST) == str(FIRST_TO_STOP))
 
     @property
     def quarantine_request(self) -> str | None:

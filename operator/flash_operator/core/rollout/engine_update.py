@@ -16,7 +16,8 @@ nothing. They are offered, and taken when the user says so:
 
 Paced lets one deployment at a time in the whole cluster take its update, and only one of which all replicas are ready
 (`holds_turn`, `runtime.update_turn`). Each operator class has a turn of its own. A new template goes through a rollout
-with all its checks. Outdated flags need only new pods, so their replicas are evicted one by one.
+with all its checks. Outdated flags need only new pods, so their replicas are replaced one by one
+(`core.rollout.flags_update`).
 """
 
 import hashlib
@@ -32,7 +33,8 @@ from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.kube import is_terminating
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
-from flash_operator.core.rollout.rollout import Rollout, Target
+from flash_operator.core.rollout.flags_update import NOTHING, FlagsUpdate, take_flags
+from flash_operator.core.rollout.rollout import LastKnownGood, Rollout, Target
 from flash_operator.core.rollout.template_revision import (
     NOT_IN_THE_TEMPLATE,
     TemplateRevision,
@@ -120,7 +122,7 @@ class EngineUpdate:
     @cached_property
     def taken(self) -> bool:
         """Whether the offer is taken: the user accepted it, or it is this deployment's turn."""
-        if self.offer is None:
+        if self.offer is None or self._flags_rejected:
             return False
         accepted = self._flash.spec.rollout.accept_update
         if accepted == self.offer.id or (self.offer.of_flags and self._flags_under_way):
@@ -137,6 +139,12 @@ class EngineUpdate:
         """A deployment that is not whole would block all others, so it does not begin."""
         begins = self._live.state == "Updating" or self._all_ready
         return begins and self.observed.update_holder == self._flash.key
+
+    @property
+    def _flags_rejected(self) -> bool:
+        """These flags were taken, and made a replica slower."""
+        offered = self.offer.id if self.offer and self.offer.of_flags else None
+        return self._live.state == "Rejected" and self._live.revision == offered
 
     @property
     def _flags_under_way(self) -> bool:
@@ -180,20 +188,31 @@ class EngineUpdate:
         found = (stored_revision(self.observed, name) or made.get(name) for name in dict.fromkeys(revisions))
         return tuple(revision for revision in found if revision is not None)
 
-    @cached_property
-    def evicted(self) -> Replica | None:
-        """The next replica to replace, so that its successor gets the flags of its node."""
-        takes_flags = self.taken and not self.takes_template and self._flash.spec.rollout.state != "Paused"
-        return self._outdated[0] if takes_flags and self._outdated and self._all_ready else None
+    @property
+    def takes_flags(self) -> bool:
+        return self.taken and not self.takes_template
 
-    def status(self, rollout: Rollout) -> UpdateStatus:
+    def next_flags(self, last_known_good: LastKnownGood | None, template: RawObject, *, may_surge: bool) -> FlagsUpdate:
+        """The next step of an update of flags."""
+        if not self.takes_flags:
+            return NOTHING
+        under_way = self._flags_under_way
+        return take_flags(
+            self.observed, self.replicas, last_known_good, template, under_way=under_way, may_surge=may_surge
+        )
+
+    def status(self, rollout: Rollout, flags: FlagsUpdate = NOTHING) -> UpdateStatus:
         """For the CR's status."""
         offer = self.offer
+        if self._flags_rejected:
+            return self._live
+        if offer and flags.objection:
+            return UpdateStatus(
+                state="Rejected", revision=offer.id, message=flags.objection, changes=_shown_changes(offer)
+            )
         if offer is None or (offer.of_flags and self._flags_under_way):
             return self._under_way(rollout)
-        changes = list(offer.changes[:SHOWN_CHANGES])
-        if len(offer.changes) > SHOWN_CHANGES:
-            changes.append(f"and {len(offer.changes) - SHOWN_CHANGES} more")
+        changes = _shown_changes(offer)
         if self.taken:
             return self._taken(offer, changes, rollout)
         message = f"to take it, set spec.rollout.acceptUpdate to {offer.id}, or spec.rollout.engineUpdates to Paced"
@@ -271,6 +290,13 @@ def live_rollout(observed: Observed, target: Target) -> RolloutStatus | None:
     if former and observed.live_status.get("observedGeneration") == observed.flash.generation:
         return live.model_copy(update={"rejected": target.attempt})
     return live
+
+
+def _shown_changes(offer: Offer) -> list[str]:
+    changes = list(offer.changes[:SHOWN_CHANGES])
+    if len(offer.changes) > SHOWN_CHANGES:
+        changes.append(f"and {len(offer.changes) - SHOWN_CHANGES} more")
+    return changes
 
 
 def _flags_of(replica: Replica) -> str:

@@ -257,13 +257,20 @@ def _newly_known_good(wanted: RawObject, replicas: Sequence[Replica], count: int
 def _objection(flash: FlashDeployment, new: Sequence[Replica], last_known_good: LastKnownGood) -> str | None:
     limit = flash.spec.rollout.max_slowdown_percent
     for replica in new:
-        objection = _failure(replica, last_known_good) or _slowdown(replica, last_known_good, limit)
+        objection = objection_to(replica, last_known_good, limit)
         if objection:
             return f"{objection}; rolled back to the previous template"
     return None
 
 
-def _failure(replica: Replica, last_known_good: LastKnownGood) -> str | None:
+def objection_to(
+    replica: Replica, last_known_good: LastKnownGood, limit: int, made_with: str = "the new template"
+) -> str | None:
+    """Why this new replica speaks against what it was made with; None if it does not, or not yet."""
+    return _failure(replica, last_known_good, made_with) or _slowdown(replica, last_known_good, limit, made_with)
+
+
+def _failure(replica: Replica, last_known_good: LastKnownGood, made_with: str) -> str | None:
     verdict = replica.verdict
     if not (verdict.is_lasting or (verdict.may_clear_on_restart and _starts(replica) >= MAX_STARTS)):
         return None
@@ -271,22 +278,25 @@ def _failure(replica: Replica, last_known_good: LastKnownGood) -> str | None:
         return None
     if verdict.reason in MAY_BE_THE_NODE and not last_known_good.ran_on(replica.node_name):
         return None
-    return f"{replica.name} failed with the new template: {verdict.reason}: {verdict.message}"
+    return f"{replica.name} failed with {made_with}: {verdict.reason}: {verdict.message}"
 
 
-def _slowdown(replica: Replica, last_known_good: LastKnownGood, limit: int) -> str | None:
+def _slowdown(replica: Replica, last_known_good: LastKnownGood, limit: int, made_with: str) -> str | None:
     speed, before = _speed(replica), last_known_good.comparable_speed(replica)
     if speed is None or before is None or speed >= _slowest_allowed(before, limit):
         return None
     slower = f"{100 * (1 - speed / before):.0f} % slower than the previous one's {before:.1f}"
-    figures = f"{replica.name} decodes {speed:.1f} tok/s with the new template, {slower}"
+    figures = f"{replica.name} decodes {speed:.1f} tok/s with {made_with}, {slower}"
     return f"{figures}; rollout.maxSlowdownPercent is {limit}"
 
 
-def rollback_speed(flash: FlashDeployment, replica: Replica, last_known_good: LastKnownGood | None) -> float | None:
-    """The decode speed below which this replica of a new template causes a rollback; None if nothing is compared."""
-    revision = revision_of_pod(replica.pod)
-    if last_known_good is None or replica.node is None or revision in (None, last_known_good.revision):
+def rollback_speed(
+    flash: FlashDeployment, replica: Replica, last_known_good: LastKnownGood | None, *, updates_flags: bool
+) -> float | None:
+    """The decode speed below which this new replica causes a rollback; None if nothing is compared."""
+    if last_known_good is None or replica.node is None or replica.ready:
+        return None
+    if revision_of_pod(replica.pod) in (None, last_known_good.revision) and not updates_flags:
         return None
     before = last_known_good.comparable_speed(replica)
     return None if before is None else round(_slowest_allowed(before, flash.spec.rollout.max_slowdown_percent), 2)

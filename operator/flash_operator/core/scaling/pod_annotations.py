@@ -5,6 +5,8 @@
     controller.kubernetes.io/pod-deletion-cost          | replicas of a           | scaling in stops quarantined and
                                                         | deployment with scaling | failed replicas first, then outdated
                                                         |                         | ones, then the youngest
+                                                        | the replica to replace  | an update of flags stops it, and no
+                                                        | (`rollout.flags_update`)| other, once its successor is ready
     karpenter.sh/do-not-disrupt                         | a replica that loads    | a moved replica loads from the start
     cluster-autoscaler.kubernetes.io/                   | every new replica       | its emptyDirs contain nothing that
     safe-to-evict-local-volumes                         |                         | is missed
@@ -14,28 +16,31 @@ They are written to pods and not to the template, so that they restart no engine
 
 from flash_operator.core.observed.kube import condition_of, moment_of
 from flash_operator.core.observed.snapshot import Observed
-from flash_operator.core.replicas.replica import Replica
+from flash_operator.core.replicas.replica import DELETION_COST, FIRST_TO_STOP, Replica
 from flash_operator.core.resources.gate_config import startup_seconds
 from flash_operator.core.resources.revision import revision_of_pod
 from flash_operator.core.scaling.demand import is_loading
 
-DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
 LOCAL_VOLUMES = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 
 OUR_VOLUMES = ("run", "cache", "tmp", "shm")
 
-OUT_OF_SERVICE = -2_000_000_000
 OUTDATED = -1_000_000_000
 NEEDED = 0
-"""A cost is an int32. A ready replica costs minus the minutes since 1970 when it became ready, which stays as it is."""
+"""A ready replica costs minus the minutes since 1970 when it became ready, which stays as it is."""
 
 Annotations = dict[str, str | None]
 
 
-def scaling_annotations(replica: Replica, observed: Observed, others: int, revision: str) -> Annotations:
+def scaling_annotations(
+    replica: Replica, observed: Observed, others: int, revision: str, stopped_first: Replica | None = None
+) -> Annotations:
     """What to change. `others` is the number of other replicas, `revision` that of the template in force."""
-    return _protection(replica, observed) | _deletion_cost(replica, observed, others, revision)
+    live = (replica.pod["metadata"].get("annotations") or {}).get(DELETION_COST)
+    first = stopped_first is not None and stopped_first.uid == replica.uid
+    cost = str(FIRST_TO_STOP) if first else _cost(replica, observed, others, revision)
+    return _protection(replica, observed) | ({} if cost in (None, live) else {DELETION_COST: cost})
 
 
 def _protection(replica: Replica, observed: Observed) -> Annotations:
@@ -56,14 +61,16 @@ def _is_users(observed: Observed) -> bool:
     return DO_NOT_DISRUPT in observed.flash.spec.pod_metadata.annotations
 
 
-def _deletion_cost(replica: Replica, observed: Observed, others: int, revision: str) -> Annotations:
+def _cost(replica: Replica, observed: Observed, others: int, revision: str) -> str | None:
     """The ReplicaSet controller stops replicas that are not ready before all others, whatever they cost. So a loading
-    one that is needed is kept by the target of `demand`, which asks for no fewer replicas while one loads."""
-    if observed.flash.spec.scaling is None or others == 0:
-        return {}
-    cost = str(deletion_cost(replica, observed, revision))
-    live = replica.pod["metadata"].get("annotations") or {}
-    return {} if live.get(DELETION_COST) == cost else {DELETION_COST: cost}
+    one that is needed is kept by the target of `demand`, which asks for no fewer replicas while one loads.
+
+    None leaves the cost as it is, as that of a replica which is about to be stopped.
+    """
+    is_being_stopped = replica.goes_first and others >= observed.flash.spec.replicas
+    if observed.flash.spec.scaling is None or others == 0 or is_being_stopped:
+        return None
+    return str(deletion_cost(replica, observed, revision))
 
 
 def deletion_cost(replica: Replica, observed: Observed, revision: str) -> int:
@@ -71,7 +78,7 @@ def deletion_cost(replica: Replica, observed: Observed, revision: str) -> int:
     if is_loading(replica, observed):
         return NEEDED
     if replica.is_quarantined or not replica.ready:
-        return OUT_OF_SERVICE
+        return FIRST_TO_STOP
     outdated = replica.flags_outdated or revision_of_pod(replica.pod) not in (None, revision)
     return (OUTDATED if outdated else 0) - _minutes_when_ready(replica)
 
