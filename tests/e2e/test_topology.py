@@ -292,6 +292,32 @@ def test_a_changed_verdict_restarts_nothing_and_gives_the_next_pod_safe_flags(
 
 
 @pytest.mark.long
+def test_flags_that_are_taken_start_the_successor_first(
+    e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash, namespace: str
+) -> None:
+    prove_links(e2e_env, p2p_tests)
+    apply(e2e_env, engine_stub_program(namespace))
+    flash = tiny(**stub_spec())
+    flash.wait_for("Ready", "True", "Passed", seconds=120)
+    before, least = flash.pod()["metadata"], 1
+    e2e_env.kubectl("label", "node", e2e_env.node_name, f"{PREFIX}gpu-p2p=hang", "--overwrite")
+    flash.wait_for("UpdateAvailable", "True", "UpdateAvailable", seconds=60)
+
+    tiny(**stub_spec(rollout={"acceptUpdate": flash.status()["update"]["revision"]}))
+
+    def replaced() -> bool:
+        nonlocal least
+        least = min(least, len(flash.endpoints()))
+        pods = [pod["metadata"]["uid"] for pod in flash.pods()]
+        return len(pods) == 1 and before["uid"] not in pods and flash.status()["update"]["state"] == "UpToDate"
+
+    wait_until(replaced, "the successor alone is left", seconds=180)
+    assert least == 1, "there was an endpoint all the time"
+    flash.wait_for("TopologyResolved", "True", "FlagsDerived", seconds=60)
+    assert [pod["row"] for pod in flash.status()["pods"]] == ["T7"]
+
+
+@pytest.mark.long
 def test_a_mistyped_label_is_reported_with_its_node_and_value(
     e2e_env: LocalCluster, tiny: MakeFlash, namespace: str
 ) -> None:
