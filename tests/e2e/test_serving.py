@@ -61,6 +61,9 @@ def test_a_good_model_becomes_ready_serves_and_rolls_only_for_what_the_engine_ru
     assert summary["acceptancePercent"] >= 95, "every draft of this model is right by construction"
     assert summary["decodeTokensPerSecond"] >= 1
     assert flash.condition("SpeculationActive")["status"] == "True"
+    assert status["pods"][0]["promptTokens"] >= 900, "a prompt that nearly fills the context was timed as well"
+    assert status["pods"][0]["prefillTokensPerSecond"] > 0
+    assert status["pods"][0]["depthDecodeTokensPerSecond"] > 0
     assert flash.endpoints() == [pod["status"]["podIP"]]
     assert chat(flash)["choices"][0]["message"]["content"]
     assert [reason for reason, _ in events_of(flash)].count("Passed") == 1
