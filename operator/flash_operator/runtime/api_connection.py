@@ -1,5 +1,6 @@
 """HTTP to the API server: credentials and TLS of the official client, JSON, and errors with the server's own words."""
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,10 @@ from flash_operator.core.observed.snapshot import RawObject
 REQUEST_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 300.0
 JSON = "application/json"
+
+CLOSE_SECONDS = 0.25
+"""For the event loop to close connections whose request was cancelled during the TLS handshake. aiohttp closes only the
+connections of its pool, and its documentation asks for this pause (Advanced client usage, Graceful shutdown)."""
 
 
 class ApiError(RuntimeError):
@@ -82,6 +87,8 @@ class ApiConnection:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self.was_cancelled = False
+        """A request of it was, so a connection may still be closing."""
 
     @classmethod
     async def connect(cls) -> "ApiConnection":
@@ -99,6 +106,8 @@ class ApiConnection:
 
     async def close(self) -> None:
         await self._api.close()  # type: ignore[no-untyped-call]
+        if self.was_cancelled:
+            await asyncio.sleep(CLOSE_SECONDS)
 
     async def request(
         self,
@@ -156,6 +165,9 @@ class ApiConnection:
                 yield answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UnreachableError(f"{method} {path}: {type(error).__name__}: {error}") from error
+        except asyncio.CancelledError:
+            self.was_cancelled = True
+            raise
 
 
 async def _read(answer: aiohttp.ClientResponse, most_bytes: int | None) -> bytes:
