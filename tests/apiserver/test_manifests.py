@@ -30,6 +30,12 @@ VALUES: dict[str, list[str]] = {
         "rbac.create=false", "serviceAccount.create=false", "serviceAccount.name=mine", "metrics.service.enabled=false",
         "podTemplatePolicy.enabled=false", "podDisruptionBudget.enabled=false", "labeller.enabled=false",
     ],
+    "network policies": [
+        "networkPolicy.enabled=true", "networkPolicy.deploymentNamespaces={team}",
+        "networkPolicy.engineFrom[0].ipBlock.cidr=10.0.0.0/8",
+        "networkPolicy.engineFrom[0].ipBlock.except={10.1.0.0/16}",
+        "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=monitoring",
+    ],
     "private images": [
         "imagePullSecrets[0].name=pull", "labeller.runtimeClassName=nvidia", "p2pTest.runtimeClassName=nvidia",
     ],

@@ -96,6 +96,10 @@ BAD_VALUES = {
     "a pod label of the selector": (r"podLabels.app\.kubernetes\.io/name=other", "podLabels"),
     "an annotation with a bad key": ("podAnnotations.a b=c", "podAnnotations"),
     "an unknown affinity": ("affinity.nodeAfinity.x=y", "affinity"),
+    "a namespace of deployments in capitals": ("networkPolicy.deploymentNamespaces={Team}", "deploymentNamespaces"),
+    "a peer without a selector": ("networkPolicy.engineFrom[0]=gateway", "engineFrom"),
+    "a peer's misspelt selector": ("networkPolicy.engineFrom[0].namespaceSelektor.x=y", "engineFrom"),
+    "a block that is no network": ("networkPolicy.metricsFrom[0].ipBlock.cidr=monitoring", "metricsFrom"),
     "a monitor's label with a slash": ("metrics.serviceMonitor.labels.release=a/b", "labels"),
 }
 
