@@ -39,7 +39,7 @@ CHECKED = (
     "tests/engine/test_verdict.py",
     "tests/engine/test_wrong_texts.py",
 )
-"""Folders and modules of level `check`; all others have level `test`. An explicit mark wins."""
+"""Folders and modules of level `check`; all others have level `test`. An explicit mark of another level wins."""
 
 BUILT = frozenset({"apiserver", "images", "cluster"})
 """Marks of what must be built first: no test with one of them is of level `check`."""
@@ -48,12 +48,28 @@ BUILT = frozenset({"apiserver", "images", "cluster"})
 def level_of(path: PurePosixPath, marks: AbstractSet[str]) -> str:
     """The level of a test in this file (a path from the root). Raises ValueError for several explicit marks."""
     by_hand = [level for level in LEVELS if level in marks]
+    if "check" in by_hand and not has_checks(path):
+        raise ValueError(
+            f"{path}: mark no test of it as check, but name the file in CHECKED: `-m check` reads no other"
+        )
     if len(by_hand) > 1:
         raise ValueError(f"{path}: a test is of one level, and not of {' and '.join(by_hand)}")
     if by_hand:
         return by_hand[0]
-    is_checked = any(path.is_relative_to(checked) for checked in CHECKED)
-    return "check" if is_checked and not marks & BUILT else "test"
+    return "check" if has_checks(path) and not marks & BUILT else "test"
+
+
+def has_checks(path: PurePosixPath) -> bool:
+    """Whether a file of tests (a path from the root) may have some of level `check`."""
+    return any(path.is_relative_to(checked) for checked in CHECKED)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m check`, files without such a test are not imported: that costs each worker more than its own files."""
+    if config.option.markexpr != "check" or not collection_path.match("test_*.py"):
+        return None
+    path = PurePosixPath(collection_path.relative_to(ROOT).as_posix())
+    return None if has_checks(path) else True
 
 
 @pytest.hookimpl(tryfirst=True)

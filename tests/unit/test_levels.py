@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from levels import BUILT, CHECKED, LEVELS, ROOT, level_of
+from levels import BUILT, CHECKED, LEVELS, ROOT, level_of, pytest_ignore_collect
 
 
 def test_every_test_of_this_run_has_one_level(request: pytest.FixtureRequest) -> None:
@@ -39,8 +39,30 @@ def test_the_level_follows_from_place_and_needs_and_a_mark_by_hand_wins(path: st
 
 
 def test_two_levels_are_refused_with_the_file() -> None:
-    with pytest.raises(ValueError, match=r"tests/a\.py: a test is of one level, and not of check and long"):
-        level_of(PurePosixPath("tests/a.py"), {"long", "check"})
+    with pytest.raises(ValueError, match=r"tests/a\.py: a test is of one level, and not of test and long"):
+        level_of(PurePosixPath("tests/a.py"), {"long", "test"})
+
+
+def test_a_mark_in_a_file_that_is_not_read_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"tests/runtime/test_a\.py: mark no test of it as check"):
+        level_of(PurePosixPath("tests/runtime/test_a.py"), {"check"})
+
+
+@pytest.mark.parametrize(
+    ("file", "marks", "ignored"),
+    [
+        ("tests/unit/core/test_plan.py", "check", None),
+        ("tests/engine/test_launcher.py", "check", True),
+        ("tests/engine/conftest.py", "check", None),
+        ("tests/engine/test_launcher.py", "not long", None),
+        ("tests/engine/test_launcher.py", "", None),
+    ],
+)
+def test_only_files_with_checks_are_read_for_them(
+    file: str, marks: str, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch, *, ignored: bool | None
+) -> None:
+    monkeypatch.setattr(pytestconfig.option, "markexpr", marks)
+    assert pytest_ignore_collect(ROOT / file, pytestconfig) is ignored
 
 
 @pytest.mark.parametrize("place", CHECKED)
