@@ -281,6 +281,33 @@ def test_what_a_rollout_may_not_be_slower_than_is_of_no_matter_to_an_engine_that
     assert (rechecked.phase, rechecked.degraded) == (Phase.PASSED, None)
 
 
+def test_a_serving_engine_that_is_slower_in_a_recheck_keeps_the_figures_of_its_admission() -> None:
+    idle = ServingMonitor(ServingHealth(idle=True), _asked_at=NOW)
+    state = finish(replace(tried(FAST, IN_ROLLOUT), serving=idle), SLOWER, IN_ROLLOUT, TrialKind.RECHECK)[0]
+    assert (state.phase, state.evidence.measurement) == (Phase.PASSED, FAST.measurement)
+
+    freely = finish(replace(tried(FAST), serving=idle), SLOWER, kind=TrialKind.RECHECK)[0]
+    assert freely.evidence.measurement == SLOWER.measurement, "without a rollout it is the new figure that counts"
+
+
+FIRST: dict[str, tuple[Trial, GateConfig]] = {
+    "disturbed by other clients": (
+        Trial(RIGHT, replace(FIGURES, decode_tokens_per_second=80, foreign_tokens=9)),
+        CONFIG,
+    ),
+    "fast, with a late first token": (FAST, changed(CONFIG, max_first_token_millis=100.0)),
+}
+
+
+@pytest.mark.parametrize(("first", "config"), FIRST.values(), ids=FIRST.keys())
+def test_a_first_measurement_counts_only_if_it_was_slow_and_sound(first: Trial, config: GateConfig) -> None:
+    limited = changed(config, measure_again_below=90.0)
+    quick = replace(FIGURES, decode_tokens_per_second=80.0, first_token_millis=50.0)
+    once = finish(tried(first, limited), Trial(RIGHT, quick), limited)[0]
+    twice = finish(once, Trial(RIGHT, quick), limited)[0]
+    assert (once.phase, twice.phase) == (Phase.MEASURING, Phase.PASSED)
+
+
 def test_a_restarted_gate_does_not_measure_a_slower_engine_again() -> None:
     state = step(configured(IN_ROLLOUT), observed(), at())[0]
     state, actions = step(state, StoredTrialRead(IN_ROLLOUT, StoredTrial(GOOD, RIGHT_SO_FAR)), at())

@@ -167,6 +167,8 @@ class UpdateStatus(StatusModel):
     """What to do, or what it waits for."""
     changes: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=16)] = []
     """What would change: one line for each value of the pod template, or for each replica with outdated flags."""
+    rejected: Annotated[str, Field(max_length=64)] | None = None
+    """Name of an attempt to take outdated flags that made a replica slower or fail. It is not repeated."""
 
 
 class ModelStatus(StatusModel):

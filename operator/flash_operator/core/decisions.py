@@ -84,7 +84,8 @@ class Decisions:
             why = "podTemplate is corrected" if self.refused_template else "the MTP head is restored"
             return keep_live_template(flash, self.live_deployment, self.last_known_good, until=why)
         live = live_rollout(self.observed, target)
-        return decide_rollout(flash, target, self.replicas, self.last_known_good, live)
+        keeps_figures = self.update.judges_flags
+        return decide_rollout(flash, target, self.replicas, self.last_known_good, live, keeps_figures=keeps_figures)
 
     @cached_property
     def flags_update(self) -> FlagsUpdate:

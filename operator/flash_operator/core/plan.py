@@ -244,12 +244,11 @@ def _deployment(decided: Decisions) -> tuple[RawObject, ...]:
     if decided.held and decided.live_deployment is None:
         return ()
     template = decided.rollout.template
-    made = deployment(decided.observed.flash, template, surge=surges(decided.observed, template))
+    surge, has_successor = surges(decided.observed, template), decided.flags_update.surges
+    made = deployment(decided.observed.flash, template, surge=surge, has_successor=has_successor)
     paused_by_hand = decided.live_deployment is not None and decided.live_deployment["spec"].get("paused")
     if decided.live_deployment is not None and decided.scaling.decision.follows_deployment:
         made["spec"]["replicas"] = decided.live_deployment["spec"].get("replicas", made["spec"]["replicas"])
-    elif decided.flags_update.surges:
-        made["spec"]["replicas"] += 1
     if paused_by_hand and not made["spec"].get("paused"):
         # Only an explicit value takes the field from whoever ran `kubectl rollout pause`.
         made["spec"]["paused"] = False
@@ -308,8 +307,8 @@ def _annotations(decided: Decisions, summary: ReplicaSummary) -> tuple[PodAnnota
         annotations: dict[str, str | None] = _flags(replica) | _floor(decided, replica)
         if replica.uid in quarantine:
             annotations[QUARANTINE_ANNOTATION] = quarantine[replica.uid]
-        others, stopped_first = len(summary.replicas) - 1, decided.flags_update.stopped_first
-        annotations |= scaling_annotations(replica, observed, others, revision, stopped_first)
+        others = len(summary.replicas) - 1
+        annotations |= scaling_annotations(replica, observed, others, revision, decided.flags_update)
         if annotations:
             namespace = replica.pod["metadata"]["namespace"]
             annotated.append(PodAnnotation(namespace, replica.name, replica.uid, annotations))

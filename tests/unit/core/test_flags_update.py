@@ -1,11 +1,12 @@
 """Outdated flags, taken: a successor starts first where GPUs are free, and a slower one is taken back."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from builders import SETTINGS, a_flash, a_gate, a_node, a_pod, an_observed
+from builders import NOON, SETTINGS, a_flash, a_gate, a_node, a_pod, an_observed
 from flash_contracts.gate_result import GateResult
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, REVISION_ANNOTATION
 from flash_contracts.node_facts import NodeFacts
@@ -36,8 +37,10 @@ class Site:
     def __init__(self, *, nodes: int = 3, accepts: bool = True, **rollout: Any) -> None:
         self.nodes = NODES[:nodes]
         self.made = 0
+        self.now = NOON
         self.speed = 85.0
         self.readies = True
+        self.broken: set[str] = set()
         self.pods: list[RawObject] = []
         self.gates: dict[str, GateResult] = {}
         self.evicted: list[str] = []
@@ -54,14 +57,15 @@ class Site:
         self.children["ConfigMap", document["metadata"]["name"]] = document
         for node in self.nodes[:REPLICAS]:
             self.start(node["metadata"]["name"], SAFE_FLAGS)
+        self.now += timedelta(hours=1)
         if accepts:
             self.accept()
 
     def accept(self) -> None:
         self.reconcile()
-        rollout = self.flash.spec.rollout.model_copy(update={"accept_update": self.status["update"]["revision"]})
-        spec = self.flash.spec.model_copy(update={"rollout": rollout})
-        self.flash = self.flash.model_copy(update={"spec": spec})
+        self.edit(accept_update=self.status["update"]["revision"])
+        self.reconcile()
+        assert self.update["state"] == "Updating"
 
     @property
     def deployment(self) -> RawObject:
@@ -75,13 +79,14 @@ class Site:
             an_observed(self.flash, pods=tuple(self.pods), nodes=self.nodes, gates=self.gates, live_status=self.status),
             children=children,
             gpu_supply=supply,
+            now=self.now,
         )
 
     def start(self, node: str | None, flags: str | None = None) -> None:
         """A pod of the Deployment, bound to this node."""
         self.made += 1
         pod = a_pod(f"flash-{self.made}", node=node, ready=flags is not None)
-        pod["metadata"]["creationTimestamp"] = f"2026-11-24T10:{self.made:02}:00Z"
+        pod["metadata"]["creationTimestamp"] = self.now.isoformat()
         pod["metadata"]["annotations"] = {REVISION_ANNOTATION: revision_of(TEMPLATE)}
         if flags:
             pod["metadata"]["annotations"][ENGINE_FLAGS_ANNOTATION] = flags
@@ -121,7 +126,8 @@ class Site:
         ready = [pod for pod in self.pods if is_ready(pod)]
         self.least_ready = min(self.least_ready, len(ready))
         for pod in self.pods:
-            if ENGINE_FLAGS_ANNOTATION in pod["metadata"]["annotations"] and self.readies:
+            name = pod["metadata"]["name"]
+            if ENGINE_FLAGS_ANNOTATION in pod["metadata"]["annotations"] and self.readies and name not in self.broken:
                 pod["status"]["conditions"][0]["status"] = "True"
                 self.gates.setdefault(pod["metadata"]["name"], decoding_at(self.speed))
         taken = {pod["spec"].get("nodeName") for pod in self.pods}
@@ -136,6 +142,16 @@ class Site:
         for _ in range(rounds):
             self.reconcile()
             self.run_controllers()
+            self.now += timedelta(seconds=15)
+
+    def edit(self, **rollout: Any) -> None:
+        """The user changes spec.rollout."""
+        changed = self.flash.spec.rollout.model_copy(update=rollout)
+        self.flash = self.flash.model_copy(update={"spec": self.flash.spec.model_copy(update={"rollout": changed})})
+
+    def pod(self, name: str) -> RawObject:
+        (pod,) = [pod for pod in self.pods if pod["metadata"]["name"] == name]
+        return pod
 
     @property
     def names(self) -> list[str]:
@@ -251,6 +267,8 @@ def test_gpus_that_are_taken_meanwhile_do_not_stop_the_update() -> None:
     site.run(1)
     site.nodes = NODES[:2]  # the third is gone
     site.pods = site.pods[:REPLICAS]
+    site.run(3)
+    assert site.evicted == [], "the scheduler may find a place yet"
     site.run()
     assert site.update["state"] == "UpToDate"
     assert site.evicted == ["flash-1", "flash-2"]
@@ -282,8 +300,7 @@ def test_nothing_goes_on_while_a_replica_terminates() -> None:
 def test_a_pause_keeps_the_replicas_as_they_are() -> None:
     site = Site()
     site.run(2)
-    rollout = site.flash.spec.rollout.model_copy(update={"state": "Paused"})
-    site.flash = site.flash.model_copy(update={"spec": site.flash.spec.model_copy(update={"rollout": rollout})})
+    site.edit(state="Paused")
     site.run(3)
     assert (len(site.names), site.stopped, site.evicted) == (REPLICAS + 1, [], [])
 
@@ -303,3 +320,178 @@ def test_the_one_to_stop_is_marked_before_the_deployment_loses_a_replica() -> No
             site.run_controllers()
     assert marked == ["flash-1"]
     assert wanted.is_irreversible
+
+
+def waits(pod: RawObject, reason: str) -> None:
+    pod["status"]["phase"] = "Pending"
+    waiting = {"reason": reason, "message": "no such tag"}
+    pod["status"]["containerStatuses"] = [{"name": "engine", "state": {"waiting": waiting}}]
+
+
+def test_a_successor_that_has_a_node_and_no_image_costs_no_replica() -> None:
+    site = Site()
+    site.readies = False
+    site.run(2)
+    waits(site.pods[-1], "ErrImagePull")
+    site.run(10)
+    assert (site.evicted, site.stopped, site.update["state"]) == ([], [], "Updating")
+    site.run(40)
+    assert (site.evicted, site.stopped, site.update["state"]) == ([], ["flash-3"], "Rejected")
+    assert site.update["message"].startswith("flash-3 does not start: ErrImagePull")
+
+
+def test_a_node_that_is_drained_meanwhile_costs_no_other_replica() -> None:
+    site = Site()
+    site.readies = False
+    site.run(2)
+    site.nodes = (*NODES[:1], *NODES[2:])
+    site.stop("flash-2")
+    site.start(None)
+    site.run(20)
+    assert site.evicted == []
+    assert is_ready(site.pod("flash-1"))
+
+
+@pytest.mark.parametrize("lost", ["a pause", "a status that was not written"])
+def test_what_is_forgotten_meanwhile_spreads_no_slow_flags(lost: str) -> None:
+    site = Site(nodes=2)
+    site.speed = 60.0
+    site.run(1)
+    if lost == "a pause":
+        site.edit(state="Paused")
+        site.run(5)
+        site.edit(state="Active")
+    else:
+        before = site.status
+        site.run(3)
+        site.status = before
+    site.run()
+    assert (site.evicted, site.update["state"]) == (["flash-1"], "Rejected")
+    assert "29 % slower than the previous one's 85.0" in site.update["message"]
+
+
+def test_a_successor_that_hangs_on_a_node_where_none_ran_before_is_stopped_again() -> None:
+    site = Site()
+    site.broken = {"flash-3"}
+    site.run(3)
+    site.gates["flash-3"] = a_gate("StartupHang", "no token")
+    site.run()
+    assert (site.names, site.update["state"]) == (["flash-1", "flash-2"], "Rejected")
+
+
+def test_an_outdated_replica_that_fails_while_its_successor_loads_is_the_one_that_goes() -> None:
+    site = Site()
+    site.run(1)
+    site.broken = {"flash-2"}
+    site.pod("flash-2")["status"]["conditions"][0]["status"] = "False"
+    site.gates["flash-2"] = a_gate("TooSlow", "41 tok/s")
+    site.run()
+    assert site.stopped == ["flash-2", "flash-1"]
+    assert (site.update["state"], site.deployment["spec"]["replicas"]) == ("UpToDate", REPLICAS)
+
+
+def test_an_outdated_replica_that_does_not_serve_is_replaced_at_once() -> None:
+    site = Site()
+    site.broken = {"flash-2"}
+    site.pod("flash-2")["status"]["conditions"][0]["status"] = "False"
+    site.gates["flash-2"] = a_gate("TooSlow", "41 tok/s")
+    site.run()
+    assert (site.evicted, site.stopped) == (["flash-2"], ["flash-1"])
+    assert site.update["state"] == "UpToDate"
+
+
+def test_without_a_last_known_good_template_a_failure_counts_all_the_same() -> None:
+    site = Site()
+    site.gates |= {name: a_gate("Degraded", "slow", measurement={"decodeTokensPerSecond": 85.0}) for name in site.names}
+    site.children = {key: child for key, child in site.children.items() if not key[1].endswith("last-known-good")}
+    site.broken = {"flash-3"}
+    site.run(3)
+    site.gates["flash-3"] = a_gate("WrongOutput", "41")
+    site.run()
+    assert (site.names, site.update["state"]) == (["flash-1", "flash-2"], "Rejected")
+
+
+def test_scaling_in_during_an_update_is_no_surge() -> None:
+    site = Site(nodes=2)
+    site.broken = {"flash-2"}
+    site.pod("flash-2")["status"]["conditions"][0]["status"] = "False"
+    site.flash = site.flash.model_copy(update={"spec": site.flash.spec.model_copy(update={"replicas": 1})})
+    site.reconcile()
+    assert site.deployment["spec"]["replicas"] == 1
+
+
+def test_an_answer_of_the_gate_that_is_lost_rejects_nothing() -> None:
+    """Status has whole numbers: 76 tok/s would be too slow where 76.9 is not."""
+    site = Site()
+    site.speed = 76.9
+    site.run(3)
+    site.reconcile()
+    lost = site.gates.pop("flash-3")
+    wanted = site.reconcile()
+    site.gates["flash-3"] = lost
+    assert wanted.status is None or wanted.status["update"]["state"] == "Updating"
+    site.run()
+    assert site.update["state"] == "UpToDate"
+
+
+def test_a_mark_of_before_costs_a_successor_nothing() -> None:
+    site = Site()
+    site.run(1)
+    site.run_controllers()
+    site.pods[-1]["metadata"]["annotations"][DELETION_COST] = str(FIRST_TO_STOP)
+    site.run()
+    assert site.stopped == ["flash-1", "flash-2"]
+
+
+def test_an_eviction_whose_status_is_lost_goes_on() -> None:
+    site = Site(nodes=2)
+    before = site.status
+    site.run(1)
+    assert site.evicted == ["flash-1"]
+    site.status = before
+    site.run()
+    assert (site.evicted, site.update["state"]) == (["flash-1", "flash-2"], "UpToDate")
+
+
+def test_flags_that_were_rejected_are_not_taken_again_when_labels_come_back() -> None:
+    site = Site()
+    site.speed = 60.0
+    site.run()
+    labelled = site.nodes
+    site.nodes = tuple(a_gpu_node(node["metadata"]["name"], "nvl") for node in site.nodes)
+    site.reconcile()
+    site.nodes = labelled
+    site.run()
+    assert (site.update["state"], site.made) == ("Rejected", REPLICAS + 1)
+
+
+def test_a_user_who_allows_more_gets_the_rejected_flags() -> None:
+    site = Site()
+    site.speed = 60.0
+    site.run()
+    site.edit(max_slowdown_percent=50)
+    site.run()
+    assert (site.update["state"], site.stopped) == ("UpToDate", ["flash-3", "flash-1", "flash-2"])
+
+
+def test_a_slow_successor_is_not_hidden_by_a_younger_replica() -> None:
+    site = Site(nodes=3)
+    site.run(1)
+    site.speed = 50.0
+    site.run(1)
+    site.speed = 85.0
+    site.stop("flash-2")
+    site.start("node-2")
+    site.run()
+    assert site.update["state"] == "Rejected"
+    assert "flash-3 decodes 50.0 tok/s" in site.update["message"]
+
+
+def test_an_update_that_is_taken_no_longer_leaves_no_replica_too_many() -> None:
+    site = Site()
+    site.run(3)
+    assert site.deployment["spec"]["replicas"] == REPLICAS + 1
+    site.edit(accept_update=None)
+    site.status = {**site.status, "update": {"state": "UpToDate", "revision": "", "message": "", "changes": []}}
+    site.run()
+    assert (site.stopped, site.deployment["spec"]["replicas"]) == (["flash-1"], REPLICAS)

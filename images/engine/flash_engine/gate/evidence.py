@@ -60,8 +60,8 @@ class Evidence:
     unanswered_seconds: float = 0.0
     trial: Trial | None = None
     """None until this run of the engine has been tried."""
-    was_measured_before: bool = False
-    """An earlier trial of this run was timed, so that the speed of `trial` is not the first."""
+    earlier_speed: float | None = None
+    """Decode speed of this run's last undisturbed trial before `trial`, in tokens per second."""
     download: DownloadRecord | None = None
     """Progress of the model download; None if there is none."""
     checkpoint_bytes: int | None = None
@@ -75,8 +75,10 @@ class Evidence:
 
     def with_trial(self, trial: Trial) -> "Evidence":
         """The evidence if this trial counts."""
-        was_measured = self.was_measured_before or self.measurement is not None
-        return replace(self, trial=trial, was_measured_before=was_measured)
+        figures = self.measurement
+        is_sound = figures is not None and not (figures.foreign_tokens or figures.foreign_requests)
+        speed = figures.decode_tokens_per_second if figures and is_sound else self.earlier_speed
+        return replace(self, trial=trial, earlier_speed=speed)
 
     @property
     def ended(self) -> EngineExit | None:
@@ -117,7 +119,7 @@ class Evidence:
             unanswered_since=unanswered,
             unanswered_seconds=0.0 if unanswered is None else at - unanswered,
             trial=trial,
-            was_measured_before=self.was_measured_before and trial is not None,
+            earlier_speed=self.earlier_speed if trial else None,
             full_depth=self.full_depth if healthy and same_run else None,
         )
 

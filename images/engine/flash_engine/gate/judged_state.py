@@ -42,10 +42,15 @@ def _computes(state: GateState) -> bool:
 
 
 def _as_asked(state: GateState, config: GateConfig) -> GateConfig:
-    asked = state.trial_config
+    asked, config = state.trial_config, unlimited_if_passed(state, config)
     if asked is None or config.measures_like(asked):
         return config
     return config.model_copy(update={"golden": asked.golden, "long_answer": asked.long_answer})
+
+
+def unlimited_if_passed(state: GateState, config: GateConfig) -> GateConfig:
+    """The second measurement is made before the engine serves; it never makes a serving engine not ready."""
+    return config.model_copy(update={"measure_again_below": None}) if state.evidence_passes else config
 
 
 def _is_quarantined(state: GateState, config: GateConfig) -> bool:

@@ -128,11 +128,11 @@ def crowd_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
 
 
 def slower_than_before(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """In a first measurement, so that the rollout is rolled back only if the second shows it too."""
-    figures, limit = evidence.measurement, config.measure_again_below
-    if figures is None or limit is None or evidence.was_measured_before:
+    """In one measurement, so that the rollout is rolled back only if another shows it too."""
+    figures, limit, earlier = evidence.measurement, config.measure_again_below, evidence.earlier_speed
+    if figures is None or limit is None or figures.decode_tokens_per_second >= limit:
         return None
-    if figures.decode_tokens_per_second >= limit:
+    if earlier is not None and earlier < limit:
         return None
     return Verdict(
         Reason.ENGINE_STARTING,

@@ -43,7 +43,7 @@ from flash_engine.gate.fault_report import (
 from flash_engine.gate.full_depth import DepthSchedule
 from flash_engine.gate.gate_state import Attempt, GateState, Instant, Phase, TrialKind, admission_is_due, recheck_is_due
 from flash_engine.gate.judge import judge
-from flash_engine.gate.judged_state import judged
+from flash_engine.gate.judged_state import judged, unlimited_if_passed
 from flash_engine.gate.observations import (
     ConfigRead,
     ConfigRejected,
@@ -175,7 +175,8 @@ def _with_stored_trial(state: GateState, stored: StoredTrialRead, now: Instant) 
     run = state.evidence.engine.run
     return replace(
         state,
-        evidence=replace(state.evidence.with_trial(found.trial), was_measured_before=True, full_depth=found.full_depth),
+        evidence=replace(state.evidence.with_trial(found.trial), full_depth=found.full_depth),
+        evidence_passes=True,
         degraded=found.degraded,
         serving=ServingMonitor.of_stall(found.stall, now.monotonic) if found.stall else ServingMonitor(),
         hang_stored=found.stall is not None,
@@ -305,6 +306,9 @@ def _admission_finished(state: GateState, finished: TrialFinished, now: Instant)
 def _recheck_finished(state: GateState, finished: TrialFinished, now: Instant) -> Step:
     """The engine has recovered, must not serve, or is degraded. A trial that cannot be judged changes nothing."""
     verdict = _verdict_on(state, finished)
+    if verdict.passed and _is_slower_than_admitted(state, finished):
+        # One figure of a serving engine decides about no rollout. It is degraded if it is below its floor.
+        finished = replace(finished, trial=replace(finished.trial, measurement=state.evidence.measurement))
     if verdict.passed or verdict.reason in UNSERVABLE or finished.trial.stalled:
         state = replace(_with_trial(state, finished), degraded=None, serving=ServingMonitor())
         state, actions = _weigh_trial(state, finished, now, keeps_earlier=False)
@@ -318,9 +322,17 @@ def _recheck_finished(state: GateState, finished: TrialFinished, now: Instant) -
     return _with_hang_reported(state, finished.config, now, (log, *store))
 
 
+def _is_slower_than_admitted(state: GateState, finished: TrialFinished) -> bool:
+    """It was admitted at a speed that the rollout allows, and now measures below that."""
+    limit, admitted, now = finished.config.measure_again_below, state.evidence.measurement, finished.trial.measurement
+    if limit is None or admitted is None or now is None:
+        return False
+    return now.decode_tokens_per_second < limit <= admitted.decode_tokens_per_second
+
+
 def _verdict_on(state: GateState, finished: TrialFinished) -> Verdict:
     """The verdict on the engine as it was before the trial, if the trial counts."""
-    return judge(state.evidence.with_trial(finished.trial), finished.config)
+    return judge(state.evidence.with_trial(finished.trial), unlimited_if_passed(state, finished.config))
 
 
 def _with_trial(state: GateState, finished: TrialFinished) -> GateState:

@@ -61,21 +61,30 @@ FALLBACK_FLAGS = "FLASH_FALLBACK_FLAGS"
 
 ENGINE_URL = f"http://127.0.0.1:{PORT}"
 
+SUCCESSOR_ANNOTATION = f"{LABEL_PREFIX}successor-beside"
+"""On the Deployment: how many replicas the spec asked for when an update of flags started one more."""
+
 INTERCONNECT_ANNOTATION = f"{LABEL_PREFIX}interconnect"
 """In the pod template, so that changing `spec.interconnect` rolls the engines; their flags are not in the template."""
 
 
-def deployment(flash: FlashDeployment, template: RawObject, *, surge: bool = False) -> RawObject:
+def deployment(
+    flash: FlashDeployment, template: RawObject, *, surge: bool = False, has_successor: bool = False
+) -> RawObject:
     """`template` is the current one, which may be older than the spec's (`core.rollout`).
 
-    `surge`: start the next replica before stopping one (`core.rollout.surge`).
+    `surge`: start the next replica before stopping one (`core.rollout.surge`). `has_successor`: one replica more than
+    the spec asks for, which an update of flags has started.
     """
+    named = metadata(flash, flash.name)
+    if has_successor:
+        named["annotations"] = {SUCCESSOR_ANNOTATION: str(flash.spec.replicas)}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(flash, flash.name),
+        "metadata": named,
         "spec": {
-            "replicas": flash.spec.replicas,
+            "replicas": flash.spec.replicas + has_successor,
             "selector": {"matchLabels": selector(flash)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": SURGE if surge else ONE_BY_ONE},
             # Time to compare the new replica's speed before the next one is replaced.

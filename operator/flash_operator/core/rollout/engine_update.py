@@ -33,7 +33,7 @@ from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.kube import is_terminating
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
-from flash_operator.core.rollout.flags_update import NOTHING, FlagsUpdate, take_flags
+from flash_operator.core.rollout.flags_update import NOTHING, FlagsUpdate, end_surge, take_flags
 from flash_operator.core.rollout.rollout import LastKnownGood, Rollout, Target
 from flash_operator.core.rollout.template_revision import (
     NOT_IN_THE_TEMPLATE,
@@ -110,14 +110,15 @@ class EngineUpdate:
         """None if what the spec asks for is what this operator would start."""
         if is_outdated(self.base, self.newest):
             return Offer(self.newest.revision, changes_between(self.base, self.newest))
-        outdated = {str(replica.node_name): _flags_of(replica) for replica in self._outdated}
-        if not outdated or self.user_changed:
+        if not self._outdated or self.user_changed:
             return None
         changes = tuple(
             f"flags of {replica.name}: the labels of node {replica.node_name} now call for {_flags_of(replica)}"
             for replica in self._outdated
         )
-        return Offer(f"{FLAGS_PREFIX}{_digest(outdated)}", changes)
+        # Not of the nodes, so that the offer is the same however many replicas have taken it.
+        wanted = sorted({_flags_of(replica) for replica in self._outdated})
+        return Offer(f"{FLAGS_PREFIX}{_digest(wanted)}", changes)
 
     @cached_property
     def taken(self) -> bool:
@@ -142,9 +143,14 @@ class EngineUpdate:
 
     @property
     def _flags_rejected(self) -> bool:
-        """These flags were taken, and made a replica slower."""
-        offered = self.offer.id if self.offer and self.offer.of_flags else None
-        return self._live.state == "Rejected" and self._live.revision == offered
+        """These flags were taken, and made a replica slower, or fail."""
+        offer = self.offer
+        return offer is not None and offer.of_flags and self._live.rejected == self._attempt(offer)
+
+    @property
+    def judges_flags(self) -> bool:
+        """New flags are being judged by the last known good figures, or were rejected by them."""
+        return self._flags_under_way or self._flags_rejected
 
     @property
     def _flags_under_way(self) -> bool:
@@ -193,23 +199,23 @@ class EngineUpdate:
         return self.taken and not self.takes_template
 
     def next_flags(self, last_known_good: LastKnownGood | None, template: RawObject, *, may_surge: bool) -> FlagsUpdate:
-        """The next step of an update of flags."""
-        if not self.takes_flags:
-            return NOTHING
-        under_way = self._flags_under_way
-        return take_flags(
-            self.observed, self.replicas, last_known_good, template, under_way=under_way, may_surge=may_surge
-        )
+        """The next step of an update of flags. Nothing before the status says that it is taken."""
+        if self.takes_flags and self._flags_under_way:
+            return take_flags(self.observed, self.replicas, last_known_good, template, may_surge=may_surge)
+        return end_surge(self.observed, self.replicas) if may_surge else NOTHING
 
     def status(self, rollout: Rollout, flags: FlagsUpdate = NOTHING) -> UpdateStatus:
-        """For the CR's status."""
+        """For the CR's status. What was rejected is kept, so that it is not taken again."""
         offer = self.offer
-        if self._flags_rejected:
-            return self._live
-        if offer and flags.objection:
-            return UpdateStatus(
-                state="Rejected", revision=offer.id, message=flags.objection, changes=_shown_changes(offer)
-            )
+        rejected = self._attempt(offer) if offer and flags.objection else self._live.rejected
+        return self._status(rollout, flags).model_copy(update={"rejected": rejected})
+
+    def _status(self, rollout: Rollout, flags: FlagsUpdate) -> UpdateStatus:
+        offer = self.offer
+        if offer and (flags.objection or self._flags_rejected):
+            known = self._live.message if self._live.state == "Rejected" else "it was rejected before"
+            message, changes = (flags.objection or known), _shown_changes(offer)
+            return UpdateStatus(state="Rejected", revision=offer.id, message=message[:4096], changes=changes)
         if offer is None or (offer.of_flags and self._flags_under_way):
             return self._under_way(rollout)
         changes = _shown_changes(offer)

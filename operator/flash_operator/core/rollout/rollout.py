@@ -26,6 +26,7 @@ update until another one is taken; neither scaling nor an upgrade of the operato
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -172,14 +173,22 @@ def decide_rollout(
     replicas: Sequence[Replica],
     last_known_good: LastKnownGood | None,
     live: RolloutStatus | None,
+    *,
+    keeps_figures: bool = False,
 ) -> Rollout:
-    """Choose the template. `live` is the rollout in the CR's live status."""
+    """Choose the template. `live` is the rollout in the CR's live status.
+
+    `keeps_figures`: while new flags are judged by the last known good figures, those of replicas with the same template
+    do not replace them.
+    """
     if last_known_good is not None and last_known_good.revision != target.revision:
         # Rejection is checked first: with a single replica, a slow new one would otherwise become the last known good.
         rejection = _rejection(flash, target, replicas, last_known_good, live)
         if rejection:
             return rejection
-    last_known_good = _newly_known_good(target.template, replicas, flash.spec.replicas) or last_known_good
+    is_same = last_known_good is not None and last_known_good.revision == target.revision
+    if not (is_same and keeps_figures):
+        last_known_good = _newly_known_good(target.template, replicas, flash.spec.replicas) or last_known_good
     if last_known_good is None:
         state, message = _progress(flash, "Settled", "no template has passed on all replicas yet")
     elif last_known_good.revision == target.revision:
@@ -235,7 +244,7 @@ def _progress(
 
 
 def _newly_known_good(wanted: RawObject, replicas: Sequence[Replica], count: int) -> LastKnownGood | None:
-    """The template, once all replicas have it and have passed. The first speed counts and is not updated later."""
+    """The template with the present figures, once all replicas have it and have passed."""
     revision = revision_of(wanted)
     ours = [replica for replica in replicas if revision_of_pod(replica.pod) == revision and replica.ready]
     known = [(replica, speed) for replica in ours if (speed := _speed(replica)) is not None]
@@ -257,26 +266,31 @@ def _newly_known_good(wanted: RawObject, replicas: Sequence[Replica], count: int
 def _objection(flash: FlashDeployment, new: Sequence[Replica], last_known_good: LastKnownGood) -> str | None:
     limit = flash.spec.rollout.max_slowdown_percent
     for replica in new:
-        objection = objection_to(replica, last_known_good, limit)
+        objection = objection_to(replica, last_known_good, limit, "the new template", spares_nodes=True)
         if objection:
             return f"{objection}; rolled back to the previous template"
     return None
 
 
 def objection_to(
-    replica: Replica, last_known_good: LastKnownGood, limit: int, made_with: str = "the new template"
+    replica: Replica, last_known_good: LastKnownGood | None, limit: int, made_with: str, *, spares_nodes: bool
 ) -> str | None:
-    """Why this new replica speaks against what it was made with; None if it does not, or not yet."""
-    return _failure(replica, last_known_good, made_with) or _slowdown(replica, last_known_good, limit, made_with)
+    """Why this new replica speaks against what it was made with; None if it does not, or not yet.
+
+    `spares_nodes`: what may be the fault of a node where none ran before is no objection.
+    """
+    spared = spares_nodes and last_known_good is not None and not last_known_good.ran_on(replica.node_name)
+    failure = _failure(replica, made_with, spares_node=spared)
+    return failure or (_slowdown(replica, last_known_good, limit, made_with) if last_known_good else None)
 
 
-def _failure(replica: Replica, last_known_good: LastKnownGood, made_with: str) -> str | None:
+def _failure(replica: Replica, made_with: str, *, spares_node: bool) -> str | None:
     verdict = replica.verdict
     if not (verdict.is_lasting or (verdict.may_clear_on_restart and _starts(replica) >= MAX_STARTS)):
         return None
     if verdict.reason in MEASURED_AGAIN and replica.gate and replica.gate.attempts < MIN_MEASUREMENTS:
         return None
-    if verdict.reason in MAY_BE_THE_NODE and not last_known_good.ran_on(replica.node_name):
+    if verdict.reason in MAY_BE_THE_NODE and spares_node:
         return None
     return f"{replica.name} failed with {made_with}: {verdict.reason}: {verdict.message}"
 
@@ -299,7 +313,10 @@ def rollback_speed(
     if revision_of_pod(replica.pod) in (None, last_known_good.revision) and not updates_flags:
         return None
     before = last_known_good.comparable_speed(replica)
-    return None if before is None else round(_slowest_allowed(before, flash.spec.rollout.max_slowdown_percent), 2)
+    if before is None:
+        return None
+    # Rounded up: a speed between the two would be measured once only.
+    return math.ceil(100 * _slowest_allowed(before, flash.spec.rollout.max_slowdown_percent)) / 100
 
 
 def _slowest_allowed(before: float, limit: int) -> float:
@@ -307,8 +324,10 @@ def _slowest_allowed(before: float, limit: int) -> float:
 
 
 def _speed(replica: Replica) -> float | None:
+    """None also if the gate did not answer just now: status has its figures in whole numbers, which decide nothing."""
     gate = replica.gate
-    return gate.measurement.decode_tokens_per_second if gate and gate.passed and gate.measurement else None
+    is_known = gate is not None and gate.reached and gate.passed
+    return gate.measurement.decode_tokens_per_second if gate and is_known and gate.measurement else None
 
 
 def _starts(replica: Replica) -> int:

@@ -102,6 +102,9 @@ def may_have_scaler(flash: FlashDeployment, live_status: RawObject, deployment: 
     """Whether to look for autoscalers: the spec asks for one, there was one, or another scales the Deployment."""
     if flash.spec.scaling is not None or "scaling" in live_status:
         return True
+    if (live_status.get("update") or {}).get("state") == "Updating":
+        # An update of flags must know who decides about the Deployment's replicas.
+        return True
     return deployment is not None and deployment["spec"].get("replicas", 1) != flash.spec.replicas
 
 

@@ -19,6 +19,7 @@ from flash_operator.core.observed.snapshot import Observed
 from flash_operator.core.replicas.replica import DELETION_COST, FIRST_TO_STOP, Replica
 from flash_operator.core.resources.gate_config import startup_seconds
 from flash_operator.core.resources.revision import revision_of_pod
+from flash_operator.core.rollout.flags_update import FlagsUpdate
 from flash_operator.core.scaling.demand import is_loading
 
 DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
@@ -34,13 +35,12 @@ Annotations = dict[str, str | None]
 
 
 def scaling_annotations(
-    replica: Replica, observed: Observed, others: int, revision: str, stopped_first: Replica | None = None
+    replica: Replica, observed: Observed, others: int, revision: str, flags_update: FlagsUpdate
 ) -> Annotations:
     """What to change. `others` is the number of other replicas, `revision` that of the template in force."""
     live = (replica.pod["metadata"].get("annotations") or {}).get(DELETION_COST)
-    first = stopped_first is not None and stopped_first.uid == replica.uid
-    cost = str(FIRST_TO_STOP) if first else _cost(replica, observed, others, revision)
-    return _protection(replica, observed) | ({} if cost in (None, live) else {DELETION_COST: cost})
+    cost = _cost(replica, observed, others, revision, flags_update)
+    return _protection(replica, observed) | ({} if cost == live else {DELETION_COST: cost})
 
 
 def _protection(replica: Replica, observed: Observed) -> Annotations:
@@ -61,15 +61,20 @@ def _is_users(observed: Observed) -> bool:
     return DO_NOT_DISRUPT in observed.flash.spec.pod_metadata.annotations
 
 
-def _cost(replica: Replica, observed: Observed, others: int, revision: str) -> str | None:
+def _cost(replica: Replica, observed: Observed, others: int, revision: str, flags_update: FlagsUpdate) -> str | None:
     """The ReplicaSet controller stops replicas that are not ready before all others, whatever they cost. So a loading
     one that is needed is kept by the target of `demand`, which asks for no fewer replicas while one loads.
 
-    None leaves the cost as it is, as that of a replica which is about to be stopped.
+    The cost of a replica that an update of flags is about to stop stays until it has gone.
     """
-    is_being_stopped = replica.goes_first and others >= observed.flash.spec.replicas
-    if observed.flash.spec.scaling is None or others == 0 or is_being_stopped:
-        return None
+    first = flags_update.stopped_first
+    if first is not None and first.uid == replica.uid:
+        return str(FIRST_TO_STOP)
+    live = (replica.pod["metadata"].get("annotations") or {}).get(DELETION_COST)
+    if replica.goes_first and others >= observed.flash.spec.replicas and not flags_update.surges:
+        return live
+    if observed.flash.spec.scaling is None or others == 0:
+        return None if replica.goes_first else live
     return str(deletion_cost(replica, observed, revision))
 
 
