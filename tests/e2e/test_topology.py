@@ -288,7 +288,7 @@ def test_a_changed_verdict_restarts_nothing_and_gives_the_next_pod_safe_flags(
     e2e_env.kubectl("delete", "pod", before["name"], "-n", flash.namespace)
     wait_until(lambda: _row_of_another_than(flash, before["uid"]) == "T7", "the next pod is safe", seconds=120)
     flash.wait_for("TopologyResolved", "True", "FlagsDerived", seconds=120)
-    assert "--disable-custom-all-reduce" in json.dumps(flash.status()["pods"])
+    wait_until(lambda: "--disable-custom-all-reduce" in json.dumps(flash.status()["pods"]), "it runs so", seconds=60)
 
 
 @pytest.mark.long
@@ -303,6 +303,7 @@ def test_flags_that_are_taken_start_the_successor_first(
     e2e_env.kubectl("label", "node", e2e_env.node_name, f"{PREFIX}gpu-p2p=hang", "--overwrite")
     flash.wait_for("UpdateAvailable", "True", "UpdateAvailable", seconds=60)
 
+    e2e_env.set_gpus(4)
     tiny(**stub_spec(rollout={"acceptUpdate": flash.status()["update"]["revision"]}))
 
     def replaced() -> bool:
