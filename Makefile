@@ -45,6 +45,7 @@ test: lint test-builds ## Everything CI runs: all but the long tests, on the rea
 	$(call test_steps, and not long,-m "not long",6)
 
 test-long: lint test-builds ## Everything, every scenario with a real engine too; result in docs/measurements/tests.md
+	$(PYTHON) -m local_cluster build --only karpenter,kwok
 	$(call test_steps,,,2)
 	$(PYTHON) hack/report_test_run.py $(REPORTS)/*.xml --record "make test-long" \
 	    --seconds $$(( $$(date +%s) - $$(cat $(REPORTS)/began) ))

@@ -1,7 +1,7 @@
 """The local cluster from the shell.
 
 python -m local_cluster packages         install the Debian packages that are missing
-python -m local_cluster build            build every binary (cached by content)
+python -m local_cluster build            build every binary but those of the long tests (cached by content)
 python -m local_cluster up               start the cluster and leave it running
 python -m local_cluster free             clean up after a killed test run; --wait SECONDS for one that still runs
 python -m local_cluster status           what runs, and what is left over
@@ -20,8 +20,9 @@ from pathlib import Path
 
 from failure_reason import of_system
 from local_cluster import machine
-from local_cluster.binaries import BINARIES, BuildError, build
+from local_cluster.binaries import FOR_MOST_TESTS, MODULE_OF, build
 from local_cluster.cluster import LocalCluster, NotRootError
+from local_cluster.go_module import BuildError
 from local_cluster.go_toolchain import MissingGoError
 from local_cluster.machine import OccupiedError
 from local_cluster.network import AddressesTakenError
@@ -122,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     builder = commands.add_parser("build", help="build the binaries")
-    builder.add_argument("--only", type=_names, default=list(BINARIES), metavar="NAME,NAME...", help="some of them")
+    builder.add_argument(
+        "--only", type=_names, default=list(FOR_MOST_TESTS), metavar="NAME,NAME...", help="these instead"
+    )
     commands.add_parser("packages", help="install the Debian packages that are missing")
     commands.add_parser("up", help="start the cluster")
     commands.add_parser("down", help="stop it and leave nothing behind")
@@ -139,9 +142,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> list[str]:
     names = [name for name in text.split(",") if name]
-    unknown = [name for name in names if name not in BINARIES]
+    unknown = [name for name in names if name not in MODULE_OF]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(BINARIES)}")
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(MODULE_OF)}")
     return names
 
 

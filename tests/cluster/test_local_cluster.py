@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from local_cluster import binaries
-from local_cluster.binaries import content_key
+from local_cluster.go_module import content_key
 from local_cluster.machine import Holder
 from local_cluster.mounts import remove_folder
 from local_cluster.network import Network
@@ -31,19 +31,19 @@ def module(tmp_path: Path) -> Path:
 
 
 def test_a_binary_is_kept_under_the_same_key_while_nothing_changes(module: Path) -> None:
-    assert content_key(module, ["-s"], "go1.26.8") == content_key(module, ["-s"], "go1.26.8")
+    assert content_key(module, ["-s"], "go1.26.8", {}) == content_key(module, ["-s"], "go1.26.8", {})
 
 
 def test_a_change_of_pins_checksums_flags_sources_or_compiler_makes_another_key(module: Path) -> None:
-    keys = [content_key(module, ["-s"], "go1.26.8"), content_key(module, ["-s"], "go1.26.9")]
-    keys.append(content_key(module, ["-s", "-w"], "go1.26.8"))
+    keys = [content_key(module, ["-s"], "go1.26.8", {}), content_key(module, ["-s"], "go1.26.9", {})]
+    keys.append(content_key(module, ["-s", "-w"], "go1.26.8", {}))
     for file, text in (
         ("go.sum", "go.etcd.io/etcd/server/v3 v3.6.16 h1:def=\n"),
         ("go.mod", "module local-cluster/other\n"),
         ("web/main.go", "package main // changed\n"),
     ):
         (module / file).write_text(text)
-        keys.append(content_key(module, ["-s"], "go1.26.8"))
+        keys.append(content_key(module, ["-s"], "go1.26.8", {}))
     assert len(set(keys)) == len(keys)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from local_cluster import binaries, go_toolchain
-from local_cluster.binaries import BuildError, build
+from local_cluster import go_module, go_toolchain
+from local_cluster.binaries import CLUSTER_MODULE, build
 from local_cluster.cache import cache_dir, exclusive
+from local_cluster.go_module import BuildError
 from local_cluster.go_toolchain import LOCK, MissingGoError, go, go_environment, least_version, version_in
 from shared_stream import SharedStream
 from waiting import eventually
@@ -43,7 +44,7 @@ GoStub = Callable[..., Path]
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("FLASH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_OFFLINE", "1")
-    remembered = (go_toolchain.go, go_toolchain.go_version, binaries.folder)
+    remembered = (go_toolchain.go, go_toolchain.go_version)
     for function in remembered:
         function.cache_clear()
     yield tmp_path / "cache"
@@ -157,7 +158,7 @@ def test_a_failed_build_says_why_and_leaves_no_finished_file(go_on_path: GoStub,
         build(["pause"])
     message = "nothing could be downloaded (x: dial tcp: lookup proxy.example: no such host)"
     assert str(refused.value) == f"go {step} failed: {message}"
-    assert list(binaries.folder().iterdir()) == []
+    assert list(CLUSTER_MODULE.folder.iterdir()) == []
 
 
 def test_leftovers_of_a_killed_build_are_removed(go_on_path: GoStub) -> None:
@@ -172,7 +173,7 @@ def test_a_long_build_reports_progress(
     go_on_path: GoStub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     go_on_path()
-    monkeypatch.setattr(binaries, "PROGRESS_SECONDS", 0.01)
+    monkeypatch.setattr(go_module, "PROGRESS_SECONDS", 0.01)
     build(["pause"])
     assert "compiled 0 of at most 2 packages, 0 s so far" in capsys.readouterr().out
 
