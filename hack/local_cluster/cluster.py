@@ -228,7 +228,8 @@ class LocalCluster:
             f"--node-cidr-mask-size={self.network.pods.rpartition('/')[2]}",
             f"--service-cluster-ip-range={self.network.services}",
             "--use-service-account-credentials=true", "--leader-elect=false", "--bind-address=127.0.0.1",
-            "--secure-port=0",
+            # Instead of 15 s: tests wait for autoscalers.
+            "--secure-port=0", "--horizontal-pod-autoscaler-sync-period=2s",
         )  # fmt: skip
         self.plane.processes.start(
             "kube-scheduler", str(binary("kube-scheduler")), f"--kubeconfig={scheduler}",

@@ -18,6 +18,7 @@ from ports import a_free_port
 from waiting import NotReadyError, eventually
 
 KUBELET_CLIENT = "kube-apiserver-kubelet-client"
+FRONT_PROXY = "front-proxy-client"
 
 
 class ControlPlane:
@@ -140,6 +141,9 @@ class ControlPlane:
         certificate, key = self.authority.issue("apiserver", "kube-apiserver", addresses=dict.fromkeys(names))
         kubelet_certificate, kubelet_key = self.authority.issue("kubelet-client", KUBELET_CLIENT)
         tokens = self.authority.signing_key("service-accounts")
+        # API servers behind this one, such as a metrics adapter, trust who is named by this authority's certificate.
+        front_proxy = Authority(self.run / "front-proxy")
+        proxy_certificate, proxy_key = front_proxy.issue("client", FRONT_PROXY)
         self.processes.start(
             "kube-apiserver", str(self.binaries["kube-apiserver"]),
             f"--etcd-servers={self._etcd_url}", f"--bind-address={self.address}", f"--secure-port={self.port}",
@@ -155,6 +159,10 @@ class ControlPlane:
             "--allow-privileged=true",
             f"--kubelet-client-certificate={kubelet_certificate}", f"--kubelet-client-key={kubelet_key}",
             "--kubelet-preferred-address-types=InternalIP",
+            f"--requestheader-client-ca-file={front_proxy.certificate}",
+            f"--requestheader-allowed-names={FRONT_PROXY}", "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={proxy_certificate}", f"--proxy-client-key-file={proxy_key}",
             # A test cluster has one client, so draining for a minute is useless.
             "--shutdown-delay-duration=0s",
             *self.flags,

@@ -1,5 +1,6 @@
 """The light form of the local cluster: any number of real API servers, each in seconds and without root."""
 
+import json
 import os
 import ssl
 import subprocess
@@ -84,3 +85,13 @@ def test_leftovers_of_a_killed_starter_are_stopped_by_the_next_one() -> None:
 
     assert ProcessGroup(orphaned).pids() == []
     assert not orphaned.exists()
+
+
+def test_api_servers_behind_it_can_tell_who_asks(api_server: ControlPlane) -> None:
+    """A metrics adapter reads this authority, and otherwise takes the API server for an anonymous client."""
+    place = ("configmap", "extension-apiserver-authentication", "-n", "kube-system", "-o", "json")
+    published = json.loads(api_server.kubectl("get", *place).stdout)["data"]
+    authority = (api_server.run / "front-proxy" / "ca.crt").read_text()
+    assert published["requestheader-client-ca-file"] == authority
+    assert json.loads(published["requestheader-allowed-names"]) == ["front-proxy-client"]
+    assert authority != api_server.certificate_authority.read_text(), "clients must not be able to name others"
