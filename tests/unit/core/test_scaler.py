@@ -260,6 +260,7 @@ def test_the_scaled_object() -> None:
     assert spec["fallback"] == {"failureThreshold": 3, "replicas": 2, "behavior": "currentReplicasIfHigher"}
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 120
+    assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 60, "one reading may be too high"
     (trigger,) = spec["triggers"]
     assert (trigger["type"], trigger["metricType"]) == ("metrics-api", "AverageValue")
     assert trigger["metadata"]["url"] == f"{URL}/demand/team/flash"
@@ -291,6 +292,7 @@ def test_the_hpa() -> None:
         "selector": {"matchLabels": {"deployment_namespace": "team", "deployment_name": "flash"}},
     }
     assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": "1"}
+    assert made["spec"]["behavior"]["scaleUp"]["stabilizationWindowSeconds"] == 60
     assert made["metadata"]["ownerReferences"][0]["uid"] == "uid-of-flash"
 
 

@@ -31,6 +31,10 @@ POLLING_SECONDS = 15
 FAILED_READINGS = 3
 """Readings that must fail in a row until KEDA falls back to the current replicas."""
 
+UP_SECONDS = 60
+"""How long the demand must be higher. Gates are read one after the other, so a user whose next request goes to another
+replica may be counted twice, and any single reading may be a replica too high (docs/measurements/scaling.md)."""
+
 GUARD = "loading > 0 ? max(demand - loading, wanted) : demand"
 """While a replica loads: never fewer than are wanted, and more only for demand beyond those that load."""
 
@@ -99,9 +103,12 @@ def _target(flash: FlashDeployment) -> RawObject:
 
 
 def _behavior(scaling: ScalingSpec) -> RawObject:
-    """Up at once, because a replica takes minutes to load. Down slowly, for the same reason."""
+    """Up in one step, because a replica takes minutes to load. Down slowly, for the same reason."""
     return {
-        "scaleUp": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 60}]},
+        "scaleUp": {
+            "stabilizationWindowSeconds": UP_SECONDS,
+            "policies": [{"type": "Pods", "value": 4, "periodSeconds": 60}],
+        },
         "scaleDown": {
             "stabilizationWindowSeconds": scaling.scale_down_stabilization_seconds,
             "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}],
