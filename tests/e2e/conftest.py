@@ -30,6 +30,7 @@ from image_builder.layout import cache_root, image_named
 from local_cluster.cache import exclusive
 
 TAKES_LONGEST = (
+    "test_load_takes_it_from_one_replica_to_three_and_back_and_no_request_fails",
     "test_a_slow_replica_is_quarantined_and_restarted_and_the_last_one_stays",
     "test_with_real_engines_and_clients_that_keep_their_connections",
     "test_a_hung_replica_is_not_ready_at_once_and_restarted_by_the_kubelet",
@@ -57,11 +58,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds the operator's log to the report of a test that failed: the status alone rarely tells why."""
+    """Adds logs to the report of a test that failed, the operator's first: the status alone rarely tells why."""
     report = yield
-    env = getattr(item, "funcargs", {}).get("e2e_env")
-    if report.failed and env is not None:
-        report.sections.append(("operator", operator_story(env)))
+    used = getattr(item, "funcargs", {})
+    if report.failed and "e2e_env" in used:
+        report.sections.append(("operator", operator_story(used["e2e_env"])))
+        report.sections += [(name, used[name].story()) for name in ("keda", "karpenter") if name in used]
     return report
 
 

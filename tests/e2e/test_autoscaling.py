@@ -1,0 +1,199 @@
+"""A real KEDA scales a deployment by the operator's demand while users send requests. The engines are stubs."""
+
+import json
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cluster_fixtures import LocalCluster
+from direct_http import WITHOUT_PROXY
+from e2e_env import OPERATOR_NAMESPACE, RELEASE, Flash, apply, get_json, operator_pods, wait_until
+from engine_stubs import engine_stub_program, stub_spec
+from flash_contracts.names import API_VERSION, KIND
+from keda import Keda
+from metrics_adapter import MetricsAdapter
+from replica_timeline import ReplicaTimeline
+from service_load import Client, Load
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+MakeFlash = Callable[..., Flash]
+
+SCALING = {"by": "Keda", "minReplicas": 1, "maxReplicas": 6, "scaleDownStabilizationSeconds": 15}
+"""Three requests are the demand of one replica: 75 percent of the four sequences of examples/tiny.yaml."""
+
+LOADING_SECONDS = 10
+LEAST_REQUESTS = 5000
+MANY_FAILURES = 10
+"""Readings by the HPA that fail, each of which would scale down if it were read as 0."""
+
+FEW = tuple(Client(f"one of few {number}", (8, 40), keeps_connection=number == 0) for number in range(2))
+MANY = tuple(Client(f"one of many {number}", (8, 40)) for number in range(6))
+CROWD = tuple(Client(f"one of a crowd {number}", (8, 40)) for number in range(4))
+
+
+@pytest.fixture
+def keda(e2e_env: LocalCluster) -> Iterator[Keda]:
+    keda = Keda(e2e_env)
+    yield keda
+    keda.remove()
+
+
+@pytest.fixture
+def scaled(e2e_env: LocalCluster, keda: Keda, namespace: str, tiny: MakeFlash) -> Flash:
+    """One replica that serves, and no KEDA yet."""
+    del keda  # it is removed after the namespace
+    apply(e2e_env, engine_stub_program(namespace))
+    flash = tiny(**stub_spec(f"loading:seconds={LOADING_SECONDS}"), scaling=SCALING)
+    flash.wait_for("Ready", "True", "Passed", seconds=180)
+    return flash
+
+
+def demand_of(flash: Flash) -> dict[str, Any]:
+    """What the operator tells KEDA."""
+    service = get_json(flash.cluster, "service", f"{RELEASE}-metrics", "-n", OPERATOR_NAMESPACE)
+    url = f"http://{service['spec']['clusterIP']}:8080/demand/{flash.namespace}/{flash.name}"
+    with WITHOUT_PROXY.open(urllib.request.Request(url), timeout=10) as answer:
+        report: dict[str, Any] = json.load(answer)
+    return report
+
+
+def serve(flash: Flash, replicas: int) -> bool:
+    return len(flash.endpoints()) == replicas and flash.object()["spec"]["replicas"] == replicas
+
+
+def scaled_object(flash: Flash) -> dict[str, Any]:
+    return get_json(flash.cluster, "scaledobject", flash.name, "-n", flash.namespace)
+
+
+def test_load_takes_it_from_one_replica_to_three_and_back_and_no_request_fails(keda: Keda, scaled: Flash) -> None:
+    missing = scaled.wait_for("ScalingActive", "False", "KedaMissing", seconds=60)
+    assert "install KEDA" in missing["message"]
+    keda.start()
+    scaled.wait_for("ScalingActive", "True", "ScalerActive", seconds=120)
+
+    with ReplicaTimeline(scaled) as timeline, Load(scaled.address(), "tiny", FEW) as few:
+        with Load(scaled.address(), "tiny", MANY) as many:
+            wait_until(lambda: timeline.wanted == 3, "KEDA wants three replicas", seconds=240)
+            with Load(scaled.address(), "tiny", CROWD) as crowd:
+                guarded = wait_until(lambda: beyond_what_loads(scaled), "more demand while replicas load", seconds=60)
+                assert guarded["targetReplicas"] == 3
+            wait_until(lambda: serve(scaled, 3), "three replicas serve", seconds=120)
+            wait_until(lambda: few.total + many.total >= LEAST_REQUESTS, "they are used for a while", seconds=300)
+            assert timeline.numbers == [1, 3], "no more replicas while some load, nor by chance"
+        before = scaled_object(scaled)["metadata"]["uid"]
+        wait_until(lambda: timeline.most > (timeline.wanted or 0), "the demand falls", seconds=120)
+        scaled.cluster.kubectl("delete", "scaledobject", scaled.name, "-n", scaled.namespace)
+        wait_until(lambda: serve(scaled, 1), "one replica is left", seconds=240)
+
+    assert timeline.most == 3
+    assert few.failed == many.failed == crowd.failed == []
+    assert scaled_object(scaled)["metadata"]["uid"] != before
+    events = get_json(scaled.cluster, "events", "-n", scaled.namespace)["items"]
+    assert "ScalerRecreated" in {event["reason"] for event in events}
+    scaled.wait_for("ScalingActive", "True", "ScalerActive", seconds=60)
+    print(f"{few.total + many.total + crowd.total} requests answered")
+
+
+def beyond_what_loads(flash: Flash) -> dict[str, Any] | None:
+    report = demand_of(flash)
+    return report if report["loading"] == 2 and (report["demandReplicas"] or 0) > 3.1 else None
+
+
+def scale_operator(cluster: LocalCluster, replicas: int) -> None:
+    cluster.kubectl("scale", f"deployment/{RELEASE}", "-n", OPERATOR_NAMESPACE, f"--replicas={replicas}")
+
+
+@pytest.fixture
+def mortal_operator(e2e_env: LocalCluster) -> Iterator[LocalCluster]:
+    """Restored afterwards in any case."""
+    yield e2e_env
+    scale_operator(e2e_env, 1)
+
+
+def failed_readings(flash: Flash) -> int:
+    """How often in a row KEDA could not read the demand."""
+    health: dict[str, Any] = scaled_object(flash).get("status", {}).get("health", {})
+    return max((metric.get("numberOfFailures", 0) for metric in health.values()), default=0)
+
+
+@pytest.mark.long
+@pytest.mark.alone
+def test_while_the_operator_is_dead_nothing_is_scaled_down(
+    keda: Keda, scaled: Flash, mortal_operator: LocalCluster
+) -> None:
+    keda.start()
+    scaled.wait_for("ScalingActive", "True", "ScalerActive", seconds=120)
+    with Load(scaled.address(), "tiny", (*FEW, *MANY)) as load:
+        wait_until(lambda: serve(scaled, 3), "three replicas serve", seconds=240)
+        scale_operator(mortal_operator, 0)
+        wait_until(lambda: not operator_pods(mortal_operator), "the operator is gone", seconds=60)
+    # The load is gone too, but nobody knows.
+    with ReplicaTimeline(scaled) as timeline:
+        wait_until(lambda: failed_readings(scaled) >= MANY_FAILURES, "KEDA has asked in vain", seconds=180)
+        assert serve(scaled, 3)
+        fallback = {c["type"]: c["status"] for c in scaled_object(scaled)["status"]["conditions"]}["Fallback"]
+        assert fallback == "True"
+        assert timeline.numbers == [3]
+        scale_operator(mortal_operator, 1)
+        wait_until(lambda: timeline.wanted == 2, "once it is back, the demand is known to be lower", seconds=180)
+    assert load.failed == []
+
+
+@pytest.mark.long
+@pytest.mark.alone
+def test_without_the_guard_a_burst_while_replicas_load_starts_too_many(
+    e2e_env: LocalCluster, keda: Keda, namespace: str, tiny: MakeFlash
+) -> None:
+    """The control: a ScaledObject of a user's that follows the demand itself."""
+    keda.start()
+    apply(e2e_env, engine_stub_program(namespace))
+    flash = tiny(**stub_spec(f"loading:seconds={LOADING_SECONDS}"))
+    flash.wait_for("Ready", "True", "Passed", seconds=180)
+    apply(e2e_env, unguarded(flash))
+    with ReplicaTimeline(flash) as timeline, Load(flash.address(), "tiny", (*FEW, *MANY)) as load:
+        wait_until(lambda: timeline.most >= 3, "KEDA wants three replicas", seconds=240)
+        with Load(flash.address(), "tiny", CROWD) as crowd:
+            wait_until(lambda: timeline.most > 3, "a fourth one is started", seconds=120)
+            assert demand_of(flash)["loading"] > 0
+    assert load.failed == crowd.failed == []
+
+
+def unguarded(flash: Flash) -> dict[str, Any]:
+    url = f"http://{RELEASE}-metrics.{OPERATOR_NAMESPACE}.svc:8080/demand/{flash.namespace}/{flash.name}"
+    trigger = {"url": url, "valueLocation": "demandReplicas", "targetValue": "1"}
+    return {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": {"name": "unguarded", "namespace": flash.namespace},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": API_VERSION, "kind": KIND, "name": flash.name},
+            "minReplicaCount": 1,
+            "maxReplicaCount": SCALING["maxReplicas"],
+            "triggers": [{"type": "metrics-api", "metricType": "AverageValue", "metadata": trigger}],
+        },
+    }
+
+
+@pytest.mark.long
+@pytest.mark.alone
+def test_an_hpa_follows_the_metrics_of_the_operator_and_keeps_replicas_without_them(
+    e2e_env: LocalCluster, namespace: str, tiny: MakeFlash
+) -> None:
+    apply(e2e_env, engine_stub_program(namespace))
+    flash = tiny(**stub_spec(), scaling={**SCALING, "by": "Hpa"})
+    flash.wait_for("Ready", "True", "Passed", seconds=180)
+    found = flash.wait_for("ScalingActive", "False", "MetricsMissing", seconds=120)
+    assert "a metrics adapter must serve the metric" in found["message"]
+    with ReplicaTimeline(flash) as timeline:
+        with Load(flash.address(), "tiny", (*FEW, *MANY)) as load:
+            with MetricsAdapter(e2e_env):
+                flash.wait_for("ScalingActive", "True", "ScalerActive", seconds=120)
+                wait_until(lambda: serve(flash, 3), "three replicas serve", seconds=240)
+            flash.wait_for("ScalingActive", "False", "MetricsMissing", seconds=120)
+        assert timeline.wanted == 3, "nobody uses it any more, and nobody can tell the HPA"
+        with MetricsAdapter(e2e_env):
+            wait_until(lambda: timeline.wanted == 2, "the demand is known again", seconds=180)
+    assert load.failed == []
