@@ -30,7 +30,7 @@ from image_builder.layout import cache_root, image_named
 from local_cluster.cache import exclusive
 
 TAKES_LONGEST = (
-    "test_load_takes_it_from_one_replica_to_three_and_back_and_no_request_fails",
+    "test_load_takes_it_from_one_replica_to_three_and_back_and_no_request_fails[beside other tests]",
     "test_a_slow_replica_is_quarantined_and_restarted_and_the_last_one_stays",
     "test_with_real_engines_and_clients_that_keep_their_connections",
     "test_a_hung_replica_is_not_ready_at_once_and_restarted_by_the_kubelet",

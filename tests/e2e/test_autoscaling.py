@@ -25,13 +25,16 @@ SCALING = {"by": "Keda", "minReplicas": 1, "maxReplicas": 6, "scaleDownStabiliza
 """Three requests are the demand of one replica: 75 percent of the four sequences of examples/tiny.yaml."""
 
 LOADING_SECONDS = 10
-LEAST_REQUESTS = 5000
 MANY_FAILURES = 10
 """Readings by the HPA that fail, each of which would scale down if it were read as 0."""
 
-FEW = tuple(Client(f"one of few {number}", (8, 40), keeps_connection=number == 0) for number in range(2))
-MANY = tuple(Client(f"one of many {number}", (8, 40)) for number in range(6))
-CROWD = tuple(Client(f"one of a crowd {number}", (8, 40)) for number in range(4))
+SHORT, LONGER = (8, 40), (200, 400)
+"""Tokens of requests that take a tenth of a second, and of those that take half a second to a whole one."""
+
+
+def users(number: int, tokens: tuple[int, int] = SHORT) -> tuple[Client, ...]:
+    """So many, the first of whom keeps its connection."""
+    return tuple(Client(f"user {user} of {number}", tokens, keeps_connection=user == 0) for user in range(number))
 
 
 @pytest.fixture
@@ -68,20 +71,28 @@ def scaled_object(flash: Flash) -> dict[str, Any]:
     return get_json(flash.cluster, "scaledobject", flash.name, "-n", flash.namespace)
 
 
-def test_load_takes_it_from_one_replica_to_three_and_back_and_no_request_fails(keda: Keda, scaled: Flash) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "least"),
+    [(LONGER, 200), pytest.param(SHORT, 5000, marks=[pytest.mark.long, pytest.mark.alone])],
+    ids=["beside other tests", "thousands of requests"],
+)
+def test_load_takes_it_from_one_replica_to_three_and_back_and_no_request_fails(
+    keda: Keda, scaled: Flash, tokens: tuple[int, int], least: int
+) -> None:
     missing = scaled.wait_for("ScalingActive", "False", "KedaMissing", seconds=60)
     assert "install KEDA" in missing["message"]
     keda.start()
     scaled.wait_for("ScalingActive", "True", "ScalerActive", seconds=120)
 
-    with ReplicaTimeline(scaled) as timeline, Load(scaled.address(), "tiny", FEW) as few:
-        with Load(scaled.address(), "tiny", MANY) as many:
+    with ReplicaTimeline(scaled) as timeline, Load(scaled.address(), "tiny", users(2, tokens)) as few:
+        with Load(scaled.address(), "tiny", users(6, tokens)) as many:
             wait_until(lambda: timeline.wanted == 3, "KEDA wants three replicas", seconds=240)
-            with Load(scaled.address(), "tiny", CROWD) as crowd:
+            with Load(scaled.address(), "tiny", users(4, tokens)) as crowd:
                 guarded = wait_until(lambda: beyond_what_loads(scaled), "more demand while replicas load", seconds=60)
                 assert guarded["targetReplicas"] == 3
             wait_until(lambda: serve(scaled, 3), "three replicas serve", seconds=120)
-            wait_until(lambda: few.total + many.total >= LEAST_REQUESTS, "they are used for a while", seconds=300)
+            many.story = "with three replicas"
+            wait_until(lambda: many.answered[many.story] >= least, "they are used for a while", seconds=300)
             assert timeline.numbers == [1, 3], "no more replicas while some load, nor by chance"
         before = scaled_object(scaled)["metadata"]["uid"]
         wait_until(lambda: timeline.most > (timeline.wanted or 0), "the demand falls", seconds=120)
@@ -126,7 +137,7 @@ def test_while_the_operator_is_dead_nothing_is_scaled_down(
 ) -> None:
     keda.start()
     scaled.wait_for("ScalingActive", "True", "ScalerActive", seconds=120)
-    with Load(scaled.address(), "tiny", (*FEW, *MANY)) as load:
+    with Load(scaled.address(), "tiny", users(8)) as load:
         wait_until(lambda: serve(scaled, 3), "three replicas serve", seconds=240)
         scale_operator(mortal_operator, 0)
         wait_until(lambda: not operator_pods(mortal_operator), "the operator is gone", seconds=60)
@@ -153,9 +164,9 @@ def test_without_the_guard_a_burst_while_replicas_load_starts_too_many(
     flash = tiny(**stub_spec(f"loading:seconds={LOADING_SECONDS}"))
     flash.wait_for("Ready", "True", "Passed", seconds=180)
     apply(e2e_env, unguarded(flash))
-    with ReplicaTimeline(flash) as timeline, Load(flash.address(), "tiny", (*FEW, *MANY)) as load:
+    with ReplicaTimeline(flash) as timeline, Load(flash.address(), "tiny", users(8)) as load:
         wait_until(lambda: timeline.most >= 3, "KEDA wants three replicas", seconds=240)
-        with Load(flash.address(), "tiny", CROWD) as crowd:
+        with Load(flash.address(), "tiny", users(4)) as crowd:
             wait_until(lambda: timeline.most > 3, "a fourth one is started", seconds=120)
             assert demand_of(flash)["loading"] > 0
     assert load.failed == crowd.failed == []
@@ -188,7 +199,7 @@ def test_an_hpa_follows_the_metrics_of_the_operator_and_keeps_replicas_without_t
     found = flash.wait_for("ScalingActive", "False", "MetricsMissing", seconds=120)
     assert "a metrics adapter must serve the metric" in found["message"]
     with ReplicaTimeline(flash) as timeline:
-        with Load(flash.address(), "tiny", (*FEW, *MANY)) as load:
+        with Load(flash.address(), "tiny", users(8)) as load:
             with MetricsAdapter(e2e_env):
                 flash.wait_for("ScalingActive", "True", "ScalerActive", seconds=120)
                 wait_until(lambda: serve(flash, 3), "three replicas serve", seconds=240)

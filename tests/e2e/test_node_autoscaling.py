@@ -1,6 +1,8 @@
 """A real Karpenter brings and removes nodes for replicas. kwok plays the nodes, on which nothing runs."""
 
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -17,6 +19,21 @@ MakeFlash = Callable[..., Flash]
 
 BUDGET_SECONDS = 600
 """More than this test takes."""
+
+HOLD_SECONDS = 60
+"""Twice as long as Karpenter takes to move an unprotected pod."""
+
+
+@dataclass
+class Diary:
+    """Prints how long after the beginning something had come true."""
+
+    _began: float = field(default_factory=time.monotonic)
+
+    def wait_until(self, look: Callable[[], Any], what: str, *, seconds: float) -> Any:
+        found = wait_until(look, what, seconds=seconds)
+        print(f"{time.monotonic() - self._began:6.1f} s  {what}")
+        return found
 
 
 @pytest.fixture
@@ -54,6 +71,7 @@ def reasons(flash: Flash, pod: str) -> set[str]:
 def test_nodes_come_for_replicas_go_with_them_and_are_left_alone_while_replicas_load(
     e2e_env: LocalCluster, karpenter: Karpenter, namespace: str, tiny: MakeFlash
 ) -> None:
+    diary = Diary()
     assert types_of(karpenter) == []
     apply(e2e_env, engine_stub_program(namespace))
     stub = stub_spec()
@@ -62,25 +80,26 @@ def test_nodes_come_for_replicas_go_with_them_and_are_left_alone_while_replicas_
     flash = tiny(**{**stub, "readiness": readiness}, placement=placement, replicas=1)
 
     # The pending replica brings the first node.
-    (first,) = wait_until(lambda: loading(flash, 1), "the replica loads on a node", seconds=120)
+    (first,) = diary.wait_until(lambda: loading(flash, 1), "the replica loads on a node", seconds=120)
     assert types_of(karpenter) == [TWO_GPUS]
     assert first["metadata"]["annotations"][DO_NOT_DISRUPT] == f"{BUDGET_SECONDS}s"
     scale(flash, 0)
-    wait_until(lambda: types_of(karpenter) == [], "the empty node goes", seconds=180)
+    diary.wait_until(lambda: types_of(karpenter) == [], "the empty node goes", seconds=180)
 
     # Two replicas are cheapest on one node of four. After one has gone, a node of two would do for the other.
     scale(flash, 2)
-    wait_until(lambda: loading(flash, 2), "two replicas load", seconds=120)
+    diary.wait_until(lambda: loading(flash, 2), "two replicas load", seconds=120)
     assert types_of(karpenter) == [FOUR_GPUS]
     scale(flash, 1)
-    (left,) = wait_until(lambda: loading(flash, 1), "one is left", seconds=60)
+    (left,) = diary.wait_until(lambda: loading(flash, 1), "one is left", seconds=60)
     name = left["metadata"]["name"]
-    wait_until(lambda: "DoNotDisruptUntil" in reasons(flash, name), "Karpenter leaves it alone", seconds=180)
+    diary.wait_until(lambda: "DoNotDisruptUntil" in reasons(flash, name), "Karpenter leaves it alone", seconds=180)
+    time.sleep(HOLD_SECONDS)
     assert types_of(karpenter) == [FOUR_GPUS]
     assert [pod["metadata"]["uid"] for pod in flash.pods()] == [left["metadata"]["uid"]]
 
     # The control: without the annotation, it is moved while it loads.
     e2e_env.kubectl("annotate", "pod", name, "-n", namespace, f"{DO_NOT_DISRUPT}-")
-    wait_until(lambda: types_of(karpenter) == [TWO_GPUS], "a cheaper node replaces the other", seconds=240)
+    diary.wait_until(lambda: types_of(karpenter) == [TWO_GPUS], "a cheaper node replaces the other", seconds=240)
     assert "Evicted" in reasons(flash, name)
     assert [pod["metadata"]["name"] for pod in flash.pods()] != [name]
