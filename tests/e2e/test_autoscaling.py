@@ -95,7 +95,7 @@ def test_load_takes_it_from_one_replica_to_three_and_back_and_no_request_fails(
             wait_until(lambda: many.answered[many.story] >= least, "they are used for a while", seconds=300)
             assert timeline.numbers == [1, 3], "no more replicas while some load, nor by chance"
         before = scaled_object(scaled)["metadata"]["uid"]
-        wait_until(lambda: timeline.most > (timeline.wanted or 0), "the demand falls", seconds=120)
+        wait_until(lambda: timeline.wanted in (1, 2), "the demand falls", seconds=120)
         scaled.cluster.kubectl("delete", "scaledobject", scaled.name, "-n", scaled.namespace)
         wait_until(lambda: serve(scaled, 1), "one replica is left", seconds=240)
 
@@ -149,7 +149,7 @@ def test_while_the_operator_is_dead_nothing_is_scaled_down(
         assert fallback == "True"
         assert timeline.numbers == [3]
         scale_operator(mortal_operator, 1)
-        wait_until(lambda: timeline.wanted == 2, "once it is back, the demand is known to be lower", seconds=180)
+        wait_until(lambda: timeline.wanted in (1, 2), "once it is back, the demand is known to be lower", seconds=180)
     assert load.failed == []
 
 
@@ -206,5 +206,5 @@ def test_an_hpa_follows_the_metrics_of_the_operator_and_keeps_replicas_without_t
             flash.wait_for("ScalingActive", "False", "MetricsMissing", seconds=120)
         assert timeline.wanted == 3, "nobody uses it any more, and nobody can tell the HPA"
         with MetricsAdapter(e2e_env):
-            wait_until(lambda: timeline.wanted == 2, "the demand is known again", seconds=180)
+            wait_until(lambda: timeline.wanted in (1, 2), "the demand is known again", seconds=180)
     assert load.failed == []
