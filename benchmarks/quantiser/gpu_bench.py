@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,9 +28,8 @@ import synthetic
 from mtp_quantiser import batch, damping
 from mtp_quantiser.batch import QuantiserSettings
 from mtp_quantiser.device_job import Packed, PackedExperts, batches, quantise_on_device
-from mtp_quantiser.routing import RoutingTable
+from mtp_quantiser.stages import Spread
 from mtp_quantiser.stages.fused import FusedStages
-from mtp_quantiser.token_split import Part, parts_of
 from peer import Peer
 
 STAGES = FusedStages()
@@ -81,14 +80,7 @@ def machine(log: Log) -> None:
 
 
 def ours(job: synthetic.Job, size: int) -> PackedExperts:
-    return quantise_on_device(STAGES, job.experts, tables(job), job.tokens, SETTINGS, size)
-
-
-@functools.cache
-def tables(job: synthetic.Job) -> tuple[RoutingTable, RoutingTable]:
-    """Some of the tokens choose the damping, all others are calibrated on; none is left out of the time."""
-    chosen = parts_of(len(job.tokens.x), None).to(job.tokens.x.device) == Part.CHOOSE
-    return job.table.of_tokens(~chosen), job.table.of_tokens(chosen)
+    return quantise_on_device(STAGES, job.experts, job.table, job.tokens, SETTINGS, size)
 
 
 def ours_timed(job: synthetic.Job, size: int, log: Log, round_: int, what: str = "ours, 768 matrices") -> PackedExperts:
@@ -162,41 +154,32 @@ class Split:
 
     def one_batch(self, job: synthetic.Job, some: slice) -> None:
         experts = job.experts[some]
-        routed, probe = (self("gather tokens", table.batch, some, job.tokens) for table in tables(job))
+        routed = self("gather tokens", job.table.batch, some, job.tokens)
         weights = self("FP4 to BF16", batch.transposed, STAGES, experts.gate, experts.up)
         h = self("Hessians", STAGES.gram, routed.x, routed.offsets)
+        spread = self("spread", STAGES.spread, routed.x, routed.offsets, h)
         inner = self("forward", batch.inner_activations, STAGES, weights, routed, SETTINGS.limit)
         h_inner = self("Hessians", STAGES.gram, inner, routed.offsets)
-        entering = replace(probe, x=self("forward", batch.inner_activations, STAGES, weights, probe, SETTINGS.limit))
+        spread_inner = self("spread", STAGES.spread, inner, routed.offsets, h_inner)
         counts = routed.counts
         del routed, inner
-        down = self("FP4 to BF16", batch.transposed, STAGES, experts.down)
-        self.matrices(weights, h, counts, probe)
-        self.matrices(down, h_inner, counts, entering)
+        self.matrices(weights, h, counts, spread)
+        self.matrices(self("FP4 to BF16", batch.transposed, STAGES, experts.down), h_inner, counts, spread_inner)
 
-    def matrices(self, w: torch.Tensor, h: torch.Tensor, counts: torch.Tensor, probe: batch.Routed) -> None:
+    def matrices(self, w: torch.Tensor, h: torch.Tensor, counts: torch.Tensor, spread: Spread) -> None:
         diagonal = h.diagonal(dim1=1, dim2=2)
         order = batch.column_order(diagonal)
-        importance = batch.importance_of(diagonal, damping.level(diagonal, order))
+        middle = damping.level(diagonal, order)
+        importance = batch.importance_of(diagonal, middle)
         scales = self("scale search", STAGES.search_scales, w, importance, SETTINGS.grid)
-        first, second = (
-            self("Cholesky, both", STAGES.factorise, h, order, added)
-            for added in damping.candidates(diagonal, order, counts)
-        )
-        sample = slice(None, None, w.shape[2] // batch.PROBED_ROWS)
-        some, some_scales = w[:, :, sample].contiguous(), scales[:, :, sample].contiguous()
-        losses = [
-            self("choose damping", batch.probed_loss, STAGES, some, some_scales, factor, order, probe)
-            for factor in (first, second)
-        ]
-        factor, _ = self("choose damping", damping.take_better, (first, second), (losses[0], losses[1]))
+        factor = self("Cholesky", STAGES.factorise, h, order, damping.damping(diagonal, middle, counts, spread))
         swept = self("sweep", STAGES.sweep, w, scales, factor, order)
         self("pack", Packed.of, STAGES, swept.codes, scales)
 
 
 def split(job: synthetic.Job, size: int, log: Log) -> None:
     measured = Split()
-    for some in batches(tables(job)[0].counts, size):
+    for some in batches(job.table.counts, size):
         measured.one_batch(job, some)
     log("ours, stage by stage", batch=size, **{name: round(value, 4) for name, value in measured.spent.items()})
 

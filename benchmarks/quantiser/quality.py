@@ -52,21 +52,17 @@ def one_expert(
     route = job.table.route[job.table.bounds[expert] : job.table.bounds[expert + 1]]
     parts = parts_of(len(rows), None).to(rows.device)
     some = job.experts[slice(expert, expert + 1)]
-    seen, probe, unseen = (part(job.tokens, rows[parts == one], route[parts == one]) for one in Part)
-    known = batch.calibrate(stages, some, seen, QuantiserSettings(), probe)
-    assert known.probe_inner is not None
-    # The peers choose nothing, so they may calibrate on the tokens that ours chooses by.
-    count = len(seen.x) + len(probe.x)
-    h = known.h[0] + stages.gram(probe.x, probe.offsets)[0]
-    h_inner = known.h_inner[0] + stages.gram(known.probe_inner.x, probe.offsets)[0]
+    seen, unseen = (part(job.tokens, rows[parts == one], route[parts == one]) for one in Part)
+    known = batch.calibrate(stages, some, seen, QuantiserSettings())
+    count = len(seen.x)
     inner = batch.inner_activations(stages, known.weights, unseen, QuantiserSettings().limit)
     done = batch.quantise_experts(stages, some, known, QuantiserSettings())
     down = batch.transposed(stages, some.down)
     half = known.weights.shape[2] // 2
     cases = {
-        "gate": (known.weights[0, :, :half], known.h[0], h, done.gate_up, slice(0, half), unseen.x),
-        "up": (known.weights[0, :, half:], known.h[0], h, done.gate_up, slice(half, None), unseen.x),
-        "down": (down[0], known.h_inner[0], h_inner, done.down, slice(None), inner),
+        "gate": (known.weights[0, :, :half], known.h[0], done.gate_up, slice(0, half), unseen.x),
+        "up": (known.weights[0, :, half:], known.h[0], done.gate_up, slice(half, None), unseen.x),
+        "down": (down[0], known.h_inner[0], done.down, slice(None), inner),
     }
     return [
         {
@@ -83,12 +79,12 @@ def part(tokens: Resident, rows: Tensor, route: Tensor) -> batch.Routed:
 
 
 def methods(
-    stages: Stages, w: Tensor, seen: Tensor, h: Tensor, quantised: batch.Quantised, columns: slice, x: Tensor,
+    stages: Stages, w: Tensor, h: Tensor, quantised: batch.Quantised, columns: slice, x: Tensor,
     count: int, peer: Peer | None, second: Second | None = None, *, with_reference: bool,
 ) -> dict[str, float]:  # fmt: skip
     """`w` [in, out]; errors by method, and how many codes differ from the float64 reference.
 
-    `seen` [in, in] is the Hessian that ours was calibrated on, `h` the peers', of `count` tokens.
+    `h` [in, in] is the Hessian of `count` tokens.
     """
     scales, codes = quantised.scales[0, :, columns], quantised.codes[0, :, columns]
     share = quantised.damping[0].item()
@@ -112,8 +108,8 @@ def methods(
         given = second.values(w, h / max(1, count), scales, share, count)
         found |= {name: error(values) for name, values in given}
     if with_reference:
-        kept = column_order(seen.diagonal()[None])[0]
-        exact = reference.gptq(w.mT, seen, scales.mT, share * seen.diagonal().mean().item(), kept)
+        kept = column_order(h.diagonal()[None])[0]
+        exact = reference.gptq(w.mT, h, scales.mT, share * h.diagonal().mean().item(), kept)
         found["reference"] = error(decoded(exact.codes.mT, scales))
         found["codes unlike the reference"] = (exact.codes.mT != codes).float().mean().item()
         found["loss over reference"] = quantised.loss[0, columns].sum().item() / exact.loss

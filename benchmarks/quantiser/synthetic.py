@@ -62,6 +62,11 @@ TUNING: Final[Mapping[str, Law]] = {
     "outlier channels": Law(decay=0.5, strong=0.02, factor=30.0),
     "heavy tails and outlier channels": Law(decay=0.7, tail=4, strong=0.015, factor=70.0),
     "white noise": Law(decay=None, strong=0.01, factor=3.0),
+    "heavier tails, flat": Law(decay=0.5, tail=3),
+    "heavier tails, steep": Law(decay=0.7, tail=3, strong=0.004, factor=8.0),
+    "heavier tails and outlier channels": Law(decay=0.65, tail=3, strong=0.015, factor=40.0),
+    "heavier tails, no strong channel": Law(decay=0.5, tail=3, strong=0.0),
+    "heavier tails, steeper": Law(decay=0.7, tail=3),
 }
 """What constants of the method are chosen on, with seeds from 1000 on."""
 

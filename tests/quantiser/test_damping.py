@@ -1,87 +1,134 @@
-"""The damping of each matrix: how much, and which of two."""
+"""The damping of each matrix: more of it the more of the correlations is noise."""
 
 import pytest
 import torch
 
-from mtp_quantiser import damping
-from mtp_quantiser.batch import QuantiserSettings, Routed, column_order, quantise
+from mtp_quantiser.batch import Quantised, QuantiserSettings, Routed, column_order, quantise
+from mtp_quantiser.damping import LEAST_SHARE, MOST_SHARE, damping, level, noise_share
 from mtp_quantiser.evaluation import decoded, relative_error
-from mtp_quantiser.stages import Factor
+from mtp_quantiser.stages import Spread, Stages
+from mtp_quantiser.stages.fused import FusedStages
 from mtp_quantiser.stages.plain import PlainStages
 
 COLUMNS, ROWS = 256, 128
-PLAIN = PlainStages()
+PLAIN: Stages = PlainStages()
+FUSED: Stages = FusedStages()
 
 
-def candidates(diagonal: torch.Tensor, tokens: int) -> torch.Tensor:
-    return damping.candidates(diagonal[None], column_order(diagonal[None]), torch.tensor([tokens]))[:, 0]
+def middle(diagonal: torch.Tensor) -> torch.Tensor:
+    return level(diagonal[None], column_order(diagonal[None]))
 
 
-def test_a_few_strong_channels_do_not_change_the_damping() -> None:
+def spread(noise: float, tokens: int = 1000) -> Spread:
+    """Of tokens that are equally strong, where `noise` of the correlations is noise."""
+    return Spread(*(torch.tensor([value]) for value in (noise, float(tokens), 1.0)))
+
+
+def share(noise: float, tokens: int) -> float:
+    diagonal = torch.ones(1, COLUMNS)
+    return float(damping(diagonal, torch.ones(1), torch.tensor([tokens]), spread(noise, tokens)))
+
+
+def test_a_few_strong_channels_do_not_change_the_level() -> None:
     even = torch.ones(COLUMNS)
     strong = even.clone()
     strong[:3] = 2500.0
-    assert torch.equal(candidates(strong, 1000), candidates(even, 1000))
+    assert torch.equal(middle(strong), middle(even))
 
 
 def test_unused_channels_do_not_lower_it() -> None:
     diagonal = torch.ones(COLUMNS)
     diagonal[: COLUMNS * 3 // 4] = 0
-    assert torch.equal(candidates(diagonal, 1000), candidates(torch.ones(COLUMNS), 1000))
+    assert torch.equal(middle(diagonal), middle(torch.ones(COLUMNS)))
 
 
 def test_nearly_idle_channels_leave_enough_for_the_factorisation() -> None:
     diagonal = torch.full((COLUMNS,), 1e-12)
     diagonal[0] = 256.0
-    assert (candidates(diagonal, 10**6) > 0.9e-7).all()
+    assert middle(diagonal).item() * LEAST_SHARE > 0.4e-7
 
 
-@pytest.mark.parametrize(("tokens", "share"), [(0, 0.3), (25, 0.3), (256, 0.1), (1024, 0.025), (100_000, 0.01)])
-def test_the_share_falls_with_the_tokens_and_the_second_is_the_most(tokens: int, share: float) -> None:
-    assert candidates(torch.ones(COLUMNS), tokens).tolist() == pytest.approx([share, 0.3])
+@pytest.mark.parametrize(
+    ("noise", "tokens", "expected"),
+    [(0.0, 10**6, LEAST_SHARE), (0.0, 256, 0.03), (0.2, 256, 2.64), (0.2, 10**6, 2.61), (1.0, 256, MOST_SHARE)],
+)
+def test_the_share_rises_with_the_noise_and_falls_with_the_tokens(noise: float, tokens: int, expected: float) -> None:
+    assert share(noise, tokens) == pytest.approx(expected, rel=1e-2)
 
 
-def test_each_matrix_keeps_its_better_factor() -> None:
-    def factor(value: float, failed: list[int]) -> Factor:
-        full = torch.full((4, 2, 2), value)
-        return Factor(full.clone(), full[:, None].clone(), torch.tensor(failed, dtype=torch.int32))
-
-    factors = factor(1.0, [0, 0, 1, 0]), factor(2.0, [0, 0, 0, 1])
-    losses = torch.tensor([1.0, 3.0, 1.0, 3.0]), torch.tensor([2.0, 2.0, 2.0, 2.0])
-    kept, later = damping.take_better(factors, losses)
-    assert later.tolist() == [False, True, True, False]
-    assert kept.lower[:, 0, 0].tolist() == kept.blocks[:, 0, 0, 0].tolist() == [1.0, 2.0, 2.0, 1.0]
-    assert kept.failed.tolist() == [0, 0, 0, 0]
+def test_an_expert_without_tokens_has_no_noise() -> None:
+    assert noise_share(COLUMNS, Spread(*torch.zeros(3, 1))).item() == 0
 
 
-def routed(x: torch.Tensor) -> Routed:
-    bounds = (0, len(x))
+def correlated(tokens: int, seed: int) -> torch.Tensor:
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(tokens, 8, generator=random) @ torch.randn(8, COLUMNS, generator=random)
+    return (x + 0.02 * torch.randn(x.shape, generator=random)).bfloat16()
+
+
+def white(tokens: int, seed: int) -> torch.Tensor:
+    return torch.randn(tokens, COLUMNS, generator=torch.Generator().manual_seed(seed)).bfloat16()
+
+
+def routed(*parts: torch.Tensor) -> Routed:
+    bounds = (0, *torch.tensor([len(part) for part in parts]).cumsum(0).tolist())
+    x = torch.cat(parts)
     return Routed(x, torch.ones(len(x)), bounds, torch.tensor(bounds, dtype=torch.int32))
 
 
-def quantised(x: torch.Tensor, weights: torch.Tensor, probe: Routed | None) -> tuple[float, float]:
-    """The error on inputs that neither calibrated nor chose, and the damping."""
-    seen = routed(x[:200])
-    done = quantise(
-        PLAIN, weights[None], PLAIN.gram(seen.x, seen.offsets), torch.tensor([200]), QuantiserSettings(), probe
-    )
-    return relative_error(x[400:], weights, decoded(done.codes[0], done.scales[0])), done.damping[0].item()
+def spread_of(stages: Stages, tokens: Routed) -> Spread:
+    return stages.spread(tokens.x, tokens.offsets, PLAIN.gram(tokens.x, tokens.offsets))
 
 
-def test_channels_that_do_not_correlate_get_the_stronger_damping_by_their_tokens_choice() -> None:
-    random = torch.Generator().manual_seed(3)
-    x = torch.randn(1400, COLUMNS, generator=random).bfloat16()
-    weights = (0.05 * torch.randn(COLUMNS, ROWS, generator=random)).bfloat16()
-    blind, weak = quantised(x, weights, None)
-    chosen, strong = quantised(x, weights, routed(x[200:400]))
-    assert strong == pytest.approx(0.3, rel=0.1)
-    assert weak < 0.15
-    assert chosen < 0.95 * blind
+@pytest.mark.parametrize("stages", [PLAIN, FUSED])
+def test_white_noise_is_all_noise_and_what_correlates_hardly_any(stages: Stages) -> None:
+    tokens = routed(white(300, 3), correlated(300, 4), white(0, 0), white(1000, 5))
+    noise = noise_share(COLUMNS, spread_of(stages, tokens))
+    assert noise[0] > 0.95
+    assert noise[1] < 0.05
+    assert noise[2] == 0
+    assert noise[3] > 0.95
 
 
-def test_channels_that_correlate_keep_the_weaker_one() -> None:
-    random = torch.Generator().manual_seed(4)
-    x = torch.randn(1400, 8, generator=random) @ torch.randn(8, COLUMNS, generator=random)
-    x = (x + 0.02 * torch.randn(x.shape, generator=random)).bfloat16()
-    weights = (0.05 * torch.randn(COLUMNS, ROWS, generator=random)).bfloat16()
-    assert quantised(x, weights, routed(x[200:400])) == quantised(x, weights, None)
+def test_the_kernel_finds_the_same_spread() -> None:
+    tokens = routed(white(70, 6), correlated(500, 7))
+    plain, fused = (vars(spread_of(stages, tokens)) for stages in (PLAIN, FUSED))
+    for name, values in plain.items():
+        assert torch.allclose(fused[name], values, rtol=1e-4), name
+
+
+def test_one_strong_token_spoils_less_than_its_noise() -> None:
+    x = correlated(400, 8)
+    strong = x.clone()
+    strong[0] *= 30
+    found = []
+    for tokens in (routed(x), routed(strong)):
+        measured = spread_of(PLAIN, tokens)
+        found.append(
+            ((measured.noise / measured.correlation).item(), noise_share(torch.tensor([400.0]), measured).item())
+        )
+    assert found[1][0] > 10 * found[0][0]
+    assert found[1][1] < 0.2 * found[1][0]
+
+
+def quantised(x: torch.Tensor, weights: torch.Tensor) -> Quantised:
+    seen = routed(x)
+    h = PLAIN.gram(seen.x, seen.offsets)
+    return quantise(PLAIN, weights[None], h, seen.counts, spread_of(PLAIN, seen), QuantiserSettings())
+
+
+def test_where_all_is_noise_codes_are_nearly_those_of_rounding() -> None:
+    weights = (0.05 * torch.randn(COLUMNS, ROWS, generator=torch.Generator().manual_seed(9))).bfloat16()
+    done = quantised(white(200, 3), weights)
+    rounded = (weights.float() / done.scales[0].float().repeat_interleave(128, 0)).round().clamp(-8, 7)
+    assert done.damping.item() == pytest.approx(MOST_SHARE, rel=0.2)
+    assert (done.codes[0] != rounded).float().mean() < 0.15
+    x = white(1000, 10)
+    values = decoded(done.codes[0], done.scales[0]), decoded(rounded.to(torch.int8), done.scales[0])
+    ours, nearest = (relative_error(x, weights, value) for value in values)
+    assert ours < 1.05 * nearest
+
+
+def test_what_correlates_is_damped_little() -> None:
+    weights = (0.05 * torch.randn(COLUMNS, ROWS, generator=torch.Generator().manual_seed(9))).bfloat16()
+    assert quantised(correlated(4000, 4), weights).damping.item() < 0.05

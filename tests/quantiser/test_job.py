@@ -67,13 +67,13 @@ def test_every_matrix_is_at_or_below_rounding_on_held_out_tokens(whole: Run) -> 
     assert manifest["method"]["gptq"] >= 8
 
 
-def test_the_tokens_that_judge_neither_calibrate_nor_choose(official: Path, capture: Path) -> None:
+def test_the_tokens_that_judge_do_not_calibrate(official: Path, capture: Path) -> None:
     run = Run.__new__(Run)
     opened = OfficialMtp.open(official)
     run.capture = Capture.open(capture, opened.shape)
     inputs = job.inputs_of(opened, run.capture, CPU)
-    parts = [set(table.rows.tolist()) for table in (inputs.seen, inputs.choosing, inputs.held_out)]
-    assert [len(part) for part in parts] == [680, 40, 80]
+    parts = [set(table.rows.tolist()) for table in (inputs.seen, inputs.held_out)]
+    assert [len(part) for part in parts] == [720, 80]
     assert set.union(*parts) == set(range(800)), "no token has two parts"
 
 
@@ -132,8 +132,8 @@ def test_requests_are_not_split(official: Path, tmp_path: Path, monkeypatch: pyt
     requests = torch.arange(400) % 40  # interleaved, as an engine serves them
     monkeypatch.setattr(Capture, "requests", lambda _: requests)
     inputs = job.inputs_of(opened, capture, CPU)
-    parts = [set(requests[table.rows].tolist()) for table in (inputs.seen, inputs.choosing, inputs.held_out)]
-    assert [len(part) for part in parts] == [34, 2, 4]
+    parts = [set(requests[table.rows].tolist()) for table in (inputs.seen, inputs.held_out)]
+    assert [len(part) for part in parts] == [36, 4]
     assert set.union(*parts) == set(range(40)), "no request has two parts"
 
 

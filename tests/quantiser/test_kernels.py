@@ -176,7 +176,7 @@ FLOAT32_MARGIN = 1e-3
 
 
 # Residuals in BF16 flip codes near an edge; the loss shows that it does not matter. With a strip of one block the
-# second block's carry is the product over all strips behind it; with four, the product over the blocks of its strip.
+# second block's carry is the product over all strips behind it; with four, it is made in the kernel of the strip.
 @pytest.mark.parametrize(("stages", "strip"), [(PLAIN, 0), (FUSED, 128), (FUSED, 512)])
 def test_codes_are_those_of_gptq_in_float64(
     stages: Stages,
@@ -196,7 +196,7 @@ def test_codes_are_those_of_gptq_in_float64(
         flipped = wanted.codes != swept.codes[b].T
         clear = wanted.margins > FLOAT32_MARGIN
         assert clear.float().mean() > 0.25, "too few rows can be compared code by code"
-        assert not flipped[clear].any() if stages is PLAIN else flipped.float().mean() <= 0.02
+        assert not flipped[clear].any() if stages is PLAIN else flipped.float().mean() <= 0.025
         assert swept.loss[b].sum().item() == pytest.approx(wanted.loss, rel=5e-3)
 
 
@@ -215,7 +215,8 @@ def test_the_loss_of_the_sweep_is_the_damped_error(
 def test_a_column_that_no_token_used_keeps_its_rounded_weights(
     routed: Routed, weights: torch.Tensor, h: torch.Tensor
 ) -> None:
-    done = quantise(PLAIN, weights, h, routed.counts, QuantiserSettings())
+    spread = PLAIN.spread(routed.x, routed.offsets, h)
+    done = quantise(PLAIN, weights, h, routed.counts, spread, QuantiserSettings())
     scale = done.scales[:, 0].float()
     assert torch.equal(done.codes[:, 5], (weights[:, 5].float() / scale).round().clamp(-8, 7).to(torch.int8))
 
@@ -235,11 +236,10 @@ def test_words_hold_eight_codes_the_first_lowest() -> None:
 
 
 def test_a_whole_batch_comes_out_alike(random: torch.Generator) -> None:
-    whole = tokens(random)
-    routed, probe = one_expert(whole, 0, 250), one_expert(whole, 250, TOKENS[0])
+    routed = one_expert(tokens(random), 0, TOKENS[0])
     experts = Experts(*(fp4(1, *shape, random) for shape in ((128, 256), (128, 256), (256, 128))))
     done = [
-        quantise_experts(s, experts, calibrate(s, experts, routed, QuantiserSettings(), probe), QuantiserSettings())
+        quantise_experts(s, experts, calibrate(s, experts, routed, QuantiserSettings()), QuantiserSettings())
         for s in BOTH
     ]
     for name in ("gate_up", "down"):

@@ -1,22 +1,21 @@
 """Quantises a batch of experts on the device: FP4 weights and routed tokens in, INT4 codes and scales out."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from mtp_quantiser import damping
+from mtp_quantiser.damping import damping, level
 from mtp_quantiser.formats.fp4 import decode_fp4
-from mtp_quantiser.stages import GROUP, Factor, ScaleGrid, Stages
+from mtp_quantiser.stages import ScaleGrid, Spread, Stages
 
 FORWARD_ROWS = 32768
 """Tokens of one expert that pass through w1 and w3 at once; bounds the memory of the intermediate activations."""
 
-PROBED_ROWS = 128
-"""Rows of a matrix that are quantised with each candidate for the damping. Rows do not depend on each other, so that a
-sample tells which is better, at a small part of the cost."""
+IMPORTANCE_SHARE = 0.01
+"""Of the median of diag(H), added to it where it weighs the columns in the scale search."""
 
 
 @dataclass(frozen=True)
@@ -120,32 +119,29 @@ class Calibrated:
     """FP32 [B, inner, inner]."""
     counts: Tensor
     """int32 [B]: tokens of each expert."""
-    probe: Routed | None = None
-    """Tokens by which the damping is chosen; not in the Hessians, and not among those that judge."""
-    probe_inner: Routed | None = None
-    """The same, as they enter w2."""
+    spread: Spread
+    """Of the inputs of gate and up."""
+    spread_inner: Spread
+    """Of the inputs of down."""
 
 
-def calibrate(
-    stages: Stages, experts: Experts, routed: Routed, settings: QuantiserSettings, probe: Routed | None = None
-) -> Calibrated:
+def calibrate(stages: Stages, experts: Experts, routed: Routed, settings: QuantiserSettings) -> Calibrated:
     """Runs the tokens through gate and up, and sums the Hessian of every matrix."""
     weights = transposed(stages, experts.gate, experts.up)
     h = stages.gram(routed.x, routed.offsets)
+    spread = stages.spread(routed.x, routed.offsets, h)
     inner = inner_activations(stages, weights, routed, settings.limit)
     h_inner = stages.gram(inner, routed.offsets)
-    del inner
-    entering = replace(probe, x=inner_activations(stages, weights, probe, settings.limit)) if probe else None
-    return Calibrated(weights, h, h_inner, routed.counts, probe, entering)
+    return Calibrated(weights, h, h_inner, routed.counts, spread, stages.spread(inner, routed.offsets, h_inner))
 
 
 def quantise_experts(
     stages: Stages, experts: Experts, known: Calibrated, settings: QuantiserSettings
 ) -> QuantisedExperts:
     """The batch's codes and scales. Does not synchronise with the host between the first kernel and the last."""
-    gate_up = quantise(stages, known.weights, known.h, known.counts, settings, known.probe)
+    gate_up = quantise(stages, known.weights, known.h, known.counts, known.spread, settings)
     weights = transposed(stages, experts.down)
-    down = quantise(stages, weights, known.h_inner, known.counts, settings, known.probe_inner)
+    down = quantise(stages, weights, known.h_inner, known.counts, known.spread_inner, settings)
     return QuantisedExperts(gate_up, down)
 
 
@@ -173,45 +169,25 @@ def quantise(
     weights: Tensor,
     h: Tensor,
     counts: Tensor,
+    spread: Spread,
     settings: QuantiserSettings,
-    probe: Routed | None = None,
     boost: float | None = None,
 ) -> Quantised:
-    """Scales by search, codes by GPTQ, `h` being [B, in, in]; `probe` are the inputs that choose the damping.
+    """Scales by search, codes by GPTQ, `h` being [B, in, in].
 
-    `boost` multiplies the stronger damping, for Hessians that would not factor.
+    The damping is at least `boost` times the median of diag(H), for Hessians that would not factor.
     """
     diagonal = h.diagonal(dim1=1, dim2=2)
     order = column_order(diagonal)
-    scales = stages.search_scales(weights, importance_of(diagonal, damping.level(diagonal, order)), settings.grid)
-    added, stronger = damping.candidates(diagonal, order, counts)
+    middle = level(diagonal, order)
+    scales = stages.search_scales(weights, importance_of(diagonal, middle), settings.grid)
+    added = damping(diagonal, middle, counts, spread)
     if boost is not None:
-        added = boost * stronger
+        added = torch.maximum(added, boost * middle)
     factor = stages.factorise(h, order, added)
-    if probe is not None:
-        factors = factor, stages.factorise(h, order, stronger)
-        sample = slice(None, None, max(1, weights.shape[2] // PROBED_ROWS))
-        some, some_scales = weights[:, :, sample].contiguous(), scales[:, :, sample].contiguous()
-        less, more = (probed_loss(stages, some, some_scales, tried, order, probe) for tried in factors)
-        factor, later = damping.take_better(factors, (less, more))
-        added = torch.where(later, stronger, added)
-        del factors
     found = stages.sweep(weights, scales, factor, order)
     share = added / diagonal.mean(1).clamp_min(torch.finfo(torch.float32).tiny)
     return Quantised(found.codes, scales, found.loss, factor.failed, share)
-
-
-def probed_loss(
-    stages: Stages, weights: Tensor, scales: Tensor, factor: Factor, order: Tensor, probe: Routed
-) -> Tensor:
-    """FP32 [B]: |x (weights - quantised)|^2 over each expert's inputs in `probe`."""
-    codes = stages.sweep(weights, scales, factor, order).codes
-    values = (codes.unflatten(1, (-1, GROUP)) * scales[:, :, None].float()).flatten(1, 2).bfloat16()
-    difference = (weights.float() - values.float()).bfloat16()
-    lost = torch.zeros(len(weights), device=weights.device)
-    for expert, begin, end in probe.spans(FORWARD_ROWS):
-        lost[expert] += (probe.x[begin:end] @ difference[expert]).float().square().sum()
-    return lost
 
 
 def column_order(diagonal: Tensor) -> Tensor:
@@ -222,7 +198,7 @@ def column_order(diagonal: Tensor) -> Tensor:
     return torch.argsort(diagonal, dim=1, stable=True).to(torch.int32)
 
 
-def importance_of(diagonal: Tensor, level: Tensor) -> Tensor:
+def importance_of(diagonal: Tensor, middle: Tensor) -> Tensor:
     """FP32 [B, in]: the weight of each column in the scale search. Never zero: an unused channel may be used later."""
-    raised = diagonal + damping.LEAST_SHARE * level[:, None]
+    raised = diagonal + IMPORTANCE_SHARE * middle[:, None]
     return torch.where(raised.amax(1, keepdim=True) > 0, raised, 1.0).contiguous()

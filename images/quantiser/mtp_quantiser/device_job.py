@@ -65,23 +65,18 @@ def batches(counts: Sequence[int], size: int) -> Iterator[slice]:
 def quantise_on_device(
     stages: Stages,
     experts: Experts,
-    tables: tuple[RoutingTable, RoutingTable],
+    table: RoutingTable,
     tokens: Tokens,
     settings: QuantiserSettings,
     size: int,
 ) -> PackedExperts:
-    """Works in batches of up to `size` experts; the host does not wait for the device until everything is queued.
-
-    `tables` route the tokens to calibrate on and those by which the damping is chosen.
-    """
-    seen, choosing = tables
+    """Works in batches of up to `size` experts; the host does not wait for the device until everything is queued."""
     gate_up, down, failed = [], [], []
-    for some in batches(seen.counts, size):
-        probe = choosing.batch(some, tokens)
-        known = calibrate(stages, experts[some], seen.batch(some, tokens), settings, probe)
+    for some in batches(table.counts, size):
+        known = calibrate(stages, experts[some], table.batch(some, tokens), settings)
         done = quantise_experts(stages, experts[some], known, settings)
         gate_up.append(Packed.of(stages, done.gate_up.codes, done.gate_up.scales))
         down.append(Packed.of(stages, done.down.codes, done.down.scales))
         failed.append(torch.stack([done.gate_up.failed, done.down.failed], dim=1))
-        del known, done, probe
+        del known, done
     return PackedExperts(tuple(gate_up), tuple(down), torch.cat(failed))

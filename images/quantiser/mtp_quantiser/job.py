@@ -28,14 +28,14 @@ from mtp_quantiser.layout import PREFIX
 from mtp_quantiser.official import OfficialMtp
 from mtp_quantiser.router import route
 from mtp_quantiser.routing import Resident, RoutingTable, Tokens
-from mtp_quantiser.stages import Stages
+from mtp_quantiser.stages import Spread, Stages
 from mtp_quantiser.token_split import Part, parts_of
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Version of the method: raise it when the same inputs would give other bytes."""
 
-BOOSTS: Final = (10.0, 100.0)
-"""Factors on the stronger damping, tried in turn for a Hessian that is not positive definite."""
+BOOSTS: Final = (3.0, 30.0)
+"""The least damping, in medians of diag(H), tried in turn for a Hessian that is not positive definite."""
 
 RESIDENT_SHARE: Final = 0.3
 """Share of the device's free memory that tokens may use; beyond it they stay on disk."""
@@ -43,11 +43,10 @@ RESIDENT_SHARE: Final = 0.3
 
 @dataclass(frozen=True)
 class Inputs:
-    """Tokens to calibrate on, to choose the damping by, and to judge by."""
+    """Tokens to calibrate on, and to judge by."""
 
     tokens: Tokens
     seen: RoutingTable
-    choosing: RoutingTable
     held_out: RoutingTable
 
 
@@ -159,8 +158,8 @@ def quantise_batch(
     stages, experts = machine.stages, official.experts(some, machine.device)
     known = known_of(stages, experts, inputs, some, settings)
     down = transposed(stages, experts.down)
-    both = with_enough_damping(stages, known.weights, known.h, known.counts, settings, known.probe)
-    last = with_enough_damping(stages, down, known.h_inner, known.counts, settings, known.probe_inner)
+    both = with_enough_damping(stages, known.weights, known.h, known.counts, known.spread, settings)
+    last = with_enough_damping(stages, down, known.h_inner, known.counts, known.spread_inner, settings)
     inner = official.shape.inner
     matrices = (
         BatchMatrix("w1", known.weights[:, :, :inner], both, slice(0, inner)),
@@ -195,8 +194,7 @@ def known_of(
 ) -> Calibrated:
     """Without inputs the Hessians are zero, and every matrix is rounded to nearest."""
     if inputs:
-        probe = inputs.choosing.batch(some, inputs.tokens)
-        return calibrate(stages, experts, inputs.seen.batch(some, inputs.tokens), settings, probe)
+        return calibrate(stages, experts, inputs.seen.batch(some, inputs.tokens), settings)
     weights = transposed(stages, experts.gate, experts.up)
     batch, hidden, inner = len(weights), weights.shape[1], experts.down.shape[2]
     device = weights.device
@@ -205,19 +203,21 @@ def known_of(
         torch.zeros(batch, hidden, hidden, device=device),
         torch.zeros(batch, inner, inner, device=device),
         torch.zeros(batch, dtype=torch.int32, device=device),
+        *(Spread(*torch.zeros(3, batch, device=device)) for _ in range(2)),
     )
 
 
 def with_enough_damping(
-    stages: Stages, weights: Tensor, h: Tensor, counts: Tensor, settings: QuantiserSettings, probe: Routed | None
+    stages: Stages, weights: Tensor, h: Tensor, counts: Tensor, spread: Spread, settings: QuantiserSettings
 ) -> Quantised:
     """Repeats experts whose Hessian does not factor with more damping; the rest of the batch is unaffected."""
-    done = quantise(stages, weights, h, counts, settings, probe)
+    done = quantise(stages, weights, h, counts, spread, settings)
     for boost in BOOSTS:
         bad = done.failed.nonzero().flatten()
         if not len(bad):
             break
-        again = quantise(stages, weights[bad], h[bad], counts[bad], settings, boost=boost)
+        some = Spread(*(part[bad] for part in vars(spread).values()))
+        again = quantise(stages, weights[bad], h[bad], counts[bad], some, settings, boost=boost)
         for whole, part in zip(vars(done).values(), vars(again).values(), strict=True):
             whole[bad] = part
     return done

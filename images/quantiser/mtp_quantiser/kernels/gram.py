@@ -1,4 +1,4 @@
-"""Sums of X^T X over the tokens of each expert: BF16 operands, exact products, FP32 sums, half of the tiles."""
+"""H = X^T X of the tokens of each expert: BF16 operands, exact products, FP32 sums, half of the tiles."""
 
 import functools
 
@@ -6,28 +6,32 @@ import torch
 import triton
 import triton.language as tl
 
-TILE = 128
+HIGH = 256
+WIDE = 128
 CHUNK = 64
 
 
 @triton.jit
 def _gram(
-    x, offsets, tile_rows, tile_columns, out, width,
-    TILE_M: tl.constexpr, TILE_N: tl.constexpr, CHUNK: tl.constexpr,
+    x, offsets, tile_rows, tile_columns, out, width: tl.constexpr,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     batch = tl.program_id(1).to(tl.int64)
-    i = tl.load(tile_rows + tl.program_id(0)) * TILE_M + tl.arange(0, TILE_M)
-    j = tl.load(tile_columns + tl.program_id(0)) * TILE_N + tl.arange(0, TILE_N)
+    row = tl.load(tile_rows + tl.program_id(0)) * HIGH
+    column = tl.load(tile_columns + tl.program_id(0)) * WIDE
     begin = tl.load(offsets + batch)
-    end = tl.load(offsets + batch + 1)
-    steps = tl.arange(0, CHUNK)
-    total = tl.zeros((TILE_M, TILE_N), dtype=tl.float32)
-    for token in range(begin, end, CHUNK):
-        t = (token + steps).to(tl.int64)
-        inside = (t < end)[:, None]
-        a = tl.load(x + t[:, None] * width + i[None, :], mask=inside, other=0.0)
-        b = tl.load(x + t[:, None] * width + j[None, :], mask=inside, other=0.0)
+    count = tl.load(offsets + batch + 1) - begin
+    # The copy engine fills what lies behind an expert's last token with zeros.
+    own = x + begin.to(tl.int64) * width
+    left = tl.make_tensor_descriptor(own, [count, width], [width, 1], [CHUNK, HIGH])
+    right = tl.make_tensor_descriptor(own, [count, width], [width, 1], [CHUNK, WIDE])
+    total = tl.zeros((HIGH, WIDE), dtype=tl.float32)
+    for token in range(0, count, CHUNK):
+        a = left.load([token, row])
+        b = right.load([token, column])
         total = tl.dot(tl.trans(a), b, total)
+    i = row + tl.arange(0, HIGH)
+    j = column + tl.arange(0, WIDE)
     base = out + batch * width * width
     # Each element is written by one program alone, as itself and mirrored: the result never depends on their order.
     tl.store(base + i[:, None] * width + j[None, :], total, mask=i[:, None] >= j[None, :])
@@ -47,14 +51,15 @@ def _tiles(width: int, high: int, wide: int, device: torch.device) -> tuple[torc
     return table[:, 0].contiguous(), table[:, 1].contiguous()
 
 
-def gram(x: torch.Tensor, offsets: torch.Tensor, *, wide: int = TILE, warps: int = 4, stages: int = 4) -> torch.Tensor:
+def gram(x: torch.Tensor, offsets: torch.Tensor, *, warps: int = 8, stages: int = 3) -> torch.Tensor:
     """H [batch, width, width] FP32 of `x` [tokens, width] BF16, tokens offsets[e] to offsets[e+1] being expert e's."""
     batch, width = len(offsets) - 1, x.shape[1]
     out = torch.empty(batch, width, width, dtype=torch.float32, device=x.device)
-    wide = min(wide, width)
-    rows, columns = _tiles(width, TILE, wide, x.device)
+    high, wide = min(HIGH, width), min(WIDE, width)
+    rows, columns = _tiles(width, high, wide, x.device)
+    triton.set_allocator(lambda size, _align, _stream: torch.empty(size, dtype=torch.int8, device=x.device))
     _gram[len(rows), batch](
         x, offsets, rows, columns, out, width,
-        TILE_M=TILE, TILE_N=wide, CHUNK=CHUNK, num_warps=warps, num_stages=stages,
+        HIGH=high, WIDE=wide, CHUNK=CHUNK, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out

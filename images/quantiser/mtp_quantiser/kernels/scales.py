@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 GROUP = 128
-ROWS = 16
+ROWS = 32
 ROUND = 12582912.0
 """1.5 * 2^23: added and taken away again, it rounds an FP32 number to the nearest integer, halves to even."""
 

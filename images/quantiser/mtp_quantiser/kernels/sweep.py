@@ -1,85 +1,152 @@
-"""Quantise the columns of one block of 128, the last first, each error carried on to the columns still to come.
+"""Quantise the columns of a strip, the last first, each error carried on to the columns still to come.
 
-What the blocks already done ask of this one comes in as `carry`, one product of residuals and factor; inside the block
-sixteen columns at a time go through registers, a row to a thread, and what they ask of the rest of the block is again a
-small product. So the sequential part is 16 columns deep.
+What the strips already done ask of this one comes in as `carry`, one product of residuals and factor. A program takes
+some rows through the whole strip: what 64 columns are asked for by the later ones of the strip is one product, what 16
+are asked for by the later ones of those 64 a small one, and 16 columns go through registers, a row to a thread. So the
+sequential part is 16 columns deep. Rows do not depend on each other, and programs do not either.
 """
+
+# mypy: disable-error-code="assignment"
+# A tuple of Triton grows by joining, and so changes its type.
+# ruff: noqa: RUF005
 
 import torch
 import triton
 import triton.language as tl
 
 BLOCK = 128
+PART = 64
 SMALL = 16
 GROUP = 128
 ROUND = 12582912.0
 
 
 @triton.jit
-def _quantise(target, scale, ROUND: tl.constexpr):
-    """Code and the value that the decoder will give back: BF16 of code * scale."""
-    code = tl.minimum(tl.maximum((tl.div_rn(target, scale) + ROUND) - ROUND, -8.0), 7.0)
-    return code, (code * scale).to(tl.bfloat16).to(tl.float32)
+def _add_product_of_later(
+    acc, lower, residual, first, begin, end, r, columns: tl.constexpr, rows: tl.constexpr,
+    MASKED: tl.constexpr, PART: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """acc [WIDE, ROWS] + L[begin:end, first:first+WIDE]^T residual[begin:end]."""
+    m = first + tl.arange(0, WIDE)
+    for later in range(begin, end, PART):
+        k = later + tl.arange(0, PART)
+        if MASKED:
+            factor = tl.load(lower + k[:, None] * columns + m[None, :], mask=(k < end)[:, None], other=0.0)
+            done = tl.load(residual + k[:, None].to(tl.int64) * rows + r[None, :], mask=(k < end)[:, None], other=0.0)
+        else:
+            factor = tl.load(lower + k[:, None] * columns + m[None, :])
+            done = tl.load(residual + k[:, None].to(tl.int64) * rows + r[None, :])
+        acc = tl.dot(tl.trans(factor.to(tl.bfloat16)), done, acc)
+    return acc
 
 
-@triton.jit(do_not_specialize=["k"])
-def _sweep_block(
-    weights, scales, order, blocks, carry, carry_stride, residual, codes, loss, columns, rows, k,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr, SMALL: tl.constexpr,
-    GROUP: tl.constexpr, ROUND: tl.constexpr,
+@triton.jit
+def _load_small(weights, scales, latest, r, rows: tl.constexpr, SMALL: tl.constexpr, GROUP: tl.constexpr):
+    """Weights and scales of the columns order[latest], order[latest - 1] and so on, a tuple of [ROWS] each."""
+    w = ()
+    scale = ()
+    for i in tl.static_range(SMALL):
+        source = tl.load(latest - i)
+        w = w + (tl.load(weights + source * rows + r).to(tl.float32),)
+        scale = scale + (tl.load(scales + (source // GROUP) * rows + r).to(tl.float32),)
+    return w, scale
+
+
+@triton.jit
+def _quantise_small(
+    w, scale, brought, corner, lost, SMALL: tl.constexpr, BLOCK: tl.constexpr, ROUND: tl.constexpr
+):  # fmt: skip
+    """Errors and codes of the columns, and the loss. `corner` points to the last one's pivot."""
+    errors = ()
+    codes = ()
+    for step in tl.static_range(SMALL):
+        pivot = tl.load(corner - step * (BLOCK + 1))
+        target = w[step] + brought[step] * (1.0 / pivot)
+        code = tl.minimum(tl.maximum((target * (1.0 / scale[step]) + ROUND) - ROUND, -8.0), 7.0)
+        value = (code * scale[step]).to(tl.bfloat16).to(tl.float32)  # what the decoder will give back
+        error = w[step] - value
+        missed = (target - value) * pivot
+        lost += missed * missed
+        errors = errors + (error,)
+        codes = codes + (code,)
+        carried = ()
+        for i in tl.static_range(SMALL):
+            if i > step:
+                carried = carried + (brought[i] + error * tl.load(corner - step * BLOCK - i),)
+            else:
+                carried = carried + (brought[i],)
+        brought = carried
+    return errors, codes, lost
+
+
+@triton.jit
+def _sweep_strip(
+    weights, scales, order, lower, blocks, carry, carry_stride, residual, codes, loss, begin, end,
+    columns: tl.constexpr, rows: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, PART: tl.constexpr,
+    SMALL: tl.constexpr, GROUP: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
     batch = tl.program_id(1).to(tl.int64)
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     s = tl.arange(0, SMALL)
+    p = tl.arange(0, PART)
     matrix = batch * columns * rows
-    block = blocks + (batch * (columns // BLOCK) + k) * BLOCK * BLOCK
-    brought = carry + batch * carry_stride
+    factor = lower + batch * columns * columns
+    done = residual + matrix
+    asked = carry + batch * carry_stride
     lost = tl.zeros((ROWS,), dtype=tl.float32)
-    for back in range(BLOCK // SMALL):
-        first = BLOCK - (back + 1) * SMALL
-        tile = brought + (first + s)[:, None] * rows + r[None, :]
-        asked = tl.load(tile)
-        for later in range(first + SMALL, BLOCK, SMALL):
-            factor = tl.load(block + (later + s)[:, None] * BLOCK + (first + s)[None, :]).to(tl.bfloat16)
-            done = tl.load(residual + matrix + (k * BLOCK + later + s)[:, None].to(tl.int64) * rows + r[None, :])
-            asked = tl.dot(tl.trans(factor), done, asked)
-        tl.store(tile, asked)
-        tl.debug_barrier()
-        errors = ()
-        for step in tl.static_range(SMALL):
-            inside = first + SMALL - 1 - step
-            total = tl.load(brought + inside * rows + r)
-            for i in tl.static_range(step):
-                total += errors[i] * tl.load(block + (first + SMALL - 1 - i) * BLOCK + inside)
-            pivot = tl.load(block + inside * BLOCK + inside)
-            source = tl.load(order + batch * columns + k * BLOCK + inside)
-            w = tl.load(weights + matrix + source.to(tl.int64) * rows + r).to(tl.float32)
-            scale = tl.load(scales + (batch * (columns // GROUP) + source // GROUP) * rows + r).to(tl.float32)
-            target = w + total / pivot
-            code, value = _quantise(target, scale, ROUND)
-            error = w - value
-            errors = errors + (error,)  # type: ignore[assignment]  # noqa: RUF005 - Triton's tuples
-            missed = (target - value) * pivot
-            lost += missed * missed
-            tl.store(residual + matrix + (k * BLOCK + inside).to(tl.int64) * rows + r, error.to(tl.bfloat16))
-            tl.store(codes + matrix + source.to(tl.int64) * rows + r, code.to(tl.int8))
-        tl.debug_barrier()
+    for parts in range((end - begin) // PART):
+        part = end - (parts + 1) * PART
+        after = part + PART
+        if after < end:
+            tile = asked + (part - begin + p)[:, None] * rows + r[None, :]
+            total = _add_product_of_later(
+                tl.load(tile), factor, done, part, after, end, r, columns, rows, False, PART, PART
+            )  # fmt: skip
+            tl.store(tile, total)
+            tl.debug_barrier()
+        for smalls in range(PART // SMALL):
+            first = after - (smalls + 1) * SMALL
+            last = first + SMALL - 1
+            latest = order + batch * columns + last
+            # Loaded before the product, so that its time hides theirs.
+            w, scale = _load_small(
+                weights + matrix, scales + batch * (columns // GROUP) * rows, latest, r, rows, SMALL, GROUP
+            )  # fmt: skip
+            if first + SMALL < after:
+                small = asked + (first - begin + s)[:, None] * rows + r[None, :]
+                part_of_it = _add_product_of_later(
+                    tl.load(small), factor, done, first, first + SMALL, after, r, columns, rows, True, PART, SMALL
+                )  # fmt: skip
+                tl.store(small, part_of_it)
+                tl.debug_barrier()
+            brought = ()
+            bring = asked + (last - begin) * rows + r
+            for i in tl.static_range(SMALL):
+                brought = brought + (tl.load(bring - i * rows),)
+            corner = blocks + batch * columns * BLOCK + (last // BLOCK) * BLOCK * BLOCK + (last % BLOCK) * (BLOCK + 1)
+            errors, quantised, lost = _quantise_small(w, scale, brought, corner, lost, SMALL, BLOCK, ROUND)
+            left = done + last.to(tl.int64) * rows + r
+            for step in tl.static_range(SMALL):
+                tl.store(left - step * rows, errors[step].to(tl.bfloat16))
+                tl.store(codes + matrix + tl.load(latest - step) * rows + r, quantised[step].to(tl.int8))
+            tl.debug_barrier()
     sums = loss + batch * rows + r
     tl.store(sums, tl.load(sums) + lost)
 
 
-def sweep_block(
-    weights: torch.Tensor, scales: torch.Tensor, order: torch.Tensor, blocks: torch.Tensor,
+def sweep_strip(
+    weights: torch.Tensor, scales: torch.Tensor, order: torch.Tensor, lower: torch.Tensor, blocks: torch.Tensor,
     carry: torch.Tensor, residual: torch.Tensor, codes: torch.Tensor, loss: torch.Tensor,
-    k: int, *, row_tile: int = 128, warps: int = 4,
+    begin: int, end: int, *, row_tile: int = 128, warps: int = 4, stages: int = 2, registers: int = 168,
 ) -> None:  # fmt: skip
-    """Quantise block k of `weights` [batch, in, rows] into `codes` (int8), `residual` (BF16, in sweep order), `loss`.
+    """Quantise columns begin to end of `weights` [batch, in, rows] into `codes` (int8), `residual` (BF16) and `loss`.
 
-    `carry` [batch, 128, rows] FP32 is what later columns ask of this block; it is overwritten. `loss` is added to.
+    Columns are counted in sweep order, and `residual` is in it. `carry` [batch, at least end - begin, rows] FP32 is
+    what later strips ask of this one; it is overwritten. `loss` is added to.
     """
     batch, columns, rows = weights.shape
-    _sweep_block[rows // row_tile, batch](
-        weights, scales, order, blocks, carry, carry.stride(0), residual, codes, loss, columns, rows, k,
-        ROWS=row_tile, BLOCK=BLOCK, SMALL=SMALL, GROUP=GROUP, ROUND=ROUND,
-        num_warps=warps,
+    _sweep_strip[rows // row_tile, batch](
+        weights, scales, order, lower, blocks, carry, carry.stride(0), residual, codes, loss, begin, end,
+        columns=columns, rows=rows, ROWS=row_tile, BLOCK=BLOCK, PART=PART, SMALL=SMALL, GROUP=GROUP, ROUND=ROUND,
+        num_warps=warps, num_stages=stages, maxnreg=registers,
     )  # fmt: skip

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from mtp_quantiser.kernels import activation, cholesky, dequantise, gram, packing, scales, sweep
-from mtp_quantiser.stages import Factor, ScaleGrid, Swept
+from mtp_quantiser.kernels import activation, cholesky, dequantise, gram, noise, packing, scales, sweep
+from mtp_quantiser.stages import Factor, ScaleGrid, Spread, Swept, correlation_of, counting_of, sampled_columns
 
 BLOCK = sweep.BLOCK
 STRIP = 4 * BLOCK
@@ -19,6 +19,11 @@ class FusedStages:
 
     def gram(self, x: Tensor, offsets: Tensor) -> Tensor:
         return gram.gram(x, offsets)
+
+    def spread(self, x: Tensor, offsets: Tensor, h: Tensor) -> Spread:
+        sample = sampled_columns(x.shape[1], x.device)
+        sums = noise.noise_of(x, offsets, h)
+        return Spread(sums[0], counting_of(sums[1:]), correlation_of(h[:, sample][:, :, sample]))
 
     def gate_into(self, both: Tensor, route: Tensor, limit: float, out: Tensor) -> None:
         activation.gate_into(both, route, limit, out)
@@ -39,12 +44,9 @@ class FusedStages:
             begin = max(end - STRIP, 0)
             if end < columns:
                 product_into(factor.lower[:, end:, begin:end].mT, residual[:, end:], carry[:, : end - begin])
-            for block in range(end - BLOCK, begin - 1, -BLOCK):
-                asked = carry[:, block - begin : block - begin + BLOCK]
-                after = slice(block + BLOCK, end)
-                if block + BLOCK < end:
-                    add_product(factor.lower[:, after, block : block + BLOCK].mT, residual[:, after], asked)
-                sweep.sweep_block(weights, scales, order, factor.blocks, asked, residual, codes, loss, block // BLOCK)
+            sweep.sweep_strip(
+                weights, scales, order, factor.lower, factor.blocks, carry, residual, codes, loss, begin, end
+            )
         return Swept(codes, loss)
 
     def pack(self, codes: Tensor) -> Tensor:
@@ -57,11 +59,3 @@ def product_into(left: Tensor, right: Tensor, out: Tensor) -> None:
         torch.bmm(left, right, out_dtype=torch.float32, out=out)
     else:  # the kernels' interpreter
         torch.bmm(left.float(), right.float(), out=out)
-
-
-def add_product(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """The same, added to `out`."""
-    if left.is_cuda:
-        torch.baddbmm(out, left, right, out_dtype=torch.float32, out=out)
-    else:
-        out.baddbmm_(left.float(), right.float())

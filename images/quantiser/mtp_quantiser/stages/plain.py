@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtp_quantiser.formats.fp4 import decode_fp4
-from mtp_quantiser.stages import GROUP, Factor, ScaleGrid, Swept
+from mtp_quantiser.stages import GROUP, Factor, ScaleGrid, Spread, Swept, correlation_of, counting_of, sampled_columns
 
 BLOCK = 128
 
@@ -26,6 +26,20 @@ class PlainStages:
             torch.mm(rows.T, rows, out=out[expert])
         return out
 
+    def spread(self, x: Tensor, offsets: Tensor, h: Tensor) -> Spread:
+        bounds, sample = offsets.tolist(), sampled_columns(x.shape[1], x.device)
+        some = h[:, sample][:, :, sample]
+        diagonal = some.diagonal(dim1=1, dim2=2)
+        inverse = torch.where(diagonal > 0, 1 / diagonal, 0.0)
+        noise = torch.zeros(len(h), device=x.device)
+        powers = torch.zeros(3, len(h), device=x.device)
+        for expert, (begin, end) in enumerate(pairwise(bounds)):
+            z = x[begin:end, sample].float().square() * inverse[expert]
+            whole = z.sum(1)
+            noise[expert] = (whole.square() - z.square().sum(1)).sum()
+            powers[:, expert] = torch.stack([(whole**k).sum() for k in (1, 2, 3)])
+        return Spread(noise, counting_of(powers), correlation_of(some))
+
     def gate_into(self, both: Tensor, route: Tensor, limit: float, out: Tensor) -> None:
         gate, up = both.float().chunk(2, dim=1)
         gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
@@ -40,7 +54,7 @@ class PlainStages:
         lower, failed = torch.linalg.cholesky_ex(damped)
         tiles = lower.view(batch, n // BLOCK, BLOCK, n // BLOCK, BLOCK)
         blocks = torch.stack([tiles[:, k, :, k] for k in range(n // BLOCK)], dim=1).contiguous()
-        return Factor(lower, blocks, failed.ne(0).to(torch.int32))
+        return Factor(lower.contiguous(), blocks, failed.ne(0).to(torch.int32))
 
     def search_scales(self, weights: Tensor, importance: Tensor, grid: ScaleGrid) -> Tensor:
         batch, columns, rows = weights.shape
