@@ -39,7 +39,7 @@ def scaling_annotations(
 ) -> Annotations:
     """What to change. `others` is the number of other replicas, `revision` that of the template in force."""
     live = (replica.pod["metadata"].get("annotations") or {}).get(DELETION_COST)
-    cost = _cost(replica, observed, others, revision, flags_update)
+    cost = _cost(replica, observed, others, revision, flags_update, live)
     return _protection(replica, observed) | ({} if cost == live else {DELETION_COST: cost})
 
 
@@ -61,7 +61,9 @@ def _is_users(observed: Observed) -> bool:
     return DO_NOT_DISRUPT in observed.flash.spec.pod_metadata.annotations
 
 
-def _cost(replica: Replica, observed: Observed, others: int, revision: str, flags_update: FlagsUpdate) -> str | None:
+def _cost(
+    replica: Replica, observed: Observed, others: int, revision: str, flags_update: FlagsUpdate, live: str | None
+) -> str | None:
     """The ReplicaSet controller stops replicas that are not ready before all others, whatever they cost. So a loading
     one that is needed is kept by the target of `demand`, which asks for no fewer replicas while one loads.
 
@@ -70,7 +72,6 @@ def _cost(replica: Replica, observed: Observed, others: int, revision: str, flag
     first = flags_update.stopped_first
     if first is not None and first.uid == replica.uid:
         return str(FIRST_TO_STOP)
-    live = (replica.pod["metadata"].get("annotations") or {}).get(DELETION_COST)
     if replica.goes_first and others >= observed.flash.spec.replicas and not flags_update.surges:
         return live
     if observed.flash.spec.scaling is None or others == 0:
