@@ -48,7 +48,7 @@ CLUSTER_MODULE = GoModule(
         # The image that tests of the cluster itself run.
         "web": "./web",
         # The image that replaces the p2p test where there are no GPUs.
-        "probe-stub": "./probe-stub",
+        "p2p-test-stub": "./p2p-test-stub",
         # The registry to which tests push models.
         "registry": "./registry",
     },
@@ -74,7 +74,7 @@ MODULE_OF = {
 }
 """Program -> the module it is built from."""
 
-PROGRAMS = tuple(name for name in CLUSTER_MODULE.packages if name not in ("web", "probe-stub", "registry"))
+PROGRAMS = tuple(name for name in CLUSTER_MODULE.packages if name not in ("web", "p2p-test-stub", "registry"))
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")
 OF_LONG_TESTS = ("karpenter", "kwok")
 FOR_MOST_TESTS = tuple(name for name in MODULE_OF if name not in OF_LONG_TESTS)

@@ -44,17 +44,17 @@ START_TO_SILENCE_SECONDS = 30
 @pytest.fixture(scope="module")
 def p2p_tests(e2e_env: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P2pTests]:
     """The chart with a labeller that publishes a saved dump, and with p2p tests whose verdict the test chooses."""
-    folder = tmp_path_factory.mktemp("probe-stubs")
+    folder = tmp_path_factory.mktemp("p2p-test-stubs")
     node, operator = (ensure_image(image_named(name), cache_root()) for name in ("node", "operator"))
     e2e_env.import_image(node)
     dump = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "dump", "namespace": OPERATOR_NAMESPACE}}
     apply(e2e_env, {**dump, "data": {"dump.json": read_machine(MACHINE, folder).to_text()}})
 
     def install(verdict: str) -> None:
-        image = f"localhost/flash/probe-stub:{verdict}"
+        image = f"localhost/flash/p2p-test-stub:{verdict}"
         archive = folder / f"{verdict}.tar"
         write_archive(
-            archive, image, binary("probe-stub"), called="flash-p2p-test", environment={"PROBE_STUB": verdict}
+            archive, image, binary("p2p-test-stub"), called="flash-p2p-test", environment={"P2P_TEST_STUB": verdict}
         )
         e2e_env.import_image(archive)
         install_operator(
