@@ -15,7 +15,7 @@ from flash_operator.runtime.events import EventRecorder, node_event
 pytestmark = pytest.mark.apiserver
 
 NODE = {"metadata": {"name": "node-a"}}
-READY = EventSpec("Normal", "PeerToPeerVerified", "gpu-p2p=verified", "Probe")
+READY = EventSpec("Normal", "PeerToPeerVerified", "gpu-p2p=verified", "P2pTest")
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ async def test_a_repeated_event_is_counted_whichever_operator_reports_it(cluster
 async def test_a_different_message_is_another_event(cluster: Cluster) -> None:
     for note in ("gpu-p2p=verified", "gpu-p2p=hang"):
         await EventRecorder(cluster).emit(
-            node_event(NODE, EventSpec("Normal", "A", note, "Probe"), at(0), "operator-a")
+            node_event(NODE, EventSpec("Normal", "A", note, "P2pTest"), at(0), "operator-a")
         )
     assert sorted(event["note"] for event in await events(cluster)) == ["gpu-p2p=hang", "gpu-p2p=verified"]
 
 
 async def test_a_rejected_event_is_not_a_failure(cluster: Cluster) -> None:
     await EventRecorder(cluster).emit(
-        node_event(NODE, EventSpec("Normal", "A", "x" * 2000, "Probe"), at(0), "operator-a")
+        node_event(NODE, EventSpec("Normal", "A", "x" * 2000, "P2pTest"), at(0), "operator-a")
     )
     assert await events(cluster) == []

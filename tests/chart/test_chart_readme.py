@@ -25,8 +25,8 @@ def test_the_readme_is_as_generated() -> None:
 
 
 def test_every_value_has_a_comment() -> None:
-    told = {value.path for value in values_of((CHART / "values.yaml").read_text())}
-    silent = [path for path in leaves(VALUES) if not any(path[: len(known)] == known for known in told)]
+    documented = {value.path for value in values_of((CHART / "values.yaml").read_text())}
+    silent = [path for path in leaves(VALUES) if not any(path[: len(known)] == known for known in documented)]
     assert silent == []
 
 

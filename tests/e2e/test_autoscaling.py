@@ -55,7 +55,7 @@ def scaled(e2e_env: LocalCluster, keda: Keda, namespace: str, tiny: MakeFlash) -
 
 
 def demand_of(flash: Flash) -> dict[str, Any]:
-    """What the operator tells KEDA."""
+    """What the operator answers to KEDA."""
     service = get_json(flash.cluster, "service", f"{RELEASE}-metrics", "-n", OPERATOR_NAMESPACE)
     url = f"http://{service['spec']['clusterIP']}:8080/demand/{flash.namespace}/{flash.name}"
     with WITHOUT_PROXY.open(urllib.request.Request(url), timeout=10) as answer:
@@ -87,7 +87,7 @@ def test_load_takes_it_from_one_replica_to_three_and_back_and_no_request_fails(
     with ReplicaTimeline(scaled) as timeline, Load(scaled.address(), "tiny", users(2, tokens)) as few:
         with Load(scaled.address(), "tiny", users(6, tokens)) as many:
             wait_until(lambda: timeline.wanted == 3, "KEDA wants three replicas", seconds=240)
-            with Load(scaled.address(), "tiny", users(4, tokens)) as crowd:
+            with Load(scaled.address(), "tiny", users(4, tokens)) as peak:
                 guarded = wait_until(lambda: beyond_what_loads(scaled), "more demand while replicas load", seconds=60)
                 assert guarded["targetReplicas"] == 3
             wait_until(lambda: serve(scaled, 3), "three replicas serve", seconds=120)
@@ -100,12 +100,12 @@ def test_load_takes_it_from_one_replica_to_three_and_back_and_no_request_fails(
         wait_until(lambda: serve(scaled, 1), "one replica is left", seconds=240)
 
     assert timeline.most == 3
-    assert few.failed == many.failed == crowd.failed == []
+    assert few.failed == many.failed == peak.failed == []
     assert scaled_object(scaled)["metadata"]["uid"] != before
     events = get_json(scaled.cluster, "events", "-n", scaled.namespace)["items"]
     assert "ScalerRecreated" in {event["reason"] for event in events}
     scaled.wait_for("ScalingActive", "True", "ScalerActive", seconds=60)
-    print(f"{few.total + many.total + crowd.total} requests answered")
+    print(f"{few.total + many.total + peak.total} requests answered")
 
 
 def beyond_what_loads(flash: Flash) -> dict[str, Any] | None:
@@ -166,10 +166,10 @@ def test_without_the_guard_a_burst_while_replicas_load_starts_too_many(
     apply(e2e_env, unguarded(flash))
     with ReplicaTimeline(flash) as timeline, Load(flash.address(), "tiny", users(8)) as load:
         wait_until(lambda: timeline.most >= 3, "KEDA wants three replicas", seconds=240)
-        with Load(flash.address(), "tiny", users(4)) as crowd:
+        with Load(flash.address(), "tiny", users(4)) as peak:
             wait_until(lambda: timeline.most > 3, "a fourth one is started", seconds=120)
             assert demand_of(flash)["loading"] > 0
-    assert load.failed == crowd.failed == []
+    assert load.failed == peak.failed == []
 
 
 def unguarded(flash: Flash) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_a_model_is_fetched_with_progress_serves_and_is_kept_for_the_next_pod(
 
     coming = wait_until(
         lambda: download_status(flash) if download_status(flash).get("phase") == "Downloading" else None,
-        "status tells of the download", seconds=120, pause=0.2,
+        "the download is in the status", seconds=120, pause=0.2,
     )  # fmt: skip
     assert coming["totalBytes"] == stub.total
     assert "fetching" in flash.condition("Ready")["message"]

@@ -170,7 +170,7 @@ def test_an_upgrade_from_a_former_release_restarts_no_engine_and_loses_no_reques
         assert "engine resources requests" in found["message"], "the former release requested nothing"
         assert engines(flash) == before, found
         assert flash.condition("Ready")["status"] == "True"
-        wait_until(lambda: load.answered["upgrade"] > 20, "users are served", seconds=120)
+        wait_until(lambda: load.answered["upgrade"] >= 2 * len(load.clients), "users are served", seconds=120)
 
         load.story = "the user takes the newer image"
         ask = partial(tiny, engine={"image": IMAGE})

@@ -97,7 +97,9 @@ def test_an_image_is_pulled_by_its_pod_serves_and_is_kept_for_the_next_one(
         lambda: [pod for pod in flash.pods() if pod["metadata"]["uid"] != first["uid"]], "another pod", seconds=120
     )
     flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
-    wait_until(lambda: download_status(flash).get("phase") == "Complete", "told of the next pod's model", seconds=60)
+    wait_until(
+        lambda: download_status(flash).get("phase") == "Complete", "the next pod's model is in the status", seconds=60
+    )
 
 
 def test_a_wrong_password_is_reported_and_corrected_by_another_secret(

@@ -98,7 +98,9 @@ def files_of(folder: Path) -> dict[str, int]:
 
 def test_a_head_is_restored_once_and_found_by_the_next_deployment(restoring: MakeFlash, volume: Path) -> None:
     first = restoring("first", "official")
-    wait_until(lambda: first.condition("Progressing").get("reason") == "RestoringMtp", "it is told", seconds=60)
+    wait_until(
+        lambda: first.condition("Progressing").get("reason") == "RestoringMtp", "it is in the status", seconds=60
+    )
     assert deployments(first) == [], "nothing is served before it is done"
 
     model = until(first, "Restored")

@@ -133,10 +133,10 @@ async def test_any_other_answer_is_waited_out(following: Following, status: int)
     following.start()
     await following.watches_pods()
     following.stub.status = status
-    with capture_logs() as told:
+    with capture_logs() as logged:
         following.stub.end_watches()
-        await until(lambda: any(str(status) in line["error"] for line in told if line.get("kind") == "Pod"))
-    assert {line["event"] for line in told} == {"watch ended"}
+        await until(lambda: any(str(status) in line["error"] for line in logged if line.get("kind") == "Pod"))
+    assert {line["event"] for line in logged} == {"watch ended"}
     following.stub.put("pods", pod("a"))
     following.stub.status = 200
     await until(lambda: following.pods() == ["a"])
@@ -147,10 +147,10 @@ async def test_a_role_without_the_verb_watch_is_told_in_one_sentence_and_lists_t
 ) -> None:
     """An image that was upgraded without its chart: the former role has no `watch` for this kind."""
     following.stub.forbidden = {"watch configmaps"}
-    with capture_logs() as told:
+    with capture_logs() as logged:
         following.start()
         await until(lambda: following.stub.asked["watch configmaps"] > 2)
-    (line,) = [line for line in told if line["event"] == "not allowed to watch"]
+    (line,) = [line for line in logged if line["event"] == "not allowed to watch"]
     assert (line["log_level"], line["kind"]) == ("error", "ConfigMap")
     assert "upgrade the chart together with the image" in line["remedy"]
     assert "cannot watch configmaps" in line["error"]
@@ -164,20 +164,20 @@ async def test_a_role_without_the_verb_watch_is_told_in_one_sentence_and_lists_t
     following.stub.put("pods", pod("a"))
     await until(lambda: following.pods() == ["a"])
 
-    with capture_logs() as told:
+    with capture_logs() as logged:
         following.stub.forbidden = set()
         await until(lambda: following.stub.asked["watch configmaps"] > 3)
         following.stub.put("configmaps", following.stub.objects["configmaps"]["team/x"])
-        await until(lambda: any(line["event"] == "watching again" for line in told))
+        await until(lambda: any(line["event"] == "watching again" for line in logged))
 
 
 async def test_a_role_without_the_verb_list_starts_nothing_and_is_told(following: Following) -> None:
     """Nothing can be decided: what is missing in memory may exist. It goes on once the role has the verb."""
     following.stub.forbidden = {"list controllerrevisions"}
-    with capture_logs() as told:
+    with capture_logs() as logged:
         following.start()
         await until(lambda: following.stub.asked["list controllerrevisions"] > 1)
-    line = next(line for line in told if line["event"] == "not allowed to list")
+    line = next(line for line in logged if line["event"] == "not allowed to list")
     assert (line["log_level"], line["kind"]) == ("error", "ControllerRevision")
     assert "upgrade the chart together with the image" in line["remedy"]
     assert (following.resync.loaded.is_set(), following.stub.asked["watch pods"]) == (False, 0)

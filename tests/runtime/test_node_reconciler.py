@@ -168,8 +168,8 @@ async def test_the_report_of_an_earlier_job_is_not_taken_for_that_of_this_one(si
     await site.reconcile()
     (job,) = site.jobs()
     earlier = {"metadata": {**job["metadata"], "uid": "another"}}
-    site.make_pod("probe-before", of_job=earlier, node=site.node)
-    site.end_pod("probe-before", HEALTHY)
+    site.make_pod("p2p-test-before", of_job=earlier, node=site.node)
+    site.end_pod("p2p-test-before", HEALTHY)
 
     await site.reconcile()
 

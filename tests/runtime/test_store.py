@@ -149,11 +149,11 @@ def kept_bytes(store: Store, kind: str = "Service") -> int:
 def test_objects_with_our_labels_fill_no_more_memory_than_a_deployment_may_take() -> None:
     """Anybody who may make a Service or ConfigMap can label it as ours, and put a MiB into it."""
     store = a_store()
-    with capture_logs() as told:
+    with capture_logs() as logged:
         kept = [store.put(bulky(number, 1 << 18)) for number in range(1, 100)]
     assert sum(kept) == 7
     assert kept_bytes(store) <= MOST_BYTES_OF_DEPLOYMENT
-    assert [(line["deployment"], line["log_level"]) for line in told] == [("team/flash", "warning")], "once"
+    assert [(line["deployment"], line["log_level"]) for line in logged] == [("team/flash", "warning")], "once"
     assert store.put(bulky(100, 1 << 18, deployment="other")), "another deployment has room"
     assert [store.lacks_children(FlashKey("team", name)) for name in ("flash", "other")] == [True, False]
 

@@ -80,7 +80,7 @@ CASES = {
     "the last known, for a while": Case({"a": a_load(3, ago=LAST_KNOWN_SECONDS - 1)}, 1.0, 1.0),
     "no longer": Case({"a": a_load(3, ago=LAST_KNOWN_SECONDS)}, None, None, unknown=1),
     "a reading that the gate could not renew": Case({"a": a_load(3, age=LAST_KNOWN_SECONDS)}, None, None, unknown=1),
-    "a gate that tells nothing": Case({}, None, None, unknown=1),
+    "a gate that reports no requests": Case({}, None, None, unknown=1),
     "two replicas": Case({"a": a_load(3), "b": a_load(6)}, 3.0, 3.0, serving("a", "b"), wanted=2, ready=2),
     "one of two is unknown, and the other is idle": Case(
         {"a": a_load()}, 0.0, 2.0, serving("a", "b"), wanted=2, ready=2, unknown=1

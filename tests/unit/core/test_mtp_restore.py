@@ -44,7 +44,7 @@ def a_restore_pod(name: str = "p", *, said: str | None = None, at: str = "12:00"
     return pod
 
 
-def result(state: str, message: str = "as told", figures: RawObject | None = None) -> str:
+def result(state: str, message: str = "as reported", figures: RawObject | None = None) -> str:
     return json.dumps({"version": 1, "state": state, "message": message, "figures": figures, "path": "/models/x"})
 
 

@@ -37,7 +37,7 @@ def a_gpu_pod(name: str = "engine", *, node: str | None = "node-1", phase: str =
     }
 
 
-def a_probe_pod(message: str | None = None, **status: Any) -> RawObject:
+def a_test_pod(message: str | None = None, **status: Any) -> RawObject:
     pod = a_gpu_pod("p2p-test-pod")
     if message is not None:
         ended = {"exitCode": 0, "message": message}
@@ -59,7 +59,7 @@ def observed(node: RawObject | None = None, **extra: Any) -> NodeObserved:
 
 
 def a_report(verdict: str, **extra: Any) -> str:
-    return json.dumps({"version": 1, "verdict": verdict, "reason": "as told", "schema": "v1-abcdef", **extra})
+    return json.dumps({"version": 1, "verdict": verdict, "reason": "as reported", "schema": "v1-abcdef", **extra})
 
 
 def noted(count: int, driver: str | None = "595.84") -> RawObject:
@@ -78,7 +78,7 @@ def test_an_idle_granted_pair_is_tested() -> None:
 
 NEEDLESS = {
     "verified under this driver": a_node(**{**GRANTED, "gpu_p2p": "verified", "gpu_p2p_driver": "595.84"}),
-    "verified, by a hand that told no driver": a_node(**{**GRANTED, "gpu_p2p": "verified"}),
+    "verified, set by hand without a driver": a_node(**{**GRANTED, "gpu_p2p": "verified"}),
     "found to hang under this driver": a_node(**{**GRANTED, "gpu_p2p": "hang", "gpu_p2p_driver": "595.84"}),
     "the driver refuses": a_node(**{**GRANTED, "gpu_p2p": "cns"}),
     "nothing is known": a_node(),
@@ -156,7 +156,7 @@ def test_gpus_in_use_or_requested_are_not_tested(case: tuple[Any, ...]) -> None:
 
 def test_a_running_test_gives_way_to_an_engine_that_waits() -> None:
     waiting = a_gpu_pod(node=None, phase="Pending")
-    wanted = plan_node(observed(job=a_job(), job_pods=(a_probe_pod(),), pods=(a_probe_pod(), waiting)))
+    wanted = plan_node(observed(job=a_job(), job_pods=(a_test_pod(),), pods=(a_test_pod(), waiting)))
 
     assert wanted.delete == a_job()
     assert [event.reason for event in wanted.events] == ["P2pTestCancelled"]
@@ -164,7 +164,7 @@ def test_a_running_test_gives_way_to_an_engine_that_waits() -> None:
 
 
 def test_a_test_that_the_scheduler_ended_for_an_engine_is_no_failed_attempt() -> None:
-    ended = a_probe_pod(a_report("inconclusive"))
+    ended = a_test_pod(a_report("inconclusive"))
     wanted = plan_node(observed(job=a_job(), job_pods=(ended,), pods=(ended, a_gpu_pod())))
 
     assert (wanted.patch, wanted.delete) == (None, a_job())
@@ -172,18 +172,18 @@ def test_a_test_that_the_scheduler_ended_for_an_engine_is_no_failed_attempt() ->
 
 
 def test_a_verdict_counts_although_an_engine_waits_by_now() -> None:
-    ended = a_probe_pod(a_report("healthy"))
+    ended = a_test_pod(a_report("healthy"))
     wanted = plan_node(observed(job=a_job(), job_pods=(ended,), pods=(ended, a_gpu_pod())))
     assert wanted.patch is not None
 
 
 def test_a_running_test_does_not_count_as_a_gpu_user() -> None:
-    wanted = plan_node(observed(job=a_job(), job_pods=(a_probe_pod(),), pods=(a_probe_pod(),)))
+    wanted = plan_node(observed(job=a_job(), job_pods=(a_test_pod(),), pods=(a_test_pod(),)))
     assert wanted == NodePlan(requeue_after=2.0)
 
 
 def test_a_pod_of_an_earlier_test_that_lingers_keeps_the_next_one_waiting() -> None:
-    assert plan_node(observed(pods=(a_probe_pod(),))).create is None
+    assert plan_node(observed(pods=(a_test_pod(),))).create is None
 
 
 VERDICTS = {
@@ -197,7 +197,7 @@ VERDICTS = {
 def test_a_verdict_becomes_labels_and_an_event_and_the_job_goes(verdict: str, expected: tuple[str, str, str]) -> None:
     label, reason, kind = expected
     report = a_report(verdict)
-    wanted = plan_node(observed(job=a_job(), job_pods=(a_probe_pod(report),)))
+    wanted = plan_node(observed(job=a_job(), job_pods=(a_test_pod(report),)))
 
     assert wanted.patch == {
         "metadata": {
@@ -220,7 +220,7 @@ def test_a_verdict_becomes_labels_and_an_event_and_the_job_goes(verdict: str, ex
 def test_invalid_schema_and_driver_names_cannot_make_an_invalid_label(text: str) -> None:
     report = a_report("hang", schema=text, driver=text)
     node = a_node(gpu_link="node", gpu_p2p="granted", gpu_cards="unknown")
-    wanted = plan_node(observed(node, job=a_job(), job_pods=(a_probe_pod(report),)))
+    wanted = plan_node(observed(node, job=a_job(), job_pods=(a_test_pod(report),)))
     assert wanted.patch
     assert wanted.patch["metadata"]["labels"] == {
         P2P_LABEL: "hang",
@@ -232,12 +232,12 @@ def test_invalid_schema_and_driver_names_cannot_make_an_invalid_label(text: str)
 
 
 INCONCLUSIVE = {
-    "the probe's own word": (a_probe_pod(a_report("inconclusive")), {}, "as told"),
-    "not possible at all": (a_probe_pod(a_report("notPossible")), {}, "as told"),
-    "no report": (a_probe_pod("Traceback: no such file"), {}, "Traceback: no such file"),
-    "half a report": (a_probe_pod(a_report("healthy")[:40]), {}, "left no report"),
-    "an unknown verdict": (a_probe_pod(a_report("splendid")), {}, "left no report"),
-    "no message": (a_probe_pod(""), {}, "exit code 0"),
+    "the test's own word": (a_test_pod(a_report("inconclusive")), {}, "as reported"),
+    "not possible at all": (a_test_pod(a_report("notPossible")), {}, "as reported"),
+    "no report": (a_test_pod("Traceback: no such file"), {}, "Traceback: no such file"),
+    "half a report": (a_test_pod(a_report("healthy")[:40]), {}, "left no report"),
+    "an unknown verdict": (a_test_pod(a_report("splendid")), {}, "left no report"),
+    "no message": (a_test_pod(""), {}, "exit code 0"),
     "the Job's deadline": (
         a_gpu_pod("p2p-test-pod", containerStatuses=[]),
         {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "too long"}]},
@@ -262,7 +262,7 @@ def test_an_inconclusive_test_changes_no_label_and_says_why(pod: RawObject, stat
 def test_a_job_whose_image_cannot_be_pulled_says_so() -> None:
     waiting = {"name": "p2p-test", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
     failed = {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]}
-    wanted = plan_node(observed(job=a_job(**failed), job_pods=(a_probe_pod(containerStatuses=[waiting]),)))
+    wanted = plan_node(observed(job=a_job(**failed), job_pods=(a_test_pod(containerStatuses=[waiting]),)))
     assert "ImagePullBackOff: container p2p-test: no such image" in wanted.events[0].message
 
 
@@ -270,7 +270,7 @@ def test_inconclusive_tests_back_off_to_one_a_day() -> None:
     assert plan_node(observed(noted(1))).requeue_after == 5 * 60
     assert plan_node(observed(noted(2))).requeue_after == 15 * 60
     assert plan_node(observed(noted(40))).requeue_after == timedelta(hours=23, minutes=55).total_seconds()
-    again = plan_node(observed(noted(2), job=a_job(), job_pods=(a_probe_pod(a_report("inconclusive")),)))
+    again = plan_node(observed(noted(2), job=a_job(), job_pods=(a_test_pod(a_report("inconclusive")),)))
     assert again.patch is not None
     assert json.loads(again.patch["metadata"]["annotations"][P2P_ATTEMPT_ANNOTATION])["count"] == 3
 
@@ -284,11 +284,11 @@ def test_an_unreadable_driver_does_not_reset_the_back_off() -> None:
     node = noted(2)
     node["metadata"]["labels"]["deepseekflash.dev/gpu-driver"] = "unknown"
     assert plan_node(observed(node)).create is None
-    again = plan_node(observed(node, job=a_job(), job_pods=(a_probe_pod(a_report("inconclusive")),)))
+    again = plan_node(observed(node, job=a_job(), job_pods=(a_test_pod(a_report("inconclusive")),)))
     assert again.patch is not None
     assert json.loads(again.patch["metadata"]["annotations"][P2P_ATTEMPT_ANNOTATION])["count"] == 3
     report = a_report("hang", driver="595.84")
-    found = plan_node(observed(node, job=a_job(), job_pods=(a_probe_pod(report),)))
+    found = plan_node(observed(node, job=a_job(), job_pods=(a_test_pod(report),)))
     assert found.patch is not None
     assert found.patch["metadata"]["labels"][P2P_DRIVER_LABEL] == "595.84"
 
@@ -301,16 +301,16 @@ def test_an_unreadable_attempt_is_ignored(text: str) -> None:
 
 
 def test_a_node_that_went_during_its_test_takes_the_job_with_it() -> None:
-    gone = NodeObserved("node-1", None, SETTINGS, NOON, job=a_job(), job_pods=(a_probe_pod(a_report("healthy")),))
+    gone = NodeObserved("node-1", None, SETTINGS, NOON, job=a_job(), job_pods=(a_test_pod(a_report("healthy")),))
     assert plan_node(gone) == NodePlan(delete=a_job())
 
 
 def test_labels_that_an_administrator_took_over_meanwhile_are_left_alone() -> None:
     node = a_node(**GRANTED, labels_managed="false")
-    wanted = plan_node(observed(node, job=a_job(), job_pods=(a_probe_pod(a_report("hang")),)))
+    wanted = plan_node(observed(node, job=a_job(), job_pods=(a_test_pod(a_report("hang")),)))
     assert replace(wanted, events=()) == NodePlan(delete=a_job())
     (event,) = wanted.events
-    assert (event.reason, event.message.partition(": ")[2]) == ("VerdictNotWritten", "hang: as told")
+    assert (event.reason, event.message.partition(": ")[2]) == ("VerdictNotWritten", "hang: as reported")
 
 
 def test_the_job_requests_both_gpus_at_the_lowest_priority() -> None:

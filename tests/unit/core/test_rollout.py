@@ -250,8 +250,8 @@ def test_a_rollback_applies_the_previous_template_and_reports_both_figures() -> 
     assert wanted.status["rollout"]["provenTokensPerSecond"] == 85
 
 
-def told_to(wanted: Plan) -> dict[str, Any] | None:
-    """What the gate of the first replica is told of its floor."""
+def floor_sent(wanted: Plan) -> dict[str, Any] | None:
+    """The floor that is sent to the gate of the first replica."""
     texts = (annotation.annotations.get(FLOOR_ANNOTATION) for annotation in wanted.annotate)
     floor: dict[str, Any] | None = next((json.loads(text) for text in texts if text), None)
     return floor
@@ -264,33 +264,33 @@ def starting(observed: Observed, **spec: Any) -> Observed:
 
 def test_the_gate_of_a_new_template_is_told_below_which_speed_it_is_rolled_back() -> None:
     site = starting(a_site(a_gate("EngineStarting")), rollout={"maxSlowdownPercent": 20})
-    assert told_to(plan(site)) == {"minTokensPerSecond": 0.0, "told": "", "measureAgainBelow": 68.0}
+    assert floor_sent(plan(site)) == {"minTokensPerSecond": 0.0, "told": "", "measureAgainBelow": 68.0}
 
     site.pods[0]["metadata"]["annotations"][FLOOR_ANNOTATION] = "{}"
-    assert told_to(plan(site)) is None, "it is told once"
+    assert floor_sent(plan(site)) is None, "it is sent once"
 
 
 def test_a_gate_is_told_the_speed_on_its_own_node() -> None:
     site = starting(a_site(a_gate("EngineStarting")))
     known = last_known_good_config_map(site.flash, replace(LAST_KNOWN_GOOD, by_node={"node-1": 100.0}))
-    told = told_to(plan(replace(site, children={**site.children, ("ConfigMap", known["metadata"]["name"]): known})))
-    assert told == {"minTokensPerSecond": 0.0, "told": "", "measureAgainBelow": 90.0}
+    sent = floor_sent(plan(replace(site, children={**site.children, ("ConfigMap", known["metadata"]["name"]): known})))
+    assert sent == {"minTokensPerSecond": 0.0, "told": "", "measureAgainBelow": 90.0}
 
 
 def test_a_gate_of_the_last_known_good_template_is_told_nothing() -> None:
     site = starting(a_site(a_gate("EngineStarting")))
     site.pods[0]["metadata"]["annotations"][REVISION_ANNOTATION] = LAST_KNOWN_GOOD.revision
-    assert told_to(plan(site)) is None
+    assert floor_sent(plan(site)) is None
 
 
 def test_a_learned_floor_is_told_together_with_the_speed_of_the_rollout() -> None:
     site = starting(a_site(a_gate("EngineStarting")), readiness={"floor": "Learned"})
-    assert told_to(plan(site)) is None, "the image's digest is not known yet"
+    assert floor_sent(plan(site)) is None, "the image's digest is not known yet"
 
     site.pods[0]["status"]["containerStatuses"] = [{"name": "engine", "imageID": "registry.example/e@sha256:aa"}]
-    told = told_to(plan(site))
-    assert told is not None
-    assert (told["measureAgainBelow"], told["told"]) == (76.5, "not learned yet: 0 of 3 comparable replicas measured")
+    sent = floor_sent(plan(site))
+    assert sent is not None
+    assert (sent["measureAgainBelow"], sent["told"]) == (76.5, "not learned yet: 0 of 3 comparable replicas measured")
 
 
 def test_a_rollback_gets_one_event_and_stays_in_force() -> None:

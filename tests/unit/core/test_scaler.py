@@ -182,9 +182,9 @@ def test_somebody_elses_autoscaler_is_named_and_not_fought(foreign: RawObject) -
     planned = plan(
         seen(foreign, live(our_scaled_object(), READY)) if foreign["metadata"]["name"] != "flash" else seen(foreign)
     )
-    told = condition(planned.status, "ScalingActive")
-    assert (told["status"], told["reason"]) == ("False", "ScalerConflict")
-    assert foreign["metadata"]["name"] in told["message"]
+    shown = condition(planned.status, "ScalingActive")
+    assert (shown["status"], shown["reason"]) == ("False", "ScalerConflict")
+    assert foreign["metadata"]["name"] in shown["message"]
     assert planned.scaler.apply is None
     assert all(scaler["metadata"]["name"] == "flash" for scaler in planned.scaler.delete)
     assert foreign not in planned.scaler.delete
@@ -226,8 +226,8 @@ def test_without_scaling_only_an_autoscaler_of_the_deployment_itself_is_a_confli
     assert (decision.problem.reason if decision.problem else None) == reason
     assert decision.follows_deployment == (reason is not None)
     states = {
-        told["type"]: told["reason"]
-        for told in (plan(seen(a_foreign(HPA, target), flash=a_flash())).status or {})["conditions"]
+        shown["type"]: shown["reason"]
+        for shown in (plan(seen(a_foreign(HPA, target), flash=a_flash())).status or {})["conditions"]
     }
     assert states.get("ScalingActive") == reason
 
@@ -348,21 +348,21 @@ STATES: dict[str, tuple[Observed, str, str]] = {
 
 @pytest.mark.parametrize(("observed", "status", "reason"), STATES.values(), ids=STATES)
 def test_the_condition(observed: Observed, status: str, reason: str) -> None:
-    told = condition(plan(observed).status, "ScalingActive")
-    assert (told["status"], told["reason"]) == (status, reason)
+    shown = condition(plan(observed).status, "ScalingActive")
+    assert (shown["status"], shown["reason"]) == (status, reason)
     assert reason in vocabulary.CONDITION_REASONS
-    assert told["message"]
+    assert shown["message"]
 
 
 def test_a_refused_autoscaler_is_no_reason_to_be_unready() -> None:
-    told = plan(seen(refusal="HTTP 422: not here")).status
-    assert condition(told, "Ready")["status"] == "True"
+    shown = plan(seen(refusal="HTTP 422: not here")).status
+    assert condition(shown, "Ready")["status"] == "True"
 
 
 def test_without_scaling_there_is_no_such_condition() -> None:
     status = plan(an_observed(a_flash())).status
     assert status is not None
-    assert "ScalingActive" not in {told["type"] for told in status["conditions"]}
+    assert "ScalingActive" not in {shown["type"] for shown in status["conditions"]}
     assert "scaling" not in status
 
 
