@@ -9,6 +9,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -105,9 +106,10 @@ def importers(cls: DocumentClass) -> set[str]:
     }
 
 
-def _imported(path: Path) -> set[str]:
+@cache
+def _imported(path: Path) -> frozenset[str]:
     imports = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom))
-    return {name.name for node in imports for name in node.names}
+    return frozenset(name.name for node in imports for name in node.names)
 
 
 def main() -> int:

@@ -25,7 +25,12 @@ def render(*values: str, namespace: str = "system") -> list[dict[str, Any]]:
     done = helm("template", RELEASE, str(CHART), "--namespace", namespace, *settings)
     if done.returncode != 0:
         raise RuntimeError(f"helm template ended with {done.returncode}: {done.stderr.strip()}")
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return parsed(done.stdout)
+
+
+def parsed(manifests: str) -> list[dict[str, Any]]:
+    """The objects of a file. libyaml, because the CRD takes the parser in Python half a second."""
+    return [document for document in yaml.load_all(manifests, yaml.CSafeLoader) if document]
 
 
 def only(documents: list[dict[str, Any]], kind: str, name: str = RELEASE) -> dict[str, Any]:

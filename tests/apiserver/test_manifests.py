@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 
 from cluster_fixtures import ControlPlane
 from kustomize_base import BASE, NAMESPACE
 from local_cluster.binaries import binary
-from rendered_chart import bundle, render
+from rendered_chart import bundle, parsed, render
 
 pytestmark = pytest.mark.apiserver
 
@@ -65,7 +64,7 @@ def test_the_chart_with_these_values(name: str, server: ControlPlane) -> None:
 
 def test_the_kustomize_base(server: ControlPlane) -> None:
     built = subprocess.run([str(binary("kubectl")), "kustomize", str(BASE)], capture_output=True, text=True, check=True)
-    documents = [document for document in yaml.safe_load_all(built.stdout) if document]
+    documents = parsed(built.stdout)
     done = dry_run(server, documents)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(documents)

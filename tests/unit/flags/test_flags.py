@@ -417,8 +417,9 @@ def test_every_set_is_consistent(mode: str) -> None:
     for known in NODES:
         for number, spec in enumerate(overrides):
             env = ENGINE_ENVS[number % len(ENGINE_ENVS)]
-            must_be_consistent(derive(known, spec, env), env)
-            must_be_safe_where_nothing_is_proved(known, spec)
+            made = derive(known, spec, env)
+            must_be_consistent(made, env)
+            must_be_safe_where_nothing_is_proved(made, known, spec)
 
 
 def must_be_consistent(made: FlagSet, env: dict[str, str]) -> None:
@@ -434,11 +435,10 @@ def must_be_consistent(made: FlagSet, env: dict[str, str]) -> None:
     assert ("--numa-bind" in seen) == any(name.startswith("--numa-bind-nodes ") for name in seen)
 
 
-def must_be_safe_where_nothing_is_proved(known: NodeFacts | None, spec: InterconnectSpec) -> None:
+def must_be_safe_where_nothing_is_proved(made: FlagSet, known: NodeFacts | None, spec: InterconnectSpec) -> None:
     """Unless the user enabled peer-to-peer explicitly, which then is a conflict."""
     if known and is_proved(known, spec.mode):
         return
-    made = derive(known, spec, {})
     if p2p_is_off(effect(made)):
         return
     assert spec.custom_all_reduce == "Enabled" or P2P_ON in [v.model_dump() for v in spec.env]
