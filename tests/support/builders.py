@@ -48,7 +48,13 @@ def a_pod(name: str = "flash-a", *, node: str | None = "node-1", ready: bool = F
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     return {
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "team", "uid": f"uid-of-{name}", "annotations": {}},
+        "metadata": {
+            "name": name,
+            "namespace": "team",
+            "uid": f"uid-of-{name}",
+            "creationTimestamp": NOON.isoformat(),
+            "annotations": {},
+        },
         "spec": {"nodeName": node} if node else {},
         "status": {"phase": "Running", "conditions": conditions, **status},
     }

@@ -30,7 +30,7 @@ what a rejection depends on is changed in the spec.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from flash_operator.core.observed.kube import is_terminating, moment_of
 from flash_operator.core.observed.pod_failure import deployment_failure
@@ -190,15 +190,8 @@ def _others_are_ready(observed: Observed, replicas: Sequence[Replica], replaced:
 
 
 def _created(replica: Replica) -> tuple[str, str]:
-    return str(replica.pod["metadata"].get("creationTimestamp", "")), replica.name
+    return str(replica.pod["metadata"]["creationTimestamp"]), replica.name
 
 
 def _age(observed: Observed, replica: Replica) -> timedelta:
-    return observed.now - _moment(replica, observed.now)
-
-
-def _moment(replica: Replica, now: datetime) -> datetime:
-    try:
-        return moment_of(replica.pod["metadata"]["creationTimestamp"])
-    except (KeyError, ValueError):
-        return now
+    return observed.now - moment_of(replica.pod["metadata"]["creationTimestamp"])
