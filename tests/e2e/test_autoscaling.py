@@ -3,6 +3,7 @@
 import json
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from engine_stubs import engine_stub_program, stub_spec
 from flash_contracts.names import API_VERSION, KIND
 from keda import Keda
 from metrics_adapter import MetricsAdapter
+from prometheus import Prometheus
 from replica_timeline import ReplicaTimeline
 from service_load import Client, Load
 
@@ -151,6 +153,29 @@ def test_while_the_operator_is_dead_nothing_is_scaled_down(
         scale_operator(mortal_operator, 1)
         wait_until(lambda: timeline.wanted in (1, 2), "once it is back, the demand is known to be lower", seconds=180)
     assert load.failed == []
+
+
+@pytest.mark.long
+@pytest.mark.alone
+def test_with_source_prometheus_load_scales_it_and_nothing_does_while_prometheus_is_dead(
+    e2e_env: LocalCluster, keda: Keda, scaled: Flash, tmp_path: Path
+) -> None:
+    prometheus = Prometheus(e2e_env, tmp_path)
+    source = {"source": "Prometheus", "prometheus": {"address": prometheus.address}}
+    patch = json.dumps({"spec": {"scaling": source}})
+    scaled.cluster.kubectl("patch", "dsf", scaled.name, "-n", scaled.namespace, "--type=merge", "-p", patch)
+    keda.start()
+    with ReplicaTimeline(scaled) as timeline:
+        with prometheus, Load(scaled.address(), "tiny", users(2)) as few:
+            scaled.wait_for("ScalingActive", "True", "ScalerActive", seconds=120)
+            with Load(scaled.address(), "tiny", users(6)) as many:
+                wait_until(lambda: serve(scaled, 3), "three replicas serve", seconds=240)
+        wait_until(lambda: failed_readings(scaled) >= MANY_FAILURES, "KEDA has asked in vain", seconds=180)
+        assert timeline.numbers == [1, 3], "no more while replicas load, and no fewer without an answer"
+        scaled.wait_for("ScalingActive", "False", "MetricsMissing", seconds=60)
+        with prometheus:
+            wait_until(lambda: serve(scaled, 1), "the demand is known again", seconds=300)
+    assert few.failed == many.failed == []
 
 
 @pytest.mark.long
