@@ -114,7 +114,7 @@ def an_observed(
 
 
 def a_load(running: int = 0, waiting: int = 0, *, age: float = 1.0, ago: float = 1.0, **extra: int) -> KnownLoad:
-    """What a gate told `ago` seconds ago about a reading that was `age` seconds old then."""
+    """What a gate reported `ago` seconds ago about a reading that was `age` seconds old then."""
     return KnownLoad(RequestLoad(running, waiting, age_seconds=age, **extra), ago)
 
 
