@@ -199,7 +199,7 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         "the safe flags are already in use"),
     "an engine that was stopped": (
         an_engine(phase="Exited", exit=replace(STOPPED, ended_by="StopTimeout")), {}, "EngineExited",
-        "killed by its launcher"),
+        "the launcher killed the engine"),
     "an engine that was stopped and loads again is no news": (
         an_engine(exit=replace(STOPPED, ended_by="Stop")), {}, "EngineStarting",
         "loading; previously, the engine stopped"),
@@ -210,7 +210,7 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         an_engine(exit=replace(STOPPED, ended_by="Container")), {}, "EngineExited", "OOMKilled"),
     "an engine whose all-reduce met memory that cannot be shared": (
         an_engine(exit=an_exit(UNSHARED, "RuntimeError: Engine core initialization failed.")),
-        {}, "EngineExited", "expandable_segments, so remove that from PYTORCH_ALLOC_CONF or PYTORCH_CUDA_ALLOC_CONF"),
+        {}, "EngineExited", "so remove that setting from PYTORCH_ALLOC_CONF or PYTORCH_CUDA_ALLOC_CONF"),
     "a measurement that broke": (
         tried(doubt="/v1/completions: HTTP 500"), {}, "Inconclusive", "HTTP 500; measuring again in 30 s"),
     "other people's tokens": (

@@ -101,12 +101,12 @@ def mismatches(words: Tensor, scales: Tensor, fp4: Fp4) -> Iterator[str]:
     if (codes == ZEROS).all():
         yield "every code is zero"
         return
-    found = likeness(codes, scales, fp4)
+    found = cosine_similarity(codes, scales, fp4)
     if not found > ALIKE:
         yield f"its values do not match the source (cosine {found:.3f})"
 
 
-def likeness(codes: Tensor, scales: Tensor, fp4: Fp4) -> float:
+def cosine_similarity(codes: Tensor, scales: Tensor, fp4: Fp4) -> float:
     """Cosine of the values of INT4 `codes` (uint8, two per byte) with those of `fp4`.
 
     Both formats have the even column in the low nibble, so products are looked up for whole bytes, and then summed

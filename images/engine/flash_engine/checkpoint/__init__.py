@@ -9,7 +9,7 @@
     schemes, tensors   every tensor of every known layout, with the source of each entry
     tensor_names  other tools' names for the same tensors, and what vLLM does with each
     layout        detects the layout from the headers
-    quantisation  compares what `quantization_config` makes vLLM build with what the files hold
+    quantisation  compares what `quantization_config` makes vLLM build with what the files contain
     inspection    runs all checks and collects the findings: format_findings, model_findings, config_findings
     memory, engine_flags   GPU memory and vLLM flags
     document, report   the inspection as JSON, and as text for a terminal

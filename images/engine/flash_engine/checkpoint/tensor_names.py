@@ -105,8 +105,8 @@ class TensorNames:
 
 def worse_effect(one: str, other: str) -> str:
     """The more serious of two effects; being ignored silently is the worst."""
-    by_seriousness = (SILENT, MTP_VALUE_ERROR, KEY_ERROR, LOADS)
-    return min(one, other, key=by_seriousness.index)
+    by_severity = (SILENT, MTP_VALUE_ERROR, KEY_ERROR, LOADS)
+    return min(one, other, key=by_severity.index)
 
 
 def canonical_names(names: TensorNames, found: Iterable[str]) -> Iterator[RenamedTensor]:

@@ -149,7 +149,7 @@ class Reader:
             return Reading(line, Level.ROUTINE)
         if _FATAL_MARK.search(line.text):
             self._failing.add(line.who)
-        level, kind = _weigh(line)
+        level, kind = _classify(line)
         is_fatal = kind in CRASHES or line.who in self._failing
         if level is Level.SECONDARY and is_fatal and _BARE.match(line.text):
             level = Level.ROOT
@@ -165,7 +165,7 @@ class Reader:
         return is_about_a_request(line)
 
 
-def _weigh(line: LogLine) -> tuple[Level, Kind]:  # noqa: PLR0911 - a return for each level
+def _classify(line: LogLine) -> tuple[Level, Kind]:  # noqa: PLR0911 - a return for each level
     text = line.text
     if _FRAME.match(text):
         return Level.FRAME, UNKNOWN

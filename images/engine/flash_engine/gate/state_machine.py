@@ -299,7 +299,7 @@ def _admission_finished(state: GateState, finished: TrialFinished, now: Instant)
     keeps_earlier = is_unsure and (state.evidence_passes or (earlier is not None and earlier.stalled))
     if not keeps_earlier:
         state = _with_trial(state, finished)
-    return _weigh_trial(state, finished, now, keeps_earlier=keeps_earlier)
+    return _evaluate_trial(state, finished, now, keeps_earlier=keeps_earlier)
 
 
 def _recheck_finished(state: GateState, finished: TrialFinished, now: Instant) -> Step:
@@ -310,7 +310,7 @@ def _recheck_finished(state: GateState, finished: TrialFinished, now: Instant) -
         finished = replace(finished, trial=replace(finished.trial, measurement=state.evidence.measurement))
     if verdict.passed or verdict.reason in UNSERVABLE or finished.trial.stalled:
         state = replace(_with_trial(state, finished), degraded=None, serving=ServingMonitor())
-        state, actions = _weigh_trial(state, finished, now, keeps_earlier=False)
+        state, actions = _evaluate_trial(state, finished, now, keeps_earlier=False)
         return _with_hang_reported(state, finished.config, now, actions)
     previous = state.degraded
     if verdict.reason != Reason.INCONCLUSIVE:
@@ -339,8 +339,8 @@ def _with_trial(state: GateState, finished: TrialFinished) -> GateState:
     return replace(state, evidence=evidence, trial_config=finished.config)
 
 
-def _weigh_trial(state: GateState, finished: TrialFinished, now: Instant, *, keeps_earlier: bool) -> Step:
-    """Judge the engine after a trial, and report or withdraw a fault."""
+def _evaluate_trial(state: GateState, finished: TrialFinished, now: Instant, *, keeps_earlier: bool) -> Step:
+    """Set the verdict after a trial, and report or withdraw a fault."""
     state = _judged_after_trial(state, finished, now)
     asked, trial = state.trial_config or finished.config, state.evidence.trial
     if refutes_incident(state.evidence, asked):

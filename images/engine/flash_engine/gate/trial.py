@@ -98,7 +98,7 @@ async def try_engine(client: EngineClient, config: GateConfig) -> Trial:
 async def _retried(client: EngineClient, request: Callable[[], Awaitable[T]]) -> T:
     """Send a request, and repeat it if it breaks: a reset connection is no evidence against a healthy engine.
 
-    Raises the last attempt's error, or the first one if the engine is no longer healthy or the request timed out.
+    Raises the last attempt's error. After a timeout, or once the engine is no longer healthy, it is not repeated.
     """
     for _ in range(TRIES - 1):
         try:
