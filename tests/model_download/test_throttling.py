@@ -175,9 +175,10 @@ FAILED: dict[str, tuple[dict[str, Any], type[DownloadError], float | None, str]]
     "a registry that fails": ({MANIFEST: (500, {}, b"")}, DownloadError, None, "registry.example answered 500"),
     "a token": (
         {MANIFEST: CHALLENGE, TOKENS: (429, {"Retry-After": "30"}, b"")}, ThrottledError, 30,
-        "tokens.example, to which the registry registry.example redirects, throttles"),
+        "tokens.example, to which the registry registry.example sends its clients, throttles"),
     "a token server that fails": (
-        {MANIFEST: CHALLENGE, TOKENS: (502, {}, b"")}, DownloadError, None, "tokens.example, where"),
+        {MANIFEST: CHALLENGE, TOKENS: (502, {}, b"")}, DownloadError, None,
+        "tokens.example, to which the registry registry.example sends its clients, answered 502"),
 }  # fmt: skip
 
 

@@ -244,7 +244,9 @@ class RegistrySource:
 
     def _unavailable(self, response: requests.Response) -> DownloadError:
         host, status = urlsplit(str(response.url)).netloc, response.status_code
-        server = self.server if host == urlsplit(self._api).netloc else f"{host}, to which {self.server} redirects,"
+        server = (
+            self.server if host == urlsplit(self._api).netloc else f"{host}, to which {self.server} sends its clients,"
+        )
         if is_throttled(status, response.headers):
             return ThrottledError.of_response(server, status, response.headers)
         return DownloadError(f"{server} answered {status}", "try again later, and check its log", retryable=True)
