@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 @contextmanager
-def held(lock: Path, tell: Callable[[], None]) -> Iterator[None]:
-    """`tell` is called before waiting, if another process holds the lock."""
+def held(lock: Path, report_wait: Callable[[], None]) -> Iterator[None]:
+    """Calls `report_wait` before waiting, if another process holds the lock."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            tell()
+            report_wait()
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield

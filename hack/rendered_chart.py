@@ -15,7 +15,7 @@ RELEASE = "flash"
 
 
 def helm(*args: str) -> "subprocess.CompletedProcess[str]":
-    """Runs helm. Its failure is the caller's to look at."""
+    """Runs helm. The caller checks for failure."""
     return subprocess.run([str(binary("helm")), *args], capture_output=True, text=True, check=False)
 
 

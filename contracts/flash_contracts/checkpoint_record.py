@@ -1,4 +1,4 @@
-"""`checkpoint.json`: what the check of a checkpoint's headers found, and how much KV cache each profile leaves.
+"""`checkpoint.json`: the findings about a checkpoint's headers, and the KV cache that each profile leaves.
 
 The launcher writes it before it starts the engine, and reads it at the next start to notice a branch that has moved.
 The gate reads the checkpoint's size. `flash-checkpoint inspect --json` prints the same document.
@@ -21,9 +21,9 @@ class CheckpointFinding(Document):
     message: str
     remedy: str
     tensors: tuple[str, ...] = ()
-    """All tensors that it is about."""
+    """All tensors concerned."""
     without_plugin: str = ""
-    """What vLLM does about it without the plugin."""
+    """What vLLM does without the plugin."""
 
     @property
     def sentence(self) -> str:
@@ -40,12 +40,12 @@ class KvBudget(Document):
     kv_bytes_per_gpu: int
     kv_tokens: int
     requests_of_whole_context: float
-    """How many requests of the whole context fit into it."""
+    """How many requests with the whole context fit into it."""
 
 
 @dataclass(frozen=True)
 class ProfileBudget(KvBudget):
-    """The same, and the budget with the number of batched tokens that is advised for this checkpoint."""
+    """A profile's budget, and the budget with the number of batched tokens advised for this checkpoint."""
 
     advised: KvBudget | None = None
 
@@ -70,10 +70,10 @@ class CheckpointRecord(Document):
     place: str = ""
     """Folder, or repository and revision, that was checked."""
     commit: str | None = None
-    """Commit of a hub's repository."""
+    """The commit of a hub repository."""
     servable: bool = True
     layout: str | None = None
-    """How the weights are stored, by the name that `flash-checkpoint` gives it; None if the headers cannot be read."""
+    """The name of the layout in which the weights are stored; None if the headers cannot be read."""
     tensors: int = 0
     """Number of tensors."""
     stored_bytes: int = 0

@@ -8,9 +8,9 @@ from flash_contracts.document import Document
 
 @dataclass(frozen=True)
 class DemandReport(Document):
-    """How many replicas there are, and how many the requests of users call for.
+    """How many replicas exist, and how many the users' requests need.
 
-    Answered with status 503 while `target_replicas` is unknown, so that an autoscaler keeps what there is.
+    The response has status 503 while `target_replicas` is unknown, so that an autoscaler keeps the current replicas.
     """
 
     IS_VERSIONED: ClassVar[bool] = True
@@ -23,14 +23,14 @@ class DemandReport(Document):
     wanted: int
     """`spec.replicas`."""
     loading: int
-    """Replicas that are expected to serve, and do not yet."""
+    """Replicas that are expected to serve but do not yet."""
     ready: int
     """Replicas that serve."""
     unknown: int
     """Of these, replicas whose requests are unknown."""
     requests: int
-    """Users' requests, running and waiting, on the other ones."""
+    """Users' requests, running and waiting, on the others."""
     demand_replicas: float | None
-    """Replicas that these requests call for. None if nothing is known about any."""
+    """Replicas that these requests need. None if the requests of all replicas are unknown."""
     target_replicas: float | None
-    """The same as autoscalers are to follow it: never fewer than there are while a replica loads or is unknown."""
+    """The value for autoscalers: never below the current replicas while one loads or is unknown."""

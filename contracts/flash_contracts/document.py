@@ -37,7 +37,7 @@ FORMER_KEY = "former_key"
 OPTIONAL = "optional"
 """True: an invalid value is replaced by the field's default instead of making the whole document invalid."""
 OMITTED = "omitted"
-"""True: the field is left out while it has its default value, so that a document without it is written as before."""
+"""True: the field is omitted while it has its default value, so that the document is written as before."""
 LOCAL = "local"
 """True: the field is neither written to JSON nor read from it."""
 
@@ -56,7 +56,7 @@ class Document:
     READERS: ClassVar[tuple[str, ...]] = ()
     """The parts that write and read it, for whole documents. `hack/documents.py` lists them."""
     OMITS_DEFAULTS: ClassVar[bool] = False
-    """Whether fields with their default value are left out, for documents that must be small."""
+    """Whether fields with their default value are omitted, for documents that must be small."""
 
     def to_json(self) -> dict[str, Any]:
         version = {"version": VERSION} if self.IS_VERSIONED else {}
@@ -102,7 +102,7 @@ class Document:
 
     @property
     def survives_power_cut(self) -> bool:
-        """Whether a written file is on the disk before anybody acts on it, which takes a while on a busy disk."""
+        """Whether `write` syncs the file to disk before it returns, which takes a while on a busy disk."""
         return False
 
 
@@ -111,7 +111,7 @@ _SHORT.maxstring = 80
 
 
 def _shown(value: object) -> str:
-    """A value for an error message, shortened, because an untrusted writer may send one of any size and depth."""
+    """A value for an error message, shortened because an untrusted writer may send one of any size and depth."""
     return _SHORT.repr(value)
 
 
@@ -120,7 +120,7 @@ def _shared_fields(cls: "type[Document]") -> "tuple[dataclasses.Field[Any], ...]
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:
-    """The field's default, or MISSING, which equals no value, if it has none."""
+    """The field's default; MISSING, which equals no value, if it has none."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
@@ -156,7 +156,7 @@ def timestamp(at: datetime) -> str:
 def write_json(path: Path, content: dict[str, Any], *, flush: bool = False) -> None:
     """Write a file atomically: a reader sees the old content or the new, never a partial file. Raises OSError.
 
-    `flush`: also after a power cut. Without it, some file systems then have the new name with no content.
+    `flush` extends this to power cuts, after which some file systems would otherwise have an empty file.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with unfinished.open("w") as file:
@@ -251,7 +251,7 @@ def _read(kind: Any, value: object, path: str) -> Any:  # noqa: PLR0911 - a retu
 
 
 def _read_optional(kinds: tuple[Any, ...], value: object, path: str) -> Any:
-    """The only unions in documents are those of a type and None."""
+    """Read a union. Documents only have unions of a type and None."""
     (kind,) = (kind for kind in kinds if kind is not types.NoneType)
     return None if value is None else _read(kind, value, path)
 
@@ -280,7 +280,7 @@ def _read_dict(kinds: tuple[Any, ...], value: object, path: str) -> dict[Any, An
 
 
 def _read_scalar(kind: type, value: object, path: str) -> Any:
-    """Accepts an int for a float, because JSON has one number type, and no bool for a number, although Python does."""
+    """Read a scalar. An int is valid as a float, because JSON has one number type; a bool is not valid as a number."""
     wanted = int | float if kind is float else kind
     if not isinstance(value, wanted) or (kind is not bool and isinstance(value, bool)) or not _is_portable(value):
         raise BadDocumentError(f"{path}: {_shown(value)} is not {_NAMES.get(kind, kind.__name__)}")
@@ -288,7 +288,7 @@ def _read_scalar(kind: type, value: object, path: str) -> Any:
 
 
 def _is_portable(value: object) -> bool:
-    """Whether other JSON parsers accept it: Python's also reads numbers that no float can hold and lone surrogates."""
+    """Whether other JSON parsers accept it. Python's also reads lone surrogates and numbers too large for a float."""
     try:
         if isinstance(value, str):
             value.encode()

@@ -8,7 +8,7 @@ from flash_contracts.document import Document, now
 GIB = 1 << 30
 
 Phase = Literal["Resolving", "Waiting", "Downloading", "Verifying", "Unpacking", "Complete", "Failed"]
-"""Waiting: another replica downloads the same model into the same cache. Unpacking: the layers of an image."""
+"""Waiting: another replica is downloading the same model into the same cache. Unpacking: the layers of an image."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class DownloadRecord(Document):
     bytes: int = 0
     total_bytes: int = 0
     needed_bytes: int = 0
-    """Free space needed on the volume. More than `total_bytes` if layers are unpacked, because both exist at once."""
+    """Free space needed on the volume: more than `total_bytes` for images, whose layers and files exist at once."""
     bytes_per_second: float | None = None
     message: str = ""
     failure: str | None = None
     """Why the last attempt failed. Cleared when the next attempt receives its first bytes."""
     warning: str | None = None
     retry_at: str | None = None
-    """When the server allows the next attempt, if it throttled the last one; RFC 3339. Left out otherwise."""
+    """When the server allows the next attempt, if it throttled the last one (RFC 3339). Omitted otherwise."""
     attempts: int = 0
     at: str = field(default_factory=now)
 
@@ -67,7 +67,7 @@ class DownloadRecord(Document):
         return f" at {format_size(self.bytes_per_second)}/s, {format_duration(self.eta_seconds)} left"
 
     def to_json(self) -> dict[str, Any]:
-        """Adds `etaSeconds`, and writes the summary as `message`."""
+        """Add `etaSeconds`, and write the summary as `message`."""
         made = {**super().to_json(), "message": self.summary, "etaSeconds": self.eta_seconds}
         return {key: value for key, value in made.items() if key != "retryAt" or value is not None}
 

@@ -9,16 +9,16 @@ from flash_contracts.engine_record import EngineRecord, FaultKind, Run
 from flash_contracts.flags.flag_set import FlagSet
 
 QUARANTINE_FILE = "quarantine"
-"""In the downwardAPI volume: the quarantine request that the operator has granted; empty if none."""
+"""A file in the downwardAPI volume: the quarantine request that the operator has granted; empty if there is none."""
 DEFAULT_ENGINE_URL = "http://127.0.0.1:8000"
 """The engine's address within its pod, unless FLASH_ENGINE_URL says otherwise."""
 
 API_KEYS_DIR = "FLASH_API_KEYS_DIR"
-"""Variable of engine and gate: the folder in which the Secret of the clients' keys is mounted. Unset without keys."""
+"""Variable of engine and gate: the folder in which the Secret with the clients' keys is mounted. Unset without keys."""
 API_KEYS_SECRET = "FLASH_API_KEYS_SECRET_NAME"  # noqa: S105 - the name of a variable
 """Variable of the engine: that Secret's name, for messages."""
 API_KEYS_ARGUMENT = "--middleware=flash_engine.api_keys.RequireApiKey"
-"""Argument of vLLM from the operator, so that an image without this middleware does not start, instead of serving
+"""Argument of vLLM. The operator sets it, so that an image without this middleware fails to start instead of serving
 everybody."""
 
 
@@ -42,7 +42,7 @@ class EffectiveFlags(Document):
 class FaultReport(Document):
     """A fault that the gate found in one run of the engine and that only a restart can fix.
 
-    Only requests find such faults: an engine may answer /health and yet produce no token, or wrong ones.
+    Only requests reveal such faults: an engine may answer /health but produce no tokens, or wrong ones.
     """
 
     FILE: ClassVar[str] = "fault-report.json"
@@ -68,9 +68,9 @@ class FaultReport(Document):
 
 @dataclass(frozen=True)
 class DrainRequest(Document):
-    """The run of the engine that is to drain. A later run of the same pod serves again.
+    """Asks one run of the engine to drain. A later run of the same pod serves again.
 
-    Read by the gate and by the middleware in vLLM's server (flash_engine/drain/connections.py).
+    The gate reads it, and the middleware in vLLM's server (flash_engine/drain/connections.py).
     """
 
     FILE: ClassVar[str] = "drain.json"

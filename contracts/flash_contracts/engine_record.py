@@ -1,4 +1,4 @@
-"""`engine.json`: the state of the engine's process, from the launcher. The gate includes it in its result."""
+"""`engine.json`: the state of the engine's process, written by the launcher. The gate includes it in its result."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,57 +14,58 @@ Run: TypeAlias = tuple[int | None, str | None]
 """Pid and start time of one run of the engine. The pid alone is not unique: in a container it is always the same."""
 
 PLUGIN_LINE = "flash plugin is active"
-"""Log line that the vLLM plugin writes once in each of vLLM's processes. Without it the plugin is not active: vLLM
-carries on without a plugin that it cannot import, and then nothing checks the checkpoint while it is loaded."""
+"""Log line that the active vLLM plugin writes once in each of vLLM's processes. Without it, the plugin is missing: vLLM
+continues without a plugin that it cannot import, and then nothing checks the checkpoint while it is loaded."""
 
 
 class EndedBy(StrEnum):
-    """Who ended an engine, where it did not end by itself. The launcher records its own kills before it makes them."""
+    """What ended an engine that did not exit by itself. The launcher records its own kills in advance."""
 
     STOP = "Stop"
-    """Its container was asked to end, and the engine ended."""
+    """Its container was told to terminate, and the engine exited."""
     STOP_TIMEOUT = "StopTimeout"
-    """Its container was asked to end, and the launcher killed the engine when its time was up."""
+    """Its container was told to terminate, and the launcher killed the engine after the timeout."""
     SECOND_SIGNAL = "SecondSignal"
-    """Its container was asked to end twice, and the launcher killed the engine."""
+    """Its container got a second stop signal, and the launcher killed the engine."""
     INCIDENT = "Incident"
     """The launcher killed it because it hung or gave wrong answers."""
     REBOOT = "Reboot"
     """Its node was restarted while it ran."""
     CONTAINER = "Container"
-    """Its whole container was killed, the launcher with it, and the pod does not record what killed it."""
+    """Its whole container was killed, including the launcher, and the pod does not record what killed it."""
 
     @property
     def is_no_fault(self) -> bool:
-        """It says nothing about the engine."""
+        """Whether this says nothing about the engine."""
         return self not in (EndedBy.CONTAINER, EndedBy.INCIDENT)
 
 
 @dataclass(frozen=True)
 class EngineExit(Document):
-    """How an engine ended: exit code or signal, and its last log lines, without secrets and users' words."""
+    """How an engine ended: exit code or signal, and its last log lines, without secrets and users' text."""
 
     code: int | None = None
     signal: str | None = None
     at: str = ""
     last_lines: tuple[str, ...] = ()
     stale_lines: int | None = field(default=None, metadata={OMITTED: True})
-    """How many of the first lines were written long before the end, so that they cannot say why. None: not known."""
+    """How many of the first lines are too old to show the cause. None: unknown."""
     detail: str = field(default="", metadata={OMITTED: True})
-    """The launcher's own account and the remedy, where no engine was started or none could be ended."""
+    """The launcher's own explanation and remedy if no engine was started or it could not be killed."""
     ended_by: str | None = field(default=None, metadata={OMITTED: True})
-    """An `EndedBy`; None if the engine ended by itself, or nobody knows. A newer launcher may use others."""
+    """An `EndedBy`; None if the engine exited by itself, or the reason is unknown. A newer launcher may use others."""
     oom_kills: int = field(default=0, metadata={OMITTED: True})
-    """Processes that the kernel killed in this run for lack of memory, by the container's cgroup (memory.events)."""
+    """How many processes the kernel killed in this run for lack of memory, from the container's cgroup
+    (memory.events)."""
 
     @property
-    def ender(self) -> EndedBy | None:
+    def end_reason(self) -> EndedBy | None:
         return next((known for known in EndedBy if known == self.ended_by), None)
 
 
 @dataclass(frozen=True)
 class Incident(Document):
-    """Why the launcher stopped an engine and started it again with the safe flags. At most one in the life of a pod."""
+    """Why the launcher restarted an engine with the safe flags. At most once in the life of a pod."""
 
     kind: FaultKind
     signature: str = ""
@@ -76,7 +77,7 @@ class Incident(Document):
     flags: tuple[str, ...] = ()
     evidence: dict[str, Any] = field(default_factory=dict)
     asked: str = field(default="", metadata={OMITTED: True})
-    """Identifies the golden question and the expected answer, if the gate found the fault by them."""
+    """Identifies the golden question and the expected answer, if they revealed the fault."""
 
     def __str__(self) -> str:
         return f"{self.kind} under row {self.row} at {self.at} ({self.signature}): {self.detail}"
@@ -92,34 +93,34 @@ class EngineRecord(Document):
     READERS: ClassVar[tuple[str, ...]] = ("gate", "flash-drain")
 
     phase: str = "WaitingForFlags"
-    """WaitingForFlags, Starting (started, not known to have ended) or Exited."""
+    """WaitingForFlags, Starting (started, and not known to have ended) or Exited."""
     pid: int | None = None
     started_at: str | None = None
     started_monotonic: float | None = field(default=None, metadata={OMITTED: True})
-    """When it was started, in seconds of CLOCK_MONOTONIC, which the pod's containers share and nobody sets."""
+    """When it was started, in seconds of CLOCK_MONOTONIC, which all containers of the pod share."""
     starts: int = 0
     command: tuple[str, ...] = ()
     exit: EngineExit | None = None
-    """How the last completed run ended, except one that an incident ended. Kept while the next run starts."""
+    """How the last run ended, unless an incident ended it. Kept while the next run starts."""
     incident: Incident | None = None
     """Kept for the life of the pod."""
     rejection: str | None = None
-    """Why the checkpoint cannot be served. vLLM was not started.
+    """Why the checkpoint cannot be served, so that vLLM was not started.
 
-    Kept during the next start until that start's check of the checkpoint passes.
+    Kept until the check of a later start passes.
     """
     ending: str | None = field(default=None, metadata={OMITTED: True})
-    """An `EndedBy`: why the launcher is about to end this run. Written before it does, because it may be killed too."""
+    """An `EndedBy`: why the launcher is about to end this run. Written in advance, because it may be killed too."""
     boot: str | None = field(default=None, metadata={OMITTED: True})
-    """The boot of the node in which this run was started (/proc/sys/kernel/random/boot_id)."""
+    """The boot id of the node when this run was started (/proc/sys/kernel/random/boot_id)."""
     computing: str | None = field(default=None, metadata={OMITTED: True})
-    """What the engine was seen doing after the gate had reported a hang: it does not hang. None if nothing."""
+    """What the engine did after the gate had reported a hang, which shows that it does not hang. None if nothing."""
     plugin: str | None = None
     """The plugin's log line (PLUGIN_LINE) in this run; None until it has been written."""
 
     @property
     def survives_power_cut(self) -> bool:
-        """A start that has forgotten the incident hangs again."""
+        """A start that has lost the incident would hang again."""
         return self.incident is not None
 
     @property

@@ -1,7 +1,7 @@
 """Reads the settings of a pod's process from environment variables.
 
-Every process reads its settings through this one class, so that a bad one is reported in the same words everywhere: the
-variable, its value, and what it must be.
+Every process reads its settings through this class, so that all report a bad one in the same way: the variable, its
+value, and what it must be.
 """
 
 import math
@@ -29,13 +29,13 @@ class SettingError(ValueError):
 class Environment:
     """Typed access to environment variables. Every method raises SettingError if the value is invalid.
 
-    A required variable that is empty counts as missing.
+    An empty required variable counts as missing.
     """
 
     variables: Mapping[str, str]
 
     def text(self, name: str, default: str | None = None, *, expected: str = "set") -> str:
-        """The value as it is; required if there is no default."""
+        """The unchanged value; required if there is no default."""
         if default is not None:
             return self.variables.get(name, default)
         return self.variables.get(name) or self._missing(name, expected)

@@ -1,6 +1,6 @@
 """`gate.json`: the gate's configuration, which the operator writes into a ConfigMap.
 
-The only module of this package that needs pydantic. The launcher does not import it.
+This is the only module of the package that needs pydantic. The launcher does not import it.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class GoldenQuestion(_ConfigModel):
 
     @property
     def identity(self) -> str:
-        """A short text that is the same only for the same question with the same expected answer."""
+        """A hash of the question and its expected answer."""
         parts = json.dumps([self.kind, self.prompt, self.expect, self.max_tokens])
         return hashlib.sha256(parts.encode(errors="surrogatepass")).hexdigest()[:16]
 
@@ -74,14 +74,14 @@ class DecodeTest(_ConfigModel):
 
 
 class LongPromptTest(_ConfigModel):
-    """What is timed with a prompt of real length, on top of the short one."""
+    """What is timed with a prompt of realistic length, in addition to the short one."""
 
     tokens: Annotated[int, Field(ge=1)]
     min_prefill_tokens_per_second: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)] | None = None
     min_decode_percent: Bound = 75
-    """Lowest decode speed after it, in percent of the floor of a short prompt."""
+    """Lowest decode speed after it, in percent of a short prompt's floor."""
     text_is_judged: bool = False
-    """Whether the text decoded after it must be sound. A tiny model has not learned that."""
+    """Whether the text decoded after it is checked for nonsense. A tiny model cannot pass that."""
 
 
 class FullDepthTest(_ConfigModel):
@@ -90,20 +90,20 @@ class FullDepthTest(_ConfigModel):
     tokens: Annotated[int, Field(ge=1)]
     min_prefill_tokens_per_second: Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)] | None = None
     min_decode_percent: Bound = 40
-    """Decode speed below which there is a warning, in percent of the floor of a short prompt."""
+    """Decode speed below which there is a warning, in percent of a short prompt's floor."""
     quiet_seconds: Seconds = 60
     """How long the engine must have been idle."""
     text_is_judged: bool = False
 
 
 class FeatureTests(_ConfigModel):
-    """Enabled features, which are therefore tried."""
+    """The enabled features, which the gate tests."""
 
     tool_calls: bool = False
     reasoning: bool = False
     json_schema: bool = False
     required: bool = False
-    """A broken one fails the replica. Otherwise it is a warning."""
+    """Whether a broken feature fails the replica instead of causing a warning."""
 
 
 class ServingWatch(_ConfigModel):
@@ -115,9 +115,9 @@ class ServingWatch(_ConfigModel):
     tolerance_percent: Annotated[int, Field(ge=0, lt=100)] | Annotated[float, Field(ge=0, lt=100)] = 10
     """Percent by which traffic may decode below the floor, because users' prompts draft worse than the gate's."""
     stall_seconds: Seconds = 60
-    """An engine with requests that makes no step for this long counts as hung."""
+    """An engine with requests that makes no progress for this long counts as hung."""
     idle_check_seconds: Seconds = 3600
-    """How often an idle engine is measured although nothing looks bad. Traffic with few tokens shows little."""
+    """How often to measure an idle engine even if nothing looks bad, because light traffic shows little."""
     on_degraded: Literal["Report", "Quarantine", "Restart"] = "Quarantine"
 
 
@@ -132,7 +132,7 @@ class PodFloor(_ConfigModel):
     """What the operator expects of one pod's decode speed, passed in an annotation of the pod."""
 
     min_tokens_per_second: Bound
-    """The floor, learned from comparable replicas. It counts where `floorFrom` is Learned."""
+    """The floor, learned from comparable replicas. It applies if `floorFrom` is Learned."""
     explanation: str = Field(default="", alias="told")
     """How it was learned, for messages."""
     measure_again_below: Bound | None = None
@@ -144,7 +144,7 @@ class PodFloor(_ConfigModel):
 
 
 class GateConfig(_ConfigModel):
-    """The whole of gate.json. A floor that changes while the pod runs re-judges the figures without measuring again."""
+    """All of gate.json. If a floor changes while the pod runs, the existing figures are judged again."""
 
     WRITER: ClassVar[str] = "operator"
     READERS: ClassVar[tuple[str, ...]] = ("gate",)
@@ -155,17 +155,17 @@ class GateConfig(_ConfigModel):
     """Whether the engine's log must have shown that the vLLM plugin is active."""
     golden: GoldenQuestion
     long_answer: GoldenQuestion | None = None
-    """A question whose right answer is known and has dozens of tokens, so that decoding shows in it."""
+    """A question whose right answer has dozens of tokens, so that it shows faults of decoding."""
     deterministic: bool = False
-    """The engine computes the same whatever else it does, so that two answers to one question are equal."""
+    """Whether the engine's results do not depend on its other work, so that two answers to one question are equal."""
     decode: DecodeTest
     long_prompt: LongPromptTest | None = None
     full_depth: FullDepthTest | None = None
     features: FeatureTests | None = None
     min_acceptance_percent: Bound = 40
-    """Lowest share of all drafted tokens. With n tokens in each draft, a mean acceptance length of 1 + n times it."""
+    """Lowest share of accepted tokens. With n tokens per draft, it is a mean acceptance length of 1 + n times this."""
     min_first_draft_percent: Bound | None = None
-    """Lowest share of drafts of which the first token is accepted. It does not depend on how many tokens follow."""
+    """Lowest share of drafts whose first token is accepted. It does not depend on how many tokens follow."""
     max_first_token_millis: Bound | None = None
     startup_timeout_seconds: Seconds = 3600
     startup_budget: StartupBudget | None = None
@@ -177,12 +177,12 @@ class GateConfig(_ConfigModel):
     learned: PodFloor | None = None
     """Not in the file: each pod has its own, in its annotations."""
     measure_again_below: Bound | None = None
-    """Likewise. An engine that passes below this speed is measured twice before it is ready, because one measurement
-    must not decide about a rollout: a busy neighbour may cause one bad figure."""
+    """Likewise. An engine that passes below this speed is measured twice before it is ready: a busy neighbour may cause
+    one bad figure, and a single measurement must not decide a rollout."""
 
     @property
     def floor(self) -> float:
-        """Lowest decode speed of a single stream: the fixed floor, or the learned one where that is higher."""
+        """Lowest decode speed of a single stream: the fixed floor, or the learned one if it is higher."""
         fixed = self.decode.min_tokens_per_second
         return max(fixed, self.learned.min_tokens_per_second) if self.learned else fixed
 
@@ -193,7 +193,7 @@ class GateConfig(_ConfigModel):
 
     @property
     def min_acceptance_length(self) -> float:
-        """Lowest mean number of tokens of a step."""
+        """Lowest mean number of tokens per step."""
         return 1 + self.speculation.tokens * self.min_acceptance_percent / 100
 
     def startup_seconds(self, checkpoint_bytes: int | None) -> float:
@@ -233,16 +233,16 @@ class GateConfig(_ConfigModel):
     def as_launched(self, first: "GateConfig") -> "GateConfig":
         """This configuration, adapted to an engine that was launched under `first`.
 
-        The model name and speculation are arguments of the engine's process. When they change, only new pods use the
-        new ones; the old pods must not all fail at once because the file changed under them. A second measurement that
-        is asked for after the first must not make a serving engine not ready.
+        The model name and speculation are arguments of the engine's process, so changed values apply only to new pods.
+        Old pods must not all fail at once because the file changed. A second measurement requested after the first must
+        not make a serving engine unready.
         """
         kept = {"model", "speculation", "measure_again_below"}
         return self.model_copy(update={name: getattr(first, name) for name in kept})
 
     @property
     def asked(self) -> tuple[object, ...]:
-        """What is sent to the engine, which excludes floors, the expected answers and the number of samples."""
+        """What is sent to the engine: not the floors, the expected answers or the number of samples."""
         golden, decode = self.golden, self.decode
         return (
             self.model,

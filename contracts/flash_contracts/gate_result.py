@@ -1,6 +1,6 @@
 """`GET :9400/result`: the gate's verdict and everything it is based on. The operator copies it into status.
 
-The gate decides and keeps its verdict without the operator. So a reader must tolerate a gate that is newer, older or
+The gate decides and keeps its verdict without the operator, so a reader must tolerate a gate that is newer, older or
 missing.
 """
 
@@ -27,9 +27,9 @@ class DecodeFigures(Document):
     drafts: int | None = None
     """Steps with a draft."""
     acceptance_length: float | None = None
-    """Mean tokens of a step: the model's own and the accepted drafted ones."""
+    """Mean tokens per step: the model's own and the accepted drafted ones."""
     position_percents: tuple[float, ...] = ()
-    """Share of drafts of which the first, the second, ... token was accepted; empty if the engine does not tell."""
+    """Share of drafts whose first, second, ... token was accepted; empty if the engine does not report it."""
     prompt_tokens: int | None = None
     """Of the long prompt."""
     prompt_first_token_millis: float | None = None
@@ -75,7 +75,7 @@ class GateWarning(Document):
 
 @dataclass(frozen=True)
 class TrialReport(Document):
-    """The raw data behind the figures, complete enough for a person to judge it again."""
+    """The raw data behind the figures, complete enough for a person to judge them again."""
 
     golden_answers: tuple[str, ...] | None = None
     long_answers: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ class Degradation(Document):
     since: str
     """When it degraded. It identifies the quarantine request, so that a grant applies to this degradation only."""
     measured: bool = False
-    """Measured by the gate's own requests; False if it is inferred from users' traffic."""
+    """Whether the gate's own requests measured it; False if it is inferred from users' traffic."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class FullDepthFigures(Document):
     first_token_millis: float
     prefill_tokens_per_second: float
     decode_tokens_per_second: float | None = None
-    """None if no token came in time, so that the others are bounds."""
+    """None if no token came in time; then the other figures are bounds."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class ServingReport(Document):
 
 
 MOST_REQUESTS = 1_000_000
-"""No engine has more. A larger count is not believed."""
+"""No engine has more, so a larger count is rejected."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,9 @@ class RequestLoad(Document):
     own: int = 0
     """How many of them are the gate's."""
     abandoned: int = 0
-    """How many of them the gauges show although they are gone."""
+    """How many of them the gauges still show although they are gone."""
     age_seconds: float = 0.0
-    """Seconds since the reading, by the gate's monotonic clock: clocks of two machines differ."""
+    """Seconds since the reading, by the gate's monotonic clock. A time would not do: clocks of two machines differ."""
 
     def __post_init__(self) -> None:
         """Raises BadDocumentError."""
@@ -191,12 +191,12 @@ class GateResult(Document):
     engine: EngineRecord = field(default_factory=EngineRecord)
     delivery: DownloadRecord | None = None
     load: RequestLoad | None = field(default=None, metadata={OPTIONAL: True, OMITTED: True})
-    """None if unknown: the engine does not serve, or its gauges cannot be read. Gates before 0.2 never tell."""
+    """None if unknown: the engine does not serve, its gauges cannot be read, or the gate is older than 0.2."""
     incident_proven: bool = field(default=False, metadata={OMITTED: True})
-    """The links caused the engine's incident: without peer-to-peer, this run gives the answer that was expected at the
-    time of the incident, and nothing else explains it."""
+    """Whether the links caused the engine's incident: without peer-to-peer, this run gives the answer that was expected
+    at the time of the incident, and nothing else explains it."""
     reached: bool = field(default=True, metadata={LOCAL: True})
-    """False if the gate did not answer and the operator assumed a verdict."""
+    """False if the gate did not answer, so that the operator assumed a verdict."""
 
     @classmethod
     def of(cls, raw: object) -> "GateResult":

@@ -1,9 +1,9 @@
-"""A capture: what enters the experts of an MTP layer while a model serves, the quantiser's calibration data.
+"""A capture: the inputs of an MTP layer's experts while a model serves, as calibration data for the quantiser.
 
 `flash-capture` writes it, `mtp-quantise` reads it. It is a folder of safetensors files, read in the order of their
-names. Each holds
+names. Each contains
 
-    ffn_input      BF16 [n, hidden]   what enters the mixture of experts: the output of mtp.0.ffn_norm
+    ffn_input      BF16 [n, hidden]   the input of the mixture of experts: the output of mtp.0.ffn_norm
     request        I32  [n]           optional: the number of the token's request, unique among files of one recorder
     topk_ids       I32  [n, k]        optional: the experts chosen by the engine
     topk_weights   F32  [n, k]        optional, with topk_ids: their weights
@@ -24,14 +24,14 @@ WEIGHTS: Final = "topk_weights"
 
 FORMAT_KEY: Final = "format"
 RECORDER_KEY: Final = "recorder"
-"""Names the process that recorded. Two processes count their requests independently."""
+"""Names the recording process. Two processes number their requests independently."""
 ROUTER_KEY: Final = "router"
-"""`router_digest` of the model that served. Restored and official checkpoints of one release share the router."""
+"""`router_digest` of the serving model. Restored and official checkpoints of one release share the router."""
 
 ROUTER: Final = "mtp.0.ffn.gate.weight"
 """The router of the MTP layer in DeepSeek's names, which no quantiser changes."""
 
 
 def router_digest(content: bytes) -> str:
-    """Of the router's weights as BF16 bytes, which are unlike for any two models."""
+    """A digest of the router's weights as BF16 bytes, which differ between any two models."""
     return hashlib.sha256(content).hexdigest()[:16]

@@ -51,17 +51,17 @@ LANE_GIGABYTES_PER_SECOND = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.97, 5: 3.94, 6: 7.5
 """Usable rate of one PCIe lane by generation."""
 
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
-"""Label values that the API server accepts, except the empty one."""
+"""Label values that the API server accepts, except for the empty one."""
 
 DRIVER_LABELS = (DRIVER_LABEL, "nvidia.com/cuda.driver-version.full", "nvidia.com/cuda.driver.full")
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 
 TESTED = ("verified", "hang", "corrupt")
-"""Verdicts of a test. They hold only for the driver and the cards that were tested."""
+"""Verdicts of a test. They apply only to the driver and the cards that were tested."""
 
 
 def differs(learned: str | None, now: str | None) -> bool:
-    """Whether a driver or a set of cards is known to have changed. What cannot be read now may still be the same."""
+    """Whether a driver or a set of cards is known to have changed. If it is unknown now, it may be the same."""
     return bool(learned and now) and UNKNOWN not in (learned, now) and learned != now
 
 
@@ -129,11 +129,11 @@ class NodeFacts:
         return replace(facts, claims=tuple(claim for claim in claims if facts.is_about(claim)))
 
     def is_about(self, claim: Claim) -> bool:
-        """The claim was made with the driver and the cards that the node has now, as far as they are known."""
+        """Whether the claim applies to the node's current driver and cards, as far as they are known."""
         return not differs(claim.driver, self.driver) and not differs(claim.cards, self.cards)
 
-    def believing(self, deployment: str) -> "NodeFacts":
-        """The facts for the engines of one deployment, including its own claims."""
+    def with_claim_of(self, deployment: str) -> "NodeFacts":
+        """The facts for the engines of one deployment, including its own claim."""
         claim = next((claim for claim in self.claims if claim.deployment == deployment), None)
         if claim is None or self.p2p not in ("verified", "granted"):
             return self

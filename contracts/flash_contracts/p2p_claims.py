@@ -1,8 +1,8 @@
 """Claims of engines about the links of their node, before a test or a second tenant confirms them.
 
 An engine runs in its tenant's pod, so its claim affects only that tenant: the deployment's next engines on the node get
-the safe flags. The node's label, which affects everybody, needs the operator's own test or a second tenant: a
-deployment in another namespace.
+the safe flags. Changing the node's label, which affects everybody, needs the operator's own test or a second tenant,
+which is a deployment in another namespace.
 """
 
 import json
@@ -24,7 +24,7 @@ class Claim(Document):
     kind: FaultKind
     driver: str | None = None
     cards: str | None = None
-    """The node's driver and cards at that time: with others the claim says nothing."""
+    """The node's driver and cards at that time. With others, the claim does not apply."""
 
     @property
     def namespace(self) -> str:
@@ -38,7 +38,7 @@ def namespace_of(deployment: str) -> str:
 
 
 def parse_claims(text: str | None) -> tuple[Claim, ...]:
-    """Never raises, because the annotation may contain anything."""
+    """Parse the annotation. Never raises, because it may contain anything."""
     try:
         return tuple(Claim.parse(claim) for claim in json.loads(text or "[]"))[:MOST_CLAIMS]
     except (ValueError, TypeError, RecursionError):
@@ -46,6 +46,6 @@ def parse_claims(text: str | None) -> tuple[Claim, ...]:
 
 
 def claims_text(claims: Iterable[Claim]) -> str:
-    """The annotation; one claim for each deployment, the newest of it."""
+    """The annotation, with the newest claim of each deployment."""
     newest = {claim.deployment: claim.to_json() for claim in claims}
     return json.dumps(list(newest.values())[-MOST_CLAIMS:], separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""The report of the p2p test on a node: the termination message of its Job, also kept in an annotation of the node.
+"""The report of the p2p test on a node: the termination message of its Job, also stored in an annotation of the node.
 
 The test runs in the engine image, so its report may be older or newer than the operator that reads it.
 """
@@ -64,7 +64,7 @@ class P2pReport(Document):
     verdict: Outcome
     reason: str = ""
     schema: str = ""
-    """Version of the test itself: another version may find something else."""
+    """Version of the test itself: another version may have another result."""
     driver: str | None = None
     nccl: str | None = None
     gpus: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ class P2pReport(Document):
         peer = next((variant for variant in self.variants if variant.variant == "peer"), None)
         return VariantTimes(
             peer=peer.decode_micros if peer and peer.kernel == "vllm" else None,
-            # The flags table sets P2P_LEVEL where peer-to-peer is on, so an engine behaves like this variant.
+            # The flags table sets P2P_LEVEL if peer-to-peer is on, so an engine behaves like this variant.
             nccl=times.get("ncclP2p", times.get("nccl")),
             nccl_p2p_off=times.get("ncclP2pOff"),
         )

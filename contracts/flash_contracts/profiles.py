@@ -6,7 +6,7 @@ The operator turns them into vLLM arguments. `flash-checkpoint` calculates how m
 from dataclasses import dataclass
 
 DEFAULT_BATCHED_TOKENS = 2048
-"""vLLM reserves state of V4's compressors for twice the tokens of a step. At 8192 that is 6 GiB on each GPU for every
+"""vLLM reserves state of V4's compressors for twice the tokens of a step. At 8192, that is 6 GiB on each GPU for every
 request, and LongContext would not start (docs/checkpoint.md)."""
 
 
@@ -29,4 +29,4 @@ PROFILES = {
         Profile("Throughput", context_tokens=131072, max_sequences=8, memory_percent=90),
     )
 }
-"""By name. The profile Custom is not among them: it sets nothing."""
+"""Profiles by name, without Custom, which sets nothing."""

@@ -1,7 +1,7 @@
 """Removes secrets from everything that is shown: logs, engine.json, /result, and the status of a deployment.
 
-A secret is recognised by the meaning of its name (`secrets`), in arguments, variables and `NAME=value`;
-by its form (`Bearer ...`, `hf_...`, `user:password@` in a URL); and by its value, once a name has given it away.
+A secret is recognised by its name (`secrets`), in arguments, variables and `NAME=value`; by its form (`Bearer ...`,
+`hf_...`, `user:password@` in a URL); and by its value, if an argument or variable with such a name had it.
 """
 
 import re
@@ -33,7 +33,7 @@ _OPTION = re.compile(
     rf"(?<![\w-])(?P<name>--?[A-Za-z][\w.-]*)(?P<sign>\s+)(?P<value>(?!-|(?:is|in|and|or|of|to|must|cannot|needs|not)\b)"
     rf"{_VALUE}(?:\s+{_RANDOM})*)"
 )
-"""An option with its values, as far as those after the first look like secrets too. A sentence about it has none."""
+"""An option with its value, and further ones that look like secrets too. A sentence about the option has none."""
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _HEADER = re.compile(
     rf"(?<![\w-])(?P<name>[\w-]*(?:password|passwd|secret|api[_-]?key|authorization|token)\b)(?P<sign>\s*:\s+)(?P<value>{_VALUE})",
@@ -50,11 +50,11 @@ _SUSPECT = re.compile(
     r"|glpat|xox|nvapi|akia|asia|aiza|eyj",
     re.IGNORECASE,
 )
-"""A text without any of this has no secret that a name or a form gives away."""
+"""A text without any of this contains no secret that its name or form reveals."""
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without secrets. `secrets` are values that are known to be some (`secrets_of`)."""
+    """The text without secrets. `secrets` are known secret values (`secrets_of`)."""
     for value in secrets:
         text = text.replace(value, REDACTED)
     if not _SUSPECT.search(text):
@@ -76,18 +76,18 @@ def _redact_named(found: "re.Match[str]") -> str:
 
 
 def _is_prose(name: str, sign: str, value: str) -> bool:
-    """As in `it has no key token: kubectl create secret`. A secret of that length has a digit."""
+    """Whether this is a sentence, as in `it has no key token: kubectl create secret`. A secret would have a digit."""
     return ":" in sign and name.lower() in ("token", "secret") and value.isalpha()
 
 
 def _may_be_secret(value: str) -> bool:
-    """Not what an engine logs of its own objects: `token=5`, `key=None`, `auth=False`, a class."""
+    """Whether this is more than an engine logs about its own objects: `token=5`, `key=None`, `auth=False`, a class."""
     bare = value.strip("'\"[]")
     return bool(bare) and not re.fullmatch(r"None|True|False|null|true|false|<.*|\d{1,6}", bare)
 
 
 def redact_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
-    """A command line without the values of secret options, which may be several: `--api-key ONE TWO`."""
+    """A command line without the values of secret options. An option may have several: `--api-key ONE TWO`."""
     shown: list[str] = []
     hides_values = False
     for argument in arguments:
@@ -101,7 +101,7 @@ def redact_arguments(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def redact_fields(value: Any) -> Any:
-    """A value for a log line or a document without secrets, whatever it is made of."""
+    """Remove secrets from a value of any structure, for a log line or a document."""
     match value:
         case str():
             return redact(value)
@@ -132,7 +132,7 @@ def secrets_of(arguments: Sequence[str], environment: Mapping[str, str]) -> tupl
 
 
 def _is_distinct(value: str) -> bool:
-    """Long enough to be no other word, and neither a path nor a plain word or number."""
+    """Whether a value is long enough not to occur by chance, and is neither a path nor a plain word or number."""
     return (
         len(value) >= MIN_VALUE_LENGTH
         and not value.startswith("/")

@@ -1,6 +1,6 @@
 """The result of the Job that restores an MTP head: one line of JSON, its container's termination message.
 
-`mtp-quantise restore` writes it, and the operator keeps it in `status.model`. The two may be of different releases.
+`mtp-quantise restore` writes it, and the operator copies it into `status.model`. The two may be of different releases.
 """
 
 from dataclasses import dataclass, field, replace

@@ -1,6 +1,6 @@
-"""What counts as a secret, by its name or by the form of its value.
+"""Decides what counts as a secret, by its name or by the form of its value.
 
-One rule of names for the spec, which must not contain secrets, and for logs, documents and messages, which must not
+The same rules apply to the spec, which must not contain secrets, and to logs, documents and messages, which must not
 show them (`redaction`).
 """
 
@@ -8,11 +8,11 @@ import re
 
 PLAIN_NOUN = "password|passwd|passphrase|passcode|secret|credentials?|bearer"
 JOINED_NOUN = "apikey|password|passwd|passphrase|authtoken|accesstoken|apitoken|hftoken|secretkey"
-"""Also the end of a longer word, as in PGPASSWORD."""
+"""These also count at the end of a longer word, as in PGPASSWORD."""
 
 _NOUN = re.compile(rf"{PLAIN_NOUN}|token|pwd|pass|pat|key|auth|.*(?:{JOINED_NOUN})")
 AFTER_NOUN = re.compile("v|[0-9]+|value|plain|plaintext|string|literal|base|b|primary|secondary|current|old|new|prod")
-"""Words after the noun that leave it a secret, as in API_KEY_2. With others it is something else: HF_TOKEN_PATH."""
+"""Words after the noun with which it is still a secret, as in API_KEY_2. With others it is not: HF_TOKEN_PATH."""
 
 SWITCH = re.compile("disabled?|enabled?|use|no|skip|allow|requires?|has|is|without|ignore")
 NO_TOKEN = re.compile(
@@ -21,7 +21,7 @@ NO_TOKEN = re.compile(
     "|speculative|accepted|rejected|cached|routed|sampled|generated|decoded|target|logit|position|sub|byte|word|new"
     "|added|current|max|min|num|number"
 )
-"""Words before `token` that make it one of the text's."""
+"""Words before `token` with which it is a token of text."""
 
 SECRET_KEY = re.compile(
     "api|access|secret|private|auth|authentication|authorization|encryption|encrypt|signing|sign|master|ssh|ssl|tls"
@@ -33,13 +33,13 @@ NO_KEY = re.compile(
     "|query|request|prefix|block|kv|value|trace|cross|attention"
 )
 USER = re.compile("db|database|smtp|user|redis|proxy|root|admin|mysql|mongo|postgres")
-"""Words before `pass` that make it a password."""
+"""Words before `pass` with which it is a password."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable, an argument or a key of this name holds a secret: HF_TOKEN, --api-key, dbPassword."""
+    """Whether a variable, an argument or a key of this name is a secret: HF_TOKEN, --api-key, dbPassword."""
     words = [word.lower() for word in _WORD.findall(name)]
     while len(words) > 1 and AFTER_NOUN.fullmatch(words[-1]):
         words.pop()
@@ -50,7 +50,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def _is_secret(noun: str, qualifiers: list[str], *, is_variable: bool) -> bool:
-    """Decides nouns that may mean something else by the words before them. A variable's KEY is a secret with any."""
+    """Decide about an ambiguous noun by the words before it. A variable's KEY is a secret after almost any word."""
     before = qualifiers[-1] if qualifiers else ""
     match noun:
         case "token":
@@ -73,7 +73,7 @@ RECOGNISABLE = (
     r"|glpat-[A-Za-z0-9_-]{16,}|xox[abprs]-[A-Za-z0-9-]{10,}|nvapi-[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{16}"
     r"|AIza[A-Za-z0-9_-]{30,}|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+)?)"
 )
-"""Tokens that their issuers made recognisable. Valid for Python's `re` and for RE2."""
+"""Tokens with a recognisable form. Valid for Python's `re` and for RE2."""
 
 USER_IN_ADDRESS = r"://[^/\s:@'\"]*:[^/\s@'\"]+@"
 """A password in a URL."""
@@ -95,5 +95,5 @@ _SECRET = re.compile(SECRET_VALUE)
 
 
 def is_secret_value(value: str) -> bool:
-    """Whether a text contains a secret that is recognised by its form, whatever its name is."""
+    """Whether a text contains a secret that is recognisable by its form, whatever its name."""
     return _SECRET.search(value) is not None

@@ -1,6 +1,6 @@
-"""`trial.json`: the trial that the present run of the engine passed, which the gate keeps for its own restart.
+"""`trial.json`: the trial that the current run of the engine passed, so that a restarted gate need not repeat it.
 
-Without it the pod would leave the Service until it was measured again, and users' requests would disturb that. The file
+Without it, the pod would leave the Service until it was measured again, which users' requests would disturb. The file
 is in the folder that the pod's containers share: it outlives each container, but not the pod.
 """
 
@@ -30,7 +30,7 @@ class MeasuredFigures(Document):
     drafts: int | None = None
     """Steps with a draft."""
     accepted_per_position: tuple[int, ...] = ()
-    """Accepted tokens by their position in the draft; empty if the engine does not tell."""
+    """Accepted tokens by their position in the draft; empty if the engine does not report them."""
     prompt_tokens: int | None = None
     """Tokens of the long prompt; None if there was none."""
     prompt_first_token_millis: float | None = None
@@ -57,7 +57,7 @@ class LongPrompt(Document):
 
 @dataclass(frozen=True)
 class FeatureFault(Document):
-    """A feature that is switched on and does not work."""
+    """A feature that is switched on but does not work."""
 
     reason: Reason
     detail: str
@@ -75,13 +75,13 @@ class ConcurrentRound(Document):
     stream_texts: tuple[str, ...] = ()
     """What the other requests decoded."""
     disturbed: bool = False
-    """Its speed says nothing: a stream broke and was sent again, or other clients were on the engine."""
+    """Whether its speed is unusable: a stream broke and was sent again, or other clients used the engine."""
     long_answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Stall(Document):
-    """An engine that hangs, by the counters that stand still."""
+    """An engine that hangs: the counters that do not change."""
 
     seconds: float
     generated: float
@@ -105,19 +105,19 @@ class TrialRecord(Document):
     """`GateConfig.asked`, as JSON: what was sent to the engine."""
     golden_answers: tuple[str, ...]
     figures: MeasuredFigures
-    """Without the samples: the figures are enough to judge again."""
+    """Without the samples, because the figures are enough to judge them again."""
     expect: str | None = field(default=None, metadata={OMITTED: True})
     """The golden answer that was expected and given. Gates before 0.2 wrote it instead of `right`."""
     right: dict[str, str] = field(default_factory=dict, metadata={OPTIONAL: True})
-    """The kinds of texts that this run has had right, and what was asked, with the answer that was expected."""
+    """The kinds of text that this run got right, each with a hash of what was asked and expected."""
     concurrent_round: ConcurrentRound | None = None
     long_answers: tuple[str, ...] = field(default=(), metadata={OPTIONAL: True})
     long_prompts: tuple[LongPrompt, ...] = field(default=(), metadata={OPTIONAL: True})
     broken_features: tuple[FeatureFault, ...] = field(default=(), metadata={OPTIONAL: True})
-    """Also those that are warnings only."""
+    """Includes those that are only warnings."""
     incident_refuted: bool = field(default=False, metadata={OPTIONAL: True})
-    """This run had a text wrong that its incident was about, so that right ones later prove nothing."""
+    """Whether this run gave a wrong text of the incident's kind too, so that later right ones prove nothing."""
     full_depth: LongPrompt | None = field(default=None, metadata={OPTIONAL: True})
-    """After a prompt that fills the context: measured once for each run."""
+    """After a prompt that fills the context, measured once per run."""
     degraded: Degradation | None = None
     stall: Stall | None = None

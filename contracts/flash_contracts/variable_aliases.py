@@ -6,7 +6,7 @@ A program reads each of them, so a rule about one name is a rule about all.
 import re
 
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
-"""PyTorch's allocator. The first name since 2.9; the others are still read (c10/core/AllocatorConfig.cpp)."""
+"""PyTorch's allocator. The first is the name since 2.9; the others are still read (c10/core/AllocatorConfig.cpp)."""
 
 HUB_TOKEN = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HUGGINGFACEHUB_API_TOKEN")
 """The hub's token, as huggingface_hub and the tools around it read it."""
@@ -14,7 +14,8 @@ HUB_TOKEN = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_TOKEN", "HUGGINGFACE_
 HUB_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 EXPANDABLE_SEGMENTS = r"expandable_segments\s*:\s*True"
-"""In a value of ALLOCATOR. Valid for Python's `re` and for RE2. PyTorch ignores blanks, and knows no other spelling."""
+"""Matches a value of ALLOCATOR. Valid for Python's `re` and for RE2. PyTorch ignores blanks, and knows no other
+spelling."""
 
 
 def has_expandable_segments(value: str) -> bool:

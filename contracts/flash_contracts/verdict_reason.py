@@ -30,22 +30,22 @@ class Reason(StrEnum):
 
     @property
     def is_pending(self) -> bool:
-        """There is no result yet. The gate tries again on its own."""
+        """Whether there is no result yet. The gate tries again on its own."""
         return self in _PENDING
 
     @property
     def is_failure(self) -> bool:
-        """The replica failed."""
+        """Whether the replica failed."""
         return self is not Reason.PASSED and not self.is_pending
 
     @property
     def is_lasting(self) -> bool:
-        """Measuring the same run of the engine again will not change it."""
+        """Whether measuring the same run of the engine again cannot change the result."""
         return self in _LASTING
 
     @property
     def may_clear_on_restart(self) -> bool:
-        """The next start may succeed: a crash may not recur, and a hub may be reachable again."""
+        """Whether the next start may succeed: a crash may not recur, and a hub may be reachable again."""
         return self in _MAY_CLEAR_ON_RESTART
 
 
@@ -72,12 +72,12 @@ _MAY_CLEAR_ON_RESTART = frozenset({Reason.ENGINE_EXITED, Reason.MODEL_UNAVAILABL
 
 
 def verdict_reason(text: str) -> Reason | None:
-    """The reason as an enum. None for the scheduler's and the kubelet's own reasons, which status contains as well."""
+    """The reason as an enum. None for the scheduler's and the kubelet's reasons, which the status contains too."""
     return Reason(text) if text in Reason.__members__.values() else None
 
 
 def is_failure(text: str) -> bool:
-    """Whether a reason in status is a failure. The scheduler's and the kubelet's own reasons all are."""
+    """Whether a reason in the status is a failure. All reasons of the scheduler and the kubelet are."""
     known = verdict_reason(text)
     return known is None or known.is_failure
 
@@ -90,8 +90,8 @@ MEANINGS: dict[str, str] = {
     Reason.MODEL_REJECTED: "The checkpoint's headers show that it cannot be served as requested, so vLLM was not "
     "started. The message names the tensors and the remedy.",
     Reason.PLUGIN_ABSENT: "The engine runs without the vLLM plugin that checks what is loaded: use an image with it.",
-    Reason.ENGINE_EXITED: "The engine exited or was ended. The message has the line of its log that shows why, and the "
-    "remedy; or who ended it, or that nobody in the pod knows.",
+    Reason.ENGINE_EXITED: "The engine exited or was killed. The message has the line of its log that shows the cause, "
+    "and the remedy; or it says what stopped the engine, or that the pod does not record it.",
     Reason.OUT_OF_MEMORY: "The engine ran out of memory: of the GPUs, of its container or in /dev/shm. The message has "
     "the evidence and the remedy.",
     Reason.STARTUP_HANG: "The engine did not become healthy within readiness.startupTimeoutSeconds, or is healthy but "
@@ -107,11 +107,11 @@ MEANINGS: dict[str, str] = {
     "readiness.minPrefillTokensPerSecond.",
     Reason.TOO_SLOW_AT_DEPTH: "After a prompt of readiness.promptTokens the replica decodes slower than "
     "readiness.minDepthDecodePercent of its floor.",
-    Reason.TOOL_CALLS_BROKEN: "The engine's tool-call parser is on, and a question with a tool gets no call of it. A "
-    "warning, unless readiness.features is Require.",
-    Reason.REASONING_BROKEN: "The engine's reasoning parser is on, and thoughts are in the answer. A warning, unless "
-    "readiness.features is Require.",
-    Reason.JSON_SCHEMA_BROKEN: "An answer does not follow the JSON schema that it was asked to. A warning, unless "
+    Reason.TOOL_CALLS_BROKEN: "The engine's tool-call parser is on, but a question that needs a tool gets no tool "
+    "call. A warning, unless readiness.features is Require.",
+    Reason.REASONING_BROKEN: "The engine's reasoning parser is on, but the answer contains the reasoning. A warning, "
+    "unless readiness.features is Require.",
+    Reason.JSON_SCHEMA_BROKEN: "An answer does not follow the requested JSON schema. A warning, unless "
     "readiness.features is Require.",
     Reason.DEGRADED: "The replica passed, but is slow, has a dead draft or hangs while it serves (readiness.serving).",
     Reason.INCONCLUSIVE: "The measurement was disturbed and will be repeated.",

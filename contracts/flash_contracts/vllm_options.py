@@ -1,6 +1,7 @@
-"""The arguments of `vllm serve` in the version that the engine image pins, in every spelling but abbreviations.
+"""The arguments of `vllm serve` in the version that the engine image pins, in every spelling except abbreviations.
 
-From vLLM's own parser; tests/plugin/test_arguments.py compares them with it. A new version needs a new list.
+The list comes from vLLM's own parser, with which tests/plugin/test_arguments.py compares it. A new version needs a new
+list.
 """
 
 VERSION = "0.33.0"

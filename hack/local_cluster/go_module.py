@@ -97,9 +97,9 @@ def content_key(pins: Path, flags: Sequence[str], version: str, packages: Mappin
 
 
 def run_go(place: Path, arguments: Sequence[str], progress: str) -> str:
-    """Run Go, and tell of each few seconds how many lines it has written to stderr. Returns what it wrote to stdout.
+    """Run Go, and every few seconds report how many lines it has written to stderr. Returns its stdout.
 
-    It dies with us: one that outlived its killed starter would compile beside the next.
+    Go dies with this process: if it outlived a killed starter, it would compile at the same time as the next one.
     """
     command = ["setpriv", "--pdeathsig=KILL", str(go()), *arguments]
     began = time.monotonic()

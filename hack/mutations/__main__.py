@@ -86,7 +86,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="ID", help="breaks, or parts such as gate; default: all")
-    parser.add_argument("--list", action="store_true", help="tell of the breaks, and whether they fit the files")
+    parser.add_argument("--list", action="store_true", help="list the breaks, and whether they fit the files")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many copies, and breaks at a time (1)")
     parser.add_argument("--commit", metavar="REF", help="break the files of this commit instead of those here")
     parser.add_argument("-m", dest="marks", metavar="EXPR", help='only tests of these pytest marks: -m "not cluster"')

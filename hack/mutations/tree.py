@@ -61,7 +61,7 @@ async def _of_makefile(folder: Path, environment: dict[str, str]) -> dict[str, s
     asked = ["make", "--silent", "--eval", "environment: ; @env -0", "environment"]
     code, said = await ended(asked, folder, environment)
     if code != 0:
-        raise TreeError(f"the Makefile does not tell its environment: {said.strip()}")
+        raise TreeError(f"the Makefile did not print its environment: {said.strip()}")
     pairs = (line.partition("=") for line in said.split("\0") if line)
     return {name: value for name, _, value in pairs if not name.startswith(OF_MAKE)}
 

@@ -18,7 +18,7 @@ def run_dir(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("source", "remedy"),
     [
-        ("", "put config.json of the source checkpoint beside the weights (where that is an image"),
+        ("", "put config.json of the source checkpoint beside the weights (if it is an image"),
         ("hf://owner/name", "a repository cannot be changed from here: copy it to a claim"),
         ("oci://registry.example/model:1", "in a new image"),
     ],

@@ -423,7 +423,7 @@ def test_an_adapter_beside_our_model_is_a_note_and_a_consolidated_file_a_refusal
     (note,) = look(folder).findings
     assert (note.code, note.severity) == ("UnlistedShard", "note")
     write_files(folder, ("consolidated.safetensors",))
-    assert "leave out the 3 safetensors files" in look(folder).refusals[0].message
+    assert "ignore the 3 safetensors files" in look(folder).refusals[0].message
 
 
 def test_a_damaged_file_in_mistrals_format_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Users send requests through the Service all the time, and no request is lost, whatever happens to the replicas.
 
 The Service, kube-proxy, kubelet, launcher, gate, flash-drain and the operator are real. The engines are stubs, because
-a real one cannot be made slow or fast on demand. One test has real engines, and clients with kept-alive connections.
+a real one cannot be made slow or fast on demand. One test has real engines, and clients with keep-alive connections.
 """
 
 import json

@@ -134,7 +134,7 @@ def test_a_checkpoint_with_its_head_is_linked_unchanged(restoring: MakeFlash, vo
     for path in (whole, *whole.iterdir()):
         os.chown(path, NON_ROOT, NON_ROOT)
     model = until(restoring("whole", "official", "whole"), "Native")
-    assert "has an MTP head already" in model["message"]
+    assert "already has an MTP head" in model["message"]
 
 
 @pytest.mark.long

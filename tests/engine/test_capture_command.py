@@ -48,7 +48,7 @@ def test_a_folder_with_a_capture_is_not_written_to(tmp_path: Path, capsys: pytes
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "capture-0.safetensors").write_bytes(b"kept")
     assert run(tmp_path, GOOD) == FAILED
-    assert "holds a capture already" in capsys.readouterr().err
+    assert "already contains a capture" in capsys.readouterr().err
     assert (tmp_path / "out" / "capture-0.safetensors").read_bytes() == b"kept"
 
 

@@ -64,9 +64,9 @@ def asked_after(*looks: tuple[float, EngineCounters], answered: bool = True) -> 
 
 STANDS = counters(2, 501, waiting=1)
 ASKED: dict[str, tuple[Looks, bool, float, str | None]] = {
-    "it answers and does nothing else: its gauges stayed up": (
+    "it answers and does no other work: its gauges stayed up": (
         [(1, STANDS), (7, STANDS)], True, 7,
-        "no requests are left: the engine answers and does nothing else, although its gauges show 3"),
+        "no requests are left: the engine answers and does no other work, although its gauges show 3"),
     "clients still get their time to learn of it": ([(1, STANDS), (4, STANDS)], True, 4, None),
     "it works on others too": ([(1, counters(2, 540, waiting=1)), (9, counters(2, 540, waiting=1))], True, 9, None),
     "a request comes afterwards": ([(1, STANDS), (4, counters(3, 501, waiting=1)), (12, counters(3, 501, waiting=1))],
@@ -75,7 +75,8 @@ ASKED: dict[str, tuple[Looks, bool, float, str | None]] = {
                                               (12, counters(2, 502, waiting=1))], True, 12, None),
     "it gives no token: it may read a long prompt": ([(1, counters(2, 500, waiting=1))], False, 20, None),
     "it gives none, and nothing moves": (
-        [(1, counters(2, 500, waiting=1))], False, STILL_SECONDS, "3 requests are left, and the engine makes no step"),
+        [(1, counters(2, 500, waiting=1))], False, STILL_SECONDS,
+        "3 requests are left, and the engine makes no progress"),
 }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ GPU_MEMORY = {
         (EngineCore_DP0 pid=88) ERROR 01-12 10:00:01 [core.py:708] EngineCore failed to start.
         (EngineCore_DP0 pid=88) ERROR 01-12 10:00:01 [core.py:708] ValueError: To serve at least one request with the models's max seq len (262144), (9.3 GiB KV cache is needed, which is larger than the available KV cache memory (3.07 GiB). Based on the available memory, the estimated maximum model length is 86016. Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine.
         """ + DEATHS,
-        ("larger than the available KV cache memory (3.07 GiB)", "engine.contextTokens (here to at most 86016)",
+        ("larger than the available KV cache memory (3.07 GiB)", "engine.contextTokens (to at most 86016)",
          "engine.memoryPercent"),
         "OutOfMemory", ("gpu_memory_utilization", "max_model_len", "Try "),
     ),
@@ -72,7 +72,7 @@ GPU_MEMORY = {
     ),
     "a context that is longer than the whole KV cache": Case(
         "(EngineCore pid=2) ValueError: The model's max seq len (524288) is larger than the maximum number of tokens that can be stored in KV cache (130560). Try increasing `gpu_memory_utilization`.\n" + DEATHS,
-        ("stored in KV cache (130560)", "engine.contextTokens (here to at most 130560)"), "OutOfMemory", ("Try ",),
+        ("stored in KV cache (130560)", "engine.contextTokens (to at most 130560)"), "OutOfMemory", ("Try ",),
     ),
     "a context for which no length is left": Case(
         "ValueError: To serve at least one request (9.3 GiB KV cache is needed, which is larger than the available KV "
@@ -235,7 +235,7 @@ NATIVE = {
         (APIServer pid=1) ERROR 10-31 07:39:12 [core_client.py:564] Engine core proc EngineCore died unexpectedly, shutting down client.
         (APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': -7}
         """,
-        ("EngineCore was ended by SIGBUS", "/dev/shm"), silent_about=("ended from outside",),
+        ("EngineCore was ended by SIGBUS", "/dev/shm"), silent_about=("killed from outside",),
     ),
     "an exception of C++": Case(
         "terminate called after throwing an instance of 'std::runtime_error'\n  what():  CUTLASS: Error Internal at 91\n"
@@ -416,7 +416,7 @@ DEATHS_FROM_OUTSIDE = {
         (EngineCore pid=208) ERROR 07-04 17:35:16 [multiproc_executor.py:140] Worker proc VllmWorker-0 died unexpectedly, shutting down executor.
         (EngineCore pid=208) ERROR 07-04 17:35:16 [core.py:1165] RuntimeError: cancelled
         """ + DEATHS,
-        ("Worker proc VllmWorker-0 died unexpectedly", "ended from outside", "engine.resources.limits.memory", "dmesg"),
+        ("Worker proc VllmWorker-0 died unexpectedly", "killed from outside", "engine.resources.limits.memory", "dmesg"),
     ),
     "a worker, after warnings of what every engine warns of": Case(
         """\
@@ -424,11 +424,11 @@ DEATHS_FROM_OUTSIDE = {
         (Worker_TP0 pid=355) WARNING 07-04 17:34:00 [config.py:90] Graph capture may cause the GPU to run out of memory.
         (EngineCore pid=208) ERROR 07-04 17:35:16 [multiproc_executor.py:140] Worker proc VllmWorker-0 died unexpectedly, shutting down executor.
         """ + DEATHS,
-        ("Worker proc VllmWorker-0 died unexpectedly", "ended from outside"),
+        ("Worker proc VllmWorker-0 died unexpectedly", "killed from outside"),
     ),
     "a shell's word of it": Case(
         "INFO 07-04 17:34:10 [default_loader.py:308] Loading\n/entrypoint.sh: line 5:    17 Killed     vllm serve\n",
-        ("17 Killed", "ended from outside"),
+        ("17 Killed", "killed from outside"),
     ),
     "the engine core": Case(
         """\

@@ -114,13 +114,13 @@ OLD = "torch.OutOfMemoryError: CUDA out of memory."
 
 ENDS = {
     "a stop that was asked for": (
-        EngineExit(0, None, AT, (OLD,), ended_by="Stop"), "EngineExited", "because its container was asked to end"),
+        EngineExit(0, None, AT, (OLD,), ended_by="Stop"), "EngineExited", "its container was told to terminate"),
     "our own kill, when the stop took too long": (
-        EngineExit(None, "SIGKILL", AT, (OLD,), ended_by="StopTimeout"), "EngineExited", "killed by its launcher"),
+        EngineExit(None, "SIGKILL", AT, (OLD,), ended_by="StopTimeout"), "EngineExited", "launcher killed the engine"),
     "our own kill, at the second signal": (
-        EngineExit(None, "SIGKILL", AT, (), ended_by="SecondSignal"), "EngineExited", "asked twice to end"),
+        EngineExit(None, "SIGKILL", AT, (), ended_by="SecondSignal"), "EngineExited", "a second stop signal"),
     "a node that was restarted": (
-        EngineExit(None, None, AT, (), ended_by="Reboot"), "EngineExited", "with its node, which was restarted"),
+        EngineExit(None, None, AT, (), ended_by="Reboot"), "EngineExited", "because its node restarted"),
     "a whole container at once, which may be anybody's doing": (
         EngineExit(None, "SIGKILL", AT, (), ended_by="Container"), "EngineExited", "OOMKilled"),
     "one that a newer launcher knows of": (

@@ -52,7 +52,7 @@ REASONED: dict[str, tuple[object, str | None]] = {
     "an end of thoughts alone": ({"content": "17 and 25 are 42.</think>42"}, "</think> is in the answer"),
     "a mark within the thoughts": ({"reasoning": "<think>17", "content": "42"}, "<think> is in the answer"),
     "thoughts in the answer, without marks": (
-        {"content": "The user asks for 17 + 25. " * 4 + "42"}, "there is no reasoning, and the thoughts are"),
+        {"content": "The user asks for 17 + 25. " * 4 + "42"}, "the reasoning is in the content"),
     "an answer within the thoughts": ({"reasoning": "17 and 25 are 42. 42", "content": ""}, "the whole answer is in"),
     "nothing at all": ({"content": None}, "the whole answer is in its reasoning"),
 }  # fmt: skip

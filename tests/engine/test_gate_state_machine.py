@@ -252,7 +252,7 @@ def test_a_slower_engine_is_measured_twice_before_a_rollout_is_judged() -> None:
     first = tried(GOOD, IN_ROLLOUT)
     assert (first.verdict.reason, first.verdict.message) == (
         "EngineStarting",
-        "decode 85.0 tok/s, and the rollout is rolled back below 90.0: the engine is measured again after 30 s",
+        "decode 85.0 tok/s, and below 90.0 the rollout is rolled back: measuring again in 30 s",
     )
 
     unsure = finish(first, UNSURE, IN_ROLLOUT)[0]

@@ -185,7 +185,7 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
     "an engine that crashed by a signal": (
         an_engine(exit=an_exit(code=None, signal="SIGSEGV")), {}, "EngineExited", "signal SIGSEGV"),
     "an exit that the engine has been healthy since is no news": (
-        replace(an_engine(exit=DIED), was_healthy=True, overcome=DIED), {}, "EngineStarting",
+        replace(an_engine(exit=DIED), was_healthy=True, recovered_from=DIED), {}, "EngineStarting",
         "stopped answering /health"),
     "an engine that says that it ran out of memory": (
         an_engine(exit=an_exit("torch.OutOfMemoryError: CUDA out of memory.")), {}, "OutOfMemory", "memoryPercent"),
@@ -196,21 +196,21 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         an_engine(exit=an_exit(code=None, signal="SIGKILL")), {}, "EngineExited", "does not record what killed it"),
     "a crash under the safe flags, for which they are no remedy": (
         an_engine(exit=an_exit(code=None, signal="SIGSEGV"), incident=Incident("hang", "S1")), {}, "EngineExited",
-        "the safe flags are in use already"),
+        "the safe flags are already in use"),
     "an engine that was stopped": (
         an_engine(phase="Exited", exit=replace(STOPPED, ended_by="StopTimeout")), {}, "EngineExited",
-        "killed by its launcher"),
+        "the launcher killed the engine"),
     "an engine that was stopped and loads again is no news": (
         an_engine(exit=replace(STOPPED, ended_by="Stop")), {}, "EngineStarting",
-        "loading; before, the engine was stopped"),
+        "loading; previously, the engine stopped"),
     "an engine whose node was restarted and that loads again is no news": (
         an_engine(phase="WaitingForFlags", exit=replace(STOPPED, ended_by="Reboot")), {}, "EngineStarting",
-        "flags; before, the engine ended with its node"),
+        "flags; previously, the engine ended because its node"),
     "an engine that was killed with its container and loads again": (
         an_engine(exit=replace(STOPPED, ended_by="Container")), {}, "EngineExited", "OOMKilled"),
     "an engine whose all-reduce met memory that cannot be shared": (
         an_engine(exit=an_exit(UNSHARED, "RuntimeError: Engine core initialization failed.")),
-        {}, "EngineExited", "expandable_segments, so remove that from PYTORCH_ALLOC_CONF or PYTORCH_CUDA_ALLOC_CONF"),
+        {}, "EngineExited", "so remove that setting from PYTORCH_ALLOC_CONF or PYTORCH_CUDA_ALLOC_CONF"),
     "a measurement that broke": (
         tried(doubt="/v1/completions: HTTP 500"), {}, "Inconclusive", "HTTP 500; measuring again in 30 s"),
     "other people's tokens": (
@@ -225,7 +225,7 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
     "an empty answer": (answered("", ""), {}, "WrongOutput", "is empty"),
     "two answers to a question whose answer is unknown": (
         answered("yes", "no"), NO_EXPECTATION, "WrongOutput",
-        "'yes' and 'no': equally good words may differ, so put the right answer into readiness.golden.expect"),
+        "'yes' and 'no': equally good answers may be worded differently, so put the right one into"),
     "a wrong answer among many requests": (
         among_many("42", "17"), {"decode": {**DECODE, "streams": 2}}, "WrongOutput",
         "'17' among 2 concurrent requests"),
@@ -284,7 +284,7 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
     "a poor draft that lives": (
         tried(accepted=50), {}, "AcceptanceTooLow", "25.0 % of 200 drafted tokens accepted, wanted at least 40 %"),
     "five drafted tokens of a good module": (
-        tried(**FIVE), DSPARK, "Passed", "34 % of drafts accepted (2.68 tokens for each step)"),
+        tried(**FIVE), DSPARK, "Passed", "34 % of drafts accepted (2.68 tokens per step)"),
     "five drafted tokens, and no counters by position": (
         tried(**FIVE | {"accepted_per_position": ()}), DSPARK, "Passed", "34 %"),
     "five drafted tokens, the first mostly wrong": (
@@ -292,7 +292,7 @@ CASES: dict[str, tuple[Evidence, dict[str, Any], str, str]] = {
         "AcceptanceTooLow", "in 30.0 % of 100 steps, wanted at least 40 % (by position: 30, 28, 20, 12, 10 %)"),
     "five drafted tokens, only the first ever right": (
         tried(**FIVE | {"accepted": 76, "accepted_per_position": (74, 2, 0, 0, 0)}), DSPARK, "AcceptanceTooLow",
-        "1.76 tokens for each step, wanted at least 1.92 (by position: 74, 2, 0, 0, 0 %)"),
+        "1.76 tokens per step, wanted at least 1.92 (by position: 74, 2, 0, 0, 0 %)"),
     "five drafted tokens, the first one right by chance": (
         tried(**FIVE | {"accepted": 1, "accepted_per_position": (1, 0, 0, 0, 0)}), DSPARK, "DraftDead", "1 of 500"),
     "the first one right three times": (

@@ -178,6 +178,6 @@ def test_a_text_that_was_wrong_without_peer_to_peer_too_proves_nothing_once_it_i
 def test_the_message_of_a_text_that_stays_wrong_names_another_cause() -> None:
     incident = Incident("corrupt", "S4", asked=identity(TextKind.CONCURRENT, TALK) or "")
     state, actions = after(a_trial(beside=NONSENSE), record=replace(RECORD, incident=incident))
-    assert "the links are not the cause: a kernel for several requests" in state.verdict.message
+    assert "the links are not the cause: a kernel is wrong when it batches requests" in state.verdict.message
     assert "engine.maxSequences" in state.verdict.message
     assert len(reported(actions)) == 1, "the launcher knows that nothing safer is left"

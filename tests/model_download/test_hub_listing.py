@@ -70,7 +70,7 @@ def test_a_redirect_to_a_mirror_is_followed_without_the_token(answering: Answeri
 
 def test_a_redirect_loop_is_reported_as_one(answering: Answering) -> None:
     answering(308, location="/api/models/owner/model")
-    with pytest.raises(DownloadError, match=r"redirects in a circle.*model\.hubEndpoint"):
+    with pytest.raises(DownloadError, match=r"redirects in a loop.*model\.hubEndpoint"):
         source().list()
 
 
@@ -105,7 +105,7 @@ def test_an_inspection_says_that_the_hub_throttles_and_what_helps(answering: Ans
 def test_a_listing_that_trickles_in_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
     monkeypatch.setattr(HubSource, "list", lambda _: never.wait(10))
-    with pytest.raises(DownloadError, match=r"the hub has not sent the list of files within 0\.01 s") as ended:
+    with pytest.raises(DownloadError, match=r"the hub did not send the list of files within 0\.01 s") as ended:
         list_in_time(source(), 0.01)
     assert ended.value.retryable
     never.set()

@@ -147,7 +147,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a Helm chart": (manifest(layer("application/vnd.cncf.helm.chart.provenance.v1.prov")), ["neither tar, tar+gzip"]),
     "a file that is a folder, too": (
         manifest(layer("a/b", {TITLE: "a"}), layer("a/b", {TITLE: "a/b"})), ["one is a file and a folder"]),
-    "schema 1": ({"schemaVersion": 1, "fsLayers": []}, ["outdated schema 1"]),
+    "schema 1": ({"schemaVersion": 1, "fsLayers": []}, ["obsolete schema 1"]),
     "layers that are no list": ({"layers": {"a": 1}}, ["are not a list of objects"]),
     "a layer that is no object": ({"layers": ["a"]}, ["are not a list of objects"]),
     "a size below zero": (manifest(layer("a/b", {TITLE: "a"}, size=-1)), ["has the size -1"]),

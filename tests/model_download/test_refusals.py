@@ -133,7 +133,7 @@ async def test_a_volume_that_another_process_fills_during_the_download(harness: 
         fetch = await harness.start()
         await fetch.wait_until(lambda record: record["phase"] == "Downloading")
         (harness.cache / "of-another-process").write_bytes(bytes(37 << 20))
-        assert_failed_with(await fetch.wait(), fetch, "the volume is full", "something else writes to the volume")
+        assert_failed_with(await fetch.wait(), fetch, "the volume is full", "something else is writing to the volume")
 
 
 async def test_a_transfer_that_stalls(harness: DownloadHarness) -> None:

@@ -317,9 +317,7 @@ async def test_a_manifest_with_the_wrong_digest_is_refused(registries: Registrie
     async with TestServer(app) as lying_registry_stub:
         address = f"oci://127.0.0.1:{lying_registry_stub.port}/team/model@{wanted}"
         code, fetch = await registries.harness.fetch(FLASH_MODEL_SOURCE=address)
-    assert_failed_with(
-        code, fetch, "sent the wrong manifest", f"expected {wanted}, found sha256:", "nothing of it was served"
-    )
+    assert_failed_with(code, fetch, "sent the wrong manifest", f"expected {wanted}, found sha256:", "it was not served")
 
 
 async def test_an_image_above_the_limit_is_refused_before_its_download(registries: Registries) -> None:

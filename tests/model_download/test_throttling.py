@@ -175,9 +175,10 @@ FAILED: dict[str, tuple[dict[str, Any], type[DownloadError], float | None, str]]
     "a registry that fails": ({MANIFEST: (500, {}, b"")}, DownloadError, None, "registry.example answered 500"),
     "a token": (
         {MANIFEST: CHALLENGE, TOKENS: (429, {"Retry-After": "30"}, b"")}, ThrottledError, 30,
-        "tokens.example, where the registry registry.example sends its clients, throttles"),
+        "tokens.example, to which the registry registry.example sends its clients, throttles"),
     "a token server that fails": (
-        {MANIFEST: CHALLENGE, TOKENS: (502, {}, b"")}, DownloadError, None, "tokens.example, where"),
+        {MANIFEST: CHALLENGE, TOKENS: (502, {}, b"")}, DownloadError, None,
+        "tokens.example, to which the registry registry.example sends its clients, answered 502"),
 }  # fmt: skip
 
 
@@ -214,7 +215,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a manifest without TLS": (
         {MANIFEST: (302, {"Location": PLAIN}, b"")}, "redirects to registry.example without TLS"),
     "a password without TLS": ({MANIFEST: (401, PLAIN_TOKENS, b"")}, "send the password to tokens.example without TLS"),
-    "a circle": ({MANIFEST: (301, {"Location": MANIFEST}, b"")}, "redirects in a circle"),
+    "a circle": ({MANIFEST: (301, {"Location": MANIFEST}, b"")}, "redirects in a loop"),
     "a token that is none": ({MANIFEST: CHALLENGE, TOKENS: (200, {}, b"[]")}, "its challenge or token cannot be read"),
     "a challenge without an address": (
         {MANIFEST: (401, {"WWW-Authenticate": "Bearer"}, b"")}, "its challenge or token cannot be read"),

@@ -435,7 +435,7 @@ def test_a_redirect_is_followed_and_the_token_goes_to_no_other_server(
 def test_a_redirect_loop_is_reported_as_one(fetched: Fetched) -> None:
     fetched.server.answers = [plain(308, location=URL)]
     fetched.server.forever = True
-    with pytest.raises(DownloadError, match="redirects in a circle"):
+    with pytest.raises(DownloadError, match="redirects in a loop"):
         fetched.run()
 
 

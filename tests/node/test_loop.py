@@ -168,7 +168,7 @@ def test_a_driver_that_never_answers_is_reported_and_called_by_one_thread_only(p
         assert [loop.run_once() for _ in range(3)] == [True] * 3
         assert node.labels[LINK] == "unknown"
         assert len(calls) == 1
-        assert any("NVML has not answered" in message for message in node.events)
+        assert any("NVML did not answer" in message for message in node.events)
         release.set()
         assert LabelLoop(node, lambda: pair).run_once() is True
     finally:

@@ -116,5 +116,5 @@ def test_the_model_is_known_by_its_router(official: Path, tmp_path: Path) -> Non
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(EngineError, match=r"model.safetensors is cut short or damaged"):
+    with pytest.raises(EngineError, match=r"model.safetensors is truncated or damaged"):
         metadata_of(tmp_path)

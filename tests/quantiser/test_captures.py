@@ -79,7 +79,7 @@ def test_infinity_is_refused_with_file_and_row(tmp_path: Path) -> None:
     broken = tiny.inputs(100)
     broken[42, 7] = torch.inf
     capture = Capture.open(tiny.write_capture(tmp_path / "c", tiny.inputs(10), broken), tiny.SHAPE)
-    with pytest.raises(QuantiserError, match=r"capture-1.safetensors holds NaN or infinity, first in row 42"):
+    with pytest.raises(QuantiserError, match=r"capture-1.safetensors contains NaN or infinity, first in row 42"):
         list(capture.chunks())
 
 

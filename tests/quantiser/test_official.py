@@ -127,7 +127,7 @@ def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
     folder = tiny.write_official(tmp_path / "cut")
     shard = folder / "model-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
-    with pytest.raises(QuantiserError, match=r"model-00002.safetensors is cut short or damaged"):
+    with pytest.raises(QuantiserError, match=r"model-00002.safetensors is truncated or damaged"):
         OfficialMtp.open(folder)
 
 
@@ -142,7 +142,7 @@ def test_a_scale_that_is_nan_is_refused(tmp_path: Path) -> None:
     def corrupt(tensors: dict[str, torch.Tensor]) -> None:
         tensors[f"{tiny.expert(1, 'w3')}.scale"].view(torch.uint8)[0, 0] = 255
 
-    with pytest.raises(QuantiserError, match=r"experts.1.w3.scale holds NaN"):
+    with pytest.raises(QuantiserError, match=r"experts.1.w3.scale contains NaN"):
         OfficialMtp.open(tiny.write_official(tmp_path / "nan", corrupt)).experts(slice(0, 2), CPU)
 
 

@@ -153,7 +153,7 @@ def test_a_base_that_has_its_head_is_taken_as_it_is(claim: Claim, capsys: pytest
     shutil.copytree(claim.out, whole.base)
     result = run(whole, capsys)
     assert result["state"] == "NotNeeded"
-    assert "has an MTP head already" in result["message"]
+    assert "already has an MTP head" in result["message"]
     assert (whole.out / SHARD).stat().st_ino == (whole.base / SHARD).stat().st_ino
     assert Checkpoint.open(whole.out).shard_of == Checkpoint.open(whole.base).shard_of
     assert run(whole, capsys) == result, "asked again"
@@ -163,7 +163,10 @@ def test_a_file_that_lost_its_end_is_damage(claim: Claim, capsys: pytest.Capture
     run(claim, capsys)
     with (claim.out / SHARD).open("r+b") as file:
         file.truncate(1000)
-    assert f"is damaged since it was restored: {SHARD} is of a different size" in run(claim, capsys, code=1)["message"]
+    assert (
+        f"has been damaged since it was restored: {SHARD} is of a different size"
+        in run(claim, capsys, code=1)["message"]
+    )
 
 
 def test_a_file_that_was_touched_is_read_again(claim: Claim, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,7 +177,7 @@ def test_a_file_that_was_touched_is_read_again(claim: Claim, capsys: pytest.Capt
     tensors[f"{tiny.expert(1, 'w2')}.weight_packed"][0, 0] ^= 1
     save_file(tensors, claim.out / SHARD, metadata={"format": "pt"})
     message = run(claim, capsys, code=1)["message"]
-    assert "mtp.0.ffn.experts.1.w2.weight_packed is not what the manifest says" in message
+    assert "mtp.0.ffn.experts.1.w2.weight_packed does not have the manifest's checksum" in message
 
 
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,7 +140,7 @@ def test_verify_finds_one_flipped_bit(restored: Path, tmp_path: Path, capsys: py
 
     change(SHARD, tmp_path, flip)
     assert main(["verify", str(tmp_path)]) == 1
-    assert capsys.readouterr().out == "mtp.0.ffn.experts.2.w3.weight_packed is not what the manifest says\n"
+    assert capsys.readouterr().out == "mtp.0.ffn.experts.2.w3.weight_packed does not have the manifest's checksum\n"
 
 
 def test_verify_finds_another_source(restored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +173,7 @@ def test_splice_refuses_a_base_that_has_the_layer(
     spliced: Path, restored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["splice", "--base", str(spliced), "--restored", str(restored), "--out", str(tmp_path / "x")]) == 1
-    assert "has an MTP layer already" in capsys.readouterr().err
+    assert "already has an MTP layer" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 
@@ -250,7 +250,9 @@ def test_after_a_refusal_of_nan_the_remedy_that_was_named_works(
     bad[42, 7] = torch.nan
     capture = tiny.write_capture(tmp_path / "c", tiny.inputs(400), bad)
     assert main(quantise(official, capture, tmp_path / "out")) == 1
-    assert "capture-1.safetensors holds NaN or infinity, first in row 42; remove that file" in capsys.readouterr().err
+    assert (
+        "capture-1.safetensors contains NaN or infinity, first in row 42; remove that file" in capsys.readouterr().err
+    )
     (capture / "capture-1.safetensors").unlink()
     assert main(quantise(official, capture, tmp_path / "out")) == 0
 

@@ -111,7 +111,7 @@ async def test_after_garbage_a_whole_list_takes_the_place_of_the_watch(following
     following.start()
     await following.watches_pods()
     following.stub.objects["pods"]["team/a"] = pod("a")
-    following.stub.tell("pods", {"raw": line})
+    following.stub.notify("pods", {"raw": line})
     await until(lambda: following.pods() == ["a"])
     await following.watches_pods(2)
     assert following.stub.asked["list pods"] == 2

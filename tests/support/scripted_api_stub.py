@@ -64,17 +64,17 @@ class ScriptedApiStub:
             self.end_watches()
 
     def put(self, plural: str, raw: dict[str, Any]) -> None:
-        """Make or change an object, and tell the watches."""
+        """Make or change an object, and notify the watches."""
         key = self._key(raw)
         kind = "MODIFIED" if key in self.objects[plural] else "ADDED"
         self._version += 1
         raw["metadata"]["resourceVersion"] = str(self._version)
         self.objects[plural][key] = raw
-        self.tell(plural, {"type": kind, "object": raw})
+        self.notify(plural, {"type": kind, "object": raw})
 
     def remove(self, plural: str, name: str) -> None:
-        """Delete an object, and tell the watches."""
-        self.tell(plural, {"type": "DELETED", "object": self.lose(plural, name)})
+        """Delete an object, and notify the watches."""
+        self.notify(plural, {"type": "DELETED", "object": self.lose(plural, name)})
 
     def lose(self, plural: str, name: str) -> dict[str, Any]:
         """Delete an object in silence."""
@@ -82,14 +82,14 @@ class ScriptedApiStub:
         (key,) = (key for key in self.objects[plural] if key.endswith(f"/{name}"))
         return self.objects[plural].pop(key)
 
-    def tell(self, plural: str, event: dict[str, Any]) -> None:
+    def notify(self, plural: str, event: dict[str, Any]) -> None:
         for queue in self._watches.get(plural, []):
             queue.put_nowait(event)
 
     def gone(self, plural: str) -> None:
         """The 410 that a watch gets whose version was compacted away."""
         status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired"}
-        self.tell(plural, {"type": "ERROR", "object": {**status, "message": "too old resource version"}})
+        self.notify(plural, {"type": "ERROR", "object": {**status, "message": "too old resource version"}})
 
     def end_watches(self) -> None:
         for queues in self._watches.values():

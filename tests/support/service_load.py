@@ -23,7 +23,7 @@ class Client:
     """Minimum and maximum number of tokens of a request."""
     keeps_connection: bool = False
     """Like the connection pools of SDKs. It retries a request whose connection was closed before any byte of an
-    answer, as every HTTP library with kept-alive connections does."""
+    answer, as every HTTP library with keep-alive connections does."""
     pause_seconds: float = 0.0
 
 

@@ -2,8 +2,8 @@
 
     facts + spec.interconnect  --classify-->  row of the table  --derive-->  FlagSet  --to_text-->  the pod
 
-The product name never decides: four machines with the same card run with custom all-reduce, five others hang
-(docs/topology.md). A tested peer-to-peer verdict decides; without one the node gets the safe flags.
+A tested peer-to-peer verdict decides; without one, the node gets the safe flags. The product name never decides: four
+machines with the same card run with custom all-reduce, five others hang (docs/topology.md).
 """
 
 from flash_contracts.flags.derivation import derive

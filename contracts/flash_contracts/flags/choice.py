@@ -1,4 +1,4 @@
-"""Chooses the fastest all-reduce of those that passed: by the p2p test's times on this node, else by the table.
+"""Chooses the fastest all-reduce that passed: by the p2p test's times on this node, otherwise by the table.
 
 A decoding step does about ninety all-reduces (docs/topology.md), so microseconds at small sizes decide. Measured times
 override the table only if they differ by more than `MARGIN`, because two runs of the same variant differ by a few
@@ -12,7 +12,7 @@ from flash_contracts.p2p_report import VariantTimes
 
 MARGIN = 0.10
 """Three runs of the p2p test on one pair differed by 3 % in the variants with peer-to-peer, and once by 20 % in the one
-without, which is slower by more than that anyway (docs/topology.md)."""
+without, which is slower by more than that (docs/topology.md)."""
 
 
 @dataclass(frozen=True)

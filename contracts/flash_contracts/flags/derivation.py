@@ -1,4 +1,4 @@
-"""Derives a flag set: the node's row of the table, then the user's overrides, then what keeps the set consistent.
+"""Derives a flag set: from the node's row of the table, then the user's overrides, then what makes it consistent.
 
 Peer-to-peer, custom all-reduce and FlashInfer's all-reduce are separate switches in separate programs, and only some
 combinations are safe: with NCCL_P2P_DISABLE=1 alone the engine starts and then hangs in vLLM's own kernel at exactly
@@ -68,7 +68,7 @@ class _FlagSetBuilder:
 def derive(facts: NodeFacts | None, interconnect: Interconnect, engine_env: Mapping[str, str]) -> FlagSet:
     """The flags for an engine on this node. `facts` is None for an unknown node, which gives the safe flags.
 
-    `engine_env` is the user's environment for the engine. It is only read, and not part of the flags.
+    `engine_env` is the user's environment for the engine, which is not part of the flags.
     """
     row, seen = classify(facts, trust_driver=interconnect.mode == "Fast")
     flags = _FlagSetBuilder(row)
@@ -176,7 +176,7 @@ def _contradict(flags: _FlagSetBuilder, facts: NodeFacts | None, reason: str, ov
     flags.conflict(
         reason,
         f"spec.interconnect.{override}, but {flags.row.why} (row {flags.row.name}, gpu-p2p={facts.p2p}): "
-        f"the engine may hang or return wrong tokens; {remedy}, or mend the host",
+        f"the engine may hang or return wrong tokens; {remedy}, or fix the host",
     )
 
 
@@ -189,7 +189,7 @@ def _close(flags: _FlagSetBuilder, interconnect: Interconnect, engine_env: Mappi
 
 
 def _without_expandable_segments(flags: _FlagSetBuilder, engine_env: Mapping[str, str]) -> None:
-    """Removes the allocator's variable under every name that it has: PyTorch falls back from one to the next."""
+    """Remove the allocator's variable under all of its names: PyTorch falls back from one to the next."""
     for name in ALLOCATOR:
         if not has_expandable_segments(engine_env.get(name, "")):
             continue
@@ -202,7 +202,7 @@ def _without_expandable_segments(flags: _FlagSetBuilder, engine_env: Mapping[str
 
 
 def _close_without_p2p(flags: _FlagSetBuilder, interconnect: Interconnect) -> None:
-    """Peer-to-peer is off, however the user spelled it and by whichever of NCCL's two variables."""
+    """Switch off everything that uses peer-to-peer, whichever of NCCL's two variables the user set, in any spelling."""
     switch = next(flags.env[name] for name in (P2P_DISABLE, P2P_LEVEL) if name in flags.env)
     if interconnect.custom_all_reduce == "Enabled":
         flags.conflict(

@@ -18,7 +18,7 @@ class FlagArg(Document):
     """One vLLM argument."""
 
     value: str
-    """The argument; if it takes several values, they follow after spaces."""
+    """The argument; several values are separated by spaces."""
     source: str = "default"
     """A `Source`. A newer operator may use others."""
     reason: str = ""
@@ -60,7 +60,7 @@ class FlagSet(Document):
 
     @classmethod
     def parse(cls, raw: object) -> Self:
-        """Read a document from parsed JSON. Raises BadDocumentError, also for values that no process accepts."""
+        """Read a document from parsed JSON. Raises BadDocumentError, including for values that no process accepts."""
         found = super().parse(raw)
         for text in (*found.arguments, *found.variables.values(), *found.unset):
             _must_be_passable(text)
@@ -111,7 +111,7 @@ def _must_be_passable(text: str) -> None:
 
 
 def _must_be_a_name(name: str) -> None:
-    """Reject names that the kernel rejects. Otherwise every start would fail."""
+    """Reject names with which every start would fail."""
     _must_be_passable(name)
     if not name or "=" in name:
         raise BadDocumentError(f"{name!r} is not the name of a variable")

@@ -29,7 +29,7 @@ class Interconnect(Protocol):
 
 @dataclass(frozen=True)
 class DefaultInterconnect:
-    """The values that hold if the user sets none."""
+    """The values that apply if the user sets none."""
 
     mode: Literal["Auto"] = "Auto"
     custom_all_reduce: Literal["Auto"] = "Auto"

@@ -16,7 +16,7 @@ SEARCHED_GIGABYTES_PER_SECOND = 18.0
 
 @dataclass(frozen=True)
 class Row:
-    """One row. `p2p` False means all of the safe flags, because some of them alone hang (vllm-project/vllm#51513)."""
+    """One row. `p2p` False means all of the safe flags: a subset of them can hang (vllm-project/vllm#51513)."""
 
     name: str
     link: str
@@ -50,7 +50,7 @@ TABLE = {
             "nothing is known of the links"),
     )
 }  # fmt: skip
-"""By name, in the order of docs/topology.md."""
+"""Rows by name, in the order of docs/topology.md."""
 
 
 def classify(facts: NodeFacts | None, *, trust_driver: bool = False) -> tuple[Row, str]:

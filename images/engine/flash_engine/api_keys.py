@@ -1,10 +1,10 @@
-"""Keys of clients, from files of a mounted Secret, and the middleware that requires one.
+"""Reads the clients' API keys from a mounted Secret, and provides the middleware that requires one.
 
-vLLM takes keys only once, as an argument that everybody on the node can read, or as one variable. From files they can
-be changed while the engine runs: the kubelet replaces all of them at once when the Secret changes.
+vLLM reads keys only at its start: as an argument that everybody on the node can see, or from one variable. Keys in
+files can change while the engine runs: the kubelet replaces all of them at once when the Secret changes.
 
 `RequireApiKey` is ASGI middleware, passed to vLLM by its argument `--middleware` (flash_contracts.engine_pod). It runs
-in the engine's process. It guards more than vLLM's own check does, which leaves /invocations and /tokenize open.
+in the engine's process. It protects more than vLLM's own check does, which leaves /invocations and /tokenize open.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 OPEN_PATHS: Final = frozenset({"/health", "/ping", "/version", "/load", "/metrics", "/metrics/"})
-"""Need no key, as in vLLM: for probes and for scraping metrics."""
+"""Paths that need no key, as in vLLM: probes and metrics."""
 
 REFRESH_SECONDS: Final = 1.0
 """A removed key is accepted no longer than this after the kubelet has updated the files."""
 
 REFRESH_UNKNOWN_SECONDS: Final = 0.1
-"""For a key that is unknown, they are read again sooner: it may be new."""
+"""The files are read again sooner for an unknown key, which may be new."""
 
 MOST_BYTES: Final = 4096
 UNAUTHORISED: Final = 401
@@ -39,10 +39,10 @@ POLICY_VIOLATION: Final = 1008
 
 
 def read_keys(folder: Path) -> tuple[str, ...]:
-    """One key of each entry of the Secret, in the order of their names; none if the folder cannot be read.
+    """One key per entry of the Secret, ordered by the entries' names; none if the folder cannot be read.
 
-    The kubelet's own entries begin with two dots. Blanks around a key are dropped, because `echo` adds a line's end. An
-    entry that no header can carry is no key.
+    The kubelet's own entries begin with two dots. Whitespace around a key is dropped, because `echo` adds a newline.
+    Entries that no header can carry are ignored.
     """
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".."))
@@ -65,7 +65,7 @@ def keys_folder(variables: Mapping[str, str]) -> Path | None:
 
 
 class RequireApiKey:
-    """Answers 401 to requests without a key, except for OPEN_PATHS. Without any key in the files, to every request."""
+    """Answers 401 to requests without a known key, except for OPEN_PATHS. If there are no keys, to all of them."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -83,7 +83,7 @@ class RequireApiKey:
             await _answer_unauthorised(send)
 
     def _is_open(self, scope: Message) -> bool:
-        """A browser asks by OPTIONS, without a key, what it may send; no such request computes anything."""
+        """Whether a request needs no key. Browsers send OPTIONS without one to learn what they may send."""
         if scope["type"] not in ("http", "websocket") or scope.get("method") == "OPTIONS":
             return True
         return scope["path"].removeprefix(scope.get("root_path", "")) in OPEN_PATHS
@@ -99,7 +99,7 @@ class RequireApiKey:
         return any(hmac.compare_digest(digest, known) for known in self._digests)
 
     def _refresh(self, age_seconds: float) -> bool:
-        """Whether the files were read again, because what is known is older."""
+        """Read the files again if the known keys are older than this. Returns whether it did."""
         if time.monotonic() - self._read_at < age_seconds:
             return False
         self._read_at = time.monotonic()

@@ -35,20 +35,20 @@ PARTS = (STEPS, PROCESSED, FIRST_TOKENS, DECODE_SECONDS, OLDER_DECODE_SECONDS)
 """Parts of histograms. Like gauges, they have only one name."""
 
 MOST_POSITIONS = 32
-"""Tokens of a draft. A label beyond that is none of vLLM's."""
+"""Tokens of a draft. vLLM has no label beyond that."""
 
 Buckets = tuple[tuple[float, float], ...]
-"""A histogram: upper bound of each bucket in seconds, ascending, and how many observations were at most that long."""
+"""A histogram: the ascending upper bound of each bucket in seconds, and the number of observations up to it."""
 
 NO_STATISTICS = (
-    "it has no metric of vLLM at all. Remove --disable-log-stats from engine.extraArgs if it is there; otherwise "
+    "it has no vLLM metrics at all. Remove --disable-log-stats from engine.extraArgs if it is set; otherwise "
     "engine.image is not vLLM, or something else answers /metrics in its place"
 )
 INCOMPLETE = "use an engine.image whose vLLM exports it, such as the operator's own"
 
 
 class MissingMetricsError(RuntimeError):
-    """The engine's metrics lack what a verdict needs. The message names it."""
+    """The engine's metrics lack some that a verdict needs. The message names them."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class EngineCounters:
     generated: float
     running: float
     drafted: float | None
-    """None if speculation is disabled: the engine does not export the counter then."""
+    """None if speculation is disabled, because the engine does not export the counter then."""
     accepted: float | None
     drafts: float | None = None
     """Steps with a draft."""
@@ -66,7 +66,7 @@ class EngineCounters:
     """Accepted tokens by their position in the draft; empty if the engine does not export it."""
     waiting: float = 0
     waiting_is_known: bool = True
-    """False if the engine does not export how many requests wait."""
+    """False if the engine does not export the number of waiting requests."""
     finished: float | None = None
     """Requests that have finished."""
     steps: float | None = None
@@ -80,7 +80,7 @@ class EngineCounters:
     """The same times as a histogram, one for each step of each request. vLLM counts one when the step's tokens arrive,
     so it moves together with `generated`."""
     preemptions: float | None = None
-    """Requests that lost their KV cache to others, and are read again."""
+    """Requests that lost their KV cache to others and are read again."""
     kv_cache: float | None = None
     """Share of the KV cache in use. During the prefill of a long prompt, nothing else changes for minutes."""
 
@@ -95,7 +95,7 @@ class EngineCounters:
         try:
             sums, latencies = _sums(text)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            # The parser raises more than ValueError for text that is no metrics page.
+            # For text that is not a metrics page, the parser raises more than ValueError.
             raise MissingMetricsError(f"the engine's /metrics cannot be read: {error}") from error
         needed = {f"{GENERATED}_total": GENERATED, RUNNING: RUNNING}
         if DRAFTED in sums:
@@ -130,7 +130,7 @@ _Latencies = dict[str, dict[float, float]]
 
 
 def _sums(text: str) -> tuple[dict[str, float], _Latencies]:
-    """Sums over all other labels: of counters, by their names without suffix, and of buckets. Raises ValueError."""
+    """Sums over all other labels, for counters (by name without suffix) and for buckets. Raises ValueError."""
     names = {name: name for name in (*COUNTERS, *GAUGES, *PARTS)} | {f"{name}_total": name for name in COUNTERS}
     sums: dict[str, float] = {}
     latencies: _Latencies = {}
@@ -162,7 +162,7 @@ def _at_position(position: str | int) -> str:
 
 
 def _positions(sums: dict[str, float]) -> Iterator[float]:
-    """The sums by position, as far as there is no gap."""
+    """The sums by position, up to the first gap."""
     for position in range(MOST_POSITIONS):
         accepted = sums.get(_at_position(position))
         if accepted is None:
@@ -171,8 +171,8 @@ def _positions(sums: dict[str, float]) -> Iterator[float]:
 
 
 def _relevant_lines(text: str, names: tuple[str, ...]) -> str:
-    """The lines with these names only: parsing the hundreds of others would take CPU time from the engine.
+    """Only the lines with these names: parsing the hundreds of others would take CPU time from the engine.
 
-    The whole text if there are none, so that a page that is not metrics is reported as such.
+    If there are none, the whole text, so that a page without metrics is reported as such.
     """
     return "".join(f"{line}\n" for line in text.splitlines() if line.startswith(names)) or text

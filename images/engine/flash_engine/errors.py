@@ -5,7 +5,7 @@ class EngineError(Exception):
     """An error with a message for users, and the remedy if one is known."""
 
     def __init__(self, message: str, remedy: str | None = None, *, retryable: bool = False) -> None:
-        """`retryable`: trying again later may succeed without anyone changing anything."""
+        """`retryable`: trying again later may succeed without any change."""
         super().__init__(message, remedy)
         self.message = message
         self.remedy = remedy

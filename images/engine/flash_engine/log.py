@@ -1,7 +1,7 @@
 """Logs as JSON lines on standard error: one set-up for every process of the engine pod.
 
-Each line has `time`, `level`, `logger` and `event`, as the operator's and the labeller's have, and any other fields.
-Secrets are left out.
+Like the operator's and the labeller's, each line has `time`, `level`, `logger`, `event` and any other fields. Secrets
+are removed.
 """
 
 import json
@@ -13,20 +13,20 @@ from flash_contracts.redaction import redact, redact_fields
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
         level = record.levelname.lower()
-        said = {"event": redact(record.getMessage()), **redact_fields(fields)}
-        line = {"time": now(), "level": level, "logger": record.name, **said}
+        content = {"event": redact(record.getMessage()), **redact_fields(fields)}
+        line = {"time": now(), "level": level, "logger": record.name, **content}
         if record.exc_info:
             line["exception"] = redact(self.formatException(record.exc_info))
         return json.dumps(line, default=str)
 
 
 class Logger:
-    """Named fields beside the event: `log.info("engine started", pid=7)`."""
+    """Logs an event with named fields: `log.info("engine started", pid=7)`."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
@@ -42,7 +42,7 @@ class Logger:
 
 
 def set_up() -> None:
-    """Call once, first of all, in a process's entry point."""
+    """Call once, at the beginning of a process's entry point."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -1,8 +1,7 @@
-"""Keeps requests to this pod and machine away from the proxy of the environment.
+"""Keeps requests to this pod and machine away from the environment's proxy.
 
-A proxy for the internet cannot reach 127.0.0.1 here: it would ask its own machine. HTTP clients that must use
-HTTPS_PROXY for other hosts leave it out for those in NO_PROXY. Clients that only ever ask this pod should ignore the
-variables altogether.
+A proxy for the internet cannot reach 127.0.0.1 here: it would ask its own machine. HTTP clients that need HTTPS_PROXY
+for other hosts bypass it for those in NO_PROXY. Clients that only ever ask this pod should ignore the variables.
 """
 
 import ipaddress
@@ -23,13 +22,12 @@ def is_loopback(host: str) -> bool:
 
 
 def direct_to_loopback(environment: Mapping[str, str], addresses: Iterable[str] = ()) -> dict[str, str]:
-    """The variables to set so that no loopback address is asked through a proxy.
+    """The variables to set so that requests to loopback addresses bypass the proxy.
 
-    `addresses` are URLs that will be asked: clients match names in NO_PROXY literally, so that 127.0.0.2 needs an entry
-    of its own.
+    `addresses` are the URLs that will be used: clients match entries of NO_PROXY literally, so 127.0.0.2 needs its own.
     """
     asked = [_host(address) for address in addresses]
-    # Some clients prefer one spelling, some the other, so that both get all entries.
+    # Some clients prefer one spelling, some the other, so both get all entries.
     entries = [entry.strip() for name in NO_PROXY for entry in environment.get(name, "").split(",")]
     wanted = (*entries, *NAMES, *(host for host in asked if is_loopback(host)))
     joined = ",".join(dict.fromkeys(filter(None, wanted)))

@@ -68,7 +68,7 @@ class ModelSnapshot:
         return isinstance(files, list) and bool(files) and all(self._is_stored(file) for file in files)
 
     def _is_stored(self, file: object) -> bool:
-        """`file` is an entry of the manifest, which a user or a bad disk may have changed."""
+        """Whether a file of the manifest has its size. A user or a bad disk may have changed the entry."""
         if not isinstance(file, dict) or not isinstance(name := file.get("name"), str) or "\0" in name:
             return False
         return (size := _size(self.folder / name)) is not None and size == file.get("size")
@@ -88,9 +88,9 @@ class ModelSnapshot:
         return max(_modified(self.sidecar(suffix)) for suffix in (PROGRESS_SUFFIX, MANIFEST_SUFFIX))
 
     def write_manifest(self, files: list[dict[str, Any]]) -> None:
-        """Synced to disk, after the names of the files; their contents must be on disk already.
+        """Write the manifest and sync it to disk, after the folders. The files' contents must already be synced.
 
-        A manifest must not survive a power cut that the files do not.
+        After a power cut, there must be no manifest without its files.
         """
         fsync_folders(self.folder)
         for folder in self.folder.relative_to(self.root).parents:
@@ -100,7 +100,7 @@ class ModelSnapshot:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[bool]:
-        """Holds the use lock; False if the snapshot is incomplete. Waits for a process that is removing it."""
+        """Hold the use lock. Yields False if the snapshot is incomplete. Waits for a process that is removing it."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(self.sidecar(USE_LOCK), fcntl.LOCK_SH):
             complete = self.is_complete()
@@ -109,11 +109,11 @@ class ModelSnapshot:
             yield complete
 
     def mark_used(self) -> None:
-        """Sets the manifest's time, and not a lock file's, because checking a lock creates its file."""
+        """Set the manifest's modification time. A lock file's would not do, because checking a lock creates it."""
         os.utime(self.sidecar(MANIFEST_SUFFIX))
 
     def remove_if_unused(self) -> int:
-        """Removes it unless it is in use, downloading, or was within GRACE_SECONDS. Returns the bytes freed."""
+        """Remove it, unless it is or was within GRACE_SECONDS in use or downloading. Returns the bytes freed."""
         with (
             file_lock(self.sidecar(DOWNLOAD_LOCK), fcntl.LOCK_EX | fcntl.LOCK_NB) as fetch,
             file_lock(self.sidecar(USE_LOCK), fcntl.LOCK_EX | fcntl.LOCK_NB) as use,
@@ -131,7 +131,7 @@ class ModelSnapshot:
         return _is_held(self.sidecar(DOWNLOAD_LOCK))
 
     def is_evictable(self) -> bool:
-        """Whether it is neither in use nor downloading, and was not within GRACE_SECONDS."""
+        """Whether it is neither in use nor downloading, and has not been within GRACE_SECONDS."""
         held = self.is_downloading() or _is_held(self.sidecar(USE_LOCK))
         return not held and self.last_used_at <= time.time() - GRACE_SECONDS
 
@@ -144,7 +144,7 @@ def snapshots_in(root: Path) -> list[ModelSnapshot]:
 
 @contextlib.contextmanager
 def file_lock(path: Path, how: int) -> Iterator[IO[bytes] | None]:
-    """Locks a file, creating it if necessary. With LOCK_NB, yields None if another process holds the lock."""
+    """Lock a file, creating it if necessary. With LOCK_NB, yields None if another process holds the lock."""
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664), "r+b") as file:
         try:
             fcntl.flock(file, how)
@@ -160,7 +160,7 @@ def _is_held(path: Path) -> bool:
 
 
 def fsync_folders(root: Path) -> None:
-    """Syncs a folder and all folders in it: a new file survives a power cut only if its folder is synced too."""
+    """Sync a folder and all folders in it: a new file survives a power cut only if its folder is synced too."""
     for folder, _, _ in os.walk(root):
         fsync_folder(Path(folder))
 

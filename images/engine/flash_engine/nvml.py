@@ -8,9 +8,9 @@ from types import ModuleType
 
 
 def load_pynvml() -> ModuleType:
-    """nvidia-ml-py if it is installed, else vLLM's bundled copy. Raises ImportError.
+    """nvidia-ml-py if it is installed, otherwise vLLM's bundled copy. Raises ImportError.
 
-    The copy is loaded by its path: importing `vllm` would bring torch into the launcher.
+    The copy is loaded by its path, because importing `vllm` would load torch into the launcher.
     """
     if importlib.util.find_spec("pynvml"):
         return importlib.import_module("pynvml")

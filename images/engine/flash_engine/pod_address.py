@@ -1,8 +1,8 @@
 """The address at which a Service reaches this pod, as opposed to the engine's loopback address.
 
 vLLM listens only on IPv4 unless `--host` is an IPv6 address (`create_server_socket`), so in an IPv6 cluster it would be
-healthy but unreachable. Every pod has the address of the API server's Service, whose family is that of the cluster's
-Services, and the kernel selects the pod's address for connections to it.
+healthy but unreachable. Every pod knows the address of the API server's Service, which is of the same family as all of
+the cluster's Services, and the kernel selects the pod's address for connections to it.
 """
 
 import ipaddress
@@ -18,13 +18,13 @@ DISCARD_PORT = 9
 
 
 def listen_arguments(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """What vLLM needs to be reachable by Services. Empty outside of clusters, and where Services have IPv4."""
+    """Arguments that make vLLM reachable by Services. Empty outside of clusters, and if Services use IPv4."""
     service = _service(environment)
     return (ANY_ADDRESS,) if service is not None and service.version == 6 else ()  # noqa: PLR2004 - IPv6
 
 
 def own_address(environment: Mapping[str, str]) -> str | None:
-    """None outside of clusters, or without a route. Sends nothing: a datagram socket only looks up its route."""
+    """The pod's address; None outside of clusters or without a route. It sends nothing, only looks up a route."""
     service = _service(environment)
     if service is None:
         return None

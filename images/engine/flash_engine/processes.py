@@ -1,7 +1,7 @@
-"""The processes of a program that we started, such as the engine: read from /proc, and ended.
+"""Finds the processes of a program that we started, such as the engine, in /proc, and ends them.
 
-They are the processes of the program's session and all their descendants, because a compiler may have its own session.
-Processes may end while they are read, so one that cannot be read is skipped.
+They are the program's session and all descendants, because a compiler may have its own session. A process may end while
+it is read, so one that cannot be read is skipped.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass(frozen=True)
 class Process:
-    """The useful fields of /proc/PID/stat; their numbers are those of proc(5)."""
+    """The useful fields of /proc/PID/stat, numbered as in proc(5)."""
 
     pid: int
     name: str
@@ -36,12 +36,12 @@ class Process:
     parent: int
     session: int
     cpu_seconds: float
-    """Its own, and that of its reaped children."""
+    """Of the process and its reaped children."""
     threads: int = 1
 
     @property
     def has_ended(self) -> bool:
-        """A zombie with more than one thread has not: the others are still in the kernel, as in a GPU's driver."""
+        """Whether it has ended. A zombie with other threads has not: they are still in the kernel, as in a driver."""
         return self.state == _DEAD or (self.state == _ZOMBIE and self.threads <= 1)
 
     @classmethod
@@ -79,31 +79,31 @@ class ProcessTree:
 
 @dataclass(frozen=True)
 class Family:
-    """Everything that came from a program that we started, an engine or a rank of the test, and the one way to end it.
+    """All processes that came from a program that we started, an engine or a rank of the test, and the way to end them.
 
-    A process may leave the program's session and lose its parent, and then only two things tell where it came from: the
-    mark in its environment, and that it was handed to us (`adopt_orphans`) after the program had been started.
+    A process may leave the program's session and lose its parent. Then only two things show where it came from: the
+    mark in its environment, and that the kernel gave it to us (`adopt_orphans`) after the program was started.
     """
 
     leader: int
     """The program's pid, which leads a session."""
     mark: str
     adopts: bool = False
-    """Children of this process that are in no other family of its own count, because they are orphans of this one."""
+    """Whether children of this process that are not in `before` count too, because they are orphans of this family."""
     before: frozenset[int] = frozenset()
-    """Children that this process had before."""
+    """Children that this process had before the program was started."""
 
     def living(self, proc: Path = PROC) -> tuple[Process, ...]:
-        """Those that have not ended, which includes one that is stuck in a GPU's driver."""
+        """The processes that have not ended, including any that are stuck in a GPU's driver."""
         everything = tuple(_all(proc))
         strays = frozenset(process.pid for process in everything if self._is_stray(process, proc))
         found = members(self.leader, everything, strays)
         return tuple(process for process in found if not process.has_ended)
 
     def signal(self, number: signal.Signals) -> None:
-        """Signals all of them. One may fork meanwhile, so repeat a SIGKILL until none is left."""
+        """Signal all of them. One may fork meanwhile, so repeat a SIGKILL until none is left."""
         outside = [process.pid for process in self.living() if process.session != self.leader]
-        # The group's id is not reused while any process of it is left. If none is left, that is no error.
+        # The group's id is not reused while one of its processes exists. That none exists is not an error.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.leader, number)
         for pid in outside:
@@ -124,7 +124,7 @@ class Family:
 
 @dataclass(frozen=True)
 class FamilyMark:
-    """Marks a program before it is started, and makes its family once it has a pid."""
+    """Marks a program before it is started, and creates its family once it has a pid."""
 
     text: str = field(default_factory=lambda: uuid.uuid4().hex)
     before: frozenset[int] | None = None
@@ -143,7 +143,7 @@ class FamilyMark:
 
 
 def adopt_orphans() -> None:
-    """Have orphans of our descendants handed to us, as to the first process of a container, even if we are not it."""
+    """Become the parent of our descendants' orphans, like a container's first process, even if we are not it."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -155,18 +155,18 @@ def process_tree(leader: int, proc: Path = PROC) -> ProcessTree:
 
 
 def members(leader: int, processes: Iterable[Process], strays: frozenset[int] = frozenset()) -> tuple[Process, ...]:
-    """The session led by `leader`, `strays` that are known to belong to it, and the descendants of both."""
+    """The session led by `leader`, the `strays` that belong to it, and the descendants of both."""
     children: dict[int, list[Process]] = {}
     found: dict[int, Process] = {}
     for process in processes:
         children.setdefault(process.parent, []).append(process)
         if process.session == leader or process.pid in strays:
             found[process.pid] = process
-    grown = list(found.values())
-    while grown:
-        born = [child for child in children.get(grown.pop().pid, ()) if child.pid not in found]
-        found.update((child.pid, child) for child in born)
-        grown.extend(born)
+    pending = list(found.values())
+    while pending:
+        added = [child for child in children.get(pending.pop().pid, ()) if child.pid not in found]
+        found.update((child.pid, child) for child in added)
+        pending.extend(added)
     return tuple(found.values())
 
 
@@ -180,7 +180,7 @@ def _all(proc: Path) -> Iterable[Process]:
 
 
 def _io_bytes(file: Path) -> int:
-    """All bytes read and written, from a disk or not; 0 if the kernel does not permit reading it."""
+    """All bytes read and written, from disks or elsewhere; 0 if the kernel does not permit reading the file."""
     try:
         lines = file.read_text().splitlines()
         counts = dict(line.split(": ") for line in lines)

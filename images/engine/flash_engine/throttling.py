@@ -1,6 +1,6 @@
 """Recognises a server that limits its clients' rate, and how long it asks them to wait. Pure.
 
-how long                                            sent by
+header                                              sent by
 --------------------------------------------------- -----------------------------------------------------------
 Retry-After: seconds or a date                      most servers (RFC 9110, 10.2.3)
 RateLimit: "api";r=0;t=55                           Hugging Face (draft-ietf-httpapi-ratelimit-headers, version 9)
@@ -15,10 +15,10 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT_SECONDS = 3600.0
-"""No longer, whatever a server asks for: it may count in another unit, or its clock may be wrong."""
+"""The longest wait that is accepted: a server may use another unit, or its clock may be wrong."""
 
 EPOCH_FROM = 1e9
-"""A number from here on is a time since 1970: as a wait it would be 31 years."""
+"""From here on, a number is a time since 1970: as a wait, it would be 31 years."""
 
 THROTTLED = 429
 THROTTLED_IF_IT_NAMES_A_WAIT = (403, 503)
@@ -34,7 +34,7 @@ def is_throttled(status: int, headers: Mapping[str, str]) -> bool:
 
 
 def requested_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds, at most LONGEST_WAIT_SECONDS; None if the server does not say."""
+    """Seconds, at most LONGEST_WAIT_SECONDS; None if the server does not ask."""
     waits = (
         _of_retry_after(headers.get("Retry-After"), headers.get("Date")),
         _of_number(headers.get("X-Retry-After")),
@@ -51,7 +51,7 @@ def _of_retry_after(value: str | None, sent_at: str | None) -> float | None:
     until = _timestamp(value)
     if wait is not None or until is None:
         return wait
-    # By the server's own clock if it says what time it is: the clock here may differ.
+    # Use the server's own clock if it sends its time: the clock here may differ.
     began = _timestamp(sent_at)
     return until - (time.time() if began is None else began)
 
@@ -64,12 +64,12 @@ def _of_number(value: str | None) -> float | None:
 
 
 def _of_rate_limit(value: str | None) -> float | None:
-    """The longest wait of the windows that are used up; of all windows if none says how much is left."""
+    """The longest wait of the exhausted windows; of all windows if none says how much is left."""
     if value is None:
         return None
     windows = [match["parameters"] for match in _WINDOW.finditer(value)] or [value]
-    used_up = [window for window in windows if (left := _LEFT.search(window)) is None or int(left[1]) == 0]
-    resets = [float(reset[1]) for window in used_up if (reset := _RESET.search(window))]
+    exhausted = [window for window in windows if (left := _LEFT.search(window)) is None or int(left[1]) == 0]
+    resets = [float(reset[1]) for window in exhausted if (reset := _RESET.search(window))]
     return max(resets, default=None)
 
 

@@ -1,1 +1,1 @@
-"""Runs on every GPU node: reads the GPUs and the links between them, labels the node with them, and draws them."""
+"""Runs on every GPU node: reads the GPUs and their links, labels the node accordingly, and draws its topology."""

@@ -1,4 +1,4 @@
-"""Access Control Services of a PCIe bridge, from its configuration space (PCIe Base Specification 6.0, 7.7.11).
+"""Reads Access Control Services from a PCIe bridge's configuration space (PCIe Base Specification 6.0, 7.7.11).
 
 With request or completion redirect enabled, a bridge forwards the writes of one card to another through the root
 complex, where they may get lost (../../../docs/topology.md).
@@ -7,7 +7,7 @@ complex, where they may get lost (../../../docs/topology.md).
 import struct
 
 PLAIN_SPACE = 256
-"""Extended capabilities start here. To users other than root, the kernel shows only bytes before it."""
+"""Extended capabilities start here. The kernel shows users other than root only the bytes before it."""
 
 EXTENDED_SPACE = 4096
 ACS = 0x000D
@@ -16,7 +16,7 @@ REQUEST_REDIRECT, COMPLETION_REDIRECT = 1 << 2, 1 << 3
 
 
 def redirects(config: bytes) -> bool | None:
-    """None if the extended space was not readable. A bridge without the capability redirects nothing."""
+    """Whether the bridge redirects. None if the extended space is not readable. Without the capability, it does not."""
     if len(config) < EXTENDED_SPACE:
         return None
     offset = PLAIN_SPACE

@@ -1,6 +1,6 @@
 """Turns a reading into the node's labels and warnings. Pure.
 
-Of several cards or pairs the worst one counts, because the device plugin may assign any two.
+With several cards or pairs, the worst one counts, because the device plugin may assign any two.
 """
 
 import hashlib
@@ -24,17 +24,17 @@ from flash_node.interpretation import GUEST, iommu_of, link_of, p2p_of, virtuali
 
 @dataclass(frozen=True)
 class Assessment:
-    """What to publish on the node. Labels are without their prefix."""
+    """What to publish on the node. Labels are given without their prefix."""
 
     labels: dict[str, str]
     matrix: str | None
     """JSON with the link and the peer-to-peer status of each pair. None if there is only one pair."""
     warnings: tuple[str, ...]
-    """Messages for people about what they can change. Each names its card."""
+    """Messages about things that people can change. Each names its card."""
     notes: tuple[str, ...] = ()
     """Messages that only explain."""
     undecided: frozenset[str] = frozenset()
-    """Labels that are unknown although everything was read, because the cards that an engine gets are not known."""
+    """Labels that are unknown although everything was read, because it is open which cards an engine gets."""
 
 
 def assess(dump: NodeDump) -> Assessment:
@@ -54,7 +54,7 @@ def assess(dump: NodeDump) -> Assessment:
     }
     acs = _worst([gpu.acs for gpu in gpus], ("off", UNKNOWN, "redirect"))
     if acs != UNKNOWN:
-        # Only root can read ACS, so an administrator's label is not overwritten with "unknown".
+        # Only root can read ACS, so "unknown" must not overwrite an administrator's label.
         labels["gpu-acs"] = acs
     entries = [_matrix_entry(pair, gpus) for pair in pairs]
     matrix = json.dumps(entries, separators=(",", ":")) if len(pairs) > 1 else None
@@ -109,7 +109,7 @@ def _numa(gpus: Sequence[GpuDump]) -> str:
 def _numa_nodes(dump: NodeDump) -> str:
     """NUMA nodes of an engine's two cards, in the driver's order. Unknown if it is open which cards it gets.
 
-    Also if one of them has no CPUs, because numactl refuses to start a process there.
+    Unknown too if one of them has no CPUs, because numactl refuses to start a process there.
     """
     nodes = [gpu.numa_node for gpu in dump.gpus]
     if not _are_numa_nodes_read(dump.gpus):
@@ -142,9 +142,9 @@ def _power(gpus: Sequence[GpuDump]) -> str:
 
 
 def _cards(gpus: Sequence[GpuDump]) -> str:
-    """A hash that changes when a card is replaced, added, or moved: an earlier test does not apply to the new set.
+    """A hash that changes when a card is replaced, added or moved, because earlier tests do not apply to the new set.
 
-    Unknown for a single card: a lost one disappears from the driver's list, or stays in it without a name.
+    Unknown for a single card: a lost card disappears from the driver's list, or stays in it without a name.
     """
     known = [f"{gpu.uuid} {gpu.bus}" for gpu in gpus if gpu.uuid or gpu.bus]
     if len(known) < max(PAIR, len(gpus)):

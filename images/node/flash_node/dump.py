@@ -16,12 +16,12 @@ from flash_node.foreign import decoded, foreign_format
 PAIR = 2
 
 Amount = Annotated[int, Field(ge=0, lt=1 << 64)]
-"""A number as NVML gives it."""
+"""A number from NVML."""
 
 
 MOST_GPUS = 64
 MOST_NUMA_NODES = 1024
-"""More than any host has: MAX_NUMNODES of the kernel."""
+"""The kernel's MAX_NUMNODES, which no host exceeds."""
 
 HOW_TO_SAVE = (
     "take a dump on the node itself with `flash-topology --save FILE`, or in its labeller's pod with "
@@ -50,7 +50,7 @@ class GpuDump(_Document):
     power_limit: Amount | None = None
     """The limit in force."""
     pcie_generation: Amount | None = None
-    """The maximum of card and slot together. The generation in use falls while the card is idle."""
+    """The maximum of card and slot together. The current generation falls while the card is idle."""
     pcie_lanes: Amount | None = None
     pcie_lanes_now: Amount | None = None
     virtualization: int | None = None
@@ -63,7 +63,7 @@ class GpuDump(_Document):
     """The root complex, for example pci0000:80."""
     iommu: Literal["off", "identity", "translated"] | None = None
     acs: Literal["off", "redirect"] | None = None
-    """Of the PCIe bridges above the card. Only root can read it."""
+    """State of the PCIe bridges above the card. Only root can read it."""
 
     @field_validator("numa_node")
     @classmethod
@@ -90,7 +90,7 @@ class NumaDump(_Document):
 
     index: Annotated[int, Field(ge=0)]
     sockets: tuple[int, ...] | None = None
-    """The packages of its CPUs (physical_package_id). Empty for a node of memory only; None if it could not be read."""
+    """The packages of its CPUs (physical_package_id). Empty for a node without CPUs; None if it could not be read."""
 
 
 class OtherCardDump(_Document):
@@ -98,7 +98,7 @@ class OtherCardDump(_Document):
 
     bus: str
     driver: str | None = None
-    """The kernel driver that has it: vfio-pci, nouveau, nvidia, or none."""
+    """The kernel driver bound to it: vfio-pci, nouveau, nvidia, or none."""
 
 
 class NodeDump(_Document):
@@ -152,7 +152,7 @@ class NodeDump(_Document):
         return (*self.pairs, *self.absent_pairs)
 
     def sockets_of(self, numa_node: int) -> tuple[int, ...] | None:
-        """The CPU sockets of a NUMA node. None if the dump does not say."""
+        """The CPU sockets of a NUMA node. None if the dump does not contain them."""
         return next((node.sockets for node in self.numa if node.index == numa_node), None)
 
     def to_text(self) -> str:
@@ -160,7 +160,7 @@ class NodeDump(_Document):
 
     @classmethod
     def load(cls, file: Path) -> "NodeDump":
-        """Raises BadDumpError, also for a file that cannot be read."""
+        """Load a dump. Raises BadDumpError if the file is not a dump or cannot be read."""
         try:
             content = file.read_bytes()
         except OSError as error:

@@ -1,6 +1,6 @@
 """Findings about a node's cards that no label shows. Pure.
 
-Warnings are worth an event on the Node, because somebody can do something about them. Notes only explain.
+Warnings become events on the Node, because somebody can act on them. Notes only explain.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,19 +12,19 @@ from flash_node.interpretation import GUEST, link_of, p2p_of, pcie_of, virtualiz
 GIB = 1 << 30
 
 ROOM_GIB = 74
-"""A card with less has no room for its half of the weights: 73.4 of 145.6 GiB (docs/checkpoint.md)."""
+"""A smaller card has no room for its half of the weights: 73.4 of 145.6 GiB (docs/checkpoint.md)."""
 
 SAME_MEMORY = 0.05
 """Cards of one model differ by less, for example by their ECC setting."""
 
 MOST_NAMED = 4
-"""Pairs that are named in a message."""
+"""At most this many pairs are named in a message."""
 
 EXCLUDE = "by UUID (option NVreg_ExcludedGpus of the kernel module nvidia), or move the rest to another node"
 
 
 def warnings(dump: NodeDump) -> Iterable[str]:
-    """Each names its cards and the remedy."""
+    """Warnings, each with its cards and the remedy."""
     yield from dump.faults
     if dump.is_empty:
         yield "no GPU was found"
@@ -46,7 +46,7 @@ def warnings(dump: NodeDump) -> Iterable[str]:
 
 
 def notes(dump: NodeDump) -> Iterable[str]:
-    """Explanations of the picture."""
+    """Notes that explain the picture."""
     guests = [gpu.index for gpu in dump.gpus if virtualization_of(gpu) == GUEST]
     if guests:
         yield (
@@ -109,7 +109,7 @@ def _many(dump: NodeDump) -> Iterable[str]:
 
 
 def _closest_pairs(dump: NodeDump) -> list[PairDump]:
-    """Of the pairs that are alike and have room for the model, the best: granted by the driver, then by the link."""
+    """The best pairs of like cards with room for the model: those that the driver grants, then by their link."""
     gpus = {gpu.index: gpu for gpu in dump.gpus}
     fitting = [pair for pair in dump.every_pair if _fit(gpus[pair.first], gpus[pair.second])]
     ranks = [(p2p_of(pair, dump.gpus) != "granted", LINKS.index(link_of(pair))) for pair in fitting]
@@ -157,7 +157,7 @@ def _unlike(gpus: Sequence[GpuDump]) -> Iterable[str]:
 
 
 def _alike(one: GpuDump, other: GpuDump) -> bool:
-    """Of one model with equal memory, as far as both are known: a lost card has neither."""
+    """Whether two cards are of one model with equal memory, as far as that is known: a lost card has neither."""
     if one.name and other.name and one.name != other.name:
         return False
     return not (one.memory and other.memory) or abs(one.memory - other.memory) <= SAME_MEMORY * max(
@@ -171,7 +171,7 @@ def _model(gpu: GpuDump) -> str:
 
 
 def _uneven(what: str, values: Iterable[str | None], gpus: Sequence[GpuDump], remedy: str) -> Iterable[str]:
-    """What should be the same for cards of one model."""
+    """A warning about a value that should be the same for all cards of one model."""
     known = [(gpu.index, value) for gpu, value in zip(gpus, values, strict=True) if value]
     if len({value for _, value in known}) > 1:
         which = ", ".join(f"GPU {index}: {value}" for index, value in known)
@@ -204,7 +204,7 @@ def _of_card(gpu: GpuDump, dump: NodeDump) -> Iterable[str]:
     name = f"GPU {gpu.index}"
     if gpu.mig:
         yield f"{name} has MIG enabled, and MIG slices have no peer-to-peer: disable MIG to use a pair of whole cards"
-    # The BAR1 of a vGPU has a fixed size that nobody can change.
+    # The BAR1 of a vGPU has a fixed size.
     kind = virtualization_of(gpu)
     uses_bar = any(link_of(pair) != "nvlink" for pair in dump.every_pair if gpu.index in _members(pair))
     if gpu.bar1 is not None and gpu.memory is not None and gpu.bar1 < gpu.memory and kind != "vgpu" and uses_bar:
@@ -225,7 +225,7 @@ def _without_cpus(dump: NodeDump) -> Iterable[str]:
 
 
 def _numa_nodes(dump: NodeDump) -> Iterable[str]:
-    """Different NUMA nodes are not always different CPUs: one CPU can be split into two or four."""
+    """Notes about NUMA nodes. Different nodes are not always different CPUs: one can be split into two or four."""
     unknown = [gpu.index for gpu in dump.gpus if gpu.numa_node is None and gpu.bus]
     if unknown:
         yield (

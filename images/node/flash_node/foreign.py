@@ -1,6 +1,6 @@
-"""Recognises what people attach in place of a dump: the output of other tools, and dumps that were cut or mixed.
+"""Recognises what people attach instead of a dump: the output of other tools, and truncated or mixed dumps.
 
-This runs only once a file is known not to be a valid dump.
+It runs only after a file has turned out not to be a valid dump.
 """
 
 import codecs
@@ -48,7 +48,7 @@ DUMP_KEY = '"takenAt"'
 
 
 def decoded(content: bytes) -> str | None:
-    """The text of a file; None if it is binary. Windows redirects in UTF-16, and editors add a byte order mark."""
+    """The text of a file; None if it is binary. Windows redirects as UTF-16, and editors add a byte order mark."""
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
@@ -58,7 +58,7 @@ def decoded(content: bytes) -> str | None:
 
 
 def foreign_format(content: bytes) -> str | None:
-    """What the file is, as `it is ...`. None for JSON that may be meant as a dump: its own faults say more."""
+    """What the file is, as `it is ...`. None for JSON that may be meant as a dump: its own faults are more useful."""
     magic = next((name for start, name in MAGIC.items() if content.startswith(start)), None)
     if magic:
         return f"it is {magic}"

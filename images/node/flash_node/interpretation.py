@@ -1,4 +1,4 @@
-"""What a single reading means, in nvidia-smi's words. Pure."""
+"""Interprets single readings in nvidia-smi's terms. Pure."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from flash_contracts.node_facts import DRIVER_REFUSED, UNKNOWN
 from flash_node.dump import GpuDump, PairDump
 
 ANCESTORS = {0: "pix", 10: "pix", 20: "pxb", 30: "phb", 40: "node", 50: "sys"}
-"""nvmlGpuTopologyLevel_t, with the names of nvidia-smi. 0 means two GPUs on one board."""
+"""nvmlGpuTopologyLevel_t with nvidia-smi's names. 0 means two GPUs on one board."""
 
 STATUSES = {0: "granted", 1: "cns", 2: "gns", 3: "tns", 4: "dr", 5: "ns"}
 """nvmlGpuP2PStatus_t. 6 is the driver's own "unknown"."""
@@ -18,7 +18,7 @@ GUEST = "passthrough"
 
 
 def link_of(pair: PairDump) -> str:
-    """The link of a pair, with the name of nvidia-smi."""
+    """The link of a pair, by nvidia-smi's name."""
     if pair.nvlink == 0:
         return "nvlink"
     return UNKNOWN if pair.ancestor is None else ANCESTORS.get(pair.ancestor, UNKNOWN)
@@ -39,12 +39,12 @@ def p2p_of(pair: PairDump, gpus: Sequence[GpuDump]) -> str:
 
 
 def iommu_of(gpu: GpuDump) -> str | None:
-    """None for a guest without an IOMMU of its own: it cannot see the host's IOMMU, which may translate anyway."""
+    """The IOMMU's mode. None for a guest without its own IOMMU: it cannot see the host's, which may translate."""
     return None if gpu.iommu == "off" and gpu.virtualization != PHYSICAL else gpu.iommu
 
 
 def virtualization_of(gpu: GpuDump) -> str | None:
-    """none, passthrough or vgpu."""
+    """none, passthrough or vgpu; None if unknown."""
     return None if gpu.virtualization is None else VIRTUALIZATION.get(gpu.virtualization)
 
 

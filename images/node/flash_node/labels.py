@@ -6,8 +6,8 @@ The labels of a node have three writers. None of them overwrites what another ha
     the operator       gpu-p2p as found by a test or an engine, with the driver and the cards to which it applies
     an administrator   everything, once labels-managed is "false"
 
-A value that cannot be read does not replace a known one, as long as the driver and the cards may still be the same: a
-card that is lost for a minute, or a driver that is being loaded, does not invalidate a verdict.
+A value that cannot be read does not replace a known one as long as the driver and the cards may still be the same: a
+card that is lost for a minute or a driver that is being loaded does not invalidate a verdict.
 """
 
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ class NodeState:
 
 
 def desired_labels(state: NodeState, assessment: Assessment) -> dict[str, str | None]:
-    """Labels by their full names. None for a label to remove."""
+    """The labels to set, by their full names. None removes a label."""
     desired: dict[str, str | None] = {f"{LABEL_PREFIX}{name}": value for name, value in assessment.labels.items()}
     if _may_be_the_same(state, assessment):
         desired.update(_kept(state, assessment))
@@ -69,8 +69,8 @@ def verdict_applies(state: NodeState, assessment: Assessment) -> bool:
     """Whether a tested verdict still applies: same driver, same cards, and the driver does not refuse peer-to-peer.
 
     Cards are replaced or moved to other slots, and a cloud node may return on another host under its old name. The
-    driver grants peer-to-peer on broken links too, so `hang` and `corrupt` follow the same rule. Only what is known to
-    have changed ends a verdict.
+    driver grants peer-to-peer on broken links too, so `hang` and `corrupt` follow the same rule. Only a known change
+    ends a verdict.
     """
     driver, cards = _read(assessment, DRIVER_LABEL), _read(assessment, CARDS_LABEL)
     return (
@@ -82,14 +82,14 @@ def verdict_applies(state: NodeState, assessment: Assessment) -> bool:
 
 
 def _may_be_the_same(state: NodeState, assessment: Assessment) -> bool:
-    """Neither the driver nor the cards are known to differ from those that the labels describe."""
+    """Whether the driver and the cards may be those that the labels describe."""
     return not any(differs(state.labels.get(name), _read(assessment, name)) for name in (DRIVER_LABEL, CARDS_LABEL))
 
 
 def _kept(state: NodeState, assessment: Assessment) -> dict[str, str | None]:
-    """The labels that a reading leaves as they are: those it could not read, and all where it missed a card.
+    """The labels that a reading leaves unchanged: those that it could not read, and all of them if it missed a card.
 
-    A tested verdict has rules of its own.
+    A tested verdict has its own rules.
     """
     missed_a_card = _read(assessment, CARDS_LABEL) == UNKNOWN
     unread = [name for name, value in assessment.labels.items() if value == UNKNOWN or missed_a_card]
@@ -104,7 +104,7 @@ def _kept(state: NodeState, assessment: Assessment) -> dict[str, str | None]:
 
 
 def _is_reading(name: str, value: str) -> bool:
-    """A value that the labeller itself may have written."""
+    """Whether the labeller itself may have written this value."""
     if name == P2P_LABEL and value in TESTED:
         return False
     return value in VOCABULARY.get(name.removeprefix(LABEL_PREFIX), (value,))
@@ -117,7 +117,7 @@ def _read(assessment: Assessment, label: str) -> str:
 def patch_for(state: NodeState, assessment: Assessment) -> dict[str, Any] | None:
     """A merge patch. None if nothing has changed, or if an administrator manages the labels.
 
-    It contains the resource version at which the node was read, so it cannot overwrite a write of the operator in
+    It contains the resource version at which the node was read, so it cannot overwrite what the operator wrote in
     between.
     """
     if not state.managed:

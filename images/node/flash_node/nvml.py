@@ -16,7 +16,7 @@ NOT_SUPPORTED = 3
 
 
 class Nvml(Protocol):
-    """The part of the module pynvml (nvidia-ml-py) that is used. The calls raise NVMLError."""
+    """The part of the module pynvml (nvidia-ml-py) that is used here. The calls raise NVMLError."""
 
     NVMLError: type[Exception]
 
@@ -63,7 +63,7 @@ class NvmlReader:
             self._ask("shutdown", nvml.nvmlShutdown)
 
     def _start(self) -> bool:
-        """Initialise NVML for each reading, so that a driver that was loaded or reloaded in between is found."""
+        """Initialise NVML. Done for each reading, so that it finds a driver that was loaded or reloaded in between."""
         try:
             self._nvml.nvmlInit()
         except (self._nvml.NVMLError, OSError) as error:
@@ -139,7 +139,7 @@ class NvmlReader:
 
 
 def pci_address(bus: str) -> str:
-    """The form of /sys. NVML writes the domain with eight digits and in capitals."""
+    """A PCI address in the form of /sys. NVML writes the domain with eight digits and in capitals."""
     domain, _, rest = bus.lower().partition(":")
     return f"{int(domain, 16):04x}:{rest}"
 

@@ -10,14 +10,14 @@ from flash_node.sysfs import SYS, loaded_driver, numa_nodes, other_cards, with_s
 
 
 def read_node(nvml: Nvml, node: str, root: Path = SYS, source: str = "") -> NodeDump:
-    """Never raises because of hardware. `faults` lists what could not be read."""
+    """Take a reading. Never raises because of hardware: `faults` lists what could not be read."""
     reader = NvmlReader(nvml)
     driver, gpus, pairs = reader.read()
     return NodeDump(
         node=node,
         taken_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         source=source,
-        # The kernel tells it too, when NVML does not answer: whether the driver has changed decides about verdicts.
+        # If NVML does not answer, the kernel still knows the driver, whose change would invalidate verdicts.
         driver=driver or loaded_driver(root),
         gpus=tuple(with_sysfs(gpu, root) for gpu in gpus),
         pairs=pairs,

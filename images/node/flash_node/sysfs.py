@@ -1,4 +1,4 @@
-"""Reads from /sys what any user may read about a host's cards: NUMA nodes, root complexes, and IOMMU modes.
+"""Reads from /sys what any user may know about a host's cards: NUMA nodes, root complexes and IOMMU modes.
 
 /sys in a container shows the host's devices, so nothing needs to be mounted.
 """
@@ -19,11 +19,11 @@ PCI_ADDRESS = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
 NUMA_NODE = re.compile(r"^node(\d{1,4})$")
 
 MOST_CPUS = 8192
-"""NR_CPUS of the kernel."""
+"""The kernel's NR_CPUS."""
 
 NVIDIA = "0x10de"
 CARD_CLASSES = ("0x0300", "0x0302")
-"""VGA and 3D controllers: a card's audio and USB functions are other devices."""
+"""VGA and 3D controllers. A card's audio and USB functions are separate devices."""
 
 IOMMU_TYPES: dict[str, Literal["identity", "translated"]] = {
     "identity": "identity",
@@ -73,7 +73,7 @@ def _sockets(folder: Path, node: int) -> tuple[int, ...] | None:
 
 
 def _cpu_list(text: str | None) -> list[int] | None:
-    """The kernel's form: 0-3,8-11. Empty for a node without CPUs; None if it could not be read."""
+    """Parse the kernel's form 0-3,8-11. Empty for a node without CPUs; None if it could not be read."""
     if text is None:
         return None
     try:
@@ -103,7 +103,7 @@ def _kernel_driver(device: Path) -> str | None:
 
 
 def loaded_driver(root: Path = SYS) -> str | None:
-    """Version of the driver that is loaded into the kernel. None if there is none."""
+    """Version of the driver loaded into the kernel. None if there is none."""
     return _read(root / "module" / "nvidia" / "version")
 
 
@@ -117,7 +117,7 @@ def _numa_node(device: Path) -> int | None:
 
 
 def _iommu(device: Path) -> Literal["off", "identity", "translated"] | None:
-    """A device without a group is not behind an IOMMU."""
+    """The IOMMU's mode. A device without a group is not behind an IOMMU."""
     group = device / "iommu_group"
     if not group.is_symlink() and not group.exists():
         return "off"
@@ -125,7 +125,7 @@ def _iommu(device: Path) -> Literal["off", "identity", "translated"] | None:
 
 
 def _acs(device: Path) -> Literal["off", "redirect"] | None:
-    """Checks the bridges between the card and its root complex. A bridge that cannot be read might redirect."""
+    """Check the bridges between the card and its root complex. A bridge that cannot be read might redirect."""
     bridges = [bridge for bridge in device.parents if PCI_ADDRESS.match(bridge.name)]
     found = [redirects(_bytes(bridge / "config")) for bridge in bridges]
     if True in found:

@@ -9,7 +9,7 @@ does everything in one command. Or step by step:
     mtp-quantise verify   WHOLE --source OFFICIAL
 
 OFFICIAL is DeepSeek's own checkpoint (FP4 experts, FP8 attention). STRIPPED is a W4A16-FP8 checkpoint without mtp.*
-tensors. CAPTURE holds recorded inputs of the experts: `flash-capture`, in the engine's image, writes it. Each is a
+tensors. CAPTURE contains recorded inputs of the experts, written by `flash-capture` in the engine's image. Each is a
 folder; OFFICIAL may also be hf://owner/name@revision.
 """
 
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _restore(part: argparse.ArgumentParser) -> None:
     part.description = (
-        "Does nothing if OUT is complete already. If the base has an MTP layer, OUT only links the base's files. Two "
+        "Does nothing if OUT is already complete. If the base has an MTP layer, OUT only links the base's files. Two "
         "processes with the same OUT share one run. After an interruption, run the same command again to resume. "
         "Prints one line of JSON: the state (Restored, NotNeeded, AlreadyRestored or Failed), a message and figures. "
         "Exit code 0 on success, 1 if you have to act, 75 or 70 if a retry may help."
@@ -70,16 +70,16 @@ def _quantise(part: argparse.ArgumentParser) -> None:
 
 def _splice(part: argparse.ArgumentParser) -> None:
     part.description = (
-        "The base is not modified. Its files are hard-linked where the file system allows, and copied otherwise."
+        "The base is not modified. Its files are hard-linked if the file system allows it, and copied otherwise."
     )
     part.add_argument("--base", type=Path, required=True, help="the stripped checkpoint")
-    part.add_argument("--restored", type=Path, required=True, help="what `quantise` made")
+    part.add_argument("--restored", type=Path, required=True, help="the output of `quantise`")
     part.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
 
 
 def _verify(part: argparse.ArgumentParser) -> None:
     part.description = "Prints a line for each difference, and exits with 1 if there are any."
-    part.add_argument("folder", type=Path, help="what `quantise` or `splice` made")
+    part.add_argument("folder", type=Path, help="the output of `quantise` or `splice`")
     part.add_argument("--source", type=Path, help="the official checkpoint, to compare with")
     part.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="(%(default)s: a GPU if any)")
 
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         with interruptible():
-            from mtp_quantiser import commands  # noqa: PLC0415 - torch takes seconds, in which a signal may come
+            from mtp_quantiser import commands  # noqa: PLC0415 - torch takes seconds, and a signal may arrive meanwhile
 
             return commands.run(arguments)
     except QuantiserError as error:

@@ -15,7 +15,7 @@ FORWARD_ROWS = 32768
 """Tokens of one expert that pass through w1 and w3 at once; bounds the memory of the intermediate activations."""
 
 IMPORTANCE_SHARE = 0.01
-"""Of the median of diag(H), added to it where it weighs the columns in the scale search."""
+"""Share of the median of diag(H), added to diag(H) when it weights the columns in the scale search."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Routed:
     """The tokens of a batch of experts, grouped by expert."""
 
     x: Tensor
-    """BF16 [n, hidden]: what enters the experts."""
+    """BF16 [n, hidden]: the inputs of the experts."""
     route: Tensor
     """FP32 [n]: the router's weight of each token for its expert."""
     bounds: tuple[int, ...]
     """[B + 1]: expert b has the rows bounds[b] to bounds[b+1]."""
     offsets: Tensor
-    """int32 [B + 1]: `bounds` on the device, copied beforehand because a copy here would make the host wait."""
+    """int32 [B + 1]: `bounds` on the device, copied in advance because a later copy would make the host wait."""
 
     @property
     def counts(self) -> Tensor:
@@ -93,17 +93,17 @@ class Quantised:
     scales: Tensor
     """BF16 [B, in/128, out]."""
     loss: Tensor
-    """FP32 [B, out]: what the sweep lost, on the damped Hessian."""
+    """FP32 [B, out]: the loss of the sweep, on the damped Hessian."""
     failed: Tensor
-    """int32 [B]: not 0 where the factorisation failed, and the codes are worthless."""
+    """int32 [B]: not 0 if the factorisation failed, so that the codes are worthless."""
     damping: Tensor
-    """FP32 [B]: what was added to diag(H), relative to its mean over the columns."""
+    """FP32 [B]: the amount added to diag(H), relative to its mean over the columns."""
 
 
 @dataclass(frozen=True)
 class QuantisedExperts:
     gate_up: Quantised
-    """Gate and up beside each other along out: they share inputs, Hessian and factor."""
+    """Gate and up side by side along out: they share inputs, Hessian and factor."""
     down: Quantised
 
 
@@ -126,7 +126,7 @@ class Calibrated:
 
 
 def calibrate(stages: Stages, experts: Experts, routed: Routed, settings: QuantiserSettings) -> Calibrated:
-    """Runs the tokens through gate and up, and sums the Hessian of every matrix."""
+    """Run the tokens through gate and up, and sum the Hessian of every matrix."""
     weights = transposed(stages, experts.gate, experts.up)
     h = stages.gram(routed.x, routed.offsets)
     spread = stages.spread(routed.x, routed.offsets, h)
@@ -138,7 +138,7 @@ def calibrate(stages: Stages, experts: Experts, routed: Routed, settings: Quanti
 def quantise_experts(
     stages: Stages, experts: Experts, known: Calibrated, settings: QuantiserSettings
 ) -> QuantisedExperts:
-    """The batch's codes and scales. Does not synchronise with the host between the first kernel and the last."""
+    """The batch's codes and scales. There is no synchronisation with the host between the first and the last kernel."""
     gate_up = quantise(stages, known.weights, known.h, known.counts, known.spread, settings)
     weights = transposed(stages, experts.down)
     down = quantise(stages, weights, known.h_inner, known.counts, known.spread_inner, settings)
@@ -173,9 +173,9 @@ def quantise(
     settings: QuantiserSettings,
     boost: float | None = None,
 ) -> Quantised:
-    """Scales by search, codes by GPTQ, `h` being [B, in, in].
+    """Find scales by search and codes by GPTQ; `h` is [B, in, in].
 
-    The damping is at least `boost` times the median of diag(H), for Hessians that would not factor.
+    The damping is at least `boost` times the median of diag(H), for Hessians whose factorisation failed.
     """
     diagonal = h.diagonal(dim1=1, dim2=2)
     order = column_order(diagonal)
@@ -191,9 +191,9 @@ def quantise(
 
 
 def column_order(diagonal: Tensor) -> Tensor:
-    """int32 [B, in]: the order in which columns are kept, the lightest first.
+    """int32 [B, in]: the order of the columns, lightest first.
 
-    The sweep starts with the last: the heaviest are quantised while all others can still compensate.
+    The sweep starts at the end: the heaviest are quantised while all others can still compensate.
     """
     return torch.argsort(diagonal, dim=1, stable=True).to(torch.int32)
 

@@ -18,12 +18,12 @@ from mtp_quantiser.layout import MtpShape
 CHUNK: Final = 65536
 
 FILE_NAME: Final = re.compile(r"capture-(?P<recorder>.+)-\d+\.safetensors")
-"""Of files by flash-capture, and by older versions: each process numbered its files."""
+"""Names of files by flash-capture, old and new: each process numbers its files."""
 
 COMPARED_ROWS: Final = 4096
 COMPARED_COLUMNS: Final = 128
 MOST_EQUAL: Final = 0.9
-"""Two sequences of tokens with a larger share of equal rows are the same tokens."""
+"""Two sequences with a larger share of equal rows count as the same tokens."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class CaptureFile:
     path: Path
     tokens: int
     routed: bool
-    """Whether it holds the engine's choice of experts."""
+    """Whether it contains the engine's choice of experts."""
     recorder: str | None
     """The process that numbered the requests; None if the file has no numbers."""
     router: str | None
-    """`router_digest` of the model that served, if known."""
+    """`router_digest` of the serving model, if known."""
 
     @classmethod
     def open(cls, path: Path, shape: MtpShape) -> "CaptureFile":
@@ -52,20 +52,21 @@ class CaptureFile:
             rows = list(part.get_shape())
             if part.get_dtype() != "BF16" or rows[1:] != [shape.hidden]:
                 raise QuantiserError(
-                    f"{path}: {INPUT} is {part.get_dtype()} {rows}, not BF16 [n, {shape.hidden}]; another model's"
+                    f"{path}: {INPUT} is {part.get_dtype()} {rows}, not BF16 [n, {shape.hidden}]; it was recorded with "
+                    "another model"
                 )
             recorder = metadata.get(RECORDER_KEY, path.name) if REQUEST in names else None
             return cls(path, rows[0], {IDS, WEIGHTS} <= names, recorder, metadata.get(ROUTER_KEY))
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """(first row, rows) in pieces, mapped from the file, never all at once in memory."""
+        """(first row, rows) in pieces mapped from the file, never all in memory at once."""
         with opened(self.path) as file:
             whole = file.get_slice(INPUT)
             for first in range(0, self.tokens, CHUNK):
                 yield first, whole[first : min(first + CHUNK, self.tokens)]
 
     def requests(self) -> Tensor:
-        """The number of each token's request, [n]. Raises QuantiserError where they are not one for each token."""
+        """The number of each token's request, [n]. Raises QuantiserError if there is not one number per token."""
         with opened(self.path) as file:
             numbers: Tensor = file.get_tensor(REQUEST)
         if numbers.shape != (self.tokens,) or numbers.is_floating_point():
@@ -79,7 +80,7 @@ class CaptureFile:
         return found
 
     def choice(self, experts: int) -> tuple[Tensor, Tensor]:
-        """The engine's choice, [n, k] both. Raises QuantiserError where it cannot be one."""
+        """The engine's choice of experts and their weights, both [n, k]. Raises QuantiserError if it is invalid."""
         with opened(self.path) as file:
             ids, weights = file.get_tensor(IDS), file.get_tensor(WEIGHTS)
         if ids.shape != weights.shape or len(ids) != self.tokens or not ((ids >= 0) & (ids < experts)).all():
@@ -95,11 +96,11 @@ class Capture:
 
     @classmethod
     def open(cls, folder: Path, shape: MtpShape) -> "Capture":
-        """Raises QuantiserError for no file, or one that does not fit the model."""
+        """Raises QuantiserError if there is no file, or one does not fit the model."""
         paths = sorted(folder.glob("*.safetensors"))
         if not paths:
             raise QuantiserError(
-                f"{folder} holds no *.safetensors; make a capture with `flash-capture`, in the engine's image"
+                f"{folder} contains no *.safetensors; make a capture with `flash-capture` in the engine's image"
             )
         return cls(folder, tuple(CaptureFile.open(path, shape) for path in paths))
 
@@ -108,7 +109,7 @@ class Capture:
         return sum(file.tokens for file in self.files)
 
     def requests(self) -> Tensor | None:
-        """int64 [tokens]: equal for tokens of one request, from 0 on. None if any file lacks the numbers."""
+        """int64 [tokens]: a number per request, from 0. None if any file lacks the numbers."""
         if any(file.recorder is None for file in self.files):
             return None
         recorders = {name: index for index, name in enumerate(sorted({str(file.recorder) for file in self.files}))}
@@ -119,9 +120,9 @@ class Capture:
         return torch.unique(torch.cat(pairs), dim=0, return_inverse=True)[1]
 
     def require_distinct(self) -> None:
-        """Raises QuantiserError if the same tokens are there twice: copies would judge what was calibrated on them.
+        """Raises QuantiserError if tokens occur twice: copies would evaluate what was calibrated on them.
 
-        Single rows may be equal, as those of prompts with the same beginning.
+        Single rows may be equal, such as those of prompts with the same beginning.
         """
         by_recorder: dict[str, list[Tensor]] = {}
         for file in self.files:
@@ -142,11 +143,11 @@ class Capture:
         )
 
     def require_router(self, digest: str) -> None:
-        """Raises QuantiserError for files recorded with another model than the one that is quantised."""
+        """Raises QuantiserError for files recorded with a model other than the quantised one."""
         for file in self.files:
             if file.router not in (None, digest):
                 raise QuantiserError(
-                    f"{file.path} was recorded with another model: its router is {file.router}, and that of the source "
+                    f"{file.path} was recorded with another model: its router is {file.router}, but that of the source "
                     f"is {digest}; give the capture of this model, or the source that it was restored from"
                 )
 
@@ -158,7 +159,7 @@ class Capture:
                 yield rows
 
     def gather(self, rows: Tensor) -> Tensor:
-        """BF16 [n, hidden] of token numbers in rising order, read from the files' pages that hold them."""
+        """BF16 [n, hidden] for token numbers in rising order, reading only the pages of the files that contain them."""
         parts, begin = [], 0
         for file in self.files:
             inside = rows[(rows >= begin) & (rows < begin + file.tokens)] - begin
@@ -177,18 +178,18 @@ def require_finite(path: Path, first: int, rows: Tensor) -> None:
     bad = (~torch.isfinite(rows)).any(1).nonzero()
     if len(bad):
         raise QuantiserError(
-            f"{path} holds NaN or infinity, first in row {first + int(bad[0])}; remove that file and capture again"
+            f"{path} contains NaN or infinity, first in row {first + int(bad[0])}; remove that file and capture again"
         )
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """Tokens kept on disk; each batch's tokens are copied to the device."""
+    """Tokens that stay on disk; each batch's tokens are copied to the device."""
 
     capture: Capture
     device: torch.device
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows grouped by expert and rising within each; every row is read once, then distributed."""
+        """Gather rows that are grouped by expert and rising within each. Every row is read once, then distributed."""
         wanted, places = torch.unique(rows.cpu(), return_inverse=True)
         return self.capture.gather(wanted).to(self.device).index_select(0, places.to(self.device))

@@ -1,4 +1,4 @@
-"""A checkpoint's folder: which tensor lies in which shard, and what its header says. Values are read when asked for."""
+"""A checkpoint's folder: the shard of each tensor, and its header. Values are read on demand."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
-        """Raises QuantiserError where there is neither an index nor a single file."""
+        """Raises QuantiserError if there is neither an index nor a single file."""
         if (folder / INDEX).is_file():
             return cls(folder, dict(read_json(folder / INDEX).get("weight_map", {})))
         if (folder / SINGLE).is_file():
@@ -43,7 +43,7 @@ class Checkpoint:
         return sorted(name for name in self.shard_of if name.startswith(prefix))
 
     def header(self, names: list[str]) -> dict[str, TensorSpec]:
-        """Type and shape of tensors. Raises QuantiserError for a shard that is missing or cut short."""
+        """Type and shape of tensors. Raises QuantiserError if a shard is missing or truncated."""
         found: dict[str, TensorSpec] = {}
         for path, wanted in self.by_shard(names):
             with opened(path) as file:
@@ -51,7 +51,7 @@ class Checkpoint:
                 for name in wanted:
                     if name not in present:
                         raise QuantiserError(
-                            f"{path.name} does not hold {name}, though the index says so; download it again"
+                            f"{path.name} does not contain {name}, although the index says so; download it again"
                         )
                     part = file.get_slice(name)
                     found[name] = TensorSpec(part.get_dtype(), tuple(part.get_shape()))
@@ -79,13 +79,13 @@ class Checkpoint:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file. Raises QuantiserError where it is missing, cut short or damaged."""
+    """A safetensors file. Raises QuantiserError if it is missing, truncated or damaged."""
     try:
         file = safe_open(path, "pt")
     except FileNotFoundError as error:
         raise QuantiserError(f"{path} is missing; download the checkpoint again") from error
     except SafetensorError as error:
-        raise QuantiserError(f"{path} is cut short or damaged ({error}); download it again") from error
+        raise QuantiserError(f"{path} is truncated or damaged ({error}); download it again") from error
     with file as entered:
         yield entered
 

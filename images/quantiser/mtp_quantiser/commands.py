@@ -22,7 +22,7 @@ from mtp_quantiser.verify import problems
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the subcommand; returns the exit code. Raises QuantiserError, KeyboardInterrupt."""
+    """Run the subcommand and return the exit code. Raises QuantiserError, KeyboardInterrupt."""
     match arguments.command:
         case "restore":
             return restore(arguments)
@@ -61,7 +61,7 @@ def capture_of(arguments: argparse.Namespace) -> Path | None:
 
 
 def restore(arguments: argparse.Namespace) -> int:
-    """Prints the result, failures included, and writes it to --result."""
+    """Print the result, even of a failure, and write it to --result."""
     wanted = Restoration(
         base=arguments.base,
         source=arguments.source,
@@ -79,14 +79,14 @@ def restore(arguments: argparse.Namespace) -> int:
 
 
 def _ended(wanted: Restoration) -> tuple[int, RestoreResult]:
-    """Turns every way to end but an interruption into an exit code and a result with a message."""
+    """Turn every outcome except an interruption into an exit code and a result with a message."""
 
     def failed(code: int, message: str) -> tuple[int, RestoreResult]:
         print_line(f"mtp-quantise: {message}")
         return code, RestoreResult("Failed", message, str(wanted.out))
 
     try:
-        with interruptible():  # inside, because torch may make another exception of an interruption
+        with interruptible():  # inside, because torch may turn an interruption into another exception
             return 0, wanted.run()
     except UnavailableError as error:
         return failed(TRY_LATER, str(error))
@@ -96,7 +96,7 @@ def _ended(wanted: Restoration) -> tuple[int, RestoreResult]:
         return failed(
             TRY_LATER, f"out of GPU memory with one expert at a time ({error}); run it on a GPU that nothing else uses"
         )
-    except Exception as error:  # noqa: BLE001 - the trace goes to the log, the sentence to whoever reads the result
+    except Exception as error:  # noqa: BLE001 - the trace goes to the log, the sentence into the result
         traceback.print_exc()
         return failed(UNEXPECTED, f"{type(error).__name__}: {error}; this is a bug; the log has the traceback")
 

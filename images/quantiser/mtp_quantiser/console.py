@@ -27,7 +27,7 @@ def step(what: str) -> Iterator[None]:
 
 
 def progress(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
-    """Shows a progress bar on a terminal, and lines otherwise."""
+    """Show a progress bar on a terminal, and lines otherwise."""
     if not CONSOLE.is_terminal:
         yield from logged(items, what, total, unit)
         return
@@ -40,7 +40,7 @@ def progress(items: Iterable[Item], what: str, total: int, unit: str) -> Iterato
 
 
 def logged(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
-    """Prints a line at most every LINE_SECONDS, with an estimate of what is left."""
+    """Print a line at most every LINE_SECONDS, with an estimate of the time left."""
     began = printed = time.monotonic()
     for done, item in enumerate(items, 1):
         now = time.monotonic()

@@ -1,7 +1,7 @@
-"""How much is added to the diagonal of a Hessian: for few tokens, and for inputs that correlate little.
+"""Computes how much to add to the diagonal of a Hessian: more for few tokens, and for inputs that correlate little.
 
-A share of the median of diag(H). A few strong channels raise the mean as far as ninety times above the median, and a
-share of the mean would then drown all other channels. Constants were tuned on `TUNING` of
+It is a share of the median of diag(H). A few strong channels raise the mean to as much as ninety times the median, and
+a share of the mean would drown all other channels. The constants were tuned on `TUNING` of
 benchmarks/quantiser/synthetic.py (docs/quantiser.md).
 """
 
@@ -14,15 +14,15 @@ from mtp_quantiser.stages import Spread
 
 LEAST_SHARE: Final = 0.005
 MOST_SHARE: Final = 10.0
-"""With more, codes are those of rounding."""
+"""With more, the codes are those of rounding to nearest."""
 AT_ONE_TOKEN_A_COLUMN: Final = 0.03
 AT_EVEN_NOISE: Final = 12.0
-"""The share where noise and signal are equal."""
+"""The share at which noise and signal are equal."""
 STEEPNESS: Final = 1.1
 FEW_DIRECTIONS: Final = 0.6
-"""Exponent of the part of the directions that noise of few strong tokens can spoil."""
+"""Exponent of the share of directions that the noise of few strong tokens can affect."""
 LEAST_OF_MEAN: Final = 1e-5
-"""Of the mean of diag(H): with less, the kernel's Cholesky runs out of precision where nearly all channels are idle."""
+"""Share of the mean of diag(H). With less, the kernel's Cholesky loses precision if nearly all channels are idle."""
 
 
 def damping(diagonal: Tensor, middle: Tensor, counts: Tensor, spread: Spread) -> Tensor:
@@ -34,9 +34,9 @@ def damping(diagonal: Tensor, middle: Tensor, counts: Tensor, spread: Spread) ->
 
 
 def noise_share(columns: int, spread: Spread) -> Tensor:
-    """FP32 [B], 0 to just below 1: how much of the correlations between channels is noise, as of few tokens.
+    """FP32 [B], 0 to just below 1: how much of the correlations between channels is noise, as with few tokens.
 
-    One strong token makes much noise, but spoils one direction of `columns`: so less is counted of it.
+    One strong token makes much noise, but affects only one direction of `columns`, so its noise counts less.
     """
     directions = (spread.counting / columns).clamp(max=1) ** FEW_DIRECTIONS
     noise = spread.noise / spread.correlation.clamp_min(torch.finfo(torch.float32).tiny)

@@ -34,7 +34,7 @@ class PackedExperts:
     gate_up: tuple[Packed, ...]
     down: tuple[Packed, ...]
     failed: Tensor
-    """int32 [experts, 2]: not 0 where a factorisation failed, of gate and up, and of down."""
+    """int32 [experts, 2]: not 0 if a factorisation failed, of gate and up, and of down."""
 
     def tensors(self) -> Iterator[Tensor]:
         for packed in (*self.gate_up, *self.down):
@@ -43,14 +43,14 @@ class PackedExperts:
 
 
 TOKENS_FOR_EACH: Final = 12_500
-"""Tokens of a batch for each of its experts, at most on average. A token takes 12 KiB and the matrices of an expert
-0.3 GiB: 64 experts stay below 30 GiB, whichever of them the router prefers."""
+"""The most tokens per expert in a batch, on average. A token takes 12 KiB and the matrices of an expert 0.3 GiB, so 64
+experts stay below 30 GiB, whichever of them the router prefers."""
 
 
 def batches(counts: Sequence[int], size: int) -> Iterator[slice]:
-    """Consecutive experts, at most `size`, and at most so many tokens as `size` experts should have; at least one.
+    """Split the experts into consecutive batches of at most `size`, and of at most the tokens for `size` experts.
 
-    `counts` are the tokens of each expert.
+    A batch has at least one expert. `counts` are the tokens of each expert.
     """
     begin = tokens = 0
     for expert, count in enumerate(counts):
@@ -70,7 +70,7 @@ def quantise_on_device(
     settings: QuantiserSettings,
     size: int,
 ) -> PackedExperts:
-    """Works in batches of up to `size` experts; the host does not wait for the device until everything is queued."""
+    """Quantise in batches of up to `size` experts. The host does not wait for the device until everything is queued."""
     gate_up, down, failed = [], [], []
     for some in batches(table.counts, size):
         known = calibrate(stages, experts[some], table.batch(some, tokens), settings)

@@ -1,4 +1,4 @@
-"""Measures quantisation error: the error of a matrix's output on given inputs."""
+"""Measures quantisation error as the error of a matrix's output on given inputs."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ def relative_error(x: Tensor, weights: Tensor, values: Tensor) -> float:
 
 
 def round_to_nearest(weights: Tensor, scales: Tensor) -> Tensor:
-    """int8 codes [in, out] of `weights` [in, out] by rounding to nearest; `scales` [in/128, out]."""
+    """int8 codes [in, out] of `weights` [in, out], rounded to nearest; `scales` are [in/128, out]."""
     step = scales.float().repeat_interleave(GROUP, 0)
     return (weights.float() / step).round_().clamp_(-8, 7).to(torch.int8)
 

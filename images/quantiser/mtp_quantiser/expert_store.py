@@ -1,6 +1,6 @@
 """Stores finished experts on disk, one file each, so that an interrupted run can resume.
 
-`state.json` records the inputs. A run with another source, capture or setting is refused rather than mixed in.
+`state.json` records the inputs. A run with another source, capture or setting is refused instead of being mixed in.
 """
 
 import json
@@ -21,7 +21,7 @@ from mtp_quantiser.errors import OtherInputsError, QuantiserError
 STATE: Final = "state.json"
 FIGURES: Final = "figures"
 READABLE: Final = 0o644
-"""safetensors creates files readable by their owner only, but the engine runs as another user than the Job."""
+"""safetensors creates files that only their owner can read, but the engine runs as another user than the Job."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ExpertStore:
 
     @classmethod
     def open(cls, folder: Path, made_from: Mapping[str, Any], *, restart: bool) -> "ExpertStore":
-        """Raises OtherInputsError where the folder holds experts of another run."""
+        """Raises OtherInputsError if the folder contains experts made from other inputs."""
         store = cls(folder)
         if restart and folder.exists():
             shutil.rmtree(folder)
@@ -41,14 +41,14 @@ class ExpertStore:
         elif before != dict(made_from):
             changed = sorted(key for key in {*before, *made_from} if before.get(key) != made_from.get(key))
             raise OtherInputsError(
-                f"{folder} holds experts made from other inputs ({', '.join(changed)} changed); "
+                f"{folder} contains experts made from other inputs ({', '.join(changed)} changed); "
                 "give the same inputs as before, or pass --restart"
             )
         return store
 
     @property
     def batch(self) -> int | None:
-        """The batch size of the finished experts; resuming with another could change a last bit."""
+        """The batch size of the finished experts. Resuming with another size could change a last bit."""
         size = read_json(self.folder / STATE).get("batch")
         return int(size) if size is not None else None
 
@@ -59,7 +59,7 @@ class ExpertStore:
         return self.folder / f"expert-{expert:03}.safetensors"
 
     def has(self, expert: int) -> bool:
-        """Whether the file is complete; a crash leaves only temporary files, which are renamed once complete."""
+        """Whether the file is complete. A crash leaves only temporary files, which are renamed when complete."""
         try:
             with safe_open(self.path(expert), "pt") as file:
                 return bool(file.keys())
@@ -68,7 +68,7 @@ class ExpertStore:
 
     def save(self, expert: int, tensors: Mapping[str, Tensor], figures: Mapping[str, Any]) -> None:
         metadata = {FIGURES: json.dumps(figures)}
-        whole_or_not(self.path(expert), lambda path: save_file(dict(tensors), path, metadata=metadata))
+        write_atomically(self.path(expert), lambda path: save_file(dict(tensors), path, metadata=metadata))
 
     def figures(self, expert: int) -> dict[str, Any]:
         with safe_open(self.path(expert), "pt") as file:
@@ -84,10 +84,10 @@ class ExpertStore:
         shutil.rmtree(self.folder)
 
 
-def whole_or_not(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a temporary file beside `path` and renames it: a reader sees all of it or nothing.
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a temporary file beside `path` and rename it, so that a reader sees all of it or nothing.
 
-    Raises QuantiserError if the disk is full or the folder cannot be written; the temporary file is removed then.
+    Raises QuantiserError if the disk is full or the folder cannot be written, after removing the temporary file.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -105,4 +105,4 @@ def whole_or_not(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    whole_or_not(path, lambda unfinished: unfinished.write_text(json.dumps(document, indent=1) + "\n"))
+    write_atomically(path, lambda unfinished: unfinished.write_text(json.dumps(document, indent=1) + "\n"))

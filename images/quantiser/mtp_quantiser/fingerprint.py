@@ -1,4 +1,4 @@
-"""Recognises files by their content, without reading all of it: a copy or a touched file is the same."""
+"""Identifies files by samples of their content, so that a copy or a touched file counts as the same."""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ SAMPLE_BYTES: Final = 1 << 16
 
 
 def fingerprint_of(paths: Iterable[Path]) -> str:
-    """Of names, sizes, and evenly spaced samples, the first of which holds the header of a safetensors file."""
+    """A hash of names, sizes and evenly spaced samples. The first sample includes a safetensors file's header."""
     digest = hashlib.sha256()
     for path in paths:
         size = path.stat().st_size

@@ -1,4 +1,4 @@
-"""A lock file beside the output folder, so that pods sharing a volume restore it one at a time."""
+"""Locks the output folder by a file beside it, so that pods that share a volume restore it one at a time."""
 
 import fcntl
 import time
@@ -19,7 +19,7 @@ def lock_of(out: Path) -> Path:
 
 @contextmanager
 def exclusive(out: Path, waiting: Callable[[], str], print_line: Callable[[str], None]) -> Iterator[None]:
-    """Holds the lock of `out`. While another process holds it, prints `waiting()` every PROGRESS_SECONDS.
+    """Hold the lock of `out`. While another process holds it, print `waiting()` every PROGRESS_SECONDS.
 
     The kernel releases the lock when its holder exits for any reason. Raises QuantiserError if the lock file cannot be
     created.
@@ -36,7 +36,7 @@ def exclusive(out: Path, waiting: Callable[[], str], print_line: Callable[[str],
 
 @contextmanager
 def exclusive_or_refused(out: Path) -> Iterator[None]:
-    """The same, but raises QuantiserError if another process holds the lock."""
+    """Hold the lock of `out`. Raises QuantiserError if another process holds it."""
     with _opened(out) as file:
         if not _try_lock(file.fileno()):
             raise QuantiserError(f"another process is writing {out}; wait for it, or give another --out")
@@ -49,7 +49,7 @@ def _opened(out: Path) -> IO[str]:
         return lock_of(out).open("a")
     except OSError as error:
         raise QuantiserError(
-            f"{out.parent} cannot be written ({error}): the restored checkpoint is written there. Mount the volume "
+            f"{out.parent} cannot be written ({error}), but the restored checkpoint belongs there. Mount the volume "
             "read-write, and make the folder writable for the user or group of this process"
         ) from error
 

@@ -14,10 +14,10 @@ IGNORED: Final = signal.SIG_IGN
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raises KeyboardInterrupt inside the block on a signal, also if the block turned it into another exception.
+    """Raise KeyboardInterrupt inside the block on a signal, even if the block turns it into another exception.
 
-    Torch reads tensors through callbacks into Python. A KeyboardInterrupt raised in one of them comes out as a
-    ValueError about the shape of a storage: seen in 3 of 400 restores interrupted at a random moment.
+    Torch reads tensors through callbacks into Python. A KeyboardInterrupt raised in one of them becomes a ValueError
+    about the shape of a storage: seen in 3 of 400 restores interrupted at a random moment.
     """
     interrupted = False
 

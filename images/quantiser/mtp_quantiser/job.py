@@ -1,4 +1,4 @@
-"""Quantises the experts of an MTP layer in batches; each is judged on held-out tokens and written to disk."""
+"""Quantises the experts of an MTP layer in batches, evaluates each on held-out tokens, and writes it to disk."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -32,10 +32,10 @@ from mtp_quantiser.stages import Spread, Stages
 from mtp_quantiser.token_split import Part, parts_of
 
 VERSION: Final = 4
-"""Version of the method: raise it when the same inputs would give other bytes."""
+"""Version of the method: raise it if the same inputs would give other bytes."""
 
 BOOSTS: Final = (3.0, 30.0)
-"""The least damping, in medians of diag(H), tried in turn for a Hessian that is not positive definite."""
+"""Minimum damping, in medians of diag(H), to try in turn for a Hessian that is not positive definite."""
 
 RESIDENT_SHARE: Final = 0.3
 """Share of the device's free memory that tokens may use; beyond it they stay on disk."""
@@ -43,7 +43,7 @@ RESIDENT_SHARE: Final = 0.3
 
 @dataclass(frozen=True)
 class Inputs:
-    """Tokens to calibrate on, and to judge by."""
+    """Tokens for calibration and for evaluation."""
 
     tokens: Tokens
     seen: RoutingTable
@@ -59,7 +59,7 @@ class DeviceContext:
 
 
 def made_from(official: OfficialMtp, capture: Capture | None, settings: QuantiserSettings) -> dict[str, Any]:
-    """Everything a run's bytes depend on."""
+    """Everything that the output bytes depend on."""
     shards = sorted({official.checkpoint.shard_of[name] for name in official.shape.official()})
     source = [official.checkpoint.folder / shard for shard in shards]
     captured = [file.path for file in capture.files] if capture else []
@@ -83,11 +83,11 @@ def inputs_of(official: OfficialMtp, capture: Capture, device: torch.device) -> 
 
 
 def tokens_on(device: torch.device, capture: Capture) -> Tokens:
-    """Keeps the tokens on the device if they fit; otherwise reads them from disk for each batch."""
+    """Keep the tokens on the device if they fit; otherwise read them from disk for each batch."""
     size = capture.tokens * 2 * next(capture.chunks()).shape[1]
     if device.type == "cuda" and size < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         return Resident(torch.cat([rows.to(device) for rows in capture.chunks()]))
-    for _ in capture.chunks():  # raises for rows that are not finite, before they reach the sums
+    for _ in capture.chunks():  # raises for rows that are not finite, before they enter the sums
         pass
     return Streamed(capture, device)
 
@@ -100,7 +100,7 @@ def run(
     settings: QuantiserSettings,
     size: int,
 ) -> Iterator[int]:
-    """Yields each expert once it is on disk. A resumed run keeps the first run's batches: it gives the same bytes."""
+    """Yield each expert once it is on disk. A resumed run keeps the first run's batch size, for identical bytes."""
     size = store.batch or size
     reported: set[int] = set()
     while True:
@@ -141,14 +141,14 @@ def _in_batches(
 
 @dataclass(frozen=True)
 class BatchMatrix:
-    """One matrix of a batch, before it is judged."""
+    """One matrix of a batch, before its evaluation."""
 
     name: str
     weights: Tensor
     """BF16 [B, in, out]."""
     quantised: Quantised
     columns: slice
-    """Of `quantised` along out."""
+    """The columns of `quantised` along out."""
 
 
 def quantise_batch(
@@ -166,16 +166,16 @@ def quantise_batch(
         BatchMatrix("w3", known.weights[:, :, inner:], both, slice(inner, None)),
         BatchMatrix("w2", down, last, slice(None)),
     )
-    judge = inputs.held_out.batch(some, inputs.tokens) if inputs else None
-    between = inner_activations(stages, known.weights, judge, settings.limit) if judge else None
+    held_out = inputs.held_out.batch(some, inputs.tokens) if inputs else None
+    inner_held_out = inner_activations(stages, known.weights, held_out, settings.limit) if held_out else None
     made: list[tuple[dict[str, Tensor], dict[str, Any]]] = []
     for place in range(some.stop - some.start):
         tensors: dict[str, Tensor] = {}
         figures: dict[str, Any] = {"expert": some.start + place, "tokens": int(known.counts[place])}
         for matrix in matrices:
             x = (
-                _rows(judge, between if matrix.name == "w2" else judge.x, place)
-                if judge and between is not None
+                _rows(held_out, inner_held_out if matrix.name == "w2" else held_out.x, place)
+                if held_out and inner_held_out is not None
                 else None
             )
             stem = f"{PREFIX}ffn.experts.{some.start + place}.{matrix.name}"
@@ -192,7 +192,7 @@ def _rows(routed: Routed, of: Tensor, place: int) -> Tensor:
 def known_of(
     stages: Stages, experts: Experts, inputs: Inputs | None, some: slice, settings: QuantiserSettings
 ) -> Calibrated:
-    """Without inputs the Hessians are zero, and every matrix is rounded to nearest."""
+    """The statistics of a batch. Without inputs, the Hessians are zero and every matrix is rounded to nearest."""
     if inputs:
         return calibrate(stages, experts, inputs.seen.batch(some, inputs.tokens), settings)
     weights = transposed(stages, experts.gate, experts.up)
@@ -210,7 +210,7 @@ def known_of(
 def with_enough_damping(
     stages: Stages, weights: Tensor, h: Tensor, counts: Tensor, spread: Spread, settings: QuantiserSettings
 ) -> Quantised:
-    """Repeats experts whose Hessian does not factor with more damping; the rest of the batch is unaffected."""
+    """Quantise, and repeat experts whose factorisation failed with more damping. The others are unaffected."""
     done = quantise(stages, weights, h, counts, spread, settings)
     for boost in BOOSTS:
         bad = done.failed.nonzero().flatten()

@@ -15,8 +15,8 @@ EXPERT_MATRICES: Final = ("w1", "w2", "w3")
 
 ATTENTION: Final = ("wq_a", "wq_b", "wkv", "wo_a", "wo_b")
 ALIASES: Final = {"mtp.0.head.weight": "head.weight", "mtp.0.emb.tok_emb.weight": "embed.weight"}
-"""Copies that vLLM before 0.33 needs: without them it leaves the draft's head and embedding uninitialised, accepts no
-draft, and reports no error."""
+"""Copies that vLLM before 0.33 needs. Without them, it leaves the draft's head and embedding uninitialised, accepts no
+drafts, and reports no error."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class MtpShape:
                 yield f"{PREFIX}ffn.experts.{expert}.{matrix}", self.expert_shape(matrix)
 
     def dense(self) -> dict[str, tuple[int, int]]:
-        """The ten matrices that the official checkpoint holds as FP8."""
+        """The ten matrices that the official checkpoint stores as FP8."""
         attention = {
             "wq_a": (self.q_rank, self.hidden),
             "wq_b": (self.heads * self.head_dim, self.q_rank),

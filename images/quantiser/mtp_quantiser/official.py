@@ -1,4 +1,4 @@
-"""Reads the MTP layer of DeepSeek's official checkpoint: FP4 experts, FP8 dense matrices. Refuses others by name."""
+"""Reads the MTP layer of DeepSeek's official checkpoint: FP4 experts, FP8 dense matrices. Names others it refuses."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ UNSUPPORTED_LAYOUTS: Final = (
     ),
     UnsupportedLayout("a checkpoint in transformers' names (model.mtp.*)", lambda c, _: bool(c.names("model.mtp."))),
     UnsupportedLayout(
-        "an MTP head that is INT4 already (weight_packed)", lambda _, h: _dtype(h, ".weight_packed") is not None
+        "an MTP head that is already INT4 (weight_packed)", lambda _, h: _dtype(h, ".weight_packed") is not None
     ),
     UnsupportedLayout("DeepSeek-V4-Flash-Base with FP8 experts", lambda _, h: _dtype(h, ".weight") == "F8_E4M3"),
     UnsupportedLayout("an MTP head in BF16", lambda _, h: _dtype(h, ".weight") == "BF16"),
@@ -57,7 +57,7 @@ class OfficialMtp:
 
     @classmethod
     def open(cls, folder: Path) -> "OfficialMtp":
-        """Checks every name, type and shape before reading any value. Raises QuantiserError."""
+        """Check every name, type and shape before reading any value. Raises QuantiserError."""
         checkpoint = Checkpoint.open(folder)
         names = checkpoint.names(PREFIX)
         header = checkpoint.header(names)
@@ -79,7 +79,7 @@ class OfficialMtp:
         exponents = [read[f"{stem}.scale"].view(torch.uint8) for stem in stems]
         for stem, scale in zip(stems, exponents, strict=True):
             if (scale == fp4.NOT_A_NUMBER).any():
-                raise QuantiserError(f"{stem}.scale holds NaN; the shard is damaged, download it again")
+                raise QuantiserError(f"{stem}.scale contains NaN; the shard is damaged, download it again")
         packed = torch.stack([read[f"{stem}.weight"].view(torch.uint8) for stem in stems])
         return Fp4(packed.to(device), torch.stack(exponents).to(device))
 
@@ -104,7 +104,7 @@ class OfficialMtp:
         return router_digest(self.checkpoint.tensor(ROUTER).contiguous().view(torch.uint8).numpy().tobytes())
 
     def gate(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The router: BF16 [experts, hidden] and the FP32 bias that only selects."""
+        """The router: BF16 [experts, hidden] and the FP32 bias, which only affects the choice."""
         weight, bias = (self.checkpoint.tensor(f"{PREFIX}ffn.gate.{part}").to(device) for part in ("weight", "bias"))
         return weight, bias
 
@@ -122,7 +122,7 @@ def require_layout(folder: Path, wanted: dict[str, TensorSpec], found: dict[str,
 def require_finite(name: str, *tensors: Tensor) -> None:
     for tensor in tensors:
         if not torch.isfinite(tensor).all():
-            raise QuantiserError(f"{name} holds NaN or infinity; the shard is damaged, download it again")
+            raise QuantiserError(f"{name} contains NaN or infinity; the shard is damaged, download it again")
 
 
 def described(expected: TensorSpec) -> str:

@@ -1,4 +1,4 @@
-"""One quantisation: reads the official checkpoint, writes shard, manifest and report."""
+"""Runs one quantisation: reads the official checkpoint, and writes shard, manifest and report."""
 
 import shutil
 import time
@@ -38,7 +38,7 @@ class Quantisation:
     """The source as the user gave it, for the report; None for the folder."""
 
     def run(self, *, restart: bool = False) -> dict[str, Any]:
-        """Returns the report as data. Resumes an interrupted run unless `restart`. Raises QuantiserError.
+        """Run it and return the report as data. Resumes an interrupted run unless `restart`. Raises QuantiserError.
 
         No other process may write to `out` meanwhile.
         """
@@ -53,7 +53,7 @@ class Quantisation:
         return document
 
     def _made(self, official: OfficialMtp, *, restart: bool) -> tuple[dict[str, Any], str]:
-        """The manifest of the finished shard, and the device's name. What cannot be used is refused before any work."""
+        """The manifest of the finished shard, and the device's name. Unusable inputs are refused before any work."""
         machine = device_context(self.device)
         settings = QuantiserSettings(limit=official.shape.limit)
         captured, inputs = self._calibration(official, machine.device)

@@ -11,7 +11,7 @@ from mtp_quantiser.layout import ATTENTION, MtpShape
 EXPERT_TARGET: Final = r"re:.*ffn\.experts\.\d+\.(w1|w2|w3)$"
 ATTENTION_TARGET: Final = r"re:.*attn\.(wq_a|wq_b|wkv|wo_a|wo_b|fused_wqa_wkv)$"
 UNQUANTISED: Final = (r"re:.*\.(e_proj|h_proj)$", r"re:.*\.shared_experts\..*")
-"""Held in BF16. Written with the dot: without it e_proj would match gate_proj too."""
+"""Modules stored in BF16. Without the dot, e_proj would match gate_proj too."""
 
 INT4: Final = {"num_bits": 4, "type": "int", "symmetric": True, "group_size": 128, "strategy": "group"}
 FP8: Final = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "block", "block_structure": [128, 128]}
@@ -23,8 +23,8 @@ FP8_INPUTS: Final = {
 def with_mtp(config: Mapping[str, Any], shape: MtpShape) -> dict[str, Any]:
     """The base's config.json with the MTP layer declared. Raises QuantiserError if the base is not W4A16-FP8.
 
-    `actorder` is removed from every group: static order needs no index in the file, and vLLM before its PR 41161 took
-    any value of it as grouped, with wrong scales of w2 under tensor parallelism (vllm-project/vllm#41511).
+    `actorder` is removed from every group: static order needs no index in the file, and vLLM before its PR 41161
+    treated any value as grouped, with wrong scales of w2 under tensor parallelism (vllm-project/vllm#41511).
     """
     made = copy.deepcopy(dict(config))
     quantization = made.get("quantization_config")
@@ -52,7 +52,7 @@ def with_mtp(config: Mapping[str, Any], shape: MtpShape) -> dict[str, Any]:
 def cover(
     groups: dict[str, Any], modules: list[str], weights: Mapping[str, Any], target: str, rest: Mapping[str, Any]
 ) -> None:
-    """Makes one group of the right kind match every module: extends the base's own group, or adds one."""
+    """Make one group of the right kind match every module: extend the base's own group, or add one."""
     matching = [name for name, group in groups.items() if any(matches(group, module) for module in modules)]
     wrong = [name for name in matching if not same_kind(groups[name], weights)]
     if wrong:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from mtp_quantiser.expert_store import whole_or_not, write_json
+from mtp_quantiser.expert_store import write_atomically, write_json
 
 JSON: Final = "mtp-report.json"
 HTML: Final = "mtp-report.html"
@@ -26,9 +26,9 @@ INK: Final = {"w1": "#1f5fa8", "w3": "#2e8b57", "w2": "#b8501e"}
 def document_of(
     manifest: Mapping[str, Any], names: Mapping[str, str | None], device: str, seconds: float
 ) -> dict[str, Any]:
-    """The report as data. Errors are relative, of the output, on held-out tokens: |x (W - Q)|^2 / |x W|^2.
+    """The report as data. Errors are relative errors of the output on held-out tokens: |x (W - Q)|^2 / |x W|^2.
 
-    `names` has source and capture, as the user gave them.
+    `names` has source and capture as the user gave them.
     """
     experts = manifest["experts"]
     judged = {name: [expert[name] for expert in experts if "errorGptq" in expert[name]] for name in MATRICES}
@@ -74,7 +74,7 @@ def fallbacks(experts: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def grouped(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every matrix that was rounded, or that nothing judged, by what became of it and why; the most first."""
+    """The matrices that were rounded or not judged, grouped by result and reason; the largest group first."""
     groups: dict[tuple[str, str], dict[str, list[int]]] = {}
     for expert in document["experts"]:
         for name in MATRICES:
@@ -101,7 +101,7 @@ def worst(experts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write(folder: Path, document: Mapping[str, Any]) -> Path:
-    """Both forms, into `folder`; returns the page."""
+    """Write both forms into `folder`, and return the page's path."""
     write_json(folder / JSON, document)
     environment = Environment(
         loader=PackageLoader("mtp_quantiser"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -109,12 +109,12 @@ def write(folder: Path, document: Mapping[str, Any]) -> Path:
     page = environment.get_template("report.html.j2").render(
         report=document, matrices=MATRICES, groups=grouped(document), pictures=[*pictures(document["experts"])]
     )
-    whole_or_not(folder / HTML, lambda path: path.write_text(page))
+    write_atomically(folder / HTML, lambda path: path.write_text(page))
     return folder / HTML
 
 
 def pictures(experts: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Title and SVG of each. One that is `broad` is scrolled on a narrow screen."""
+    """Title and SVG of each plot. A `broad` one scrolls on a narrow screen."""
     if any("errorGptq" in expert[name] for expert in experts for name in MATRICES):
         yield {"title": "Held-out error of each expert, as kept", "svg": svg(error_per_expert(experts)), "broad": True}
         yield {"title": "GPTQ against rounding to nearest", "svg": svg(gptq_against_rtn(experts)), "broad": False}
@@ -153,7 +153,7 @@ def gptq_against_rtn(experts: list[dict[str, Any]]) -> Figure:
 
 
 def token_histogram(experts: list[dict[str, Any]]) -> Figure:
-    """On a logarithmic axis, because the busiest expert has hundreds of times the tokens of the idlest."""
+    """A histogram on a logarithmic axis, because the busiest expert has hundreds of times the tokens of the idlest."""
     figure, axes = _figure(4.6, 3.2)
     counts = [expert["tokens"] for expert in experts if expert["tokens"]]
     if counts:

@@ -2,8 +2,8 @@
 
     found                                              | action
     -------------------------------------------------- | ------------------------------------------------------
-    OUT, of the same base, source and capture          | none: AlreadyRestored (or NotNeeded, as before)
-    OUT, of anything else                              | refuse, naming what differs
+    OUT from the same base, source and capture         | none: AlreadyRestored (or NotNeeded, as before)
+    OUT from anything else                             | refuse, naming what differs
     no OUT, and the base has mtp.* tensors             | link the base's files into OUT: NotNeeded
     no OUT, another process is restoring it            | wait for it, then check again
     no OUT                                             | quantise, splice, verify, then rename to OUT: Restored
@@ -56,11 +56,11 @@ class Restoration:
 
     @property
     def whole(self) -> Path:
-        """At the same depth as `out`: its relative links must still resolve after it is renamed to `out`."""
+        """A folder at the depth of `out`, so that its relative links still resolve after it is renamed to `out`."""
         return self.out.with_name(f".{self.out.name}.whole")
 
     def run(self) -> RestoreResult:
-        """See the module. Raises QuantiserError; OUT is then absent or unchanged."""
+        """See the module. Raises QuantiserError, and then leaves OUT absent or unchanged."""
         inputs = self._inputs()
         found = self._found(inputs)
         if found:
@@ -80,13 +80,15 @@ class Restoration:
         return f"another process is restoring {self.out}, with {done} experts done; waiting for it"
 
     def _found(self, inputs: dict[str, str]) -> RestoreResult | None:
-        """The result of an earlier run, if any. Re-reads its files only if they changed since."""
+        """The result of an earlier run, if any. Its files are read again only if they have changed since."""
         if not self.out.exists():
             return None
         record = record_of(self.out)
         changed = sorted(name for name in inputs if record["inputs"].get(name) != inputs[name])
         if changed:
-            message = "; ".join(f"{name} was {record['inputs'].get(name)} and is {inputs[name]}" for name in changed)
+            message = "; ".join(
+                f"{name} was {record['inputs'].get(name)}, now it is {inputs[name]}" for name in changed
+            )
             raise OtherInputsError(
                 f"{self.out} was made from other inputs: {message}; remove it, or give another --out"
             )
@@ -103,7 +105,7 @@ class Restoration:
         try:
             self.work.mkdir(exist_ok=True)
             self._sweep()
-            result = self._taken_over(len(there)) if there else self._restored(base)
+            result = self._linked(len(there)) if there else self._restored(base)
             write_json(self.whole / RECORD, document_of(result, inputs, self.whole))
             self.whole.rename(self.out)
             shutil.rmtree(self.work)
@@ -114,14 +116,14 @@ class Restoration:
         return result
 
     def _sweep(self) -> None:
-        """Removes what a killed run left of the steps that cannot resume."""
+        """Remove what a killed run left behind, except for the steps that can resume."""
         for stale in (self.whole, *self.out.parent.glob(f".{self.whole.name}.*")):
             shutil.rmtree(stale, ignore_errors=True)
 
-    def _taken_over(self, tensors: int) -> RestoreResult:
+    def _linked(self, tensors: int) -> RestoreResult:
         self.whole.mkdir()
         link_or_copy_base(self.base, self.whole, self.print_line, written=())
-        message = f"not needed: {self.base} has an MTP head already ({tensors} tensors of mtp.*)"
+        message = f"not needed: {self.base} already has an MTP head ({tensors} mtp.* tensors)"
         return RestoreResult("NotNeeded", message, str(self.out))
 
     def _restored(self, base: Checkpoint) -> RestoreResult:
@@ -158,7 +160,9 @@ def fingerprint(base: Path) -> str:
             digest.update((base / name).read_bytes())
     for shard in sorted(set(checkpoint.shard_of.values())):
         if not (base / shard).is_file():
-            raise QuantiserError(f"{base / shard} is missing, though the index names it; download the checkpoint again")
+            raise QuantiserError(
+                f"{base / shard} is missing, although the index names it; download the checkpoint again"
+            )
         digest.update(f"{shard} {(base / shard).stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -196,7 +200,7 @@ def stamps(folder: Path) -> dict[str, list[int]]:
 
 
 def require_undamaged(out: Path, record: dict[str, Any]) -> None:
-    """Raises for a missing or resized file. If only mtimes differ, every bit is verified again."""
+    """Raises QuantiserError for a missing or resized file. If only mtimes differ, every bit is verified again."""
     then, now = record["files"], stamps(out)
     odd = sorted(name for name in then if name not in now or now[name][0] != then[name][0])
     found = f"{odd[0]} is {'missing' if odd[0] not in now else 'of a different size'}" if odd else None
@@ -204,12 +208,12 @@ def require_undamaged(out: Path, record: dict[str, Any]) -> None:
         found = next(problems(out), None)
     if found:
         raise QuantiserError(
-            f"{out} is damaged since it was restored: {found}; remove the folder, then run the same command again"
+            f"{out} has been damaged since it was restored: {found}; remove the folder, then run the same command again"
         )
 
 
 def bytes_needed(base: Checkpoint) -> int:
-    """The finished experts, the shard, and copies of head and embedding."""
+    """The size of the finished experts, the shard, and the copies of head and embedding."""
     names = [name for pair in OTHER_NAMES.items() for name in pair if name in base.shard_of]
     copies = sum(size_of(expected) for expected in base.header(names).values())
     return bytes_to_write(MtpShape.of(base.config)) + copies

@@ -1,7 +1,7 @@
 """Computes the router's choice of experts, as the model does.
 
-Scores are sqrt(softplus(x W^T)) in FP32; a bias takes part in the choice and not in the weight; the weights of the
-chosen are normalised and scaled. (DeepSeek's inference/model.py, Gate.)
+Scores are sqrt(softplus(x W^T)) in FP32. A bias affects the choice but not the weights; the weights of the chosen
+experts are normalised and scaled (DeepSeek's inference/model.py, Gate).
 """
 
 from typing import Final
@@ -16,16 +16,16 @@ TINY: Final = 1e-20
 
 
 def choose(x: Tensor, weight: Tensor, bias: Tensor, shape: MtpShape) -> tuple[Tensor, Tensor]:
-    """Experts (int64) and weights (FP32), [n, k] both, of BF16 `x` [n, hidden]."""
+    """Experts (int64) and weights (FP32), both [n, k], for BF16 `x` [n, hidden]."""
     scores = torch.nn.functional.softplus(x.float() @ weight.float().T).sqrt()
     ids = (scores + bias).topk(shape.per_token, dim=1).indices
     chosen = scores.gather(1, ids)
-    # Scores so low that they round to zero give weights of zero, not 0/0.
+    # Scores that round to zero give weights of zero, not 0/0.
     return ids, chosen / chosen.sum(1, keepdim=True).clamp_min(TINY) * shape.route_scale
 
 
 def route(capture: Capture, gate: tuple[Tensor, Tensor], shape: MtpShape) -> tuple[Tensor, Tensor]:
-    """Every token's experts and weights, on the device of `gate`: the engine's where captured, else computed."""
+    """Every token's experts and weights, on the device of `gate`: the engine's if captured, otherwise computed."""
     device = gate[0].device
     ids, weights = [], []
     for file in capture.files:

@@ -1,4 +1,4 @@
-"""Tokens and weights by expert."""
+"""Groups tokens and their weights by expert."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +14,7 @@ class Tokens(Protocol):
     """The captured inputs of the experts, wherever they are kept."""
 
     def gather(self, rows: Tensor) -> Tensor:
-        """BF16 [n, hidden] on the device of the work: the tokens of these numbers (int64)."""
+        """BF16 [n, hidden] on the working device: the tokens with these numbers (int64)."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Resident:
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """All (token, expert) pairs, expert after expert, tokens in their order."""
+    """All (token, expert) pairs, ordered by expert, then by token."""
 
     rows: Tensor
     """int64 [pairs]: token numbers."""
@@ -50,7 +50,7 @@ class RoutingTable:
 
     @classmethod
     def grouped(cls, rows: Tensor, route: Tensor, counts: Tensor) -> "RoutingTable":
-        """From pairs that are grouped by expert already."""
+        """From pairs that are already grouped by expert."""
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         return cls(rows, route, tuple(offsets.tolist()), offsets.to(rows.device, torch.int32))
 

@@ -11,7 +11,7 @@ from torch import Tensor, uint8
 
 from mtp_quantiser.checkpoint import opened, read_json
 from mtp_quantiser.errors import QuantiserError
-from mtp_quantiser.expert_store import ExpertStore, whole_or_not, write_json
+from mtp_quantiser.expert_store import ExpertStore, write_atomically, write_json
 from mtp_quantiser.layout import MtpShape, TensorSpec
 from mtp_quantiser.official import OfficialMtp
 from mtp_quantiser.threads import in_threads
@@ -21,7 +21,7 @@ MANIFEST: Final = "mtp-manifest.json"
 FORMAT: Final = "mtp-w4a16-1"
 
 READ_AT_ONCE: Final = 16
-"""Tensors that a thread reads and hashes in turn, some 35 MB."""
+"""Tensors that a thread reads and hashes in turn, about 35 MB."""
 
 
 def digest(tensor: Tensor) -> str:
@@ -30,15 +30,15 @@ def digest(tensor: Tensor) -> str:
 
 
 def assemble(official: OfficialMtp, store: ExpertStore, folder: Path, made_from: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes shard and manifest into `folder`, and returns the manifest. Raises QuantiserError."""
+    """Write shard and manifest into `folder`, and return the manifest. Raises QuantiserError."""
     tensors = dict(official.rest())
     figures = []
     for expert in range(official.shape.experts):
         tensors |= store.tensors(expert)
         figures.append(store.figures(expert))
     require_complete(tensors, official.shape)
-    # One key: safetensors writes several in any order, and the same run would not give the same bytes.
-    whole_or_not(folder / SHARD, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    # Only one key: safetensors writes several in any order, so the same run would not give the same bytes.
+    write_atomically(folder / SHARD, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     names = sorted(tensors)
     manifest = {
         "format": FORMAT,
@@ -53,13 +53,13 @@ def assemble(official: OfficialMtp, store: ExpertStore, folder: Path, made_from:
 
 
 def require_readable(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Reads the shard back. Raises QuantiserError if it is not as it was written."""
+    """Read the shard back. Raises QuantiserError if it is not as it was written."""
     for problem in compare_with_manifest(folder / SHARD, manifest):
         raise QuantiserError(f"{folder / SHARD} does not read back as it was written: {problem}; check the disk")
 
 
 def methods(figures: list[dict[str, Any]]) -> dict[str, int]:
-    """Counts matrices by method."""
+    """Count matrices by method."""
     found = {"gptq": 0, "rtn": 0}
     for expert in figures:
         for matrix in ("w1", "w2", "w3"):
@@ -80,7 +80,7 @@ def require_complete(tensors: Mapping[str, Tensor], shape: MtpShape) -> None:
 
 
 def compare_with_manifest(shard: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Yields every difference between a shard and its manifest. Reads every byte."""
+    """Yield every difference between a shard and its manifest, reading every byte."""
     wanted: dict[str, str] = manifest["sha256"]
     with opened(shard) as file:
         names = set(file.keys())
@@ -90,7 +90,7 @@ def compare_with_manifest(shard: Path, manifest: Mapping[str, Any]) -> Iterator[
     for some, found in zip(_parts(both), in_threads(partial(_digests, shard), _parts(both)), strict=True):
         for name, value in zip(some, found, strict=True):
             if value != wanted[name]:
-                yield f"{name} is not what the manifest says"
+                yield f"{name} does not have the manifest's checksum"
 
 
 def _parts(names: list[str]) -> list[list[str]]:

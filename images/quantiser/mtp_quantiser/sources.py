@@ -17,9 +17,9 @@ SERVERS_FAULT: Final = 500
 
 
 def folder_of(source: str, cache: Path | None = None, require_space: Callable[[int], None] = lambda _: None) -> Path:
-    """The folder of `source`. From a repository, fetches only the shards with mtp.* tensors, into `cache` if given.
+    """The folder of `source`. For a repository, only the shards with mtp.* tensors are fetched, into `cache` if given.
 
-    `require_space` is called with the bytes of those shards before they are fetched; it may raise.
+    `require_space` is called with the bytes of those shards before they are fetched, and may raise.
     Raises UnavailableError (a QuantiserError) if the hub may answer later, QuantiserError otherwise.
     """
     if not source.startswith(HUB):
@@ -49,7 +49,7 @@ def _infos(name: str, revision: str, shards: list[str]) -> list[RepoFile]:
 
 
 def may_work_later(error: Exception) -> bool:
-    """Whether a retry may help: no answer, throttling or a server error. A missing or private repository stays so."""
+    """Whether a retry may help: after no answer, throttling or a server error, but not for a missing repository."""
     if isinstance(error, LocalEntryNotFoundError):
         return True
     response = getattr(error, "response", None)

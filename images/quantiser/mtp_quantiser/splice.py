@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from mtp_quantiser.checkpoint import CONFIG, INDEX, Checkpoint
 from mtp_quantiser.errors import QuantiserError
-from mtp_quantiser.expert_store import whole_or_not, write_json
+from mtp_quantiser.expert_store import write_atomically, write_json
 from mtp_quantiser.layout import ALIASES, MtpShape
 from mtp_quantiser.quantization_config import with_mtp
 from mtp_quantiser.shard import MANIFEST, SHARD, header_of, read_manifest, require_fitting_header
@@ -23,10 +23,10 @@ WRITTEN: Final = (CONFIG, INDEX, SHARD, MANIFEST, ALIAS_SHARD)
 
 
 def splice(base: Path, restored: Path, out: Path, print_line: Callable[[str], None]) -> None:
-    """Links or copies the base's files and the layer of `restored` into `out`.
+    """Link or copy the base's files and the layer of `restored` into `out`.
 
-    Raises QuantiserError if `out` exists, the base has an MTP layer already, or the disk is full; `out` is not created
-    then. The base is not modified.
+    Raises QuantiserError, without creating `out`, if `out` exists, the base already has an MTP layer, or the disk is
+    full. The base is not modified.
     """
     checkpoint = Checkpoint.open(base)
     shape = MtpShape.of(checkpoint.config)
@@ -53,10 +53,10 @@ def splice(base: Path, restored: Path, out: Path, print_line: Callable[[str], No
 
 def require_spliceable(checkpoint: Checkpoint, restored: Path, out: Path, shape: MtpShape) -> None:
     if out.exists():
-        raise QuantiserError(f"{out} exists already; give a folder that does not exist")
+        raise QuantiserError(f"{out} already exists; give a folder that does not exist")
     there = checkpoint.names("mtp.")
     if there:
-        raise QuantiserError(f"{checkpoint.folder} has an MTP layer already ({len(there)} tensors); nothing to restore")
+        raise QuantiserError(f"{checkpoint.folder} already has an MTP layer ({len(there)} tensors); nothing to restore")
     read_manifest(restored)
     require_fitting_header(restored / SHARD, shape)
 
@@ -64,7 +64,7 @@ def require_spliceable(checkpoint: Checkpoint, restored: Path, out: Path, shape:
 def link_or_copy_base(
     base: Path, into: Path, print_line: Callable[[str], None], written: Collection[str] = WRITTEN
 ) -> None:
-    """Links or copies every file of the base, except hidden files and those in `written`."""
+    """Link or copy every file of the base, except hidden files and those in `written`."""
     ways: Counter[Way] = Counter()
     for path in sorted(base.rglob("*")):
         relative = path.relative_to(base)
@@ -73,17 +73,17 @@ def link_or_copy_base(
             ways[link_or_copy(path, into / relative)] += 1
     if ways["symlinked"]:
         print_line(
-            f"{ways['symlinked']} files of the base are symbolic links (no permission for hard links): keep {base}"
+            f"{ways['symlinked']} files are symbolic links to the base (no permission for hard links): keep {base}"
         )
     if ways["copied"]:
         print_line(f"{ways['copied']} files of the base were copied, because hard links cannot cross file systems")
 
 
 def link_or_copy(source: Path, target: Path, *, stays: bool = True) -> Way:
-    """Hard-links the file behind `source`; makes a symbolic link if forbidden, and a copy across file systems.
+    """Hard-link the file behind `source`; use a symbolic link if that is forbidden, and a copy across file systems.
 
-    Linux forbids hard links to files that one may not write (fs.protected_hardlinks), and a Job does not own the base.
-    Symbolic links are relative because another pod mounts the volume under another path. Files that will be removed
+    Linux forbids hard links to files that a user cannot write (fs.protected_hardlinks), and a Job does not own the
+    base. Symbolic links are relative because another pod mounts the volume at another path. Files that will be removed
     (`stays=False`) are copied instead.
     """
     real = source.resolve()
@@ -109,7 +109,7 @@ def write_aliases(checkpoint: Checkpoint, into: Path) -> dict[str, str]:
         if found is None:
             raise QuantiserError(f"{checkpoint.folder} has neither {name} nor {OTHER_NAMES[name]}; it is incomplete")
         tensors[alias] = checkpoint.tensor(found)
-    whole_or_not(into / ALIAS_SHARD, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write_atomically(into / ALIAS_SHARD, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     return dict.fromkeys(tensors, ALIAS_SHARD)
 
 

@@ -29,14 +29,14 @@ ZEROS: Final = 0x88
 """A byte of two codes that are zero."""
 
 ALIKE: Final = 0.9
-"""INT4 of the right matrix has a cosine of 0.99 with it; of any other, near 0."""
+"""INT4 of the right matrix has a cosine of 0.99 with it, and of any other near 0."""
 
 
 def problems(folder: Path, source: OfficialMtp | None = None, device: torch.device = CPU) -> Iterator[str]:
-    """Yields every problem of the folder.
+    """Yield every problem of the folder.
 
     With `source`, the official checkpoint, copied tensors are compared bit by bit, and quantised tensors must be close
-    to the original values; that is computed on `device`.
+    to the original values, which is computed on `device`.
     """
     yield from compare_with_manifest(folder / SHARD, read_manifest(folder))
     if (folder / INDEX).exists():
@@ -46,7 +46,7 @@ def problems(folder: Path, source: OfficialMtp | None = None, device: torch.devi
 
 
 def spliced(folder: Path) -> Iterator[str]:
-    """Checks that the index is right, the aliases are copies, and config.json declares the layer."""
+    """Check that the index is right, the aliases are copies, and config.json declares the layer."""
     checkpoint = Checkpoint.open(folder)
     shape = MtpShape.of(checkpoint.config)
     held: dict[str, set[str]] = {}
@@ -55,7 +55,7 @@ def spliced(folder: Path) -> Iterator[str]:
             held[shard] = set(file.keys())
     for name, shard in checkpoint.shard_of.items():
         if name not in held[shard]:
-            yield f"{INDEX} lists {name} in {shard}, which does not hold it"
+            yield f"{INDEX} lists {name} in {shard}, which does not contain it"
     for name in (*shape.product(), *ALIASES):
         if name not in checkpoint.shard_of:
             yield f"{INDEX} lacks {name}"
@@ -93,7 +93,7 @@ def expert_problems(shard: Path, official: OfficialMtp, device: torch.device, ex
 
 
 def mismatches(words: Tensor, scales: Tensor, fp4: Fp4) -> Iterator[str]:
-    """Yields signs that the matrix was not made from `fp4`, a batch of one: of another expert, or swapped nibbles."""
+    """Yield signs that the matrix is of another expert than `fp4` (a batch of one), or has swapped nibbles."""
     if not torch.isfinite(scales).all() or (scales <= 0).any():
         yield "a scale is not a positive number"
         return
@@ -101,13 +101,13 @@ def mismatches(words: Tensor, scales: Tensor, fp4: Fp4) -> Iterator[str]:
     if (codes == ZEROS).all():
         yield "every code is zero"
         return
-    found = likeness(codes, scales, fp4)
+    found = cosine_similarity(codes, scales, fp4)
     if not found > ALIKE:
         yield f"its values do not match the source (cosine {found:.3f})"
 
 
-def likeness(codes: Tensor, scales: Tensor, fp4: Fp4) -> float:
-    """Cosine of the values of INT4 `codes` (uint8, two a byte) with those of `fp4`.
+def cosine_similarity(codes: Tensor, scales: Tensor, fp4: Fp4) -> float:
+    """Cosine of the values of INT4 `codes` (uint8, two per byte) with those of `fp4`.
 
     Both formats have the even column in the low nibble, so products are looked up for whole bytes, and then summed
     over 32 columns, within which both scales are constant.

@@ -59,7 +59,7 @@ def _failure(cache: Path, command: str, said: str, code: int) -> SetupError:
         return full_disk(cache)
     if NO_NETWORK.search(said):
         cause = re.sub(r"^caused? ?(by)?: ", "", last, flags=re.IGNORECASE)
-        return SetupError(f"The package registry cannot be reached ({cause}): mend that, and run the same again")
+        return SetupError(f"The package registry cannot be reached ({cause}): fix that and run this again")
     shown = "\n".join(said.splitlines()[-20:])
     return SetupError(f"{shown}\n`{command}` ended with {code}: {last}")
 

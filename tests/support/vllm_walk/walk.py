@@ -161,6 +161,6 @@ class Walker:
 
 
 def lay_out_entry_point(folder: Path) -> None:
-    """What tells vLLM of our plugin, as it was installed here: the metadata alone, beside our code on the path."""
+    """What announces our plugin to vLLM, as it was installed here: the metadata alone, beside our code on the path."""
     metadata = Path(str(distribution("flash-engine").locate_file("flash_engine-0.1.0.dist-info")))
     shutil.copytree(metadata, folder / metadata.name)

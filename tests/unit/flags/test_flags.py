@@ -221,7 +221,7 @@ def test_p2p_that_the_user_switches_on_is_contradicted_and_custom_all_reduce_sta
     assert effect(made) == {**SAFE, P2P_DISABLE: value}
     assert [conflict.reason for conflict in made.conflicts] == ["PeerToPeerForced"]
     assert f"gpu-p2p={verdict}" in made.conflicts[0].message
-    assert "remove it, or mend the host" in made.conflicts[0].message
+    assert "remove it, or fix the host" in made.conflicts[0].message
 
 
 def test_another_peer_kernel_cannot_be_had_without_p2p() -> None:

@@ -1,6 +1,5 @@
-"""Records calibration data for the MTP quantiser: runs prompts through vLLM, and keeps what enters the MTP experts.
+"""Records calibration data for the MTP quantiser: runs prompts through vLLM, and records the MTP experts' inputs.
 
-`flash-capture` runs in the engine's image. Prompts are answered first, and then read once more together with their
-answers: reading runs the MTP layer over each token exactly once, while during generation it also sees drafts that the
-model rejects.
+`flash-capture` runs in the engine's image. It first generates answers, and then reads prompts and answers together:
+reading runs the MTP layer over each token exactly once, while generation also runs it over drafts that are rejected.
 """

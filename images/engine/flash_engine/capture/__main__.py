@@ -1,7 +1,7 @@
 """Record calibration data for the MTP quantiser, in the engine's image.
 
-Runs prompts through vLLM with the checkpoint's MTP layer, and writes what enters the layer's experts. A stripped
-checkpoint has no such layer: restore it without a capture first, record with that, then restore with the capture.
+Runs prompts through vLLM with the checkpoint's MTP layer, and writes the inputs of the layer's experts. A stripped
+checkpoint has no such layer: restore it without a capture first, record with that one, then restore with the capture.
 
 example:
     flash-capture --model /models/v4-with-mtp --prompts prompts.jsonl --out /models/mtp-capture \\
@@ -9,7 +9,7 @@ example:
 
 exit codes:
     0   recorded
-    1   nothing was recorded, or not all; the message says what to do
+    1   nothing or not everything was recorded; the message says what to do
     2   wrong usage
 """
 
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--model", type=Path, required=True, help="folder of a checkpoint with an MTP layer")
     made.add_argument("--prompts", type=Path, required=True, help="JSON lines, each with a text under `prompt`")
-    made.add_argument("--out", type=Path, required=True, help="folder for the capture; must not hold one")
+    made.add_argument("--out", type=Path, required=True, help="folder for the capture; must not contain one")
     made.add_argument(
         "--tokens", type=_positive, default=500_000, help="stop after this many tokens (default: %(default)s)"
     )
@@ -81,12 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _capture(arguments: argparse.Namespace) -> Captured:
-    """Checks all that can be checked before the engine starts, which takes minutes."""
+    """Check everything possible before the engine starts, which takes minutes."""
     prompts = prompts_of(arguments.prompts)
     if not arguments.model.is_dir():
         raise EngineError(f"{arguments.model} is not a folder", "give a checkpoint's folder")
     if next(arguments.out.glob("*.safetensors"), None) is not None:
-        raise EngineError(f"{arguments.out} holds a capture already", "give another folder, or remove that one")
+        raise EngineError(f"{arguments.out} already contains a capture", "give another folder, or remove that one")
     try:
         from vllm import LLM  # noqa: PLC0415 - hundreds of modules, and only the engine's image has them
     except ImportError as error:

@@ -7,9 +7,9 @@ from flash_engine.errors import EngineError
 
 
 def prompts_of(path: Path) -> list[str]:
-    """The texts of a file of JSON lines, each with a text under `prompt`; equal ones once.
+    """The distinct texts of a file of JSON lines, each with a text under `prompt`.
 
-    Tokens of a repeated prompt would be calibrated on and judged by at once. Raises EngineError naming the line.
+    A repeated prompt could be used for both calibration and evaluation. Raises EngineError naming the line.
     """
     try:
         lines = path.read_text().splitlines()
@@ -17,7 +17,7 @@ def prompts_of(path: Path) -> list[str]:
         raise EngineError(f"{path} cannot be read ({error})") from error
     prompts = [_prompt_of(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
-        raise EngineError(f"{path} has no prompts", 'write one JSON object a line, such as {"prompt": "Hello"}')
+        raise EngineError(f"{path} has no prompts", 'write one JSON object per line, such as {"prompt": "Hello"}')
     return list(dict.fromkeys(prompts))
 
 

@@ -1,4 +1,4 @@
-"""Collects tokens on the CPU and writes them to files of a capture (`flash_contracts.mtp_capture`)."""
+"""Collects tokens on the CPU and writes them to the files of a capture (`flash_contracts.mtp_capture`)."""
 
 import os
 import socket
@@ -37,7 +37,7 @@ class Piece:
 class Recorder:
     """Records each token once, with the number of its request.
 
-    A request that the engine preempts is computed again from its first token: recorded positions are left out.
+    The engine computes a preempted request again from its first token: positions already recorded are skipped.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class Recorder:
         self._name = f"{socket.gethostname()}-{os.getpid()}"
 
     def record(self, x: Any, pieces: Sequence[Piece]) -> None:
-        """`x` [n or more, hidden] of any floating type, kept as BF16; its rows are those of the pieces in turn."""
+        """Record `x` [n or more, hidden] of any floating type as BF16; its rows are those of the pieces in order."""
         begin = 0
         for piece in pieces:
             self._record_piece(x[begin : begin + piece.tokens], piece)
@@ -78,7 +78,7 @@ class Recorder:
             self.recorded += len(rows)
 
     def flush(self) -> None:
-        """Writes the waiting tokens to a file, whole or not at all. Raises OSError."""
+        """Write the waiting tokens to a file, atomically. Raises OSError."""
         if self._waiting:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"capture-{self._name}-{self._files:05}.safetensors"

@@ -1,4 +1,4 @@
-"""Answers prompts, then reads prompts and answers once more while the workers record."""
+"""Generates answers to prompts, then reads prompts and answers again while the workers record."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from flash_contracts.mtp_capture import ROUTER, ROUTER_KEY, router_digest
 from flash_engine.errors import EngineError
 
 EXTENSION = "flash_engine.capture.worker.CaptureWorker"
-"""vLLM imports it in its workers; here it would need torch."""
+"""Imported by vLLM in its workers. Importing it here would require torch."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class CaptureRequest:
     tokens: int
     """At most this many."""
     answer_tokens: int
-    """To generate for each prompt."""
+    """Tokens to generate for each prompt."""
     module: str
     """Name of the experts' module in the draft model."""
 
@@ -36,7 +36,7 @@ class Captured:
 
 
 def engine_arguments(model: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of vLLM's `LLM` for a capture: the chosen ones, and those that a capture needs."""
+    """Arguments of vLLM's `LLM` for a capture: the chosen ones plus those that a capture needs."""
     return {
         **chosen,
         "model": str(model),
@@ -59,13 +59,13 @@ def record(engine: Any, prompts: Sequence[Any], wanted: CaptureRequest, metadata
     try:
         answers = engine.generate(prompts, answering)
     except ValueError as error:  # a prompt that is longer than the context
-        raise EngineError(f"vLLM refuses a prompt ({error})", "shorten it, or raise --max-model-len") from error
+        raise EngineError(f"vLLM rejected a prompt ({error})", "shorten it, or raise --max-model-len") from error
     texts = list(_within(answers, wanted.tokens, engine.llm_engine.model_config.max_model_len))
     started = engine.collective_rpc("start_capture", args=(str(wanted.out), wanted.tokens, wanted.module, metadata))
     if not any(started):
         raise EngineError(
             f"the draft model has no module named {wanted.module!r}",
-            "does the checkpoint have an MTP layer? The name of its experts' module can be given with --module",
+            "check that the checkpoint has an MTP layer, or name its experts' module with --module",
         )
     engine.generate(texts, SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True))
     recorded = sum(engine.collective_rpc("finish_capture"))
@@ -79,9 +79,9 @@ def record(engine: Any, prompts: Sequence[Any], wanted: CaptureRequest, metadata
 
 
 def _within(answers: Sequence[Any], tokens: int, context: int) -> Iterator[dict[str, list[int]]]:
-    """Prompt and answer of each request as token ids, until they are enough tokens together.
+    """Prompt and answer of each request as token ids, until there are enough tokens in total.
 
-    At most one token shorter than the context, because the engine must generate one.
+    Each is at least one token shorter than the context, because the engine must generate one.
     """
     total = 0
     for answer in answers:
@@ -93,7 +93,7 @@ def _within(answers: Sequence[Any], tokens: int, context: int) -> Iterator[dict[
 
 
 def metadata_of(model: Path) -> dict[str, str]:
-    """Identifies the model by its router, if the checkpoint has one in DeepSeek's names."""
+    """Identifies the model by its router, if the checkpoint has one under DeepSeek's name."""
     import torch  # noqa: PLC0415 - only the engine's image has it
 
     for path in sorted(model.glob("*.safetensors")):
@@ -103,5 +103,5 @@ def metadata_of(model: Path) -> dict[str, str]:
                     weights = file.get_tensor(ROUTER).to(torch.bfloat16).contiguous()
                     return {ROUTER_KEY: router_digest(weights.view(torch.uint8).numpy().tobytes())}
         except SafetensorError as error:
-            raise EngineError(f"{path} is cut short or damaged ({error})", "download it again") from error
+            raise EngineError(f"{path} is truncated or damaged ({error})", "download it again") from error
     return {}

@@ -1,7 +1,7 @@
-"""The part of a capture that runs in vLLM's workers: vLLM mixes `CaptureWorker` into them (`worker_extension_cls`).
+"""Records in vLLM's workers: vLLM mixes `CaptureWorker` into them (`worker_extension_cls`).
 
-It is called once the engine is up, so warm-up and profiling are never recorded. The engine must run eagerly: a CUDA
-graph replays kernels and calls no module.
+Recording starts after the engine is up, so warm-up and profiling are never recorded. The engine must run eagerly: a
+CUDA graph replays kernels without calling modules.
 """
 
 import inspect
@@ -20,9 +20,10 @@ class CaptureWorker:
     """Of vLLM's worker."""
 
     def start_capture(self, folder: str, tokens: int, module: str, metadata: dict[str, str]) -> int:
-        """Records what enters the draft's submodules of this name from now on. Returns how many there are.
+        """Record the inputs of the draft's submodules of this name from now on. Returns how many there are.
 
-        0 in workers that record nothing: all of a tensor-parallel group see the same tokens, so its first records.
+        0 in workers that record nothing: a tensor-parallel group sees the same tokens, so only its first worker
+        records.
         """
         from vllm.distributed import get_tensor_model_parallel_rank  # noqa: PLC0415 - only vLLM's processes have it
 
@@ -33,7 +34,7 @@ class CaptureWorker:
         return self.capture.watch(draft, module)
 
     def finish_capture(self) -> int:
-        """Writes the last tokens. Returns how many this worker has recorded."""
+        """Write the last tokens. Returns how many this worker has recorded."""
         capture: Capture | None = getattr(self, "capture", None)
         if capture is None:
             return 0
@@ -42,12 +43,12 @@ class CaptureWorker:
 
 
 def draft_of(runner: Any) -> Any:
-    """What proposes drafts: of vLLM's first model runner, or of its second. None in a pipeline's earlier stages."""
+    """The proposer of drafts in vLLM's first or second model runner. None in a pipeline's earlier stages."""
     return getattr(runner, "drafter", None) or getattr(runner, "speculator", None)
 
 
 class Capture:
-    """Tells the recorder which tokens each forward of the draft's experts is about."""
+    """Passes each forward of the draft's experts to the recorder, with the requests that its tokens belong to."""
 
     def __init__(self, recorder: Recorder, runner: Any) -> None:
         self.recorder = recorder
@@ -56,7 +57,7 @@ class Capture:
         """Of the batch for which drafts are being proposed; empty otherwise."""
 
     def watch(self, draft: Any, name: str) -> int:
-        """Watches the submodules of the draft model whose path ends in `name`. Returns how many there are."""
+        """Watch the submodules of the draft model whose path ends in `name`. Returns how many there are."""
         found = [module for path, module in draft.model.named_modules() if path.split(".")[-1] == name]
         for module in found:
             module.register_forward_pre_hook(self._before_forward, with_kwargs=True)
@@ -70,7 +71,7 @@ class Capture:
             self.recorder.record(x.flatten(0, -2), pieces)
 
     def _around(self, propose: Callable[..., Any]) -> Callable[..., Any]:
-        """The first forward of a proposal has the batch's tokens, those after it have drafts of drafts."""
+        """Wrap `propose`: its first forward has the batch's tokens, while later ones have drafts of drafts."""
         signature = inspect.signature(propose)
 
         def proposing(*args: Any, **named: Any) -> Any:
@@ -84,7 +85,7 @@ class Capture:
 
 
 def pieces_of(runner: Any, arguments: dict[str, Any]) -> list[Piece]:
-    """The requests of a batch in their order, by the arguments of `propose`. None of a dummy batch."""
+    """The requests of a batch in order, from the arguments of `propose`. Empty for a dummy batch."""
     if arguments.get("dummy_run"):
         return []
     batch = arguments.get("input_batch")

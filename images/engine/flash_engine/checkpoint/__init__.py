@@ -1,15 +1,15 @@
-"""Inspects a checkpoint by its headers alone: its layout, its problems, its memory use and the vLLM flags it needs.
+"""Inspects a checkpoint by its headers: its layout, its problems, its memory use and the vLLM flags it needs.
 
-    checkpoint_files   the files of a checkpoint, and byte ranges of those in a folder; hub has those of a repository
+    checkpoint_files   the files of a checkpoint, and reading them from a folder; hub reads those of a repository
     source        opens a folder or a repository
-    origin        where they come from, and so what their owner can do
+    origin        where the files come from, and therefore what their owner can do
     safetensors_header, headers   the tensors of each safetensors file: name, type, shape
-    file_formats, foreign_quantisation, model_families   tables of what other tools and models look like
+    file_formats, foreign_quantisation, model_families   tables that identify other tools and models
     model_config  the sizes in config.json
     schemes, tensors   every tensor of every known layout, with the source of each entry
     tensor_names  other tools' names for the same tensors, and what vLLM does with each
     layout        detects the layout from the headers
-    quantisation  compares what `quantization_config` makes vLLM build with what the files hold
+    quantisation  compares what `quantization_config` makes vLLM build with what the files contain
     inspection    runs all checks and collects the findings: format_findings, model_findings, config_findings
     memory, engine_flags   GPU memory and vLLM flags
     document, report   the inspection as JSON, and as text for a terminal

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     )
     command = made.add_subparsers(dest="command", required=True).add_parser(
         "inspect",
-        help="check a checkpoint and print what was found",
+        help="check a checkpoint and print the findings",
         description="Reads config.json, the index and the headers of all shards. Takes seconds, whatever the size.",
     )
     command.add_argument("checkpoint", metavar="PATH|URI", help="a folder, or hf://OWNER/NAME")
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--any-model",
         action="store_true",
-        help="accept models other than DeepSeek-V4; of those, only the files are checked, not the tensors",
+        help="accept models other than DeepSeek-V4; for those, only the files are checked, not the tensors",
     )
     command.add_argument("--json", action="store_true", help="print JSON, the same document as checkpoint.json")
     return made

@@ -1,4 +1,4 @@
-"""The files of a checkpoint, and those in a folder."""
+"""The files of a checkpoint, and how to read them from a folder."""
 
 import json
 import os
@@ -10,13 +10,13 @@ from flash_engine.checkpoint.finding import CheckpointError
 from flash_engine.checkpoint.origin import VOLUME, Origin
 
 PAGE_LIMIT = 64 << 20
-"""The most that is read of a JSON file: config.json and the index are smaller."""
+"""At most this much of a JSON file is read: config.json and the index are smaller."""
 
 MOST_PARTS = 4
 """Deep enough for huggingface_hub's cache: models--OWNER--NAME/snapshots/COMMIT/config.json."""
 
 MOST_FILES = 20_000
-"""A claim may hold more than models. This many files are listed in milliseconds, even over NFS."""
+"""A claim may contain more than models. Listing this many files takes milliseconds, even over NFS."""
 
 
 class CheckpointFiles(Protocol):
@@ -42,16 +42,16 @@ class CheckpointFiles(Protocol):
 
 
 def is_listed(path: str) -> bool:
-    """Whether a file counts. The same for folders and hubs, so that both views of a repository agree.
+    """Whether a file counts. Folders and hubs share the rule, so that both views of a repository agree.
 
-    Hidden files do not: vLLM's glob skips them, and they are downloads' and editors' own.
+    Hidden files do not count: vLLM's glob skips them, and they belong to downloads and editors.
     """
     parts = path.split("/")
     return len(parts) <= MOST_PARTS and not any(part.startswith(".") for part in parts)
 
 
 class LocalFolder:
-    """A folder, or a volume mounted as one; or a single file, which vLLM may be given instead."""
+    """A folder or mounted volume, or a single file, which vLLM may be given instead."""
 
     def __init__(self, folder: Path, origin: Origin = VOLUME) -> None:
         self._place = str(folder)
@@ -106,7 +106,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _listed(folder: Path) -> Iterator[tuple[str, int]]:
-    """Raises OSError if `folder` itself cannot be read; a folder below it that cannot is left out."""
+    """Raises OSError if `folder` itself cannot be read; unreadable folders below it are skipped."""
     waiting, count = [(folder, "")], 0
     while waiting and count < MOST_FILES:
         current, prefix = waiting.pop(0)

@@ -13,7 +13,7 @@ from flash_engine.checkpoint.tensors import QUANTISED
 
 
 def config_findings(config: ModelConfig, layout: Layout, origin: Origin = VOLUME) -> Iterator[CheckpointFinding]:
-    """Of a checkpoint with a known layout."""
+    """The findings for a checkpoint with a known layout."""
     topk_method = config.raw.get("topk_method")
     if topk_method != "noaux_tc":
         entry = f"topk_method {topk_method!r}" if topk_method is not None else "no topk_method"
@@ -42,11 +42,11 @@ def config_findings(config: ModelConfig, layout: Layout, origin: Origin = VOLUME
 
 
 EXPERT_ENTRIES = {FP4: ("fp4", ""), FP8_SCALE: ("fp8", ""), NVFP4_MODELOPT: ("fp4", "NVFP4")}
-"""By the scheme of the experts: expert_dtype and moe_quant_algo, by which vLLM's DeepseekV4FP8Config builds them."""
+"""For each scheme of the experts, the expert_dtype and moe_quant_algo that make vLLM's DeepseekV4FP8Config build it."""
 
 
 def _fp8_findings(config: ModelConfig, layout: Layout, origin: Origin) -> Iterator[CheckpointFinding]:
-    """vLLM builds all other matrices in FP8, but for those that the config excludes."""
+    """Check the experts' entries. vLLM builds all other matrices in FP8, except those that the config excludes."""
     remedy = origin.change(FROM_SOURCE)
     scheme = layout.main.get("experts", PLAIN)
     found = (str(config.raw.get("expert_dtype", "fp4")), str(config.quantisation.get("moe_quant_algo") or "").upper())
@@ -80,8 +80,8 @@ def _compressed_tensors_findings(config: ModelConfig, layout: Layout) -> Iterato
         message = f"quantization_config has actorder {order!r}"
         if order in TRACELESS_ORDERS:
             remedy = (
-                "nothing; the plugin sets it to null, which is equivalent. Older versions of vLLM take it for 'group' "
-                "and halve the scales of w2"
+                "nothing; the plugin sets it to null, which is equivalent. Older versions of vLLM mistake it for "
+                "'group' and halve the scales of w2"
             )
             effect = "loads it correctly since #41161"
             yield CheckpointFinding("ActivationOrder", "repaired", message, remedy, without_plugin=effect)

@@ -1,4 +1,4 @@
-"""Converts an inspection to the document `checkpoint.json`."""
+"""Converts an inspection to `checkpoint.json`."""
 
 from dataclasses import replace
 

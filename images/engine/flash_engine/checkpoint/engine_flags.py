@@ -15,7 +15,7 @@ DSPARK_TOKENS = 5
 
 
 def engine_flags(config: ModelConfig, layout: Layout) -> Iterator[AdvisedFlag]:
-    """The flags that do not depend on the profile. `advised_budget` has the number of batched tokens, which does."""
+    """The flags that do not depend on the profile. The number of batched tokens does: see `advised_budget`."""
     yield AdvisedFlag("--kv-cache-dtype=fp8", "the only KV cache type that V4's sparse attention supports on sm_120")
     yield AdvisedFlag("--block-size=256", "V4's compressors require it")
     yield AdvisedFlag("--tokenizer-mode=deepseek_v4", "V4 has no Jinja chat template")
@@ -35,10 +35,10 @@ def speculative_config(config: ModelConfig, layout: Layout) -> str | None:
 
 
 def advised_budget(config: ModelConfig, layout: Layout, weights: WeightBytes, profile: Profile) -> KvCacheBudget:
-    """The budget with the most batched tokens at which all of a profile's sequences can have the whole context.
+    """The budget with the most batched tokens that lets all of a profile's sequences use the whole context.
 
-    If that is never the case, the most at which one sequence can. Fewer batched tokens leave more KV cache: vLLM
-    reserves compressor state for twice the tokens of a step, which is most of what a request takes.
+    If none does, the most that lets one sequence use it. Fewer batched tokens leave more KV cache: vLLM reserves
+    compressor state for twice the tokens of a step, which is most of what a request takes.
     """
     budgets = []
     tokens = MOST_BATCHED

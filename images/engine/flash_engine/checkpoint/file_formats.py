@@ -1,7 +1,7 @@
-"""Formats of models other than a folder with config.json and safetensors: what they are, and what serves them.
+"""A table of model formats other than a folder with config.json and safetensors, and what serves each.
 
-One table. A format is recognised by the names of its files, the first one in the table that fits. To add one, add a row
-and an example to tests/support/foreign_checkpoints.py.
+A format is recognised by the names of its files; the first row that matches wins. To add one, add a row and an example
+to tests/support/foreign_checkpoints.py.
 """
 
 import fnmatch
@@ -12,31 +12,32 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 Served = Literal["yes", "maybe", "no"]
-"""By vLLM 0.26 to 0.33 with engine.profile Custom. maybe: if engine.image has a plugin or another version."""
+"""Whether vLLM 0.26 to 0.33 serves it with engine.profile Custom. maybe: if engine.image has a plugin or another
+version."""
 
 
 @dataclass(frozen=True)
 class FileFormat:
-    """One row. `patterns` are for the names of files, or for paths if they have a slash."""
+    """One row. `patterns` match the names of files, or paths if they contain a slash."""
 
     name: str
     patterns: tuple[str, ...]
     served: Served
     served_by: str
-    """What serves it, or what turns it into safetensors."""
-    is_mishap: bool = False
+    """What serves it or converts it to safetensors."""
+    is_unfinished: bool = False
     """Not a finished format, such as a partial download: `served_by` says how to finish it."""
     has_subfolders: bool = False
     """Whether its safetensors are in subfolders, none of which is a model of its own."""
 
     def files(self, paths: Iterable[str]) -> list[str]:
-        """Those of the format, sorted. What vLLM loads, it loads from the folder itself."""
+        """The files of this format, sorted. Those that vLLM loads must be in the folder itself."""
         found = sorted(path for path in paths if any(matches(path, pattern) for pattern in self.patterns))
         return [path for path in found if "/" not in path] if self.served == "yes" else found
 
 
 def matches(path: str, pattern: str) -> bool:
-    """A pattern without a slash is for the file's name, in whatever folder it is."""
+    """Whether a path matches. A pattern without a slash matches the file's name in any folder."""
     name = path if "/" in pattern else PurePosixPath(path).name
     return fnmatch.fnmatchcase(name.lower(), pattern.lower())
 
@@ -47,7 +48,7 @@ GGUF = FileFormat("GGUF, the format of llama.cpp", ("*.gguf",), "maybe", "llama.
 GGUF_MAGIC = b"GGUF"
 
 FORMATS = (
-    # First what vLLM loads under its usual names: an older repository has the same weights in other formats beside it.
+    # vLLM's usual format comes first: older repositories contain the same weights in other formats too.
     FileFormat("PyTorch pickles", ("pytorch_model*.bin",), "yes", CONVERT),
     FileFormat(
         "a LoRA adapter without its model",
@@ -99,14 +100,14 @@ FORMATS = (
         ("*.incomplete", "*.part", "*.partial", "*.aria2", "*.crdownload", "*.download", "*.tmp"),
         "no",
         "finish the download",
-        is_mishap=True,
+        is_unfinished=True,
     ),
     FileFormat(
         "an archive that was not unpacked",
         ("*.tar", "*.tar.gz", "*.tgz", "*.tar.zst", "*.zip", "*.7z", "*.safetensors.gz", "*.safetensors.zst"),
         "no",
         "unpack it",
-        is_mishap=True,
+        is_unfinished=True,
     ),
 )  # fmt: skip
 
@@ -114,7 +115,7 @@ NOT_WEIGHTS = (
     "training_args.bin", "optimizer*.bin", "optimizer*.pt", "scheduler*.pt", "scaler*.pt", "rng_state*.pth",
     "tokenizer*.bin", "tokenizer*.pt", "*imatrix*.gguf", "mmproj*.gguf",
 )  # fmt: skip
-"""Files that lie beside weights. vLLM leaves the first ones out too (filter_files_not_needed_for_inference)."""
+"""Files found beside weights. vLLM skips the first ones too (filter_files_not_needed_for_inference)."""
 
 
 def recognise(paths: Iterable[str]) -> tuple[FileFormat, list[str]] | None:

@@ -1,4 +1,4 @@
-"""What an inspection can find: the codes, and the error that ends it."""
+"""The codes of an inspection's findings, and the error that ends it."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -34,7 +34,7 @@ CODES = {
     "NotFound": "the checkpoint does not exist, or cannot be read",
     "NoConfig": "config.json is missing or is not a JSON object",
     "BadConfig": "config.json lacks a size, or has an invalid one",
-    "OtherModel": "the checkpoint is of another model",
+    "OtherModel": "the checkpoint belongs to another model",
     "NoWeights": "there is no safetensors file",
     "ForeignFormat": "the files are in a format other than safetensors",
     "Subfolder": "the checkpoint is in a subfolder",
@@ -54,8 +54,8 @@ CODES = {
     "MissingTensor": "tensors are missing",
     "WrongShape": "tensors have the wrong shape for this model",
     "WrongType": "tensors have the wrong data type for their layout",
-    "StoredOtherwise": "some matrices are stored in another way than the others of their kind",
-    "UnknownTensor": "the model has no place for these tensors",
+    "StoredOtherwise": "some matrices are stored differently from the others of their kind",
+    "UnknownTensor": "the model does not have these tensors",
     "MisnamedTensor": "tensors have names that vLLM does not look for",
     "Downcast": "tensors that should have 32 bits were saved with fewer",
     "MtpMissing": "speculation is enabled, but the checkpoint has no head for it",

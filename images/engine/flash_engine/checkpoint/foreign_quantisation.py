@@ -1,7 +1,7 @@
-"""Quantisations of other tools, so that such a checkpoint is named and not called damaged.
+"""A table of other tools' quantisations, so that such a checkpoint is identified and not reported as damaged.
 
-One table. A row is recognised by `quant_method` in config.json, or by names of tensors or files that only its tool
-writes; the first row that fits. To add one, add a row and an example to tests/support/foreign_checkpoints.py.
+A row is recognised by `quant_method` in config.json, or by names of tensors or files that only its tool writes; the
+first row that matches wins. To add one, add a row and an example to tests/support/foreign_checkpoints.py.
 """
 
 import fnmatch
@@ -22,7 +22,7 @@ class ForeignQuantisation:
     methods: tuple[str, ...] = ()
     """Values of `quant_method`, as patterns."""
     parts: tuple[str, ...] = ()
-    """Ends of tensors' names, all of which the tool writes for each matrix, such as `qweight`."""
+    """Suffixes of tensor names, such as `qweight`; the tool writes all of them for each matrix."""
     files: tuple[str, ...] = ()
     """Files that the tool writes beside the weights, as patterns."""
     keys: tuple[str, ...] = ()
@@ -69,13 +69,13 @@ QUANTISATIONS = (
 )  # fmt: skip
 
 KNOWN_METHODS = ("fp8", "compressed-tensors")
-"""Those of the supported layouts. The tensors decide about other contents of such a checkpoint."""
+"""Methods of the supported layouts. For these, the tensors decide whether another tool wrote the checkpoint."""
 
 
 def recognise_quantisation(
     raw: Mapping[str, Any], tensors: Mapping[str, StoredTensor], files: Iterable[str]
 ) -> ForeignQuantisation | None:
-    """`raw` is config.json. None if nothing foreign is there, or if one stray tensor of a kind is all that is."""
+    """`raw` is config.json. None if nothing foreign was found, or only stray tensors."""
     method = quant_method(raw)
     if method and method not in KNOWN_METHODS:
         named = (one for one in QUANTISATIONS if any(fnmatch.fnmatchcase(method, pattern) for pattern in one.methods))
@@ -90,7 +90,7 @@ def recognise_quantisation(
 
 
 def _is_prevalent(needed: Sequence[str], parts: Counter[str], matrices: int) -> bool:
-    """Whether at least half of the quantised matrices have these tensors. A stray one says nothing about the others."""
+    """Whether at least half of the quantised matrices have these tensors. A stray one proves nothing."""
     count = min(parts[part] for part in needed)
     return count > 0 and 2 * count >= matrices
 
@@ -100,7 +100,7 @@ def _left_traces(one: ForeignQuantisation, raw: Mapping[str, Any], files: Iterab
 
 
 def described(raw: Mapping[str, Any]) -> str:
-    """What config.json says of the quantisation, such as "compressed-tensors int-quantized, weights int8 channel"."""
+    """The quantisation in config.json, such as "compressed-tensors int-quantized, weights int8 channel"."""
     quantisation = quantisation_of(raw)
     if not quantisation:
         return "no quantization_config"
@@ -120,7 +120,7 @@ def _scheme(group: Mapping[str, Any]) -> str:
 
 
 def _numbers(spec: object) -> str:
-    """Such as "int8 channel". None of them is quantised if there is no spec."""
+    """Such as "int8 channel"; without a spec, they are not quantised."""
     if not isinstance(spec, dict):
         return "unquantised"
     group = f" of {spec['group_size']}" if spec.get("group_size") else ""

@@ -17,26 +17,24 @@ IN_VLLM = {
 
 
 def format_finding(files: CheckpointFiles, *, is_strict: bool) -> CheckpointFinding | None:
-    """What a place without a checkpoint in safetensors has instead; None if nothing is recognised.
+    """What a folder has instead of a safetensors checkpoint; None if it has one, or nothing is recognised.
 
-    `is_strict`: only DeepSeek-V4 in a known layout is accepted. Otherwise whatever vLLM might load is.
+    `is_strict`: accept only DeepSeek-V4 in a known layout, not everything that vLLM might load.
     """
     weights = WeightFiles.among(files.sizes)
     if weights.loaded and ("config.json" in files.sizes or weights.index != MISTRAL_INDEX or not is_strict):
         return None
     found = recognise(files.sizes) or (_unnamed_gguf(files) if not weights.loaded else None)
     nested = nested_checkpoint(files.sizes)
-    if nested and not weights.loaded and not (found and (found[0].is_mishap or found[0].has_subfolders)):
-        message = (
-            f"the safetensors files are in the subfolder {nested} of {files.place}, and vLLM loads none from there"
-        )
+    if nested and not weights.loaded and not (found and (found[0].is_unfinished or found[0].has_subfolders)):
+        message = f"the safetensors files are in the subfolder {nested} of {files.place}, where vLLM does not look"
         remedy = files.origin.subfolder.format(folder=nested)
         return CheckpointFinding("Subfolder", "refused", message, remedy, without_plugin="does not start")
     return _of_format(files, *found, is_strict=is_strict) if found else None
 
 
 def _unnamed_gguf(files: CheckpointFiles) -> tuple[FileFormat, list[str]] | None:
-    """Registries of models for llama.cpp name files by their digests."""
+    """A GGUF file without its suffix: registries of llama.cpp models name files by their digests."""
     largest = max(files.sizes, key=lambda name: files.sizes[name], default=None)
     is_gguf = largest is not None and files.read(largest, 0, len(GGUF_MAGIC)) == GGUF_MAGIC
     return (GGUF, [largest]) if largest and is_gguf else None
@@ -46,7 +44,7 @@ def _of_format(files: CheckpointFiles, one: FileFormat, names: list[str], *, is_
     shown = abbreviated(names, most=1)
     is_accepted = not is_strict and one.served != "no"
     effect = IN_VLLM[one.served]
-    message = f"{files.place} holds {one.name} ({shown}), {effect}"
+    message = f"{files.place} contains {one.name} ({shown}), {effect}"
     return CheckpointFinding(
         "ForeignFormat",
         "note" if is_accepted else "refused",
@@ -57,7 +55,7 @@ def _of_format(files: CheckpointFiles, one: FileFormat, names: list[str], *, is_
 
 
 def _remedy(files: CheckpointFiles, one: FileFormat, *, is_strict: bool) -> str:
-    if one.is_mishap:
+    if one.is_unfinished:
         return files.origin.change(one.served_by)
     if is_strict:
         return f"{one.served_by}; here, {SAFETENSORS} in one of these layouts: {', '.join(SERVABLE)}"

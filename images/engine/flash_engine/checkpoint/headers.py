@@ -1,7 +1,7 @@
-"""Reads the headers of a checkpoint's safetensors files: which tensors each file holds, with type and shape.
+"""Reads the headers of a checkpoint's safetensors files: the tensors of each file, with type and shape.
 
-Only of the files that vLLM would load; the others are listed. A real checkpoint has a hundred thousand tensors but only
-a few dozen combinations of type and shape, so one StoredTensor object is shared by all tensors of the same kind.
+It reads the files that vLLM would load, and lists the others. A real checkpoint has a hundred thousand tensors but only
+a few dozen combinations of type and shape, so all tensors of the same kind share one StoredTensor object.
 """
 
 import fnmatch
@@ -19,9 +19,9 @@ from flash_engine.checkpoint.safetensors_header import HeaderError, TruncatedErr
 INDEX_FILE = "model.safetensors.index.json"
 CONSOLIDATED, MISTRAL_INDEX = "consolidated*.safetensors", "consolidated.safetensors.index.json"
 MISTRAL_CONFIG = "params.json"
-"""In Mistral's format, instead of config.json."""
+"""Replaces config.json in Mistral's format."""
 
-NO_MODELS = ("adapter_model*.safetensors", "rank[0-9]*.safetensors")
+NOT_MODELS = ("adapter_model*.safetensors", "rank[0-9]*.safetensors")
 """Files of a LoRA adapter, and of a TensorRT-LLM checkpoint."""
 
 WHERE_TO_LOOK = "check the folder's name in model.source, and whether the download or copy was complete"
@@ -56,17 +56,17 @@ class WeightFiles:
 
     loaded: tuple[str, ...]
     ignored: tuple[str, ...]
-    """Beside `consolidated*.safetensors`, which is Mistral's format, vLLM loads no other files."""
+    """If there are `consolidated*.safetensors`, Mistral's format, vLLM ignores all other files."""
     index: str
 
     @classmethod
     def among(cls, names: Iterable[str]) -> "WeightFiles":
-        """A folder with nothing but an adapter has no weights of a model."""
+        """Choose among the files of a folder. One with nothing but an adapter has no model weights."""
         files = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
         consolidated = tuple(fnmatch.filter(files, CONSOLIDATED))
         if consolidated:
             return cls(consolidated, tuple(name for name in files if name not in consolidated), MISTRAL_INDEX)
-        is_no_model = all(any(fnmatch.fnmatch(name, pattern) for pattern in NO_MODELS) for name in files)
+        is_no_model = all(any(fnmatch.fnmatch(name, pattern) for pattern in NOT_MODELS) for name in files)
         return cls(() if is_no_model else tuple(files), (), INDEX_FILE)
 
 
@@ -76,10 +76,10 @@ class CheckpointHeaders:
     def __init__(self, *, is_ours: bool = True) -> None:
         self.is_ours = is_ours
         self.severity: Severity = "refused" if is_ours else "note"
-        """Of what looks odd, but loads."""
+        """Severity of oddities that vLLM loads anyway."""
         self.tensors: dict[str, StoredTensor] = {}
         self.unlisted: dict[str, dict[str, StoredTensor]] = {}
-        """By file: tensors of files that the index does not name, which vLLM does not load."""
+        """By file: tensors of files that the index does not name, so that vLLM does not load them."""
         self.findings: list[CheckpointFinding] = []
         self._kinds: dict[tuple[str, tuple[int, ...], str], StoredTensor] = {}
 
@@ -95,10 +95,10 @@ class CheckpointHeaders:
 
 
 def read_headers(files: CheckpointFiles, *, is_ours: bool = True) -> CheckpointHeaders:
-    """Reads the header of each file, and the index if there is one. Raises CheckpointError if there is no file.
+    """Read the header of each file, and the index if there is one. Raises CheckpointError if there is no file.
 
-    `is_ours`: of a DeepSeek-V4, whose tensors are known. Other models may have what looks odd in one, such as the same
-    tensor in two files: vLLM loads it.
+    `is_ours`: the model is a DeepSeek-V4, whose tensors are known. In other models, oddities such as the same tensor in
+    two files are accepted, because vLLM loads them.
     """
     headers = CheckpointHeaders(is_ours=is_ours)
     weights = WeightFiles.among(files.sizes)
@@ -140,7 +140,7 @@ def _add_shard(files: CheckpointFiles, shard: str, headers: CheckpointHeaders) -
 
 
 def _add_unlisted(files: CheckpointFiles, shard: str, headers: CheckpointHeaders) -> None:
-    """vLLM never opens such a file, so a damaged one is no reason to refuse."""
+    """Record a file that vLLM never opens, so that damage to it is no reason to refuse."""
     try:
         entries = read_header(files, shard)
     except HeaderError:
@@ -149,13 +149,13 @@ def _add_unlisted(files: CheckpointFiles, shard: str, headers: CheckpointHeaders
 
 
 def _duplicate(name: str, shards: tuple[str, str], files: CheckpointFiles, severity: Severity) -> CheckpointFinding:
-    message = f"{name} is both in {shards[0]} and in {shards[1]}"
+    message = f"{name} is in both {shards[0]} and {shards[1]}"
     remedy = files.origin.change("remove one of them; which one is loaded depends on the order of reading")
     return CheckpointFinding("DuplicateTensor", severity, message, remedy, (name,), "uses the one that it reads last")
 
 
 def _read_index(files: CheckpointFiles, weights: WeightFiles, headers: CheckpointHeaders) -> dict[str, str] | None:
-    """`weight_map`: the file of each tensor. vLLM loads only the files that it names."""
+    """The index's `weight_map`, with the file of each tensor. vLLM loads only the files that it names."""
     try:
         return _weight_map(files.read_json(weights.index))
     except (ValueError, RecursionError) as error:
@@ -174,7 +174,7 @@ def _weight_map(index: object) -> dict[str, str]:
 
 def _left_out(weights: WeightFiles, files: CheckpointFiles) -> CheckpointFinding:
     count = len(weights.ignored)
-    message = f"{weights.loaded[0]} makes vLLM leave out the {count} safetensors files of other names"
+    message = f"{weights.loaded[0]} makes vLLM ignore the {count} safetensors files with other names"
     remedy = files.origin.change(f"remove {weights.loaded[0]}")
     return CheckpointFinding(
         "UnlistedShard", "refused", message, remedy, without_plugin="loads only consolidated files"
@@ -195,5 +195,5 @@ def _index_mismatches(
         yield CheckpointFinding("IndexMismatch", headers.severity, message, files.origin.again, lost, effect)
     if moved:
         message = f"{len(moved)} tensors are in another file than the index says, such as {moved[0]}"
-        remedy = "nothing; a new index would be right"
+        remedy = "nothing; a new index would fix it"
         yield CheckpointFinding("IndexMismatch", "note", message, remedy, moved, "loads them anyway")

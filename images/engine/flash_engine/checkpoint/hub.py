@@ -1,4 +1,4 @@
-"""Reads a model hub's repository with range requests, without downloading whole files."""
+"""Reads a repository of a model hub with range requests, without downloading whole files."""
 
 import json
 import re
@@ -38,7 +38,7 @@ TIMEOUT_SECONDS = 10.0
 class HubRepository:
     """One commit of a repository. A branch is resolved once, so that all files are of the same commit.
 
-    huggingface_hub reads the token itself (HF_TOKEN); it is in no argument and no message.
+    huggingface_hub reads the token itself (HF_TOKEN), so it never appears in an argument or a message.
     """
 
     def __init__(self, repository: str, revision: str | None) -> None:
@@ -102,7 +102,7 @@ class HubRepository:
 
 
 def part_of(response: httpx2.Response, name: str, start: int, length: int) -> bytes:
-    """`length` bytes of the file from `start`. If a proxy sends the whole file, no more of it is read.
+    """`length` bytes of the file from `start`. If a proxy sends the whole file, reading stops there.
 
     Raises CheckpointError if other bytes were sent.
     """
@@ -110,7 +110,9 @@ def part_of(response: httpx2.Response, name: str, start: int, length: int) -> by
     sent = response.headers.get("Content-Range", "")
     if is_part and sent and not re.match(rf"bytes\s+{start}-", sent):
         message = f"the hub sent {sent[:60]!r} of {name} when asked for the bytes from {start}"
-        raise CheckpointError("Unreachable", message, "check proxies and mirrors in between (model.hubEndpoint)")
+        raise CheckpointError(
+            "Unreachable", message, "check the proxies and mirrors in front of it (model.hubEndpoint)"
+        )
     if is_part and response.headers.get("Content-Length") == str(length):
         return response.read()  # to its end, so that the connection can be used again
     skipped, read = 0 if is_part else start, bytearray()
@@ -155,7 +157,7 @@ def translated_errors(repository: str, revision: str | None) -> Iterator[None]:
         message = f"{repository} cannot be fetched because HF_HUB_OFFLINE is set"
         raise CheckpointError("Unreachable", message, "unset the variable, or give a folder") from error
     except httpx2.TooManyRedirects as error:
-        message = f"the hub redirects in a circle when asked for {repository}"
+        message = f"the hub redirects in a loop for {repository}"
         raise CheckpointError("Unreachable", message, "check HF_ENDPOINT (model.hubEndpoint)") from error
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         message = f"the hub cannot be reached ({error or type(error).__name__})"

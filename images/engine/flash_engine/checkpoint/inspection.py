@@ -2,7 +2,7 @@
 
 refused    vLLM cannot serve it as requested, even with the plugin
 repaired   the plugin loads it; vLLM alone would fail or load it incorrectly
-note       it is served as it is, but worth knowing
+note       served as it is, but worth knowing
 """
 
 import re
@@ -32,10 +32,10 @@ from flash_engine.checkpoint.origin import Origin, another
 from flash_engine.checkpoint.tensor_names import TensorNames, canonical_names
 
 UNREADABLE = ("BadHeader", "BadIndex", "MissingShard")
-"""If a file cannot be read, only this is reported: all missing tensors would be a consequence of it."""
+"""If a file cannot be read, only that is reported: any missing tensors would follow from it."""
 
 _OURS = re.compile(r"(?:model\.)?(?:mtp|layers|embed|embed_tokens|head|lm_head|norm|hc_head)[._]")
-"""Names of a DeepSeek-V4's tensors, as opposed to those of an adapter or another file."""
+"""Matches names of a DeepSeek-V4's tensors, as opposed to those of an adapter or another file."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Inspection:
     config: ModelConfig | None = None
     layout: Layout | None = None
     commit: str | None = None
-    """The commit of a hub's repository."""
+    """The commit, if it is a hub repository."""
     unchecked_bytes: int = 0
     """Size of files whose tensors are not read."""
 
@@ -65,9 +65,9 @@ class Inspection:
 def inspect(
     open_files: Callable[[], CheckpointFiles], *, speculation: Speculation = "auto", any_model: bool = False
 ) -> Inspection:
-    """Never raises for a bad checkpoint: every problem is a finding.
+    """Inspect a checkpoint. A bad one never raises: every problem is a finding.
 
-    `any_model`: accept other models and formats, of which only the files are checked that vLLM would load.
+    `any_model`: accept other models and formats; for those, only the files that vLLM would load are checked.
     """
     try:
         files = open_files()
@@ -125,15 +125,15 @@ def _other_model_findings(
 
 def _too_large(raw: Mapping[str, Any], stored: int) -> str | None:
     """Why a model does not fit, by its files or by the published sizes of its family."""
-    held = TENSOR_PARALLEL * GPU_BYTES
+    capacity = TENSOR_PARALLEL * GPU_BYTES
     family = family_of(raw)
-    if stored > held:
+    if stored > capacity:
         size = f"its weights take {stored / GIB:,.0f} GiB"
     elif family and family.published_gib:
         size = f"the published weights of {family.name} take {family.published_gib} GiB"
     else:
         return None
-    return f"{size}, and two GPUs of 96 GB hold {held // GIB}"
+    return f"{size}, and two GPUs of 96 GB hold {capacity // GIB}"
 
 
 def _inspect_model(
@@ -152,7 +152,7 @@ def _inspect_model(
 
 
 def _unlisted_findings(headers: CheckpointHeaders, origin: Origin) -> Iterator[CheckpointFinding]:
-    """Files that the index does not name. That matters if they have tensors of this model that no other file has."""
+    """Findings about files that the index does not name. They matter if they alone have some of the model's tensors."""
     for shard, tensors in headers.unlisted.items():
         lost = tuple(name for name in tensors if name not in headers.tensors and _OURS.match(name))
         if lost:
@@ -161,6 +161,6 @@ def _unlisted_findings(headers: CheckpointHeaders, origin: Origin) -> Iterator[C
             effect = "ignores the file, and serves without its tensors"
             yield CheckpointFinding("UnlistedShard", "refused", message, remedy, lost, effect)
         else:
-            message = f"{shard} is not in the index, and has nothing that the model needs"
+            message = f"{shard} is not in the index, and contains nothing that the model needs"
             effect = "ignores the file"
             yield CheckpointFinding("UnlistedShard", "note", message, "nothing", tuple(tensors), effect)

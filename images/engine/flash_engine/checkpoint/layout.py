@@ -1,6 +1,6 @@
-"""Detects the layout of a checkpoint: for each role of a tensor, the scheme by which most of its matrices are stored.
+"""Detects the layout of a checkpoint: for each role, the scheme in which most of its matrices are stored.
 
-The majority decides, so that the layout is still recognised if some tensors are missing or wrong.
+It goes by the majority, so that it recognises the layout even if some tensors are missing or wrong.
 """
 
 import re
@@ -43,13 +43,13 @@ UNQUANTISED: tuple[Role, ...] = ("compressor", "indexer weights")
 """Roles that vLLM never quantises, whatever the config says (0.33.0: compressor.py:276, attention.py:1001)."""
 
 LOADED_PLAIN = ("plain", "fp8")
-"""Kinds of their weights that can be loaded: the plugin converts FP8 to BF16."""
+"""Kinds in which those roles can be loaded: the plugin converts FP8 to BF16."""
 
 DEFAULT_GROUP = 128
 MTP_PREFIX = "mtp."
 WEIGHTS = (".weight_packed", ".weight")
 _COPIES = (".head.weight", ".emb.tok_emb.weight")
-"""A drafter's own copies of the model's tensors. Tools that strip the head leave them."""
+"""A drafter's own copies of the model's tensors. Tools that strip the head leave them in place."""
 
 _ROLES: tuple[tuple[str, Role], ...] = (
     (r"ffn\.experts\.\d+\.w[123]$", "experts"),
@@ -89,13 +89,13 @@ class Layout:
     is_dspark: bool = False
 
     def scheme(self, name: str, role: Role) -> Scheme:
-        """A role that was not seen in the drafter is stored as in the model; one that was not seen at all is plain."""
+        """The scheme of a role. One not seen in the drafter is stored as in the model; one not seen at all is plain."""
         side = self.draft if name.startswith(MTP_PREFIX) else self.main
         return side.get(role) or self.main.get(role) or PLAIN
 
     @property
     def family(self) -> str:
-        """The name for the schemes of routed experts and attention, by which checkpoints are known."""
+        """The usual name of a checkpoint with these schemes of routed experts and attention."""
         experts = self.main.get("experts")
         if experts is None:
             return "unknown"
@@ -115,7 +115,7 @@ class Layout:
 
     @property
     def built_plain(self) -> list[Role]:
-        """Roles that are stored in a way that neither vLLM, which builds them plain, nor the plugin can load."""
+        """Roles that vLLM builds plain, but that are stored in a way that neither vLLM nor the plugin can load."""
         sides = (self.main, self.draft)
         return [role for side in sides for role in UNQUANTISED if role in side and side[role].kind not in LOADED_PLAIN]
 
@@ -132,7 +132,7 @@ class Layout:
         return f"{experts.name} {kind}" if experts else f"{kind} without experts"
 
     def expected(self, entries: Iterable[Entry]) -> Iterator[tuple[str, ExpectedTensor]]:
-        """Every tensor that `entries` are stored as, by name."""
+        """Every tensor, by name, that stores a part of `entries`."""
         shapes: dict[tuple[int, int, str], list[tuple[str, ExpectedTensor]]] = {}
         for entry in entries:
             if isinstance(entry, PlainTensor):
@@ -192,7 +192,7 @@ def detect_layout(config: ModelConfig, tensors: Mapping[str, StoredTensor]) -> L
 
 
 def _as_configured(scheme: Scheme, config: ModelConfig) -> Scheme:
-    """What tensors leave open: the name of scales that are all missing, and whether NVFP4 is for weights alone."""
+    """Settles what tensors leave open: the name of missing scales, and whether NVFP4 applies to weights alone."""
     if scheme is FP8_SCALE and config.quant_method == "compressed-tensors":
         return FP8_CT
     groups = config.nvfp4_groups
@@ -203,7 +203,7 @@ def _as_configured(scheme: Scheme, config: ModelConfig) -> Scheme:
 
 @lru_cache
 def _of_another_shape(scheme: Scheme) -> Scheme:
-    """A scheme of no known layout: one scale for each row or tensor, or for other groups."""
+    """A scheme of no known layout, with one scale per row or tensor, or with other groups."""
     return replace(scheme, name=f"{scheme.name} with scales of another shape", kind="unknown")
 
 

@@ -1,8 +1,8 @@
-"""How much memory a checkpoint takes on each of two GPUs, and how many tokens of KV cache are left at each profile.
+"""Computes the memory that a checkpoint takes on each of two GPUs, and the KV cache that each profile leaves.
 
 Weights are exact, because the table of tensors says which matrices are split between the GPUs. The KV cache follows
 vLLM's own plan for DeepSeek-V4 (0.33.0, v1/core/kv_cache_planning.py and kv_cache_interface.py); a test compares it
-with vLLM. What vLLM takes for activations, CUDA graphs and NCCL is assumed (OTHER_BYTES).
+with vLLM. Memory for activations, CUDA graphs and NCCL is assumed (OTHER_BYTES).
 """
 
 import math
@@ -105,7 +105,7 @@ def _size(tensor: ExpectedTensor) -> int:
 def kv_cache_budget(
     config: ModelConfig, layout: Layout, weights: WeightBytes, profile: Profile, *, gpu_bytes: int = GPU_BYTES
 ) -> KvCacheBudget:
-    """The budget of a GPU with `gpu_bytes`, after `weights`. Zero if the weights do not even fit."""
+    """The budget of a GPU with `gpu_bytes`, after `weights`. Zero if not even the weights fit."""
     free = gpu_bytes * profile.memory_percent // 100 - weights.total - OTHER_BYTES
     kv_bytes = max(0, free)
     drafters = config.mtp_layers or config.dspark_layers if layout.has_drafter else 0
@@ -114,7 +114,7 @@ def kv_cache_budget(
 
 
 def blocks_of_request(config: ModelConfig, profile: Profile, drafters: int) -> int:
-    """Blocks that a request with the whole context takes from the pool that all cache groups share."""
+    """Blocks that a request with the whole context takes from the pool shared by all cache groups."""
     written = IN_FLIGHT * profile.batched_tokens
     full = -(-profile.context_tokens // BLOCK_TOKENS)
 

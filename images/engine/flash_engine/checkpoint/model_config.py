@@ -17,7 +17,7 @@ FROM_SOURCE = "copy config.json from the checkpoint that this one was made from"
 MTP_LAYERS = "num_nextn_predict_layers"
 
 MOST_ELEMENTS, MOST_LAYERS, MOST_EXPERTS = 1 << 24, 512, 4096
-"""Far above every real model. Larger numbers are damage, and the table of tensors would never end."""
+"""Far above every real model. Larger numbers mean damage, and would make the table of tensors endless."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ModelConfig:
 
     @property
     def nvfp4_groups(self) -> list[Mapping[str, Any]]:
-        """Those whose weights are NVFP4."""
+        """The groups whose weights are NVFP4."""
         weights = ((group, group.get("weights")) for group in self.quantisation_groups)
         return [
             group
@@ -123,7 +123,7 @@ class ModelConfig:
 
     @property
     def drafter_entry(self) -> str:
-        """What config.json says of an MTP head: 0 and absent are not the same."""
+        """The entry of config.json about an MTP head, for messages: 0 differs from absent."""
         return f"{MTP_LAYERS} {json.dumps(self.raw[MTP_LAYERS])}" if MTP_LAYERS in self.raw else f"no {MTP_LAYERS}"
 
     def ratio(self, layer: int) -> int:
@@ -133,7 +133,7 @@ class ModelConfig:
 
 
 def quantisation_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`quantization_config`, or `compression_config` of older llm-compressor, as vLLM reads it; empty if neither is."""
+    """`quantization_config`, or the `compression_config` of older llm-compressor, as in vLLM; empty without either."""
     for key in ("quantization_config", "compression_config"):
         found = raw.get(key)
         if isinstance(found, dict) and found:
@@ -151,10 +151,10 @@ def is_deepseek_v4(raw: Mapping[str, Any]) -> bool:
 
 
 def other_model(raw: Mapping[str, Any], too_large: str | None = None) -> CheckpointFinding:
-    """What the model is, and what to do. `too_large`: why it does not fit, if it does not."""
+    """The finding that names the model and a remedy. `too_large`: why it does not fit, if it does not."""
     family, named = family_of(raw), ", ".join(architectures(raw))
     if not named:
-        message = "config.json names no architecture, so it is not of a language model"
+        message = "config.json names no architecture, so it does not describe a language model"
         remedy = "put config.json of the model beside its weights, or check the folder's name in model.source"
         return CheckpointFinding("OtherModel", "refused", message, remedy, without_plugin="does not start")
     described = f"{family.name} ({named})" if family else named
@@ -173,7 +173,7 @@ def other_model(raw: Mapping[str, Any], too_large: str | None = None) -> Checkpo
 def _size(
     raw: Mapping[str, Any], key: str, *, least: int = 1, default: int | None = None, most: int = MOST_ELEMENTS
 ) -> int:
-    """Raises ValueError. `null` is the same as absent where there is a default."""
+    """Raises ValueError. `null` counts as absent if there is a default."""
     value = raw.get(key)
     if value is None and default is not None:
         return default
@@ -193,7 +193,7 @@ def _count(raw: Mapping[str, Any], key: str) -> int:
 
 
 def _ratios(raw: Mapping[str, Any], layers: int) -> tuple[int, ...]:
-    """The list in the file may continue with the drafter's layers. Raises ValueError."""
+    """The ratio of each layer. The list in the file may continue with the drafter's. Raises ValueError."""
     found = raw.get("compress_ratios")
     if not isinstance(found, list) or len(found) < layers or any(one not in (0, 1, 4, 128) for one in found[:layers]):
         raise ValueError(

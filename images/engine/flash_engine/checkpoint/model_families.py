@@ -1,7 +1,7 @@
-"""Names of other model families, so that the message names the model.
+"""A table of other model families, so that messages can name the model.
 
-One table. A family is recognised by `model_type`, or by its architecture, in config.json; the first row that fits. To
-add one, add a row.
+A family is recognised by `model_type` or the architecture in config.json; the first row that matches wins. To add one,
+add a row.
 """
 
 import fnmatch
@@ -12,12 +12,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """One row. `patterns` are for the architecture or for `model_type`."""
+    """One row. `patterns` match the architecture or `model_type`."""
 
     name: str
     patterns: tuple[str, ...]
     published_gib: int | None = None
-    """Size of the smallest published weights, where that is more than two cards hold."""
+    """Size of the smallest published weights, if two cards cannot hold them."""
     is_drafter: bool = False
 
 
@@ -62,7 +62,7 @@ def family_of(raw: Mapping[str, Any]) -> ModelFamily | None:
 
 
 def architectures(raw: Mapping[str, Any]) -> list[str]:
-    """Those that config.json names. TensorRT-LLM writes one as `architecture`."""
+    """The architectures that config.json names. TensorRT-LLM writes one as `architecture`."""
     found = raw.get("architectures")
     named = found if isinstance(found, list) else [found or raw.get("architecture")]
     return [name for name in named if isinstance(name, str) and name]

@@ -1,6 +1,6 @@
 """Findings about a DeepSeek-V4's tensors: how they are stored, which are missing or wrong, and its drafter.
 
-A finding that explains all others is reported alone: for a foreign quantisation, no tensor is reported as missing.
+A finding that explains all others is reported alone: a foreign quantisation reports no missing tensors.
 """
 
 import re
@@ -34,11 +34,11 @@ Speculation = Literal["auto", "mtp", "dspark", "off"]
 FLASH_HIDDEN, FLASH_LAYERS, FLASH_EXPERTS = 4096, 43, 256
 """Sizes of the published DeepSeek-V4-Flash."""
 
-HELD = TENSOR_PARALLEL * GPU_BYTES
+CAPACITY = TENSOR_PARALLEL * GPU_BYTES
 """Bytes of both GPUs."""
 
 RESTORABLE = ("W4A16-FP8", "W4A16")
-"""Families whose MTP head `model.restoreMtp` makes."""
+"""Families whose MTP head `model.restoreMtp` can restore."""
 
 WITHOUT_DRAFTS = "set speculation.method to Disabled"
 
@@ -48,7 +48,7 @@ _DSPARK_PARTS, _MTP_PARTS = (".main_proj.", ".markov_head."), (".e_proj.", ".h_p
 
 @dataclass(frozen=True)
 class InspectedModel:
-    """A DeepSeek-V4 and what is asked of it."""
+    """A DeepSeek-V4 and the requirements on it."""
 
     config: ModelConfig
     layout: Layout
@@ -81,19 +81,19 @@ def model_findings(model: InspectedModel, renamed: Sequence[RenamedTensor]) -> I
 
 
 def _layout_findings(model: InspectedModel) -> Iterator[CheckpointFinding]:
-    """One refusal for a checkpoint that is stored in a way that is not served here."""
+    """One refusal for a checkpoint that does not fit or whose layout is not supported."""
     layout, config = model.layout, model.config
     stored = sum(tensor.size for tensor in model.tensors.values())
     layouts = another(f"one of these layouts: {', '.join(SERVABLE)}")
     if layout.family in SERVABLE and not layout.built_plain:
-        if stored > HELD:
-            message = f"the weights take {stored / GIB:,.0f} GiB, and two GPUs of 96 GB hold {HELD // GIB}"
+        if stored > CAPACITY:
+            message = f"the weights take {stored / GIB:,.0f} GiB, and two GPUs of 96 GB hold {CAPACITY // GIB}"
             remedy = another("a smaller one, such as DeepSeek-V4-Flash")
             yield CheckpointFinding("TooLarge", "refused", message, remedy, without_plugin="runs out of memory")
         return
     if layout.family == "BF16":
         message = (
-            f"this DeepSeek-V4 is not quantised: in BF16 it takes 529 GiB, and two GPUs of 96 GB hold {HELD // GIB}"
+            f"this DeepSeek-V4 is not quantised: in BF16 it takes 529 GiB, and two GPUs of 96 GB hold {CAPACITY // GIB}"
         )
         yield CheckpointFinding("TooLarge", "refused", message, layouts, without_plugin="runs out of memory")
         return
@@ -112,7 +112,7 @@ def _layout_findings(model: InspectedModel) -> Iterator[CheckpointFinding]:
 
 
 def _stored(model: InspectedModel) -> str:
-    """How the weights are stored, or what there is instead of any that are known."""
+    """How the weights are stored, or what there is instead of known weights."""
     main = model.layout.main
     if main:
         unknown = [f"{role} in no known scheme" for role in ("attention", "experts") if role not in main]
@@ -138,7 +138,7 @@ def _repaired_layout(layout: Layout) -> Iterator[CheckpointFinding]:
 
 
 def _name_findings(renamed: Sequence[RenamedTensor]) -> Iterator[CheckpointFinding]:
-    """One finding for all names, because a splice gets thousands of names wrong in the same way."""
+    """One finding for all names, because a splice misnames thousands of tensors in the same way."""
     wrong = [one for one in renamed if one.canonical != one.name_in_file and one.without_plugin != LOADS]
     if not wrong:
         return
@@ -157,7 +157,7 @@ def _name_findings(renamed: Sequence[RenamedTensor]) -> Iterator[CheckpointFindi
 
 
 def _expert_findings(model: InspectedModel) -> list[CheckpointFinding]:
-    """By the rows of the routers, which say how many experts a layer has."""
+    """Findings about the number of experts, which is the number of rows of a layer's router."""
     config = model.config
     rows = Counter(one.shape[0] for name, one in model.tensors.items() if _GATE.fullmatch(name) and one.shape)
     if rows and 2 * rows[config.experts] < rows.total():
@@ -170,7 +170,7 @@ def _expert_findings(model: InspectedModel) -> list[CheckpointFinding]:
         return [CheckpointFinding("PrunedExperts", "refused", message, remedy, names, KEY_ERROR)]
     if (config.hidden, config.layers) == (FLASH_HIDDEN, FLASH_LAYERS) and config.experts < FLASH_EXPERTS:
         message = f"it is pruned: each layer has {config.experts} of the {FLASH_EXPERTS} experts of DeepSeek-V4-Flash"
-        remedy = "nothing; its answers and speeds are not those of the whole model"
+        remedy = "nothing; its answers and speed differ from those of the whole model"
         return [CheckpointFinding("PrunedExperts", "note", message, remedy, without_plugin="serves it")]
     return []
 
@@ -207,9 +207,9 @@ def _tensor_findings(model: InspectedModel) -> Iterator[CheckpointFinding]:
 def _otherwise_findings(
     model: InspectedModel, unknown: set[str], main: _TensorFaults, draft: _TensorFaults
 ) -> Iterator[CheckpointFinding]:
-    """Matrices whose tensors are both missing and unknown: they are there, but stored in another way than their kind.
+    """Matrices whose tensors are both missing and unknown: they exist, but are stored differently from their kind.
 
-    Takes them from `unknown` and from the faults.
+    Removes them from `unknown` and from the faults.
     """
     missing = {name.rpartition(".")[0] for name in (*main.missing, *draft.missing)}
     stored: dict[str, list[str]] = {}
@@ -224,7 +224,7 @@ def _otherwise_findings(
         faults.missing = [name for name in faults.missing if name.rpartition(".")[0] not in stored]
     modules = sorted(stored, key=lambda module: (module.startswith(MTP_PREFIX), module))
     first = f"{modules[0]} is stored as {', '.join(sorted(stored[modules[0]]))}"
-    message = f"{len(modules)} matrices are stored in another way than vLLM builds them: {first}"
+    message = f"{len(modules)} matrices are stored differently from how vLLM builds them: {first}"
     is_draft = modules[0].startswith(MTP_PREFIX)
     severity = model.drafter_severity if is_draft else "refused"
     remedy = f"{another('the same model without this')}, or convert the source checkpoint again"
@@ -267,14 +267,14 @@ def _surplus_findings(surplus: list[str]) -> Iterator[CheckpointFinding]:
         message = (
             f"{len(surplus)} tensors are scales of activations that the model does not use: {abbreviated(surplus)}"
         )
-        remedy = "nothing; the plugin leaves them out while loading"
+        remedy = "nothing; the plugin skips them while loading"
         yield CheckpointFinding("SurplusTensor", "repaired", message, remedy, tuple(surplus), KEY_ERROR)
 
 
 def _unknown_findings(model: InspectedModel, unknown: tuple[str, ...]) -> Iterator[CheckpointFinding]:
     if not unknown:
         return
-    message = f"the model has no place for {len(unknown)} tensors: {abbreviated(unknown)}"
+    message = f"the model does not have {len(unknown)} of the tensors: {abbreviated(unknown)}"
     change = "remove them from the files and the index"
     if all(name.startswith(MTP_PREFIX) for name in unknown) and not model.config.has_drafter:
         message = f"config.json has {model.config.drafter_entry}, but the files have a drafter: {abbreviated(unknown)}"
@@ -286,7 +286,7 @@ def _unknown_findings(model: InspectedModel, unknown: tuple[str, ...]) -> Iterat
 
 
 def _other_drafter(model: InspectedModel) -> str | None:
-    """What the files have instead of the drafter that config.json describes."""
+    """How the drafter in the files differs from the one that config.json describes; None if it does not."""
     names = [name for name in model.tensors if name.startswith(MTP_PREFIX)]
     is_dspark = any(part in name for name in names for part in _DSPARK_PARTS)
     is_mtp = any(part in name for name in names for part in _MTP_PARTS)
@@ -326,7 +326,7 @@ def _drafter_findings(model: InspectedModel) -> Iterator[CheckpointFinding]:
 def _without_drafter(model: InspectedModel) -> CheckpointFinding:
     config = model.config
     entry = f", and config.json has {config.drafter_entry}" if not config.has_drafter else ""
-    restore = "; on a claim, model.restoreMtp makes one" if model.layout.family in RESTORABLE else ""
+    restore = "; on a claim, model.restoreMtp restores it" if model.layout.family in RESTORABLE else ""
     remedy = f"{WITHOUT_DRAFTS}, or {another('the model with its drafter')}{restore}"
     message = f"the drafter was stripped: there is no mtp.* tensor{entry}"
     return CheckpointFinding("MtpMissing", "refused", message, remedy, without_plugin=MTP_VALUE_ERROR)

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from, which decides what its owner can do about a fault in it.
+"""Where a checkpoint comes from, which determines what its owner can do about a fault.
 
 `model.source` is immutable, so another checkpoint always means another DeepSeekFlashDeployment.
 """
@@ -16,7 +16,7 @@ class Origin:
     """How to change a file, with `{change}` for the change."""
 
     subfolder: str
-    """What to do where the checkpoint is in a subfolder, `{folder}`."""
+    """What to do if the checkpoint is in a subfolder, `{folder}`."""
 
     def change(self, change: str) -> str:
         """The remedy that makes this change to the files."""
@@ -26,11 +26,11 @@ class Origin:
 VOLUME = Origin(
     again="copy the file again (for an oci:// source: build and push the image again) and compare its checksum with "
     "the source",
-    edit="{change} (where that is an image, build another)",
+    edit="{change} (if it is an image, build a new one)",
     subfolder="create a DeepSeekFlashDeployment whose model.source ends with /{folder} (for an oci:// source: "
     "build the image with these files in its root)",
 )
-"""A folder: a claim, a mounted image, or a folder on somebody's machine."""
+"""A folder: a claim, a mounted image, or a folder on the user's machine."""
 
 HUB = Origin(
     again="downloads are verified, so the repository itself has this fault: set model.revision to a commit without it, "
@@ -55,5 +55,5 @@ ORIGINS = {"hf": HUB, "oci": IMAGE}
 
 
 def another(what: str) -> str:
-    """The remedy that takes another checkpoint."""
-    return f"create a DeepSeekFlashDeployment whose model.source holds {what}"
+    """The remedy that replaces the checkpoint."""
+    return f"create a DeepSeekFlashDeployment whose model.source contains {what}"

@@ -1,4 +1,4 @@
-"""Compares what a compressed-tensors `quantization_config` makes vLLM build with what the files hold, and corrects it.
+"""Compares the layers that a compressed-tensors `quantization_config` makes vLLM build with the files, and corrects it.
 
 vLLM matches targets against the names of its own modules, not those in the file (vLLM 0.33.0,
 model_executor/layers/quantization/compressed_tensors/{compressed_tensors,utils}.py). A target is a regular expression,
@@ -17,7 +17,7 @@ from flash_engine.checkpoint.model_config import ModelConfig
 from flash_engine.checkpoint.tensors import QUANTISED, WeightMatrix, drafter, main_model
 
 TRACELESS_ORDERS = (None, "static", "weight")
-"""Activation orders that leave no trace in the files. Others need `weight_g_idx` tensors, which no layout here has."""
+"""Activation orders that need no extra tensors. Others need `weight_g_idx`, which no supported layout has."""
 
 VLLM_NAMES = {
     "wq_a": "fused_wqa_wkv", "wkv": "fused_wqa_wkv", "w1": "gate_proj", "w2": "down_proj", "w3": "up_proj",
@@ -47,7 +47,7 @@ class LayerMismatch:
 
 
 def module_of(name: str, config: ModelConfig) -> str:
-    """The name of vLLM's module for a matrix. Its numbers of the drafter's layers follow those of the model."""
+    """The name of vLLM's module for a matrix. vLLM numbers the drafter's layers after the model's."""
     if name.startswith(MTP_PREFIX):
         _, number, rest = name.split(".", 2)
         name = f"layers.{config.layers + int(number)}.{rest}"
@@ -94,7 +94,7 @@ def _matches(target: str | None, module: str) -> bool:
 
 
 def _mapped(target: str) -> str | None:
-    """A literal name after vLLM's weights mapper, which drops those of the drafter."""
+    """A literal name after vLLM's weights mapper, which drops the drafter's names."""
     if target.startswith(_REGEX) or "." not in target:
         return target
     if MTP_PREFIX in target:
@@ -139,7 +139,7 @@ def activation_orders(quantisation: Mapping[str, Any]) -> list[str]:
 
 
 def without_activation_order(quantisation: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with `actorder` null. Equivalent for static order, because the reader has nothing to undo."""
+    """A copy with `actorder` null. For static order this is equivalent, because the reader has nothing to undo."""
     copied: dict[str, Any] = json.loads(json.dumps(quantisation))
     for group in _groups(copied):
         if isinstance(group.get("weights"), dict):
@@ -148,7 +148,7 @@ def without_activation_order(quantisation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def matching_quantization_config(config: ModelConfig, layout: Layout) -> dict[str, Any]:
-    """A quantization_config that makes vLLM build what the files hold. For compressed-tensors layouts."""
+    """A quantization_config for compressed-tensors that makes vLLM build the layers that the files contain."""
     kept = {key: value for key, value in config.quantisation.items() if key not in ("ignore", "config_groups")}
     groups: dict[str, Any] = {}
     matrices = list(_quantised(config, layout))

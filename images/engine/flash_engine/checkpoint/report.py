@@ -13,7 +13,7 @@ MARKS = {"refused": "[red]refused[/red]", "repaired": "[yellow]repaired[/yellow]
 
 
 def show(inspection: Inspection, console: Console) -> None:
-    """The verdict is last, so that it is on screen when the command ends."""
+    """Print the inspection, with the verdict last, so that it is on screen when the command ends."""
     layout = inspection.layout
     console.print(f"[bold]{escape(inspection.place)}[/bold]")
     if layout:
@@ -34,7 +34,7 @@ def _verdict(inspection: Inspection) -> str:
     if refused:
         return f"[red]refused[/red] for {refused} reasons" if refused > 1 else "[red]refused[/red]"
     if layout is None:
-        return "[green]not refused[/green]; of another model, only the files are checked"
+        return "[green]not refused[/green]; for other models, only the files are checked"
     return f"[green]can be served[/green]{f', with {repaired} repaired by the plugin' if repaired else ''}"
 
 
@@ -44,7 +44,7 @@ def _show_memory(inspection: Inspection, console: Console) -> None:
         return
     weights = weight_bytes(config, layout)
     console.print(
-        f"weights  {weights.total / GIB:.1f} GiB on each of two GPUs, {weights.drafter / GIB:.1f} of them the drafter's"
+        f"weights  {weights.total / GIB:.1f} GiB on each of two GPUs, {weights.drafter / GIB:.1f} of it for the drafter"
     )
     table = Table(title=f"KV cache, assuming {OTHER_BYTES / GIB:.0f} GiB for everything else", title_justify="left")
     for name in ("profile", "context", "batched", "KV GiB", "KV tokens", "full", "advised", "full"):

@@ -1,9 +1,8 @@
 """Reads and validates the header of one safetensors file.
 
 Format: https://github.com/huggingface/safetensors, "Format": the header's length as a little-endian u64, the header as
-JSON, the data. The safetensors library validates it when it opens a file, so vLLM accepts what it accepts. Only the
-header is read of a hub's file or a volume's: the library is given a file in memory that has the same size and header,
-and a hole for the data.
+JSON, the data. The safetensors library validates it when it opens a file, so vLLM accepts what it accepts. To read no
+more than the header, the library is given a file in memory with the same size and header, and a hole for the data.
 """
 
 import json
@@ -29,7 +28,7 @@ TEXTS = (
     (b"<", "an HTML or XML page, such as a server's error or a login page"),
     (b"{", "JSON text, such as a server's error message"),
 )
-"""What a text is, by its first characters. No valid length lacks a zero byte, and no text has one."""
+"""Kinds of text files, by their first characters. Every valid length contains a zero byte, and no text does."""
 
 CONTENTS = (
     (b"GGUF", "a GGUF file under another name"),
@@ -39,7 +38,7 @@ CONTENTS = (
     (b"\x80\x02", "a Python pickle under another name"),
     (bytes(8), "only zeros at its start, as left by an interrupted download"),
 )
-"""The kind of a file that is not safetensors, by its first bytes."""
+"""Kinds of other files, by their first bytes."""
 
 
 class HeaderError(ValueError):
@@ -101,7 +100,7 @@ def _problem(header: bytes, size: int) -> str | None:
 
 
 def _explained(problem: str, header: bytes, size: int) -> HeaderError:
-    """A header that is valid for another size says what is wrong with the file: it is too short, or too long."""
+    """Explain the problem. If the header is valid for another file size, the file is too short or too long."""
     described = len(header) + _data_bytes(header[LENGTH_BYTES:])
     if described in (len(header), size) or described > SIZE_LIMIT or _problem(header, described):
         return HeaderError(problem)
@@ -111,7 +110,7 @@ def _explained(problem: str, header: bytes, size: int) -> HeaderError:
 
 
 def _data_bytes(text: bytes) -> int:
-    """The end of the last tensor's data, 0 if the header does not say."""
+    """The end of the last tensor's data; 0 if the header does not contain it."""
     try:
         entries = json.loads(text)
         ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != METADATA]
@@ -121,7 +120,7 @@ def _data_bytes(text: bytes) -> int:
 
 
 def _refuse_repetition(text: bytes) -> None:
-    """The library and Python's parser keep the last of two entries of the same name. Raises HeaderError."""
+    """Reject duplicate names, of which the library and Python's parser keep only the last. Raises HeaderError."""
 
     def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         made: dict[str, Any] = {}

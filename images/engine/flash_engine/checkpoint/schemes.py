@@ -1,4 +1,4 @@
-"""The quantisation schemes: which tensors a matrix is stored as.
+"""The quantisation schemes: which tensors store a matrix.
 
 Sources: `docs` are DeepSeek's own inference/model.py and convert.py; `CT` is compressed-tensors 0.17 (pack_quantized,
 float_quantized, nvfp4_quantized); `MO` is vLLM 0.33.0's model_executor/layers/quantization/modelopt.py.
@@ -27,7 +27,7 @@ class TensorPart:
 
 @dataclass(frozen=True, eq=False)
 class Scheme:
-    """A way to store a matrix. The first of `parts` holds the weights."""
+    """A way to store a matrix. The first of `parts` contains the weights."""
 
     name: str
     kind: str
@@ -40,7 +40,7 @@ class Scheme:
     """Columns of the matrix in each element of the stored weights."""
 
     def fits(self, weight: Shape, companions: Mapping[str, Shape], group: int) -> bool:
-        """Whether the tensors beside the weights have the shapes that go with them. `group`: if the scheme has none."""
+        """Whether the companion tensors have shapes that match the weights. `group` applies if the scheme has none."""
         if len(weight) != 2:  # noqa: PLR2004 - a matrix
             return False
         rows, columns = weight[0], weight[1] * self.packed
@@ -150,8 +150,8 @@ SURPLUS = (
 def match_scheme(weight_suffix: str, weight_type: str, scale_suffixes: frozenset[str]) -> Scheme | None:
     """The scheme of a matrix with weights in `weight_suffix` and other tensors `scale_suffixes`; None if unknown.
 
-    What else lies beside the weights decides nothing: the scheme with the most of its own tensors there is taken. A
-    matrix without any of them may have lost them; with others only, it is stored in another way.
+    Unrelated tensors do not matter: the scheme with the most of its own tensors present wins. A matrix without any of
+    them may have lost them; one with only others is stored in another way.
     """
     fitting = _fitting(weight_suffix, weight_type)
     complete = [scheme for scheme in fitting if _companions(scheme) <= scale_suffixes]

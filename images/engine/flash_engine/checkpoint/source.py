@@ -11,7 +11,7 @@ HUB = "hf://"
 
 
 def open_files(location: str, revision: str | None = None) -> CheckpointFiles:
-    """Opens a folder or hf://OWNER/NAME. Raises CheckpointError."""
+    """Open a folder or hf://OWNER/NAME. Raises CheckpointError."""
     if not location.startswith(HUB):
         if "://" in location:
             raise CheckpointError(
@@ -26,10 +26,10 @@ def open_files(location: str, revision: str | None = None) -> CheckpointFiles:
 
 
 def open_model(model: str, revision: str | None = None, *, origin: Origin = VOLUME) -> CheckpointFiles:
-    """Opens vLLM's model argument: a folder, a file or OWNER/NAME. Raises CheckpointError.
+    """Open vLLM's model argument: a folder, a file or OWNER/NAME. Raises CheckpointError.
 
-    A repository that was downloaded before is read from huggingface_hub's cache, as vLLM does; otherwise from the hub.
-    `origin`: of what a folder holds.
+    Like vLLM, it reads a repository from huggingface_hub's cache if it was downloaded before, and otherwise from the
+    hub. `origin`: where the contents of a folder come from.
     """
     if model.startswith(("/", ".")) or _is_folder(model):
         return LocalFolder(Path(model), origin)

@@ -1,8 +1,8 @@
-"""Names that other tools give to the same tensors, and what vLLM 0.33.0 does with each.
+"""A table of other tools' names for the same tensors, and what vLLM 0.33.0 does with each.
 
-The plugin renames such tensors while loading, and `inspect` reports them; both use this table. What vLLM does was found
-by running its loaders (tests/plugin). The names come from quantising tools: older transformers exports, AutoGPTQ-like
-exporters, spliced checkpoints.
+The plugin renames such tensors while loading, and `inspect` reports them; both use this table. The effects were
+observed by running vLLM's loaders (tests/plugin). The names come from older transformers exports, AutoGPTQ-like
+exporters and spliced checkpoints.
 """
 
 import re
@@ -73,7 +73,7 @@ class TensorNames:
         self._drafters = config.mtp_layers or config.dspark_layers
         self._numbered_layer = re.compile(r"^(?:model\.)?layers\.(\d+)\.")
         scale = SCALE_RULES.get(config.quant_method)
-        # Two scales for each matrix. A stray one does not make the others' names right.
+        # NVFP4 has two scales per matrix. A stray second one does not make it NVFP4.
         second, first = (sum(map(methodcaller("endswith", end), names)) for end in (".weight_scale_2", ".weight_scale"))
         is_nvfp4 = second > 0 and 2 * second >= first
         self._scale_rule = None if is_nvfp4 and config.quant_method == "fp8" else scale
@@ -82,8 +82,8 @@ class TensorNames:
         self._canonical_expert = re.compile(rf"(?:layers|mtp)\.(\d+)\.ffn\.experts\.\d+\.w[123]\.(?:{parts})")
 
     def resolve(self, name_in_file: str) -> RenamedTensor:
-        """The name is unchanged if it is canonical already."""
-        # A shortcut for nearly all of the hundred thousand tensors, which are checked before each start of an engine.
+        """Find the canonical name, which may be the name in the file."""
+        # A shortcut for nearly all of the hundred thousand names, which are checked before each start of an engine.
         expert = self._canonical_expert.fullmatch(name_in_file)
         if expert and int(expert[1]) < self._layers:
             return RenamedTensor(name_in_file, name_in_file, LOADS)
@@ -105,12 +105,12 @@ class TensorNames:
 
 def worse_effect(one: str, other: str) -> str:
     """The more serious of two effects; being ignored silently is the worst."""
-    by_seriousness = (SILENT, MTP_VALUE_ERROR, KEY_ERROR, LOADS)
-    return min(one, other, key=by_seriousness.index)
+    by_severity = (SILENT, MTP_VALUE_ERROR, KEY_ERROR, LOADS)
+    return min(one, other, key=by_severity.index)
 
 
 def canonical_names(names: TensorNames, found: Iterable[str]) -> Iterator[RenamedTensor]:
-    """Resolves all names, in order. A tensor is not renamed if the file has another one with the canonical name."""
+    """Resolve all names, in order. A tensor keeps its name if another one already has the canonical name."""
     names_in_file = set(found)
     for name in found:
         renamed = names.resolve(name)

@@ -1,4 +1,4 @@
-"""The table of all tensors that a DeepSeek-V4 has, independent of how its matrices are stored.
+"""The table of all tensors of a DeepSeek-V4, independent of how its matrices are stored.
 
 `inspect`, the plugin and the tests all use this table. Sources: `M` is vLLM 0.33.0 models/deepseek_v4/nvidia/model.py,
 `A` its attention.py, `C` its compressor.py, `P` its nvidia/mtp.py, `D` its nvidia/dspark.py, all of which were run
@@ -16,7 +16,7 @@ Role = Literal[
     "attention", "compressor", "indexer query", "indexer weights", "experts", "shared experts", "projection", "plain"
 ]
 QUANTISED: tuple[Role, ...] = ("attention", "indexer query", "experts", "shared experts", "projection")
-"""Roles that vLLM builds as `quantization_config` says. It always builds the others plain."""
+"""Roles that vLLM builds according to `quantization_config`. It always builds the others plain."""
 
 WIDE = WIDE_TYPE
 NORM = ("BF16", "F32", "F16")
@@ -32,7 +32,7 @@ class WeightMatrix:
     columns: int
     source: str
     is_split: bool = False
-    """Whether each of two GPUs holds half of it. Otherwise each holds all of it."""
+    """Whether each of two GPUs holds half of it instead of all of it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def top_level_tensors(config: ModelConfig) -> Iterator[Entry]:
 
 
 def decoder_layer(config: ModelConfig, prefix: str, layer: int) -> Iterator[Entry]:
-    """One layer. The numbers of a drafter's layers follow those of the model; they have no compressor."""
+    """One layer. A drafter's layers are numbered after the model's, and have no compressor."""
     ratio = config.ratio(layer)
     yield from attention(config, f"{prefix}attn.")
     if ratio:
@@ -89,7 +89,7 @@ def attention(config: ModelConfig, prefix: str) -> Iterator[Entry]:
 
 
 def compressor(config: ModelConfig, prefix: str, ratio: int, head_dim: int) -> Iterator[Entry]:
-    """Blocks of the short ratio overlap, so there are twice as many rows (C coff)."""
+    """A compressor. Blocks of the short ratio overlap, so it has twice as many rows (C coff)."""
     rows = head_dim * (2 if ratio == 4 else 1)  # noqa: PLR2004 - as above
     yield PlainTensor(f"{prefix}ape", (ratio, rows), WIDE, "C ape")
     yield WeightMatrix(f"{prefix}wkv", "compressor", rows, config.hidden, "C fused_wkv_wgate, quant_config=None")

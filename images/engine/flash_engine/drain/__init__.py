@@ -1,4 +1,4 @@
 """flash-drain: the preStop hook of the engine's container.
 
-the gate turns not ready -> the endpoint is removed -> requests in flight finish -> the kubelet sends SIGTERM
+the gate becomes unready -> the endpoint is removed -> requests in flight finish -> the kubelet sends SIGTERM
 """

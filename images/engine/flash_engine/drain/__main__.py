@@ -1,6 +1,6 @@
-"""flash-drain: turns the gate not ready, and waits until the engine's requests have finished.
+"""flash-drain: makes the gate unready, and waits until the engine's requests have finished.
 
-It is the preStop hook of the engine's container, and never fails: it must not keep a container from ending. Settings:
+It is the preStop hook of the engine's container, and never fails: it must not keep a container from stopping. Settings:
 
     FLASH_RUN_DIR        folder shared with the gate: engine.json, drain.json
     FLASH_DRAIN_SECONDS  longest wait (60)
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def request_drain(run_dir: Path) -> None:
-    """Makes the gate not ready, and the engine's server close its kept-alive connections."""
+    """Make the gate unready, and the engine's server close its keep-alive connections."""
     try:
         record = EngineRecord.read_or_new(run_dir / EngineRecord.FILE)
         DrainRequest.of(record).write(run_dir / DrainRequest.FILE)
@@ -59,7 +59,7 @@ def request_drain(run_dir: Path) -> None:
 
 
 def wait_until_drained(engine: str, timeout: float) -> str:
-    """Waits until there is nothing left to wait for, and returns the reason."""
+    """Wait until the engine may stop, and return the reason."""
     began = time.monotonic()
     progress = DrainProgress(began=began, timeout=timeout)
     while True:
@@ -75,9 +75,9 @@ def wait_until_drained(engine: str, timeout: float) -> str:
 
 
 def counters(engine: str) -> EngineCounters | None:
-    """None if the engine gives no valid answer.
+    """The engine's counters; None without a valid answer.
 
-    If the connection is refused there is no engine, as while it loads, and so there are no requests.
+    A refused connection means that there is no engine, for example while it loads, and so no requests.
     """
     try:
         with WITHOUT_PROXY.open(f"{engine}/metrics", timeout=TIMEOUT_SECONDS) as answer:

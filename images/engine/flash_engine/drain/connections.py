@@ -1,8 +1,8 @@
-"""Closes kept-alive connections of a replica that drains or is quarantined.
+"""Closes keep-alive connections of a replica that drains or is quarantined.
 
-A Service chooses a replica per connection, not per request. A client with a kept-alive connection would continue to use
-the old replica after its endpoint is removed, and be cut off in the middle of an answer. So while a replica drains, or
-is quarantined, every answer has `Connection: close`, and the client's next request reaches another replica.
+A Service chooses a replica per connection, not per request. A client with a keep-alive connection would continue to use
+the old replica after its endpoint is removed, and be cut off in mid-answer. So every answer of a draining or
+quarantined replica has `Connection: close`, and the client's next request reaches another replica.
 
 This is ASGI middleware, passed to vLLM by its argument `--middleware`. It runs in the engine's process.
 """

@@ -1,4 +1,4 @@
-"""Asks a draining engine for one token, to learn whether it works."""
+"""Asks a draining engine for one token, to find out whether it works."""
 
 import json
 import os
@@ -8,14 +8,14 @@ from typing import Any
 from flash_engine.api_keys import keys_folder, read_keys
 
 WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""HTTP_PROXY in the pod is for the internet. A proxy cannot reach this pod's loopback, and its answer would be taken
+"""HTTP_PROXY in the pod is for the internet. A proxy cannot reach this pod's loopback, and its answer would be mistaken
 for the engine's."""
 
 ANSWER_SECONDS = 10.0
 
 
 def gives_a_token(engine: str, seconds: float) -> bool:
-    """Whether the engine answers in time. An error is no answer: it may not know our key, or take no more requests."""
+    """Whether the engine produces a token in time. False on errors: it may not know our key, or accept no requests."""
     timeout = min(ANSWER_SECONDS, seconds)
     try:
         served = _json(f"{engine}/v1/models", None, timeout)

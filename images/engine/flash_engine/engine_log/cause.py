@@ -1,10 +1,10 @@
 """Finds the line of an engine's log that shows why it ended.
 
-1. Of the log's lines only those of its last minutes count, and of them none about a request.
-2. The first root cause counts that its process did not survive: everything after it may follow from it.
-3. A wrapper is followed to the line that it wraps, a chain of exceptions to its last, a crash to its place.
-4. Without a root cause: a warning that explains, a process that ended without a word, an error that should have been
-   explained, a report of another's failure; else the last line.
+1. Only lines of the log's last minutes count, without those about requests.
+2. The first root cause that its process did not survive wins: everything after it may be a consequence.
+3. A wrapper is followed to the line that it wraps, a chain of exceptions to its last, and a crash to its location.
+4. Without a root cause, it is a warning that explains, a process that died silently, an error that another line should
+   explain, or a report of another process's failure; otherwise the last line.
 """
 
 import re
@@ -29,17 +29,18 @@ from flash_engine.engine_log.reader import CHAIN, Level, Reader, Reading
 from flash_engine.engine_log.user_text import without_quotes
 
 EPISODE_SECONDS = 900.0
-"""How long before its end an engine may have logged the cause. NCCL's watchdog waits for ten minutes."""
+"""How long before its exit an engine may have logged the cause. NCCL's watchdog waits for ten minutes."""
 
 SURVIVED_SECONDS, SURVIVED_UNNAMED_SECONDS = 2.0, 30.0
-"""A process that talks on as usual so long after an error has survived it. Unnamed lines may be another process's."""
+"""A process that still logs as usual this long after an error has survived it. The second is for lines that do not name
+their process: they may come from another one."""
 
 WRAPPED_WITHIN = 60
-"""Lines below a wrapper in which the wrapped line is looked for. A compiler's output may come between."""
+"""How many lines below a wrapper to search for the wrapped line. A compiler's output may come in between."""
 
 CAUSE_LIMIT = 500
 
-_END_TALK = re.compile(
+_SHUTDOWN = re.compile(
     r"[Ss]hut(?:ting)? ?down|[Tt]erminat|[Ee]xit|Waiting for|Finished server|destroy|[Aa]bort|[Cc]lean|[Ss]topp"
     r"|NCCL INFO"
     r"|No available shared memory broadcast block|\" 5\d\d "
@@ -62,7 +63,7 @@ _GROUP = re.compile(r"^\s*(?:\[(?:PG |Rank )[^\]]*\]\s*)+")
 
 @dataclass(frozen=True)
 class Cause:
-    """Why an engine ended, as far as its log says."""
+    """Why an engine ended, as far as its log shows."""
 
     text: str
     level: Level
@@ -76,16 +77,16 @@ class Cause:
 
 
 def find_cause(lines: Sequence[str], stale_lines: int | None = None) -> Cause:
-    """`stale_lines`: how many of the first lines were written long before the end; None: by their own times."""
+    """`stale_lines`: how many of the first lines were written long before the exit; None: decide by their own times."""
     reader = Reader()
     readings = [reader.read(line) for line in lines]
-    recent = readings[stale_lines:] if stale_lines is not None else _of_the_last_minutes(readings)
+    recent = readings[stale_lines:] if stale_lines is not None else _last_minutes(readings)
     recent = [reading for reading in recent if reading.line.text and reading.level is not Level.REQUEST]
     at = _first_root(recent)
     return _root_cause(recent, at) if at is not None else _best_of_the_rest(recent)
 
 
-def _of_the_last_minutes(readings: Sequence[Reading]) -> list[Reading]:
+def _last_minutes(readings: Sequence[Reading]) -> list[Reading]:
     times = _times(readings)
     end = next((time for time in reversed(times) if time is not None), None)
     if end is None:
@@ -98,7 +99,7 @@ def _of_the_last_minutes(readings: Sequence[Reading]) -> list[Reading]:
 
 
 def _times(readings: Sequence[Reading]) -> list[float | None]:
-    """A line without a time was written right after the one before it."""
+    """The time of each line. One without a time was written right after the previous one."""
     times: list[float | None] = []
     for reading in readings:
         times.append(reading.line.seconds if reading.line.seconds is not None else times[-1] if times else None)
@@ -106,22 +107,22 @@ def _times(readings: Sequence[Reading]) -> list[float | None]:
 
 
 def _first_root(readings: Sequence[Reading]) -> int | None:
-    """The API server's own errors come last: most are about requests, and it starts before its engine does."""
+    """The index of the first root cause. The API server's errors come last: most are about requests."""
     times = _times(readings)
     roots = [
         at
         for at, reading in enumerate(readings)
         if reading.level in (Level.ROOT, Level.WRAPPER) and not _survived(readings, times, at)
     ]
-    return min(roots, key=lambda at: (_is_of_the_server(readings[at]), at), default=None)
+    return min(roots, key=lambda at: (_is_of_api_server(readings[at]), at), default=None)
 
 
-def _is_of_the_server(reading: Reading) -> bool:
+def _is_of_api_server(reading: Reading) -> bool:
     return reading.kind is UNKNOWN and not reading.is_fatal and reading.line.process.lower().startswith("api")
 
 
 def _survived(readings: Sequence[Reading], times: Sequence[float | None], at: int) -> bool:
-    """Its process went on as usual afterwards, so this did not end it."""
+    """Whether the process went on as usual after this line, so that it did not end the process."""
     error, since = readings[at], times[at]
     if error.is_fatal or since is None:
         return False
@@ -129,7 +130,7 @@ def _survived(readings: Sequence[Reading], times: Sequence[float | None], at: in
     return any(
         later.line.who == error.line.who
         and later.line.level in ("INFO", "DEBUG")
-        and not _END_TALK.search(later.line.text)
+        and not _SHUTDOWN.search(later.line.text)
         and (time := times[index]) is not None
         and elapsed(since, time) >= patience
         for index, later in enumerate(readings[at + 1 :], at + 1)
@@ -159,9 +160,9 @@ def _root_cause(readings: Sequence[Reading], at: int) -> Cause:
 
 
 def _end_of_chain(readings: Sequence[Reading], at: int) -> int:
-    """Of exceptions that were raised from one another, the last says most.
+    """Of exceptions raised from one another, the last is the most informative.
 
-    If the first is of a known kind, the next must quote it: else it may be about anything.
+    If the first is of a known kind, the next must quote it, or it might be unrelated.
     """
     reading = readings[at]
     if reading.level is Level.WRAPPER:
@@ -182,7 +183,7 @@ def _end_of_chain(readings: Sequence[Reading], at: int) -> int:
 
 
 def _wrapped(readings: Sequence[Reading], at: int) -> Cause | None:
-    """The line that a wrapper wraps: below it, or, of NCCL's warnings and a compiler's output, above."""
+    """The line that a wrapper wraps: below it, or above it for NCCL's warnings and a compiler's output."""
     same_line = _LAST_ERROR.search(readings[at].line.text)
     if same_line and same_line[1]:
         return _cause_of(readings[at], same_line[1])
@@ -204,14 +205,14 @@ def _of_reading(reading: Reading, text: str | None = None) -> Cause:
 
 
 def _with_pydantic_detail(summary: str, following: Sequence[Reading]) -> str:
-    """Pydantic's first line only has the class and the number of errors; the lines below have the first error."""
+    """Pydantic's first line has only the class and the number of errors; the lines below have the first error."""
     name = _SUMMARY.search(summary)
     detail = next((found[1] for later in following if (found := _DETAIL.search(later.line.text))), None)
     return f"{name[1]}: {detail}" if name and detail else summary
 
 
 def _with_place(readings: Sequence[Reading], at: int) -> str:
-    """An exception without a message: its place in the program says more."""
+    """Add the location in the program to an exception without a message."""
     who = readings[at].line.who
     above = [reading.line.text for reading in readings[max(0, at - 8) : at] if reading.line.who == who]
     place, code = last_frame(above), above[-1] if above else ""
@@ -225,12 +226,12 @@ def _best_of_the_rest(readings: Sequence[Reading]) -> Cause:
         if found:
             reading = readings[found[-1] if level in (Level.EXPLANATION, Level.SECONDARY) else found[0]]
             return _with_signal(_cause_of(reading, reading.line.text), readings)
-    talk = [reading for reading in readings if reading.level is not Level.FRAME] or readings
-    return _cause_of(talk[-1], talk[-1].line.text) if talk else Cause("", Level.TALK)
+    others = [reading for reading in readings if reading.level is not Level.FRAME] or readings
+    return _cause_of(others[-1], others[-1].line.text) if others else Cause("", Level.ROUTINE)
 
 
 def _with_signal(cause: Cause, readings: Sequence[Reading]) -> Cause:
-    """Adds the signal that ended a process, where only the report of its parent has it."""
+    """Add the signal that ended a process, if only its parent's report has it."""
     if cause.level not in (Level.CONSEQUENCE, Level.SILENT_DEATH):
         return cause
     ended = next((found for reading in readings if (found := _ENDED_BY_SIGNAL.search(reading.line.text))), None)
@@ -242,7 +243,7 @@ def _with_signal(cause: Cause, readings: Sequence[Reading]) -> Cause:
 
 
 def crash_advice(signal_name: str | None) -> str:
-    """What to do about a process that one of the signals of a crash has ended; empty for other signals."""
+    """What to do about a process that a crash signal has ended; empty for other signals."""
     if signal_name == "SIGBUS":
         return BUS_ERROR.remedy
     return NATIVE.remedy if signal_name in ("SIGSEGV", "SIGABRT", "SIGILL", "SIGFPE") else ""
@@ -261,7 +262,7 @@ def _cause_of(reading: Reading, text: str) -> Cause:
 
 
 def tidy(text: str) -> str:
-    """As it may be shown: without origin, users' words, secrets, and vLLM's advice, which names none of our fields."""
+    """The text to show: without origin, users' text, secrets, and vLLM's advice, which does not name our fields."""
     text = _GROUP.sub("", _ORIGIN.sub("", text.strip()).strip())
     first, *others = _SENTENCE.split(text)
     kept = [sentence for sentence in others if not _ADVICE.match(sentence)]

@@ -1,4 +1,4 @@
-"""Where a native crash happened: the innermost function of its stack that has a name, and the library call above it."""
+"""Finds where a native crash happened: the innermost named function of its stack, and the library call above it."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ _FORMS = (
     re.compile(r"^@ +0x[0-9a-f]+ +(?:\(unknown\)|(?P<name>[A-Za-z_~][\w:~<>]*))"),
     re.compile(r"^(?:[\w./+-]+)\((?P<name>[A-Za-z_]\w*)\+0x"),
 )
-"""Python's faulthandler and torch's handler; gdb and c10; glog; glibc."""
+"""The forms of a frame: Python's faulthandler and torch's handler; gdb and c10; glog; glibc."""
 
 CURRENT_THREAD = "Current thread 0x"
 
@@ -22,7 +22,7 @@ _INTERPRETER = re.compile(r"\b(?:ffi_call|_?PyEval_\w+|_?PyObject_\w+|PyRun_\w+|
 
 
 def crash_site(lines: Iterable[str]) -> str:
-    """Like `cuMemCreate under ncclCommInitRank`; empty if no frame says."""
+    """Like `cuMemCreate under ncclCommInitRank`; empty if no frame has a name."""
     names: list[str] = []
     stack = list(lines)
     # Python's faulthandler prints the stacks of all threads, and the crashed one's last.
@@ -31,7 +31,7 @@ def crash_site(lines: Iterable[str]) -> str:
         name = _name(line)
         if name:
             names.append(name)
-        # Outside the library call that Python made, all stacks are alike.
+        # All stacks look alike outside the library call that Python made.
         if names and (_INTERPRETER.search(line) or name.endswith(")")):
             break
     if not names:

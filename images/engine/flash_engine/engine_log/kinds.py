@@ -1,8 +1,8 @@
-"""What a log line can say about the cause of an exit, and what to do about it here.
+"""The kinds of causes that a log line can show, and the remedy for each.
 
-Each kind is a structure, not a sentence: the same failure reads differently in CUDA's runtime and driver API, in NCCL,
-in Triton and in vLLM, and in each version of them. The order counts: the first kind that matches a line is its kind, so
-the special ones stand before the general ones.
+Each kind matches a structure, not a sentence: the same failure reads differently in CUDA's runtime and driver API, in
+NCCL, in Triton and in vLLM, and in each version of them. The order matters: a line has the first kind that matches, so
+special kinds come before general ones.
 """
 
 import re
@@ -19,10 +19,10 @@ class Kind:
     name: str
     pattern: re.Pattern[str]
     remedy: str
-    """In this product's fields. Empty: the line itself is all that can be said."""
+    """In this product's fields; empty if the line itself has to do."""
     out_of_memory: bool = False
     remedy_for: Callable[[str], str] | None = None
-    """The remedy with the figures of the line, where that has some."""
+    """A remedy with figures from the line, if it has any."""
 
     def advice(self, line: str) -> str:
         return (self.remedy_for(line) if self.remedy_for else "") or self.remedy
@@ -49,9 +49,7 @@ def _smaller_cache(line: str) -> str:
     fits = _FITS.search(line)
     if fits is None or int(fits[1]) < MIN_CONTEXT_TOKENS:
         return ""
-    return (
-        f"lower engine.contextTokens (here to at most {fits[1]}) or engine.batchedTokens, or raise engine.memoryPercent"
-    )
+    return f"lower engine.contextTokens (to at most {fits[1]}) or engine.batchedTokens, or raise engine.memoryPercent"
 
 
 def _smaller_share(line: str) -> str:
@@ -59,18 +57,21 @@ def _smaller_share(line: str) -> str:
     percent = int(100 * float(free[1]) / float(free[2])) if free and float(free[2]) else 0
     if percent < MIN_MEMORY_PERCENT:
         return ""
-    return f"end what else uses the GPU (nvidia-smi on the node shows it), or lower engine.memoryPercent to {percent}"
+    return (
+        "stop the other processes on the GPU (nvidia-smi on the node lists them), or lower engine.memoryPercent to "
+        f"{percent}"
+    )
 
 
 LESS_GPU_MEMORY = "lower engine.memoryPercent, maxSequences, batchedTokens or contextTokens"
 MORE_HOST_MEMORY = (
-    "raise engine.resources.limits.memory, or free memory on the node where no limit is set; what is in /dev/shm "
-    "counts too"
+    "raise engine.resources.limits.memory or, if no limit is set, free memory on the node; the contents of /dev/shm "
+    "count too"
 )
 FULL = "the shared memory in /dev/shm is full"
 LARGER_SHM = (
     "keep the operator's volume shm (16Gi, mounted at /dev/shm) if podTemplate replaces it, or raise its "
-    "emptyDir.sizeLimit there; its content counts against engine.resources.limits.memory"
+    "emptyDir.sizeLimit there; its contents count against engine.resources.limits.memory"
 )
 OTHER_DRIVER = (
     "the node's NVIDIA driver is older than the image's CUDA needs, or does not match it: update the driver on the "
@@ -88,8 +89,8 @@ EXPANDABLE_SEGMENTS = _kind(
     "expandable segments",
     r"custom_all_reduce\.cuh:\d+ '?invalid argument",
     remedy=(
-        "custom all-reduce cannot share memory of expandable_segments, so remove that from "
-        f"{' or '.join(ALLOCATOR[:2])}, wherever the engine has it from: engine.extraEnv, podTemplate or its image"
+        "custom all-reduce cannot share memory of expandable_segments, so remove that setting from "
+        f"{' or '.join(ALLOCATOR[:2])}, wherever it is set: engine.extraEnv, podTemplate or the image"
     ),
 )
 """The error of vLLM's custom all-reduce for memory from PyTorch's expandable_segments (vllm-project/vllm#47751)."""
@@ -114,8 +115,8 @@ NATIVE = _kind(
     r"|Assertion [`'].*failed"
     r"|^terminate called",
     remedy=(
-        "its native code crashed: try another engine.image; in NCCL or all-reduce set interconnect.mode to Safe; look "
-        "at the node's dmesg"
+        "native code crashed: try another engine.image; in NCCL or all-reduce, set interconnect.mode to Safe; check "
+        "the node's dmesg"
     ),
 )
 
@@ -130,8 +131,8 @@ TOOLCHAIN = _kind(
     r"\.(?:cu|cuh|cpp|cc|c|h|hpp)[:(]\d+(?:[:,]\d+)?\)?: (?:fatal |catastrophic )?error\b",
     r"Ninja build failed|Error building extension|[Cc]ompilation (?:failed|error)|codegen error",
     remedy=(
-        "the engine image lacks what kernels are compiled with, or its parts do not fit together: set engine.image "
-        "to an image with CUDA's nvcc and headers and a C++ compiler"
+        "the engine image lacks tools to compile kernels, or its parts do not fit together: set engine.image to an "
+        "image with CUDA's nvcc and headers and a C++ compiler"
     ),
 )
 
@@ -139,13 +140,13 @@ NCCL = _kind(
     "NCCL",
     r"NCCL (?:[Ee]rror|WARN|failure)|nccl\w*Error|DistBackendError|ncclInvalid\w+",
     remedy=(
-        "set NCCL_DEBUG to INFO in interconnect.env for NCCL's own words, and interconnect.mode to Safe to rule "
-        "out the GPUs' link"
+        "set NCCL_DEBUG to INFO in interconnect.env for NCCL's own log, and interconnect.mode to Safe to rule out the "
+        "GPUs' link"
     ),
 )
 
 REJECTED = _kind("model rejected", r"\bModelRejected\b", remedy="")
-"""By our own plugin, whose message has the remedy."""
+"""Rejected by our own plugin, whose message has the remedy."""
 
 DRAFTER = _kind(
     "drafter",
@@ -153,8 +154,8 @@ DRAFTER = _kind(
     r"MTP .*weights? (?:are |is )?missing|weights were not initialized.*(?:mtp|eh_proj|dspark)",
     r"of the drafter (?:are not in the checkpoint|without weights)",
     remedy=(
-        "the checkpoint's drafter is incomplete, or not the one that speculation.method asks for: set that to the "
-        "checkpoint's method (Mtp or Dspark) or to Disabled; flash-checkpoint inspect names the tensors"
+        "the checkpoint's drafter is incomplete, or is not of speculation.method: set that to the checkpoint's method "
+        "(Mtp or Dspark) or to Disabled; flash-checkpoint inspect names the tensors"
     ),
 )
 
@@ -164,7 +165,7 @@ CHECKPOINT = _kind(
     r"SafetensorError|HeaderTooLarge|HeaderTooSmall|MetadataIncompleteBuffer|InvalidHeader|size mismatch for ",
     r"does not appear to have a file named|no module or parameter named|of the model are not in",
     remedy=(
-        "the checkpoint is not what this engine loads, or is damaged: flash-checkpoint inspect names the tensors; set "
+        "this engine cannot load the checkpoint, or it is damaged: flash-checkpoint inspect names the tensors; set "
         "model.source and model.revision to one that fits engine.image"
     ),
 )
@@ -189,14 +190,14 @@ KINDS: tuple[Kind, ...] = (
     _kind(
         "memory in use",
         r"less than desired GPU memory utilization",
-        remedy="end what else uses the GPU (nvidia-smi on the node shows it), or lower engine.memoryPercent",
+        remedy="stop the other processes on the GPU (nvidia-smi on the node lists them), or lower engine.memoryPercent",
         out_of_memory=True,
         remedy_for=_smaller_share,
     ),
     _kind(
         "memory in use",
         r"Error in memory profiling",
-        remedy="another process used the GPU meanwhile: end it (nvidia-smi on the node shows it)",
+        remedy="another process used the GPU meanwhile: stop it (nvidia-smi on the node lists it)",
     ),
     _kind(
         "kernel resources",
@@ -205,7 +206,7 @@ KINDS: tuple[Kind, ...] = (
         r"too much shared data",
         r"exceeds? (?:the )?(?:available|maximum) shared memory",
         r"too many resources requested for launch",
-        remedy="a kernel wants more on-chip memory than this card has: set engine.image to an image for these cards",
+        remedy="a kernel needs more on-chip memory than this GPU has: set engine.image to an image for these GPUs",
     ),
     _kind(
         "shared memory",
@@ -265,7 +266,7 @@ KINDS: tuple[Kind, ...] = (
     _kind(
         "port",
         r"[Aa]ddress already in use|EADDRINUSE|Errno 98\b",
-        remedy="another process uses this port: remove hostNetwork from podTemplate, or end that process",
+        remedy="another process uses this port: remove hostNetwork from podTemplate, or stop that process",
     ),
     _kind(
         "driver",
@@ -291,7 +292,7 @@ KINDS: tuple[Kind, ...] = (
         r"libcuda\.so|libnvidia-ml|NVML Shared Library Not Found|NVMLError|cudaErrorNoDevice|Error 802\b",
         r"Failed to infer device type|system not yet initialized",
         remedy=(
-            "the container does not see its GPUs: look at the node's driver (nvidia-smi), the device plugin and the "
+            "the container does not see its GPUs: check the node's driver (nvidia-smi), the device plugin and the "
             "NVIDIA runtime (runtimeClassName in podTemplate)"
         ),
     ),
@@ -304,8 +305,7 @@ KINDS: tuple[Kind, ...] = (
         r"not compatible with the current PyTorch installation|(?:ptxas|nvcc|nvlink|cicc|nvrtc) (?:fatal|error)",
         r"requires \.target sm_|Unsupported (?:SM|compute capability)|not supported on (?:this )?(?:GPU|device|sm_)",
         remedy=(
-            "the image's compilers or kernels are not for these cards: set engine.image to an image whose CUDA knows "
-            "them"
+            "the image's compilers or kernels do not support these GPUs: set engine.image to an image whose CUDA does"
         ),
     ),
     TOOLCHAIN,
@@ -343,11 +343,11 @@ KINDS: tuple[Kind, ...] = (
 
 UNKNOWN = Kind("unknown", re.compile(""), "")
 KILLED_FROM_OUTSIDE = (
-    "nothing in its log says why, so it was probably ended from outside: look at the memory limit of the container "
-    "(engine.resources.limits.memory; kubectl describe pod says OOMKilled) and at the node's dmesg (OOM killer, Xid)"
+    "its log does not say why, so it was probably killed from outside: check the memory limit of the container "
+    "(engine.resources.limits.memory; kubectl describe pod shows OOMKilled) and the node's dmesg (OOM killer, Xid)"
 )
 
 
 def kind_of(text: str) -> Kind | None:
-    """None for a line of no known kind."""
+    """None if the line is of no known kind."""
     return next((kind for kind in KINDS if kind.pattern.search(text)), None)

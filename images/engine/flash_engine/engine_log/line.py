@@ -1,6 +1,6 @@
-"""Takes a log line apart: who wrote it, at which level and when, and its text.
+"""Parses a log line: the process that wrote it, its level, its time and its text.
 
-vLLM, torch, NCCL and uvicorn each have a prefix of their own, and vLLM puts that of the process in front of them:
+vLLM, torch, NCCL and uvicorn each have their own prefix, and vLLM puts that of the process in front of it:
 
     (Worker_TP1 pid=356) ERROR 07-04 17:35:16 [multiproc_executor.py:140] KeyError: 'model.layers.43'
     [rank1]:[E802 22:07:03.844033572 ProcessGroupNCCL.cpp:2119] [PG ID 2 PG GUID 3 Rank 1] Process group watchdog ...
@@ -42,9 +42,9 @@ class LogLine:
     text: str
     """Without colours, prefixes and surrounding blanks."""
     process: str = ""
-    """`Worker_TP0`, `EngineCore`, `APIServer` or `rank1`; empty if the line does not say."""
+    """`Worker_TP0`, `EngineCore`, `APIServer` or `rank1`; empty if the line names none."""
     level: str = ""
-    """DEBUG to CRITICAL. Empty for what was printed and not logged, such as a traceback or a crash."""
+    """DEBUG to CRITICAL. Empty for output that was not logged, such as a traceback or a crash."""
     source: str = ""
     """The file that logged it."""
     seconds: float | None = None
@@ -53,13 +53,13 @@ class LogLine:
 
     @property
     def who(self) -> str:
-        """The same for all names of one process: `rank1` is Worker_TP1, and `VllmWorker-1`."""
+        """One name for all names of a process: `rank1` is Worker_TP1, and `VllmWorker-1`."""
         rank = _WORKER.search(self.process)
         return f"rank{rank[1]}" if rank else self.process
 
 
 def read_line(raw: str) -> LogLine:
-    """Only the outermost prefix of each sort counts: text that follows it may be a user's."""
+    """Only the outermost prefix of each kind counts: the text after it may be a user's."""
     whole = _COLOUR.sub("", raw)
     rest = whole.lstrip()
     found: dict[str, str] = {}

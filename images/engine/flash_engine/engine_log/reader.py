@@ -1,7 +1,7 @@
-"""The level of evidence of each line of an engine's log, read in order.
+"""Rates each line of an engine's log as evidence, reading them in order.
 
-When an engine dies, its log says so many times: each process reports the end of the one below it, each request fails,
-every rank's threads print their stacks. The levels tell the few lines that say why from the many that follow from it.
+When an engine dies, its log says so many times: each process reports the death of its child, each request fails, every
+rank's threads print their stacks. The levels separate the few lines that show the cause from its many consequences.
 """
 
 import re
@@ -14,10 +14,10 @@ from flash_engine.engine_log.user_text import goes_on_below, is_about_a_request
 
 
 class Level(IntEnum):
-    """What a line is worth, from nothing to the cause itself."""
+    """How much a line proves, from nothing to the cause itself."""
 
-    TALK = 0
-    """Nothing about a failure."""
+    ROUTINE = 0
+    """Says nothing about a failure."""
     FRAME = 1
     """A line of a stack."""
     REQUEST = 2
@@ -27,24 +27,24 @@ class Level(IntEnum):
     SECONDARY = 4
     """An error that an earlier line explains, if there is one."""
     SILENT_DEATH = 5
-    """Reports that a process ended without a word."""
+    """Reports that a process died without logging anything."""
     EXPLANATION = 6
     """A warning that explains an error."""
     WRAPPER = 7
-    """Wraps the line that says more, which follows."""
+    """Wraps a more specific line, which follows."""
     ROOT = 8
-    """Says why."""
+    """Shows the cause."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One line, read."""
+    """A line with its level."""
 
     line: LogLine
     level: Level
     kind: Kind = UNKNOWN
     is_fatal: bool = False
-    """The process that logged it had said that it fails, or it is a crash: it did not survive this."""
+    """The process did not survive this: it had logged that it fails, or it crashed."""
 
 
 _SUSPECT = re.compile(
@@ -56,7 +56,7 @@ _SUSPECT = re.compile(
     r"|Unsupported"
     r"|unsupported|GLIBC|pure virtual|stack smash|corrupted|double free|too much|exceed|out of",
 )
-"""Lines without any of this are talk, and need no closer look."""
+"""Lines without any of this are routine, and skipped quickly."""
 
 _FRAME = re.compile(
     r'^File "[^"]*", line \d+|^(?:frame )?#\d+:? |^@ +0x|^[\w./-]+\(\+?[\w]*0x|^\[0x[0-9a-f]+\]'
@@ -67,7 +67,7 @@ _NOTE = re.compile(
     r"^Search for `|^CUDA kernel errors might|^For (?:debugging|more|further)|^Compile with `|^Exception raised from"
     r"|^Set TORCH|^You can suppress|^See https?:|^Repro command|^If you |for benchmark choice|^\(Triggered"
 )
-"""Advice and remarks that stand below errors, or are logged by healthy engines."""
+"""Advice and remarks that follow errors, or that healthy engines log."""
 
 _CONSEQUENCE = re.compile(
     r"[Ss]ee (?:the )?(?:root cause|stack trace|error|logs?)\b.{0,40}(?:above|for (?:the )?root cause)"
@@ -123,7 +123,7 @@ _BARE = re.compile(r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Failure|Timeout)\.
 _PLAIN = re.compile(r"(?:^|\s)(?:error|fatal)\b ?: \S|^(?:Error|Fatal|FATAL|Failed)\b", re.IGNORECASE)
 _WARNING = re.compile(r"\b\w*Warning: |NCCL WARN|^W(?:ARN|arning)")
 _SUPPOSED = re.compile(r"\b(?:if|may|might|could|avoid|prevent)\b.{0,80}(?:memory|space left|limit)", re.IGNORECASE)
-"""A warning of what might happen is no evidence that it did."""
+"""A warning about what might happen is no evidence that it did."""
 EXPLAINING = frozenset(
     ("driver", "cards", "GPU setup", "GPU failure", "shared memory", "host memory", "GPU memory", "disk", "limits")
 )  # fmt: skip
@@ -133,23 +133,23 @@ _CRASH_HEADER = re.compile(r"^!+ Segfault|^Fatal Python error|^terminate called|
 
 
 class Reader:
-    """Reads lines one after the other. It remembers, for each process, what its next lines belong to."""
+    """Reads lines in order, and remembers for each process what its next lines belong to."""
 
     def __init__(self) -> None:
         self._in_request: set[str] = set()
         """Processes whose next lines without a level belong to a request."""
         self._failing: set[str] = set()
-        """Processes that have said that they fail."""
+        """Processes that have logged that they fail."""
 
     def read(self, raw: str) -> Reading:
         line = read_line(raw)
         if self._belongs_to_request(line):
             return Reading(line, Level.REQUEST)
         if line.level in ("INFO", "DEBUG") or not _SUSPECT.search(line.text):
-            return Reading(line, Level.TALK)
+            return Reading(line, Level.ROUTINE)
         if _FATAL_MARK.search(line.text):
             self._failing.add(line.who)
-        level, kind = _weigh(line)
+        level, kind = _classify(line)
         is_fatal = kind in CRASHES or line.who in self._failing
         if level is Level.SECONDARY and is_fatal and _BARE.match(line.text):
             level = Level.ROOT
@@ -165,16 +165,16 @@ class Reader:
         return is_about_a_request(line)
 
 
-def _weigh(line: LogLine) -> tuple[Level, Kind]:  # noqa: PLR0911 - a return for each level
+def _classify(line: LogLine) -> tuple[Level, Kind]:  # noqa: PLR0911 - a return for each level
     text = line.text
     if _FRAME.match(text):
         return Level.FRAME, UNKNOWN
     if _NOTE.search(text):
-        return Level.TALK, UNKNOWN
+        return Level.ROUTINE, UNKNOWN
     kind = kind_of(text) or UNKNOWN
     if line.level == "WARNING" or _WARNING.search(text):
         explains = kind.name in EXPLAINING and not (_CONSEQUENCE.search(text) or _SUPPOSED.search(text))
-        return (Level.EXPLANATION if explains else Level.TALK), kind
+        return (Level.EXPLANATION if explains else Level.ROUTINE), kind
     derived = _derived(text, kind)
     if derived is not None:
         return derived, kind
@@ -182,16 +182,16 @@ def _weigh(line: LogLine) -> tuple[Level, Kind]:  # noqa: PLR0911 - a return for
         return Level.ROOT, kind
     if _WRAPPER.search(text) and kind in (UNKNOWN, NCCL, NATIVE, PYDANTIC, TOOLCHAIN):
         return Level.WRAPPER, kind
-    # An indented line is one of a program's source, unless it is an exception of a group.
+    # An indented line is a program's source, unless it is an exception of a group.
     if line.is_indented and not _NAMED.search(text):
-        return Level.TALK, UNKNOWN
+        return Level.ROUTINE, UNKNOWN
     if kind is not UNKNOWN or _NAMED.search(text):
         return Level.ROOT, kind
-    return (Level.SECONDARY if _BARE.match(text) or _PLAIN.search(text) else Level.TALK), UNKNOWN
+    return (Level.SECONDARY if _BARE.match(text) or _PLAIN.search(text) else Level.ROUTINE), UNKNOWN
 
 
 def _derived(text: str, kind: Kind) -> Level | None:
-    """The level of what follows from a cause. None for all else: such a line may quote the cause itself."""
+    """The level of a consequence; None for any other line, which may be or quote the cause itself."""
     if _SECONDARY.search(text):
         return Level.SECONDARY
     if kind in (UNKNOWN, NCCL, *CRASHES) and _SILENT_DEATH.search(text):

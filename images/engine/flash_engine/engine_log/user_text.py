@@ -1,7 +1,7 @@
-"""Recognises what a log says about users' requests. It is never quoted, and never taken for the cause of an exit.
+"""Recognises log lines about users' requests, which are never quoted and never count as the cause of an exit.
 
 A request's text gets into an engine's log by `--enable-log-requests`, by debug logs, and by errors that quote what they
-refuse. Whoever sends requests could otherwise write what a verdict says.
+reject. Without this, anybody who sends requests could write the text of a verdict.
 """
 
 import re
@@ -41,7 +41,7 @@ def is_about_a_request(line: LogLine) -> bool:
 def goes_on_below(line: LogLine) -> bool:
     """Whether the lines below may belong to a request, although they have no prefix.
 
-    Uvicorn prints the traceback of a failed request in that way, and a prompt may have several lines.
+    Uvicorn prints the traceback of a failed request like this, and a prompt may have several lines.
     """
     if "Exception in ASGI application" in line.text:
         return True
@@ -49,7 +49,7 @@ def goes_on_below(line: LogLine) -> bool:
 
 
 def without_user_text(raw: str, line: LogLine, *, of_a_request: bool) -> str:
-    """The line as it may be kept. `raw` is the whole line, with its prefixes."""
+    """The line without users' text, safe to keep. `raw` is the whole line, with its prefixes."""
     if of_a_request:
         access = _ACCESS.match(line.text)
         if access:
@@ -61,5 +61,5 @@ def without_user_text(raw: str, line: LogLine, *, of_a_request: bool) -> str:
 
 
 def without_quotes(text: str) -> str:
-    """Without the values of fields that hold a request's text, such as `prompt: '...'`, wherever they are logged."""
+    """The text without the values of fields that contain a request's text, such as `prompt: '...'`."""
     return _QUOTES.sub(lambda found: f"{found[1]}{found[2]}{WITHHELD}", text)

@@ -33,14 +33,14 @@ class ReadCounters:
 
 @dataclass(frozen=True)
 class AskEngine:
-    """Ask an engine that seems to hang for a token, while the gate goes on."""
+    """Ask an engine that seems to hang for a token, in the background."""
 
     config: GateConfig
 
 
 @dataclass(frozen=True)
 class MeasureFullDepth:
-    """Measure after a prompt that fills the context, while the gate goes on."""
+    """Measure after a prompt that fills the context, in the background."""
 
     config: GateConfig
     test: FullDepthTest
@@ -48,7 +48,7 @@ class MeasureFullDepth:
 
 @dataclass(frozen=True)
 class StoreTrial:
-    """Keep a trial that passed, and what was found since, for a gate that is restarted."""
+    """Store a passed trial and what was found since, so that a restarted gate can restore them."""
 
     stored: StoredTrial
     engine: EngineRecord

@@ -1,7 +1,7 @@
-"""What is wrong with the texts of a trial: golden and long answers, timed streams, and those of many requests. Pure.
+"""Finds wrong texts in a trial: golden and long answers, timed streams, and concurrent requests. Pure.
 
-A fast engine with wrong texts is the worst of all, so every text that the gate gets is looked at. Answers to questions
-must be right; any other text must not be nonsense, and have no special token.
+Every text that the gate receives is checked, because wrong answers are worse than slow ones. Answers to questions must
+be right; any other text must not be nonsense or contain a special token.
 """
 
 import hashlib
@@ -18,25 +18,25 @@ DEGENERATE_RUN = 8
 """An answer that repeats one piece this often is degenerate: corrupt data over a link produces such answers."""
 
 RUN_OF_A_PIECE = re.compile(rf"(.{{1,8}}?)\1{{{DEGENERATE_RUN - 1},}}")
-"""A piece of at most eight characters, repeated at once."""
+"""A piece of at most eight characters, repeated without a gap."""
 
 SPECIAL_TOKEN = re.compile(r"<[|\uff5c][^<>|\uff5c]{1,40}[|\uff5c]>")
-"""As DeepSeek and others spell them. The engine leaves them out of its answers, so one in an answer has leaked: seen
-with two drafts a step, where the beginning-of-sentence token came back as text."""
+"""Special tokens as DeepSeek and others spell them. The engine strips them from its answers, so one that appears there
+has leaked. Seen with two drafts per step: the beginning-of-sentence token came back as text."""
 
 BEGINNING_TOKEN = re.compile(
     r"<[|\uff5c](?=[^<>|\uff5c]*(?:begin|start|bos|pad))[^<>|\uff5c]{1,40}[|\uff5c]>|<(?:bos|pad)>", re.IGNORECASE
 )
-"""Special tokens that no text has, even one that goes on after its end: timed ones do, into a user's next turn."""
+"""Special tokens that no text may contain, not even a timed one, which runs past its end into a user's next turn."""
 
 SPECIAL_TOKENS = re.compile(rf"(?:{SPECIAL_TOKEN.pattern}|<(?:bos|pad)>)", re.IGNORECASE)
 
 RUN_OF_SPECIAL_TOKENS = re.compile(rf"(?:{SPECIAL_TOKENS.pattern}\s*){{{DEGENERATE_RUN},}}", re.IGNORECASE)
-"""Nothing but special tokens: the first token of the vocabulary is what wrong data decode to."""
+"""Nothing but special tokens: wrong data decode to the first token of the vocabulary."""
 
 
 class TextKind(StrEnum):
-    """The gate's texts, by what was asked."""
+    """The kinds of text in a trial, by the request."""
 
     GOLDEN = "golden"
     LONG_ANSWER = "longAnswer"
@@ -44,15 +44,15 @@ class TextKind(StrEnum):
     DEPTH = "depth"
     """After a long prompt."""
     CONCURRENT = "concurrent"
-    """Of several requests at once."""
+    """From several requests at once."""
 
 
 class Flaw(Enum):
     """What a wrong text is evidence of."""
 
     WRONG = "wrong data or wrong weights: it is empty, nonsense, or not the answer"
-    LEAK = "no wrong data: but for a special token that leaked, the text is right"
-    DIFFERENCE = "nothing alone: each text is right, and they differ"
+    LEAK = "no wrong data: the text is right except for a leaked special token"
+    DIFFERENCE = "nothing by itself: each text is right, but they differ"
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,19 @@ class WrongText:
 
 
 def wrong_text(trial: Trial, config: GateConfig) -> WrongText | None:
-    """The first wrong text; one that may come from wrong data before others."""
+    """The first text that wrong data may have caused, or else the first wrong one."""
     found = [WrongText(kind, fault) for kind in TextKind if (fault := fault_of(kind, trial, config))]
     return min(found, key=lambda one: one.fault.flaw is not Flaw.WRONG, default=None)
 
 
 def right_texts(trial: Trial, config: GateConfig) -> dict[TextKind, str]:
-    """The kinds of which the trial has texts, all of them right, and what was asked (`identity`)."""
+    """Each kind whose texts are all right, with the `identity` of what was asked."""
     asked = {kind: identity(kind, config) for kind in TextKind if any(_texts(kind, trial))}
     return {kind: name for kind, name in asked.items() if name and fault_of(kind, trial, config) is None}
 
 
 def identity(kind: TextKind, config: GateConfig) -> str | None:
-    """A short text that is the same only for the same requests with the same expected answers; None without any."""
+    """Identifies the requests of a kind and their expected answers; None if the gate makes no such request."""
     golden, long_answer, decode = config.golden, config.long_answer, config.decode
     match kind:
         case TextKind.GOLDEN:
@@ -101,7 +101,7 @@ def identity(kind: TextKind, config: GateConfig) -> str | None:
 
 
 def kind_of(asked: str, config: GateConfig) -> TextKind | None:
-    """The texts that `identity` names; None if the gate no longer asks for them."""
+    """The kind that has this `identity`; None if the gate no longer asks for it."""
     return next((kind for kind in TextKind if identity(kind, config) == asked), None)
 
 
@@ -110,7 +110,7 @@ def _hashed(*parts: object) -> str:
 
 
 def _texts(kind: TextKind, trial: Trial) -> Sequence[str]:
-    crowd = trial.concurrent_round
+    concurrent = trial.concurrent_round
     match kind:
         case TextKind.GOLDEN:
             return trial.golden.texts if trial.golden else ()
@@ -121,7 +121,7 @@ def _texts(kind: TextKind, trial: Trial) -> Sequence[str]:
         case TextKind.DEPTH:
             return [prompt.text for prompt in trial.long_prompts]
         case TextKind.CONCURRENT:
-            return (*crowd.texts, *crowd.long_answers, *crowd.stream_texts) if crowd else ()
+            return (*concurrent.texts, *concurrent.long_answers, *concurrent.stream_texts) if concurrent else ()
 
 
 def fault_of(kind: TextKind, trial: Trial, config: GateConfig) -> TextFault | None:
@@ -165,7 +165,7 @@ def _difference(texts: Sequence[str]) -> TextFault | None:
 
 
 def _timed_fault(texts: Sequence[str], config: GateConfig) -> TextFault | None:
-    """What is wrong with a timed answer. It is long, so it shows what a short golden answer cannot: decoding itself."""
+    """What is wrong with a timed answer. It is long enough to show faults of decoding that a golden answer cannot."""
     wrong = _worst(_nonsense("a timed answer, {},", texts))
     if wrong or not config.deterministic or not texts:
         return wrong
@@ -185,15 +185,15 @@ def _depth_fault(trial: Trial, config: GateConfig) -> TextFault | None:
 
 
 def concurrent_round_fault(trial: Trial, config: GateConfig) -> TextFault | None:
-    """Answers in a concurrent round may differ from each other: other batches round differently."""
-    crowd, asked, streams = trial.concurrent_round, config.long_answer, config.decode.streams
-    if crowd is None:
+    """What is wrong with the texts of a concurrent round. They may differ: each batch size rounds differently."""
+    concurrent, asked, streams = trial.concurrent_round, config.long_answer, config.decode.streams
+    if concurrent is None:
         return None
     where = f"among {streams} concurrent requests"
     faults = [
-        *_faults(f"the golden answer {{}} {where}", crowd.texts, config.golden.expect),
-        *(_faults(f"the long answer {{}} {where}", crowd.long_answers, asked.expect) if asked else ()),
-        *_nonsense(f"one of {streams} concurrent answers, {{}},", crowd.stream_texts),
+        *_faults(f"the golden answer {{}} {where}", concurrent.texts, config.golden.expect),
+        *(_faults(f"the long answer {{}} {where}", concurrent.long_answers, asked.expect) if asked else ()),
+        *_nonsense(f"one of {streams} concurrent answers, {{}},", concurrent.stream_texts),
     ]
     return _worst(faults)
 
@@ -204,7 +204,7 @@ def _worst(faults: Iterable[TextFault]) -> TextFault | None:
 
 
 def _faults(what: str, texts: Iterable[str], expect: str | None) -> Iterator[TextFault]:
-    """Faults of answers. `what` has a place for the quoted text."""
+    """Faults of answers. `what` has a placeholder for the quoted text."""
     for text in texts:
         detail = _flaw_of_answer(text, expect)
         if detail:
@@ -222,7 +222,7 @@ def _nonsense(what: str, texts: Iterable[str]) -> Iterator[TextFault]:
 
 
 def text_fault(text: str) -> str | None:
-    """What is wrong with any text, whatever was asked. An answer that goes on after its end may have a user's turn."""
+    """What is wrong with a text, whatever was asked. One that runs past its end may contain a user's turn."""
     begun = BEGINNING_TOKEN.search(text)
     if begun:
         return f"contains the special token {begun[0]}"
@@ -243,15 +243,15 @@ def _flaw_of_answer(text: str, expect: str | None) -> str | None:
 
 
 def _only_leaks(text: str, expect: str | None) -> bool:
-    """Without its special tokens the text is right. vLLM leaks them with two drafts, on sound data too."""
+    """Whether the text is right without its special tokens. With two drafts, vLLM leaks them on sound data too."""
     rest = SPECIAL_TOKENS.sub("", text)
     return rest != text and not RUN_OF_SPECIAL_TOKENS.search(text) and _flaw_of_answer(rest, expect) is None
 
 
 def is_degenerate(text: str) -> bool:
-    """Like "!!!!", or one word repeated, as reported for all-reduce over broken peer-to-peer.
+    """Whether a text is like "!!!!" or one word repeated, as reported for all-reduce over broken peer-to-peer.
 
-    Either the whole text repeats one piece, or half of it is a run of one short piece, wherever that begins.
+    Either the whole text repeats one piece, or half of it is a run of one short piece.
     """
     words = " ".join(text.split())
     longest = (len(words) + 1) // DEGENERATE_RUN
@@ -260,7 +260,7 @@ def is_degenerate(text: str) -> bool:
 
 
 def _repeats(text: str, length: int) -> bool:
-    """The text repeats its first `length` characters often enough to be degenerate."""
+    """Whether the text repeats its first `length` characters often enough to be degenerate."""
     times = len(text) // length
     return times >= DEGENERATE_RUN and text == (text[:length] * (times + 1))[: len(text)]
 

@@ -1,9 +1,9 @@
 """Bounds of the decode speed that users got between two readings of a serving engine's counters. Pure.
 
-vLLM reads a prompt in pieces, one a step, and each request that decodes meanwhile waits for that longer step. So the
-mean time between tokens depends on the prompts. Its histogram shows more: a prompt of 4,000 tokens lengthens two or
-three steps, and an answer of 200 tokens takes a hundred. The counters give the most steps that prompts can have
-lengthened. Without as many of the longest ones, what is left is plain decoding.
+vLLM reads a prompt in pieces, one per step, and each request that decodes meanwhile waits for that longer step. So the
+mean time between tokens depends on the prompts. The histogram separates them: a prompt of 4,000 tokens lengthens two or
+three steps, while an answer of 200 tokens takes a hundred. The counters limit how many steps prompts can have
+lengthened. Dropping that many of the longest ones leaves plain decoding.
 
     bound   assumption
     least   no step was lengthened by a prompt: all time counts
@@ -28,7 +28,7 @@ STEP_SHARE = 0.9
 STEP_OPTION = "--max-num-batched-tokens"
 
 PROMPT_FACTOR = 16.0
-"""Without a histogram: prompts are read at least so many times as fast as the floor decodes, in tokens per second."""
+"""Without a histogram, prompts are assumed to be read at least this many times as fast as the floor decodes."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class DecodeSpeed:
     least: float
     most: float
     undisturbed_seconds: float
-    """Time of all requests that no prompt can have lengthened: how much the figures are worth."""
+    """Time of all requests that no prompt can have lengthened. The more of it, the more reliable the figures."""
 
 
 def step_tokens(command: Sequence[str]) -> int:
@@ -63,8 +63,9 @@ def decode_speed(
 ) -> DecodeSpeed | None:
     """The speed between two readings; None if the counters do not show it.
 
-    `streams` is how many requests decoded at once, at least 1. `piece` is the result of `step_tokens`. A prompt is
-    counted once it has been read: `later` is a reading, by default `after`, at which all are that were being read.
+    `streams` is how many requests decoded at once, at least 1. `piece` is the result of `step_tokens`. vLLM counts a
+    prompt once it has been read: `later` is a reading, by default `after`, that counts all prompts being read until
+    then.
     """
     seconds, first_tokens = (
         _change(before.decode_seconds, after.decode_seconds),
@@ -73,7 +74,7 @@ def decode_speed(
     generated = after.generated - before.generated
     if not seconds or seconds < 0 or first_tokens is None or after.processed is None or before.processed is None:
         return None
-    # The last step of an answer may end before its drafts do, and short answers have few other steps.
+    # An answer may end in the middle of its last step's drafts, which matters most for short answers.
     unused = (_change(before.finished, after.finished) or 0) * (
         config.speculation.tokens if config.speculation.expected else 0
     )
@@ -110,7 +111,7 @@ class _Bucket:
 
 
 def _bucket_changes(before: Buckets | None, after: Buckets | None) -> list[_Bucket]:
-    """Observations between two readings, by bucket; empty if unknown, or if the buckets are others."""
+    """Observations between two readings, by bucket; empty if unknown, or if the buckets have changed."""
     if not before or not after or [bound for bound, _ in before] != [bound for bound, _ in after]:
         return []
     low, earlier, changes = 0.0, 0.0, []
@@ -122,7 +123,7 @@ def _bucket_changes(before: Buckets | None, after: Buckets | None) -> list[_Buck
 
 
 def _without_longest(buckets: Sequence[_Bucket], dropped: float, seconds: float) -> tuple[float, float]:
-    """Which share of the observations is left without the longest ones, and how many seconds those took at least."""
+    """The share of observations left without the longest ones, and the least seconds that the rest took."""
     total = sum(bucket.count for bucket in buckets)
     left = total - dropped
     by_lows, dropped_seconds = 0.0, 0.0

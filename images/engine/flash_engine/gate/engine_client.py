@@ -41,7 +41,7 @@ TOKENIZE = "/tokenize"
 """Answered without the model, so the engine's gauges do not count it."""
 
 THINKING_FACTOR = 16
-"""How many times as many tokens an answer gets whose model thinks although it was asked not to."""
+"""A model that thinks although it was asked not to gets this many times as many tokens for its answer."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Answer:
     text: str
     """Reasoning and content: some parsers put the whole answer into the reasoning."""
     is_unfinished: bool = False
-    """Its tokens ended within its reasoning, so there is no answer yet."""
+    """It ran out of tokens while reasoning, so there is no answer yet."""
     most_tokens: int = 0
     """The most tokens that the engine can have generated for it, in all requests."""
 
     @classmethod
     def of(cls, choice: dict[str, Any]) -> "Answer":
-        """Raises KeyError, TypeError or AttributeError if it is no choice of a completion."""
+        """Raises KeyError, TypeError or AttributeError if it is not the choice of a completion."""
         if "text" in choice:
             return cls(_joined(choice["text"]))
         message = choice["message"]
@@ -95,7 +95,7 @@ class EngineClient:
         return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
 
     async def check_reachable(self) -> None:
-        """Ask the engine at the pod's own address too, where a Service sends its users. Raises EngineRequestError."""
+        """Check the pod's own address too, where a Service sends users. Raises EngineRequestError."""
         if self._own_url is None:
             return
         timeout = aiohttp.ClientTimeout(total=OBSERVE_TIMEOUT_SECONDS)
@@ -105,8 +105,8 @@ class EngineClient:
         except REQUEST_ERRORS as error:
             raise EngineRequestError(
                 f"the engine answers at {self._address}, but not at the pod's own address {self._own_url}, where the "
-                f"Service sends users ({described(error)}): its server must listen on that address family, as "
-                "flash-launch has it do"
+                f"Service sends users ({described(error)}): its server must listen on that address family, which "
+                "flash-launch makes it do"
             ) from error
 
     async def health(self) -> EngineHealth:
@@ -134,7 +134,7 @@ class EngineClient:
     async def answer(self, config: GateConfig, question: GoldenQuestion | None = None) -> Answer:
         """The greedy answer to a question, the golden one by default. Raises NoAnswerError, EngineRequestError.
 
-        The model is asked not to think. One that thinks nevertheless, and has not finished, gets more tokens.
+        The model is asked not to think. If it thinks anyway and runs out of tokens, it gets more of them.
         """
         asked = question or config.golden
         answer = await self._answer(config, asked, asked.max_tokens)
@@ -154,23 +154,23 @@ class EngineClient:
         return _answer_of(CHAT, await self.chat(config, body, thinking=False))
 
     async def chat(self, config: GateConfig, body: dict[str, Any], *, thinking: bool) -> dict[str, Any]:
-        """The choice of a chat completion. Raises NoAnswerError, RefusedError, EngineRequestError."""
+        """The first choice of a chat completion. Raises NoAnswerError, RefusedError, EngineRequestError."""
         body = {"model": config.model, **body}
         # The first is DeepSeek's name for it, the second that of most other chat templates.
         arguments = {"thinking": thinking, "enable_thinking": thinking}
         try:
             return await self._first_choice(CHAT, {**body, "chat_template_kwargs": arguments}, config)
         except RefusedError:
-            # Some tokenizers, as Mistral's, take no such arguments.
+            # Some tokenizers, such as Mistral's, accept no such arguments.
             return await self._first_choice(CHAT, body, config)
 
     async def _first_choice(self, path: str, body: dict[str, Any], config: GateConfig) -> dict[str, Any]:
         return _choice(path, await self._post(path, body, config.request_timeout_seconds))
 
     async def long_prompt(self, config: GateConfig, tokens: int) -> list[int] | str:
-        """A prompt of this many tokens that no cache knows. Raises EngineRequestError.
+        """A prompt of this many tokens that no cache has seen. Raises EngineRequestError.
 
-        Without /tokenize it is text of as many characters, which has fewer tokens: too many would be refused.
+        Without /tokenize it is a text of that many characters. It has fewer tokens, because too many would be refused.
         """
         text, tail = filler(tokens, Random()), f"\n\n{config.decode.prompt}"  # noqa: S311 - unique, not secret
         try:
@@ -198,7 +198,8 @@ class EngineClient:
     ) -> Stream:
         """Time one completion of exactly `tokens` tokens (default: `decode.tokens`), cut short once `enough` is True.
 
-        `prompt`: instead of `decode.prompt`, and its prefill has time too. `seconds`: its time, if not by the floors.
+        `prompt` replaces `decode.prompt`, and extends the timeout by its prefill. `seconds` replaces the timeout that
+        follows from the floors.
 
         A stream that times out is cut as well; it counts as a slow stream if tokens were still arriving.
         Raises NoAnswerError if they were not, EngineRequestError for any other failure.

@@ -1,4 +1,4 @@
-"""How a request to the engine can fail, and what that says."""
+"""How a request to the engine can fail, and what each failure means."""
 
 import asyncio
 from http import HTTPStatus
@@ -10,7 +10,7 @@ from flash_contracts.redaction import redact
 
 REQUEST_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError, RecursionError)
 """How a request can fail: HttpProcessingError is a line without an end, ValueError is invalid text or JSON, and
-RecursionError is JSON of a great depth."""
+RecursionError is deeply nested JSON."""
 
 
 class EngineRequestError(RuntimeError):
@@ -22,7 +22,7 @@ class NoAnswerError(EngineRequestError):
 
 
 class RefusedError(EngineRequestError):
-    """HTTP 4xx, except 429: the engine does not take such a request, however often it is sent."""
+    """HTTP 4xx, except 429: the engine will never accept such a request."""
 
 
 async def check_status(answer: aiohttp.ClientResponse, path: str) -> None:

@@ -49,14 +49,14 @@ class Evidence:
     healthy: bool
     was_healthy: bool = False
     """This run of the engine has been healthy, now or before."""
-    overcome: EngineExit | None = None
+    recovered_from: EngineExit | None = None
     """The exit that the record showed when the engine was last healthy. It is not reported again."""
     starting_seconds: float = 0.0
-    """Time since the engine's process was started, by a clock that is never set."""
+    """Time since the engine's process was started, by a monotonic clock."""
     starting_since: float | None = None
     """When it was started (seconds on the event loop's clock)."""
     unanswered_since: float | None = None
-    """When the first of its stalled trials ended (likewise); None once it has given a token."""
+    """When the first of its stalled trials ended (same clock); None once it has produced a token."""
     unanswered_seconds: float = 0.0
     trial: Trial | None = None
     """None until this run of the engine has been tried."""
@@ -83,7 +83,7 @@ class Evidence:
     @property
     def ended(self) -> EngineExit | None:
         """How the engine exited, unless it has been healthy since."""
-        return None if self.healthy or self.engine.exit == self.overcome else self.engine.exit
+        return None if self.healthy or self.engine.exit == self.recovered_from else self.engine.exit
 
     @property
     def is_downloading(self) -> bool:
@@ -95,9 +95,9 @@ class Evidence:
 
         run      health   ->  healthy   trial
         same     GOOD         yes       kept
-        same     SILENT       as before kept      a busy engine answers late, and is healthy nevertheless
+        same     SILENT       as before kept      a busy engine answers late, but is healthy
         same     BAD          no        dropped
-        another  GOOD         yes       dropped   a trial is about one run
+        another  GOOD         yes       dropped   a trial belongs to one run
         another  SILENT, BAD  no        dropped
         exited   any          no        dropped   whatever answers is not this engine
         """
@@ -113,7 +113,7 @@ class Evidence:
             engine=engine,
             healthy=healthy,
             was_healthy=healthy or (same_run and self.was_healthy),
-            overcome=engine.exit if healthy else self.overcome,
+            recovered_from=engine.exit if healthy else self.recovered_from,
             starting_seconds=0.0 if since is None else at - since,
             starting_since=since,
             unanswered_since=unanswered,
@@ -132,9 +132,9 @@ class Evidence:
 
 
 def _starting_since(engine: EngineRecord, at: float) -> float | None:
-    """When this run was started, or first seen: the launcher's clock is another machine's after a move of the folder.
+    """When this run was started; when it was first seen if the folder has moved from a machine with another clock.
 
-    Wall clocks are set while an engine loads, so the time in `started_at` only identifies the run.
+    A wall clock may be set while an engine loads, so the time in `started_at` only identifies the run.
     """
     if engine.phase != "Starting" or engine.started_at is None:
         return None

@@ -1,14 +1,14 @@
-"""Tells why an engine exited: the verdict's reason, and a message with the cause and the remedy.
+"""Explains why an engine exited: the verdict's reason, and a message with the cause and the remedy.
 
     evidence                                             reason
-    its container was asked to end, its node restarted   EngineExited; nothing about the engine
+    its container was stopped, or its node restarted     EngineExited; says nothing about the engine
     its log shows a root cause                           OutOfMemory or EngineExited, by the kind of the cause
     the kernel killed a process for lack of memory       OutOfMemory
-    killed, by something that the pod does not record    EngineExited, and that the cause is unknown
+    killed, by something that the pod does not record    EngineExited; the cause is unknown
     anything else                                        EngineExited, with the best line of its log
 
-Only evidence says OutOfMemory, because an operator rolls a template back for it: the kernel's count of such kills, or
-the words of the kernel, CUDA, NCCL or vLLM. A SIGKILL alone may be anybody's.
+OutOfMemory requires evidence, because the operator rolls back a template for it: the kernel's count of such kills, or a
+message of the kernel, CUDA, NCCL or vLLM. A SIGKILL alone is not enough: anything may have sent it.
 """
 
 import signal
@@ -21,36 +21,36 @@ from flash_engine.engine_log.kinds import MORE_HOST_MEMORY
 from flash_engine.engine_log.reader import Level
 
 SIGNALLED = 128
-"""A shell in between exits with this and the number of the signal that ended its child."""
+"""A shell between launcher and engine exits with this plus the number of the signal that ended its child."""
 
 WHO_KILLED = (
-    "the pod does not record what killed it: kubectl describe pod says OOMKilled if it exceeded "
-    "engine.resources.limits.memory; else look at the node's dmesg and events"
+    "the pod does not record what killed it: kubectl describe pod shows OOMKilled if it exceeded "
+    "engine.resources.limits.memory; otherwise check the node's dmesg and events"
 )
 SEE_LOG = "see the log of container engine (kubectl logs --previous)"
 
 _ENDED_BY = {
-    EndedBy.STOP: "the engine was stopped, because its container was asked to end",
-    EndedBy.STOP_TIMEOUT: "the engine was killed by its launcher, because it did not stop in time when asked to",
-    EndedBy.SECOND_SIGNAL: "the engine was killed by its launcher, because its container was asked twice to end",
-    EndedBy.INCIDENT: "the engine was killed by its launcher, because it hung or gave wrong answers",
-    EndedBy.REBOOT: "the engine ended with its node, which was restarted",
-    EndedBy.CONTAINER: f"the engine was killed together with its whole container, and {WHO_KILLED}",
+    EndedBy.STOP: "the engine stopped because its container was told to terminate",
+    EndedBy.STOP_TIMEOUT: "the launcher killed the engine because it did not stop in time",
+    EndedBy.SECOND_SIGNAL: "the launcher killed the engine because its container got a second stop signal",
+    EndedBy.INCIDENT: "the launcher killed the engine because it hung or gave wrong answers",
+    EndedBy.REBOOT: "the engine ended because its node restarted",
+    EndedBy.CONTAINER: f"the engine was killed together with its whole container; {WHO_KILLED}",
 }
 
 
 def earlier_end(ended: EngineExit) -> str:
-    """How the run before ended, if that says nothing about the engine; else empty."""
-    ender = ended.ender
-    return f"before, {_ENDED_BY[ender]}" if ender and ender.is_no_fault else ""
+    """How the previous run ended if that says nothing about the engine; otherwise empty."""
+    reason = ended.end_reason
+    return f"previously, {_ENDED_BY[reason]}" if reason and reason.is_no_fault else ""
 
 
 def explain_exit(ended: EngineExit, starts: int) -> tuple[Reason, str]:
     """The reason of the verdict, and its message."""
     so_far = f"({starts} {'start' if starts == 1 else 'starts'} so far)"
-    ender = ended.ender
-    if ender:
-        return Reason.ENGINE_EXITED, f"{_ENDED_BY[ender]} {so_far}"
+    reason = ended.end_reason
+    if reason:
+        return Reason.ENGINE_EXITED, f"{_ENDED_BY[reason]} {so_far}"
     if ended.detail:
         return Reason.ENGINE_EXITED, f"the engine exited with {_exit_status(ended)} {so_far}: {ended.detail}"
     cause = find_cause(ended.last_lines, ended.stale_lines)
@@ -64,15 +64,15 @@ def explain_exit(ended: EngineExit, starts: int) -> tuple[Reason, str]:
             f"{status}: the kernel killed {killed} of its container for lack of memory; {MORE_HOST_MEMORY}"
         )
     if not is_explained and _was_killed(ended):
-        return Reason.ENGINE_EXITED, f"{status}: killed, and {WHO_KILLED}"
+        return Reason.ENGINE_EXITED, f"{status}: killed; {WHO_KILLED}"
     return Reason.ENGINE_EXITED, f"{status}: {_cause_text(cause)}; {cause.advice or _advice(ended, cause)}"
 
 
 def _cause_text(cause: Cause) -> str:
-    """A line without an error is no cause, whatever it says."""
+    """A line without an error is not a cause, whatever it says."""
     if not cause.text:
         return "it logged nothing"
-    return cause.text if cause.level > Level.TALK else f"it logged no error; its last line is: {cause.text}"
+    return cause.text if cause.level > Level.ROUTINE else f"it logged no error; its last line is: {cause.text}"
 
 
 def _advice(ended: EngineExit, cause: Cause) -> str:
@@ -84,7 +84,7 @@ def _was_killed(ended: EngineExit) -> bool:
 
 
 def _signal_of(ended: EngineExit) -> str:
-    """The signal that ended the engine, also behind a shell; empty if it exited."""
+    """The signal that ended the engine, even behind a shell; empty if it exited."""
     number = (ended.code or 0) - SIGNALLED
     return ended.signal or next((known.name for known in signal.Signals if known == number), "")
 
@@ -97,7 +97,7 @@ def _exit_status(ended: EngineExit) -> str:
 
 
 def cause_line(lines: Sequence[str]) -> str:
-    """The line that shows why; the last line if there is no error; empty if there is no output."""
+    """The line that shows the cause; the last line if there is no error; empty if there is no output."""
     return find_cause(lines).text
 
 

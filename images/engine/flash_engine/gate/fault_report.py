@@ -1,16 +1,16 @@
 """Reports to the launcher a fault of the engine that only a restart can fix (`fault-report.json`).
 
-    a text that is wrong, whatever was asked       corrupt, S4: a bad link between GPUs corrupts data in this way
-    right but for a leaked special token           no report: vLLM leaks them when it drafts several a step
+    a text that is wrong, whatever was asked       corrupt, S4: a bad link between GPUs corrupts data like this
+    right except for a leaked special token        no report: vLLM leaks them when it drafts several tokens per step
     two texts that differ, neither of them bad     no report: greedy answers may differ
-    healthy, no other load, and then no token      hang, S3: the launcher looks whether the engine computes
-    serving, with requests on it, and no progress  likewise
-    anything else                                  no report: a dead draft beside right text is the checkpoint's fault
+    healthy, no other load, but no token           hang, S3: the launcher checks whether the engine computes
+    serving, with requests on it, but no progress  likewise
+    anything else                                  no report: a dead draft with right text is the checkpoint's fault
 
 The launcher restarts the engine, so a fault is reported only if the verdict is certain: once per run of the engine, and
 withdrawn if that run answers correctly, or makes progress, afterwards.
 
-A fault that is gone without peer-to-peer is blamed on the links only if it is proven (`incident_is_proven`).
+A fault that disappears without peer-to-peer is blamed on the links only if that is proven (`incident_is_proven`).
 """
 
 from collections.abc import Mapping
@@ -30,18 +30,18 @@ log = Logger("flash.gate")
 
 
 PROOFS = frozenset({TextKind.GOLDEN, TextKind.LONG_ANSWER, TextKind.TIMED})
-"""Texts that come of one request alone, the same each time. A long prompt is another one each time, and what several
-requests do to each other is chance: those restart the engine, and their absence afterwards proves nothing."""
+"""Texts of a single request that is the same each time. A long prompt differs each time, and the effect of concurrent
+requests on each other is chance: such a fault restarts the engine, but its absence afterwards proves nothing."""
 
 
 @dataclass(frozen=True)
 class ReportedFaults:
-    """What has been reported about one run of the engine, and what it did right."""
+    """What has been reported about one run of the engine, and what that run got right."""
 
     run: Run | None = None
     is_reported: bool = False
     right: Mapping[TextKind, str] = field(default_factory=dict)
-    """The kinds of texts that this run has had right, and what was asked (`answer_checks.identity`)."""
+    """The kinds of text that this run got right, and what was asked (`answer_checks.identity`)."""
     has_passed: bool = False
     """A trial of this run had all its texts right."""
 
@@ -52,8 +52,8 @@ class ReportedFaults:
     def allow(self, report: FaultReport, config: GateConfig) -> bool:
         """Whether to report this fault.
 
-        An engine whose texts were right until gate.json asked or expected something else has no bad link: a change of
-        that file would restart all engines of a deployment at once, and users would wait for them to load.
+        If an engine's texts were right until gate.json changed the question or the expected answer, its links are
+        sound. Reporting it would restart every engine of a deployment at once, after one edit of that file.
         """
         if self.is_reported:
             return False
@@ -63,7 +63,7 @@ class ReportedFaults:
 
 
 def texts_are_right(evidence: Evidence, config: GateConfig) -> bool:
-    """Whether the golden question was asked, and no text was wrong."""
+    """Whether the golden question was asked and no text was wrong."""
     trial = evidence.trial
     return trial is not None and trial.golden is not None and wrong_text(trial, config) is None
 
@@ -83,20 +83,20 @@ def fault_of_trial(evidence: Evidence, verdict: Verdict, config: GateConfig, at:
 
 
 def refutes_incident(evidence: Evidence, config: GateConfig) -> bool:
-    """The text is wrong without peer-to-peer as well, so the question, the checkpoint or a kernel is at fault."""
+    """Whether the text is wrong without peer-to-peer too: then the question, the checkpoint or a kernel is at fault."""
     incident, trial = evidence.engine.incident, evidence.trial
     kind = kind_of(incident.asked, config) if incident else None
     return kind is not None and trial is not None and fault_of(kind, trial, config) is not None
 
 
 def incident_is_proven(evidence: Evidence, config: GateConfig, faults: ReportedFaults, *, refuted: bool) -> bool:
-    """Whether the links caused the engine's incident. The operator adds that this run has the safe flags.
+    """Whether the links caused the engine's incident. The operator also checks that this run has the safe flags.
 
     incident                             proof
     corrupt                              right texts to the same request with the same expectation, and never a
                                          wrong one since; for those of `PROOFS` only
     a start that hung (S1, S2)           a run that starts and answers
-    no token after a start (S3)          the same, if the GPUs were seen to spin: a second start may only be faster
+    no token after a start (S3)          the same, if the GPUs were seen to spin: a second start may be faster only
                                          because the first one has compiled its kernels
     """
     incident, trial = evidence.engine.incident, evidence.trial

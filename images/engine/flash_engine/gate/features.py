@@ -1,7 +1,8 @@
-"""What is switched on is tried: tool calls, reasoning and JSON schema, each with one small request. Pure.
+"""Tests the features that are switched on with one small request each: tool calls, reasoning and JSON schema. Pure.
 
-Speed and golden answers say nothing about parsers: one that does not know the model's format leaves tool calls and
-thoughts in the text, and every agent that uses the engine fails. An answer that shows neither is no fault.
+Speed and golden answers do not show whether the parsers work. A parser that does not know the model's format leaves
+tool calls and reasoning in the text, and every agent that uses the engine fails. A short answer without reasoning is
+not a fault.
 """
 
 import json
@@ -16,18 +17,18 @@ from flash_contracts.verdict_reason import Reason
 CITY = "Paris"
 TOOL = "get_weather"
 ANSWER_TOKENS = 512
-"""A hundred or two are usual, also for thoughts about a small sum."""
+"""One or two hundred are typical, even with reasoning about a small sum."""
 
 SHORT_TEXT = 80
-"""Characters of an answer that has a number only, with its wording. More are thoughts."""
+"""Characters of an answer that only states a number. A longer one contains reasoning."""
 
 MARKS_OF_THOUGHT = ("<think>", "</think>")
 MARKS_OF_CALLS = ("<tool_call", "</tool_call", "tool_calls_begin", "tool\u2581call", "DSML", "function_calls>")
-"""How models write a call, which a parser that knows them takes out."""
+"""How models write a call. A parser that knows the format removes it from the text."""
 
 
 class BadChoiceError(ValueError):
-    """The feature is broken. The message says what was seen."""
+    """The feature is broken. The message shows what the engine answered."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Feature:
 
 
 def features_of(tests: FeatureTests) -> Iterator[Feature]:
-    """Those that are switched on."""
+    """The features that are switched on."""
     if tests.tool_calls:
         yield Feature(Reason.TOOL_CALLS_BROKEN, TOOL_BODY, thinking=False, check=check_tool_call)
     if tests.reasoning:
@@ -109,7 +110,7 @@ JSON_BODY: dict[str, Any] = {
 
 
 def check_tool_call(choice: dict[str, Any]) -> None:
-    """One call of the tool, with arguments that a client can parse, and no remains of it in the text."""
+    """Requires one call of the tool, with arguments that a client can parse and no trace of it in the text."""
     message = choice["message"]
     text, calls = _text(message, "content"), message.get("tool_calls") or []
     for mark in MARKS_OF_CALLS:
@@ -128,7 +129,7 @@ def check_tool_call(choice: dict[str, Any]) -> None:
 
 
 def check_reasoning(choice: dict[str, Any]) -> None:
-    """Thoughts are in `reasoning`, and the answer is in `content`."""
+    """Requires the reasoning to be in `reasoning` and the answer in `content`."""
     message = choice["message"]
     thought = _text(message, "reasoning") or _text(message, "reasoning_content")
     content = _text(message, "content")
@@ -140,11 +141,11 @@ def check_reasoning(choice: dict[str, Any]) -> None:
     if not content.strip():
         raise BadChoiceError(f"the whole answer is in its reasoning: {_quoted(thought)}")
     if not thought and len(content) > SHORT_TEXT:
-        raise BadChoiceError(f"there is no reasoning, and the thoughts are in the content: {_quoted(content)}")
+        raise BadChoiceError(f"the reasoning is in the content: {_quoted(content)}")
 
 
 def check_json(choice: dict[str, Any]) -> None:
-    """The content is JSON of the schema, and nothing else."""
+    """Requires the content to be JSON that follows the schema, and nothing else."""
     text = _text(choice["message"], "content")
     person = _parsed(text)
     if not isinstance(person, dict):
@@ -158,7 +159,7 @@ def _text(message: dict[str, Any], key: str) -> str:
 
 
 def _parsed(text: str) -> Any:
-    """None if it is no JSON."""
+    """None if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
 """The measurement at the promised context depth: once, while the engine serves and is idle (`readiness.depth`).
 
-It takes up to minutes, in which a user's request would be slower. So it is begun only after nobody has been on the
-engine for a while, and given up as soon as somebody comes. It decides nothing: what it finds is a warning.
+It takes up to minutes and would slow users' requests. So it starts only after the engine has been idle for a while, and
+is abandoned as soon as a user's request arrives. It only yields warnings, never a verdict.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from flash_engine.log import Logger
 log = Logger("flash.gate")
 
 LOOK_SECONDS = 0.25
-"""How often it looks for users' requests meanwhile."""
+"""How often to look for users' requests during the measurement."""
 
 SLOWEST_PREFILL = 100.0
-"""Tokens per second at which it is given up, where no floor is set."""
+"""Tokens per second below which the measurement times out if no floor is set."""
 
 MOST_DOUBLINGS = 6
-"""After each attempt that was given up the engine must be quiet for twice as long, up to an hour."""
+"""Each abandoned attempt doubles the idle time that the next one needs, up to about an hour."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class DepthSchedule:
 
 
 async def measure_full_depth(client: EngineClient, config: GateConfig, test: FullDepthTest) -> LongPrompt | None:
-    """None if it was given up, for users' requests or because a request failed. Never raises for the engine's sake."""
+    """None if users' requests arrived or a request failed. Never raises because of the engine."""
     measuring: asyncio.Task[LongPrompt] | None = None
     try:
         before = await client.counters()
@@ -74,7 +74,7 @@ async def measure_full_depth(client: EngineClient, config: GateConfig, test: Ful
 
 
 def _has_users(before: EngineCounters, now: EngineCounters, *, ours: int) -> bool:
-    """Whether others have requests on the engine, or have had one since."""
+    """Whether other clients have requests on the engine, or have had one since."""
     finished = (now.finished or 0) - (before.finished or 0)
     return now.unfinished > ours or finished > ours
 
@@ -93,14 +93,14 @@ async def _timed(client: EngineClient, config: GateConfig, test: FullDepthTest) 
 
 
 def depth_warnings(found: LongPrompt | None, config: GateConfig) -> Iterator[Verdict]:
-    """What is slow or wrong at the promised depth."""
+    """Warnings about what is slow or wrong at the promised depth."""
     test = config.full_depth
     if found is None or test is None:
         return
     after = f"after a prompt of {found.tokens} tokens, which fills the context"
     fault = text_fault(found.text) if test.text_is_judged else None
     if fault:
-        yield Verdict(Reason.WRONG_OUTPUT, f"the text {after}, {fault}: look for the kernel of attention in the log")
+        yield Verdict(Reason.WRONG_OUTPUT, f"the text {after}, {fault}: check the attention kernel in the engine's log")
     if found.decode_tokens_per_second is None:
         seconds = found.first_token_millis / 1000
         yield Verdict(Reason.PREFILL_TOO_SLOW, f"no token {after}, within {seconds:.0f} s: lower engine.contextTokens")

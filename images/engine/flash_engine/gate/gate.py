@@ -94,7 +94,7 @@ class Gate:
 
     @property
     def config(self) -> GateConfig | None:
-        """What the engine is held to."""
+        """The configuration that the engine is judged by."""
         return self.state.config
 
     async def watch(self) -> None:
@@ -105,15 +105,15 @@ class Gate:
 
     async def observe(self) -> None:
         """Read the configuration, observe the engine, and do what follows from it."""
-        await self._take(self._observe_config())
-        await self._take(await self._observe_engine())
+        await self._process(self._observe_config())
+        await self._process(await self._observe_engine())
         if self._asking and self._asking[1].done():
             (run, asked), self._asking = self._asking, None
-            await self._take(EngineAsked(asked.result(), run))
-        await self._look_at_depth()
+            await self._process(EngineAsked(asked.result(), run))
+        await self._collect_full_depth()
 
-    async def _look_at_depth(self) -> None:
-        """Take in what was measured, or end a measurement that the state machine has given up."""
+    async def _collect_full_depth(self) -> None:
+        """Process a finished measurement, or cancel one that the state machine has abandoned."""
         if self._measuring is None:
             return
         run, measuring = self._measuring
@@ -123,9 +123,9 @@ class Gate:
             await asyncio.gather(measuring, return_exceptions=True)
         elif measuring.done():
             self._measuring = None
-            await self._take(FullDepthMeasured(measuring.result(), run))
+            await self._process(FullDepthMeasured(measuring.result(), run))
 
-    async def _take(self, observation: Observation) -> None:
+    async def _process(self, observation: Observation) -> None:
         """Change the state by an observation, show it, and carry out the actions."""
         previous = self.state.verdict
         self.state, actions = step(self.state, observation, self._instant())
@@ -140,24 +140,24 @@ class Gate:
     async def _carry_out(self, action: Action) -> None:
         match action:
             case ReadStoredTrial(config):
-                await self._take(self._read_stored_trial(config))
+                await self._process(self._read_stored_trial(config))
             case RunTrial():
-                await self._take(await self._run_trial(action))
+                await self._process(await self._run_trial(action))
             case ReadCounters():
-                await self._take(await observe_counters(self._client))
+                await self._process(await observe_counters(self._client))
             case AskEngine() | MeasureFullDepth():
                 self._begin(action)
             case ReportFault(report):
                 if self._fault_report_file.write(report):
-                    await self._take(FaultReported())
+                    await self._process(FaultReported())
             case WithdrawFault():
                 if self._fault_report_file.withdraw():
-                    await self._take(FaultReportWithdrawn())
+                    await self._process(FaultReportWithdrawn())
             case StoreTrial() | LogTrial():
-                self._note(action)
+                self._record(action)
 
     def _begin(self, action: AskEngine | MeasureFullDepth) -> None:
-        """Begin what is not awaited: what else happens to the pod must not wait for an engine that hangs, or reads."""
+        """Start a background task: the gate must not block on an engine that hangs or reads a long prompt."""
         run = self.state.evidence.engine.run
         match action:
             case AskEngine(config):
@@ -165,8 +165,8 @@ class Gate:
             case MeasureFullDepth(config, test):
                 self._measuring = (run, asyncio.create_task(measure_full_depth(self._client, config, test)))
 
-    def _note(self, action: StoreTrial | LogTrial) -> None:
-        """Actions that change nothing for the gate itself."""
+    def _record(self, action: StoreTrial | LogTrial) -> None:
+        """Carry out an action that does not change the gate's state."""
         match action:
             case StoreTrial(stored, engine, config):
                 self._trial_store.store(stored, engine, config)

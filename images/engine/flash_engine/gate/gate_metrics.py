@@ -19,7 +19,7 @@ FIGURES: dict[str, tuple[str, Figure]] = {
     "flash_gate_acceptance_ratio": (
         "Measured share of accepted draft tokens", lambda figures: _times(0.01, figures.acceptance_percent)),
     "flash_gate_acceptance_length_tokens": (
-        "Measured mean tokens of a step: the model's own and the accepted drafted ones",
+        "Measured mean tokens per step: the model's own and the accepted drafted ones",
         lambda figures: figures.acceptance_length),
     "flash_gate_first_token_seconds": (
         "Measured time to the first token", lambda figures: figures.first_token_millis / 1000),
@@ -45,7 +45,7 @@ STATES: dict[str, tuple[str, Shown]] = {
         "Bytes of the model downloaded so far",
         lambda state: state.evidence.download.bytes if state.evidence.download else None),
     "flash_gate_model_bytes": (
-        "Size of the model that is downloaded",
+        "Size of the model being downloaded",
         lambda state: state.evidence.download.total_bytes if state.evidence.download else None),
     "flash_gate_full_depth_prefill_tokens_per_second": (
         "Measured speed of reading a prompt that fills the context",
@@ -66,7 +66,7 @@ class GateMetrics:
         self._states = {name: self._gauge(name, text) for name, (text, _) in STATES.items()}
         self._position = self._gauge(
             "flash_gate_acceptance_position_ratio",
-            "Measured share of drafts of which the token at this position, from 0, was accepted",
+            "Measured share of drafts whose token at this position, from 0, was accepted",
             "position",
         )
         self._verdict = self._gauge("flash_gate_verdict", "1 for the current verdict, 0 for the others", "reason")

@@ -15,7 +15,7 @@ from flash_engine.gate.serving_monitor import ServingMonitor
 from flash_engine.gate.verdict import Verdict
 
 FLOOR_SECONDS = 20.0
-"""How long a healthy engine waits for its learned floor. After that, e.g. without an operator, the fixed one holds."""
+"""How long a healthy engine waits for its learned floor. After that (e.g. without an operator) the fixed one holds."""
 
 
 class Phase(Enum):
@@ -73,10 +73,10 @@ class GateState:
     quarantined: bool = False
     draining: bool = False
     restart: bool = False
-    """The kubelet shall restart the engine: it hangs and does not compute, or it is degraded, quarantined, and
+    """Tells the kubelet to restart the engine: it hangs and does not compute, or it is degraded and quarantined and
     `onDegraded` is Restart."""
 
-    # What follows is not shown to anybody.
+    # The fields below are internal.
     depth: DepthSchedule = DepthSchedule()  # noqa: RUF009 - frozen
     config_read: GateConfig | None = None
     """The last valid configuration."""
@@ -97,7 +97,7 @@ class GateState:
     hang_stored: bool = False
     """The stored trial says that the engine hangs."""
     incident_refuted: bool = False
-    """The engine answered wrongly without peer-to-peer, too, what its incident was about."""
+    """Without peer-to-peer, the engine gave a wrong answer to the incident's request too."""
 
     @property
     def phase(self) -> Phase:
@@ -125,7 +125,7 @@ class GateState:
 
     @property
     def config(self) -> GateConfig | None:
-        """What the engine is held to."""
+        """The configuration that the engine is judged by."""
         if self.config_read is None or self.launch_config is None:
             return self.config_read
         return self.config_read.as_launched(self.launch_config)
@@ -149,12 +149,12 @@ def admission_is_due(state: GateState, config: GateConfig, at: float) -> bool:
     this run was never tried                           at once
     other prompts or tokens than in the last trial     at once; then like FAILED until the verdict is based on them
     MEASURING (see below)                              at once, or after the pause if it was timed
-    other floors                                       no: the trial there is gets judged by them
+    other floors                                       no: the existing trial is judged by them
     FAILED                                             after the pause
     PASSED, DEGRADED, HUNG                             no; see `recheck_is_due`
 
-    An engine that was tried is MEASURING if its golden answer counted as wrong, so that nothing was timed, until
-    gate.json was corrected, or if it passes, but slower than a rollout may be, and has been timed once.
+    A tried engine is MEASURING in two cases: nothing was timed, because its golden answer counted as wrong until
+    gate.json was corrected; or it passes, but slower than the rollout allows, and has been timed only once.
     """
     if not state.evidence.healthy or state.draining or _waits_for_floor(state, config, at):
         return False
@@ -169,7 +169,7 @@ def admission_is_due(state: GateState, config: GateConfig, at: float) -> bool:
 def recheck_is_due(state: GateState, config: GateConfig, at: float) -> bool:
     """Whether to measure a serving engine again.
 
-    Only once it is idle: users' requests and the gate's would delay each other.
+    Only while it is idle: users' requests and the gate's would delay each other.
 
     PASSED, and the counters look good           when idle, after `idleCheckSeconds`
     PASSED, and the counters look bad            when idle, after the pause

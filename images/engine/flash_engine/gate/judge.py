@@ -7,12 +7,12 @@
     EngineStarting              not healthy yet, or not tried yet
     PluginAbsent                healthy, but nothing has checked what was loaded
     Inconclusive                the measurement was disturbed
-    WrongOutput                 the golden answer is wrong: nothing else matters then
+    WrongOutput                 the golden answer is wrong, so nothing else matters
     SpeculationAbsent           drafts are expected, but the engine makes none
     DraftDead                   drafts are made, but none is accepted: the MTP head is broken, which causes no error
     AcceptanceTooLow, TooSlow, FirstTokenTooSlow, PrefillTooSlow, TooSlowAtDepth
     ToolCallsBroken, ReasoningBroken, JsonSchemaBroken    where the user requires them
-    EngineStarting              slower than a rollout may be, in the first measurement: it is measured again
+    EngineStarting              slower than the rollout allows in the first measurement, so it is measured again
     Passed
 
 Each reason has one cause and one remedy; the message has the figures and the remedy. An engine that passed and fails
@@ -28,7 +28,7 @@ from flash_engine.gate.measurement import Measurement
 from flash_engine.gate.output_checks import feature_broken, warnings, wrong_output
 from flash_engine.gate.speed_checks import (
     acceptance_too_low,
-    crowd_too_slow,
+    concurrent_requests_too_slow,
     draft_dead,
     first_token_too_slow,
     foreign_traffic,
@@ -74,7 +74,7 @@ CHAIN: tuple[Check, ...] = (
     draft_dead,
     acceptance_too_low,
     too_slow,
-    crowd_too_slow,
+    concurrent_requests_too_slow,
     first_token_too_slow,
     prefill_too_slow,
     too_slow_at_depth,
@@ -84,7 +84,7 @@ CHAIN: tuple[Check, ...] = (
 
 
 def judge(evidence: Evidence, config: GateConfig) -> Verdict:
-    """The verdict. Pure: the same evidence can be judged again by other floors."""
+    """Pure, so the same evidence can be judged again by other floors."""
     for check in CHAIN:
         verdict = check(evidence, config)
         if verdict:
@@ -100,7 +100,7 @@ def _passed(evidence: Evidence, config: GateConfig) -> Verdict:
         f", {figures.acceptance_percent:.0f} % of drafts accepted" if figures.acceptance_percent is not None else ""
     )
     if figures.acceptance_length is not None and figures.drafted != figures.drafts:
-        drafts += f" ({figures.acceptance_length:.2f} tokens for each step)"
+        drafts += f" ({figures.acceptance_length:.2f} tokens per step)"
     return Verdict(
         Reason.PASSED,
         f"decode {figures.decode_tokens_per_second:.1f} tok/s, wanted at least {floor_text(config)}{drafts}, "

@@ -1,4 +1,4 @@
-"""What a state shows: the verdict on its evidence, and what follows from it for readiness and liveness. Pure."""
+"""Derives what a state shows: the verdict on its evidence, and from that readiness and liveness. Pure."""
 
 from dataclasses import replace
 
@@ -9,11 +9,11 @@ from flash_engine.gate.judge import judge
 from flash_engine.gate.verdict import Verdict
 
 COMPUTING_SECONDS = 900.0
-"""How long a serving engine without progress is left alone because it computes. A kernel takes minutes to compile."""
+"""How long a serving engine may go without progress while it computes. A kernel takes minutes to compile."""
 
 
 def judged(state: GateState, config: GateConfig) -> GateState:
-    """By the floors of today; the golden answers by what was expected when the question was asked."""
+    """Judge figures by the current floors, and golden answers by what was expected when the question was asked."""
     verdict = judge(state.evidence, _as_asked(state, config))
     health, degraded, on_degraded = state.serving_health, state.degraded, config.serving.on_degraded
     passes = verdict.passed
@@ -37,7 +37,7 @@ def judged(state: GateState, config: GateConfig) -> GateState:
 
 
 def _computes(state: GateState) -> bool:
-    """The launcher sees it work. Workers of vLLM use CPU while they wait, too, so that is not believed for ever."""
+    """Whether the launcher sees it compute. vLLM's waiting workers use CPU too, so this counts for a limited time."""
     return bool(state.evidence.engine.computing) and state.serving_health.still_seconds <= COMPUTING_SECONDS
 
 
@@ -49,11 +49,11 @@ def _as_asked(state: GateState, config: GateConfig) -> GateConfig:
 
 
 def unlimited_if_passed(state: GateState, config: GateConfig) -> GateConfig:
-    """The second measurement is made before the engine serves; it never makes a serving engine not ready."""
+    """Lift the rollout's speed limit from an engine that has passed, so that it never makes a serving one unready."""
     return config.model_copy(update={"measure_again_below": None}) if state.evidence_passes else config
 
 
 def _is_quarantined(state: GateState, config: GateConfig) -> bool:
-    """The grant must be of this degradation: one of an earlier must not take out a replica that has recovered since."""
+    """Whether this degradation's quarantine was granted. An earlier grant must not affect a recovered replica."""
     granted = state.degraded is not None and state.granted_quarantine == state.degraded.since
     return granted and config.serving.on_degraded != "Report"

@@ -1,13 +1,13 @@
-"""The long prompt: text of the wanted number of tokens that no engine has seen before, so that no cache answers it.
+"""Builds the long prompt: new text of a given number of tokens, which no prefix cache can contain.
 
-It ends with the prompt of the other timed streams, so that the text after it, and its drafts, are of the same kind.
+It ends with the prompt of the other timed streams, so that the answer and its drafts are comparable.
 """
 
 from collections.abc import Sequence
 from random import Random
 
 CHARACTERS_PER_TOKEN = 6
-"""More than any tokenizer of English text has, so that there is text enough to cut."""
+"""More than any tokenizer needs for English, so that there is enough text to cut."""
 
 _PLACES = ("Thorsby", "Skerry", "Marrow", "Northwick", "Gull", "Saltholm", "Ferring", "Eastness", "Callan", "Brae")
 _SHIPS = ("barque", "schooner", "trawler", "collier", "packet", "lugger", "brig", "tanker", "ferry", "tug")
@@ -35,5 +35,5 @@ def _line(draw: Random) -> str:
 
 
 def cut(head: Sequence[int], tail: Sequence[int], tokens: int) -> list[int]:
-    """As many tokens of the head as fit before the tail."""
+    """As much of the head as fits into `tokens` before the tail, and the tail."""
     return [*head[: max(0, tokens - len(tail))], *tail]

@@ -13,7 +13,7 @@ BLOCK_TOKENS = 16
 """The rate of each block is one vote on the floor. A block takes 0.2 s at 85 tok/s, so a stall affects few votes."""
 
 CUT_SLACK_TOKENS = 24
-"""How many tokens the engine may still generate for a stream that was cut, until it notices."""
+"""How many tokens the engine may still generate for a cut stream before it notices."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Sample:
 
     @property
     def accepted_per_position(self) -> tuple[int, ...]:
-        """Empty if the engine does not tell, or its counters were reset."""
+        """Empty if the engine does not report them, or its counters were reset."""
         before, after = self.before.accepted_per_position, self.after.accepted_per_position
         if len(before) > len(after):
             return ()
@@ -143,21 +143,21 @@ class Measurement(MeasuredFigures):
 
     @property
     def position_percents(self) -> tuple[float, ...]:
-        """Share of drafts of which the first, the second, ... token was accepted; empty if the engine does not tell."""
+        """Share of drafts whose first, second, ... token was accepted; empty if the engine does not report it."""
         if not self.drafts:
             return ()
         return tuple(100 * accepted / self.drafts for accepted in self.accepted_per_position)
 
     @property
     def first_draft_percent(self) -> float | None:
-        """Share of drafts of which the first token was accepted. Where all have one token, that of all tokens."""
+        """Share of drafts whose first token was accepted. If each draft has one token, the share of all tokens."""
         if self.drafts and self.drafts == self.drafted:
             return self.acceptance_percent
         return self.position_percents[0] if self.position_percents else None
 
     @property
     def acceptance_length(self) -> float | None:
-        """Mean tokens of a step: the model's own and the accepted drafted ones. As in vLLM's log."""
+        """Mean tokens per step: the model's own and the accepted drafted ones, as in vLLM's log."""
         return 1 + self.accepted / self.drafts if self.drafts and self.accepted is not None else None
 
     @property
@@ -186,7 +186,7 @@ def measure(samples: Sequence[Sample]) -> Measurement:
 
 
 def with_long_prompts(figures: Measurement, prompts: Sequence[LongPrompt]) -> Measurement:
-    """Add the figures of at least one long prompt: the medians, as for all others."""
+    """Add the figures of at least one long prompt: medians, like the others."""
     decoded = [p.decode_tokens_per_second for p in prompts if p.decode_tokens_per_second is not None]
     return replace(
         figures,
@@ -204,7 +204,7 @@ def _total(changes: Sequence[int | None]) -> int | None:
 
 
 def _by_position(samples: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Sums by position. Empty if a sample does not tell."""
+    """Sums by position. Empty if a sample has none."""
     if not all(samples):
         return ()
     return tuple(sum(counts) for counts in zip_longest(*samples, fillvalue=0))

@@ -23,7 +23,7 @@ class ConfigRead:
 
 @dataclass(frozen=True)
 class ConfigRejected:
-    """gate.json is invalid or missing. The kubelet replaces the file atomically, so it is no partial write."""
+    """gate.json is invalid or missing. It is never half-written: the kubelet replaces it atomically."""
 
     error: str
 
@@ -53,7 +53,7 @@ class StoredTrialRead:
 
 @dataclass(frozen=True)
 class EngineAsked:
-    """What became of the request for a token."""
+    """The outcome of the request for a token."""
 
     reply: Reply
     run: Run
@@ -62,7 +62,7 @@ class EngineAsked:
 
 @dataclass(frozen=True)
 class FullDepthMeasured:
-    """What was measured after a prompt that fills the context; None if it was given up."""
+    """What was measured after a prompt that fills the context; None if the measurement was abandoned."""
 
     found: LongPrompt | None
     run: Run
@@ -70,7 +70,7 @@ class FullDepthMeasured:
 
 @dataclass(frozen=True)
 class TrialFinished:
-    """A trial's result, and what became of the engine: a request may have failed because the engine died."""
+    """A trial's result, and the engine's state after it: a request may have failed because the engine died."""
 
     trial: Trial
     kind: TrialKind
@@ -86,7 +86,7 @@ class FaultReported:
 
 @dataclass(frozen=True)
 class FaultReportWithdrawn:
-    """There was a file, and it was deleted."""
+    """The file was deleted, or there was none."""
 
 
 Observation: TypeAlias = (

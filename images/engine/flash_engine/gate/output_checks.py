@@ -1,4 +1,4 @@
-"""Checks of what the engine answers: right texts, and features that work. Pure."""
+"""Checks the engine's output: that texts are right and features work. Pure."""
 
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
@@ -9,7 +9,7 @@ from flash_engine.gate.verdict import Verdict
 
 
 def wrong_output(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """Checked before speed: a fast engine with wrong answers is the worst of all."""
+    """Checked before speed, because wrong answers are worse than slow ones."""
     wrong = wrong_text(evidence.trial, config) if evidence.trial else None
     if wrong is None:
         return None
@@ -20,17 +20,17 @@ OTHER_CAUSES = {
     TextKind.GOLDEN: "the checkpoint is broken",
     TextKind.LONG_ANSWER: "the checkpoint is broken",
     TextKind.TIMED: "the checkpoint is broken",
-    TextKind.DEPTH: "attention over long contexts computes wrongly, so look for its kernel in the engine's log",
-    TextKind.CONCURRENT: "a kernel for several requests computes wrongly, so lower engine.maxSequences",
+    TextKind.DEPTH: "attention over long contexts is wrong, so check its kernel in the engine's log",
+    TextKind.CONCURRENT: "a kernel is wrong when it batches requests, so lower engine.maxSequences",
 }
-"""What else may be the cause of wrong data."""
+"""Other possible causes of wrong data."""
 
 
 def _wrong_output_remedy(wrong: WrongText, evidence: Evidence, config: GateConfig) -> str:
     if wrong.fault.flaw is Flaw.LEAK:
         return _leak_remedy(config)
     if wrong.fault.flaw is Flaw.DIFFERENCE and not config.deterministic:
-        return "equally good words may differ, so put the right answer into readiness.golden.expect"
+        return "equally good answers may be worded differently, so put the right one into readiness.golden.expect"
     other, incident = OTHER_CAUSES[wrong.kind], evidence.engine.incident
     if incident is None or incident.kind != "corrupt":
         return f"the link between the GPUs corrupts data, or {other}; try interconnect.mode Safe"
@@ -41,8 +41,8 @@ def _wrong_output_remedy(wrong: WrongText, evidence: Evidence, config: GateConfi
 
 def _leak_remedy(config: GateConfig) -> str:
     if config.speculation.expected and config.speculation.tokens > 1:
-        return "vLLM leaks special tokens when it drafts several a step, so set speculation.tokens to 1"
-    return "the tokenizer of the checkpoint does not mark it as special, or the engine image has a fault"
+        return "vLLM leaks special tokens when it drafts several per step, so set speculation.tokens to 1"
+    return "the checkpoint's tokenizer does not mark it as special, or the engine image is faulty"
 
 
 def feature_broken(evidence: Evidence, config: GateConfig) -> Verdict | None:

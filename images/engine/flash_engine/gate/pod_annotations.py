@@ -1,6 +1,6 @@
 """Reads what the operator passes to one pod's gate: annotations, mounted through the downwardAPI volume.
 
-Annotations are better than a port of the gate: only clients that may change pods can quarantine a replica, the API
+Annotations have advantages over a port of the gate: only clients that may change pods can quarantine a replica, the API
 server records it, and a restarted gate finds it again. A missing annotation is an empty file.
 """
 
@@ -15,7 +15,7 @@ FLOOR_FILE = "floor"
 
 
 def pod_floor(node_dir: Path | None) -> PodFloor | None:
-    """None if it is missing or invalid: then the fixed floor holds, and one measurement decides."""
+    """None if it is missing or invalid: then the fixed floor applies, and one measurement decides."""
     text = _read(node_dir, FLOOR_FILE)
     try:
         return PodFloor.model_validate_json(text) if text else None
@@ -24,7 +24,7 @@ def pod_floor(node_dir: Path | None) -> PodFloor | None:
 
 
 def granted_quarantine(node_dir: Path | None) -> str | None:
-    """The quarantine request that was granted: an earlier grant must not take out a replica that has recovered."""
+    """Which quarantine request was granted: an earlier grant must not affect a replica that has recovered."""
     return _read(node_dir, QUARANTINE_FILE) or None
 
 

@@ -31,7 +31,7 @@ from flash_engine.gate.verdict import Verdict
 def result_of(
     state: GateState, config: GateConfig | None, effective: EffectiveFlags | None, at: float | None = None
 ) -> GateResult:
-    """`at`: seconds on the event loop's clock; without it the requests on the engine are left out."""
+    """`at`: seconds on the event loop's clock; without it, the requests on the engine are omitted."""
     evidence = state.evidence
     return GateResult(
         reason=state.verdict.reason,
@@ -57,12 +57,12 @@ def result_of(
 
 
 def _without_secrets(engine: EngineRecord) -> EngineRecord:
-    """The launcher has redacted the rest; a rejection may quote the place of a checkpoint."""
+    """Redact the rejection, which may quote a checkpoint's URL. The launcher has redacted the rest."""
     return replace(engine, rejection=redact(engine.rejection)) if engine.rejection else engine
 
 
 def _delivery(download: DownloadRecord) -> DownloadRecord:
-    """What a hub or registry answered may quote the address that it was asked at."""
+    """Redact what a hub or registry answered: it may quote the requested URL."""
     failure = redact(download.failure) if download.failure else download.failure
     return replace(download, failure=failure, message=redact(download.message))
 

@@ -1,7 +1,7 @@
 """Tracks a serving engine's health from its Prometheus counters. Pure.
 
-Progress is judged between two readings in a row, speed between two at which no prompt was being read and that have
-enough decoding between them (a span).
+Progress is judged between two consecutive readings. Speed is judged over a span: from one reading to another, with no
+prompt being read at either and enough decoding between them.
 
     what is seen                             what it means
     no requests                              the engine is idle and can be measured
@@ -9,9 +9,9 @@ enough decoding between them (a span).
                                              them it hangs, unless it answered
     decoding, slower than the floor for      a bad span: after `windows` in a row the engine is suspected to be
     certain                                  degraded, and measured once it is idle; after BUSY_FACTOR times as many
-                                             it is believed to be, although it was never idle
+                                             it counts as degraded even if it was never idle
     decoding that prompts may have slowed    nothing (`decode_speed` has the bounds)
-    drafts, but next to none accepted        likewise suspected, then believed
+    drafts, but next to none accepted        likewise
 
 The speed is that of one request times the number of requests. Several streams together decode at least as fast as a
 single one, so this can be compared with the floor of a single stream. Uncertainty always counts in favour of the
@@ -29,15 +29,15 @@ from flash_engine.gate.speed_checks import DEAD_DRAFT_PERCENT
 BUSY_FACTOR = 4
 
 SILENCE_FACTOR = 5
-"""Missing counters must last longer than a stall: a busy engine answers late. So must a stall of an engine that could
-not be asked."""
+"""Counters must be missing this many times as long as a stall lasts before it counts as a hang: a busy engine answers
+late. The same holds for a stall of an engine that could not be asked."""
 
 ASK_SHARE = 0.5
-"""The engine is asked after this share of the time after which it hangs, and may take the rest to answer."""
+"""The engine is asked after this share of the time to a hang, and has the rest to answer."""
 
 LEAST_SHARE = 0.5
-"""A span has at least this share of `watchSeconds` of undisturbed decoding. Not a number of tokens: the slower the
-engine, the fewer it produces."""
+"""A span has at least this share of `watchSeconds` of undisturbed decoding. It is not a number of tokens, because a
+slow engine produces few."""
 
 LEAST_DRAFTED = 200
 """The acceptance of fewer drafts is chance."""
@@ -47,7 +47,7 @@ DEAD_TIMES = 1
 
 
 class Reply(Enum):
-    """What became of the request that an engine without progress was asked."""
+    """The outcome of asking an engine without progress for a token."""
 
     ANSWERED = "a token: its gauges are wrong, and it does not hang"
     NONE = "no token in time"
@@ -69,7 +69,7 @@ class Window:
     before: CounterReading
     after: CounterReading
     abandoned: float = 0.0
-    """Requests that the gauges show and that are not on the engine, as an answer to a request of ours has shown."""
+    """Requests that the gauges still show although they are gone, as the answer to the gate's own request proved."""
 
     @property
     def seconds(self) -> float:
@@ -105,7 +105,7 @@ class Window:
 
     @property
     def was_preempted(self) -> bool:
-        """A request was read again, which slows the others and is not counted as a prompt."""
+        """A request was evicted and read again, which slows the others and is not counted as a prompt."""
         return bool(self._change("preemptions"))
 
     def decode_speed(
@@ -145,7 +145,7 @@ class ServingHealth:
     silent_seconds: float = 0.0
     """How long its counters could not be read."""
     reply: Reply | None = None
-    """What became of the request that it was asked in this stall; None if it was not asked, or not yet answered."""
+    """The outcome of asking it in this stall; None if it was not asked or has not replied yet."""
     idle: bool = False
     decode_tokens_per_second: float | None = None
     """In the latest span that was judged."""
@@ -169,7 +169,7 @@ class ServingHealth:
         return replace(self, silent_seconds=self.silent_seconds + seconds, idle=False)
 
     def after_span(self, speed: DecodeSpeed, config: GateConfig) -> "ServingHealth":
-        """One span more that has enough decoding."""
+        """Judge one more span that has enough decoding."""
         least = config.floor * (1 - config.serving.tolerance_percent / 100)
         if speed.most < least:
             message = f"users' requests decode at {speed.most:.1f} tok/s, wanted at least {least:.1f}"
@@ -179,7 +179,7 @@ class ServingHealth:
         return replace(self, decode_tokens_per_second=speed.least)
 
     def after_reply(self, reply: Reply) -> "ServingHealth":
-        """The engine was asked because it seemed to hang."""
+        """The engine replied, or failed to, after it was asked because it seemed to hang."""
         if reply is Reply.ANSWERED:
             return replace(self, still_seconds=0.0, silent_seconds=0.0, reply=None)
         return replace(self, reply=reply)
@@ -201,12 +201,12 @@ class ServingHealth:
         return self.reply is None and self._patience_used(config) >= ASK_SHARE
 
     def hangs(self, config: GateConfig) -> bool:
-        """It was asked before, because gauges may stay up after their requests are gone."""
+        """Whether it hangs. It must have been asked first, because gauges may stay up after their requests are gone."""
         needed = {Reply.NONE: 1, Reply.REFUSED: SILENCE_FACTOR}
         return self.reply in needed and self._patience_used(config) >= needed[self.reply]
 
     def _patience_used(self, config: GateConfig) -> float:
-        """Share of the time after which it hangs."""
+        """How much of the time to a hang has passed, as a share."""
         stall = config.serving.stall_seconds
         return max(self.still_seconds / stall, self.silent_seconds / (SILENCE_FACTOR * stall))
 

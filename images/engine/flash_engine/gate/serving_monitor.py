@@ -1,7 +1,7 @@
 """Monitors a serving engine by reading its Prometheus counters every few seconds.
 
-Each reading costs the engine one page of metrics. It sends no requests of its own but one: an engine that seems to hang
-is asked for a token before anything is done about it. `serving_health` interprets the readings.
+Each reading costs the engine one page of metrics. The monitor sends a request of its own in one case only: an engine
+that seems to hang is asked for a token before anything is done about it. `serving_health` interprets the readings.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from flash_engine.gate.serving_health import (
 ASKED_TOKENS = 1
 
 LONGEST_SPAN = 20
-"""A span in which prompts leave too little undisturbed ends once it has so many times the decoding that it needs."""
+"""A span that prompts disturb too much is dropped once it has this many times the decoding that it needs."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CountersObserved:
     missing: str | None = None
     """Which metrics the answer lacks."""
     own_requests: int = 0
-    """The gate's own requests that are among those of the counters."""
+    """How many of the counted requests are the gate's own."""
 
 
 async def observe_counters(client: EngineClient) -> CountersObserved:
@@ -49,7 +49,7 @@ async def observe_counters(client: EngineClient) -> CountersObserved:
     at, before = asyncio.get_running_loop().time(), client.own_requests
     try:
         counters = await client.counters()
-        # One that began or ended meanwhile may not be among them.
+        # A request that began or ended meanwhile may not be counted.
         return CountersObserved(at, counters=counters, own_requests=min(before, client.own_requests))
     except EngineRequestError:
         return CountersObserved(at)
@@ -58,7 +58,7 @@ async def observe_counters(client: EngineClient) -> CountersObserved:
 
 
 async def ask_for_token(client: EngineClient, config: GateConfig) -> Reply:
-    """Ask an engine that seems to hang. A failure is a reply as well, never an exception."""
+    """Ask an engine that seems to hang for a token. A failure is part of the reply, never an exception."""
     try:
         await client.one_token(config, (1 - ASK_SHARE) * config.serving.stall_seconds)
     except NoAnswerError:
@@ -81,7 +81,7 @@ class ServingMonitor:
     _span_began: CounterReading | None = None
     """The reading that the current span began with."""
     _span_end: CounterReading | None = None
-    """The reading that it shall end with, once all prompts that were being read then have been counted."""
+    """The reading that will end it, once all prompts that were being read then have been counted."""
     _running: float = 0.0
     """The most requests that were on the engine in the current span."""
     _asked_at: float | None = None
@@ -90,13 +90,13 @@ class ServingMonitor:
     _answered: CounterReading | None = None
     """The last reading of a stall that ended with an answer to the gate's request."""
     _abandoned: float = 0.0
-    """Requests that the gauges show although the engine answers and does nothing else."""
+    """Requests that the gauges show although the engine answers and does no other work."""
     _own_requests: int = 0
-    """The gate's own at the last reading."""
+    """The gate's own requests at the last reading."""
 
     @classmethod
     def of_stall(cls, stall: Stall, at: float) -> "ServingMonitor":
-        """The monitor of an engine that hung when an earlier process of the gate saw it."""
+        """The monitor of an engine that was already hanging under an earlier process of the gate."""
         counters = EngineCounters(
             stall.generated, stall.unfinished, drafted=None, accepted=None, steps=stall.steps, kv_cache=stall.kv_cache
         )
@@ -105,7 +105,7 @@ class ServingMonitor:
 
     @property
     def stall(self) -> Stall | None:
-        """What is to be kept of an engine that hangs; None if it never had readable counters."""
+        """What to store about an engine that hangs; None if its counters were never readable."""
         if self.last is None:
             return None
         counters, health = self.last.counters, self.health
@@ -113,7 +113,7 @@ class ServingMonitor:
         return Stall(seconds, counters.generated, counters.unfinished, counters.steps, counters.kv_cache)
 
     def load(self, at: float) -> RequestLoad | None:
-        """The requests on the engine; None if nothing tells how many there are."""
+        """The requests on the engine; None if their number is unknown."""
         if self.last is None or self.blind is not None or not self.last.counters.waiting_is_known:
             return None
         counters = self.last.counters
@@ -130,7 +130,7 @@ class ServingMonitor:
         return self._asked_at is None or at - self._asked_at >= config.serving.watch_seconds
 
     def must_ask(self, config: GateConfig) -> bool:
-        """Whether the engine is to be asked for a token now."""
+        """Whether to ask the engine for a token now."""
         return not self.asking and self.health.must_be_asked(config)
 
     def after(self, observed: CountersObserved, config: GateConfig, piece: int = STEP_TOKENS) -> "ServingMonitor":
@@ -173,8 +173,8 @@ class ServingMonitor:
     def judged(self, began: CounterReading, now: CounterReading, config: GateConfig, piece: int) -> "ServingMonitor":
         """Judges the speed if the span is long enough, and begins the next one.
 
-        Prompts are read in their order. So when as many have been counted as were being read at the span's end, those
-        are among them, and no other ones can have slowed it.
+        Prompts are read in order. So once as many have been counted as were being read at the span's end, all of those
+        are included, and no other prompt can have slowed the span.
         """
         end = self._span_end or now
         arrived = (now.counters.first_tokens or 0) - (end.counters.first_tokens or 0)
@@ -188,13 +188,13 @@ class ServingMonitor:
         return following if span.decode_seconds > LONGEST_SPAN * least else replace(self, _span_end=None)
 
     def _abandoned_after(self, reading: CounterReading) -> float:
-        """An engine that gives our token and nothing else has no other requests, whatever its gauges show.
+        """An engine that generates only the gate's token has no other requests, whatever its gauges show.
 
-        Gauges that fall below what was wrong with them are set again, and right.
+        Once a gauge falls below that surplus, it is right again.
         """
-        stood = self._answered.counters if self._answered else None
-        if stood is not None and reading.counters.generated - stood.generated <= ASKED_TOKENS:
-            return min(stood.unfinished, reading.counters.unfinished)
+        stalled = self._answered.counters if self._answered else None
+        if stalled is not None and reading.counters.generated - stalled.generated <= ASKED_TOKENS:
+            return min(stalled.unfinished, reading.counters.unfinished)
         return self._abandoned if reading.counters.unfinished >= self._abandoned else 0.0
 
     def _never_finished_after(self, window: Window) -> float:
@@ -209,7 +209,7 @@ class ServingMonitor:
 
 
 def _count(gauge: float) -> int:
-    """A gauge as a number of requests, whatever an engine exports."""
+    """A gauge as a plausible number of requests, whatever the engine exports."""
     return round(min(max(gauge, 0.0), float(MOST_REQUESTS)))
 
 
@@ -223,7 +223,7 @@ def _decoding(counters: EngineCounters) -> float:
 
 
 def _being_read(counters: EngineCounters, never_finished: float, abandoned: float) -> float:
-    """How many prompts are being read. Those of waiting requests are not."""
+    """How many prompts are being read, without those of waiting requests."""
     if counters.finished is None or counters.first_tokens is None:
         return 0.0
     return counters.running - abandoned - (_decoding(counters) - never_finished)

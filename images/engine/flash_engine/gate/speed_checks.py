@@ -1,4 +1,4 @@
-"""Checks of the figures: whether they can be trusted, drafts, and speed. Pure."""
+"""Checks the figures: whether they can be trusted, then drafts and speed. Pure."""
 
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
@@ -24,7 +24,7 @@ def foreign_traffic(evidence: Evidence, config: GateConfig) -> Verdict | None:
 
 
 def implausible_counters(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """Counters that do not move, or decrease, are no basis for a verdict on drafts."""
+    """Counters that stand still or decrease are no basis for a verdict on drafts."""
     figures = evidence.measurement
     if figures is None:
         return None
@@ -65,7 +65,7 @@ def draft_dead(evidence: Evidence, config: GateConfig) -> Verdict | None:
 
 
 def first_draft_lives(figures: Measurement) -> bool:
-    """Whether first drafted tokens were accepted more often than by chance. Few drafts must show it by more."""
+    """Whether first drafted tokens were accepted more often than by chance. Few drafts need a wider margin."""
     first = figures.first_draft_percent
     if first is None or not figures.drafts:
         return figures.acceptance_percent is not None and figures.acceptance_percent >= DEAD_DRAFT_PERCENT
@@ -93,7 +93,7 @@ def acceptance_too_low(evidence: Evidence, config: GateConfig) -> Verdict | None
     length = 1 + figures.acceptance_percent / 100 * config.speculation.tokens
     wanted = f"wanted at least {config.min_acceptance_length:.2f}"
     return _bad_drafts(
-        f"{share}, {length:.2f} tokens for each step, {wanted}", "readiness.minAcceptanceLengthPercent", figures
+        f"{share}, {length:.2f} tokens per step, {wanted}", "readiness.minAcceptanceLengthPercent", figures
     )
 
 
@@ -115,20 +115,21 @@ def too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
     )
 
 
-def crowd_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """Many requests together must be as fast as one alone must be: more users must not get less between them."""
+def concurrent_requests_too_slow(evidence: Evidence, config: GateConfig) -> Verdict | None:
+    """Concurrent requests together must reach the floor of one: more users must not get fewer tokens in total."""
     found = evidence.trial.concurrent_round if evidence.trial else None
     if found is None or found.disturbed or found.tokens_per_second >= config.floor:
         return None
     return Verdict(
         Reason.TOO_SLOW,
         f"{found.streams} requests at once decode {found.tokens_per_second:.1f} tok/s together, wanted at least "
-        f"{floor_text(config)}, as of one alone: lower engine.maxSequences, or check the node's link, clocks and flags",
+        f"{floor_text(config)}, the floor of one alone: lower engine.maxSequences, or check the node's link, clocks "
+        "and flags",
     )
 
 
 def slower_than_before(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """In one measurement, so that the rollout is rolled back only if another shows it too."""
+    """Slow in one measurement so far: the rollout is rolled back only if a second one confirms it."""
     figures, limit, earlier = evidence.measurement, config.measure_again_below, evidence.earlier_speed
     if figures is None or limit is None or figures.decode_tokens_per_second >= limit:
         return None
@@ -136,8 +137,8 @@ def slower_than_before(evidence: Evidence, config: GateConfig) -> Verdict | None
         return None
     return Verdict(
         Reason.ENGINE_STARTING,
-        f"decode {figures.decode_tokens_per_second:.1f} tok/s, and the rollout is rolled back below {limit:.1f}: the "
-        f"engine is measured again after {config.retry_seconds:g} s",
+        f"decode {figures.decode_tokens_per_second:.1f} tok/s, and below {limit:.1f} the rollout is rolled back: "
+        f"measuring again in {config.retry_seconds:g} s",
     )
 
 
@@ -177,6 +178,6 @@ def too_slow_at_depth(evidence: Evidence, config: GateConfig) -> Verdict | None:
         Reason.TOO_SLOW_AT_DEPTH,
         f"decode {figures.depth_decode_tokens_per_second:.1f} tok/s after a prompt of {figures.prompt_tokens} tokens, "
         f"wanted at least {config.depth_floor:.1f} ({percent:g} % of {floor_text(config)}), and "
-        f"{figures.decode_tokens_per_second:.1f} tok/s after a short one: attention over the KV cache is slow, so look "
-        "for its kernel in the engine's log, or lower readiness.minDepthDecodePercent",
+        f"{figures.decode_tokens_per_second:.1f} tok/s after a short one: attention over the KV cache is slow, so "
+        "check its kernel in the engine's log, or lower readiness.minDepthDecodePercent",
     )

@@ -37,7 +37,7 @@ CLEAR_DEVIATES = 3.29
 
 SLOW_STREAMS = 2
 WORTH_CUTTING = 0.25
-"""With a smaller share left, a stream is not cut: it ends soon, and then its exact number of tokens is known."""
+"""A stream with a smaller share left is not cut: it ends soon, and then its exact number of tokens is known."""
 
 
 class Side(Enum):
@@ -81,8 +81,8 @@ def stream_is_clear(arrivals: Sequence[Arrival], config: GateConfig) -> bool:
 def long_prompts_are_clear(figures: Measurement, prompts: Sequence[LongPrompt], config: GateConfig) -> bool:
     """Whether another long prompt would only cost time.
 
-    One that reaches its floors is enough. One that does not may have paid for the compilation of its length, so two
-    must agree; if they do not, the median of three decides.
+    One that reaches its floors is enough. One that does not may include the compilation of kernels for its length, so
+    two must agree; if they do not, the median of three decides.
     """
     if len(prompts) >= config.decode.samples or config.long_prompt is None:
         return True

@@ -1,4 +1,4 @@
-"""Checks of the engine's start and end: whether there is a healthy engine that gives tokens. Pure."""
+"""Checks the engine's start and exit: whether there is a healthy engine that produces tokens. Pure."""
 
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.verdict_reason import Reason
@@ -7,11 +7,11 @@ from flash_engine.gate.exit_reason import earlier_end, explain_exit
 from flash_engine.gate.verdict import Verdict, inconclusive
 
 LOOK_SECONDS = 10.0
-"""How long the launcher may take to see what an engine does that gave no token."""
+"""How long the launcher may take to see whether an engine without a token computes."""
 
 
 def model_unavailable(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """A failure stays until a later attempt gets further, so that it is visible between attempts."""
+    """A failure is shown until a later attempt gets further, so that it is visible between attempts."""
     download = evidence.download
     if download is None or not evidence.is_downloading or download.failure is None:
         return None
@@ -51,16 +51,16 @@ def hung_at_startup(evidence: Evidence, config: GateConfig) -> Verdict | None:
 
 
 def engine_exited(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """The last exit is reported until the engine is healthy again, also while the next run loads.
+    """The last exit is reported until the engine is healthy again, even while the next run loads.
 
-    A stop or a restarted node says nothing about the engine, so it is no news once the next run has begun.
+    A stop or a restarted node says nothing about the engine, so it is not reported once the next run has begun.
     """
     ended = evidence.ended
     if ended is None or (earlier_end(ended) and evidence.engine.phase != "Exited"):
         return None
     reason, message = explain_exit(ended, evidence.engine.starts)
     if evidence.engine.incident and "interconnect.mode" in message:
-        message += "; here the safe flags are in use already, so look for causes other than the GPUs' link"
+        message += "; the safe flags are already in use, so look for causes other than the GPUs' link"
     return Verdict(reason, message)
 
 
@@ -84,18 +84,18 @@ def still_starting(evidence: Evidence, config: GateConfig) -> Verdict | None:
 
 
 def plugin_absent(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """vLLM runs without a plugin that it cannot import, and then nothing has checked what was loaded."""
+    """vLLM starts even if it cannot import the plugin, and then nothing has checked what was loaded."""
     if not config.plugin_required or not evidence.healthy or evidence.engine.plugin:
         return None
     return Verdict(
         Reason.PLUGIN_ABSENT,
         "the engine serves without the vLLM plugin, so nothing has checked what was loaded: use an engine image with "
-        "the plugin, and look for its name in the engine's log",
+        "the plugin, and check the engine's log for its name",
     )
 
 
 def stalled(evidence: Evidence, config: GateConfig) -> Verdict | None:
-    """Healthy, but not one token: the same hang as one before the first answer to /health, but seen by a request.
+    """Healthy, but without a single token: the same hang as one before the first answer to /health.
 
     Only the launcher sees whether the engine computes instead, and it needs a moment to look.
     """

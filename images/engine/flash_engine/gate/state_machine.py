@@ -61,7 +61,7 @@ from flash_engine.gate.trial_store import StoredTrial
 from flash_engine.gate.verdict import Verdict
 
 UNSERVABLE = frozenset({Reason.WRONG_OUTPUT, Reason.STARTUP_HANG})
-"""Failures for which even a serving engine loses its readiness at once: it is worse than no engine."""
+"""Failures that make even a serving engine unready at once, because it is worse than none."""
 
 Step: TypeAlias = tuple[GateState, tuple[Action, ...]]
 
@@ -76,14 +76,14 @@ def step(state: GateState, observation: Observation, now: Instant) -> Step:
         case CountersObserved():
             return _counters_observed(state, observation, now)
         case EngineAsked() | FullDepthMeasured():
-            return _answered(state, observation, now)
+            return _background_task_finished(state, observation, now)
         case TrialFinished():
             return _trial_finished(state, observation, now)
         case _:
-            return _noted(state, observation), ()
+            return _recorded(state, observation), ()
 
 
-def _noted(
+def _recorded(
     state: GateState, observation: ConfigRead | ConfigRejected | FaultReported | FaultReportWithdrawn
 ) -> GateState:
     """Observations that only matter for the next decision."""
@@ -99,7 +99,7 @@ def _noted(
 
 
 def _config_rejected(state: GateState, error: str) -> GateState:
-    """The last valid configuration stays in force."""
+    """Keep the last valid configuration."""
     if state.config_read is not None:
         return replace(state, config_error=error)
     verdict = Verdict(Reason.INCONCLUSIVE, f"the gate's configuration: {error}")
@@ -112,17 +112,17 @@ def _engine_observed(state: GateState, observed: EngineObserved, now: Instant) -
     if config is None:
         return state, ()
     if _may_have_stored_trial(state):
-        # Judged only after that: a gate that was restarted must not call the engine unmeasured in between.
+        # Judged only after that: meanwhile, a restarted gate must not report the engine as unmeasured.
         return state, (ReadStoredTrial(config),)
-    state, withdraw = _excused(state, config)
+    state, withdraw = _excused_while_computing(state, config)
     state, actions = _decide(state, config, now)
     return state, withdraw + actions
 
 
-def _excused(state: GateState, config: GateConfig) -> Step:
-    """A trial without a token shows no hang if the engine computes: kernels may be compiled at the first request.
+def _excused_while_computing(state: GateState, config: GateConfig) -> Step:
+    """A trial without a token is not a hang if the engine computes: the first request may compile kernels.
 
-    That ends after the time that a start may take. The fault report is withdrawn, and the next trial decides.
+    The fault report is withdrawn, and the next trial decides. This ends after the time that a start may take.
     """
     evidence, trial = state.evidence, state.evidence.trial
     computing = evidence.engine.computing
@@ -138,13 +138,13 @@ def _started_too_long_ago(state: GateState, config: GateConfig) -> bool:
 
 
 def _may_have_stored_trial(state: GateState) -> bool:
-    """The engine is healthy, and this process has never tried it."""
+    """Whether the engine is healthy and this process has never tried it."""
     is_untried = state.evidence.trial is None and state.attempts == 0 and state.attempt is None
     return state.evidence.healthy and is_untried
 
 
 def _with_engine(state: GateState, observed: EngineObserved, now: Instant) -> GateState:
-    """What was found out about an engine is forgotten when it is no longer healthy, or has been restarted."""
+    """The state after observing the engine. Findings are dropped once it is unhealthy or has been restarted."""
     previous_run = state.evidence.engine.run
     evidence = replace(
         state.evidence.after_observation(observed.record, observed.health, observed.at),
@@ -189,11 +189,11 @@ def _with_stored_trial(state: GateState, stored: StoredTrialRead, now: Instant) 
 
 
 def _decide(state: GateState, config: GateConfig, now: Instant) -> Step:
-    """Judge the evidence, and say what to do next."""
+    """Judge the evidence and choose what to do next."""
     state = judged(state, config)
     admission = admission_is_due(state, config, now.monotonic)
     if state.depth.is_running:
-        # The counters show the gate's own request. It is given up before anything else is sent.
+        # The counters include the gate's own request, so it is abandoned before anything else is sent.
         is_over = admission or state.draining or not state.evidence_passes
         return (replace(state, depth=state.depth.after_attempt(measured=False)) if is_over else state), ()
     if admission:
@@ -215,8 +215,7 @@ def _counters_observed(state: GateState, observed: CountersObserved, now: Instan
     return _decide_serving(replace(state, serving=serving, depth=depth), config, now)
 
 
-def _answered(state: GateState, observation: EngineAsked | FullDepthMeasured, now: Instant) -> Step:
-    """What was not waited for has ended."""
+def _background_task_finished(state: GateState, observation: EngineAsked | FullDepthMeasured, now: Instant) -> Step:
     if isinstance(observation, EngineAsked):
         return _engine_asked(state, observation, now)
     return _full_depth_measured(state, observation)
@@ -230,7 +229,7 @@ def _engine_asked(state: GateState, asked: EngineAsked, now: Instant) -> Step:
 
 
 def _decide_serving(state: GateState, config: GateConfig, now: Instant) -> Step:
-    """What the counters of a serving engine mean. `serving_health` has the rules."""
+    """Decide by the counters of a serving engine. `serving_health` has the rules."""
     if recheck_is_due(state, config, now.monotonic):
         return state, (RunTrial(TrialKind.RECHECK, config),)
     if state.evidence_passes and not state.draining and state.serving.must_ask(config):
@@ -247,7 +246,7 @@ def _decide_serving(state: GateState, config: GateConfig, now: Instant) -> Step:
 
 
 def _with_full_depth_begun(state: GateState, config: GateConfig, now: Instant) -> Step:
-    """Begins the measurement at full depth, once for each run, if nothing is wrong and the engine has been idle."""
+    """Begin the measurement at full depth, once per run, if nothing is wrong and the engine has been idle."""
     is_calm = state.phase is Phase.PASSED and not state.serving.asking and not state.serving_health.suspected(config)
     test = config.full_depth if is_calm and state.evidence.full_depth is None else None
     if test is None or not state.depth.is_due(test, now.monotonic):
@@ -256,7 +255,7 @@ def _with_full_depth_begun(state: GateState, config: GateConfig, now: Instant) -
 
 
 def _full_depth_measured(state: GateState, measured: FullDepthMeasured) -> Step:
-    """The monitor starts over, because its counters would show the gate's own request as slow traffic."""
+    """Restart the monitor, because its counters would show the gate's own request as slow traffic."""
     config = state.config
     if config is None or measured.run != state.evidence.engine.run or not state.depth.is_running:
         return state, ()
@@ -287,9 +286,9 @@ def _trial_finished(state: GateState, finished: TrialFinished, now: Instant) -> 
 
 
 def _admission_finished(state: GateState, finished: TrialFinished, now: Instant) -> Step:
-    """A trial that cannot be judged says nothing against an engine that passed before.
+    """Apply an admission trial. One that cannot be judged does not count against an engine that passed before.
 
-    A serving engine may be too busy to be measured with other prompts. A hang, too, is over only when the engine
+    A serving engine may be too busy to be measured with new prompts. Likewise, a hang is over only when the engine
     produces a token, not when it cannot be asked.
     """
     millis = round((finished.at.monotonic - state.healthy_since) * 1000)
@@ -300,18 +299,18 @@ def _admission_finished(state: GateState, finished: TrialFinished, now: Instant)
     keeps_earlier = is_unsure and (state.evidence_passes or (earlier is not None and earlier.stalled))
     if not keeps_earlier:
         state = _with_trial(state, finished)
-    return _weigh_trial(state, finished, now, keeps_earlier=keeps_earlier)
+    return _evaluate_trial(state, finished, now, keeps_earlier=keeps_earlier)
 
 
 def _recheck_finished(state: GateState, finished: TrialFinished, now: Instant) -> Step:
-    """The engine has recovered, must not serve, or is degraded. A trial that cannot be judged changes nothing."""
+    """Apply a recheck: the engine recovered, must not serve, or is degraded. An inconclusive one changes nothing."""
     verdict = _verdict_on(state, finished)
     if verdict.passed and _is_slower_than_admitted(state, finished):
-        # One figure of a serving engine decides about no rollout. It is degraded if it is below its floor.
+        # A single figure of a serving engine must not decide a rollout. Below its floor, the engine is degraded.
         finished = replace(finished, trial=replace(finished.trial, measurement=state.evidence.measurement))
     if verdict.passed or verdict.reason in UNSERVABLE or finished.trial.stalled:
         state = replace(_with_trial(state, finished), degraded=None, serving=ServingMonitor())
-        state, actions = _weigh_trial(state, finished, now, keeps_earlier=False)
+        state, actions = _evaluate_trial(state, finished, now, keeps_earlier=False)
         return _with_hang_reported(state, finished.config, now, actions)
     previous = state.degraded
     if verdict.reason != Reason.INCONCLUSIVE:
@@ -323,7 +322,7 @@ def _recheck_finished(state: GateState, finished: TrialFinished, now: Instant) -
 
 
 def _is_slower_than_admitted(state: GateState, finished: TrialFinished) -> bool:
-    """It was admitted at a speed that the rollout allows, and now measures below that."""
+    """Whether the engine was admitted at a speed that the rollout allows and now measures below it."""
     limit, admitted, now = finished.config.measure_again_below, state.evidence.measurement, finished.trial.measurement
     if limit is None or admitted is None or now is None:
         return False
@@ -331,7 +330,7 @@ def _is_slower_than_admitted(state: GateState, finished: TrialFinished) -> bool:
 
 
 def _verdict_on(state: GateState, finished: TrialFinished) -> Verdict:
-    """The verdict on the engine as it was before the trial, if the trial counts."""
+    """The verdict if the trial counts, on the engine as it was before the trial."""
     return judge(state.evidence.with_trial(finished.trial), unlimited_if_passed(state, finished.config))
 
 
@@ -340,8 +339,8 @@ def _with_trial(state: GateState, finished: TrialFinished) -> GateState:
     return replace(state, evidence=evidence, trial_config=finished.config)
 
 
-def _weigh_trial(state: GateState, finished: TrialFinished, now: Instant, *, keeps_earlier: bool) -> Step:
-    """Judge the engine after a trial, and report or withdraw a fault."""
+def _evaluate_trial(state: GateState, finished: TrialFinished, now: Instant, *, keeps_earlier: bool) -> Step:
+    """Set the verdict after a trial, and report or withdraw a fault."""
     state = _judged_after_trial(state, finished, now)
     asked, trial = state.trial_config or finished.config, state.evidence.trial
     if refutes_incident(state.evidence, asked):
@@ -380,7 +379,7 @@ def _store_trial(state: GateState) -> tuple[Action, ...]:
 
 
 def _with_hang_reported(state: GateState, config: GateConfig, now: Instant, actions: tuple[Action, ...]) -> Step:
-    """Adds the report of an engine that hangs while it serves, or withdraws it once the engine makes progress."""
+    """Report an engine that hangs while it serves, or withdraw the report once it makes progress."""
     if not state.hung:
         is_over = state.verdict.passed and state.reported_faults.is_reported and WithdrawFault() not in actions
         return state, actions + ((WithdrawFault(),) if is_over else ())

@@ -1,4 +1,4 @@
-"""Reads and times one streamed completion: server-sent events as OpenAI's API has them, with vLLM's token counts."""
+"""Reads and times one streamed completion: server-sent events of OpenAI's API, with vLLM's token counts."""
 
 import asyncio
 import json
@@ -11,10 +11,10 @@ from flash_engine.gate.engine_errors import EngineRequestError
 from flash_engine.gate.measurement import Arrival, Stream
 
 MOST_TEXT = 16384
-"""Characters of a timed answer that are looked at: 4,096 tokens of English."""
+"""Characters of a timed answer that are checked: 4,096 tokens of English."""
 
 MOST_TOKENS = 1 << 31
-"""No engine has sent more in one stream; a larger count is not believed."""
+"""A larger count is ignored: no stream has that many tokens."""
 
 Enough = Callable[[Sequence[Arrival]], bool]
 
@@ -53,12 +53,12 @@ class StreamReader:
         return self.stream()
 
     def slow_stream(self, at: float, timeout_seconds: float) -> Stream | None:
-        """The part that arrived of a stream that timed out. None if nothing arrived in the last half of the time."""
+        """What arrived of a stream that timed out. None if nothing arrived in the last half of the time."""
         moving = self._last is not None and at - self._last < timeout_seconds / 2
         return self.stream(cut=True) if moving and len(self._arrivals) > 1 else None
 
     def take(self, event: dict[str, Any]) -> None:
-        """Take in an event of the stream, at the moment it arrives."""
+        """Process an event of the stream at the moment it arrives."""
         choices, tokens = _choices(event), _token_count(event, "completion_tokens")
         self._tokens = self._tokens if tokens is None else tokens
         self._prompt_tokens = _token_count(event, "prompt_tokens") or self._prompt_tokens
@@ -100,13 +100,13 @@ async def events_of(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
 
 
 def _choices(event: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those of an event that are objects. An engine or a proxy may send anything."""
+    """The choices of an event that are objects. An engine or a proxy may send anything."""
     choices = event.get("choices")
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
 def _token_count(event: dict[str, Any], key: str) -> int | None:
-    """How many tokens the prompt has, or the stream has had so far; None if the event does not say."""
+    """A token count in the event's `usage`; None if there is no valid one."""
     usage = event.get("usage")
     tokens = usage.get(key) if isinstance(usage, dict) else None
     is_count = isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens <= MOST_TOKENS

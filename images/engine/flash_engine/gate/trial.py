@@ -3,10 +3,10 @@
     golden question, twice -> a question with a long answer -> warm-up stream -> timed streams until the figures are
     clear -> one after a long prompt -> a request for each feature -> a concurrent round
 
-Before all that, the engine must answer at the pod's own address, where a Service sends its users.
+Before that, the engine must answer at the pod's own address, where a Service sends users.
 
-The counters are read while the engine is idle, before and after each timed stream. Whatever they count beyond our own
-tokens belongs to other clients. A stream that was disturbed, by other clients or by a broken connection, is repeated.
+The counters are read while the engine is idle, before and after each timed stream. Whatever they count beyond the
+gate's tokens belongs to other clients. A stream disturbed by other clients or a broken connection is repeated.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from flash_contracts.gate_config import FeatureTests, GateConfig, GoldenQuestion
 from flash_contracts.trial_record import ConcurrentRound, FeatureFault, LongPrompt
 from flash_engine.engine_metrics import EngineCounters, MissingMetricsError
 from flash_engine.gate.answer_checks import concurrent_round_fault, golden_fault, long_answer_fault, text_fault
-from flash_engine.gate.crowd_speed import fastest, is_disturbed, needs_another_round, together
+from flash_engine.gate.concurrent_speed import combined_rate, fastest, is_disturbed, needs_another_round
 from flash_engine.gate.engine_client import THINKING_FACTOR, Answer, EngineClient
 from flash_engine.gate.engine_errors import EngineRequestError, NoAnswerError
 from flash_engine.gate.evidence import EngineHealth, GoldenAnswers, Trial
@@ -28,21 +28,22 @@ from flash_engine.gate.measurement import Measurement, Sample, Stream, measure, 
 from flash_engine.gate.sprt import enough, long_prompts_are_clear, stream_is_clear
 
 IDLE_SECONDS = 2.0
-"""How long to wait for an idle engine: vLLM counts a step after sending its tokens, so even after the stream's end."""
+"""How long to wait for an idle engine: vLLM counts a step after sending its tokens, even after the stream's end."""
 
 POLL_SECONDS = 0.05
 WARM_UP_TOKENS = 16
-"""The first request of its length pays for compilation and graph capture. Users meet that once, so it is not timed."""
+"""The first request of its length includes compilation and graph capture. Users pay for that once, so it is not
+timed."""
 
 UNEQUAL_TOKENS = 16
-"""By which each of several streams is longer than the one before."""
+"""How many tokens longer each of several streams is than the one before."""
 
 TRIES = 4
 """Attempts for one request, and for one sample: connections get reset, and other clients come and go."""
 
 RETRY_SECONDS = 0.2
 STILL_SHARE = 0.25
-"""Nothing must have moved for at least this share of a request's time before the engine is said to hang."""
+"""The counters must stand still for at least this share of a request's time before the engine counts as hung."""
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ async def try_engine(client: EngineClient, config: GateConfig) -> Trial:
         golden = GoldenAnswers(tuple(answers))
         trial = replace(trial, golden=golden)
         if golden_fault(golden, config):
-            # There is no point in timing wrong answers.
+            # Timing wrong answers would be pointless.
             return trial
         trial = replace(trial, long_answers=await _long_answers(client, config))
         if long_answer_fault(trial.long_answers, config):
@@ -97,7 +98,7 @@ async def try_engine(client: EngineClient, config: GateConfig) -> Trial:
 async def _retried(client: EngineClient, request: Callable[[], Awaitable[T]]) -> T:
     """Send a request, and repeat it if it breaks: a reset connection is no evidence against a healthy engine.
 
-    Raises the last attempt's error; at once if the engine is no longer healthy or the request timed out.
+    Raises the last attempt's error. After a timeout, or once the engine is no longer healthy, it is not repeated.
     """
     for _ in range(TRIES - 1):
         try:
@@ -126,7 +127,7 @@ async def _ask_question(client: EngineClient, config: GateConfig, question: Gold
     answer = await _or_stalled(client, client.answer(config, question), span, ours)
     if answer.is_unfinished and not text_fault(answer.text):
         raise EngineRequestError(
-            "the model thinks although it was asked not to, and its answer does not come within "
+            "the model thinks although it was asked not to, and does not finish its answer within "
             f"{THINKING_FACTOR * question.max_tokens} tokens: set readiness.golden to a question of "
             "kind Completion"
         )
@@ -134,7 +135,7 @@ async def _ask_question(client: EngineClient, config: GateConfig, question: Gold
 
 
 async def _long_answers(client: EngineClient, config: GateConfig) -> tuple[str, ...]:
-    """Asked twice where the engine is deterministic. Raises EngineRequestError."""
+    """The long answers; two if the engine is deterministic. Raises EngineRequestError."""
     if config.long_answer is None:
         return ()
     request = partial(_ask_golden_question, client, config, config.long_answer)
@@ -144,8 +145,8 @@ async def _long_answers(client: EngineClient, config: GateConfig) -> tuple[str, 
 async def _or_stalled(client: EngineClient, request: Awaitable[T], span: str, ours: int = 1) -> T:
     """Await a request. If it times out and the engine hangs, raise _StalledError.
 
-    The counters are read first after IDLE_SECONDS, because the last tokens of an earlier answer may be counted late,
-    and then after twice the time each: an engine may hang in the middle of an answer.
+    The counters are first read after IDLE_SECONDS, because the last tokens of an earlier answer may be counted late.
+    Each later interval is twice as long. They are read repeatedly because an engine may hang in mid-answer.
     """
     asked = asyncio.ensure_future(request)
     clock = asyncio.get_running_loop().time
@@ -177,13 +178,13 @@ def is_stalled(
 ) -> bool:
     """Whether an unanswered request is the engine's own fault, by the counters during the request and after it.
 
-    While it reads a long prompt, only its KV cache grows. As many unfinished requests as `ours` are the gate's. More
-    belong to other clients, and ours may have waited for their long prompts.
+    While an engine reads a long prompt, only its KV cache grows. `ours` of the unfinished requests are the gate's. If
+    there are more, other clients sent them, and the gate's may have waited for their long prompts.
     """
     if before is None or after is None or health is not EngineHealth.GOOD:
         return False
-    stands_still = (after.generated, after.kv_cache) == (before.generated, before.kv_cache)
-    return stands_still and max(before.unfinished, after.unfinished) <= ours
+    is_unchanged = (after.generated, after.kv_cache) == (before.generated, before.kv_cache)
+    return is_unchanged and max(before.unfinished, after.unfinished) <= ours
 
 
 async def _counters(client: EngineClient) -> EngineCounters | None:
@@ -206,7 +207,7 @@ async def _measure(client: EngineClient, config: GateConfig) -> Measurement:
             sample = await _retried(client, partial(_sample, client, config))
         samples.append(sample)
         if sample.disturbed:
-            # It is kept, so that the verdict says how it was disturbed.
+            # Kept, so that the verdict says how it was disturbed.
             break
     return measure(samples)
 
@@ -237,9 +238,9 @@ async def _long_prompt(client: EngineClient, config: GateConfig) -> LongPrompt:
             stream = sample.stream
             tokens = stream.prompt_tokens or len(prompt)
             return LongPrompt(tokens, stream.first_token_millis, stream.decode_tokens_per_second, stream.text)
-        # What was read once is cached.
+        # The engine has cached the last one.
         prompt = await client.long_prompt(config, wanted)
-    raise _BusyError("other clients used the engine during each try of a long prompt")
+    raise _BusyError("other clients used the engine during each attempt at a long prompt")
 
 
 async def _sample(client: EngineClient, config: GateConfig, prompt: list[int] | str | None = None) -> Sample:
@@ -263,14 +264,14 @@ async def _timed_stream(client: EngineClient, config: GateConfig, prompt: list[i
 
 
 async def _broken_features(client: EngineClient, config: GateConfig, tests: FeatureTests) -> tuple[FeatureFault, ...]:
-    """All of them at once, which takes no longer than one. Raises EngineRequestError."""
+    """Test all features at once, which takes no longer than one. Raises EngineRequestError."""
     features = list(features_of(tests))
-    faults = await _together(_feature_fault(client, config, feature, len(features)) for feature in features)
+    faults = await _gather(_feature_fault(client, config, feature, len(features)) for feature in features)
     return tuple(fault for fault in faults if fault)
 
 
 async def _feature_fault(client: EngineClient, config: GateConfig, feature: Feature, ours: int) -> FeatureFault | None:
-    """None if the feature works, and if there was no answer in time. Raises EngineRequestError."""
+    """None if the feature works or did not answer in time. Raises EngineRequestError."""
 
     async def ask() -> dict[str, Any]:
         request = client.chat(config, feature.body, thinking=feature.thinking)
@@ -293,7 +294,7 @@ def _is_fast(figures: Measurement | None, config: GateConfig) -> bool:
 
 
 async def _concurrent_rounds(client: EngineClient, config: GateConfig) -> ConcurrentRound:
-    """As many rounds as their speed needs. Raises EngineRequestError."""
+    """Run rounds until their speed is clear. Raises EngineRequestError."""
     rounds: list[ConcurrentRound] = []
     while not rounds or needs_another_round(rounds, config.floor):
         rounds.append(await _concurrent_round(client, config))
@@ -305,22 +306,22 @@ async def _concurrent_rounds(client: EngineClient, config: GateConfig) -> Concur
 async def _concurrent_round(client: EngineClient, config: GateConfig) -> ConcurrentRound:
     """Send as many requests at once as the engine is configured for. Raises EngineRequestError."""
     before, tries = await _wait_until_idle(client), [0]
-    each = partial(_retried, client, partial(_one_of_many, client, config, tries))
-    done = await _together(each() for _ in range(config.decode.streams))
+    each = partial(_retried, client, partial(_stream_and_answer, client, config, tries))
+    done = await _gather(each() for _ in range(config.decode.streams))
     streams, answers = [stream for stream, _ in done], [answer for _, answer in done]
     counted = (await _wait_until_idle(client)).counters.generated - before.counters.generated
     most = max(answer.most_tokens for answer in answers)
     return ConcurrentRound(
         streams=len(streams),
         texts=tuple(answer.text for answer in answers),
-        tokens_per_second=together(streams),
+        tokens_per_second=combined_rate(streams),
         stream_texts=tuple(stream.text for stream in streams),
         disturbed=not before.is_idle or is_disturbed(streams, tries=tries[0], counted=counted, answer_tokens=most),
     )
 
 
-async def _one_of_many(client: EngineClient, config: GateConfig, tries: list[int]) -> tuple[Stream, Answer]:
-    """`tries` counts the requests that were begun."""
+async def _stream_and_answer(client: EngineClient, config: GateConfig, tries: list[int]) -> tuple[Stream, Answer]:
+    """One client's part of a concurrent round. `tries` counts the requests that were begun."""
     tries[0] += 1
     ours = config.decode.streams
     stream = await _or_stalled(client, client.stream(config), "for half of its time", ours)
@@ -328,9 +329,9 @@ async def _one_of_many(client: EngineClient, config: GateConfig, tries: list[int
 
 
 async def _with_unequal_streams(client: EngineClient, config: GateConfig, round_: ConcurrentRound) -> ConcurrentRound:
-    """Begin as many requests at once, each longer than the one before, so that each smaller number is decoded as well.
+    """Begin as many requests at once, each longer than the one before, so that every smaller batch is decoded too.
 
-    Streams of one length end together. Kernels and captured graphs of the numbers between would not be tried: one
+    Streams of one length end together, so kernels and captured graphs of smaller batches would not be tested: one
     engine hung with three requests, after one of four had ended. The last is the question with a long answer.
     Raises EngineRequestError.
     """
@@ -344,13 +345,13 @@ async def _with_unequal_streams(client: EngineClient, config: GateConfig, round_
     requests = [partial(stream, number) for number in range(1, streams + 1)]
     if question:
         requests.append(partial(_ask_golden_question, client, config, question, ours))
-    texts = await _together(_retried(client, request) for request in requests)
+    texts = await _gather(_retried(client, request) for request in requests)
     await _wait_until_idle(client)
     return replace(round_, stream_texts=(*round_.stream_texts, *texts[:streams]), long_answers=tuple(texts[streams:]))
 
 
-async def _together(requests: Iterable[Awaitable[T]]) -> list[T]:
-    """Wait for all of them. Raises the error of one, and that of a hang rather than what follows from it."""
+async def _gather(requests: Iterable[Awaitable[T]]) -> list[T]:
+    """Wait for all requests. Raises one error, preferring that of a hang to those that it caused."""
     ended = await asyncio.gather(*requests, return_exceptions=True)
     errors = [error for error in ended if isinstance(error, BaseException)]
     for error in sorted(errors, key=lambda error: not isinstance(error, _StalledError)):
@@ -359,10 +360,10 @@ async def _together(requests: Iterable[Awaitable[T]]) -> list[T]:
 
 
 async def _wait_until_idle(client: EngineClient, generated: float = 0.0) -> _IdleCounters:
-    """The counters once they no longer change, no requests are left, and all our tokens are counted.
+    """The counters once they no longer change, no requests are left, and `generated` tokens are counted.
 
-    After IDLE_SECONDS, the counters as they are, but never before a second look: on a busy machine one alone may take
-    that long, and says nothing about a change. Raises EngineRequestError if they cannot be read, MissingMetricsError.
+    After IDLE_SECONDS, the counters as they are, but never before a second reading: on a busy machine the first alone
+    may take that long, and shows no change. Raises EngineRequestError if they cannot be read, MissingMetricsError.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + IDLE_SECONDS
@@ -379,4 +380,4 @@ async def _wait_until_idle(client: EngineClient, generated: float = 0.0) -> _Idl
 def _other_clients(counters: EngineCounters) -> str:
     if counters.unfinished:
         return f"{counters.unfinished:g} requests of other clients are on the engine"
-    return "the engine's counters changed although it had no request of ours"
+    return "the engine's counters changed although it had no request of the gate"

@@ -1,4 +1,4 @@
-"""Stores the trial that the present run of the engine passed, for a gate that is restarted (`trial.json`)."""
+"""Stores the trial that the current run of the engine passed, so that a restarted gate finds it (`trial.json`)."""
 
 import json
 from collections.abc import Mapping
@@ -31,13 +31,13 @@ class StoredTrial:
 
 
 class TrialStore:
-    """One file. If it is missing, invalid or of another run, the engine is measured."""
+    """Stores one file. If it is missing, invalid or of another run, the engine is measured again."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def store(self, stored: StoredTrial, engine: EngineRecord, config: GateConfig) -> None:
-        """Store a trial made under `config` that passed."""
+        """Store a passed trial that was made under `config`."""
         trial = stored.trial
         if trial.measurement is None or trial.golden is None or engine.pid is None:
             return
@@ -63,7 +63,7 @@ class TrialStore:
             log.warning("trial not stored", error=str(error))
 
     def restore(self, engine: EngineRecord, config: GateConfig) -> StoredTrial | None:
-        """The stored trial, if it is of this run of the engine and its requests were those of `config`."""
+        """The stored trial, if it belongs to this run of the engine and made the requests of `config`."""
         record = TrialRecord.read(self._file)
         if record is None or (record.pid, record.started_at) != engine.run or record.asked != _asked(config):
             return None
@@ -89,7 +89,7 @@ def _measurement(figures: MeasuredFigures) -> Measurement:
 
 
 def _right(record: TrialRecord, config: GateConfig) -> dict[TextKind, str]:
-    """Kinds of a newer gate are left out. Gates before 0.2 have written the golden question's answer only."""
+    """Without the kinds of a newer gate. Gates before 0.2 stored only the golden answer."""
     if not record.right:
         return {TextKind.GOLDEN: config.golden.model_copy(update={"expect": record.expect}).identity}
     return {kind: record.right[kind] for kind in TextKind if kind in record.right}

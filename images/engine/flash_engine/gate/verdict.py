@@ -1,4 +1,4 @@
-"""A verdict, and words that several checks use."""
+"""The verdict, and phrases that several checks share."""
 
 from dataclasses import dataclass
 

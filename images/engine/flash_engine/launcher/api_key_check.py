@@ -1,4 +1,4 @@
-"""Whether there is a key that clients can send, before the engine starts: without one it would answer nobody."""
+"""Checks before the engine starts that there is a key for clients: without one it would reject every request."""
 
 from collections.abc import Mapping
 
@@ -18,5 +18,5 @@ def why_no_key(environment: Mapping[str, str]) -> str | None:
     return (
         f"Secret {secret} of engine.apiKeysSecret is missing or has no usable key, so the engine would answer nobody: "
         f"create it with `kubectl create secret generic {secret} --from-literal=client=KEY`, in the namespace of this "
-        "deployment; a key has no blanks and only ASCII characters"
+        "deployment; a key has only ASCII characters and no spaces"
     )

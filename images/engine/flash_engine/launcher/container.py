@@ -4,8 +4,8 @@
                     -> incident:  record it, kill the engine, and restart it with the safe flags
 
 Broken peer-to-peer shows only while an engine uses it, whatever the driver reports. The safe flags do not use it, so an
-engine that hung is restarted once with them. The incident is kept in engine.json, which outlives the container: a later
-start does not hang again.
+engine that hung is restarted once with them. The incident is kept in engine.json, which outlives the container, so that
+a later start does not hang again.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ class EngineContainer:
         """Variables that point the engine's compilers to a cache that outlives the pod."""
 
     def run(self) -> int:
-        """Raises OSError if no document can be written, and BadDocumentError for unusable safe flags."""
+        """Raises OSError if documents cannot be written, and BadDocumentError if the safe flags are unusable."""
         self._begin_start()
         self._record.write(self._settings.run_dir / EngineRecord.FILE)
         write_message(self._settings.termination_log, KILLED_WITH_LAUNCHER)
@@ -95,19 +95,19 @@ class EngineContainer:
         )
 
     def _record_ending(self, ending: EndedBy) -> None:
-        """Written before the engine is killed: the kubelet may kill the launcher next."""
+        """Record why before the engine is killed: the kubelet may kill the launcher next."""
         self._update_record(ending=ending)
 
     def _forget_rejection(self) -> None:
-        """Called once the checkpoint has passed: until then the previous start's rejection stays the latest result.
+        """Remove the previous start's rejection, which stays the latest result until the checkpoint has passed.
 
-        Removes the exit too. It was the launcher's, and would be reported as an engine's while the next one loads.
+        This removes the exit too: it was the launcher's, and would be reported as the engine's during the next load.
         """
         if self._record.rejection:
             self._update_record(rejection=None, exit=None)
 
     def _with_jit_cache(self, held: contextlib.ExitStack) -> dict[str, str]:
-        """Without a cache folder the engine compiles for minutes, but it starts."""
+        """Use a slot of the JIT cache. Without one, the engine compiles for minutes, but starts."""
         if self._settings.jit_dir is None:
             return {}
         try:
@@ -119,12 +119,12 @@ class EngineContainer:
         return jit_cache.environment(folder)
 
     def _check_model(self) -> str | None:
-        """Runs while the operator derives the flags, so it costs no time."""
+        """Check the checkpoint while the operator derives the flags, so that it costs no time."""
         check, settings = self._settings.model_check, self._settings
         return None if check == "off" else check_model(self._arguments, settings.run_dir, strict=check == "strict")
 
     def _end_rejected(self, rejection: str) -> int:
-        """The kubelet restarts the container later, so a repaired checkpoint is picked up without a manual restart."""
+        """Record the rejection and exit. The kubelet restarts the container later, and with it the check."""
         line = f"ModelRejected: {rejection}"
         self._update_record(phase="Exited", rejection=rejection, exit=EngineExit(REJECTED, None, now(), (line,)))
         write_message(self._settings.termination_log, redact(line))
@@ -136,7 +136,7 @@ class EngineContainer:
         return REJECTED
 
     def _end_without_key(self, missing: str) -> int:
-        """The kubelet restarts the container later, and mounts the Secret as soon as it exists."""
+        """Record the missing key and exit. The kubelet restarts the container, and mounts the Secret once it exists."""
         self._update_record(phase="Exited", exit=EngineExit(NO_KEY, None, now(), (missing,), detail=missing))
         log.error("no API key", error=missing, remedy="the engine is not started until there is one")
         return NO_KEY
@@ -149,7 +149,7 @@ class EngineContainer:
         return take_flags(settings.node_dir, settings.fallback, patience=settings.flags_timeout_seconds)
 
     def _serve(self, supervisor: Supervisor, passed: PassedFlags) -> EngineExit | Incident:
-        """Runs the engine until it exits or has an incident. Raises OSError if the flags cannot be recorded."""
+        """Run the engine until it exits or has an incident. Raises OSError if the flags cannot be recorded."""
         passed.effective.write(self._settings.run_dir / EffectiveFlags.FILE)
         _log(passed)
         ours = server_arguments(self._arguments, os.environ, self._settings.stop_seconds)
@@ -190,11 +190,11 @@ class EngineContainer:
         return supervisor.wait(check)
 
     def _has_no_safer_flags(self, flags: FlagSet) -> bool:
-        """A recovery would change nothing. The user may have forced flags that the safe set contains too."""
+        """Whether a recovery would change nothing, because the current flags have the effect of the safe ones."""
         return self._record.incident is not None or flags.same_effect(FlagSet.parse_text(self._settings.fallback))
 
     def _recover(self, supervisor: Supervisor, incident: Incident) -> EngineExit:
-        """Records the incident first, so that the next start uses the safe flags even if this one is interrupted."""
+        """Restart with the safe flags. The incident is recorded first, so that the next start uses them in any case."""
         self._update_record(incident=incident, ending=EndedBy.INCIDENT)
         log.warning("recovering", **incident.to_json())
         killed = supervisor.kill()
@@ -215,7 +215,7 @@ class EngineContainer:
         return ended
 
     def _update_record(self, **changes: Any) -> None:
-        """A failed write is only logged: it is no reason to leave a running engine without its supervisor."""
+        """Write the changed record. A failure is only logged: a running engine must not lose its supervisor for it."""
         self._record = replace(self._record, **changes)
         try:
             self._record.write(self._settings.run_dir / EngineRecord.FILE)
@@ -224,7 +224,7 @@ class EngineContainer:
 
 
 class _FaultPolicy:
-    """Turns a fault into an incident, or, if the flags are safe already, into a log line."""
+    """Turns a fault into an incident or, if the flags are already safe, into a log line."""
 
     def __init__(self, watch: Watch, flags: FlagSet, *, no_safer_flags: bool) -> None:
         self._watch = watch
@@ -259,16 +259,16 @@ class _FaultPolicy:
                 signature=fault.signature,
                 detail=fault.detail,
                 evidence=fault.evidence,
-                remedy="the safe flags are in use already, so a restart would not help; see the engine's log",
+                remedy="the safe flags are already in use, so a restart would not help; see the engine's log",
             )
 
 
 def with_lost_exit(earlier: EngineRecord, boot: str | None) -> EngineRecord:
-    """Adds the exit of a run whose launcher ended with it, so that it could not record the exit.
+    """Add the exit of a run whose launcher was killed with it, and so could not record the exit.
 
     The kernel kills a whole container at once when it exceeds its memory limit (memory.oom.group, set by the kubelet).
-    The kubelet does so when a stop takes too long, which the launcher has recorded. A node that went down has another
-    boot id afterwards. `boot` is the current one.
+    The kubelet does so when a stop takes too long, which the launcher has recorded. After a restart of the node, the
+    boot id differs. `boot` is the current one.
     """
     if earlier.phase != "Starting":
         return earlier
@@ -279,7 +279,7 @@ def with_lost_exit(earlier: EngineRecord, boot: str | None) -> EngineRecord:
 
 
 def _log(passed: PassedFlags) -> None:
-    """Logs the effective flags with their reasons: the log is where people look first."""
+    """Log the effective flags with their reasons: the log is where people look first."""
     effective, flags = passed.effective, passed.flags
     log.info("flags received", origin=effective.origin, detail=effective.detail, row=flags.row)
     for argument in flags.args:

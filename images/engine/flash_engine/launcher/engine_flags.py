@@ -1,8 +1,8 @@
 """Waits for the engine flags of the node that this pod was bound to.
 
 The operator writes them into an annotation after the scheduler has bound the pod. The kubelet shows the annotation as a
-file in a downwardAPI volume: empty until then, and replaced by a symlink swap. An environment variable would be frozen
-at container start. Without an annotation in time, the safe flags of the pod template are used, so that a pod never
+file in a downwardAPI volume: empty until then, and replaced by a symlink swap. An environment variable would be fixed
+at container start. If no annotation arrives in time, the safe flags of the pod template apply, so that a pod never
 depends on the operator to start.
 """
 
@@ -31,7 +31,7 @@ class PassedFlags:
 def take_flags(
     node_dir: Path, fallback_text: str, *, patience: float, sleep: Callable[[float], None] = time.sleep
 ) -> PassedFlags:
-    """Waits up to `patience` seconds for the node's flags. Raises BadDocumentError for unusable safe flags."""
+    """Wait up to `patience` seconds for the node's flags. Raises BadDocumentError for unusable safe flags."""
     began = time.monotonic()
     fallback = FlagSet.parse_text(fallback_text)
     while True:
@@ -47,13 +47,13 @@ def take_flags(
 
 
 def safe_flags(fallback_text: str, incident: Incident) -> PassedFlags:
-    """The safe flags, which a pod keeps after its incident. Raises BadDocumentError."""
+    """The safe flags, which a pod keeps after an incident. Raises BadDocumentError."""
     detail = f"{incident.kind} ({incident.signature}) under row {incident.row} at {incident.at}: {incident.detail}"
     return _passed(FlagSet.parse_text(fallback_text), "recovery", detail, 0.0)
 
 
 def _read(path: Path) -> tuple[bytes, str | None]:
-    """The file's bytes, empty if it does not exist yet; and any other reason why it cannot be read."""
+    """The file's bytes, empty if it does not exist yet, and the problem if it cannot be read for another reason."""
     try:
         return path.read_bytes().strip(), None
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def _read(path: Path) -> tuple[bytes, str | None]:
 
 
 def _from_annotation(raw: bytes, fallback: FlagSet, waited: float) -> PassedFlags:
-    """A malformed annotation leads to the safe flags at once, with the reason."""
+    """The flags of the annotation; the safe flags, with the reason, if it is malformed."""
     try:
         flags = FlagSet.parse_text(raw)
     except BadDocumentError as error:

@@ -15,7 +15,7 @@ STDOUT, STDERR = 1, 2
 
 
 class EngineRun:
-    """Passes the output of a process through, without the secrets it was started with, and observes it."""
+    """Passes a process's output through, without the secrets that it was started with, and observes it."""
 
     def __init__(self, process: subprocess.Popen[bytes], family: Family, secrets: Sequence[str] = ()) -> None:
         self.process = process
@@ -29,7 +29,7 @@ class EngineRun:
                 self._pipes.register(pipe, selectors.EVENT_READ, own)
 
     def pass_output(self, patience: float) -> bool:
-        """Passes on available output; returns False if none arrived within `patience` seconds."""
+        """Pass on available output. Returns False if none arrived within `patience` seconds."""
         ready = self._pipes.select(patience)
         for key, _ in ready:
             chunk = os.read(key.fd, 65536)

@@ -14,7 +14,7 @@ log = Logger("flash.launcher")
 READ_SECONDS = 1.0
 ASKED_SECONDS = 5.0
 STALE_SECONDS = 10.0
-"""Older readings are ignored: the GPUs' state is unknown then."""
+"""Older readings are ignored, and the GPUs' state is unknown."""
 
 MIB = 1 << 20
 
@@ -39,8 +39,8 @@ class GpuWatch:
         try:
             nvml = self._load()
             nvml.nvmlInit()
-        except Exception as error:  # noqa: BLE001 - what NVML raises is known only once it is there
-            consequence = "hangs are detected by the engine's processes only"
+        except Exception as error:  # noqa: BLE001 - NVML's exceptions are known only after it is loaded
+            consequence = "hangs are detected only by the engine's processes"
             log.warning("GPUs are not watched", error=_what(error), consequence=consequence)
             return
         problem: str | None = None
@@ -50,7 +50,7 @@ class GpuWatch:
             time.sleep(READ_SECONDS)
 
     def _read(self, nvml: Any, known: str | None) -> str | None:
-        """Returns what went wrong, if anything; the next reading may succeed."""
+        """Read the GPUs. Returns what went wrong, if anything; the next reading may succeed."""
         try:
             self._latest = (time.monotonic(), read_gpus(nvml))
         except Exception as error:  # noqa: BLE001 - as above

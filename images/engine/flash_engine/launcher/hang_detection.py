@@ -1,21 +1,21 @@
-"""Detects that an engine's start hangs on the GPUs' link, rather than working or compiling. Pure.
+"""Detects an engine that hangs on the GPUs' link at its start, as opposed to working or compiling. Pure.
 
     S1   hang before the weights: NCCL's first collective is stuck
     S2   hang after the weights: vLLM's own all-reduce is stuck, in autotuning or while graphs are captured
     S9   no hang: kernels are being compiled, which can take many minutes without output
 
-A GPU that waits for a peer's write which never arrives spins: it is fully busy, draws little power, moves nothing over
-PCIe, and its memory does not change. A process that waits for it may use a full core or none.
+A GPU that waits for a peer's write that never arrives spins: it is fully busy, draws little power, transfers nothing
+over PCIe, and its memory does not change. A process that waits for it may use a full core or none.
 
     GPUs, by NVML                        the engine hangs if
     all spin                             nothing else changes
-    one spins, the others rest: it       its processes do nothing else either: no I/O, and no more CPU than the one core
-    waits for a peer that never comes    with which each spinning GPU may be waited for. If they use CPU at all, twice
-                                         the time must pass: the peer's process might compute
-    all rest, or some works              never during a start; after a start, if its processes do nothing at all
+    one spins, the others are idle: it   its processes do no I/O, and use at most one core per spinning GPU, which
+    waits for a peer that never comes    waiting for it may take. If they use CPU at all, twice the time must pass: the
+                                         peer's process might compute
+    all are idle, or some works          never during a start; after a start, if its processes do nothing at all
     unknown                              its processes do nothing at all: no CPU, no I/O, and none waits for a disk
 
-After a start the gate reports that a request got no token. The engine is then looked at in the same way, because it may
+After a start, the gate reports that a request got no token. The engine is then checked in the same way, because it may
 be compiling kernels for its first request.
 
 The figures come from reports of such hangs: 85 to 98 W of 300 W, and 85 to 140 W of 600 W, at 100 %; 370 to 500 MiB
@@ -32,28 +32,28 @@ IDLE_POWER_SHARE = 0.4
 QUIET_PCIE_MIB_PER_SECOND = 10.0
 STILL_MEMORY_MIB = 64.0
 EMPTY_MEMORY_MIB = 1024.0
-"""Less is a context and NCCL's buffers; more are weights."""
+"""A context and NCCL's buffers take less; weights take more."""
 
-RESTING_PERCENT = 5.0
+IDLE_PERCENT = 5.0
 """An idle GPU may show a trace of load."""
 
 WAITING_CORES = 1.1
-"""A process that waits for a GPU by polling uses a core, and the kernel's accounting is not exact."""
+"""A process that polls for a GPU uses a core, and the kernel's accounting is not exact."""
 
 WAITING_FACTOR = 2.0
-"""How much longer the silence of an engine must last that uses CPU while a GPU rests."""
+"""How many times as long the silence must last if the engine uses CPU while a GPU is idle."""
 
 CONFIRM_SECONDS = 20.0
-"""How long an engine must do nothing after the gate reported a hang. The gate has waited for it before."""
+"""How long an engine must do nothing after the gate reported a hang. The gate has already waited for it."""
 
 PROCESSES_WORK = "its processes use CPU or disk"
 
 IDLE_CPU_SHARE = 0.02
-"""Share of one core that a sleeping engine's timers use; far less than any work."""
+"""Share of one core that a sleeping engine's timers use; any work uses far more."""
 CPU_TICKS_SECONDS = 0.05
 """The resolution of the kernel's accounting."""
 IDLE_IO_BYTES = 1 << 20
-"""For the whole window: a checkpoint that loads more slowly would take a year."""
+"""For the whole window. A checkpoint that loads more slowly would take a year."""
 
 GAP_SECONDS = 10.0
 """A gap between two checks that invalidates the window: the node slept, or the container was frozen."""
@@ -79,10 +79,10 @@ class GpuReading:
         )
 
     @property
-    def rests(self) -> bool:
-        """It has nothing to do, and nothing is copied to it."""
+    def is_idle(self) -> bool:
+        """It computes nothing, and nothing is copied to it."""
         return (
-            self.busy_percent <= RESTING_PERCENT
+            self.busy_percent <= IDLE_PERCENT
             and self.watts < IDLE_POWER_SHARE * self.limit_watts
             and (self.pcie_mib_per_second or 0.0) < QUIET_PCIE_MIB_PER_SECOND
         )
@@ -105,9 +105,9 @@ class Vitals:
     logged_at: float
     """When it last logged something."""
     cpu_seconds: float
-    """Used so far by all its processes."""
+    """Used by all its processes so far."""
     io_bytes: int
-    """Read and written so far by all its processes."""
+    """Read and written by all its processes so far."""
     waits_for_disk: bool = False
     compilers: tuple[str, ...] = ()
     gpus: tuple[GpuReading, ...] | None = None
@@ -155,18 +155,18 @@ class StallWindow:
 
     @property
     def uses_cpu(self) -> bool:
-        """Its processes did more than nothing, although less than work."""
+        """Whether its processes used more CPU than idle ones, although less than working ones."""
         return not _processes_are_still(self.since, self.latest)
 
     @property
     def needed_factor(self) -> float:
-        """How many times as long as usual the silence must last."""
+        """How many times as long as usual the silence must last to count as a hang."""
         mixed = self.latest.gpus is not None and not self.latest.all_spin
         return WAITING_FACTOR if mixed and self.uses_cpu else 1.0
 
 
 def _is_still(first: Vitals, now: Vitals) -> bool:
-    """During a start: no output and no compiler; then the GPUs and the processes decide."""
+    """Whether nothing happened during a start: no output, no compiler, and no work of GPUs or processes."""
     if now.logged_at > first.at or now.compilers or (now.gpus is None) != (first.gpus is None):
         return False
     if now.gpus is None:
@@ -175,12 +175,12 @@ def _is_still(first: Vitals, now: Vitals) -> bool:
 
 
 def working(first: Vitals, now: Vitals) -> str | None:
-    """What the engine has been doing between two looks, for a message; None if nothing."""
+    """What the engine did between two readings, for a message; None if nothing."""
     if now.compilers:
         return f"{', '.join(now.compilers)} compiles"
     if now.gpus is None or first.gpus is None:
         return None if _processes_are_still(first, now) else PROCESSES_WORK
-    if any(not (gpu.spins or gpu.rests) for gpu in now.gpus):
+    if any(not (gpu.spins or gpu.is_idle) for gpu in now.gpus):
         return "its GPUs work"
     if not _memory_is_still(first.gpus, now.gpus):
         return "the memory of its GPUs changes"
@@ -194,7 +194,7 @@ def _processes_are_still(first: Vitals, now: Vitals) -> bool:
 
 
 def _processes_only_wait(first: Vitals, now: Vitals) -> bool:
-    """One polls for each spinning GPU."""
+    """Whether the processes use at most one polling core per spinning GPU."""
     return _processes_use_at_most(WAITING_CORES * now.spinning + IDLE_CPU_SHARE, first, now)
 
 
@@ -215,7 +215,7 @@ def _memory_is_still(first: tuple[GpuReading, ...], now: tuple[GpuReading, ...])
 
 @dataclass(frozen=True)
 class ReportedHang:
-    """An engine that the gate reported to hang, since the launcher began to look, or last saw it work."""
+    """A hang that the gate reported, observed since the report or since the launcher last saw the engine work."""
 
     since: Vitals
     latest: Vitals
@@ -233,7 +233,7 @@ class ReportedHang:
         return ReportedHang(self.since, vitals, self.computing)
 
     def is_confirmed(self, hang_seconds: float) -> bool:
-        """It has done nothing for long enough."""
+        """Whether it has done nothing for long enough."""
         needed = min(hang_seconds, CONFIRM_SECONDS) if hang_seconds else CONFIRM_SECONDS
         return self.latest.at - self.since.at >= needed
 
@@ -243,7 +243,7 @@ class ReportedHang:
 
     @property
     def _gpus_spin(self) -> bool:
-        """One GPU at least waits for a peer, and none of them works: the links' fault, and no other."""
+        """Whether a GPU waits for a peer while none works, which only the links can cause."""
         return self.since.spinning > 0 and self.latest.spinning > 0
 
 

@@ -1,4 +1,4 @@
-"""What the kernel says about the end of an engine: kills for lack of memory, and restarts of the node."""
+"""Reads the kernel's evidence about an engine's exit: kills for lack of memory, and restarts of the node."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def boot_id(file: Path = BOOT_ID) -> str | None:
-    """Another one after each restart of the node; None if it cannot be read."""
+    """Changes with each restart of the node; None if it cannot be read."""
     try:
         return file.read_text().strip() or None
     except OSError:
@@ -16,10 +16,10 @@ def boot_id(file: Path = BOOT_ID) -> str | None:
 
 
 def oom_kills(cgroups: Path = CGROUPS, own_cgroup: Path = OWN_CGROUP) -> int | None:
-    """Processes of this container that the kernel has killed for lack of memory; None if its cgroup does not say.
+    """Processes of this container that the kernel has killed for lack of memory; None if its cgroup has no count.
 
-    Only kills that this process survives can be counted: with memory.oom.group, which the kubelet sets, the kernel
-    kills the whole container, and the kubelet alone knows why (OOMKilled in the pod's status).
+    It only counts kills that this process survives: with memory.oom.group, which the kubelet sets, the kernel kills the
+    whole container, and only the kubelet knows why (OOMKilled in the pod's status).
     """
     for file in _event_files(cgroups, own_cgroup):
         try:
@@ -31,7 +31,7 @@ def oom_kills(cgroups: Path = CGROUPS, own_cgroup: Path = OWN_CGROUP) -> int | N
 
 
 def _event_files(cgroups: Path, own_cgroup: Path) -> list[Path]:
-    """Of cgroup v2 and v1. With a cgroup namespace of its own, a container sees its cgroup at the root."""
+    """The files of cgroup v2 and v1. In its own cgroup namespace, a container sees its cgroup at the root."""
     try:
         lines = [line.split(":", 2) for line in own_cgroup.read_text().splitlines()]
     except OSError:

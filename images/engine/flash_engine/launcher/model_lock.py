@@ -23,14 +23,14 @@ class ModelLock:
         self._touched_at = time.monotonic()
 
     def acquire(self) -> str | None:
-        """Returns why the model cannot be served; None once it is locked, or if it is in no shared cache."""
+        """Lock the model. Returns why it cannot be served; None if it is locked, or not in a shared cache."""
         model = self._model
         if model is None:
             return None
         try:
             whole = self._stack.enter_context(model.in_use())
         except OSError as error:
-            return f"the cache of {model.repository} cannot be locked: {error}; look at the volume of model.cache"
+            return f"the cache of {model.repository} cannot be locked: {error}; check the volume of model.cache"
         if whole:
             return None
         return (
@@ -39,7 +39,7 @@ class ModelLock:
         )
 
     def release(self) -> None:
-        """Releases the lock, and refreshes the last use because the container may restart."""
+        """Release the lock, and refresh the last use because the container may restart."""
         with contextlib.suppress(OSError):
             if self._model is not None:
                 self._model.mark_used()
@@ -53,7 +53,7 @@ class ModelLock:
 
 
 def stored_model(link: Path, cache: Path) -> ModelSnapshot | None:
-    """None if the link points to no model in the cache. An image may have the model in a folder below its root."""
+    """The model that the link points to; None if it is not in the cache. An image may have it in a subfolder."""
     try:
         repository, commit, *_ = link.readlink().relative_to(cache / "hub").parts
     except (OSError, ValueError):

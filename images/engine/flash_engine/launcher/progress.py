@@ -1,8 +1,8 @@
 """Tracks how far an engine's start has come, by its log lines.
 
 The lines are those of vLLM 0.32 and 0.33: distributed/device_communicators/pynccl.py, model_executor/model_loader,
-v1/core/kv_cache_utils.py, v1/worker/gpu_model_runner.py. Two lines are repeated by an engine that waits,
-and do not count as activity: vLLM's shm_broadcast.py logs once a minute in a hang as well as in a long compilation.
+v1/core/kv_cache_utils.py, v1/worker/gpu_model_runner.py. Two lines are repeated by a waiting engine and do not count as
+activity: vLLM's shm_broadcast.py logs once a minute, in a hang as well as in a long compilation.
 """
 
 import re
@@ -43,7 +43,7 @@ _LOG_LINES = {
     Milestone.WEIGHTS: re.compile(r"Loading weights took|Model loading took"),
     Milestone.KV_CACHE: re.compile(r"KV cache size"),
     Milestone.CAPTURING: re.compile(r"Capturing CUDA graph"),
-    # The access log shows it too if the server's own line is disabled: the gate asks every second.
+    # If the server's own line is disabled, the access log shows it: the gate asks every second.
     Milestone.READY: re.compile(r"Application startup complete|\"GET /health HTTP/[\d.]+\" 200"),
 }
 
@@ -51,12 +51,12 @@ WAITING = re.compile(r"No available shared memory broadcast block|Waiting for \d
 
 
 class Progress:
-    """Takes the log lines of one run of the engine; times are seconds of any one clock."""
+    """Follows the log lines of one run of the engine. Times are seconds of any one clock."""
 
     def __init__(self, started: float) -> None:
         self.milestone = Milestone.NOTHING
         self.logged_at = started
-        """When it last logged something other than that it waits."""
+        """When it last logged something, apart from lines about waiting."""
         self.last_line = ""
         self.plugin: str | None = None
         """The line that our vLLM plugin logged."""

@@ -1,4 +1,4 @@
-"""Passes a stream on without the secrets that the engine was started with: vLLM logs its arguments as they are."""
+"""Removes the secrets that the engine was started with from a stream: vLLM logs its arguments unchanged."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from flash_contracts.redaction import REDACTED
 
 
 class SecretFilter:
-    """For one stream. Everything else passes unchanged, byte for byte."""
+    """Filters one stream. Everything else passes unchanged, byte for byte."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         """`secrets`: longest first."""
@@ -14,7 +14,7 @@ class SecretFilter:
         self._held = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """The bytes that may be shown. The beginning of a secret is held back until the rest has arrived."""
+        """The bytes that may be shown. A possible beginning of a secret is held back until the rest has arrived."""
         if not self._secrets:
             return chunk
         shown = self._held + chunk
@@ -25,7 +25,7 @@ class SecretFilter:
         return shown[: len(shown) - held]
 
     def rest(self) -> bytes:
-        """What is held back at the end of the stream."""
+        """The bytes still held back at the end of the stream."""
         held, self._held = self._held, b""
         return held
 

@@ -1,8 +1,8 @@
 """Runs the engine as PID 1 of a container.
 
 PID 1 has duties that vLLM does not fulfil: it must forward signals (the kernel drops those that PID 1 does not handle),
-reap orphans, and end everything that came from the engine, because a tensor-parallel worker that outlives its parent
-keeps GPU memory. Nothing of it survives in a session of its own either (`flash_engine.processes.Family`).
+reap orphans, and end every process that came from the engine, because a tensor-parallel worker that outlives its parent
+keeps GPU memory. That includes processes in sessions of their own (`flash_engine.processes.Family`).
 """
 
 import os
@@ -27,11 +27,11 @@ STOPPING_SECONDS = 0.1
 """The same while it is being stopped."""
 
 REST_SECONDS = 5.0
-"""What is left of an engine gets this long after SIGTERM, and as long again after SIGKILL. A worker stuck in the
-GPU's driver does not end even then, and must not delay the exit record."""
+"""How long the engine's remaining processes have after SIGTERM, and again after SIGKILL. A worker stuck in the GPU's
+driver does not end even then, and must not delay the exit record."""
 
 KILL_SECONDS = 30.0
-"""A process with tens of gigabytes on a GPU takes seconds to be torn down."""
+"""The kernel takes seconds to tear down a process with tens of gigabytes on a GPU."""
 
 LAST_OUTPUT_SECONDS = 1.0
 
@@ -40,8 +40,8 @@ class Supervisor:
     """Runs engines one after the other: `start`, then `wait`, and `kill` after an incident.
 
     Forwards SIGTERM and SIGINT to the engine; no engine may be started after them. A second signal, or `stop_seconds`
-    after the first, kills the engine with everything that came from it. `record_ending` is called before it does, and
-    in time to be read if the launcher is killed as well.
+    after the first, kills the engine and every process that came from it. `record_ending` is called before that, so
+    that the reason is on disk even if the launcher is killed too.
     """
 
     def __init__(self, *, stop_seconds: float, record_ending: Callable[[EndedBy], None]) -> None:
@@ -49,7 +49,7 @@ class Supervisor:
         self._stop_seconds = stop_seconds
         self._record_ending = record_ending
         self._ending: EndedBy | None = None
-        """Why this engine is being ended, once somebody has asked for it."""
+        """Why this engine is being ended; None if it is not."""
         self._recorded: EndedBy | None = None
         self._pending: signal.Signals | None = None
         """A signal that arrived while no engine was running, or while one was starting."""
@@ -61,9 +61,9 @@ class Supervisor:
         signal.signal(signal.SIGALRM, self._stop_timeout)
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], secrets: Sequence[str] = ()) -> int:
-        """Returns the engine's pid. Raises OSError where the command cannot be started.
+        """Returns the engine's pid. Raises OSError if the command cannot be started.
 
-        `secrets`: values that its output is shown without.
+        `secrets`: values to remove from its output.
         """
         mark = FamilyMark.adopting()
         process = subprocess.Popen(
@@ -85,7 +85,7 @@ class Supervisor:
         return self._started.progress
 
     def wait(self, watch: Callable[[], Incident | None]) -> EngineExit | Incident:
-        """Passes the engine's output through until it exits, then ends what is left of it.
+        """Pass the engine's output through until it exits, then end its remaining processes.
 
         Returns early, with the engine still running, if `watch` finds an incident; it is called every IDLE_SECONDS. An
         engine that is shutting down is not watched.
@@ -109,9 +109,9 @@ class Supervisor:
         return self._finish(run)
 
     def kill(self) -> EngineExit | None:
-        """Kills the engine: a hung one ignores SIGTERM. Returns None if it does not end in time.
+        """Kill the engine with SIGKILL: a hung one ignores SIGTERM. Returns None if it does not end in time.
 
-        A process stuck in the GPU's driver ends when the driver returns, which may be never.
+        A process stuck in the GPU's driver ends only when the driver returns, which may be never.
         """
         run = self._started
         self._end_rest(signal.SIGKILL, KILL_SECONDS)
@@ -121,7 +121,7 @@ class Supervisor:
         return self._finish(run)
 
     def close(self) -> None:
-        """Ignores later signals, which must not replace the engine's exit code."""
+        """Ignore later signals, which must not replace the engine's exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
 
@@ -148,7 +148,7 @@ class Supervisor:
         return self._run
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
-        """Sends the first signal to the engine's API server only: it finishes requests, then ends the others."""
+        """Send the first signal only to the engine's API server, which finishes requests and then ends the others."""
         if self.stop_requested:
             self._ending = EndedBy.SECOND_SIGNAL
         else:
@@ -169,7 +169,7 @@ class Supervisor:
         self._ending = EndedBy.STOP_TIMEOUT
 
     def _carry_out_ending(self) -> None:
-        """Records why the engine ends, then kills it if that is due. No signal handler writes files or kills."""
+        """Record why the engine ends, then kill it if that is due. Signal handlers must not write files or kill."""
         ending = self._ending
         if ending is None or ending is self._recorded:
             return
@@ -179,7 +179,7 @@ class Supervisor:
             self._started.family.signal(signal.SIGKILL)
 
     def _end_rest(self, number: signal.Signals, seconds: float) -> None:
-        """Signals all processes and passes on their output, because one that blocks on a full pipe cannot end."""
+        """Signal all processes and pass on their output, because one that blocks on a full pipe cannot end."""
         run = self._started
         run.family.signal(number)
         deadline = time.monotonic() + seconds
@@ -192,7 +192,7 @@ class Supervisor:
                 run.family.signal(number)
 
     def _pass_last_output(self) -> None:
-        """Bounded, because a process that cannot be killed may keep the pipes and write forever."""
+        """Pass on what is left, for a limited time: a process that cannot be killed may write forever."""
         deadline = time.monotonic() + LAST_OUTPUT_SECONDS
         while self._started.pass_output(0) and time.monotonic() < deadline:
             pass

@@ -1,7 +1,7 @@
-"""Watches one run of the engine: detects a hang of its start, and reads the gate's fault reports.
+"""Watches one run of the engine: detects a hang at its start, and reads the gate's fault reports.
 
-Hang detection ends once the engine has started, because an engine without requests is silent and idle. From then on
-only the gate can tell, because it sends requests. Whether an engine that gives no token computes is seen only here.
+Hang detection ends once the engine has started, because an engine without requests is silent and idle. From then on,
+only the gate can detect a hang, because it sends requests. But only the launcher sees whether such an engine computes.
 """
 
 import time
@@ -24,7 +24,7 @@ log = Logger("flash.launcher")
 
 @dataclass(frozen=True)
 class Fault:
-    """A problem of one run of the engine that only a restart with other flags may solve."""
+    """A problem of one run of the engine that only a restart with other flags can solve."""
 
     kind: FaultKind
     signature: str
@@ -105,7 +105,7 @@ class Watch:
 
     @property
     def computing(self) -> str | None:
-        """What the engine was seen doing although the gate reported a hang; None if nothing, or without a report."""
+        """What the engine did after the gate reported a hang; None if nothing, or without a report."""
         return self._reported.computing if self._reported else None
 
     def _reported_fault(self) -> Fault | None:
@@ -117,7 +117,7 @@ class Watch:
         seen = {"suspectedAt": report.at}
         if report.kind != "hang":
             return Fault(report.kind, report.signature, report.message, seen, report.asked)
-        # The gate cannot see whether the engine computes: the first request of its kind waits for kernels to compile.
+        # The gate cannot see whether the engine computes: the first request of a kind waits for kernels to compile.
         vitals = self._vitals()
         self._reported = self._reported.after(vitals) if self._reported else ReportedHang.begin(vitals)
         if self._reported.computing:

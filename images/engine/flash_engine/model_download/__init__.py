@@ -4,7 +4,7 @@
     source      the interface of a model source: files, sizes, checksums, requests
     hub         a repository on a model hub
     registry    an image or artifact in a container registry, with image_reference, image_content and docker_config
-    disk_space  whether a model fits into the cache, and which models to remove for it
+    disk_space  whether a model fits into the cache, and which models to remove to make room
     transfer    downloads files, resuming and verifying them, with http_stream (one request) and receive_rate
     unpacking   unpacks the layers of an image over each other; model_folder finds the model in the result
     reporter    writes delivery.json once a second, which the gate and the operator read

@@ -16,7 +16,7 @@ model:
     HF_ENDPOINT                  address of the hub (default: https://huggingface.co)
 
 cache:
-    FLASH_MODEL_CACHE_GIBIBYTES  most that all models in the cache may take together (default: the volume's size)
+    FLASH_MODEL_CACHE_GIBIBYTES  limit for all models in the cache together (default: the volume's size)
     FLASH_MODEL_CACHE_KIND       Pod, Node or Claim: the kind of volume, used in messages (default: Pod)
     FLASH_MODEL_CACHE_NAME       the node's path or the claim's name, used in messages
 
@@ -24,7 +24,7 @@ transfer:
     FLASH_FETCH_STREAMS          files to download at once (default: 8)
     FLASH_FETCH_STALL_SECONDS    give up if a file receives too little data for this long (default: 300)
     FLASH_FETCH_LEAST_BYTES_PER_SECOND
-                                 what a file must receive on average over that time (default: 65536)
+                                 average rate that a file needs over that time (default: 65536)
 
 credentials:
     FLASH_HUB_TOKEN_FILE         file with the hub's token (default: none)
@@ -73,9 +73,9 @@ def main() -> int:
 
 
 def run(settings: DownloadSettings) -> int:
-    """Makes one attempt. Returns the exit code."""
-    # No progress bars, which are for terminals, and no warnings of the library, which are reported here instead. The
-    # library reads both variables when it is imported.
+    """Make one attempt. Returns the exit code."""
+    # Disable the library's progress bars, which are for terminals, and its warnings, which are reported here. It reads
+    # both variables when it is imported.
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"}
     registry = f"//{settings.image.registry}" if settings.image else ""
     os.environ |= direct_to_loopback(os.environ, [os.environ.get("HF_ENDPOINT", ""), registry])
@@ -93,7 +93,7 @@ def run(settings: DownloadSettings) -> int:
     except OSError as error:
         failure = f"{error}: check the volume behind {settings.place}"
     except Exception as error:  # noqa: BLE001 - status needs a message for unforeseen errors, too
-        failure = f"{type(error).__name__}: {error}: this is a bug in flash-fetch; its log has the traceback"
+        failure = f"{type(error).__name__}: {error}: this is a bug in flash-fetch; the traceback is in its log"
         log.error("unexpected", trace=traceback.format_exc())
     else:
         return 0
@@ -103,7 +103,7 @@ def run(settings: DownloadSettings) -> int:
 
 
 def _exit_at_once(number: int, _frame: FrameType | None) -> None:
-    """Partial downloads stay on disk, and the next attempt resumes them. A normal exit would wait for all threads."""
+    """Exit without waiting for threads. Partial downloads stay on disk, and the next attempt resumes them."""
     log.info("received signal, exiting", signal=signal.Signals(number).name)
     os._exit(SIGNALLED + number)
 

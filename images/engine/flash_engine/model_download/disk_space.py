@@ -1,7 +1,7 @@
-"""Decides whether a model fits into the cache, and which models to remove for it.
+"""Decides whether a model fits into the cache, and which models to remove to make room.
 
-Only one process decides and removes at a time (space.lock). What other processes have still to download counts as
-taken, because two models that each fit alone need not fit together.
+Only one process decides and removes at a time (space.lock). What other processes still have to download counts as
+taken, because two models that each fit alone may not fit together.
 """
 
 import fcntl
@@ -28,9 +28,9 @@ class DiskSpace:
     stored: int
     """Taken by all models, including this one."""
     reserved: int
-    """What other processes have still to download."""
+    """What other processes still have to download."""
     limit_bytes: int | None
-    """The most that all models may take (maxGibibytes)."""
+    """Limit for all models together (maxGibibytes)."""
 
     def shortfall(self, wanted: int) -> int:
         """Bytes to free before `wanted` more fit; 0 if they fit."""
@@ -40,7 +40,7 @@ class DiskSpace:
 
 
 def eviction_candidates(shortfall: int, removable: Sequence[ModelSnapshot]) -> list[ModelSnapshot]:
-    """The models to remove, least recently used first. Empty if removing all of them would not be enough."""
+    """The models to remove, least recently used first. Empty if even removing all would not be enough."""
     chosen: list[ModelSnapshot] = []
     for model in sorted(removable, key=lambda model: model.last_used_at):
         if shortfall <= 0:
@@ -51,7 +51,7 @@ def eviction_candidates(shortfall: int, removable: Sequence[ModelSnapshot]) -> l
 
 
 def free_disk_space(model: ModelSnapshot, listing: FileListing, settings: DownloadSettings) -> list[ModelSnapshot]:
-    """Frees the space that the rest of `model` needs, before its download starts. Returns the models removed.
+    """Free the space that the rest of `model` needs, before its download starts. Returns the removed models.
 
     Raises DownloadError.
     """

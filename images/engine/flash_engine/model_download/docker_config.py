@@ -1,7 +1,7 @@
 """Finds a registry's credentials in pull secrets (`.dockerconfigjson`).
 
-Entries are matched as the kubelet matches them (kubernetes.io/docs/concepts/containers/images, "Interpretation of
-config.json"): by host, whose parts may contain `*`, and by path prefix. The longest match wins.
+Like the kubelet, it matches entries by host, whose parts may contain `*`, and by path prefix; the longest match wins
+(kubernetes.io/docs/concepts/containers/images, "Interpretation of config.json").
 """
 
 import base64
@@ -26,7 +26,7 @@ class Credentials:
 
 
 def load_credentials(folder: Path, required: str | None, reference: ImageReference) -> Credentials | None:
-    """Searches the files SECRET.json in a folder. Raises DownloadError if the required one is missing."""
+    """Search the files SECRET.json in a folder. Raises DownloadError if the required one is missing."""
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
     if required and required not in [file.stem for file in files]:
         raise DownloadError(
@@ -38,7 +38,7 @@ def load_credentials(folder: Path, required: str | None, reference: ImageReferen
 
 
 def find_credentials(reference: ImageReference, configs: Iterable[dict[str, Any]]) -> Credentials | None:
-    """The credentials of the longest entry that matches and has any."""
+    """The credentials of the longest matching entry that has any."""
     entries = [entry for config in configs for entry in (config.get("auths") or {}).items()]
     matching = [(name, entry) for name, entry in entries if _matches(name, reference)]
     for _, entry in sorted(matching, key=lambda item: -len(_normalised(item[0]))):
@@ -66,7 +66,7 @@ def _matches(name: str, reference: ImageReference) -> bool:
 
 
 def _normalised(name: str) -> str:
-    """Without the scheme and the API version that old versions of Docker wrote."""
+    """The name without the scheme and API version that old versions of Docker wrote."""
     bare = name.rpartition("://")[2].rstrip("/")
     return bare.removesuffix("/v1").removesuffix("/v2")
 

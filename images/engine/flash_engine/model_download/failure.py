@@ -8,11 +8,11 @@ from flash_engine.throttling import THROTTLED, requested_wait
 
 
 class DownloadError(EngineError):
-    """The model cannot be downloaded. The text becomes the pod's message in status."""
+    """The model cannot be downloaded. The text becomes the pod's message in the status."""
 
     remedy: str
     wait_seconds: float | None = None
-    """How long the server asks to wait before the next request; None if it does not say."""
+    """How long the server asks to wait before the next request; None if it does not ask."""
 
     def __init__(self, message: str, remedy: str, *, retryable: bool = False) -> None:
         super().__init__(message, remedy, retryable=retryable)

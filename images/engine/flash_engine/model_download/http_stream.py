@@ -1,7 +1,7 @@
-"""Receives one file from one HTTP request, appended to what is on disk. Every piece is written when it arrives.
+"""Receives one file by one HTTP request, and appends it to what is on disk. Every piece is written when it arrives.
 
-huggingface_hub's `http_get` is not used for this: it writes pieces of 10 MB, so that a connection that breaks before
-leaves nothing, and it appends whatever range a server sends.
+huggingface_hub's `http_get` would not do: it writes pieces of 10 MB, so a connection that breaks earlier leaves
+nothing, and it appends whatever range a server sends.
 
 answer                                          result
 ----------------------------------------------- ----------------------------------------------------------------------
@@ -34,7 +34,7 @@ class RangeError(InterruptedTransferError):
 
 
 class PartialFile(Protocol):
-    """What has arrived of a file."""
+    """The part of a file that has arrived."""
 
     size: int
     """Bytes on disk."""
@@ -52,9 +52,9 @@ def receive(
     timeout: float,
     note_received: Callable[[int], None],
 ) -> None:
-    """Asks for what is missing of a file of `whole` bytes. May return before it is complete, if a server sends less.
+    """Request the missing part of a file of `whole` bytes. Returns before it is complete if a server sends less.
 
-    `as_range`: whether to ask for the missing part only. `timeout` is in seconds without any data. `note_received` is
+    `as_range`: whether to request only the missing part. `timeout` is in seconds without any data. `note_received` is
     called with the size of every piece, and may raise an error to end the transfer.
 
     Raises InterruptedTransferError, httpx2's errors, and what hf_raise_for_status raises for an answer with an error.
@@ -75,7 +75,7 @@ def receive(
             if wanted:
                 file.append(wanted)
             elif file.size == whole:
-                return  # the server sends more than the file has; the checksum decides
+                return  # the server sends more than the file's size; the checksum decides
             note_received(len(chunk))
 
 
@@ -90,7 +90,7 @@ def first_byte(response: httpx2.Response, stored: int, whole: int, *, ranged: bo
         _check_size(length, whole)
         return 0
     if is_encoded:
-        raise RangeError("the server sent a part that it compressed")
+        raise RangeError("the server sent a compressed part")
     asked = stored if ranged else 0
     described = response.headers.get("Content-Range")
     if described is None:
@@ -106,7 +106,7 @@ def first_byte(response: httpx2.Response, stored: int, whole: int, *, ranged: bo
 def _check_size(size: int | None, whole: int) -> None:
     if size is not None and size != whole:
         raise InterruptedTransferError(
-            f"the server sent something of {format_size(size)} ({size} bytes) in place of the file of {whole} bytes"
+            f"the server sent {format_size(size)} ({size} bytes) instead of the file of {whole} bytes"
         )
 
 

@@ -28,11 +28,11 @@ IGNORED_PATTERNS = (
     "*.svg",
     ".*",
 )
-"""Skipped if the repository has safetensors: the same weights in other formats, and pictures."""
+"""Files to skip if the repository has safetensors: the same weights in other formats, and pictures."""
 
 
 class HubSource:
-    """Uses huggingface_hub. A branch is resolved once, so that all files are of the same commit."""
+    """Uses huggingface_hub. A branch is resolved once, so that all files come from the same commit."""
 
     server = "the hub"
     where_to_look = "model.hubEndpoint"
@@ -45,7 +45,7 @@ class HubSource:
 
     @property
     def has_credentials(self) -> bool:
-        """Also with a token from HF_TOKEN, which the library finds itself."""
+        """Includes a token from HF_TOKEN, which the library finds itself."""
         return any(name.lower() == "authorization" for name in self._headers)
 
     def list(self) -> FileListing:

@@ -4,10 +4,10 @@ layer                                                       result
 ----------------------------------------------------------- ----------------------------------------------------------
 tar, or tar with gzip: images (KServe's modelcar too),      unpacked over each other, like the root folder of a
 KitOps, tars of ModelPack, folders packed by ORAS           container
-with a file name: ORAS, raw layers of ModelPack             the file
+named files: ORAS, raw layers of ModelPack                  the file
 Docker's safetensors and chat template                      the file, named as Docker names it
-data sets, and unnamed documents and licences               left out
-GGUF and what else is for other engines; zstd, encrypted,   an error that names the layer
+data sets, and unnamed documents and licences               skipped
+GGUF and other engines' formats; zstd, encrypted,           an error that names the layer
 kept outside the registry, unknown
 """
 
@@ -27,12 +27,12 @@ LAYERS = ".flash-layers"
 
 TITLE = "org.opencontainers.image.title"
 NAMES = (TITLE, "org.cncf.model.filepath", "org.cnai.model.filepath")
-"""Annotations with a layer's file name; the last is ModelPack's of before 2025."""
+"""Annotations with a layer's file name; the last is ModelPack's from before 2025."""
 PACKED = "io.deis.oras.content.unpack"
 PATH_IN_LAYER = "olot.layer.content.inlayerpath"
 """Kubeflow's OLOT sets it on the tars that it adds to an image."""
 UNNAMED_TAR = "application/vnd.oci.image.layer.v1.tar"
-"""ORAS gives plain files this type, and names them."""
+"""ORAS gives plain files this type, and a name."""
 EMPTY = "application/vnd.oci.empty.v1+json"
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFESTS = (
@@ -51,7 +51,7 @@ OUTSIDE = re.compile(r".*(?:nondistributable|\.foreign\.).*")
 SAFETENSORS = re.compile(r".*[./]safetensors(?:[.+].*)?")
 CHAT_TEMPLATE = "application/vnd.docker.ai.chat.template.jinja"
 ABOUT_AN_IMAGE = re.compile(r".*(?:in-toto|sigstore|cosign|notary|spdx|cyclonedx|signature|sbom).*")
-"""Types of artifacts in an index that describe another one."""
+"""Types of artifacts in an index that describe another artifact."""
 
 PUSH_SAFETENSORS = (
     "set model.source to an image, an artifact or an hf:// repository with config.json and safetensors files"
@@ -61,7 +61,7 @@ NO_ZSTD = (
     "push it without compression, which weights do not need, or with gzip (buildah push and skopeo copy: "
     "--compression-format gzip, --dest-compress-format gzip)"
 )
-"""No library for zstd is in the engine image, and Python has one from 3.14 on."""
+"""The engine image has no zstd library, and Python has one only from 3.14 on."""
 
 Document = dict[str, Any]
 
@@ -78,7 +78,7 @@ def choose_manifest(index: Document, image: str) -> str:
         if _architecture(one) == wanted and _platform(one).get("os", "linux") == "linux":
             return str(one.get("digest"))
     if len(found) == 1:
-        # The files of a model do not depend on the architecture, so the only image will do.
+        # A model's files do not depend on the architecture, so the only image will do.
         return str(found[0].get("digest"))
     if len(found) > 1 and all(_architecture(one) == ANY for one in found):
         digests = ", ".join(str(one.get("digest")) for one in found)
@@ -109,7 +109,7 @@ def _is_of_a_model(manifest: Document) -> bool:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer of a manifest, checked."""
+    """A validated layer of a manifest."""
 
     label: str
     kind: str
@@ -118,7 +118,7 @@ class _Layer:
     size: int
     annotations: Mapping[str, str]
     is_outside: bool
-    """Whether the registry need not have it."""
+    """Whether the registry may lack it."""
 
     @classmethod
     def of(cls, described: Document, label: str) -> "_Layer":
@@ -139,17 +139,17 @@ class _Layer:
 
     @property
     def archive(self) -> re.Match[str] | None:
-        """How it is packed: the compression, and whether it is encrypted. None if it is no tar."""
+        """Its compression, and whether it is encrypted. None if it is not a tar."""
         return ARCHIVE.fullmatch(self.kind)
 
     @property
     def name(self) -> str | None:
-        """The name in its annotations."""
+        """The file name in its annotations."""
         return next((self.annotations[key] for key in NAMES if self.annotations.get(key)), None)
 
     @property
     def is_plain_file(self) -> bool:
-        """Whether it is to be stored under its name and not unpacked."""
+        """Whether to store it under its name instead of unpacking it."""
         if self.name is None or self.annotations.get(PACKED) == "true" or PATH_IN_LAYER in self.annotations:
             return False
         # ModelPack names its tars after their content. ORAS' client for Python names packed folders.
@@ -163,12 +163,12 @@ class _Layer:
 
     @property
     def compression(self) -> Literal["none", "gzip"]:
-        """Of a tar. Raises DownloadError if it cannot be unpacked here."""
+        """The compression of a tar. Raises DownloadError if it cannot be unpacked here."""
         archive = self.archive
         if archive is None:
             self.refuse("is neither tar, tar+gzip nor a named file", "push the model as an image, or with ORAS")
         if archive[2]:
-            self.refuse("is encrypted", "push it without encryption, and protect the repository by credentials")
+            self.refuse("is encrypted", "push it unencrypted, and protect the repository with credentials")
         if archive[1] in ("zstd", "zst"):
             self.refuse(
                 "is neither tar nor tar+gzip: zstd cannot be unpacked here",
@@ -177,7 +177,7 @@ class _Layer:
         return "gzip" if archive[1] else "none"
 
     def check(self) -> None:
-        """Raises DownloadError for what no unpacking could turn into a model."""
+        """Raises DownloadError if this layer can never become part of a model here."""
         if self.is_outside:
             self.refuse(
                 "is kept outside the registry, at addresses that its manifest names; these are not followed",
@@ -189,9 +189,7 @@ class _Layer:
                 if "gguf" in self.kind or "ollama.image.model" in self.kind
                 else "a model of another format"
             )
-            self.refuse(
-                f"is {what}, for llama.cpp, Ollama or their like; vLLM loads safetensors here", PUSH_SAFETENSORS
-            )
+            self.refuse(f"is {what}, for llama.cpp, Ollama or similar; vLLM loads safetensors here", PUSH_SAFETENSORS)
         if self.is_plain_file and not self.archive and COMPRESSED.fullmatch(self.kind):
             self.refuse("is a file that is compressed or encrypted", "push the file as it is")
 
@@ -202,7 +200,7 @@ class _Layer:
 def parse_manifest(manifest: Document, revision: str, image: str) -> FileListing:
     """Raises DownloadError if the image cannot be turned into a model folder."""
     if "fsLayers" in manifest:
-        raise DownloadError(f"{image} has a manifest of the outdated schema 1", f"{PUSH_AGAIN} with a current client")
+        raise DownloadError(f"{image} has a manifest of the obsolete schema 1", f"{PUSH_AGAIN} with a current client")
     key = "blobs" if "blobs" in manifest and "layers" not in manifest else "layers"
     described = _documents(manifest, key, image)
     all_layers = [_Layer.of(one, f"layer {number} of {image}") for number, one in enumerate(described, 1)]
@@ -232,7 +230,7 @@ def _documents(document: Document, key: str, image: str) -> list[Document]:
 
 
 def _named(layers: Sequence[_Layer]) -> Iterator[tuple[_Layer, str | None]]:
-    """Each layer with its file name, None for a tar. Docker's safetensors have no names but their order."""
+    """Each layer with its file name, None for a tar. Docker's safetensors are named by their order."""
     unnamed = [layer for layer in layers if not layer.name and not layer.archive and SAFETENSORS.fullmatch(layer.kind)]
     for layer in layers:
         if layer in unnamed:
@@ -264,7 +262,7 @@ def _add_file(files: dict[str, RemoteFile], file: RemoteFile, image: str) -> Non
 
 
 def _check_format(files: Mapping[str, RemoteFile], layers: Mapping[str, ImageLayer], image: str) -> None:
-    """Refuses an artifact whose weights are GGUF before they are downloaded. What is in a tar is seen later."""
+    """Refuse an artifact with GGUF weights before they are downloaded. The contents of a tar are seen only later."""
     suffixes = {PurePosixPath(name).suffix.lower() for name in files}
     if ".gguf" in suffixes and ".safetensors" not in suffixes and not layers:
         name = next(name for name in files if name.lower().endswith(".gguf"))

@@ -57,7 +57,7 @@ class ImageReference:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Registry and path. The first part is a registry if it has a dot or a port, or is localhost."""
+    """Registry and path. The first part is a registry if it has a dot or a port or is localhost."""
     first, slash, rest = name.partition("/")
     if not slash or not ("." in first or ":" in first or first == "localhost"):
         return DOCKER_HUB, name if slash else f"library/{name}"

@@ -1,4 +1,4 @@
-"""Finds the model in an unpacked image, which need not be at its root: KServe's modelcars have it in /models."""
+"""Finds the model in an unpacked image. It may not be at the root: KServe's modelcars have it in /models."""
 
 import os
 from pathlib import Path
@@ -10,9 +10,9 @@ DEEPEST = 4
 
 
 def model_folder(root: Path) -> Path:
-    """The folder that an engine loads: the root, unless only one folder further down holds a model.
+    """The folder that an engine loads: the root, unless exactly one folder further down contains a model.
 
-    The root too if there are several at the same depth: the inspection then says what is missing.
+    With several at the same depth, it is the root, and the inspection reports what is missing.
     """
     if (root / CONFIG).exists() or not (found := _models_below(root)):
         return root

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 @dataclass
 class ReceiveRate:
-    """In every period of `seconds`, `least_bytes_per_second` on average must arrive. Times are monotonic, in seconds.
+    """Requires an average of `least_bytes_per_second` in every period of `seconds`. Times are monotonic, in seconds.
 
-    A period ends early once it has all the bytes that it needs, so that a long stop counts from the last data.
+    A period ends early once it has all the bytes that it needs, so that a stall counts from the last data.
     """
 
     began: float
     seconds: float
     least_bytes_per_second: float
     received: int = 0
-    """Bytes in the period that is running."""
+    """Bytes in the current period."""
 
     def add(self, at: float, count: int) -> None:
         self.received += count
@@ -28,6 +28,6 @@ class ReceiveRate:
         """Whether a wait would leave no time in this period."""
         return at + wait - self.began >= self.seconds
 
-    def excuse(self, seconds: float) -> None:
-        """Does not count `seconds` that were spent waiting for something else."""
+    def exclude(self, seconds: float) -> None:
+        """Exclude `seconds` that were spent waiting for something else."""
         self.began += seconds

@@ -1,7 +1,7 @@
 """Model source: an image or artifact in a container registry.
 
-oras answers the registry's authentication challenges. Manifests are fetched here instead, because oras's get_manifest
-returns parsed JSON, whose digest cannot be verified, and retries for two minutes when access is denied.
+oras answers the registry's authentication challenges. Manifests are fetched without it: oras's get_manifest returns
+parsed JSON, whose digest cannot be verified, and retries for two minutes when access is denied.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ TIMEOUT_SECONDS = 10.0
 DENIED = (401, 403)
 SERVER_ERROR = 500
 MOST_INDEXES = 3
-"""Indexes within indexes that are followed."""
+"""How deep indexes within indexes are followed."""
 ACCEPTED = ", ".join((*INDEXES, *MANIFESTS))
 REALM = re.compile(r'realm="?([^",\s]+)', re.IGNORECASE)
 
@@ -45,15 +45,15 @@ oras_logger.set_level(logging.CRITICAL)  # its lines are not JSON, and errors ar
 
 
 class _UnavailableError(requests.RequestException):
-    """A server throttles or fails. It is raised because oras reports every answer but 200 as a denial."""
+    """A server throttles or fails. Raised here because oras reports every answer other than 200 as a denial."""
 
 
 class _InsecureError(requests.RequestException):
-    """What should be protected by TLS would be sent without."""
+    """A request that TLS should protect would be sent without it."""
 
 
 class RegistrySession(requests.Session):
-    """For the registry and its token server. Has a timeout, and raises _UnavailableError and _InsecureError."""
+    """Requests to the registry and its token server, with a timeout. Raises _UnavailableError and _InsecureError."""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs.setdefault("timeout", TIMEOUT_SECONDS)
@@ -64,7 +64,7 @@ class RegistrySession(requests.Session):
         return response
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """A manifest with a tag has no checksum, and a token is secret: neither leaves TLS."""
+        """Refuse to leave TLS: a tag's manifest has no checksum to verify, and a token is secret."""
         target = super().get_redirect_target(resp)
         if target and _is_downgrade(str(resp.url), urljoin(str(resp.url), target)):
             raise _InsecureError(f"it redirects to {urlsplit(target).netloc} without TLS")
@@ -76,7 +76,7 @@ def _is_downgrade(url: str, to: str) -> bool:
 
 
 class _Authenticator:
-    """Keeps the Authorization header. It is obtained when the registry first asks for it."""
+    """Keeps the Authorization header, which it obtains when the registry first asks for it."""
 
     def __init__(self, session: requests.Session, credentials: Credentials | None, *, plain: bool) -> None:
         self._session = session
@@ -99,9 +99,9 @@ class _Authenticator:
         return self._credentials.username if self._credentials else "anonymous clients"
 
     def answer_challenge(self, denied: Any) -> bool:
-        """Answers a response's challenge with the credentials. False if that is impossible.
+        """Answer a response's challenge with the credentials. Returns False if that is impossible.
 
-        Called again whenever a token has expired, which takes only minutes.
+        Called again whenever a token expires, which takes only minutes.
         """
         challenge = str(denied.headers.get("WWW-Authenticate") or "")
         is_basic = challenge.lower().startswith("basic")
@@ -131,7 +131,7 @@ class _Manifest:
 
 
 class RegistrySource:
-    """A tag is resolved once, so that all files are of the same image."""
+    """An image or artifact. A tag is resolved once, so that all files come from the same image."""
 
     where_to_look = "proxy variables in engine.extraEnv"
 
@@ -180,7 +180,7 @@ class RegistrySource:
         return FileRequest(f"{self._api}/blobs/sha256:{file.sha256}", headers, expected_size=None)
 
     def describe_error(self, error: HfHubHTTPError, file: RemoteFile) -> DownloadError | None:
-        """None, to retry, if an expired token was renewed, or if the storage that the registry redirects to failed."""
+        """None, so that it is retried, if an expired token was renewed or the registry's storage failed."""
         response = error.response
         if urlsplit(str(response.url)).netloc != urlsplit(self._api).netloc:
             return None
@@ -206,7 +206,7 @@ class RegistrySource:
         if ":" in wanted and digest != wanted:
             raise DownloadError(
                 f"{self.server} sent the wrong manifest of {self.repository}: expected {wanted}, found {digest}",
-                f"check proxies in between ({self.where_to_look}), or push the image again; nothing of it was served",
+                f"check the proxies in between ({self.where_to_look}), or push the image again; it was not served",
             )
         document = _json_object(response.content)
         if document is None:
@@ -230,11 +230,9 @@ class RegistrySource:
         if isinstance(error, _UnavailableError) and error.response is not None:
             return self._unavailable(error.response)
         if isinstance(error, _InsecureError):
-            return DownloadError(f"{self.server} is not used: {error}", "give the registry's other servers TLS, too")
+            return DownloadError(f"{self.server} is not used: {error}", "give the registry's other servers TLS too")
         if isinstance(error, requests.TooManyRedirects):
-            return DownloadError(
-                f"{self.server} redirects in a circle", "check model.source and the registry's address"
-            )
+            return DownloadError(f"{self.server} redirects in a loop", "check model.source and the registry's address")
         if isinstance(error, requests.exceptions.SSLError):
             return DownloadError(
                 f"the TLS certificate of {self.server} cannot be verified ({error})",
@@ -247,7 +245,7 @@ class RegistrySource:
     def _unavailable(self, response: requests.Response) -> DownloadError:
         host, status = urlsplit(str(response.url)).netloc, response.status_code
         server = (
-            self.server if host == urlsplit(self._api).netloc else f"{host}, where {self.server} sends its clients,"
+            self.server if host == urlsplit(self._api).netloc else f"{host}, to which {self.server} sends its clients,"
         )
         if is_throttled(status, response.headers):
             return ThrottledError.of_response(server, status, response.headers)

@@ -26,7 +26,7 @@ class TransferRate:
         self._samples: deque[tuple[float, int]] = deque()
 
     def update(self, at: float, stored: int) -> float | None:
-        """Adds a sample. None until there are two to compare."""
+        """Add a sample. Returns None until there are two to compare."""
         self._samples.append((at, stored))
         while at - self._samples[0][0] > RATE_SECONDS:
             self._samples.popleft()
@@ -44,44 +44,44 @@ class ProgressReporter:
         self.record = DownloadRecord(
             source=source, failure=earlier.failure, attempts=earlier.attempts + 1, retry_at=retry_at
         )
-        """Keeps the last attempt's failure until this one makes progress; otherwise it would vanish too soon."""
+        """It keeps the last attempt's failure until this one makes progress; otherwise it would vanish too soon."""
         self._shared: ModelSnapshot | None = None
         self._lock = threading.Lock()
         self.publish("Resolving", message="listing the model's files")
 
     def publish(self, phase: Phase | None = None, **changes: Any) -> None:
-        """Changes fields of the record and writes it. Raises OSError if it cannot be written."""
+        """Change fields of the record and write it. Raises OSError if it cannot be written."""
         with self._lock:
             self.record = replace(self.record, phase=phase or self.record.phase, at=now(), **changes)
             self.record.write(self._file)
             if self._shared is not None:
-                # Best effort: if the cache's volume is full, that must still reach our own record.
+                # Best effort: if the cache's volume is full, our own record must still say so.
                 with suppress(OSError):
                     self.record.write(self._shared.sidecar(PROGRESS_SUFFIX))
 
     def publish_failure(self, failure: str, wait_seconds: float | None) -> None:
-        """The end of this attempt. `wait_seconds`: how long the server asked to wait before the next one."""
+        """Publish a failed attempt. `wait_seconds`: how long the server asked to wait before the next one."""
         at = None if wait_seconds is None else timestamp(datetime.now(UTC) + timedelta(seconds=wait_seconds))
         self.publish("Failed", failure=failure, message=failure, bytes_per_second=None, retry_at=at)
 
     @property
     def seconds_to_wait(self) -> float:
-        """How long the server must not be asked yet, as it asked an earlier attempt."""
+        """How much longer to wait, as the server asked an earlier attempt."""
         try:
             at = datetime.fromisoformat(self.record.retry_at or "")
             seconds = (at - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError):  # not set, or not written by us
             return 0.0
-        # Not longer than any server is obeyed: the clock may have been set back.
+        # Never longer than the longest wait that is accepted: the clock may have been set back.
         return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
 
     def share_with_waiting(self, model: ModelSnapshot) -> None:
-        """From now on also writes the record next to the snapshot, for processes that wait for it."""
+        """From now on, also write the record next to the snapshot, for processes that wait for it."""
         self._shared = model
 
     @contextmanager
     def counting(self, stored_bytes: Callable[[], int]) -> Iterator[None]:
-        """Updates the record every PUBLISH_SECONDS while the context is active."""
+        """Update the record every PUBLISH_SECONDS while the context is active."""
         rate, initially, ended = TransferRate(), stored_bytes(), threading.Event()
 
         def count() -> None:

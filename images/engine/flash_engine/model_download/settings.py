@@ -16,7 +16,7 @@ CacheKind = Literal["Pod", "Node", "Claim"]
 CACHE_KINDS: tuple[CacheKind, ...] = get_args(CacheKind)
 
 LEAST_BYTES_PER_SECOND = 64 << 10
-"""Of each file. With eight at a time, a model of 149 GiB would take three and a half days."""
+"""For each file. With eight at a time, a model of 149 GiB would take three and a half days."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DownloadSettings:
     cache_name: str
     """The path on the node, or the claim's name."""
     limit_bytes: int | None
-    """The most bytes that all models in the cache may take together."""
+    """Limit for all models in the cache together."""
     run_dir: Path
     token_file: Path | None
     registry_secrets: Path | None
@@ -44,7 +44,7 @@ class DownloadSettings:
     stall_seconds: float
     streams: int
     least_bytes_per_second: float = LEAST_BYTES_PER_SECOND
-    """Of each file, on average over `stall_seconds`."""
+    """For each file, on average over `stall_seconds`."""
 
     @cached_property
     def image(self) -> ImageReference | None:
@@ -58,7 +58,7 @@ class DownloadSettings:
 
     @property
     def pinned(self) -> str | None:
-        """The commit or digest, if it is known without asking hub or registry."""
+        """The commit or digest, if it is known without asking the hub or registry."""
         if self.image:
             return self.image.digest
         return self.revision if is_commit(self.revision) else None

@@ -51,9 +51,9 @@ class FileListing:
 
     @property
     def peak_bytes(self) -> int:
-        """The most bytes that are on the volume at once: while a layer is unpacked, its tar and its files both exist.
+        """The most bytes on the volume at once: while a layer is unpacked, its tar and its files both exist.
 
-        How much larger a compressed layer becomes is unknown, so unpacking checks the space that is left.
+        The size of a compressed layer's files is unknown, so unpacking checks the space that is left.
         """
         return self.total_bytes + max((layer.file.size for layer in self.layers), default=0)
 
@@ -65,7 +65,7 @@ class FileRequest:
     url: str
     headers: Mapping[str, str]
     expected_size: int | None
-    """The file's size, where a server has a limit for it: a hub sends no file above its own. None for other sources."""
+    """The file's size if the server limits it, as a hub does; None for other sources."""
 
 
 class DownloadSource(Protocol):
@@ -78,13 +78,13 @@ class DownloadSource(Protocol):
 
     @property
     def has_credentials(self) -> bool:
-        """Whether requests are made in somebody's name."""
+        """Whether requests are authenticated."""
 
     @property
     def repository(self) -> str: ...
 
     def list(self) -> FileListing:
-        """Resolves the revision and lists its files. Raises DownloadError."""
+        """Resolve the revision and list its files. Raises DownloadError."""
 
     def request(self, file: RemoteFile, listing: FileListing) -> FileRequest: ...
 

@@ -1,7 +1,7 @@
 """Downloads the files of a model: several at once, resumed where they stopped, verified by checksum.
 
-The partial files are managed here. huggingface_hub's own download cannot resume in another process: since 2.4 the names
-of its partial files differ from process to process.
+It manages partial files itself, because huggingface_hub's download cannot resume in another process: since 2.4, the
+names of its partial files differ from process to process.
 """
 
 import contextlib
@@ -32,7 +32,8 @@ log = Logger("flash.fetch")
 
 LONGEST_PAUSE_SECONDS = 30.0
 CONNECTIONS_PER_STALL = 4
-"""A connection that is too slow is replaced after this part of `stall_seconds`: the next may reach a better server."""
+"""A connection that is too slow is replaced after this fraction of `stall_seconds`: the next may reach a better
+server."""
 CHUNK = 8 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 REQUEST_TIMEOUT = 408
@@ -47,7 +48,7 @@ class _RetryNowError(InterruptedTransferError):
 
 
 class _PartialFile:
-    """A partial file, opened for appending, without a buffer: what has arrived survives the end of the process."""
+    """A partial file, opened for appending without a buffer, so that what has arrived survives a killed process."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
@@ -65,7 +66,7 @@ class _PartialFile:
 
 
 class _SharedPause:
-    """A wait that the server asked one transfer for; the others make no new request either."""
+    """A wait that the server asked one transfer for, and that the others respect too."""
 
     def __init__(self) -> None:
         self._until = 0.0
@@ -92,7 +93,7 @@ class Transfer:
         stall_seconds: float,
         least_bytes_per_second: float = LEAST_BYTES_PER_SECOND,
     ) -> None:
-        """`files` are those of the listing that are still needed. The least rate is that of each file."""
+        """`files` are those of the listing that are still needed. The minimum rate applies to each file."""
         self._model = model
         self._listing = listing
         self._files = files
@@ -104,9 +105,9 @@ class Transfer:
         self._cancelled = threading.Event()
 
     def run(self) -> None:
-        """Returns when all files are complete and verified. Raises DownloadError.
+        """Download all files and return when they are complete and verified. Raises DownloadError.
 
-        Starts with the largest files, so that no large one runs alone at the end.
+        The largest come first, so that no large file runs alone at the end.
         """
         files = sorted(self._files, key=lambda file: -file.size)
         with ThreadPoolExecutor(self._streams, "file") as pool:
@@ -123,7 +124,7 @@ class Transfer:
                 raise failure
 
     def _download(self, file: RemoteFile) -> None:
-        """Downloads and verifies one file. Tries twice, because a proxy may have corrupted it."""
+        """Download and verify one file. Tries twice, because a proxy may have corrupted it."""
         path = self._model.folder / file.name
         if path.is_file() and path.stat().st_size == file.size:
             return  # files get their final name only after verification
@@ -142,11 +143,12 @@ class Transfer:
         raise DownloadError(
             f"{file.name} of {self._model.repository} has the wrong checksum, twice: expected {_checksum_name(file)} "
             f"{file.sha256 or file.git_sha1}, found {found}",
-            f"check proxies and mirrors in between ({self._source.where_to_look}); the file was removed and not served",
+            f"check the proxies and mirrors in between ({self._source.where_to_look}); the file was removed and not "
+            "served",
         )
 
     def _download_partial(self, file: RemoteFile, partial: Path) -> None:
-        """Retries until the file is complete. Raises DownloadError if too little arrives in `stall_seconds`."""
+        """Retry until the file is complete. Raises DownloadError if too little arrives in `stall_seconds`."""
         rate = ReceiveRate(time.monotonic(), self._stall_seconds, self._least_bytes_per_second)
         known, pause, as_range = _size(partial), 1.0, True
         while True:
@@ -175,7 +177,7 @@ class Transfer:
         rate: ReceiveRate,
         failure: InterruptedTransferError | ThrottledError | None,
     ) -> None:
-        """Raises DownloadError if too little arrived, or if the server asks for a longer wait than there is time."""
+        """Raises DownloadError if too little arrived, or the server asks for a longer wait than the time left."""
         now = time.monotonic()
         if isinstance(failure, ThrottledError):
             if rate.would_be_too_low_after(now, failure.wait_seconds or 0.0):
@@ -191,9 +193,9 @@ class Transfer:
         return pause
 
     def _wait_for_others(self, rate: ReceiveRate) -> None:
-        """Waits if the server throttled another file's transfer. This does not count against this file."""
+        """Wait if the server throttled another file's transfer. The wait does not count against this file."""
         while (seconds := self._pause.seconds_left) > 0:
-            rate.excuse(seconds)
+            rate.exclude(seconds)
             self._sleep(seconds)
 
     def _sleep(self, seconds: float) -> None:
@@ -203,7 +205,7 @@ class Transfer:
     def _attempt(
         self, file: RemoteFile, partial: Path, *, as_range: bool
     ) -> InterruptedTransferError | ThrottledError | None:
-        """Makes one transfer. Returns what ended it, if it can be resumed. Raises DownloadError if it cannot."""
+        """Make one transfer. Returns what interrupted it if it can be resumed. Raises DownloadError if it cannot."""
         try:
             try:
                 self._transfer(file, partial, as_range=as_range)
@@ -214,7 +216,7 @@ class Transfer:
         return None
 
     def _transfer(self, file: RemoteFile, partial: Path, *, as_range: bool) -> None:
-        """Asks until the file is complete, because a server may send smaller ranges than it is asked for."""
+        """Request the rest until the file is complete, because a server may send smaller ranges than requested."""
         if _size(partial) > file.size:
             partial.unlink()
         seconds = max(self._stall_seconds / CONNECTIONS_PER_STALL, 1.0)
@@ -231,7 +233,7 @@ class Transfer:
         limit = constants.MAX_HTTP_DOWNLOAD_SIZE
         if request.expected_size is not None and request.expected_size > limit:
             message = (
-                f"{file.name} has {format_size(file.size)}, and the hub sends at most {format_size(limit)} of a file"
+                f"{file.name} has {format_size(file.size)}, but the hub sends at most {format_size(limit)} of a file"
             )
             raise DownloadError(message, "use a repository with smaller shards")
 
@@ -250,14 +252,14 @@ class Transfer:
 
     @contextlib.contextmanager
     def _translated_errors(self, file: RemoteFile) -> Iterator[None]:
-        """Turns the errors of a transfer into InterruptedTransferError or DownloadError."""
+        """Turn the errors of a transfer into InterruptedTransferError or DownloadError."""
         try:
             yield
         except HfHubHTTPError as error:
             raise self._of_answer(error, file) from error
         except httpx2.TooManyRedirects as error:
             raise DownloadError(
-                f"{file.name}: {self._source.server} redirects in a circle", f"check {self._source.where_to_look}"
+                f"{file.name}: {self._source.server} redirects in a loop", f"check {self._source.where_to_look}"
             ) from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise InterruptedTransferError(str(error) or type(error).__name__) from error
@@ -265,12 +267,12 @@ class Transfer:
             if error.errno in NO_SPACE:
                 raise DownloadError(
                     f"the volume is full at {file.name}, although there was enough space at the start",
-                    "something else writes to the volume: free space there, or choose another model.cache",
+                    "something else is writing to the volume: free space there, or choose another model.cache",
                 ) from error
             raise DownloadError(f"{file.name}: {error.strerror or error}", "check the volume of model.cache") from error
 
     def _of_answer(self, error: HfHubHTTPError, file: RemoteFile) -> Exception:
-        """What an answer with an error means: to be retried, or a DownloadError."""
+        """The error to raise for an HTTP error: one that is retried, or a DownloadError."""
         response, server = error.response, self._source.server
         status = response.status_code
         if is_throttled(status, response.headers):
@@ -306,7 +308,7 @@ class Transfer:
 
 
 def checksum(path: Path, file: RemoteFile) -> str:
-    """SHA-256, or git's SHA-1 of the length and the contents if the source has no SHA-256 of the file."""
+    """The SHA-256, or git's SHA-1 of length and contents if the source has no SHA-256 of the file."""
     digest = hashlib.sha256() if file.sha256 else hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
     with path.open("rb", buffering=0) as opened:
         while chunk := opened.read(CHUNK):
@@ -319,7 +321,7 @@ def _checksum_name(file: RemoteFile) -> str:
 
 
 def _move_into_place(partial: Path, path: Path) -> None:
-    """Gives a verified file its final name, after syncing it to disk. Read-only, because engines share it."""
+    """Sync a verified file to disk and give it its final name. It is read-only, because engines share it."""
     with partial.open("rb") as opened:
         os.fsync(opened.fileno())
     partial.chmod(0o444)

@@ -1,11 +1,11 @@
 """Unpacks the layers of an image over each other into the model's folder, as container runtimes do.
 
-A layer's tar is removed once its contents are on disk. The file unpacked.json lists the finished layers, so that an
-attempt that is killed continues with the layer that it was at.
+A layer's tar is removed once its contents are on disk. The file unpacked.json lists the finished layers, so that after
+a killed attempt the next one continues with the same layer.
 
-No layer can write, or point a reader, outside the folder: every parent of a path must be a real folder, and every link
+No layer can write, or lead a reader, outside the folder: every parent of a path must be a real folder, and every link
 must end inside. tarfile's `data` filter is not enough: Debian 12's Python lacks it, and it accepts a link that leads
-outside through another link that is written after it.
+outside through another link written after it.
 """
 
 import gzip
@@ -50,7 +50,7 @@ class LayerUnpacker:
         return layers if isinstance(layers, list) else []
 
     def prepare(self) -> None:
-        """Empties the folder unless it has a layers folder: files of unknown origin cannot be continued."""
+        """Empty the folder unless it has a layers folder: files of unknown origin cannot be resumed."""
         layers_folder = self._finished_file.parent
         if self._layers and not layers_folder.is_dir():
             for path in self._model.folder.iterdir():
@@ -58,7 +58,7 @@ class LayerUnpacker:
             layers_folder.mkdir()
 
     def run(self, bytes_left: Callable[[], int], report_progress: Callable[[str], None]) -> None:
-        """Unpacks the pending layers. Raises DownloadError, and OSError if the volume fails."""
+        """Unpack the pending layers. Raises DownloadError, and OSError if the volume fails."""
         for layer in self.pending:
             report_progress(f"layer {self._layers.index(layer) + 1} of {len(self._layers)}")
             tar = self._model.folder / layer.file.name
@@ -74,11 +74,11 @@ class LayerUnpacker:
         return [RemoteFile(str(name), size, None) for name, size in named if name.parts[0] != LAYERS]
 
     def clean_up(self) -> None:
-        """Removes the layers folder. Only after the manifest is written: until then, losing it costs a download."""
+        """Remove the layers folder. Call it only after writing the manifest: before, it would cost a download."""
         shutil.rmtree(self._finished_file.parent, ignore_errors=True)
 
     def _mark_finished(self, layer: ImageLayer) -> None:
-        """Synced to disk, because the layer's tar is removed next."""
+        """Record it and sync to disk, because the layer's tar is removed next."""
         finished = [*self._finished(), layer.file.sha256]
         write_json(self._finished_file, {"version": VERSION, "layers": finished}, flush=True)
 
@@ -96,7 +96,7 @@ class _LayerWriter:
 
     def write(self, tar: Path) -> None:
         try:
-            # Not as a stream (`r|`): tarfile reads streams in pieces of 10 kB, at a third of the speed.
+            # Not as a stream (`r|`), which tarfile reads in pieces of 10 kB, at a third of the speed.
             with self._opened(tar) as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
                 for member in archive:
                     self._write(archive, member)
@@ -111,7 +111,7 @@ class _LayerWriter:
             )
 
     def _mistyped(self, tar: Path, error: Exception) -> DownloadError:
-        """The content is not what the media type says, or is damaged."""
+        """The error for content that does not match the media type, or is damaged."""
         message = f"layer sha256:{self._layer.file.sha256} does not match its media type"
         with tar.open("rb") as file:
             is_zstd = file.read(len(ZSTD)) == ZSTD
@@ -133,7 +133,7 @@ class _LayerWriter:
             self._apply_whiteout(member, path)
             return
         if member.isdev() or (member.issym() and member.linkname.startswith("/")):
-            # Base system layers have them; models do not need them.
+            # Layers of base systems have them, but models do not need them.
             _remove(path)
             self._skipped.append(member.name)
             return
@@ -191,7 +191,7 @@ class _LayerWriter:
             os.fchmod(file.fileno(), 0o444)  # engines share it
 
     def _write_link(self, member: tarfile.TarInfo, path: Path) -> None:
-        """Allows `..` only at the start of the target: after a link, it would not lead where it seems to."""
+        """Write a link. `..` is allowed only at the start of its target: after a link, it would lead elsewhere."""
         target = PurePosixPath(member.linkname)
         up = sum(part == ".." for part in target.parts)
         depth = len(path.relative_to(self._folder).parts) - 1
@@ -208,9 +208,9 @@ class _LayerWriter:
         os.link(target, path, follow_symlinks=False)
 
     def _apply_whiteout(self, member: tarfile.TarInfo, path: Path) -> None:
-        """Removes what a whiteout file names: one path, or with an opaque whiteout everything in the folder.
+        """Remove what a whiteout file names: one path or, with an opaque whiteout, everything in the folder.
 
-        Its own name was safe; what is left of it without its prefix need not be: `.wh...` names the folder above.
+        A whiteout's own name is safe, but without its prefix it may not be: `.wh...` names the folder above.
         """
         if path.name in (WHITEOUT, f"{WHITEOUT}.", f"{WHITEOUT}.."):
             raise self._unsafe(member, "is a whiteout that names no file")

@@ -1,13 +1,13 @@
 """Runs the steps of a download, from a repository's name to a folder that an engine can load.
 
-    if the revision is pinned and complete in the cache, use it without asking hub or registry
+    if the revision is pinned and complete in the cache, use it without asking the hub or registry
     list the files of the revision
     if it is complete in the cache, use it
     wait while another process downloads it, then look again
     free disk space, download and verify the files, unpack an image's layers, write the manifest
 
-The engine finds the folder through a link in the run folder, because only here is it known which commit a branch or tag
-stands for.
+The engine finds the folder through a link in the run folder, because only this process knows which commit a branch or
+tag stands for.
 """
 
 import fcntl
@@ -40,20 +40,20 @@ LINK = "model"
 LOCK_POLL_SECONDS = 1.0
 LIST_RETRY_SECONDS = 30.0
 LIST_SECONDS = 120.0
-"""For one list of files. The hub's for 100 files has 50 kB."""
+"""Time limit for one list of files. The hub's list of 100 files has 50 kB."""
 ENGINE_USER = 65532
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 class DownloadWorkflow:
-    """One attempt to bring the model into the cache."""
+    """One attempt to download the model into the cache."""
 
     def __init__(self, settings: DownloadSettings, reporter: ProgressReporter) -> None:
         self._settings = settings
         self._reporter = reporter
 
     def run(self) -> None:
-        """Returns when the model is complete and linked. Raises DownloadError, and OSError if the volume fails."""
+        """Return when the model is complete and linked. Raises DownloadError, and OSError if the volume fails."""
         settings = self._settings
         check_writable(settings)
         if settings.pinned:
@@ -69,11 +69,11 @@ class DownloadWorkflow:
             raise error.with_remedy(throttling_remedy(settings, has_credentials=source.has_credentials)) from error
 
     def _wait_as_asked(self) -> None:
-        """A server that asked an earlier attempt to wait is not asked before."""
+        """Wait if the server asked an earlier attempt to."""
         seconds = self._reporter.seconds_to_wait
         if seconds > 0:
             until = time.strftime("%H:%M:%S", time.gmtime(time.time() + seconds))
-            message = f"{self._settings.server} asked to wait; it is asked again at {until} UTC"
+            message = f"{self._settings.server} asked to wait; trying again at {until} UTC"
             self._reporter.publish("Resolving", message=message)
             log.info("waiting as the server asked", seconds=round(seconds))
             time.sleep(seconds)
@@ -114,7 +114,7 @@ class DownloadWorkflow:
             pause *= 2
 
     def _use_if_complete(self, model: ModelSnapshot, origin: str) -> bool:
-        """If the model is complete, marks it as used, links it for the engine and reports it."""
+        """If the model is complete, mark it as used, link it for the engine and report it."""
         with model.in_use() as complete:
             if complete:
                 self._link(model)
@@ -136,7 +136,7 @@ class DownloadWorkflow:
 
     @contextmanager
     def _download_lock(self, model: ModelSnapshot) -> Iterator[None]:
-        """Waits for the right to download the model. Shows the progress of the process that has it meanwhile."""
+        """Wait for the lock to download the model. Meanwhile, report the progress of the process that holds it."""
         while True:
             with file_lock(model.sidecar(DOWNLOAD_LOCK), fcntl.LOCK_EX | fcntl.LOCK_NB) as lock:
                 if lock is not None:
@@ -181,7 +181,7 @@ class DownloadWorkflow:
 
 
 def source_of(settings: DownloadSettings) -> DownloadSource:
-    """Raises DownloadError if a Secret that should exist does not."""
+    """The source that the settings name. Raises DownloadError if a required Secret does not exist."""
     if settings.image is None:
         return HubSource(settings.repository, settings.revision, _token(settings))
     folder, required = settings.registry_secrets, settings.registry_secret
@@ -190,9 +190,9 @@ def source_of(settings: DownloadSettings) -> DownloadSource:
 
 
 def list_in_time(source: DownloadSource, seconds: float = LIST_SECONDS) -> FileListing:
-    """Raises DownloadError, also if the list only trickles in: clients have a timeout for silence, not for the whole.
+    """List the files within a time limit. HTTP clients limit only the silence, so a list could trickle in for ever.
 
-    The thread is left behind then. It ends with the process.
+    Raises DownloadError. On a timeout, the thread is left behind, and ends with the process.
     """
     listed: Future[FileListing] = Future()
 
@@ -208,7 +208,7 @@ def list_in_time(source: DownloadSource, seconds: float = LIST_SECONDS) -> FileL
     except TimeoutError as error:
         if listed.done():
             raise
-        message = f"{source.server} has not sent the list of files within {seconds:g} s"
+        message = f"{source.server} did not send the list of files within {seconds:g} s"
         remedy = f"check egress, proxies and the state of {source.server} ({source.where_to_look})"
         raise DownloadError(message, remedy, retryable=True) from error
 
@@ -218,13 +218,13 @@ def check_proxies(environment: Mapping[str, str]) -> None:
     for name, value in environment.items():
         if name.upper() in PROXIES and value.lower().startswith("socks"):
             raise DownloadError(
-                f"{name} names a SOCKS proxy, and models are downloaded through HTTP proxies only",
+                f"{name} names a SOCKS proxy, but models are downloaded only through HTTP proxies",
                 f"set {name} in engine.extraEnv to an http:// address, or remove it",
             )
 
 
 def throttling_remedy(settings: DownloadSettings, *, has_credentials: bool) -> str:
-    """What can be done about a server that throttles, without what the deployment has already."""
+    """What to do about a server that throttles, without what the deployment already does."""
     account = (
         "of an account with a higher limit" if has_credentials else "because anonymous clients have the lowest limit"
     )
@@ -237,7 +237,7 @@ def throttling_remedy(settings: DownloadSettings, *, has_credentials: bool) -> s
 
 
 def _is_plain(image: ImageReference, settings: DownloadSettings) -> bool:
-    """Whether to use HTTP without TLS: for registries on this machine, as container runtimes do, and those set."""
+    """Whether to use HTTP without TLS: for configured registries and, as in container runtimes, for local ones."""
     return image.is_local or image.registry in settings.plain_http
 
 
@@ -262,7 +262,7 @@ def _how_to_make_writable(settings: DownloadSettings) -> str:
 
 
 def _token(settings: DownloadSettings) -> str | None:
-    """None if no token is configured. Raises DownloadError if it is configured and missing."""
+    """The hub's token; None if none is configured. Raises DownloadError if it is configured but missing."""
     if settings.token_file is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The real GPUs: selects a rank's GPU and opens the session of a variant. The NCCL variants are implemented here."""
+"""Runs variants on real GPUs: selects a rank's GPU and opens the variant's session. Implements the NCCL variants."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from flash_engine.p2p_test.peer_session import open_peer_session
 from flash_engine.p2p_test.variants import WORLD
 
 JOIN_TIMEOUT = timedelta(minutes=10)
-"""Far longer than the parent waits, because the parent decides."""
+"""Far longer than the parent waits, so that the parent decides."""
 
 _REFUSALS = ("Duplicate GPU detected", "peer access is not supported")
 
@@ -101,7 +101,7 @@ class NcclSession:
 
 @contextmanager
 def _nccl_refusals() -> Iterator[None]:
-    """Raise NotPossibleError for what NCCL refuses, with NCCL's own line out of the longer message of torch."""
+    """Raise NotPossibleError for what NCCL refuses, with NCCL's own line from torch's longer message."""
     try:
         yield
     except dist.DistBackendError as error:

@@ -1,4 +1,4 @@
-"""The parent's host: the driver version, read without a driver call that could hang, and the signals to stop."""
+"""What the parent needs from the host: the driver version, read without a call that could hang, and stop signals."""
 
 import re
 import signal
@@ -48,7 +48,7 @@ def _ask_nvml(answers: list[str]) -> None:
 
 
 class StopSignal:
-    """Handles SIGTERM and SIGINT from its construction on, and is true once either arrived.
+    """Handles SIGTERM and SIGINT from its construction on, and returns True once either has arrived.
 
     The first process of a container ignores signals for which it has no handler.
     """

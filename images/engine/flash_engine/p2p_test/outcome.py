@@ -1,4 +1,4 @@
-"""The result of a variant: when to stop waiting for its ranks, and what their progress amounts to. Pure."""
+"""The result of a variant: when to stop waiting for its ranks, and what their progress means. Pure."""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -113,7 +113,7 @@ def variant_result(
 
 
 def _outcome(ranks: Sequence[RankState], reason: StopReason) -> tuple[Outcome, str]:
-    """What a rank reported takes precedence over how it exited, and that over a timeout of its peer."""
+    """A rank's report takes precedence over how it exited, and its exit over a timeout of its peer."""
     if reason is StopReason.REQUESTED:
         return "inconclusive", f"asked to stop in {_current_steps(ranks)}"
     if all(rank.has_passed for rank in ranks):

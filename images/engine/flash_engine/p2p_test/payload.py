@@ -1,4 +1,4 @@
-"""The payloads that the ranks all-reduce, and the checks of every value. Pure: no torch here."""
+"""The payloads that the ranks all-reduce, and the check of every value. Pure: it does not need torch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ PAYLOADS = (Payload("bf16", SMALL), Payload("int32", SMALL), Payload("bf16", LAR
 def input_value(position: Any, rank: int, round_number: int) -> Any:
     """The input of `rank` at `position`. For an int64 tensor of positions the result is a tensor of values.
 
-    The values expose stale, torn, swapped and zero data. They are a multiplicative hash (Knuth), because with linear
-    values, data that is shifted or a round old would look right too often.
+    The values expose stale, torn, swapped and zero data. They are a multiplicative hash (Knuth): with linear values,
+    data that is shifted or a round old would look right too often.
     """
     mixed = (position * 1_103_515_245 + rank * 777_767_777 + round_number * 1_640_531_527 + 12_345) % (1 << 31)
     return (mixed // (1 << 16)) % _PRIME + 1
@@ -57,7 +57,7 @@ def expected_sum(position: Any, round_number: int) -> Any:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a result is from what was expected."""
+    """How a result differs from the expected one."""
 
     wrong: int
     of: int

@@ -1,4 +1,4 @@
-"""An all-reduce in Triton by peer writes and polling, like vLLM's custom all-reduce, for the payloads vLLM leaves out.
+"""An all-reduce in Triton by peer writes and polling, like vLLM's custom one, for payloads that vLLM does not support.
 
 Each program owns a part of the data, a flag in the memory of each GPU, and a round counter:
 
@@ -11,7 +11,7 @@ It uses plain stores and loads, because many PCIe paths do not carry atomics. Od
 so no barrier is needed at the end: the peer's flag of round n+1 proves that its kernel of round n has finished reading,
 and that buffer is written again only in round n+2. Rounds are counted on the GPU, so a replayed graph keeps counting.
 
-All programs must fit on the GPU at once, or a running one would wait forever for one that cannot start.
+All programs must fit on the GPU at once; otherwise a running one would wait forever for one that cannot start.
 """
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN202, ANN201, N803

@@ -54,7 +54,7 @@ def step_writer(out: IO[str]) -> ReportStep:
 
 
 def claim_stdout() -> IO[str]:
-    """Take standard output for our steps alone. From now on, what libraries print there appears on standard error."""
+    """Reserve standard output for our steps. From now on, what libraries print there appears on standard error."""
     ours = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(ours, "w", encoding="utf-8")

@@ -79,7 +79,7 @@ class VariantRun:
         self._ranks: list[RankProcess] = []
 
     def run(self, commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> VariantResult:
-        """Leaves no process behind, except stuck ones, which the result lists."""
+        """Run the commands. No process is left behind, except stuck ones, which the result lists."""
         try:
             for command in commands:
                 self._ranks.append(RankProcess(command, environment))
@@ -107,7 +107,7 @@ class VariantRun:
         select.select(pipes, [], [], TICK_SECONDS)
 
     def _kill_all(self) -> tuple[int, ...]:
-        """Return the processes that could not be killed. Repeats, since a process may fork while it is killed."""
+        """Kill all ranks, repeatedly because one may fork meanwhile. Returns the processes that could not be killed."""
         began = time.monotonic()
         while True:
             for rank in self._ranks:

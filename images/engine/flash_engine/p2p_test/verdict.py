@@ -87,7 +87,7 @@ def _peer_to_peer_failed(results: Sequence[VariantResult]) -> P2pVerdict | None:
 def _incomplete_or_healthy(results: Sequence[VariantResult]) -> P2pVerdict:
     unhealthy = [result for result in results if result.outcome != "healthy"]
     if unhealthy:
-        return P2pVerdict("inconclusive", f"nothing is proved: {_message(unhealthy[0])}; test again with all variants")
+        return P2pVerdict("inconclusive", f"nothing is proven: {_message(unhealthy[0])}; test again with all variants")
     missing = [variant.name for variant in VARIANTS if variant.name not in {result.variant for result in results}]
     if missing:
         names = ", ".join(missing)

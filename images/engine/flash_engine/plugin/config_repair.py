@@ -23,11 +23,11 @@ SPECULATION: dict[str, Speculation] = {
     "DeepseekV4ForCausalLM": "off",
     "DeepSeekV4MTPModel": "auto",
 }
-"""The speculation to inspect for. vLLM first treats every drafter as an MTP head, even a DSpark drafter."""
+"""The speculation that the inspection checks. vLLM first treats every drafter as an MTP head, even DSpark's."""
 
 
 def install_hooks() -> None:
-    """Wraps vLLM's own hooks, once."""
+    """Wrap vLLM's own hooks, once."""
     from vllm.model_executor.models import config as vllm_hooks  # noqa: PLC0415 - vLLM's, see the package
 
     for architecture, speculation in SPECULATION.items():
@@ -51,7 +51,7 @@ def _hook(before: Any, speculation: Speculation) -> Any:
 
 
 def repair(model_config: Any, checkpoint: Inspection) -> None:
-    """Repairs vLLM's `model_config` in place and logs it. Raises ModelRejectedError for what it cannot repair."""
+    """Repair vLLM's `model_config` in place and log it. Raises ModelRejectedError for what it cannot repair."""
     if checkpoint.config is None or checkpoint.layout is None:
         return
     given = as_given(checkpoint.config, model_config.hf_config)
@@ -69,7 +69,7 @@ def repair(model_config: Any, checkpoint: Inspection) -> None:
 
 
 def log_repairs(findings: Iterable[CheckpointFinding]) -> None:
-    """Logs a warning for each repair, once per process, because the drafter has the same configuration."""
+    """Log a warning for each repair, once per process, because the drafter has the same configuration."""
     for finding in findings:
         if finding.sentence not in LOGGED:
             LOGGED.add(finding.sentence)
@@ -77,7 +77,7 @@ def log_repairs(findings: Iterable[CheckpointFinding]) -> None:
 
 
 FROM_CONFIG = ("TopkMethod", "QuantisationTargets", "ActivationOrder")
-"""Findings about config.json alone, which are repeated for the user's overrides."""
+"""Findings about config.json alone, which are checked again for the user's overrides."""
 
 LOGGED: set[str] = set()
 

@@ -1,7 +1,7 @@
 """vLLM's DeepSeek-V4 classes with strict loading. vLLM imports this module when it builds the model."""
 
 # mypy: disable-error-code="misc,no-any-return"
-# vLLM's classes exist in the engine image only, so mypy cannot check against them.
+# vLLM's classes exist only in the engine image, so mypy cannot check against them.
 
 import importlib.metadata
 from typing import Any
@@ -34,8 +34,8 @@ class StrictMtp(DeepSeekV4MTP):
         super().__init__(vllm_config=vllm_config, prefix=prefix)
 
     def is_unused_checkpoint_weight(self, name: str) -> bool:
-        """vLLM uses this to skip files without useful tensors; it must be asked with canonical names."""
-        return super().is_unused_checkpoint_weight(self._flash_strict.right_name(name))
+        """vLLM uses this to skip files without useful tensors; it needs canonical names."""
+        return super().is_unused_checkpoint_weight(self._flash_strict.canonical_name(name))
 
     def load_weights(self, weights: Weights) -> set[str]:
         return load_strictly(self, weights, super().load_weights)
@@ -53,7 +53,7 @@ class StrictDspark(DSparkDeepseekV4ForCausalLM):
 
 
 def load_strictly(model: Any, weights: Weights, load: Load) -> set[str]:
-    """Returns the names of all loaded parameters. Raises what StrictLoading.load raises."""
+    """Load the weights. Returns the names of all loaded parameters. Raises what StrictLoading.load raises."""
     loaded = model._flash_strict.load(weights, load, parameters_of(model))  # noqa: SLF001 - of the classes here
     return loaded | name_scales_as_read(model, importlib.metadata.version("vllm"))
 

@@ -15,7 +15,7 @@ MODELS = {
 
 
 def register() -> None:
-    """Called by vLLM in each process, possibly more than once. An exception ends vLLM, as it should."""
+    """Called by vLLM in each process, possibly more than once. An exception ends vLLM, which is intended."""
     version = importlib.metadata.version("vllm")
     require_supported(version)
     from vllm.model_executor.models.registry import ModelRegistry  # noqa: PLC0415 - vLLM's, see the package

@@ -5,12 +5,12 @@ from typing import Any
 from flash_engine.plugin.versions import release_of
 
 READ_BY_OFFICIAL_NAME = ((0, 26),)
-"""vLLM releases that read `weight_scale_inv` only (models/deepseek_v4/nvidia/ops/o_proj.py:66 of 0.26.0); 0.32 and 0.33
-try `weight_scale` first (o_proj.py:84). A layer of compressed-tensors has `weight_scale` only."""
+"""vLLM releases that read only `weight_scale_inv` (models/deepseek_v4/nvidia/ops/o_proj.py:66 of 0.26.0); 0.32 and 0.33
+try `weight_scale` first (o_proj.py:84). A layer of compressed-tensors has only `weight_scale`."""
 
 
 def name_scales_as_read(model: Any, version: str) -> set[str]:
-    """Renames each wo_a's scale to the name that this vLLM reads, and returns those names.
+    """Rename each wo_a's scale to the name that this vLLM reads, and return those names.
 
     Call it after loading, before vLLM rearranges the weights for the GPU; other readers accept either name. Without it,
     the first step of every checkpoint in the original layout fails with an AttributeError (seen on a GPU).

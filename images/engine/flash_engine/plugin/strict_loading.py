@@ -1,4 +1,4 @@
-"""Loads all tensors of a model or fails: vLLM ignores missing tensors, but this ends the start with their names."""
+"""Loads all tensors of a model, or ends the start with the names of missing ones, which vLLM would ignore."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,21 +18,21 @@ IDLE = ("_weight_g_idx", "_g_idx_sort_indices")
 config_repair refuses checkpoints that need them, so they are never loaded."""
 
 WITHOUT_ACTIVATIONS = ("_input_global_scale",)
-"""Parameters for activations, which vLLM creates for NVFP4 experts even if their weights alone are quantised, and which
-no kernel reads then (fused_moe/oracle/nvfp4.py, use_a16)."""
+"""Parameters for activations. vLLM creates them for NVFP4 experts even if only the weights are quantised, but then no
+kernel reads them (fused_moe/oracle/nvfp4.py, use_a16)."""
 
 Load = Callable[[Weights], set[str]]
 
 
 class IncompleteError(ValueError):
-    """Tensors or parameters are missing; the message has their names."""
+    """Tensors or parameters are missing; the message names them."""
 
 
 class StrictLoading:
     """Strict loading of one part of a checkpoint: the model, or its drafter."""
 
     def __init__(self, checkpoint: Inspection, *, drafter: bool, experts_are_divided: bool) -> None:
-        """`experts_are_divided`: with expert parallelism vLLM does not read the experts of other ranks."""
+        """`experts_are_divided`: expert parallelism, in which vLLM does not read the experts of other ranks."""
         if checkpoint.config is None or checkpoint.layout is None:
             raise ValueError(f"{checkpoint.place} is not a DeepSeek-V4 checkpoint, which this loader needs")
         self._drafter = drafter
@@ -42,15 +42,15 @@ class StrictLoading:
         is_a16 = NVFP4A16_CT in checkpoint.layout.main.values()
         self._idle = (*IDLE, *WITHOUT_ACTIVATIONS) if is_a16 else IDLE
 
-    def right_name(self, written: str) -> str:
-        return self._names.resolve(written).canonical
+    def canonical_name(self, name_in_file: str) -> str:
+        return self._names.resolve(name_in_file).canonical
 
     def load(self, weights: Weights, load: Load, parameters: Callable[[], Iterable[str]]) -> set[str]:
-        """Returns what vLLM's own `load` returns. Raises BadTensorError and IncompleteError.
+        """Load the weights. Returns what vLLM's own `load` returns. Raises BadTensorError and IncompleteError.
 
         `parameters` is called after loading, because vLLM removes the parameters of an absent optional head.
         """
-        stream = WeightStream(self.right_name, self._table)
+        stream = WeightStream(self.canonical_name, self._table)
         try:
             loaded = load(stream.passing(weights))
         except BadTensorError:

@@ -1,4 +1,4 @@
-"""Passes a checkpoint's tensors to vLLM's loader: renames, checks or leaves out each of them."""
+"""Passes a checkpoint's tensors to vLLM's loader: renames, checks or skips each of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -20,17 +20,17 @@ class BadTensorError(ValueError):
 class WeightStream:
     """Passes tensors on; `seen` has the canonical names of those passed so far."""
 
-    def __init__(self, right: Callable[[str], str], table: Mapping[str, ExpectedTensor]) -> None:
+    def __init__(self, canonical_name: Callable[[str], str], table: Mapping[str, ExpectedTensor]) -> None:
         self.seen: set[str] = set()
         self.current = "the first tensor"
-        self._right = right
+        self._canonical_name = canonical_name
         self._table = table
         self._waiting: dict[str, dict[str, Any]] = {}
 
     def passing(self, weights: Weights) -> Iterator[tuple[str, Any]]:
         """Raises BadTensorError."""
-        for written, tensor in weights:
-            name = self._right(written)
+        for name_in_file, tensor in weights:
+            name = self._canonical_name(name_in_file)
             self.current = name
             if name.endswith(SURPLUS) and name not in self._table:
                 continue
@@ -51,7 +51,7 @@ class WeightStream:
             )
 
     def _widened(self, name: str, tensor: Any) -> Iterator[tuple[str, Any]]:
-        """Converts FP8 weights of layers that vLLM never quantises to BF16, once weight and scale have arrived."""
+        """Convert FP8 weights of layers that vLLM never quantises to BF16, once weight and scale have arrived."""
         module, _, part = name.rpartition(".")
         is_scale = part in ("scale", "weight_scale")
         if role_of(module) not in UNQUANTISED or not (is_scale or _is_fp8(tensor)):

@@ -1,1 +1,1 @@
-"""The program of the DaemonSet: keeps the labels of its own node up to date with the machine."""
+"""The DaemonSet's program, which keeps the labels of its own node up to date with the machine."""

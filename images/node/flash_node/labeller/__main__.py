@@ -24,7 +24,7 @@ DRIVER_CHECK_SECONDS = 5.0
 NOT_PUBLISHED, BAD_USAGE = 1, 2
 
 _DESCRIPTION = """\
-Reads NVML and /sys at every interval, and updates the labels deepseekflash.dev/gpu-* of its own node.
+Reads NVML and /sys at every interval, and updates its own node's labels deepseekflash.dev/gpu-*.
 
 A tested verdict (gpu-p2p verified, hang or corrupt) is kept while the driver and the cards stay the same. Nodes with
 the label deepseekflash.dev/labels-managed="false" are not changed. A container keeps the driver library that was

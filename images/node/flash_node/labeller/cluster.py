@@ -81,7 +81,7 @@ def _body_text(error: ApiException) -> str:
 
 
 def node_event(node: str, kind: str, reason: str, message: str) -> dict[str, Any]:
-    """The name is a hash of the content, so that a repetition does not create a second event."""
+    """An event named by a hash of its content, so that a repetition does not create a second one."""
     digest = hashlib.sha256(f"{node} {reason} {message}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "events.k8s.io/v1",
@@ -100,7 +100,7 @@ def node_event(node: str, kind: str, reason: str, message: str) -> dict[str, Any
 
 
 def node_name(text: str) -> str:
-    """Raises ArgumentTypeError for a name that would change the path of the request."""
+    """Check a node name. Raises ArgumentTypeError, because another name could change the path of the request."""
     if not NODE_NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a valid node name")
     return text

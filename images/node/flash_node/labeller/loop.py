@@ -1,8 +1,8 @@
-"""The labeller's loop: read the machine, patch the node's labels where they differ, and emit events for warnings.
+"""The labeller's loop: reads the machine, patches the node's labels if they differ, and emits events for warnings.
 
-No failure of hardware or of the API server ends the loop. What a reading could not tell leaves the labels as they are
-(`flash_node.labels`), because drivers are reloaded and cards are reset. A reading with some failed calls is repeated at
-once, because calls fail occasionally, and each failure is reported.
+No failure of hardware or of the API server ends the loop. Values that could not be read leave their labels unchanged
+(`flash_node.labels`), because drivers are reloaded and cards are reset. A reading with some failed calls is repeated
+immediately, because calls fail occasionally, and each failure is reported.
 """
 
 import threading
@@ -20,7 +20,7 @@ from flash_node.labels import NodeState, patch_for
 log = structlog.get_logger("flash.labeller")
 
 READING_SECONDS = 30.0
-"""A call into a sick card's driver may never return."""
+"""A call into the driver of a faulty card may never return."""
 
 RETRY_SECONDS = 2.0
 ATTEMPTS = 5
@@ -53,7 +53,7 @@ class LabelLoop:
         self._emitted: frozenset[str] = frozenset()
 
     def run_once(self) -> bool:
-        """Return whether the labels now tell all that is known of the machine."""
+        """Read and publish once. Returns whether the labels now match what is known about the machine."""
         assessment = assess(self._read_with_retry())
         self._emit_warnings(assessment)
         try:
@@ -71,12 +71,12 @@ class LabelLoop:
         return first if second.is_empty or len(second.faults) >= len(first.faults) else second
 
     def _read_once(self) -> NodeDump:
-        """Only one reading runs at a time: if the last one is stuck, another would be stuck too."""
+        """Take one reading. Only one runs at a time: if the last one is stuck, another would be stuck too."""
         reading = self._reading or _BackgroundReading(self._read)
         dump = reading.wait(self._reading_seconds)
         self._reading = reading if dump is None else None
         if dump is None:
-            fault = f"NVML has not answered for {self._reading_seconds:g} s: a card may be stuck; see dmesg for Xid"
+            fault = f"NVML did not answer within {self._reading_seconds:g} s: a card may be stuck; see dmesg for Xid"
             return NodeDump(node="", taken_at="", faults=(fault,))
         return dump
 
@@ -96,7 +96,7 @@ class LabelLoop:
         raise ClusterError(f"the node changed between read and patch {ATTEMPTS} times in a row")
 
     def _emit_warnings(self, assessment: Assessment) -> None:
-        """Emit each warning once, and again only after it had disappeared. Failed events are retried next round."""
+        """Emit each warning once, and again only after it has disappeared. Failed events are retried next round."""
         now = frozenset(assessment.warnings)
         emitted = set(now & self._emitted)
         for warning in sorted(now - self._emitted):
@@ -111,7 +111,7 @@ class LabelLoop:
 
 
 class _BackgroundReading:
-    """A reading in a thread of its own, which can be abandoned."""
+    """A reading in its own thread, which can be abandoned."""
 
     def __init__(self, read: Callable[[], NodeDump]) -> None:
         self._dump: NodeDump | None = None

@@ -1,6 +1,6 @@
 """The content of the picture: a reading, the resulting labels, and the flags that follow from them. Pure.
 
-Labels and flags are computed by the code of the labeller and the operator, so the picture always agrees with them.
+The labeller's and the operator's own code computes labels and flags, so the picture always agrees with them.
 """
 
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class View:
         return tree
 
     def verdict_of(self, pair: PairDump) -> str:
-        """The tested verdict of the whole node, or else what the driver reports for this pair."""
+        """The tested verdict of the whole node; without one, what the driver reports for this pair."""
         verdict = self.labels.get("gpu-p2p", UNKNOWN)
         return verdict if verdict in TESTED else p2p_of(pair, self.dump.gpus)
 
@@ -54,7 +54,7 @@ class View:
 
 
 def view_of(dump: NodeDump, assumed: str | None = None) -> View:
-    """`assumed` is a value of gpu-p2p, to show the flags that would follow if a test had found it."""
+    """The picture of a dump. `assumed` is a value of gpu-p2p to show the flags for, as if a test had found it."""
     assessment = assess(dump)
     state = NodeState(dump.node_labels, {}, "")
     after = {**dump.node_labels, **(desired_labels(state, assessment) if state.managed else {})}
@@ -71,7 +71,7 @@ def view_of(dump: NodeDump, assumed: str | None = None) -> View:
 
 
 def _product(dump: NodeDump) -> dict[str, str]:
-    """As GPU Feature Discovery labels it, for a dump that was taken without a cluster."""
+    """The product label as GPU Feature Discovery sets it, for a dump taken without a cluster."""
     names = [gpu.name.replace(" ", "-") for gpu in dump.gpus if gpu.name]
     return {PRODUCT_LABEL: names[0]} if names else {}
 

@@ -1,6 +1,6 @@
 """E2M1 with E8M0 scales per 32 columns, as DeepSeek's official checkpoint stores its routed experts.
 
-Two values a byte along the input dimension, the even column in the low nibble; a scale byte b means 2^(b - 127).
+Two values per byte along the input dimension, the even column in the low nibble; a scale byte b means 2^(b - 127).
 """
 
 import torch
@@ -13,7 +13,7 @@ NOT_A_NUMBER = 255
 def decode_fp4(packed: torch.Tensor, exponents: torch.Tensor) -> torch.Tensor:
     """BF16 [..., rows, columns] of `packed` uint8 [..., rows, columns/2] and `exponents` uint8 [..., rows, columns/32].
 
-    Exact: two significant bits times a power of two of BF16's own range.
+    Exact: two significant bits times a power of two within BF16's range.
     """
     table = torch.tensor(VALUES, dtype=torch.float32, device=packed.device)
     nibbles = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)

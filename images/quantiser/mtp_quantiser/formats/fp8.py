@@ -8,7 +8,7 @@ BLOCK = 128
 def decode_fp8(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """BF16 [rows, columns] of E4M3 `weight` and FP32 `scale` [rows/128, columns/128], both rounded up.
 
-    Exact where the scales are powers of two: E4M3 has four significant bits, BF16 eight.
+    Exact if the scales are powers of two: E4M3 has four significant bits, BF16 eight.
     """
     rows, columns = weight.shape
     spread = scale.repeat_interleave(BLOCK, 0)[:rows].repeat_interleave(BLOCK, 1)[:, :columns]

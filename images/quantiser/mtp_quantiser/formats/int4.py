@@ -1,4 +1,4 @@
-"""pack-quantized INT4 as compressed-tensors stores it: eight nibbles an int32 along a row, first lowest, code + 8."""
+"""pack-quantized INT4 of compressed-tensors: eight nibbles per int32 along a row, the first lowest, code + 8."""
 
 import torch
 
@@ -12,5 +12,5 @@ def unpack(words: torch.Tensor) -> torch.Tensor:
 
 
 def decode_int4(words: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """BF16 [..., columns]: BF16(code) * BF16 scale, rounded once, as the decoder of compressed-tensors does."""
+    """BF16 [..., columns]: BF16(code) * BF16 scale, rounded once, as in compressed-tensors' decoder."""
     return unpack(words).bfloat16() * scales.repeat_interleave(GROUP, -1)

@@ -1,8 +1,8 @@
 """Batched Cholesky in column panels of 128, from the left, with BF16 pairs on the tensor cores.
 
-A factor's element is kept as two BF16 numbers, high + low, about 16 bits of significand; a product is three products of
-tensor cores (high high, high low, low high), summed in FP32. Plain BF16 or TF32 operands lose positive definiteness on
-Hessians of this kind; three products agree with FP32 to a thousandth of the error.
+A factor's element is stored as two BF16 numbers, high + low, with about 16 bits of significand. A product is three
+tensor-core products (high high, high low, low high), summed in FP32. Plain BF16 or TF32 operands lose positive
+definiteness on Hessians of this kind; three products agree with FP32 to a thousandth of the error.
 """
 
 # mypy: disable-error-code="assignment"
@@ -34,7 +34,7 @@ def _reorder(h, order, damping, out, n, PANEL: tl.constexpr, WIDE: tl.constexpr)
     for first in range(0, end, WIDE):
         j = first + tl.arange(0, WIDE)
         value = tl.load(source + tl.load(order + batch * n + j, mask=j < end, other=0))
-        # A channel that no token ever used has a zero row: with 1 on the diagonal it takes part in nothing.
+        # A channel that no token used has a zero row. With 1 on the diagonal, it affects nothing.
         diagonal = tl.where(value == 0.0, 1.0, value) + tl.load(damping + batch)
         tl.store(out + batch * n * n + i.to(tl.int64) * n + j, tl.where(j == i, diagonal, value), mask=j < end)
 
@@ -66,7 +66,7 @@ def _update(ordered, high, low, panel, n, k, PANEL: tl.constexpr, CHUNK: tl.cons
 def _factor_corner(corner, PANEL: tl.constexpr, HALF: tl.constexpr):
     """Columns of L [HALF, HALF], the pivots' inverses and whether a pivot failed, each number in every thread.
 
-    `corner` points to the first element of a tile whose columns lie PANEL apart; its lower triangle is read.
+    `corner` points to the first element of a tile whose columns are PANEL apart; its lower triangle is read.
     """
     below = ()
     inverses = ()
@@ -109,8 +109,8 @@ def _factor_columns(turned, r, at, PANEL: tl.constexpr, HALF: tl.constexpr):
 
 
 @triton.jit
-def _take_from_next(turned, r, row, at, PANEL: tl.constexpr, HALF: tl.constexpr):
-    """What the columns from `at` on, `row` in this thread's row, take from the HALF columns after them."""
+def _update_next(turned, r, row, at, PANEL: tl.constexpr, HALF: tl.constexpr):
+    """Subtract the columns from `at` on, `row` in this thread's row, from the HALF columns after them."""
     for j in tl.static_range(HALF):
         rest = tl.load(turned + (at + HALF + j) * PANEL + r)
         for m in tl.static_range(HALF):
@@ -123,7 +123,8 @@ def _take_from_next(turned, r, row, at, PANEL: tl.constexpr, HALF: tl.constexpr)
 def _invert_small(turned, inverse, r, PANEL: tl.constexpr, SMALL: tl.constexpr, STEP: tl.constexpr):
     """X with X L^T = 1, the transposed inverse, of each small block on the diagonal of the factor.
 
-    First of each sixteen, a row to a thread. Of neighbours A and C with B below A it then is X_A, -X_A B^T X_C, X_C.
+    First invert each block of sixteen, a row per thread. Neighbours A and C with B below A then give X_A, -X_A B^T X_C
+    and X_C.
     """
     place = r // STEP
     own = turned + place * STEP * (PANEL + 1)
@@ -153,7 +154,7 @@ def _factor_block(
 ):  # fmt: skip
     """The diagonal block of panel k: its factor, and the inverses of the four small blocks on its diagonal.
 
-    A thread has a row, and `turned` holds columns, so that neighbours read neighbours.
+    A thread has a row, and `turned` stores columns, so that neighbouring threads read neighbouring elements.
     """
     batch = tl.program_id(0).to(tl.int64)
     r = tl.arange(0, PANEL)
@@ -175,7 +176,7 @@ def _factor_block(
             row, missed = _factor_columns(turned, r, first + half * HALF, PANEL, HALF)
             bad = bad | missed
             if half == 0:
-                _take_from_next(turned, r, row, first, PANEL, HALF)
+                _update_next(turned, r, row, first, PANEL, HALF)
     _invert_small(turned, inverses + batch * PANEL * SMALL, r, PANEL, SMALL, STEP)
     corner = batch * n * n + k * PANEL * n + k * PANEL
     for q in range(PANEL // SMALL):
@@ -192,7 +193,7 @@ def _factor_block(
 
 @triton.jit
 def _solve_part(t, solved, at, block, q, PANEL: tl.constexpr, SMALL: tl.constexpr):
-    """Take what was solved [rows, SMALL] for the small column `at` out of column q."""
+    """Subtract the solution [rows, SMALL] of the small column `at` from column q."""
     s = tl.arange(0, SMALL)
     right = tl.load(block + (q * SMALL + s)[:, None] * PANEL + (at * SMALL + s)[None, :])
     return t - tl.dot(solved, tl.trans(right), input_precision="tf32x3")

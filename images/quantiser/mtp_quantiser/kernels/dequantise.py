@@ -1,4 +1,4 @@
-"""FP4 with E8M0 scales per 32 columns to BF16, transposed on the way. Lossless: E2M1 times a power of two fits BF16."""
+"""Converts FP4 with E8M0 scales per 32 columns to transposed BF16. Lossless: E2M1 times a power of two fits BF16."""
 
 import torch
 import triton
@@ -11,7 +11,7 @@ BYTES = 64
 @triton.jit
 def _e2m1(nibble):
     """The value of a 4-bit E2M1 code: 0 .5 1 1.5 2 3 4 6 and their negatives (bit 3 is the sign)."""
-    # ruff: noqa: PLR2004 - the codes are what they are
+    # ruff: noqa: PLR2004 - codes of the format
     magnitude = nibble & 7
     small = magnitude.to(tl.float32) * 0.5
     large = tl.where(magnitude == 5, 3.0, tl.where(magnitude == 6, 4.0, 6.0))

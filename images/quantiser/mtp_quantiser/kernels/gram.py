@@ -1,4 +1,4 @@
-"""H = X^T X of the tokens of each expert: BF16 operands, exact products, FP32 sums, half of the tiles."""
+"""Computes H = X^T X of each expert's tokens: BF16 operands, exact products, FP32 sums, half of the tiles."""
 
 import functools
 
@@ -21,7 +21,7 @@ def _gram(
     column = tl.load(tile_columns + tl.program_id(0)) * WIDE
     begin = tl.load(offsets + batch)
     count = tl.load(offsets + batch + 1) - begin
-    # The copy engine fills what lies behind an expert's last token with zeros.
+    # The copy engine fills the space after an expert's last token with zeros.
     own = x + begin.to(tl.int64) * width
     left = tl.make_tensor_descriptor(own, [count, width], [width, 1], [CHUNK, HIGH])
     right = tl.make_tensor_descriptor(own, [count, width], [width, 1], [CHUNK, WIDE])
@@ -33,7 +33,7 @@ def _gram(
     i = row + tl.arange(0, HIGH)
     j = column + tl.arange(0, WIDE)
     base = out + batch * width * width
-    # Each element is written by one program alone, as itself and mirrored: the result never depends on their order.
+    # Only one program writes an element and its mirror image, so the result never depends on their order.
     tl.store(base + i[:, None] * width + j[None, :], total, mask=i[:, None] >= j[None, :])
     tl.store(base + j[:, None] * width + i[None, :], tl.trans(total), mask=i[None, :] > j[:, None])
 

@@ -1,8 +1,8 @@
-"""How much of a Hessian's correlations is noise of few tokens.
+"""Measures how much of a Hessian's correlations is noise due to few tokens.
 
-The sum of squares of the correlations off the diagonal is signal and noise; of independent tokens that of the noise
-alone can be estimated: sum over tokens of (sum_i z_i)^2 - sum_i z_i^2 with z_i = x_i^2 / H_ii. A sample of the columns
-tells both.
+The sum of squares of the correlations off the diagonal is signal plus noise. For independent tokens, the noise alone
+can be estimated: sum over tokens of (sum_i z_i)^2 - sum_i z_i^2 with z_i = x_i^2 / H_ii. A sample of the columns is
+enough for both.
 """
 
 import torch
@@ -19,7 +19,7 @@ CHUNK = 32
 def _noise(
     x, offsets, h, out, width, PIECE: tl.constexpr, PIECES: tl.constexpr, SPLIT: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Over a part of an expert's tokens the sums of the noise, of a token's strength, of its square and its cube."""
+    """Sums over a part of an expert's tokens: of the noise, of a token's strength, of its square and of its cube."""
     batch = tl.program_id(1).to(tl.int64)
     share = tl.program_id(0)
     begin = tl.load(offsets + batch)

@@ -1,4 +1,4 @@
-"""Codes to the int32 words of pack-quantized: eight nibbles along a row, the first in the lowest bits, code + 8."""
+"""Packs codes into pack-quantized int32 words: eight nibbles along a row, the first in the lowest bits, code + 8."""
 
 import torch
 import triton

@@ -1,4 +1,4 @@
-"""Search of the scale of each group of 128 weights of a row, by the error weighted with the diagonal of the Hessian."""
+"""Searches the scale of each group of 128 weights of a row, by the error weighted with the Hessian's diagonal."""
 
 import torch
 import triton
@@ -7,7 +7,7 @@ import triton.language as tl
 GROUP = 128
 ROWS = 32
 ROUND = 12582912.0
-"""1.5 * 2^23: added and taken away again, it rounds an FP32 number to the nearest integer, halves to even."""
+"""1.5 * 2^23: adding and subtracting it rounds an FP32 number to the nearest integer, halves to even."""
 
 
 @triton.jit

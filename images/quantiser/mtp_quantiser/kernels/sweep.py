@@ -1,9 +1,9 @@
-"""Quantise the columns of a strip, the last first, each error carried on to the columns still to come.
+"""Quantises the columns of a strip, last first, and carries each error to the columns still to come.
 
-What the strips already done ask of this one comes in as `carry`, one product of residuals and factor. A program takes
-some rows through the whole strip: what 64 columns are asked for by the later ones of the strip is one product, what 16
-are asked for by the later ones of those 64 a small one, and 16 columns go through registers, a row to a thread. So the
-sequential part is 16 columns deep. Rows do not depend on each other, and programs do not either.
+The corrections from finished strips come in as `carry`, one product of residuals and factor. A program takes some rows
+through the whole strip. The corrections to 64 columns from later ones of the strip are one product, those to 16 from
+later ones of the 64 are a small one, and 16 columns go through registers, a row per thread. So the sequential part is
+16 columns deep. Rows are independent of each other, and so are programs.
 """
 
 # mypy: disable-error-code="assignment"
@@ -63,7 +63,7 @@ def _quantise_small(
         pivot = tl.load(corner - step * (BLOCK + 1))
         target = w[step] + brought[step] * (1.0 / pivot)
         code = tl.minimum(tl.maximum((target * (1.0 / scale[step]) + ROUND) - ROUND, -8.0), 7.0)
-        value = (code * scale[step]).to(tl.bfloat16).to(tl.float32)  # what the decoder will give back
+        value = (code * scale[step]).to(tl.bfloat16).to(tl.float32)  # what the decoder will return
         error = w[step] - value
         missed = (target - value) * pivot
         lost += missed * missed
@@ -108,7 +108,7 @@ def _sweep_strip(
             first = after - (smalls + 1) * SMALL
             last = first + SMALL - 1
             latest = order + batch * columns + last
-            # Loaded before the product, so that its time hides theirs.
+            # Loaded before the product, which hides their latency.
             w, scale = _load_small(
                 weights + matrix, scales + batch * (columns // GROUP) * rows, latest, r, rows, SMALL, GROUP
             )  # fmt: skip
@@ -141,8 +141,8 @@ def sweep_strip(
 ) -> None:  # fmt: skip
     """Quantise columns begin to end of `weights` [batch, in, rows] into `codes` (int8), `residual` (BF16) and `loss`.
 
-    Columns are counted in sweep order, and `residual` is in it. `carry` [batch, at least end - begin, rows] FP32 is
-    what later strips ask of this one; it is overwritten. `loss` is added to.
+    Columns are numbered in sweep order, as in `residual`. `carry` [batch, at least end - begin, rows] FP32 contains the
+    corrections from later strips, and is overwritten. `loss` is added to.
     """
     batch, columns, rows = weights.shape
     _sweep_strip[rows // row_tile, batch](

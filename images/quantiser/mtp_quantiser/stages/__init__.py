@@ -1,7 +1,7 @@
-"""The stages of quantising a batch of experts, and what each takes and gives.
+"""The stages of quantising a batch of experts, with their inputs and outputs.
 
-Two implementations: `plain` in torch operators, for a CPU and for small cases, and `fused` with the Triton kernels, for
-one GPU. They differ in rounding of the last bit, never in method.
+There are two implementations: `plain` in torch operators, for CPUs and small cases, and `fused` with Triton kernels,
+for one GPU. They differ only in the rounding of the last bit, never in method.
 
 Shapes: B experts, C input columns, R output rows, G = C/128 groups, n tokens of all experts of the batch.
 """
@@ -17,7 +17,7 @@ GROUP = 128
 
 
 SAMPLED_PIECES = 4
-"""Pieces of the channels, evenly apart, on which `Spread` is measured: it needs no more, and reads a sixteenth."""
+"""Number of evenly spaced pieces of the channels on which `Spread` is measured: a sixteenth of them is enough."""
 
 
 def sampled_piece(columns: int) -> int:
@@ -26,7 +26,7 @@ def sampled_piece(columns: int) -> int:
 
 @functools.cache
 def sampled_columns(columns: int, device: torch.device) -> torch.Tensor:
-    """int64 [up to 256]; kept on the device, because a copy to it would make the host wait."""
+    """int64 [up to 256]. Cached on the device, because copying it there would make the host wait."""
     starts = torch.arange(SAMPLED_PIECES) * (columns // SAMPLED_PIECES)
     return (starts[:, None] + torch.arange(sampled_piece(columns))).flatten().to(device)
 
@@ -46,10 +46,10 @@ def correlation_of(h: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ScaleGrid:
-    """Factors on absmax/7.5 among which the scale is searched: coarse from the top down, then fine around the best.
+    """The factors on absmax/7.5 to search for the scale: coarse ones from the top down, then fine ones around the best.
 
-    A scale above absmax/7.5 is worth a try because the code range is -8..7; ten tries
-    come within 1 % of the error of 161 (docs/quantiser.md).
+    A scale above absmax/7.5 may be best because the code range is -8..7. Ten tries come within 1 % of the error of 161
+    (docs/quantiser.md).
     """
 
     top: float = 1.06
@@ -61,26 +61,27 @@ class ScaleGrid:
 
 @dataclass(frozen=True)
 class Spread:
-    """How a matrix's inputs spread over tokens, z_i = x_i^2 / H_ii over a sample of the channels. FP32 [B] each."""
+    """How a matrix's inputs spread over tokens, with z_i = x_i^2 / H_ii on a sample of channels. Each is FP32 [B]."""
 
     noise: torch.Tensor
     """Sum over the tokens of (sum_i z_i)^2 - sum_i z_i^2: what `correlation` would be if no channels correlated."""
     counting: torch.Tensor
-    """How many tokens count, strong ones most: s1 s2 / s3, where s_k is the sum over the tokens of (sum_i z_i)^k."""
+    """The effective number of tokens, weighted towards strong ones: s1 s2 / s3, with s_k the sum over the tokens of
+    (sum_i z_i)^k."""
     correlation: torch.Tensor
     """Sum of H_ij^2 / (H_ii H_jj) over pairs of different channels."""
 
 
 @dataclass(frozen=True)
 class Factor:
-    """P^T H P + damping = L L^T, P the order in which columns are kept; the sweep starts with the last."""
+    """P^T H P + damping = L L^T, with P the order of the columns. The sweep starts at the last."""
 
     lower: torch.Tensor
-    """[B, C, C] L. Above the blocks of 128 on its diagonal the values are undefined."""
+    """[B, C, C] L. Values above its diagonal blocks of 128 are undefined."""
     blocks: torch.Tensor
     """[B, C/128, 128, 128] FP32: those blocks, exact."""
     failed: torch.Tensor
-    """[B] int32: not 0 where H was not positive definite even so."""
+    """[B] int32: not 0 if H was not positive definite even with damping."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,11 @@ class Swept:
     codes: torch.Tensor
     """[B, C, R] int8, -8..7."""
     loss: torch.Tensor
-    """[B, R] FP32: tr(d H' d^T) of each row, H' the damped Hessian, as the sweep sums it up."""
+    """[B, R] FP32: tr(d H' d^T) of each row, with H' the damped Hessian, as summed by the sweep."""
 
 
 class Stages(Protocol):
-    """What the pipeline asks of an implementation. Tensors stay on the device they came on."""
+    """What the pipeline needs from an implementation. Tensors stay on their device."""
 
     def dequantise_into(self, packed: torch.Tensor, exponents: torch.Tensor, out: torch.Tensor, first: int) -> None:
         """Rows of FP4 `packed` [B, r, C/2], E8M0 `exponents` [B, r, C/32], both uint8, to BF16 out[:, :, first:]."""
@@ -101,7 +102,7 @@ class Stages(Protocol):
         """H [B, C, C] FP32 = X^T X of the rows offsets[b] to offsets[b+1] of `x` [n, C] BF16; offsets int32 [B+1]."""
 
     def spread(self, x: torch.Tensor, offsets: torch.Tensor, h: torch.Tensor) -> Spread:
-        """Of the inputs of which `h` is the Hessian."""
+        """The spread of the inputs whose Hessian is `h`."""
 
     def gate_into(self, both: torch.Tensor, route: torch.Tensor, limit: float, out: torch.Tensor) -> None:
         """BF16 `out` [n, I] = route * silu(min(gate, limit)) * clamp(up, -limit, limit) of `both` [n, 2I] BF16."""

@@ -1,4 +1,4 @@
-"""The stages on one GPU: Triton kernels, and the library's matrix products where they are as fast."""
+"""The stages on one GPU: Triton kernels, and the library's matrix products if they are as fast."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from mtp_quantiser.stages import Factor, ScaleGrid, Spread, Swept, correlation_o
 
 BLOCK = sweep.BLOCK
 STRIP = 4 * BLOCK
-"""Columns whose carry comes from all columns behind them in one product: a wide one is twice as fast as four narrow."""
+"""Columns whose carry is computed in one product: a wide product is twice as fast as four narrow ones."""
 
 
 class FusedStages:

@@ -1,4 +1,4 @@
-"""The stages in torch operators: what a CPU runs, and what every kernel is compared with."""
+"""The stages in torch operators: for CPUs, and as the reference for every kernel."""
 
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ BLOCK = 128
 
 
 class PlainStages:
-    """Nothing is fused and nothing is remembered between calls."""
+    """Fuses nothing and keeps nothing between calls."""
 
     def dequantise_into(self, packed: Tensor, exponents: Tensor, out: Tensor, first: int) -> None:
         rows = packed.shape[1]
@@ -106,7 +106,7 @@ class PlainStages:
 def _better(
     w: Tensor, share: Tensor, largest: Tensor, tried: Tensor, best: Tensor, factor: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The lesser error and its factor, of the best so far and `tried`."""
+    """The smaller error and its factor, of the best so far and `tried`."""
     scale = (largest * tried).bfloat16().float()[:, :, None]
     code = (w * (1.0 / scale)).round_().clamp_(-8, 7)
     error = (w - code * scale).square_().mul_(share).sum(2)

@@ -117,7 +117,7 @@ class Replica:
         """Whether the kubelet reports OOMKilled where the gate knows only that the container was killed."""
         if self.gate is None or self.gate.reason != Reason.ENGINE_EXITED or self.gate.engine.exit is None:
             return False
-        return self.gate.engine.exit.ender is EndedBy.CONTAINER and exceeded_memory_limit(self.pod)
+        return self.gate.engine.exit.end_reason is EndedBy.CONTAINER and exceeded_memory_limit(self.pod)
 
     @property
     def _overdue_message(self) -> str:
@@ -233,7 +233,7 @@ def replicas_of(observed: Observed) -> tuple[Replica, ...]:
 
 def _replica(observed: Observed, pod: RawObject) -> Replica:
     raw_node = observed.nodes.get(pod.get("spec", {}).get("nodeName", ""))
-    node = NodeFacts.from_node(raw_node).believing(observed.flash.key) if raw_node else None
+    node = NodeFacts.from_node(raw_node).with_claim_of(observed.flash.key) if raw_node else None
     terminating = next((other for other in observed.pods if is_terminating(other)), None)
     replica = Replica(
         pod=pod,

@@ -1,4 +1,4 @@
-"""How fast concurrent requests are together, and what follows from it."""
+"""The combined speed of concurrent requests, and what follows from it."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from flash_contracts.engine_record import EngineRecord
 from flash_contracts.gate_config import GateConfig
 from flash_contracts.trial_record import ConcurrentRound
-from flash_engine.gate.crowd_speed import fastest, is_disturbed, needs_another_round, together
+from flash_engine.gate.concurrent_speed import combined_rate, fastest, is_disturbed, needs_another_round
 from flash_engine.gate.evidence import Evidence, GoldenAnswers, Trial
 from flash_engine.gate.judge import judge
 from flash_engine.gate.measurement import Measurement, Stream
@@ -94,8 +94,8 @@ def a_stream(first: float, last: float, tokens: int = 128) -> Stream:
 
 
 def test_the_speed_of_a_concurrent_round_is_all_tokens_over_its_time() -> None:
-    assert together([a_stream(1.0, 5.0), a_stream(1.5, 5.0), a_stream(2.0, 6.0)]) == pytest.approx(3 * 127 / 5)
-    assert together([a_stream(1.0, 1.0)]) == 0.0
+    assert combined_rate([a_stream(1.0, 5.0), a_stream(1.5, 5.0), a_stream(2.0, 6.0)]) == pytest.approx(3 * 127 / 5)
+    assert combined_rate([a_stream(1.0, 1.0)]) == 0.0
 
 
 STREAMS = [a_stream(1.0, 5.0), a_stream(1.0, 5.0)]
