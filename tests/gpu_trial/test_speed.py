@@ -50,6 +50,11 @@ def test_the_goal_is_three_percent_and_one_point(ours: float, accepted: float, v
     assert said.endswith(f"the goal is {verdict}"), said
 
 
+def test_the_acceptance_of_all_pairs_together_is_shown_beside_that_of_the_median_pair() -> None:
+    said = compared([(figures(100, 90), figures(100, 80)), (figures(100, 70), figures(100, 80))])
+    assert "median difference 10.00 points (all pairs: gate 80.00 %, bench 80.00 %)" in said
+
+
 def stream(first: float, last: float, tokens: int, *, cut: bool = False) -> Stream:
     arrivals = (Arrival(first, 1), Arrival(last, tokens))
     return Stream(asked=0, first=first, last=last, tokens=tokens, arrivals=arrivals, cut=cut)
@@ -144,7 +149,7 @@ def test_a_run_keeps_each_pair_and_each_depth(engine: str, tmp_path: Path) -> No
     assert [row["kind"] for row in kept] == ["in turn", "1 at once", "deeper question", "2 at once", "bench"]
     assert kept[0]["bench"]["streams"] == [pytest.approx(100)] * 3
     assert kept[2]["doubt"] is None
-    assert kept[3]["decode_together"] > 0
+    assert len(kept[3]["decode"]) == len(kept[3]["first_token_millis"]) == 2
     assert kept[4]["prefill"] == 256 / 0.02
     assert said[0].startswith("in turn: 1 pairs")
 
