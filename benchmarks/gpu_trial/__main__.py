@@ -5,8 +5,10 @@
 Needs a vLLM that the plugin supports, with its kernels, and what flash-gate needs. Makes a DeepSeek-V4 of real layers
 (17 GiB in memory, /dev/shm) that recites a text, and serves it as the operator would. It shows that the gate
 distinguishes a head whose drafts are all accepted from one whose drafts are not, that a broken checkpoint is rejected,
-and on two GPUs how fast it decodes with each way to all-reduce. All output goes into FOLDER, and the results into
-FOLDER/summary.jsonl. With --engine=cpu, a tiny DeepSeek-V3 on the CPU build of vLLM tests this program itself.
+and on two GPUs how fast it decodes with each way to all-reduce. The parts speed-0, speed-1 and speed-2 (tokens drafted
+per step) compare the gate's figures with those of `vllm bench serve` and the engine, after prompts of growing length.
+All output goes into FOLDER, and the results into FOLDER/summary.jsonl. With --engine=cpu, a tiny DeepSeek-V3 on the CPU
+build of vLLM tests this program itself.
 """
 
 import argparse
@@ -15,9 +17,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from gpu_trial.cases import ON_CPU, ON_GPU, PROVED, VARIANTS, Case, Scale, fault
 from gpu_trial.engine import Engine, cpu_engine, cuda_engine
 from gpu_trial.pod import Pod
 from gpu_trial.process_log import phases
+from gpu_trial.speed import CONTEXT, DEPTHS, SPEED_RUNS, SpeedRun, measure_speed
 
 SHARED_MEMORY = Path("/dev/shm")
 """The fastest place for 17 GiB."""
@@ -49,7 +53,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--engine", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument(
-        "--only", default="good,dead,lacking,lacking-unseen,poisoned", help="cases, with commas between; or all-reduce"
+        "--only",
+        default="good,dead,lacking,lacking-unseen,poisoned",
+        help="cases, with commas between; or all-reduce, speed-0, speed-1, speed-2",
     )
     parser.add_argument("--gpus", type=int, default=1, help="tensor parallel size (1)")
     parser.add_argument("--models", type=Path, help="a folder to keep the checkpoints in, used again if it is there")
@@ -58,6 +64,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=400, help="longest wait for a verdict (400)")
     parser.add_argument("--hang-seconds", type=int, default=90, help="spec.interconnect.hangSeconds (90)")
     parser.add_argument("--rounds", type=int, default=1, help="how often each way to all-reduce is run, in turn (1)")
+    parser.add_argument("--depths", type=int, nargs="*", default=DEPTHS, help="tokens of the prompts of speed-N")
     parser.add_argument("--extra", action="append", default=[], help="one more argument for vLLM; may be repeated")
     return parser.parse_args()
 
@@ -101,10 +108,14 @@ class GpuTrial:
         if name == "all-reduce":
             self._all_reduce_variants()
             return
+        if name in SPEED_RUNS:
+            self._speed(SPEED_RUNS[name])
+            return
         case = next((one for one in self._cases if one.name == name), None)
         if case is None:
             sys.exit(
-                f"no case is named {name!r}: there are {', '.join(one.name for one in self._cases)}, and all-reduce"
+                f"no case is named {name!r}: there are {', '.join(one.name for one in self._cases)}, all-reduce, "
+                f"{', '.join(SPEED_RUNS)}"
             )
         flash = self._flash()
         self._show(case, self._run(case, name, flash, flags_of(flash, None)))
@@ -113,11 +124,21 @@ class GpuTrial:
     def _cases(self) -> Sequence[Case]:
         return ON_CPU if self.options.engine == "cpu" else ON_GPU
 
-    def _flash(self, **interconnect: Any) -> FlashDeployment:
+    def _flash(self, *, more: Mapping[str, Any] | None = None, **interconnect: Any) -> FlashDeployment:
+        """`more` are fields of the scale."""
         given = self.options
-        scale = Scale(gpus=given.gpus, extra=given.extra, hang_seconds=given.hang_seconds)
+        scale = Scale(gpus=given.gpus, extra=given.extra, hang_seconds=given.hang_seconds, **more or {})
         make: Callable[..., FlashDeployment] = on_cpu if given.engine == "cpu" else on_gpu
         return make(scale, **interconnect)
+
+    def _speed(self, run: SpeedRun) -> None:
+        flash = self._flash(more={"context": CONTEXT, "drafts": run.drafts, "features": "Skip"})
+        measure = partial(self._measure, run)
+        self._show(run.case, self._run(run.case, run.case.name, flash, flags_of(flash, None), measure))
+
+    def _measure(self, run: SpeedRun, pod: Pod) -> list[str]:
+        depths = [depth for depth in self.options.depths if depth < CONTEXT]
+        return measure_speed(run, pod.engine_address, self.engine.command(pod.folder), pod.folder, depths)
 
     def _all_reduce_variants(self) -> None:
         """Each way to all-reduce once a round, with the flags that the operator derives for it."""
@@ -136,7 +157,15 @@ class GpuTrial:
         print(json.dumps(message, indent=1), flush=True)
         self._write({"name": "all-reduce", **message})
 
-    def _run(self, case: Case, name: str, flash: FlashDeployment, flags: FlagSet) -> dict[str, Any]:
+    def _run(
+        self,
+        case: Case,
+        name: str,
+        flash: FlashDeployment,
+        flags: FlagSet,
+        measure: Callable[[Pod], list[str]] | None = None,
+    ) -> dict[str, Any]:
+        """`measure` is asked once the engine has passed."""
         print(f"=== {name}", flush=True)
         folder = self.options.folder / name.replace(" ", "-")
         shutil.rmtree(folder, ignore_errors=True)
@@ -145,6 +174,7 @@ class GpuTrial:
         with Pod(folder, flash, flags, model_of(self.models, case), self.engine, more) as pod:
             result = pod.verdict(self.options.seconds)
             took, record = time.monotonic() - began, pod.record()
+            speed = measure(pod) if measure and result.get("reason") == case.reason else None
         lines = pod.logs["engine"].lines
         (folder / "result.json").write_text(json.dumps(result, indent=1))
         measured = result.get("measurement") or {}
@@ -163,6 +193,7 @@ class GpuTrial:
             "incident": record.get("incident"),
             "command": record.get("command"),
             "flags": list(flags.explained()),
+            "speed": speed,
             "phases": phases(lines),
             "lastLines": [line for _, line in lines[-12:]] if result.get("reason") != "Passed" else [],
         }
@@ -176,6 +207,7 @@ class GpuTrial:
             "verdictSeconds",
             "plugin",
             "phases",
+            "speed",
         )
         for key in shown:
             print(f"    {key}: {message[key]}")

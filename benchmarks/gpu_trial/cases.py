@@ -67,6 +67,14 @@ class Scale:
     memory_percent: int = 60
     extra: Sequence[str] = ()
     hang_seconds: int = 90
+    drafts: int = 1
+    """Tokens that the MTP head drafts per step; 0 without drafts."""
+    features: str = "Warn"
+    """spec.readiness.features."""
+
+    @property
+    def speculation(self) -> dict[str, Any]:
+        return {"tokens": self.drafts} if self.drafts else {"method": "Disabled"}
 
 
 def on_gpu(scale: Scale, **interconnect: Any) -> FlashDeployment:
@@ -80,8 +88,9 @@ def on_gpu(scale: Scale, **interconnect: Any) -> FlashDeployment:
     return a_flash(
         model={"source": "pvc://models", "servedNames": ["tiny"]},
         engine=engine,
+        speculation=scale.speculation,
         interconnect={"hangSeconds": scale.hang_seconds, **interconnect},
-        readiness={"golden": GOLDEN, "minDecodeTokensPerSecond": 5, "decodeTokens": 512},
+        readiness={"golden": GOLDEN, "minDecodeTokensPerSecond": 5, "decodeTokens": 512, "features": scale.features},
     )
 
 
@@ -91,6 +100,7 @@ def on_cpu(scale: Scale, **interconnect: Any) -> FlashDeployment:
     return a_flash(
         model={"source": "pvc://models", "servedNames": ["tiny"]},
         engine={"profile": "Custom", "contextTokens": 1024, "maxSequences": 4, "extraArgs": arguments},
+        speculation=scale.speculation,
         interconnect={"hangSeconds": scale.hang_seconds, **interconnect},
         readiness={"golden": GOLDEN, "minDecodeTokensPerSecond": 2, "decodeTokens": 64},
     )

@@ -47,6 +47,7 @@ class Pod:
         self.folder = folder
         ports = {PORT: a_free_port(), GATE_PORT: a_free_port()}
         self._gate = f"http://127.0.0.1:{ports[GATE_PORT]}"
+        self.engine_address = f"http://127.0.0.1:{ports[PORT]}"
         self._here = {
             RUN_DIR: self._made("run"), NODE_DIR: self._made("node"), GATE_DIR: self._made("gate"),
             CACHE_DIR: self._made("cache"), MODEL_PATH: str(model), f"--port={PORT}": f"--port={ports[PORT]}",

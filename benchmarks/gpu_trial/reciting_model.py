@@ -1,6 +1,7 @@
 """A DeepSeek-V4 with few layers, each of the real shapes, that recites its text; and how often its drafts are right.
 
     good      every draft is what the model says next
+    half      every third token is followed by a wrong draft: half of the drafts of one token are right
     dead      the text is the same, and the MTP head's projection is zero: no draft is ever right
     lacking   one tensor of the MTP head is missing, which its headers show
     poisoned  one scale of the MTP head is NaN, which is detected only while the tensors are loaded
@@ -12,17 +13,17 @@ embedding of the token just said, and its block adds nothing. All other weights 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
-from bf16_safetensors import to_bf16
+from bf16_safetensors import from_bf16, to_bf16
 from fake_checkpoint import REAL, FakeCheckpoint, Tensor, noise, write_shard
 from tiny_tokenizer import VOCABULARY, Vocabulary, write_tokenizer
 
-Variant = Literal["good", "dead", "lacking", "poisoned"]
+Variant = Literal["good", "half", "dead", "lacking", "poisoned"]
 VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
 
 SHALLOW: Final[dict[str, Any]] = {
@@ -70,6 +71,8 @@ def write_variant(
     folder.mkdir(exist_ok=True)
     own = {name: made.tensors[name] for name in HEAD_OF_ITS_OWN}
     match variant:
+        case "half":
+            own[PROJECTION] = misleading(own[PROJECTION], made.tensors["embed.weight"])
         case "dead":
             own[PROJECTION] = zeros(own[PROJECTION])
         case "lacking":
@@ -101,6 +104,34 @@ def fill(made: FakeCheckpoint) -> None:
     head[Vocabulary.make().successors()] = embedding * np.float32(0.1)
     for name, rows in (("embed.weight", embedding), ("head.weight", head)):
         made.tensors[name] = padded(made.tensors[name], to_bf16(rows).tobytes())
+
+
+def misleading(projection: Tensor, embedding: Tensor) -> Tensor:
+    """One that takes every third token for its successor, and hands on the others as they are.
+
+    A draft that is accepted skips a token and one that is not does not, so from wherever a text starts, every second
+    draft of one token is soon one that begins at a third token.
+    """
+    order = Vocabulary.make().successors()
+    raw = np.frombuffer(embedding.data or b"", np.uint16)
+    rows = from_bf16(raw).reshape(embedding.shape)[: len(order)]
+    mistaken = mistaken_tokens(order)
+    known, taken_for = rows[mistaken], rows[[order[token] for token in mistaken]]
+    lengths = (known**2).sum(axis=1, keepdims=True)
+    matrix = np.eye(projection.shape[0], dtype=np.float32) + (taken_for - known).T @ (known / lengths)
+    return Tensor(projection.type, projection.shape, to_bf16(matrix).tobytes())
+
+
+def mistaken_tokens(order: Sequence[int]) -> list[int]:
+    """Every third token of each ring in which they follow one another."""
+    left, mistaken = set(range(len(order))), []
+    while left:
+        ring = [min(left)]
+        while order[ring[-1]] != ring[0]:
+            ring.append(order[ring[-1]])
+        mistaken += ring[2::3]
+        left -= set(ring)
+    return mistaken
 
 
 def decided(name: str, tensor: Tensor, made: FakeCheckpoint) -> Tensor | None:

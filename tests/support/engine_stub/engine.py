@@ -155,7 +155,8 @@ class EngineStub:
             self.requests.append("completion")
             prompt = _prompt_tokens(body["prompt"])
             reply = await self._answer(request, prompt, partial(reply_to, _as_chat(body), self.traits))
-            return web.json_response({"choices": [{"text": reply.message["content"]}]}, status=self._status())
+            answer = {"choices": [{"text": reply.message["content"]}], "usage": _usage(int(body["max_tokens"]), prompt)}
+            return web.json_response(answer, status=self._status())
         self.requests.append("stream")
         status = self._status()
         if status != 200:
