@@ -244,7 +244,7 @@ _TOLERATION = (
 )
 
 SPEC_RULES: dict[str, tuple[Rule, ...]] = {
-    "": (*_SPEC, REPLICAS),
+    "": (*(rule.only_if_changed() for rule in _SPEC), REPLICAS),
     "scaling": SCALING,
     "scaling.prometheus": PROMETHEUS,
     "podMetadata.labels": LABELS,
@@ -284,11 +284,13 @@ SPEC_RULES: dict[str, tuple[Rule, ...]] = {
 }
 """Rules by the path of their field below `spec`. The models bound all strings and lists, which keeps rules cheap."""
 
+# Status is below the same object, so without oldSelf the operator could not report a stored object of such a name.
 OBJECT_RULES = (
     Rule(
-        "self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
+        "oldSelf.hasValue() || self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
         "metadata.name is also the name of the Service: begin it with a letter, and use only lower-case letters, "
         "digits and '-'",
         ".metadata.name",
+        has_optional_old_self=True,
     ),
 )

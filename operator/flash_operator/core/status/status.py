@@ -16,6 +16,7 @@ from flash_operator.core.scaling.scaling_status import demand_status, scaling_st
 from flash_operator.core.status.conditions import ConditionState, condition_states
 from flash_operator.core.status.download_status import delivery_status
 from flash_operator.core.status.replica_summary import ReplicaSummary
+from flash_operator.core.status.spec_condition import SPEC_VALID, spec_condition
 
 CONDITION_SECONDS = 1.0
 """At least this long between two writes because of a condition: a new Deployment changes three times in its first
@@ -90,7 +91,8 @@ def _states(status: RawObject) -> object:
 
 def _conditions(observed: Observed, summary: ReplicaSummary) -> list[Condition]:
     live = {condition["type"]: condition for condition in observed.live_status.get("conditions", [])}
-    states = condition_states(summary)
+    states, valid = condition_states(summary), spec_condition(observed)
+    states = {**states, SPEC_VALID: valid} if valid else states
     return [_condition(name, state, live.get(name, {}), observed) for name, state in states.items()]
 
 
