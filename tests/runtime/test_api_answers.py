@@ -112,7 +112,7 @@ def refusing(status: int, **headers: str) -> web.Response:
     return web.Response(status=status, text=text, headers=headers, content_type="application/json")
 
 
-OTHERS = ["ConfigMap", "ControllerRevision", "Deployment", "PodDisruptionBudget"]
+OTHERS = ["ConfigMap", "ControllerRevision", "Deployment"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 409, 422, 500])

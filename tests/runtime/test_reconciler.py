@@ -50,7 +50,6 @@ async def test_a_new_deployment_gets_its_children_and_a_status(site: Site) -> No
         "ConfigMap",
         "ControllerRevision",
         "Deployment",
-        "PodDisruptionBudget",
         "Service",
     ]
     assert {child["metadata"]["ownerReferences"][0]["kind"] for child in children} == {KIND}
@@ -188,13 +187,13 @@ def versions_of_children(site: Site) -> dict[str, str]:
     return {f"{child['kind']} {child['metadata']['name']}": child["metadata"]["resourceVersion"] for child in found}
 
 
-async def test_a_new_deployment_costs_six_requests(site: Site) -> None:
-    """Five children and one status; no look at each name, and no second status for the Deployment that is there now."""
+async def test_a_new_deployment_costs_five_requests(site: Site) -> None:
+    """Four children and one status; no look at each name, and no second status for the Deployment that is there now."""
     key = site.apply_flash()
     reconciler = site.reconciler_of(await site.stored())
     before = (site.cluster.reads, site.cluster.writes)
     assert await reconciler.reconcile(key) is None
-    assert (site.cluster.reads, site.cluster.writes) == (before[0], before[1] + 6)
+    assert (site.cluster.reads, site.cluster.writes) == (before[0], before[1] + 5)
     assert site.get("dsf", "flash")["status"]["conditions"][0]["reason"] == "RollingOut"
 
 
@@ -475,7 +474,7 @@ async def test_a_mistyped_pod_template_is_reported_and_stops_no_other_child(site
     assert (ready["status"], ready["reason"]) == ("False", "ChildRefused")
     assert "enviroment" in ready["message"]
     kinds = {child["kind"] for child in site.get(CHILDREN, "-l", f"{DEPLOYMENT_LABEL}=flash")["items"]}
-    assert kinds == {"ConfigMap", "ControllerRevision", "PodDisruptionBudget", "Service"}
+    assert kinds == {"ConfigMap", "ControllerRevision", "Service"}
 
     site.apply_flash()
     await site.reconcile(key)
