@@ -29,6 +29,7 @@ from flash_operator.core.rollout.rollout import (
     decide_rollout,
     last_known_good_config_map,
 )
+from flash_operator.core.status.status import CONDITION_SECONDS
 from flash_operator.runtime.cluster import ApiError, Cluster, FencedError, UnreachableError
 from flash_operator.runtime.keys import FlashKey
 from flash_operator.runtime.store import OURS
@@ -188,10 +189,14 @@ def versions_of_children(site: Site) -> dict[str, str]:
 
 
 async def test_a_new_deployment_costs_five_requests(site: Site) -> None:
-    """Four children and one status; no look at each name, and no second status for the Deployment that is there now."""
+    """Four children, and a status a second later; no look at each name, and no second status for the Deployment."""
     key = site.apply_flash()
-    reconciler = site.reconciler_of(await site.stored())
+    now = 1000.0
+    reconciler = site.reconciler_of(await site.stored(), clock=lambda: now)
     before = (site.cluster.reads, site.cluster.writes)
+    assert await reconciler.reconcile(key) == CONDITION_SECONDS
+    assert (site.cluster.reads, site.cluster.writes) == (before[0], before[1] + 4)
+    now += CONDITION_SECONDS
     assert await reconciler.reconcile(key) is None
     assert (site.cluster.reads, site.cluster.writes) == (before[0], before[1] + 5)
     assert site.get("dsf", "flash")["status"]["conditions"][0]["reason"] == "RollingOut"

@@ -39,7 +39,7 @@ def a_bound_pod(site: Site) -> RawObject:
 
 @pytest.mark.parametrize("floor", ["Fixed", "Learned"])
 async def test_the_writes_from_creation_to_ready(site: Site, floor: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four children, the flags of its node, what was measured, a status for each step, and events."""
+    """Four children, the flags of its node, what was measured, a status with the node and one with the verdict."""
     key = site.apply_flash(readiness={"floor": floor})
     store, written, gate = await site.stored(), Counter[str](), a_gate("EngineStarting")
     now = 1000.0
@@ -84,6 +84,6 @@ async def test_the_writes_from_creation_to_ready(site: Site, floor: str, monkeyp
         "services": 1,
         "deployments": 1,
         "pods": 1,
-        "status": 3,
+        "status": 2,
         "events": 2,
     }

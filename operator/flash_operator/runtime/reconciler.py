@@ -41,7 +41,7 @@ class Reconciler:
         self._instance = instance
         self._clock = clock
         self._reported_at: dict[FlashKey, float] = {}
-        """When a status was last written."""
+        """When a status was last written, or when a deployment without one was first seen."""
         self.demand = DemandBoard(observer.gates.loads)
 
     async def reconcile(self, key: FlashKey) -> float | None:
@@ -168,7 +168,9 @@ class Reconciler:
         flash, now = observed.flash, self._clock()
         key = FlashKey(flash.namespace, flash.name)
         if wanted.status is not None:
-            early = self._reported_at.get(key, float("-inf")) + wanted.status_interval - now
+            # Of a deployment without a status, the time of the first look counts.
+            last = self._reported_at.setdefault(key, float("-inf") if observed.live_status else now)
+            early = last + wanted.status_interval - now
             if early > 0:
                 return early
             try:

@@ -7,6 +7,7 @@ costs no request.
 from datetime import UTC, datetime
 from typing import Literal
 
+from flash_contracts.verdict_reason import Reason
 from flash_operator.api.status import Condition, FlashStatus, FullDepthStatus, PodStatus, ScalingStatus, StatusSummary
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
@@ -64,13 +65,24 @@ def is_written(status: RawObject, live_status: RawObject) -> bool:
 
 
 def status_interval(status: RawObject, live_status: RawObject) -> float:
-    """How many seconds after the last write this status may be written.
+    """How many seconds after the last write this status may be written; after the first look if there was none.
 
-    The next reconcile decides from what this one records, so decisions never wait. Nor does Ready: users wait for it.
+    The first one may wait for the nodes of the pods, which schedulers choose within a second. The next reconcile
+    decides from what this one records, so decisions never wait. Nor does Ready: users wait for it.
     """
+    if not live_status and _only_begins(status):
+        return CONDITION_SECONDS
     if _decisions(status) != _decisions(live_status):
         return 0.0
     return CONDITION_SECONDS if _states(status) != _states(live_status) else FIGURE_SECONDS
+
+
+def _only_begins(status: RawObject) -> bool:
+    """It says no more than that the deployment was seen: nothing is wrong, no pod has a node, and no autoscaler needs
+    the selector."""
+    reasons = {condition["type"]: condition["reason"] for condition in status["conditions"]}
+    says_more = "ScalingActive" in reasons or any(pod.get("node") for pod in status["pods"])
+    return reasons["Ready"] in ("RollingOut", "PodsMissing", Reason.ENGINE_STARTING) and not says_more
 
 
 def _decisions(status: RawObject) -> object:
