@@ -130,7 +130,7 @@ async def test_a_field_that_breaks_a_rule_can_only_be_corrected(site: Site) -> N
 
 
 async def test_an_unchanged_manifest_can_be_applied_again(site: Site) -> None:
-    spec = {**TOO_SHORT, "model": {"source": "pvc://a b"}}
+    spec: dict[str, Any] = {**TOO_SHORT, "model": {"source": "pvc://a b"}}
     store(site, {"flash": spec})
     site.apply_flash(**spec)
     assert site.get("dsf", "flash")["metadata"]["generation"] == 1

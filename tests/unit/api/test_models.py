@@ -38,7 +38,7 @@ def test_an_unreadable_spec_raises(spec: dict[str, Any]) -> None:
 
 
 def test_a_stored_spec_beyond_the_bounds_of_today_is_read_as_it_is() -> None:
-    spec = {
+    spec: dict[str, Any] = {
         "model": {"source": "s3://bucket/v4"},
         "replicas": 100,
         "engine": {"extraArgs": ["--seed=1"] * 40, "extraEnv": [{"name": "1A"}]},

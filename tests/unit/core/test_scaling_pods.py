@@ -111,7 +111,7 @@ def test_the_order_in_which_replicas_go() -> None:
 
 def test_a_cost_is_written_once() -> None:
     pods = [a_replica("a", "2026-11-23T00:00:00Z"), a_replica("b", "2026-11-24T00:00:00Z")]
-    spec = {"replicas": 2, "scaling": {"maxReplicas": 6}}
+    spec: dict[str, Any] = {"replicas": 2, "scaling": {"maxReplicas": 6}}
     gates = {"a": a_gate(), "b": a_gate()}
     for name, written in annotated(*pods, gates=gates, **spec).items():
         next(pod for pod in pods if pod["metadata"]["name"] == name)["metadata"]["annotations"] |= written

@@ -4,6 +4,7 @@ It is there where the answer was no once. A spec gets there when the CRD is upgr
 server lets what is stored break them, and its replicas serve on.
 """
 
+from flash_operator.api.status import Condition
 from flash_operator.core.observed.kube import condition_of
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.status.conditions import ConditionState
@@ -26,19 +27,19 @@ def spec_condition(observed: Observed) -> ConditionState | None:
 def unreadable_status(live_status: RawObject, generation: int, problem: str, since: str) -> RawObject:
     """The status of a deployment whose spec this operator cannot understand: what it was, with that condition."""
     known = live_status.get("conditions", [])
-    before = next((condition for condition in known if condition["type"] == SPEC_VALID), {})
+    before: RawObject = next((condition for condition in known if condition["type"] == SPEC_VALID), {})
     message = (
         f"this operator cannot read the spec, so it changes nothing and its replicas serve on; correct it, or upgrade "
         f"the operator: {problem}"
     )
-    condition = {
-        "type": SPEC_VALID,
-        "status": "False",
-        "observedGeneration": generation,
-        "lastTransitionTime": before["lastTransitionTime"] if before.get("status") == "False" else since,
-        "reason": "SpecUnreadable",
-        "message": message,
-    }
+    condition = Condition(
+        type=SPEC_VALID,
+        status="False",
+        observed_generation=generation,
+        last_transition_time=before["lastTransitionTime"] if before.get("status") == "False" else since,
+        reason="SpecUnreadable",
+        message=message,
+    ).model_dump(by_alias=True, mode="json")
     return {**live_status, "conditions": [c for c in known if c["type"] != SPEC_VALID] + [condition]}
 
 
