@@ -6,6 +6,7 @@ import pytest
 
 from builders import a_flash_object
 from flash_operator.api.argument_rules import GRAPH_SIZES, OWNED_ARGUMENTS, SIZES
+from flash_operator.api.variable_rules import EXTRA_VARIABLES, LINK_VARIABLES
 
 pytestmark = pytest.mark.apiserver
 
@@ -368,7 +369,7 @@ REFUSED = {
     "HOME, which the operator sets": (
         {"engine": {"extraEnv": [{"name": "HOME", "value": "/root"}]}},
         "spec.engine.extraEnv",
-        "override them in podTemplate",
+        "override it in podTemplate",
     ),
     "a token in an environment variable": (
         {"engine": {"extraEnv": [{"name": "HF_TOKEN", "value": "x"}]}},
@@ -489,7 +490,7 @@ REFUSED = {
     "data parallelism by a variable": (
         {"interconnect": {"env": [{"name": "VLLM_DP_SIZE", "value": "2"}]}},
         "spec.interconnect.env",
-        "VLLM_DP_ variables are not allowed",
+        "VLLM_DP_SIZE is not allowed here: a replica is one engine",
     ),
     "a library in every program": (
         {"engine": {"extraEnv": [{"name": "LD_PRELOAD", "value": "/x.so"}]}},
@@ -777,6 +778,55 @@ def test_an_argument_is_rejected_in_every_spelling(apply_spec: Any, argument: st
     done = apply_spec(engine={"extraArgs": [spelt(argument, spelling), "2"]})
     assert done.returncode != 0
     assert f"{argument} is not allowed here" in done.stderr
+
+
+SEVERAL = {
+    "arguments": (
+        {"engine": {"extraArgs": ["--port=9", "--tensor-parallel=4", "-dpn2", "--host", "x"]}},
+        (
+            "--port is not allowed here: the Service needs port 8000; also --host is not allowed here: the operator",
+            "--tensor-parallel-size is not allowed here",
+            "-dpn is not allowed here",
+        ),
+    ),
+    "more arguments than a message names": (
+        {"engine": {"extraArgs": ["--host", "--port", "--uds", "--grpc", "--headless"]}},
+        ("--grpc is not allowed here: the gate and the Service use HTTP; leave it out; also others",),
+    ),
+    "variables": (
+        {"engine": {"extraEnv": [{"name": "HOME", "value": "/"}, {"name": "LD_AUDIT", "value": "x"}]}},
+        ("HOME is not allowed here: the operator sets it", "also LD_AUDIT is not allowed here: it loads other code"),
+    ),
+    "variables of the link": (
+        {"interconnect": {"env": [{"name": "HF_TOKEN", "value": "x"}, {"name": "VLLM_DP_SIZE", "value": "2"}]}},
+        ("HF_TOKEN is not allowed here: anyone who", "also VLLM_DP_SIZE is not allowed here: a replica is one"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "messages"), SEVERAL.values(), ids=SEVERAL.keys())
+def test_one_message_names_all_that_one_table_refuses(
+    apply_spec: Any, spec: dict[str, Any], messages: tuple[str, ...]
+) -> None:
+    done = apply_spec(**spec)
+    for message in messages:
+        assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "name"),
+    [
+        *(("engine", "extraEnv", name) for name in EXTRA_VARIABLES),
+        *(("interconnect", "env", name) for name in LINK_VARIABLES),
+    ],
+)
+def test_a_variable_of_a_table_is_rejected(apply_spec: Any, section: str, field: str, name: str) -> None:
+    table = EXTRA_VARIABLES if field == "extraEnv" else LINK_VARIABLES
+    written = name.replace("*", "X")
+    done = apply_spec(**{section: {field: [{"name": written, "value": "1"}]}})
+    assert done.returncode != 0
+    assert f"spec.{section}.{field}" in done.stderr
+    assert f"{written} is not allowed here: {table[name]}" in done.stderr
 
 
 def test_an_object_without_a_spec_is_refused(apply: Any) -> None:

@@ -187,7 +187,7 @@ def needed() -> set[tuple[str, str, str]]:
     children = {access for kind in CHILD_KINDS for access in of(kind, "list", "watch", "create", "patch", "delete")}
     return (
         children
-        | of("DeepSeekFlashDeployment", "get", "list", "watch")
+        | of("DeepSeekFlashDeployment", "get", "list", "watch", "create")
         | {(GROUP, f"{PLURAL}/status", "patch")}
         | of("Pod", "list", "watch", "patch", "delete")
         | {("", "pods/eviction", "create")}

@@ -62,20 +62,20 @@ def assert_left_alone(site: Site, kind: str, before: RawObject) -> None:
 async def test_an_object_of_somebody_else_is_neither_changed_nor_adopted(site: Site, kind: str) -> None:
     site.apply(theirs(site, kind))
     before = site.get(kind, THEIRS[kind][1])
-    key = site.apply_flash()
+    key = site.apply_flash(replicas=2)
     await site.reconcile(key)
     assert_left_alone(site, kind, before)
 
     site.server.kubectl("delete", kind, THEIRS[kind][1], "-n", site.namespace)
     await site.reconcile(key)
-    assert site.get("deployment", "flash")["spec"]["replicas"] == 1
+    assert site.get("deployment", "flash")["spec"]["replicas"] == 2
 
 
 @pytest.mark.parametrize("kind", THEIRS)
 async def test_an_object_that_is_made_between_the_look_and_the_write_is_left_alone(
     site: Site, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = site.apply_flash()
+    key = site.apply_flash(replicas=2)
     made: list[RawObject] = []
 
     def make() -> None:

@@ -29,6 +29,7 @@ from flash_operator.core.rollout.rollout import (
     decide_rollout,
     last_known_good_config_map,
 )
+from flash_operator.core.status.status import CONDITION_SECONDS
 from flash_operator.runtime.cluster import ApiError, Cluster, FencedError, UnreachableError
 from flash_operator.runtime.keys import FlashKey
 from flash_operator.runtime.store import OURS
@@ -50,7 +51,6 @@ async def test_a_new_deployment_gets_its_children_and_a_status(site: Site) -> No
         "ConfigMap",
         "ControllerRevision",
         "Deployment",
-        "PodDisruptionBudget",
         "Service",
     ]
     assert {child["metadata"]["ownerReferences"][0]["kind"] for child in children} == {KIND}
@@ -188,24 +188,30 @@ def versions_of_children(site: Site) -> dict[str, str]:
     return {f"{child['kind']} {child['metadata']['name']}": child["metadata"]["resourceVersion"] for child in found}
 
 
-async def test_a_new_deployment_costs_six_requests(site: Site) -> None:
-    """Five children and one status; no look at each name, and no second status for the Deployment that is there now."""
+async def test_a_new_deployment_costs_five_requests(site: Site) -> None:
+    """Four children, and a status a second later; no look at each name, and no second status for the Deployment."""
     key = site.apply_flash()
-    reconciler = site.reconciler_of(await site.stored())
+    now = 1000.0
+    reconciler = site.reconciler_of(await site.stored(), clock=lambda: now)
     before = (site.cluster.reads, site.cluster.writes)
+    assert await reconciler.reconcile(key) == CONDITION_SECONDS
+    assert (site.cluster.reads, site.cluster.writes) == (before[0], before[1] + 4)
+    now += CONDITION_SECONDS
     assert await reconciler.reconcile(key) is None
-    assert (site.cluster.reads, site.cluster.writes) == (before[0], before[1] + 6)
+    assert (site.cluster.reads, site.cluster.writes) == (before[0], before[1] + 5)
     assert site.get("dsf", "flash")["status"]["conditions"][0]["reason"] == "RollingOut"
 
 
-async def test_a_deployment_at_rest_costs_no_request(site: Site) -> None:
+async def test_a_deployment_at_rest_costs_a_new_operator_one_request_and_then_none(site: Site) -> None:
+    """It asks once whether the CRD's rules of today would take the stored spec."""
     key = site.apply_flash()
     for _ in range(3):
         await site.reconcile(key)
     reconciler = site.reconciler_of(await site.stored())
     before = (site.cluster.reads, site.cluster.writes)
-    await reconciler.reconcile(key)
-    assert (site.cluster.reads, site.cluster.writes) == before
+    for _ in range(2):
+        assert await reconciler.reconcile(key) is None
+        assert (site.cluster.reads, site.cluster.writes) == (before[0] + 1, before[1])
 
 
 async def test_a_status_that_differs_in_its_message_only_is_written_later(site: Site) -> None:
@@ -473,7 +479,7 @@ async def test_a_mistyped_pod_template_is_reported_and_stops_no_other_child(site
     assert (ready["status"], ready["reason"]) == ("False", "ChildRefused")
     assert "enviroment" in ready["message"]
     kinds = {child["kind"] for child in site.get(CHILDREN, "-l", f"{DEPLOYMENT_LABEL}=flash")["items"]}
-    assert kinds == {"ConfigMap", "ControllerRevision", "PodDisruptionBudget", "Service"}
+    assert kinds == {"ConfigMap", "ControllerRevision", "Service"}
 
     site.apply_flash()
     await site.reconcile(key)

@@ -81,7 +81,7 @@ async def test_a_spec_that_this_operator_cannot_read_does_not_end_the_worker(run
     broken["spec"] = {"model": 7}
     running.stub.put(PLURAL, broken)
     running.workers.start(workers=1, resync_seconds=3600)
-    await until(lambda: running.count("bug") >= 1)
+    await until(lambda: running.count("error") >= 1)
     running.queue.add(GONE)
     await until(lambda: running.count("success") >= 1)
     assert running.queue.failures == 1, "only that deployment is tried again"

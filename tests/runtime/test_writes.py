@@ -39,7 +39,7 @@ def a_bound_pod(site: Site) -> RawObject:
 
 @pytest.mark.parametrize("floor", ["Fixed", "Learned"])
 async def test_the_writes_from_creation_to_ready(site: Site, floor: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five children, the flags of its node, what was measured, a status for each step, and events."""
+    """Four children, the flags of its node, what was measured, a status with the node and one with the verdict."""
     key = site.apply_flash(readiness={"floor": floor})
     store, written, gate = await site.stored(), Counter[str](), a_gate("EngineStarting")
     now = 1000.0
@@ -82,9 +82,8 @@ async def test_the_writes_from_creation_to_ready(site: Site, floor: str, monkeyp
         "configmaps": 2,
         "controllerrevisions": 1,
         "services": 1,
-        "poddisruptionbudgets": 1,
         "deployments": 1,
-        "pods": 2,
-        "status": 3,
+        "pods": 1,
+        "status": 2,
         "events": 2,
     }

@@ -39,6 +39,7 @@ class Site:
         self.namespace = namespace
         self.gates = gates
         self._reconciler = self._of(SETTINGS)
+        self._known: set[FlashKey] = set()
 
     def _of(self, settings: PlanSettings, operator_class: str = "") -> Reconciler:
         scalers = ScalerCatalogue(self.cluster, lambda _: True, clock=count(step=60).__next__)
@@ -75,9 +76,12 @@ class Site:
         return FlashKey(self.namespace, name)
 
     async def reconcile(self, key: FlashKey) -> int:
-        """Reconcile, and count the writes."""
+        """Reconcile, and count the writes. A new deployment is looked at again after a second, as it asks to be."""
         before = self.cluster.writes
         await self._reconciler.reconcile(key)
+        if key not in self._known:
+            self._known.add(key)
+            await self._reconciler.reconcile(key)
         return self.cluster.writes - before
 
     def get(self, *args: str) -> dict[str, Any]:

@@ -58,7 +58,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "flash.namespacedRules" -}}
 - apiGroups: [inference.deepseekflash.dev]
   resources: [deepseekflashdeployments]
-  verbs: [get, list, watch]
+  # Create: a dry run of what is stored, which tells the rules that it breaks after an upgrade of the CRD.
+  verbs: [get, list, watch, create]
 - apiGroups: [inference.deepseekflash.dev]
   resources: [deepseekflashdeployments/status]
   verbs: [patch]

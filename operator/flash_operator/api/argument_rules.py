@@ -6,6 +6,7 @@ vLLM's parser reads `_` as `-`, cuts `--json-arg.key` at the dot, and like any a
 
 from flash_contracts.profiles import PROFILES
 from flash_contracts.vllm_options import OPTIONS, VERSION
+from flash_operator.api.refused_options import NAME, refused_options
 from flash_operator.api.rule import Rule, quoted
 
 _PORT = "the Service needs port 8000"
@@ -107,45 +108,6 @@ SIZES = {
 GRAPH_SIZES = {"--cudagraph-capture-sizes": _GRAPHS, "--max-cudagraph-capture-size": _GRAPHS}
 """Arguments that the operator sets except in profile Custom. vLLM ends if two of them disagree."""
 
-_NAME = "a.split('=')[0].split('.')[0].split(' ')[0].replace('_', '-')"
-"""An item's argument, without value and JSON key."""
-
-
-def _mentions(arguments: str, option: str) -> str:
-    """CEL: whether an item of the list is this option, in any spelling that vLLM takes."""
-    if option in ("-n", "-r"):
-        return f"{arguments}.exists(a, a.matches('^{option}([0-9=. ]|$)'))"
-    names = f"{arguments}.map(a, {_NAME})"
-    if not option.startswith("--"):
-        spellings = "|".join(_short_spellings(option))
-        return f"{names}.exists(n, n.matches('^(?:{spellings}|{option}[0-9]+)$'))"
-    others = "".join(
-        f" && n != {quoted(other)}" for other in sorted(OPTIONS) if other != option and option.startswith(other)
-    )
-    return f"{names}.exists(n, size(n) > 2 && {quoted(option)}.startsWith(n){others})"
-
-
-def _short_spellings(option: str) -> list[str]:
-    """`-tp`, and `-t` because no other option begins so."""
-    prefixes = [option[:length] for length in range(2, len(option) + 1)]
-    return [text for text in prefixes if text == option or [o for o in OPTIONS if o.startswith(text)] == [option]]
-
-
-def _message(option: str, instead: str) -> str:
-    return f"{option} is not allowed here: {instead}"
-
-
-def _owned(option: str, instead: str) -> Rule:
-    return Rule(f"!{_mentions('self', option)}", _message(option, instead))
-
-
-def _custom_only(option: str, instead: str) -> Rule:
-    return Rule(
-        f"self.profile == 'Custom' || !{_mentions('self.extraArgs', option)}",
-        _message(option, instead),
-        ".extraArgs",
-    )
-
 
 def _abbreviated(option: str) -> str:
     """A regular expression for an option and its prefixes, with `_` or `-`."""
@@ -202,7 +164,7 @@ _KNOWN = f"' {' '.join(sorted(OPTIONS))} '"
 _REPLACED = "self.extraEnv.exists(v, v.name == 'PATH')"
 """PATH is set, so `vllm` may be another program."""
 
-_NAMES = f"self.extraArgs.filter(a, a.matches('^-[A-Za-z-]') && !a.matches('^-[Oqnr]')).map(a, {_NAME})"
+_NAMES = f"self.extraArgs.filter(a, a.matches('^-[A-Za-z-]') && !a.matches('^-[Oqnr]')).map(a, {NAME})"
 
 _PINNED = Rule(
     f"has(self.image) || {_REPLACED} || [{_KNOWN}].all(k, {_NAMES}"
@@ -236,12 +198,14 @@ ARGUMENT_RULES = (
     _DASH,
     _EXECUTOR,
     _QUEUE_TAKES_TOKENS,
-    *(_owned(option, instead) for option, instead in OWNED_ARGUMENTS.items()),
+    *refused_options("self", OWNED_ARGUMENTS),
 )
 """Rules at `engine.extraArgs`."""
 
 ENGINE_ARGUMENT_RULES = (
-    *(_custom_only(option, instead) for option, instead in (SIZES | GRAPH_SIZES).items()),
+    *refused_options(
+        "self.extraArgs", SIZES | GRAPH_SIZES, unless="self.profile == 'Custom' || ", field_path=".extraArgs"
+    ),
     _CUSTOM_SIZES,
     _GRAPHS_IN_JSON,
     _PINNED,

@@ -7,7 +7,9 @@ from typing import Any
 from flash_contracts import names
 from flash_contracts.verdict_reason import MEANINGS
 from flash_operator.api import vocabulary
+from flash_operator.api.argument_rules import GRAPH_SIZES, OWNED_ARGUMENTS, SIZES
 from flash_operator.api.schema import crd
+from flash_operator.api.variable_rules import EXTRA_VARIABLES, LINK_VARIABLES
 
 HEAD = f"""\
 <!-- Generated from operator/flash_operator/api by `make generate`. Do not edit. -->
@@ -41,7 +43,26 @@ def reference() -> str:
     )
     rules = "\n".join([*_rules(root, "metadata.name", deep=False), *_rules(spec, "spec")])
     sections.append(f"## Rules\n\nThe API server rejects an object that breaks one of these rules.\n\n{rules}")
+    sections.append(_refused())
     return "\n".join(sections)
+
+
+REFUSED_TABLES = {
+    "Arguments that `spec.engine.extraArgs` refuses": OWNED_ARGUMENTS,
+    "Arguments that it refuses unless `spec.engine.profile` is `Custom`": SIZES | GRAPH_SIZES,
+    "Variables that `spec.engine.extraEnv` refuses": EXTRA_VARIABLES,
+    "Variables that `spec.interconnect.env` refuses": LINK_VARIABLES,
+}
+"""What one rule refuses by a table, by the heading."""
+
+
+def _refused() -> str:
+    parts = []
+    for heading, table in REFUSED_TABLES.items():
+        groups = {why: [name for name in table if table[name] == why] for why in table.values()}
+        rows = [f"| {', '.join(f'`{name}`' for name in names)} | {why} |" for why, names in groups.items()]
+        parts.append("\n".join([f"\n### {heading}\n", "| name | why, or what to do |", "| --- | --- |", *rows]))
+    return "\n".join(parts)
 
 
 def _fields(schema: dict[str, Any], path: str) -> str:

@@ -12,33 +12,17 @@ from flash_operator.api.rule import Rule, quoted
 from flash_operator.api.scaling_rules import ANNOTATIONS, LABEL_KEY, LABELS, PROMETHEUS, REPLICAS, SCALING
 from flash_operator.api.secret_rules import SECRET_ARGUMENT_RULES, SECRET_VARIABLE_RULES
 from flash_operator.api.v1alpha1 import DEFAULT_QUESTION
-
-SET_BY_OPERATOR = ("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_OFFLINE")
-"""Variables that the pod template sets. The API server rejects a pod template with two entries of the same name."""
-
-
-LOADERS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "BASH_ENV", "GCONV_PATH")
-INJECTORS = ("CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH")
-"""Variables that put other code into programs, besides LD_PRELOAD and its like. PATH is not among them: it only chooses
-programs, and whoever may set it may choose the image as well."""
-
-GPU_CHOICES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+from flash_operator.api.variable_rules import EXTRA_VARIABLES, LINK_VARIABLES, refused_variables
 
 
 def _one_of(names: tuple[str, ...]) -> str:
     return f"v.name in [{', '.join(map(quoted, names))}]"
 
 
-_SAFE_NCCL = (
-    Rule(
-        "!self.exists(v, v.name == 'NCCL_SHM_DISABLE')",
-        "NCCL_SHM_DISABLE is not allowed: without shared memory NCCL falls back to sockets; remove it",
-    ),
-    Rule(
-        "!self.exists(v, v.name == 'NCCL_PROTO' && (v.value.upperAscii().contains('LL128') || v.value.contains('^')))",
-        "NCCL_PROTO must contain neither LL128, which corrupts data over PCIe, nor ^, which forces LL128 too: leave it "
-        "unset, or use LL or Simple",
-    ),
+_SAFE_PROTOCOL = Rule(
+    "!self.exists(v, v.name == 'NCCL_PROTO' && (v.value.upperAscii().contains('LL128') || v.value.contains('^')))",
+    "NCCL_PROTO must contain neither LL128, which corrupts data over PCIe, nor ^, which forces LL128 too: leave it "
+    "unset, or use LL or Simple",
 )
 
 GOLDEN_ANSWER_TOKENS = 32
@@ -148,44 +132,6 @@ _RESOURCES = (
         "quantity(string(self.requests[r])).compareTo(quantity(string(self.limits[r]))) <= 0)",
         "a request is greater than its limit, which Kubernetes refuses: lower the request, or raise the limit",
     ),
-)
-
-_SHAPE_ENV = (
-    Rule(
-        f"!self.exists(v, {_one_of(GPU_CHOICES)})",
-        f"{', '.join(GPU_CHOICES)} are not allowed: the device plugin gives the pod its two GPUs; remove them",
-    ),
-    Rule(
-        "!self.exists(v, v.name.startsWith('VLLM_DP_'))",
-        "VLLM_DP_ variables are not allowed: a replica is one engine, without data parallelism; raise replicas",
-    ),
-)
-
-_EXTRA_ENV = (
-    Rule(
-        "!self.exists(v, v.name.startsWith('FLASH_'))",
-        "names that begin with FLASH_ are reserved for the operator: choose another name",
-    ),
-    *_SAFE_NCCL,
-    Rule(
-        "!self.exists(v, v.name.startsWith('NCCL_') || v.name.startsWith('VLLM_ALLREDUCE_'))",
-        "NCCL_ and VLLM_ALLREDUCE_ variables belong in interconnect.env, where they win over the derived ones",
-    ),
-    Rule(
-        f"!self.exists(v, {_one_of(SET_BY_OPERATOR)})",
-        f"{', '.join(SET_BY_OPERATOR)} are set by the operator: override them in podTemplate",
-    ),
-    Rule(
-        f"!self.exists(v, v.name.startsWith('LD_') || {_one_of(LOADERS + INJECTORS)})",
-        f"LD_PRELOAD and other LD_ variables, {', '.join(LOADERS + INJECTORS)} are not allowed: they load other code "
-        "into the launcher and flash-drain as well; build it into an image, and name that in engine.image",
-    ),
-    *_SHAPE_ENV,
-    Rule(
-        "!self.exists(v, v.name == 'HF_ENDPOINT')",
-        "HF_ENDPOINT has no effect, because the engine never contacts a hub: use model.hubEndpoint",
-    ),
-    *SECRET_VARIABLE_RULES,
 )
 
 _SPECULATION = (
@@ -298,7 +244,7 @@ _TOLERATION = (
 )
 
 SPEC_RULES: dict[str, tuple[Rule, ...]] = {
-    "": (*_SPEC, REPLICAS),
+    "": (*(rule.only_if_changed() for rule in _SPEC), REPLICAS),
     "scaling": SCALING,
     "scaling.prometheus": PROMETHEUS,
     "podMetadata.labels": LABELS,
@@ -306,7 +252,7 @@ SPEC_RULES: dict[str, tuple[Rule, ...]] = {
     "engine": _ENGINE,
     "engine.image": (IMAGE,),
     "engine.extraArgs": ARGUMENT_RULES + SECRET_ARGUMENT_RULES,
-    "engine.extraEnv": _EXTRA_ENV,
+    "engine.extraEnv": (refused_variables(EXTRA_VARIABLES), _SAFE_PROTOCOL, *SECRET_VARIABLE_RULES),
     "engine.resources": _RESOURCES,
     "speculation": _SPECULATION,
     "interconnect": _INTERCONNECT,
@@ -320,13 +266,9 @@ SPEC_RULES: dict[str, tuple[Rule, ...]] = {
             "NCCL_P2P_DISABLE must be 0 or 1: NCCL reads anything but 1 as 0, and vLLM's kernels may read it "
             "differently",
         ),
-        Rule(
-            "!self.exists(v, v.name == 'VLLM_PLUGINS')",
-            "VLLM_PLUGINS has nothing to do with the GPUs' link: put it into engine.extraEnv",
-        ),
-        *_SHAPE_ENV,
+        refused_variables(LINK_VARIABLES),
         *SECRET_VARIABLE_RULES,
-        *_SAFE_NCCL,
+        _SAFE_PROTOCOL,
     ),
     "readiness": _READINESS,
     "readiness.serving": _SERVING,
@@ -342,11 +284,13 @@ SPEC_RULES: dict[str, tuple[Rule, ...]] = {
 }
 """Rules by the path of their field below `spec`. The models bound all strings and lists, which keeps rules cheap."""
 
+# Status is below the same object, so without oldSelf the operator could not report a stored object of such a name.
 OBJECT_RULES = (
     Rule(
-        "self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
+        "oldSelf.hasValue() || self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
         "metadata.name is also the name of the Service: begin it with a letter, and use only lower-case letters, "
         "digits and '-'",
         ".metadata.name",
+        has_optional_old_self=True,
     ),
 )

@@ -58,21 +58,9 @@ SECRET_ARGUMENT_RULES = (
     ),
 )
 
-NO_API_KEY = Rule(
-    f"!self.exists(v, v.name == '{API_KEY}')",
-    f"{API_KEY} is not allowed here, where anyone who may read pods can read it: put keys into a Secret, and name "
-    "the Secret in engine.apiKeysSecret",
-)
-
 _HUB_TOKENS = f"[{', '.join(map(quoted, HUB_TOKEN))}]"
 
 SECRET_VARIABLE_RULES = (
-    Rule(
-        f"!self.exists(v, v.name in {_HUB_TOKENS})",
-        "a token is not allowed here, where anyone who may read pods can read it: for an hf:// source put it into a "
-        "Secret, and name that in model.credentialsSecret; for others remove it, as the engine never contacts a hub",
-    ),
-    NO_API_KEY,
     Rule(
         f"!self.exists(v, size(v.value) > 0 && v.name != '{API_KEY}' && !(v.name in {_HUB_TOKENS}) && "
         f"{_is_named('v.name.lowerAscii()', SECRET_VARIABLE)})",

@@ -232,7 +232,8 @@ class FlashStatus(StatusModel):
 
     conditions: Annotated[list[Condition], Field(max_length=16)] = []
     """Ready is the summary. The others are Available, Progressing, TopologyResolved, SpeculationActive,
-    SmokeTestPassed, Degraded and UpdateAvailable, and with spec.scaling ScalingActive."""
+    SmokeTestPassed, Degraded and UpdateAvailable, with spec.scaling ScalingActive, and SpecValid where a stored spec
+    breaks newer rules."""
     observed_generation: int = 0
     """Generation of the spec that this status is about."""
     replicas: int = 0

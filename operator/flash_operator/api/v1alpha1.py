@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, WithJsonSchema
 from flash_operator.api import ApiModel
 from flash_operator.api.model_spec import ModelSpec
 from flash_operator.api.scaling_spec import ScalingSpec
+from flash_operator.api.unbounded import unbounded
 
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 CLASS_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
@@ -337,6 +338,18 @@ class FlashSpec(ApiModel):
     """Strategic merge patch for the engine's pod template, for anything that has no field here. It is applied last.
     The API server validates only the resulting Deployment."""
 
+    @classmethod
+    def stored(cls, raw: dict[str, Any]) -> "FlashSpec":
+        """Read a spec that is stored, also one that was stored before it had the bounds of today.
+
+        Raises pydantic.ValidationError if this operator cannot understand it.
+        """
+        spec: FlashSpec = _STORED.validate_python(raw)
+        return spec
+
+
+_STORED = unbounded(FlashSpec)
+
 
 class FlashDeployment(ApiModel):
     """A DeepSeekFlashDeployment as the operator reads it."""
@@ -361,5 +374,5 @@ class FlashDeployment(ApiModel):
             namespace=metadata["namespace"],
             uid=metadata["uid"],
             generation=metadata.get("generation", 0),
-            spec=FlashSpec.model_validate(raw["spec"]),
+            spec=FlashSpec.stored(raw["spec"]),
         )

@@ -17,9 +17,15 @@ CONDITIONS = {
     "is taken (spec.rollout.engineUpdates).",
     "ScalingActive": "An autoscaler sets spec.replicas by the demand. Only with spec.scaling, or where somebody's "
     "autoscaler scales the Deployment itself.",
+    "SpecValid": "The API server would take the spec if it were written now. Only where it would not, or once would "
+    "not have: the CRD got rules after the spec was stored.",
 }
 
 CONDITION_REASONS = {
+    "SpecRefused": "The stored spec breaks rules that are newer than it. Its replicas serve on. The message has the "
+    "fields and the remedies.",
+    "SpecAccepted": "The spec breaks no rule any more.",
+    "SpecUnreadable": "This operator does not understand the spec, which a newer CRD allowed. It changes nothing.",
     "ScaledToZero": "spec.replicas is 0.",
     "RollingOut": "A rollout is in progress.",
     "RolledBack": "New replicas failed or were slower than the previous ones. The previous template is in force again.",

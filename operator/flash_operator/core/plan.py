@@ -44,7 +44,7 @@ from flash_operator.core.replicas.baseline import NO_FLOOR, baseline_config_map,
 from flash_operator.core.replicas.quarantine import quarantine_changes
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.deployment import deployment
-from flash_operator.core.resources.disruption_budget import disruption_budget
+from flash_operator.core.resources.disruption_budget import disruption_budget, protects
 from flash_operator.core.resources.drift import hash_of, needs_apply, with_hash
 from flash_operator.core.resources.gate_config import gate_config, gate_config_name, is_own_gate_config
 from flash_operator.core.resources.image_volume import DROPPED, is_dropped, settled
@@ -197,12 +197,13 @@ def desired_children(observed: Observed) -> tuple[RawObject, ...]:
 def _children(decided: Decisions) -> tuple[RawObject, ...]:
     """What a pod needs comes before the Deployment, so that no pod has to wait for it."""
     flash, last_known_good = decided.observed.flash, decided.rollout.last_known_good
+    made_deployment = _deployment(decided)
     children = (
         *_gate_config(decided),
         *(made.to_object(flash) for made in decided.revisions),
         service(flash),
-        disruption_budget(flash, sum(replica.stuck for replica in decided.replicas)),
-        *_deployment(decided),
+        *_disruption_budget(decided, made_deployment),
+        *made_deployment,
         *together(
             (
                 *((last_known_good_config_map(flash, last_known_good),) if last_known_good else ()),
@@ -237,6 +238,15 @@ def _evictions(decided: Decisions) -> tuple[ObjectRef, ...]:
     if replica is None:
         return ()
     return (ObjectRef("Pod", decided.observed.flash.namespace, replica.name, replica.uid),)
+
+
+def _disruption_budget(decided: Decisions, made_deployment: tuple[RawObject, ...]) -> tuple[RawObject, ...]:
+    """Empty while it could protect nothing and there is none."""
+    flash = decided.observed.flash
+    is_there = ("PodDisruptionBudget", flash.name) in decided.observed.children
+    if not is_there and not protects(next(iter(made_deployment), None), flash):
+        return ()
+    return (disruption_budget(flash, sum(replica.stuck for replica in decided.replicas)),)
 
 
 def _deployment(decided: Decisions) -> tuple[RawObject, ...]:
@@ -324,6 +334,7 @@ def _flags(replica: Replica) -> dict[str, str | None]:
 def _floor(decided: Decisions, replica: Replica) -> dict[str, str | None]:
     """The learned floor, once the image digest is known, because that is part of the replica's class.
 
+    Before any replica has passed, no class has a floor, and that is written with the flags of a new pod.
     During a rollout, also the speed below which it is rolled back, so that the gate measures a slower replica twice.
     """
     flash = decided.observed.flash
@@ -331,9 +342,10 @@ def _floor(decided: Decisions, replica: Replica) -> dict[str, str | None]:
     is_learned = readiness.floor == "Learned"
     good, updates_flags = decided.rollout.last_known_good, decided.update.takes_flags
     limit = rollback_speed(flash, replica, good, updates_flags=updates_flags)
-    if replica.has_floor or (name is None if is_learned else limit is None):
+    is_first = good is None and not decided.baseline.classes and bool(_flags(replica))
+    if replica.has_floor or (name is None and not is_first if is_learned else limit is None):
         return {}
-    floor = decided.baseline.floor(name, readiness.learned_tolerance_percent) if is_learned and name else NO_FLOOR
+    floor = decided.baseline.floor(name or "", readiness.learned_tolerance_percent) if is_learned else NO_FLOOR
     expected = PodFloor(
         min_tokens_per_second=floor.tokens_per_second, told=floor.explanation, measure_again_below=limit
     )

@@ -57,6 +57,7 @@ NOT_DECLARED = "field not declared in schema"
 CRD_REMEDY = "kubectl apply --server-side -f crds/, or helm upgrade with crds.install=true"
 
 ALREADY_EXISTS = 409
+INVALID = 422
 TOO_MANY_REQUESTS = 429
 
 
@@ -224,6 +225,24 @@ class Cluster:
             if error.refused:
                 return None
             raise
+
+    async def objection(self, raw: RawObject) -> str:
+        """Why the API server would refuse this stored object if it were new; empty if it would not. Writes nothing.
+
+        A dry run, and of a name that exists: a server that finds nothing wrong answers with a conflict.
+        """
+        metadata = {"name": raw["metadata"]["name"], "namespace": raw["metadata"]["namespace"]}
+        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": raw["spec"]}
+        try:
+            self.reads += 1
+            await self._connection.request("POST", _path(KIND, metadata["namespace"]), {"dryRun": "All"}, body, JSON)
+        except ApiError as error:
+            if error.status == ALREADY_EXISTS:
+                return ""
+            if error.status == INVALID:
+                return str(error).partition(" is invalid: ")[2] or str(error)
+            raise
+        return ""
 
     async def apply_status(self, namespace: str, name: str, status: RawObject) -> RawObject:
         """Applies the whole status of a DeepSeekFlashDeployment.

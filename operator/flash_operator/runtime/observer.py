@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
+
 from flash_contracts.names import DEPLOYMENT_LABEL, KIND, RESTORE_LABEL
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.api.v1alpha1 import FlashDeployment
@@ -19,12 +21,21 @@ from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey, is_of_class
 from flash_operator.runtime.scalers import FRESH_SECONDS, LIVE_SECONDS, ScalerCatalogue
+from flash_operator.runtime.spec_reviews import SpecReviews
 from flash_operator.runtime.store import CHILD_KINDS, Store
 from flash_operator.runtime.update_turn import UpdateTurn
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+class UnreadableSpecError(RuntimeError):
+    """This operator cannot understand a deployment's spec. The message names the fields."""
+
+    def __init__(self, raw: RawObject, problem: str) -> None:
+        super().__init__(problem)
+        self.raw = raw
 
 
 class Observer:
@@ -53,20 +64,22 @@ class Observer:
         self._operator_class = operator_class
         self._update_turn = UpdateTurn(cluster, namespace, operator_class)
         self.answers = Answers()
+        self._reviews = SpecReviews(cluster)
 
     async def observe(self, key: FlashKey, *, live: bool = False) -> Observed | None:
         """The snapshot, or None if the deployment is another operator's, deleted, terminating, or too large to keep.
 
-        The children of a deleted one are garbage-collected. `live` reads everything from the API server first.
+        The children of a deleted one are garbage-collected. `live` reads everything from the API server first. Raises
+        UnreadableSpecError.
         """
         if live:
             await self._refresh(key)
         raw = self._store.get(KIND, key.name, key.namespace)
-        theirs = raw is not None and not is_of_class(raw, self._operator_class)
-        if raw is None or theirs or "deletionTimestamp" in raw["metadata"] or self._store.lacks_children(key):
+        if raw is None or not self._is_ours(raw) or self._store.lacks_children(key):
             self.forget(key)
             return None
-        flash, status = FlashDeployment.from_object(raw), raw.get("status", {})
+        self._reviews.notice(raw)
+        flash, status = _readable(raw), raw.get("status", {})
         children = [child for kind in CHILD_KINDS for child in self._store.of(key, kind)]
         pods = self._pods(key, DEPLOYMENT_LABEL)
         gates, supply, update_holder = await asyncio.gather(
@@ -89,8 +102,17 @@ class Observer:
             restore_pods=self._pods(key, RESTORE_LABEL),
             update_holder=update_holder,
             settled=self.answers.settled(key, children),
+            objection=self._reviews.known(key),
         )
         return replace(observed, image_volumes=await self._image_volumes(observed))
+
+    async def review(self, key: FlashKey) -> float | None:
+        """Asks what the API server would say of the spec. Returns the seconds until the next look that this needs."""
+        raw = self._store.get(KIND, key.name, key.namespace)
+        return await self._reviews.review(raw) if raw is not None and self._is_ours(raw) else None
+
+    def _is_ours(self, raw: RawObject) -> bool:
+        return is_of_class(raw, self._operator_class) and "deletionTimestamp" not in raw["metadata"]
 
     async def _scalers_of(self, key: FlashKey, *, live: bool) -> Scalers:
         return await self.scalers.of(key, most_age=LIVE_SECONDS if live else FRESH_SECONDS)
@@ -98,6 +120,7 @@ class Observer:
     def forget(self, key: FlashKey) -> None:
         """The deployment is gone, or another operator's."""
         self.answers.forget(key)
+        self._reviews.forget(key)
         self.scalers.forget(key)
         self.gates.forget(key)
 
@@ -163,3 +186,11 @@ class Observer:
         names = {pod["spec"]["nodeName"] for pod in pods if pod["spec"].get("nodeName")}
         found = ((name, self._store.get("Node", name)) for name in names)
         return {name: node for name, node in found if node is not None}
+
+
+def _readable(raw: RawObject) -> FlashDeployment:
+    try:
+        return FlashDeployment.from_object(raw)
+    except ValidationError as error:
+        found = (f"spec.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
+        raise UnreadableSpecError(raw, "; ".join(found)) from error

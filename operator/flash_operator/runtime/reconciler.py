@@ -9,12 +9,14 @@ import structlog
 from flash_operator.core.observed.snapshot import Observed
 from flash_operator.core.p2p_test.planner import verdict_event
 from flash_operator.core.plan import Plan, plan, sooner
+from flash_operator.core.status.spec_condition import unreadable_status
+from flash_operator.core.status.status import timestamp
 from flash_operator.runtime.children import OTHER_OBJECT, ChildWriter, NameTakenError, OutdatedError
 from flash_operator.runtime.cluster import ApiError, Cluster
 from flash_operator.runtime.demand_board import DemandBoard
 from flash_operator.runtime.events import EventRecorder, flash_event, node_event
 from flash_operator.runtime.keys import FlashKey
-from flash_operator.runtime.observer import Observer
+from flash_operator.runtime.observer import Observer, UnreadableSpecError, utc_now
 
 log = structlog.get_logger("flash.reconciler")
 
@@ -39,17 +41,22 @@ class Reconciler:
         self._instance = instance
         self._clock = clock
         self._reported_at: dict[FlashKey, float] = {}
-        """When a status was last written."""
+        """When a status was last written, or when a deployment without one was first seen."""
         self.demand = DemandBoard(observer.gates.loads)
 
     async def reconcile(self, key: FlashKey) -> float | None:
         """Returns the seconds until the next reconcile, or None if only an event is worth one."""
         try:
-            return await self._carry_out(key)
+            again = await self._carry_out(key)
         except NameTakenError as error:
             taken = replace(error.observed, name_taken=str(error))
             await self._report(taken, plan(taken))
-            return NAME_TAKEN_SECONDS
+            again = NAME_TAKEN_SECONDS
+        except UnreadableSpecError as error:
+            await self._report_unreadable(key, error)
+            return None
+        # Last, because nothing waits for the answer.
+        return sooner(again, await self._observer.review(key))
 
     async def _carry_out(self, key: FlashKey) -> float | None:
         """Raises NameTakenError."""
@@ -118,6 +125,14 @@ class Reconciler:
             refused = replace(observed, refusal="; ".join(map(str, reported)))
             await self._report(refused, plan(refused))
 
+    async def _report_unreadable(self, key: FlashKey, error: UnreadableSpecError) -> None:
+        """Nothing else is done: what the spec asks for is not known."""
+        live, generation = error.raw.get("status") or {}, error.raw["metadata"].get("generation", 0)
+        status = unreadable_status(live, generation, str(error), timestamp(utc_now()))
+        log.warning("the spec cannot be read", key=str(key), error=str(error))
+        if status != live:
+            await self._cluster.apply_status(key.namespace, key.name, status)
+
     async def _evict_pods(self, wanted: Plan) -> None:
         for eviction in wanted.evict:
             evicted = await self._cluster.evict(eviction)
@@ -153,7 +168,9 @@ class Reconciler:
         flash, now = observed.flash, self._clock()
         key = FlashKey(flash.namespace, flash.name)
         if wanted.status is not None:
-            early = self._reported_at.get(key, float("-inf")) + wanted.status_interval - now
+            # Of a deployment without a status, the time of the first look counts.
+            last = self._reported_at.setdefault(key, float("-inf") if observed.live_status else now)
+            early = last + wanted.status_interval - now
             if early > 0:
                 return early
             try:

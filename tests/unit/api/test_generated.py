@@ -14,6 +14,7 @@ from flash_contracts.verdict_reason import Reason
 from flash_operator.api import reference, schema, vocabulary
 from flash_operator.api.v1alpha1 import FlashSpec
 from flash_operator.core.status import conditions
+from flash_operator.core.status.spec_condition import SPEC_VALID
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = schema.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -106,7 +107,7 @@ def test_an_example_begins_with_a_comment(path: Path) -> None:
 
 
 def test_every_condition_is_explained_in_the_order_of_the_checks() -> None:
-    assert list(vocabulary.CONDITIONS) == [*conditions.CHAINS, "ScalingActive"]
+    assert list(vocabulary.CONDITIONS) == [*conditions.CHAINS, "ScalingActive", SPEC_VALID]
 
 
 REASON = (

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from builders import a_flash, a_flash_object
 from flash_operator.api.status import PodStatus
-from flash_operator.api.v1alpha1 import DEFAULT_ANSWER, FlashDeployment, FlashSpec, GoldenSpec
+from flash_operator.api.v1alpha1 import DEFAULT_ANSWER, EnvVar, FlashDeployment, FlashSpec, GoldenSpec
 
 
 def test_a_minimal_object_gets_all_defaults() -> None:
@@ -35,6 +35,23 @@ UNREADABLE: dict[str, dict[str, Any]] = {
 def test_an_unreadable_spec_raises(spec: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         FlashDeployment.from_object(a_flash_object(**spec))
+
+
+def test_a_stored_spec_beyond_the_bounds_of_today_is_read_as_it_is() -> None:
+    spec: dict[str, Any] = {
+        "model": {"source": "s3://bucket/v4"},
+        "replicas": 100,
+        "engine": {"extraArgs": ["--seed=1"] * 40, "extraEnv": [{"name": "1A"}]},
+        "readiness": {"golden": {"prompt": ""}},
+    }
+    read = FlashDeployment.from_object(a_flash_object(**spec)).spec
+    assert read.model_dump(by_alias=True, exclude_unset=True) == spec
+    assert isinstance(read.engine.extra_env[0], EnvVar)
+
+
+def test_a_stored_spec_within_the_bounds_is_what_the_models_make_of_it() -> None:
+    spec = {"model": {"source": "pvc://a/b"}, "engine": {"profile": "Throughput", "extraEnv": [{"name": "A"}]}}
+    assert FlashSpec.stored(spec) == FlashSpec.model_validate(spec)
 
 
 EXPECTED: dict[str, tuple[dict[str, str], str | None]] = {

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, WithJsonSchema, create_model
 
 from flash_operator.api import ApiModel
 from flash_operator.api.rule import Rule
+from flash_operator.api.rules import OBJECT_RULES, SPEC_RULES
 from flash_operator.api.schema import UnsupportedSchemaError, structural
 
 Text = Annotated[str, StringConstraints(max_length=8)]
@@ -119,6 +120,23 @@ def test_a_rule_lands_on_its_field() -> None:
 
     expected = [{"rule": "self > 1", "message": "write more", "fieldPath": ".x"}]
     assert made["properties"]["someCount"]["x-kubernetes-validations"] == expected
+
+
+def test_a_rule_of_the_whole_spec_is_not_for_changes_of_what_it_does_not_read() -> None:
+    """`extraEnv.exists` reads extraEnv, and a field that may be missing is compared only if both have it."""
+    rule = Rule("!has(self.a.b) || self.c.exists(v, v.name == 'x') || self.a.b > self.d.e", "m").only_if_changed()
+    assert rule.has_optional_old_self
+    assert rule.rule == (
+        "(oldSelf.hasValue() && has(oldSelf.value().a.b) == has(self.a.b) && (oldSelf.value().c == self.c) && "
+        "(!has(self.a.b) || oldSelf.value().a.b == self.a.b) && (oldSelf.value().d.e == self.d.e)) || "
+        "(!has(self.a.b) || self.c.exists(v, v.name == 'x') || self.a.b > self.d.e)"
+    )
+
+
+@pytest.mark.parametrize("rules", [SPEC_RULES[""], OBJECT_RULES], ids=["spec", "the object"])
+def test_no_rule_about_a_stored_spec_refuses_an_autoscaler_or_a_status(rules: tuple[Rule, ...]) -> None:
+    """The API server excuses a stored object only where all below the rule is unchanged, and these are above both."""
+    assert all(rule.has_optional_old_self for rule in rules)
 
 
 def test_a_rule_for_a_field_that_does_not_exist_is_refused() -> None:

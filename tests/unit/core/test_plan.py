@@ -55,7 +55,7 @@ def a_serving_deployment() -> Observed:
 
 
 def test_a_new_cr_gets_all_children_and_the_deployment_last() -> None:
-    wanted = plan(an_observed())
+    wanted = plan(an_observed(a_flash(replicas=2)))
 
     assert [child["kind"] for child in wanted.apply] == [
         "ConfigMap",
@@ -212,9 +212,9 @@ def test_pods_of_the_old_spec_do_not_make_a_changed_spec_ready() -> None:
 
 def test_a_deleted_child_is_recreated() -> None:
     observed = a_serving_deployment()
-    children = {key: child for key, child in observed.children.items() if key[0] != "PodDisruptionBudget"}
+    children = {key: child for key, child in observed.children.items() if key[0] != "Service"}
 
-    assert [child["kind"] for child in plan(replace(observed, children=children)).apply] == ["PodDisruptionBudget"]
+    assert [child["kind"] for child in plan(replace(observed, children=children)).apply] == ["Service"]
 
 
 def test_fields_that_the_server_or_others_added_to_a_child_are_left_alone() -> None:
@@ -336,6 +336,28 @@ def test_a_deployment_that_is_paused_from_its_creation_says_so() -> None:
     wanted = plan(an_observed(flash, children=(a_live_deployment(flash, updated=0),)))
     assert condition(wanted.status, "Ready")["reason"] == "Paused"
     assert "spec.rollout.state" in condition(wanted.status, "Ready")["message"]
+
+
+BUDGET = "PodDisruptionBudget"
+
+
+def test_one_replica_has_no_disruption_budget_because_it_would_protect_nothing() -> None:
+    assert BUDGET not in [child["kind"] for child in plan(an_observed()).apply]
+
+
+def test_a_disruption_budget_is_there_before_the_second_replica_is_asked_for() -> None:
+    observed = a_serving_deployment()
+    two = replace(observed, flash=a_flash(generation=2, replicas=2))
+    assert [child["kind"] for child in plan(two).apply] == [BUDGET, "Deployment"]
+
+
+def test_a_disruption_budget_that_is_there_stays() -> None:
+    """Those of former operators, and of deployments that had more replicas. It still takes part in every change."""
+    flash, two = a_flash(), a_flash(replicas=2)
+    children = [child for child in desired_children(an_observed(two)) if child["kind"] == BUDGET]
+    observed = an_observed(flash, children=(*children, a_live_deployment(flash)))
+    assert BUDGET in [child["kind"] for child in desired_children(observed)]
+    assert not [ref for ref in plan(observed).delete if ref.kind == BUDGET]
 
 
 def budget_of(observed: Observed) -> int:

@@ -20,9 +20,17 @@ VOLUMES = [
 ]
 
 
-def annotated(*pods: RawObject, gates: dict[str, Any] | None = None, **spec: Any) -> dict[str, dict[str, str | None]]:
+def of_karpenter(node: RawObject) -> RawObject:
+    node["metadata"]["labels"]["karpenter.sh/nodepool"] = "gpus"
+    return node
+
+
+def annotated(
+    *pods: RawObject, gates: dict[str, Any] | None = None, karpenter: bool = True, **spec: Any
+) -> dict[str, dict[str, str | None]]:
     flash = a_flash(**spec)
-    observed = an_observed(flash, pods=pods, nodes=(a_node(),), gates=gates, children=(a_live_deployment(flash),))
+    node = of_karpenter(a_node()) if karpenter else a_node()
+    observed = an_observed(flash, pods=pods, nodes=(node,), gates=gates, children=(a_live_deployment(flash),))
     return {annotation.name: dict(annotation.annotations) for annotation in plan(observed).annotate}
 
 
@@ -38,6 +46,12 @@ def test_a_new_replica_is_protected_while_it_loads_and_its_volumes_are_no_obstac
     assert written[DO_NOT_DISRUPT] == BUDGET
     assert written[LOCAL_VOLUMES] == "run,shm"
     assert ENGINE_FLAGS_ANNOTATION in written
+
+
+def test_on_a_node_that_karpenter_does_not_manage_nothing_is_written_that_is_to_be_removed() -> None:
+    written = annotated(a_new_pod(), karpenter=False)["a"]
+    assert DO_NOT_DISRUPT not in written
+    assert written[LOCAL_VOLUMES] == "run,shm"
 
 
 def test_what_the_user_has_set_stays() -> None:
@@ -97,7 +111,7 @@ def test_the_order_in_which_replicas_go() -> None:
 
 def test_a_cost_is_written_once() -> None:
     pods = [a_replica("a", "2026-11-23T00:00:00Z"), a_replica("b", "2026-11-24T00:00:00Z")]
-    spec = {"replicas": 2, "scaling": {"maxReplicas": 6}}
+    spec: dict[str, Any] = {"replicas": 2, "scaling": {"maxReplicas": 6}}
     gates = {"a": a_gate(), "b": a_gate()}
     for name, written in annotated(*pods, gates=gates, **spec).items():
         next(pod for pod in pods if pod["metadata"]["name"] == name)["metadata"]["annotations"] |= written

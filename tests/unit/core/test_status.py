@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed
+from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, an_unschedulable_pod
 from flash_contracts.gate_result import GateResult
+from flash_operator.core.observed.scalers import Scalers
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import plan
 from flash_operator.core.status.status import CONDITION_SECONDS, FIGURE_SECONDS, status_interval
@@ -173,6 +174,31 @@ INTERVALS = {
     "a quarantine": ({"pods": [{"uid": "a", "quarantine": "Granted"}]}, 0.0),
     "an incident that the node was labelled for": ({"pods": [{"uid": "a", "incidentVerdict": "Noted"}]}, 0.0),
 }
+
+
+def interval_of(observed: Observed) -> float:
+    wanted = plan(observed)
+    assert wanted.status is not None
+    return wanted.status_interval
+
+
+FIRST: dict[str, tuple[Observed, float]] = {
+    "only that the deployment was seen": (an_observed(), CONDITION_SECONDS),
+    "a pod without a node": (an_observed(pods=(a_pod(node=None, phase="Pending"),)), CONDITION_SECONDS),
+    "that a pod finds no node": (an_observed(pods=(an_unschedulable_pod(),)), 0.0),
+    "the node of a pod": (an_observed(pods=(a_pod(),), nodes=(a_node(),)), 0.0),
+    "that a child was refused": (replace(an_observed(), refusal="no quota"), 0.0),
+    "that there are to be no replicas": (an_observed(a_flash(replicas=0)), 0.0),
+    "the selector that an autoscaler needs": (
+        an_observed(a_flash(scaling={"maxReplicas": 2}), scalers=Scalers("Present")),
+        0.0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("observed", "seconds"), FIRST.values(), ids=FIRST.keys())
+def test_a_first_status_waits_for_a_node_only_while_it_says_no_more_than(observed: Observed, seconds: float) -> None:
+    assert interval_of(observed) == seconds
 
 
 @pytest.mark.parametrize(("change", "seconds"), INTERVALS.values(), ids=INTERVALS.keys())

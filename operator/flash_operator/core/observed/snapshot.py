@@ -64,6 +64,8 @@ class Observed:
     settled: frozenset[tuple[str, str, str]] = frozenset()
     """Kind, name and hash of content of the children that are now what the API server made of that content: to apply
     it again would change nothing."""
+    objection: str | None = None
+    """Why the API server would refuse the spec if it were new; empty if it would not, None if that is unknown."""
     name_taken: str | None = None
     """An object that has the name of a child and belongs to somebody else: nothing is applied."""
     refusal: str | None = None

@@ -13,8 +13,8 @@ from flash_contracts.engine_pod import API_KEYS_ARGUMENT
 from flash_contracts.secrets import is_secret_name, is_secret_value
 from flash_operator.api.argument_rules import NO_REPLICA, SIZES
 from flash_operator.api.image_rules import IMAGE_NAME, IMAGE_REMEDY
-from flash_operator.api.rules import GPU_CHOICES
 from flash_operator.api.v1alpha1 import FlashSpec
+from flash_operator.api.variable_rules import GPU_CHOICES
 from flash_operator.core.observed.kube import entries_of
 from flash_operator.core.observed.pod_failure import PodFailure
 from flash_operator.core.observed.snapshot import RawObject

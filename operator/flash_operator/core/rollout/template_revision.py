@@ -68,7 +68,7 @@ class TemplateRevision:
     def stored_spec(self) -> FlashSpec | None:
         """None if it is unknown, or this operator cannot read it: it lacks a field of the one that wrote it."""
         try:
-            return None if self.spec is None else FlashSpec.model_validate(self.spec)
+            return None if self.spec is None else FlashSpec.stored(self.spec)
         except ValidationError:
             return None
 

@@ -7,7 +7,8 @@
                                                         |                         | ones, then the youngest
                                                         | the replica to replace  | an update of flags stops it, and no
                                                         | (`rollout.flags_update`)| other, once its successor is ready
-    karpenter.sh/do-not-disrupt                         | a replica that loads    | a moved replica loads from the start
+    karpenter.sh/do-not-disrupt                         | a replica that loads on | a moved replica loads from the start
+                                                        | a node of Karpenter's   |
     cluster-autoscaler.kubernetes.io/                   | every new replica       | its emptyDirs contain nothing that
     safe-to-evict-local-volumes                         |                         | is missed
 
@@ -23,6 +24,8 @@ from flash_operator.core.rollout.flags_update import FlagsUpdate
 from flash_operator.core.scaling.demand import is_loading
 
 DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
+KARPENTER_NODE = "karpenter.sh/nodepool"
+"""A label of every node that Karpenter 1.0 or later manages. Older ones do not understand a duration."""
 LOCAL_VOLUMES = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 
 OUR_VOLUMES = ("run", "cache", "tmp", "shm")
@@ -53,8 +56,16 @@ def _protection(replica: Replica, observed: Observed) -> Annotations:
         return {}
     volumes = replica.pod["spec"].get("volumes") or []
     names = [volume["name"] for volume in volumes if "emptyDir" in volume and volume["name"] in OUR_VOLUMES]
-    wanted: Annotations = {DO_NOT_DISRUPT: budget, **({LOCAL_VOLUMES: ",".join(names)} if names else {})}
+    wanted: Annotations = {LOCAL_VOLUMES: ",".join(names)} if names else {}
+    if _is_of_karpenter(replica, observed):
+        wanted[DO_NOT_DISRUPT] = budget
     return {key: value for key, value in wanted.items() if key not in live}
+
+
+def _is_of_karpenter(replica: Replica, observed: Observed) -> bool:
+    """Elsewhere nobody reads the annotation, and to remove it in the end would cost a request."""
+    node = observed.nodes.get(replica.node_name or "") or {"metadata": {}}
+    return KARPENTER_NODE in (node["metadata"].get("labels") or {})
 
 
 def _is_users(observed: Observed) -> bool:

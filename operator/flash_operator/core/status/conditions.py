@@ -9,6 +9,7 @@ Ready               as many replicas as wanted have passed and serve
 Degraded            it serves, but with fewer or slower replicas than it should
 UpdateAvailable     this operator would start other engines than those that run
 ScalingActive       an autoscaler sets spec.replicas; only with spec.scaling
+SpecValid           in `spec_condition`, because it is about no replica
 
 A check returns a `ConditionState` or None; the first state in the chain is the condition's. All others are set
 from the first reconcile on. Conventions: kubernetes/community, sig-architecture/api-conventions.md.

@@ -40,6 +40,7 @@ def status_events(before: RawObject, after: RawObject) -> tuple[EventSpec, ...]:
         *_rollout_events(before, after),
         *_update_events(before, after),
         *_scaling_events(before, after),
+        *_spec_events(before, after),
         *_readiness_events(before, after),
     )
 
@@ -161,6 +162,13 @@ def _scaling_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     if new.get("status") == "False" and new.get("reason") != old.get("reason"):
         events.append(event_spec("Warning", new["reason"], new["message"], "Scale"))
     return events
+
+
+def _spec_events(before: RawObject, after: RawObject) -> list[EventSpec]:
+    was, now = _condition(before, "SpecValid"), _condition(after, "SpecValid")
+    if now.get("status") != "False" or was.get("message") == now["message"]:
+        return []
+    return [event_spec("Warning", now["reason"], now["message"], "Review")]
 
 
 def _readiness_events(before: RawObject, after: RawObject) -> list[EventSpec]:

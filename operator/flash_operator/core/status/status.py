@@ -7,6 +7,7 @@ costs no request.
 from datetime import UTC, datetime
 from typing import Literal
 
+from flash_contracts.verdict_reason import Reason
 from flash_operator.api.status import Condition, FlashStatus, FullDepthStatus, PodStatus, ScalingStatus, StatusSummary
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
@@ -16,6 +17,7 @@ from flash_operator.core.scaling.scaling_status import demand_status, scaling_st
 from flash_operator.core.status.conditions import ConditionState, condition_states
 from flash_operator.core.status.download_status import delivery_status
 from flash_operator.core.status.replica_summary import ReplicaSummary
+from flash_operator.core.status.spec_condition import SPEC_VALID, spec_condition
 
 CONDITION_SECONDS = 1.0
 """At least this long between two writes because of a condition: a new Deployment changes three times in its first
@@ -63,13 +65,24 @@ def is_written(status: RawObject, live_status: RawObject) -> bool:
 
 
 def status_interval(status: RawObject, live_status: RawObject) -> float:
-    """How many seconds after the last write this status may be written.
+    """How many seconds after the last write this status may be written; after the first look if there was none.
 
-    The next reconcile decides from what this one records, so decisions never wait. Nor does Ready: users wait for it.
+    The first one may wait for the nodes of the pods, which schedulers choose within a second. The next reconcile
+    decides from what this one records, so decisions never wait. Nor does Ready: users wait for it.
     """
+    if not live_status and _only_begins(status):
+        return CONDITION_SECONDS
     if _decisions(status) != _decisions(live_status):
         return 0.0
     return CONDITION_SECONDS if _states(status) != _states(live_status) else FIGURE_SECONDS
+
+
+def _only_begins(status: RawObject) -> bool:
+    """It says no more than that the deployment was seen: nothing is wrong, no pod has a node, and no autoscaler needs
+    the selector."""
+    reasons = {condition["type"]: condition["reason"] for condition in status["conditions"]}
+    says_more = "ScalingActive" in reasons or any(pod.get("node") for pod in status["pods"])
+    return reasons["Ready"] in ("RollingOut", "PodsMissing", Reason.ENGINE_STARTING) and not says_more
 
 
 def _decisions(status: RawObject) -> object:
@@ -90,7 +103,8 @@ def _states(status: RawObject) -> object:
 
 def _conditions(observed: Observed, summary: ReplicaSummary) -> list[Condition]:
     live = {condition["type"]: condition for condition in observed.live_status.get("conditions", [])}
-    states = condition_states(summary)
+    states, valid = condition_states(summary), spec_condition(observed)
+    states = {**states, SPEC_VALID: valid} if valid else states
     return [_condition(name, state, live.get(name, {}), observed) for name, state in states.items()]
 
 
