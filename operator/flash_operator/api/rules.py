@@ -339,6 +339,25 @@ SPEC_RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "placement.tolerations.[]": _TOLERATION,
+    "placement.topologySpread": (
+        Rule(
+            "self.all(a, self.exists_one(b, b.topologyKey == a.topologyKey))",
+            "two entries have the same topologyKey: merge them into one",
+        ),
+    ),
+    "placement.topologySpread.[]": (
+        Rule(
+            f"self.topologyKey.matches('{LABEL_KEY}')",
+            "the key is not a valid label name: write PREFIX/NAME or NAME, of letters, digits, '-', '_' and '.'",
+            ".topologyKey",
+        ),
+    ),
+    "placement.priorityClassName": (
+        Rule(
+            "!self.startsWith('system-')",
+            "the classes of the system are for what the cluster itself needs: create a PriorityClass of your own",
+        ),
+    ),
 }
 """Rules by the path of their field below `spec`. The models bound all strings and lists, which keeps rules cheap."""
 

@@ -152,6 +152,27 @@ def test_the_template_has_the_safe_flags_for_a_launcher_without_an_annotation() 
     assert {variable.name: variable.value for variable in fallback.env}["NCCL_P2P_DISABLE"] == "1"
 
 
+def test_replicas_are_spread_among_those_of_their_deployment() -> None:
+    spread = [
+        {"topologyKey": "kubernetes.io/hostname"},
+        {"topologyKey": "topology.kubernetes.io/zone", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule"},
+    ]
+    mine = {"labelSelector": {"matchLabels": {"deepseekflash.dev/deployment": "flash"}}}
+    made = template(placement={"topologySpread": spread, "priorityClassName": "serving"})["spec"]
+    assert made["topologySpreadConstraints"] == [
+        {"topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", **mine},
+        {**spread[1], **mine},
+    ]
+    assert made["priorityClassName"] == "serving"
+
+
+def test_what_placement_does_not_say_is_not_in_the_template() -> None:
+    """So that an operator that knows more fields changes no template."""
+    assert not {"nodeSelector", "tolerations", "topologySpreadConstraints", "priorityClassName"} & set(
+        template()["spec"]
+    )
+
+
 @pytest.mark.parametrize("drain", [60, 0])
 def test_the_grace_period_covers_the_drain_and_the_engines_shutdown(drain: int) -> None:
     made = template(drain={"timeoutSeconds": drain})
