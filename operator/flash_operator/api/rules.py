@@ -141,7 +141,7 @@ _A_GPU = "exists(r, r.startsWith('nvidia.com/gpu') || r.startsWith('nvidia.com/m
 _RESOURCES = (
     Rule(
         f"(!has(self.limits) || !self.limits.{_A_GPU}) && (!has(self.requests) || !self.requests.{_A_GPU})",
-        "the operator always adds nvidia.com/gpu: 2: remove it; to use more GPUs raise replicas",
+        "the operator adds nvidia.com/gpu: 2 by itself: remove it; to use more GPUs raise replicas",
     ),
     Rule(
         "!has(self.limits) || !has(self.requests) || self.requests.all(r, !(r in self.limits) || "

@@ -108,8 +108,9 @@ class EngineSpec(ApiModel):
     /health, /ping, /version, /load and /metrics need none. A changed Secret takes effect within two minutes, without a
     restart; another name rolls the replicas (docs/api-keys.md). If unset, no key is required."""
     resources: Resources | None = None
-    """CPU and memory of the engine container. The operator always adds nvidia.com/gpu: 2, and requests 4 CPUs and
-    32 GiB of memory where nothing is set (10m and 256 MiB with profile Custom)."""
+    """CPU and memory of the engine container. The operator adds nvidia.com/gpu: 2, unless podTemplate gives it claims
+    (docs/spec.md), and requests 4 CPUs and 32 GiB of memory where nothing is set (10m and 256 MiB with profile Custom).
+    """
 
 
 class SpeculationSpec(ApiModel):

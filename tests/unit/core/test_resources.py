@@ -101,6 +101,38 @@ def test_two_gpus_are_asked_for_whatever_else_the_user_asks_for() -> None:
     }
 
 
+def claimed(**resources: Any) -> RawObject:
+    container = {"name": "engine", "resources": {"claims": [{"name": "gpus"}], **resources}}
+    claim = {"name": "gpus", "resourceClaimTemplateName": "two-gpus"}
+    return {"spec": {"resourceClaims": [claim], "containers": [container]}}
+
+
+def test_a_claim_of_the_engine_takes_the_place_of_the_two_gpus() -> None:
+    made = engine(template(podTemplate=claimed()))["resources"]
+    assert made == {"claims": [{"name": "gpus"}], "requests": {"cpu": "4", "memory": "32Gi"}}
+    limited = engine(template(podTemplate=claimed(), engine={"resources": {"limits": {"memory": "64Gi"}}}))
+    assert limited["resources"]["limits"] == {"memory": "64Gi"}
+
+
+def test_gpus_that_are_asked_for_beside_a_claim_stay() -> None:
+    made = engine(template(podTemplate=claimed(limits={"nvidia.com/gpu": "2"})))["resources"]
+    assert made["limits"] == {"nvidia.com/gpu": "2"}
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"spec": {"resourceClaims": [{"name": "nic", "resourceClaimName": "nic"}]}},
+        {"spec": {"initContainers": [{"name": "gate", "resources": {"claims": [{"name": "nic"}]}}]}},
+        {"spec": {"containers": [{"name": "engine", "resources": {"claims": []}}]}},
+        {"spec": {"containers": [{"name": "engine", "resources": {"claims": "gpus"}}]}},
+    ],
+    ids=["of nobody", "of another container", "none", "mistyped"],
+)
+def test_a_claim_that_is_not_the_engines_takes_no_gpu_away(theirs: RawObject) -> None:
+    assert engine(template(podTemplate=theirs))["resources"]["limits"] == {"nvidia.com/gpu": "2"}
+
+
 POD_LIMIT = {"spec": {"resources": {"limits": {"memory": "48Gi"}}}}
 REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nothing is set": ({}, {"cpu": "4", "memory": "32Gi"}),
