@@ -185,7 +185,7 @@ def test_the_template_has_the_safe_flags_for_a_launcher_without_an_annotation() 
 
 
 def test_replicas_are_spread_among_those_of_their_deployment() -> None:
-    spread = [
+    spread: list[dict[str, Any]] = [
         {"topologyKey": "kubernetes.io/hostname"},
         {"topologyKey": "topology.kubernetes.io/zone", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule"},
     ]
