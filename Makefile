@@ -65,8 +65,13 @@ demo: setup ## Local cluster, images, chart, examples/tiny.yaml, one chat comple
 demo-down: setup ## Stop the demo's cluster and leave nothing behind
 	$(PYTHON) examples/demo.py --down --cluster $(CLUSTER)
 
-images: setup ## Build the operator's and the CPU engine's image into the cache
+# PUSH and the like are read from the environment, so that the shell takes them as they were typed.
+images: setup ## Build the images for CPUs into the cache (PUSH=REGISTRY: build those for GPUs, and push them; BUILDER, TAG)
+ifeq ($(strip $(PUSH)),)
 	$(PYTHON) -m image_builder all
+else
+	$(PYTHON) -m image_builder.publish "$$PUSH" $(if $(BUILDER),--builder "$$BUILDER") $(if $(TAG),--tag "$$TAG")
+endif
 
 generate: setup ## Write what is generated: the CRD, its copy in the chart, the API reference
 	./scripts/generate

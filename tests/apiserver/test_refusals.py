@@ -689,6 +689,36 @@ REFUSED = {
         "spec.placement.tolerations[0]",
         "needs effect NoExecute",
     ),
+    "two spreads over the same label": (
+        {"placement": {"topologySpread": [{"topologyKey": "a"}, {"topologyKey": "a", "maxSkew": 2}]}},
+        "spec.placement.topologySpread",
+        "merge them into one",
+    ),
+    "a spread over what is no label": (
+        {"placement": {"topologySpread": [{"topologyKey": "no label"}]}},
+        "spec.placement.topologySpread[0].topologyKey",
+        "write PREFIX/NAME or NAME",
+    ),
+    "a spread without a label": (
+        {"placement": {"topologySpread": [{"maxSkew": 1}]}},
+        "spec.placement.topologySpread[0].topologyKey",
+        "Required value",
+    ),
+    "a spread that tolerates no difference": (
+        {"placement": {"topologySpread": [{"topologyKey": "a", "maxSkew": 0}]}},
+        "spec.placement.topologySpread[0].maxSkew",
+        "equal to 1",
+    ),
+    "a priority of the system": (
+        {"placement": {"priorityClassName": "system-node-critical"}},
+        "spec.placement.priorityClassName",
+        "create a PriorityClass of your own",
+    ),
+    "a priority class that cannot be": (
+        {"placement": {"priorityClassName": "High"}},
+        "spec.placement.priorityClassName",
+        "should match",
+    ),
     "a floor that no hardware reaches": (
         {"readiness": {"minDecodeTokensPerSecond": 2001}},
         "spec.readiness.minDecodeTokensPerSecond",

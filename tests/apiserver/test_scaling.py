@@ -1,6 +1,9 @@
 """`spec.scaling` and `spec.podMetadata` on a real API server: what is refused by name, and what autoscalers may do."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,3 +201,22 @@ def test_the_api_server_takes_our_hpa(crd_server: ControlPlane) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_of_the_page_removes_the_startup_taint_of_nodes_with_a_verdict(api_server: ControlPlane) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/scaling.md").read_text()
+    (typed,) = re.findall(r"^kubectl (taint nodes .+)$", page, re.MULTILINE)
+    *_, removal = shlex.split(typed)
+    taint = {"key": removal.removesuffix("-"), "effect": "NoSchedule"}
+    verdicts = {"verified": "verified", "refused": "ns", "untested": "granted", "unread": None}
+    for name, verdict in verdicts.items():
+        labels = {"deepseekflash.dev/gpu-p2p": verdict} if verdict else {}
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"taint-{name}", "labels": labels}}
+        api_server.kubectl("create", "-f", "-", stdin=json.dumps({**node, "spec": {"taints": [taint]}}))
+    try:
+        api_server.kubectl(*shlex.split(typed))
+        nodes = json.loads(api_server.kubectl("get", "nodes", "-o", "json").stdout)["items"]
+        tainted = {node["metadata"]["name"] for node in nodes if taint["key"] in json.dumps(node["spec"])}
+        assert tainted == {"taint-untested", "taint-unread"}
+    finally:
+        api_server.kubectl("delete", "node", *(f"taint-{name}" for name in verdicts))

@@ -125,7 +125,7 @@ _A_GPU = "exists(r, r.startsWith('nvidia.com/gpu') || r.startsWith('nvidia.com/m
 _RESOURCES = (
     Rule(
         f"(!has(self.limits) || !self.limits.{_A_GPU}) && (!has(self.requests) || !self.requests.{_A_GPU})",
-        "the operator always adds nvidia.com/gpu: 2: remove it; to use more GPUs raise replicas",
+        "the operator adds nvidia.com/gpu: 2 by itself: remove it; to use more GPUs raise replicas",
     ),
     Rule(
         "!has(self.limits) || !has(self.requests) || self.requests.all(r, !(r in self.limits) || "
@@ -281,6 +281,25 @@ SPEC_RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "placement.tolerations.[]": _TOLERATION,
+    "placement.topologySpread": (
+        Rule(
+            "self.all(a, self.exists_one(b, b.topologyKey == a.topologyKey))",
+            "two entries have the same topologyKey: merge them into one",
+        ),
+    ),
+    "placement.topologySpread.[]": (
+        Rule(
+            f"self.topologyKey.matches('{LABEL_KEY}')",
+            "the key is not a valid label name: write PREFIX/NAME or NAME, of letters, digits, '-', '_' and '.'",
+            ".topologyKey",
+        ),
+    ),
+    "placement.priorityClassName": (
+        Rule(
+            "!self.startsWith('system-')",
+            "the classes of the system are for what the cluster itself needs: create a PriorityClass of your own",
+        ),
+    ),
 }
 """Rules by the path of their field below `spec`. The models bound all strings and lists, which keeps rules cheap."""
 

@@ -109,8 +109,9 @@ class EngineSpec(ApiModel):
     /health, /ping, /version, /load and /metrics need none. A changed Secret takes effect within two minutes, without a
     restart; another name rolls the replicas (docs/api-keys.md). If unset, no key is required."""
     resources: Resources | None = None
-    """CPU and memory of the engine container. The operator always adds nvidia.com/gpu: 2, and requests 4 CPUs and
-    32 GiB of memory where nothing is set (10m and 256 MiB with profile Custom)."""
+    """CPU and memory of the engine container. The operator adds nvidia.com/gpu: 2, unless podTemplate gives it claims
+    (docs/spec.md), and requests 4 CPUs and 32 GiB of memory where nothing is set (10m and 256 MiB with profile Custom).
+    """
 
 
 class SpeculationSpec(ApiModel):
@@ -259,6 +260,18 @@ class ReadinessSpec(ApiModel):
     """Monitoring of replicas that serve."""
 
 
+class TopologySpreadSpec(ApiModel):
+    """How evenly replicas are spread over the values of a node label."""
+
+    topology_key: Annotated[str, Field(min_length=1, max_length=317)]
+    """Label of nodes, such as kubernetes.io/hostname or topology.kubernetes.io/zone."""
+    max_skew: Annotated[int, Field(ge=1, le=64)] = 1
+    """Most replicas by which one value of the label may have more than another."""
+    when_unsatisfiable: Literal["ScheduleAnyway", "DoNotSchedule"] = "ScheduleAnyway"
+    """ScheduleAnyway prefers nodes that keep to maxSkew. DoNotSchedule uses no others, even if their GPUs are the only
+    free ones."""
+
+
 class PlacementSpec(ApiModel):
     """Which nodes may run engine pods, besides having two free GPUs."""
 
@@ -266,6 +279,13 @@ class PlacementSpec(ApiModel):
     """Labels that a node must have. Use labels that your cluster autoscaler knows."""
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
     """Taints that engine pods tolerate."""
+    topology_spread: Annotated[list[TopologySpreadSpec], Field(max_length=4)] = []
+    """How replicas are spread over nodes, zones or other parts of the cluster. Kubernetes' own defaults if unset."""
+    priority_class_name: (
+        Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] | None
+    ) = None
+    """PriorityClass of the engine pods. The scheduler may stop pods of a lower priority in favour of these. The
+    cluster's default if unset."""
 
 
 class RolloutSpec(ApiModel):

@@ -91,6 +91,7 @@ def test_only_metadata_name_and_the_spec_are_required_of_a_user() -> None:
         ".spec.model.restoreMtp": ["source"],
         ".spec.engine.extraEnv[]": ["name"],
         ".spec.interconnect.env[]": ["name"],
+        ".spec.placement.topologySpread[]": ["topologyKey"],
     }
 
 

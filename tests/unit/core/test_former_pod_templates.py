@@ -13,22 +13,30 @@ import pytest
 
 from builders import SETTINGS, a_flash, a_gate, a_node, a_pod, an_observed, condition
 from flash_contracts.names import REVISION_ANNOTATION
+from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import desired_children, plan
+from flash_operator.core.resources.deployment import pod_template
 from flash_operator.core.resources.engine_resources import without_default_requests
 from flash_operator.core.resources.identity import metadata
+from flash_operator.core.resources.revision import with_revision
+from flash_operator.core.resources.strategic_merge import merge
 from flash_operator.core.rollout.template_revision import TemplateRevision, render, same_effect
 
 FORMER: dict[str, Any] = json.loads(Path(__file__).with_name("former_pod_templates.json").read_text())
 REQUESTED = {"engine resources requests cpu", "engine resources requests memory"}
+GPUS = {"resources": {"claims": [{"name": "nic"}], "limits": {"nvidia.com/gpu": "2"}}}
 UPGRADED = replace(SETTINGS, engine_image="registry.example/flash/engine:2")
 
 
 def a_former_site(name: str, *, served_by_api_server: bool = False, **rollout: Any) -> Observed:
     """A deployment of the operator at aa04336, as the current operator finds it."""
-    flash, template = a_flash(**FORMER[name]["spec"]), FORMER[name]["template"]
-    if served_by_api_server:
-        template = as_stored(template)
+    template = FORMER[name]["template"]
+    return a_site(a_flash(**FORMER[name]["spec"]), as_stored(template) if served_by_api_server else template, **rollout)
+
+
+def a_site(flash: FlashDeployment, template: RawObject, **rollout: Any) -> Observed:
+    """A deployment whose replica runs with this template."""
     revision = template["metadata"]["annotations"][REVISION_ANNOTATION]
     pod = a_pod(ready=True)
     pod["metadata"]["annotations"][REVISION_ANNOTATION] = revision
@@ -125,3 +133,19 @@ def test_scaling_while_the_operator_was_upgraded_restarts_nothing() -> None:
     scaled = a_flash(generation=2, **{**FORMER["placed"]["spec"], "replicas": 3})
     observed = replace(a_former_site("placed"), flash=scaled, settings=UPGRADED)
     assert applied_template(observed) == FORMER["placed"]["template"]
+
+
+def test_gpus_beside_a_claim_stay_until_the_update_is_taken() -> None:
+    """Former operators asked for both, and a claim may be for something else."""
+    container = {"name": "engine", "resources": {"claims": [{"name": "nic"}]}}
+    flash = a_flash(podTemplate={"spec": {"containers": [container]}})
+    ours = pod_template(flash, SETTINGS)
+    former = with_revision(merge(ours, {"spec": {"containers": [{**container, **GPUS}]}}))
+    site = a_site(flash, former)
+    stored = replace(render(flash, SETTINGS), template=former).to_object(flash)
+    observed = replace(site, children={**site.children, (stored["kind"], stored["metadata"]["name"]): stored})
+    assert applied_template(observed) == former
+    status = plan(observed).status
+    assert status is not None
+    assert status["update"]["state"] == "Available"
+    assert status["update"]["changes"] == ["engine resources limits nvidia.com/gpu: 2 -> none"]

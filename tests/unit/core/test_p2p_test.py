@@ -119,6 +119,9 @@ def in_zone(operator: str, *zones: str) -> RawObject:
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
 
 
+CLAIMING: dict[str, Any] = {"resources": {"claims": [{"name": "gpus"}]}}
+
+
 WANTED: dict[str, tuple[RawObject, bool] | tuple[RawObject, bool, RawObject]] = {
     "an engine runs here": (a_gpu_pod(), True),
     "an engine is on its way out here": (a_gpu_pod(deletionTimestamp="now"), True),
@@ -141,6 +144,12 @@ WANTED: dict[str, tuple[RawObject, bool] | tuple[RawObject, bool, RawObject]] = 
     "a pod of four GPUs": (waiting(containers=[{"resources": {"limits": {"nvidia.com/gpu": "4"}}}]), False),
     "an engine that is not to be scheduled yet": (waiting(schedulingGates=[{"name": "queue"}]), False),
     "an engine that failed": (a_gpu_pod(phase="Failed"), False),
+    "an engine with claims": (waiting(containers=[CLAIMING]), True),
+    "an engine whose sidecar has claims": (waiting(containers=[{}], initContainers=[CLAIMING]), True),
+    "a pod of four GPUs whose claims are for other devices": (
+        waiting(containers=[{"resources": {**CLAIMING["resources"], "limits": {"nvidia.com/gpu": "4"}}}]),
+        False,
+    ),
     "a pod without GPUs": ({"metadata": {"uid": "u"}, "spec": {"nodeName": "node-1", "containers": [{}]}}, False),
 }
 

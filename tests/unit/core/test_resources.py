@@ -101,6 +101,38 @@ def test_two_gpus_are_asked_for_whatever_else_the_user_asks_for() -> None:
     }
 
 
+def claimed(**resources: Any) -> RawObject:
+    container = {"name": "engine", "resources": {"claims": [{"name": "gpus"}], **resources}}
+    claim = {"name": "gpus", "resourceClaimTemplateName": "two-gpus"}
+    return {"spec": {"resourceClaims": [claim], "containers": [container]}}
+
+
+def test_a_claim_of_the_engine_takes_the_place_of_the_two_gpus() -> None:
+    made = engine(template(podTemplate=claimed()))["resources"]
+    assert made == {"claims": [{"name": "gpus"}], "requests": {"cpu": "4", "memory": "32Gi"}}
+    limited = engine(template(podTemplate=claimed(), engine={"resources": {"limits": {"memory": "64Gi"}}}))
+    assert limited["resources"]["limits"] == {"memory": "64Gi"}
+
+
+def test_gpus_that_are_asked_for_beside_a_claim_stay() -> None:
+    made = engine(template(podTemplate=claimed(limits={"nvidia.com/gpu": "2"})))["resources"]
+    assert made["limits"] == {"nvidia.com/gpu": "2"}
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"spec": {"resourceClaims": [{"name": "nic", "resourceClaimName": "nic"}]}},
+        {"spec": {"initContainers": [{"name": "gate", "resources": {"claims": [{"name": "nic"}]}}]}},
+        {"spec": {"containers": [{"name": "engine", "resources": {"claims": []}}]}},
+        {"spec": {"containers": [{"name": "engine", "resources": {"claims": "gpus"}}]}},
+    ],
+    ids=["of nobody", "of another container", "none", "mistyped"],
+)
+def test_a_claim_that_is_not_the_engines_takes_no_gpu_away(theirs: RawObject) -> None:
+    assert engine(template(podTemplate=theirs))["resources"]["limits"] == {"nvidia.com/gpu": "2"}
+
+
 POD_LIMIT = {"spec": {"resources": {"limits": {"memory": "48Gi"}}}}
 REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nothing is set": ({}, {"cpu": "4", "memory": "32Gi"}),
@@ -150,6 +182,27 @@ def test_the_template_has_the_safe_flags_for_a_launcher_without_an_annotation() 
     assert fallback.row == "T8"
     assert [argument.value for argument in fallback.args] == ["--disable-custom-all-reduce"]
     assert {variable.name: variable.value for variable in fallback.env}["NCCL_P2P_DISABLE"] == "1"
+
+
+def test_replicas_are_spread_among_those_of_their_deployment() -> None:
+    spread: list[dict[str, Any]] = [
+        {"topologyKey": "kubernetes.io/hostname"},
+        {"topologyKey": "topology.kubernetes.io/zone", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule"},
+    ]
+    mine = {"labelSelector": {"matchLabels": {"deepseekflash.dev/deployment": "flash"}}}
+    made = template(placement={"topologySpread": spread, "priorityClassName": "serving"})["spec"]
+    assert made["topologySpreadConstraints"] == [
+        {"topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", **mine},
+        {**spread[1], **mine},
+    ]
+    assert made["priorityClassName"] == "serving"
+
+
+def test_what_placement_does_not_say_is_not_in_the_template() -> None:
+    """So that an operator that knows more fields changes no template."""
+    assert not {"nodeSelector", "tolerations", "topologySpreadConstraints", "priorityClassName"} & set(
+        template()["spec"]
+    )
 
 
 @pytest.mark.parametrize("drain", [60, 0])

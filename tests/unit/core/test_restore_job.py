@@ -189,9 +189,15 @@ def test_the_job_has_the_engines_placement() -> None:
         "hostNetwork": True,
         "containers": [{"name": "engine", "image": "other"}],
     }
-    made = pod(
-        job(placement={"nodeSelector": {"pool": "gpu"}, "tolerations": tolerations}, podTemplate={"spec": theirs})
-    )
+    placement = {
+        "nodeSelector": {"pool": "gpu"},
+        "tolerations": tolerations,
+        "priorityClassName": "serving",
+        "topologySpread": [{"topologyKey": "kubernetes.io/hostname"}],
+    }
+    made = pod(job(placement=placement, podTemplate={"spec": theirs}))
+    assert made["priorityClassName"] == "serving"
+    assert "topologySpreadConstraints" not in made, "there is one Job"
     assert made["nodeSelector"] == {"pool": "gpu"}
     assert made["tolerations"] == tolerations
     assert made["runtimeClassName"] == "nvidia"

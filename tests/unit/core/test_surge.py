@@ -30,6 +30,9 @@ def anothers_pod(node: str | None, gpus: str = "2", **status: Any) -> RawObject:
 
 OWN = a_pod(ready=True)
 OWN["spec"]["containers"] = [{"resources": {"limits": {"nvidia.com/gpu": "2"}}}]
+CLAIMING = a_pod("other-with-claims", node="node-2")
+CLAIMING["spec"]["containers"] = [{"resources": {"claims": [{"name": "gpus"}]}}]
+CLAIMED = {"spec": {"containers": [{"name": "engine", "resources": {"claims": [{"name": "gpus"}]}}]}}
 TAKEN, FREE = a_gpu_node("node-1"), a_gpu_node("node-2")
 TOLERANT = {**OWN, "spec": {**OWN["spec"], "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]}}
 
@@ -68,6 +71,9 @@ CHANGES: dict[str, tuple[GpuSupply | None, RawObject, RawObject]] = {
     "the pod on the other node has ended": (
         supply(TAKEN, FREE, pods=(OWN, anothers_pod("node-2", phase="Succeeded"))), {}, SURGE),
     "another pod waits for two GPUs": (supply(TAKEN, FREE, pods=(OWN, anothers_pod(None))), {}, ONE_BY_ONE),
+    "a pod with claims is on the other node": (supply(TAKEN, FREE, pods=(OWN, CLAIMING)), {}, ONE_BY_ONE),
+    "the GPUs are to come by claims, and free ones are not theirs": (
+        supply(TAKEN, FREE), {"spec": {**NEWER, "podTemplate": CLAIMED}}, ONE_BY_ONE),
     "the other node is cordoned": (supply(TAKEN, a_gpu_node("node-2", unschedulable=True)), {}, ONE_BY_ONE),
     "the other node is not ready": (supply(TAKEN, a_gpu_node("node-2", ready=False)), {}, ONE_BY_ONE),
     "the other node has a taint": (supply(TAKEN, a_gpu_node("node-2", taints=[TAINT])), {}, ONE_BY_ONE),

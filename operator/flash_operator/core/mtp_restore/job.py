@@ -14,6 +14,7 @@ from flash_operator.core.observed.snapshot import PlanSettings, RawObject
 from flash_operator.core.resources.fetch_container import TOKEN_DIR, TOKEN_KEY, network_of, token_volumes
 from flash_operator.core.resources.identity import metadata
 from flash_operator.core.resources.model_source import MODEL_PATH, ClaimFolder, ModelSource
+from flash_operator.core.resources.placement import placement_fields
 from flash_operator.core.resources.pod_security import container_security, pod_security
 from flash_operator.core.resources.strategic_merge import merge
 
@@ -83,7 +84,6 @@ def _key_of(pod: RawObject) -> str:
 def _pod(flash: FlashDeployment, restore: RestoreMtpSpec, settings: PlanSettings) -> RawObject:
     claims = _ClaimMounts(flash.spec.model.source)
     container = _container(flash, restore, settings, claims)
-    placement = flash.spec.placement
     pod = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -93,8 +93,7 @@ def _pod(flash: FlashDeployment, restore: RestoreMtpSpec, settings: PlanSettings
             # Does not change the ownership of 149 GiB at every start.
             "fsGroupChangePolicy": "OnRootMismatch",
         },
-        **({"nodeSelector": dict(placement.node_selector)} if placement.node_selector else {}),
-        **({"tolerations": list(placement.tolerations)} if placement.tolerations else {}),
+        **placement_fields(flash),
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {}}, *claims.volumes, *token_volumes(flash.spec)],
     }

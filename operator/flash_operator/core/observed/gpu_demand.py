@@ -3,22 +3,40 @@
 from collections.abc import Mapping
 
 from flash_contracts.node_facts import NodeFacts
-from flash_operator.core.observed.kube import has_ended
+from flash_operator.core.observed.kube import entries_of, has_ended
 from flash_operator.core.observed.raw import RawRequirement, RawTaint, RawToleration, metadata_of, taints_of
 from flash_operator.core.observed.snapshot import RawObject
 
 GPU = "nvidia.com/gpu"
 KUBERNETES_TAINT = "node.kubernetes.io/"
 
+CLAIMED = 2
+"""GPUs that a pod with resource claims counts for. Which devices a claim is for, and how many, is in objects that the
+operator does not read. A replica has two; another's pod may have fewer, or none, and is counted cautiously."""
+
 
 def gpus_of(pod: RawObject) -> int:
     """The GPUs that the scheduler reserves for a pod; 0 once it has ended."""
     if has_ended(pod):
         return 0
-    spec = pod["spec"]
-    at_once = sum(_limit(container) for container in spec.get("containers", []))
+    return CLAIMED if gets_gpus_by_claim(pod["spec"]) else _counted(pod["spec"])
+
+
+def gets_gpus_by_claim(pod_spec: RawObject) -> bool:
+    """Whether its GPUs come by dynamic resource allocation (DRA). Beside a number of GPUs, claims are for others."""
+    kinds = ("initContainers", "containers")
+    claimed = any(claims_of(container) for kind in kinds for container in entries_of(pod_spec, kind))
+    return claimed and not _counted(pod_spec)
+
+
+def claims_of(container: RawObject) -> list[RawObject]:
+    return entries_of(container, "resources", "claims")
+
+
+def _counted(pod_spec: RawObject) -> int:
+    at_once = sum(_limit(container) for container in pod_spec.get("containers", []))
     # Init containers run one after the other, before the containers: only the largest counts.
-    return max(at_once, *map(_limit, spec.get("initContainers", [])), 0)
+    return max(at_once, *map(_limit, pod_spec.get("initContainers", [])), 0)
 
 
 def could_run_on(pod: RawObject, node: RawObject) -> bool:

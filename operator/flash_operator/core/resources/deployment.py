@@ -29,6 +29,7 @@ from flash_operator.core.resources.gate_config import (
 )
 from flash_operator.core.resources.identity import labels, metadata, selector
 from flash_operator.core.resources.model_source import RUN_DIR, ModelSource
+from flash_operator.core.resources.placement import placement_fields
 from flash_operator.core.resources.pod_security import container_security, pod_security
 from flash_operator.core.resources.registry_access import pull_secrets
 from flash_operator.core.resources.revision import with_revision
@@ -118,10 +119,8 @@ def pod_template(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
             "enableServiceLinks": False,
             "securityContext": pod_security(),
             "terminationGracePeriodSeconds": flash.spec.drain.timeout_seconds + END_SECONDS,
-            **(
-                {"nodeSelector": dict(flash.spec.placement.node_selector)} if flash.spec.placement.node_selector else {}
-            ),
-            **({"tolerations": list(flash.spec.placement.tolerations)} if flash.spec.placement.tolerations else {}),
+            **placement_fields(flash),
+            **_topology_spread(flash),
             **_pull_secrets(flash),
             "initContainers": [_gate_container(flash, settings), *_fetch_containers(flash, settings)],
             "containers": [_engine_container(flash, settings)],
@@ -129,6 +128,21 @@ def pod_template(flash: FlashDeployment, settings: PlanSettings) -> RawObject:
         },
     }
     return with_revision(with_own_gate_config(flash, merge(template, flash.spec.pod_template or {})))
+
+
+def _topology_spread(flash: FlashDeployment) -> RawObject:
+    """Counts the replicas of this deployment, those of an older template too: a replica that replaces another one goes
+    where that has left room."""
+    spread = [
+        {
+            "topologyKey": one.topology_key,
+            "maxSkew": one.max_skew,
+            "whenUnsatisfiable": one.when_unsatisfiable,
+            "labelSelector": {"matchLabels": selector(flash)},
+        }
+        for one in flash.spec.placement.topology_spread
+    ]
+    return {"topologySpreadConstraints": spread} if spread else {}
 
 
 def _pull_secrets(flash: FlashDeployment) -> RawObject:

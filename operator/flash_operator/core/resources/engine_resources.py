@@ -1,4 +1,7 @@
-"""CPU and memory of the engine's container: what the user sets, else a request by profile.
+"""Resources of the engine's container: two GPUs, and CPU and memory as the user sets them, else a request by profile.
+
+A user whose podTemplate gives the container claims (DRA) gets the GPUs by these, and no others. If the claims are for
+something else, such as a network card, podTemplate must ask for the GPUs too.
 
 A container that requests nothing is the first to be evicted when its node runs short of memory, and a LimitRange gives
 it limits that are made for web servers. With a request above such a limit the API server refuses the pod, and says so
@@ -16,9 +19,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from flash_operator.api.v1alpha1 import FlashSpec
+from flash_operator.core.observed.gpu_demand import claims_of
 from flash_operator.core.observed.kube import entries_of
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.engine_args import TENSOR_PARALLEL_SIZE
+from flash_operator.core.resources.engine_env import ENGINE, user_container
 
 TWO_GPUS = {"cpu": "4", "memory": "32Gi"}
 """A core for each process of vLLM that polls: API server, engine core and two workers. The memory is an estimate
@@ -31,11 +36,14 @@ CUSTOM = {"cpu": "10m", "memory": "256Mi"}
 def engine_resources(spec: FlashSpec) -> RawObject:
     """`resources` of the engine's container, before podTemplate is merged into it."""
     mine = dict(spec.engine.resources or {})
-    limits = {**(mine.get("limits") or {}), "nvidia.com/gpu": str(TENSOR_PARALLEL_SIZE)}
+    claims = claims_of(user_container(spec, ENGINE))
+    gpus = {} if claims else {"nvidia.com/gpu": str(TENSOR_PARALLEL_SIZE)}
+    limits = {**(mine.get("limits") or {}), **gpus}
     taken = set(_set_by_user(spec))
     defaults = {name: amount for name, amount in _default_requests(spec).items() if name not in taken}
     requests = {**defaults, **(mine.get("requests") or {})}
-    return {**mine, "limits": limits, **({"requests": requests} if requests else {})}
+    parts = {"limits": limits, "requests": requests}
+    return {**mine, **{name: amounts for name, amounts in parts.items() if amounts}}
 
 
 def without_default_requests(template: RawObject, spec: FlashSpec) -> RawObject:

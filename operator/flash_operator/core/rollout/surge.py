@@ -19,7 +19,7 @@ operator itself restores is rolled out like the one it replaces.
 from collections.abc import Sequence
 
 from flash_contracts.node_facts import NodeFacts
-from flash_operator.core.observed.gpu_demand import could_run_on, gpus_of, selects, tolerates
+from flash_operator.core.observed.gpu_demand import could_run_on, gets_gpus_by_claim, gpus_of, selects, tolerates
 from flash_operator.core.observed.kube import condition_of, is_ready, is_terminating
 from flash_operator.core.observed.pod_failure import deployment_failure, failure_of
 from flash_operator.core.observed.snapshot import GpuSupply, Observed, RawObject
@@ -41,7 +41,12 @@ def surges(observed: Observed, template: RawObject) -> bool:
 
 
 def replicas_placeable(supply: GpuSupply, template: RawObject, own: Sequence[RawObject]) -> int:
-    """How many replicas fit, existing ones included, beside the pods of others that hold GPUs or wait for them."""
+    """How many replicas fit, existing ones included, beside the pods of others that hold GPUs or wait for them.
+
+    None by claims: which nodes have the devices for one is in ResourceSlices, which the operator does not read.
+    """
+    if gets_gpus_by_claim(template["spec"]):
+        return 0
     own_uids = {pod["metadata"]["uid"] for pod in own}
     others = [pod for pod in supply.pods if pod["metadata"]["uid"] not in own_uids]
     # Admission may have added tolerations to pods that the template lacks, as it does for extended resources.
