@@ -20,7 +20,7 @@ CONDITIONS = {
 }
 
 CONDITION_REASONS = {
-    "ScaledToZero": "spec.replicas is 0.",
+    "ScaledToZero": "spec.replicas is 0. With scaling.minReplicas 0, the next request starts a replica.",
     "RollingOut": "A rollout is in progress.",
     "RolledBack": "New replicas failed or were slower than the previous ones. The previous template is in force again.",
     "Paused": "spec.rollout.state is Paused.",
@@ -69,6 +69,10 @@ CONDITION_REASONS = {
     "DemandAddressMissing": "The operator does not know its own address, so KEDA cannot ask it for the demand.",
     "DemandUnknown": "The demand is unknown. Replicas stay as they are.",
     "MetricsMissing": "The autoscaler cannot read the demand. Replicas stay as they are.",
+    "ActivatorMissing": "minReplicas is 0, and the chart has installed no activator. One replica is kept.",
+    "ActivatorFull": "minReplicas is 0, and the activator has no port left for this deployment. One replica is kept.",
+    "ActivatorSilent": "minReplicas is 0, and no activator answers the operator. One replica is kept.",
+    "ActivatorNotReady": "The deployment is at zero, and no activator is ready: clients are refused until one is.",
     "HpaInactive": "The HPA that KEDA made does not scale.",
     "UnableToScale": "The HPA cannot set spec.replicas. The message is its own.",
     "CustomAllReduceForced": "spec.interconnect.customAllReduce is Enabled although no test shows that it works.",

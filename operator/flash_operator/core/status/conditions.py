@@ -41,7 +41,10 @@ SPECULATION_FAILURES = frozenset({Reason.SPECULATION_ABSENT, Reason.DRAFT_DEAD, 
 
 
 def scaled_to_zero(summary: ReplicaSummary) -> ConditionState | None:
-    return None if summary.wanted else ConditionState("False", "ScaledToZero", "spec.replicas is 0")
+    if summary.wanted:
+        return None
+    wakes = "; the next request starts a replica" if summary.scaling and summary.scaling.basis.to_zero else ""
+    return ConditionState("False", "ScaledToZero", f"spec.replicas is 0{wakes}")
 
 
 def complete(summary: ReplicaSummary) -> ConditionState | None:
