@@ -29,6 +29,7 @@ PLACES = {
     "tests/runtime/test_node_reconciler.py": "API server",
     "tests/runtime/test_reconciler.py": "API server",
     "tests/runtime/test_scaling.py": "API server",
+    "tests/runtime/test_to_zero.py": "API server",
     "tests/runtime/test_writes.py": "API server",
     "tests/cluster/test_control_plane.py": "API server",
     "tests/plugin": "vLLM walk",

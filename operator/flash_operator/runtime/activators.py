@@ -129,14 +129,14 @@ class Activators:
         """What waits for a deployment, as they said last; None if that is unknown. Asks nobody."""
         now = self._clock()
         asked_for = self._asked_for.get(key, float("-inf"))
-        wakes = now - asked_for < WAKE_SECONDS and asked_for > self._asleep_since.get(key, float("-inf"))
+        recent = now - asked_for < WAKE_SECONDS and asked_for > self._asleep_since.get(key, float("-inf"))
         since = self._answered_at if self._answered_at is not None else self._waiting_since
         if since is not None and now - since >= LOST_SECONDS:
-            return Waiting(wakes=True, lost=True)
+            return Waiting(lost=True)
         if self._answered_at is None:
             return None
         requests = sum(report.waiting.get(key, 0) for report in self._reports.values())
-        return Waiting(requests, wakes or requests > 0)
+        return Waiting(requests, recent)
 
     def note(self, key: FlashKey, wanted: int) -> None:
         """How many replicas the deployment wants now. What woke it last time must not wake it again when it has just

@@ -10,11 +10,14 @@ class Waiting:
     """The requests for one deployment that wait in the activators."""
 
     requests: int = 0
-    wakes: bool = False
-    """One waits, or waited a moment ago: a wake-up is not forgotten with the activator that asked for it. Also if no
-    activator has answered for minutes: nothing else would start the deployment again."""
+    recent: bool = False
+    """One waited a moment ago: a wake-up is not forgotten with the activator that held the request."""
     lost: bool = False
-    """No activator has answered for minutes."""
+    """No activator has answered for minutes, so nothing would wake the deployment."""
+
+    @property
+    def wakes(self) -> bool:
+        return self.requests > 0 or self.recent or self.lost
 
 
 @dataclass(frozen=True)
