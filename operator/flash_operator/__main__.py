@@ -89,10 +89,10 @@ class Operator:
             routes=(demand.route, told.route),
         )
         nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity, namespace=settings.namespace)
-        resync = Resync(self.store, self.queue, cluster, self.metrics, settings.namespace, of_class)
-        self.watches = Watches(self.store, self.queue, resync.relist, of_class)
-        self.children = ChildWatches(self.store, cluster, resync, self.watches.on_child, settings.namespace)
-        self.workers = Workers(self.queue, reconciler, nodes, resync, self.metrics, self._follow)
+        self.resync = Resync(self.store, self.queue, cluster, self.metrics, settings.namespace, of_class)
+        self.watches = Watches(self.store, self.queue, self.resync.relist, of_class)
+        self.children = ChildWatches(self.store, cluster, self.resync, self.watches.on_child, settings.namespace)
+        self.workers = Workers(self.queue, reconciler, nodes, self.resync, self.metrics, self._follow)
         self.watches.on_lifecycle(self._start_workers, self.workers.stop)
 
     def _activators_of(
@@ -110,8 +110,10 @@ class Operator:
 
     async def _follow(self) -> None:
         """Everything that is followed beside the workers."""
+        await self.resync.loaded.wait()
+        slices = self.observer.slices.run(self.settings.resync_seconds, self.queue.add)
         activators = [self.activators.run()] if self.activators else []
-        await asyncio.gather(self.children.run(), *activators)
+        await asyncio.gather(self.children.run(), slices, *activators)
 
     async def run(self, stop: asyncio.Event) -> int:
         """Waits for the lease, leads, and releases it. The process ends when either the lease or kopf ends."""

@@ -41,6 +41,8 @@ def test_it_understands_its_arguments_and_asks_the_operators_service() -> None:
     settings = ActivatorSettings.parse(container["args"])
     service = only(render(ON), "Service", "flash-metrics")
     assert settings.operator_url == f"http://flash-metrics.system.svc:{service['spec']['ports'][0]['port']}"
+    (elsewhere,) = pod_of("activator.operatorUrl=http://10.0.0.9:8080")["containers"]
+    assert ActivatorSettings.parse(elsewhere["args"]).operator_url == "http://10.0.0.9:8080"
     assert (settings.max_body_bytes, settings.grace_seconds) == (20_000_000, 300.0)
     assert [one["containerPort"] for one in container["ports"]] == [CONTROL_PORT]
 

@@ -100,6 +100,7 @@ BAD_VALUES = {
     "a peer without a selector": ("networkPolicy.engineFrom[0]=gateway", "engineFrom"),
     "a peer's misspelt selector": ("networkPolicy.engineFrom[0].namespaceSelektor.x=y", "engineFrom"),
     "a block that is no network": ("networkPolicy.metricsFrom[0].ipBlock.cidr=monitoring", "metricsFrom"),
+    "an operator's address with a path": ("activator.operatorUrl=http://a/b", "operatorUrl"),
     "no activators": ("activator.replicas=0", "replicas"),
     "an unknown value of the activator": ("activator.port=1", "port"),
     "an activator that holds nothing": ("activator.maxRequests=0", "maxRequests"),

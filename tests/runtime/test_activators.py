@@ -1,5 +1,6 @@
 """What the operator learns from activators: whom it asks, what it makes of the answers, and that wake-ups stay."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -252,6 +253,17 @@ async def test_one_list_serves_all_deployments_for_a_while_and_strangers_are_not
     cluster.failure = ApiError(403, "no")
     assert len(await slices.of(KEY)) == 1, "the last list stays"
     assert cluster.asked[SLICE] == 2
+
+
+async def test_what_is_left_of_a_former_installation_is_found_whoever_asks_for_zero() -> None:
+    cluster, found = FakeCluster(a_slice()), asyncio.Queue[FlashKey]()
+    slices = slices_of(cluster)
+    assert await slices.of(KEY, most_age=float("inf")) == []
+    assert cluster.asked[SLICE] == 0, "deployments that keep a replica cost no list"
+    listing = asyncio.create_task(slices.run(300.0, found.put_nowait))
+    assert await asyncio.wait_for(found.get(), 10) == KEY
+    assert len(await slices.of(KEY, most_age=float("inf"))) == 1
+    listing.cancel()
 
 
 async def test_a_slice_that_was_just_written_is_known() -> None:

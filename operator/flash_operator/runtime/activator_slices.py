@@ -1,10 +1,12 @@
 """The activator's EndpointSlices in the Services of deployments, and which of its ports each deployment has.
 
-They are listed at most every few seconds for all deployments together, and not watched: nobody else writes them. A
-port is kept by the slice itself, so that it survives the operator.
+They are listed at most every few seconds for all deployments that may be at zero, and not watched: nobody else writes
+them. A port is kept by the slice itself, so that it survives the operator. Every few minutes all are listed, whoever
+asks for zero: what is left of a former installation is deleted.
 """
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,6 +22,8 @@ log = structlog.get_logger("flash.activators")
 
 FRESH_SECONDS = 20.0
 """A list of that age is not asked for again."""
+RETRY_SECONDS = 60.0
+"""After a list that failed."""
 
 
 class ActivatorSlices:
@@ -43,10 +47,22 @@ class ActivatorSlices:
         self._reserved: dict[FlashKey, int] = {}
         self._lock = asyncio.Lock()
 
+    async def run(self, seconds: float, on_found: Callable[[FlashKey], None]) -> None:
+        """Lists them about every `seconds`, for ever, and calls `on_found` with each deployment that has one."""
+        while True:
+            async with self._lock:
+                listed = await self._list()
+            for key in list(self._known):
+                on_found(key)
+            await asyncio.sleep(seconds if listed else RETRY_SECONDS)
+
     async def of(self, key: FlashKey, *, most_age: float = FRESH_SECONDS) -> list[RawObject]:
-        """The deployment's slices. Those of the last list, if they cannot be listed now."""
+        """The deployment's slices. Those of the last list, if they cannot be listed now, or if it is younger.
+
+        `most_age` is in seconds; infinite for whatever is known.
+        """
         async with self._lock:
-            if self._clock() - self._listed_at >= most_age:
+            if math.isfinite(most_age) and self._clock() - self._listed_at >= most_age:
                 await self._list()
         return [self._known[key][name] for name in sorted(self._known.get(key, ()))]
 
@@ -80,16 +96,17 @@ class ActivatorSlices:
     def _port_in_slice(self, key: FlashKey) -> int | None:
         return next((port for one in self._known.get(key, {}).values() if (port := port_of(one)) is not None), None)
 
-    async def _list(self) -> None:
+    async def _list(self) -> bool:
         self._listed_at = self._clock()
         try:
             listing = await self._cluster.listing(SLICE, self._watched, selector=SLICE_LABELS, keep=self._is_wanted)
         except (ApiError, UnreachableError) as error:
             log.warning("EndpointSlices cannot be listed", error=str(error))
-            return
+            return False
         self._known.clear()
         for raw in listing.items:
             self.put(raw)
+        return True
 
     def _is_wanted(self, raw: RawObject) -> bool:
         key = parent_key(raw)

@@ -1,6 +1,7 @@
 """Gathers the snapshot that a plan is based on: from memory, or from the API server where it must be certain."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -108,7 +109,7 @@ class Observer:
         """Of a deployment that does not ask for zero, what is left of the time when it did."""
         if not asks_for_zero(flash):
             self.slices.release(key)
-            left = await self.slices.of(key, most_age=float("inf"))
+            left = await self.slices.of(key, most_age=math.inf)
             return await self.slices.of(key, most_age=0.0) if left and live else left
         return await self.slices.of(key, most_age=LIVE_SECONDS if live else FRESH_SLICES_SECONDS)
 
