@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import aiohttp
@@ -11,16 +12,23 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from activator_site import an_engine, until
 from flash_contracts.activation import ActivatorReport, ActivatorRoute, ActivatorRoutes, HeldRequests
 from flash_contracts.names import DEPLOYMENT_LABEL
+from flash_operator.activator import process
+from flash_operator.activator.process import Activator
+from flash_operator.activator.settings import ActivatorSettings
 from flash_operator.core.observed.activator import Waiting
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.scaling.activation import SLICE
+from flash_operator.core.scaling.demand import DemandBasis
 from flash_operator.runtime.activator_routes import PATH, RouteBoard, RouteServer
 from flash_operator.runtime.activator_slices import FRESH_SECONDS, ActivatorSlices
 from flash_operator.runtime.activators import LOST_SECONDS, REPORT_SECONDS, WAKE_SECONDS, Activators, addresses_of
 from flash_operator.runtime.cluster import ApiError, Cluster, Listing
+from flash_operator.runtime.demand_board import DemandBoard
 from flash_operator.runtime.keys import FlashKey
+from ports import a_free_port
 
 KEY, OTHER = FlashKey("team", "flash"), FlashKey("team", "other")
 
@@ -275,6 +283,37 @@ async def test_a_slice_that_was_just_written_is_known() -> None:
     )
     assert [one["kind"] for one in await slices.of(KEY)] == [SLICE]
     assert slices.port(KEY, "uid") == 20011
+
+
+async def test_the_whole_way_from_a_request_at_zero_to_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Activator and operator together: only the API server and the autoscaler are left out."""
+    monkeypatch.setattr(process, "ASK_SECONDS", 0.02)
+    routes, app = RouteBoard(), web.Application()
+    async with an_engine() as (endpoint, _), aiohttp.ClientSession() as session:
+        app.add_routes([RouteServer(routes, session, lambda: True, lambda: None).route])
+        async with TestServer(app) as operator:
+            port, control = a_free_port(), a_free_port()
+            routes.put(KEY, ActivatorRoute(*KEY, port))
+            settings = ActivatorSettings.parse([f"--operator-url={operator.make_url('')}", f"--control-port={control}"])
+            activator, stop = Activator(replace(settings, linger_seconds=0.0)), asyncio.Event()
+            running = asyncio.create_task(activator.run(stop))
+            await until(lambda: port in activator.listening)
+            cluster = cast("Cluster", FakeCluster({"endpoints": [an_endpoint("127.0.0.1")]}))
+            seen = Activators(cluster, session, ("system", "flash-activator"), routes.keys, port=control)
+            board = DemandBoard(lambda _: {}, seen.waiting)
+            board.put(KEY, DemandBasis(*KEY, 0, 0, (), sequences=4, target_percent=75, to_zero=True))
+            await seen.look()
+            assert [(report.target_replicas, report.held) for report in board.reports(1)] == [(0.0, 0)]
+
+            asking = asyncio.create_task(session.post(f"http://127.0.0.1:{port}/v1/completions", data=b"question"))
+            await until(lambda: activator.deployments.waiting == 1)
+            await seen.look()
+            assert [(report.target_replicas, report.held) for report in board.reports(1)] == [(1.0, 1)]
+            routes.put(KEY, ActivatorRoute(*KEY, port, (endpoint,)))
+            async with await asking as answer:
+                assert await answer.json() == {"got": "question"}
+            stop.set()
+            await running
 
 
 @pytest.mark.parametrize("leads", [True, False], ids=["the leader", "a standby"])

@@ -14,9 +14,10 @@ from collections.abc import Callable
 import structlog
 
 from flash_operator.core.observed.raw import RawObject, without_managed_fields
-from flash_operator.core.scaling.activation import SLICE, SLICE_LABELS, choose_port, port_of
+from flash_operator.core.scaling.activation import SLICE, SLICE_LABELS, choose_port, port_of, slice_names
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.keys import FlashKey, parent_key
+from flash_operator.runtime.resync import CHART_REMEDY
 
 log = structlog.get_logger("flash.activators")
 
@@ -45,6 +46,8 @@ class ActivatorSlices:
         self._known: defaultdict[FlashKey, dict[str, RawObject]] = defaultdict(dict)
         """By deployment and name."""
         self._reserved: dict[FlashKey, int] = {}
+        self._failure = ""
+        """What was logged last."""
         self._lock = asyncio.Lock()
 
     async def run(self, seconds: float, on_found: Callable[[FlashKey], None]) -> None:
@@ -101,13 +104,17 @@ class ActivatorSlices:
         try:
             listing = await self._cluster.listing(SLICE, self._watched, selector=SLICE_LABELS, keep=self._is_wanted)
         except (ApiError, UnreachableError) as error:
-            log.warning("EndpointSlices cannot be listed", error=str(error))
+            if str(error) != self._failure:
+                self._failure = str(error)
+                log.warning("EndpointSlices cannot be listed", error=str(error), remedy=CHART_REMEDY)
             return False
+        self._failure = ""
         self._known.clear()
         for raw in listing.items:
             self.put(raw)
         return True
 
     def _is_wanted(self, raw: RawObject) -> bool:
+        """By name too, so that there are two of a deployment at most, whoever labels what as ours."""
         key = parent_key(raw)
-        return key is not None and self._knows(key)
+        return key is not None and raw["metadata"]["name"] in slice_names(key.name) and self._knows(key)

@@ -24,6 +24,7 @@ from flash_operator.core.observed.activator import Waiting
 from flash_operator.core.observed.raw import RawObject
 from flash_operator.core.scaling.activation import SERVICE_LABEL, SLICE
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
+from flash_operator.runtime.gates import read_bounded
 from flash_operator.runtime.keys import FlashKey
 
 log = structlog.get_logger("flash.activators")
@@ -156,8 +157,11 @@ class Activators:
     def _take(self, address: str, report: ActivatorReport, now: float) -> None:
         self._answered_at = now
         waiting: dict[FlashKey, int] = {}
+        sleepers = set(self._sleepers())
         for held in report.held:
             key = FlashKey(held.namespace, held.name)
+            if key not in sleepers:
+                continue
             waiting[key] = max(held.waiting, 0)
             asked_at = now if held.waiting > 0 else now - max(held.last_seconds, 0.0)
             self._asked_for[key] = max(asked_at, self._asked_for.get(key, float("-inf")))
@@ -174,8 +178,8 @@ class Activators:
         url = f"http://{host}:{self._port}/held"
         try:
             async with self._session.get(url, timeout=TIMEOUT, allow_redirects=False) as answer:
-                body = await answer.content.read(MOST_BYTES)
-                return ActivatorReport.parse_text(body) if answer.status == HTTP_OK else None
+                body = await read_bounded(answer.content, MOST_BYTES)
+                return ActivatorReport.parse_text(body) if body and answer.status == HTTP_OK else None
         except (aiohttp.ClientError, TimeoutError, OSError, BadDocumentError) as error:
             log.debug("an activator does not answer", address=address, error=type(error).__name__)
             return None

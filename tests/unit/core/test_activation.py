@@ -237,6 +237,16 @@ def test_the_condition_says_what_wakes_it(observed: Observed, status: str, reaso
     assert words in told["message"]
 
 
+def test_one_that_is_paused_at_zero_does_not_promise_to_wake() -> None:
+    observed = seen(0)
+    assert observed.scalers is not None
+    (scaler,) = observed.scalers.found
+    paused = {**scaler, "status": {"conditions": [{"type": "Paused", "status": "True"}]}}
+    status = plan(replace(observed, scalers=Scalers("Present", (paused,)))).status
+    assert condition(status, "ScalingActive")["reason"] == "ScalerPaused"
+    assert condition(status, "Ready")["message"] == "spec.replicas is 0"
+
+
 def test_ready_says_so_too() -> None:
     told = condition(plan(seen(0)).status, "Ready")
     assert (told["reason"], told["message"]) == (

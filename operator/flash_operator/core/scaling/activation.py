@@ -48,7 +48,7 @@ def activator_slice(observed: Observed, replicas: tuple[Replica, ...]) -> RawObj
         return None
     flash, is_ipv6 = observed.flash, any(":" in address for address in activator.addresses)
     # The address type of a slice cannot be changed.
-    made = metadata(flash, f"{flash.name}-activator{'-ipv6' if is_ipv6 else ''}")
+    made = metadata(flash, slice_names(flash.name)[is_ipv6])
     made["labels"] = {**made["labels"], SERVICE_LABEL: flash.name, **SLICE_LABELS}
     addresses = activator.addresses if stands_in(observed, replicas) else ()
     return {
@@ -59,6 +59,11 @@ def activator_slice(observed: Observed, replicas: tuple[Replica, ...]) -> RawObj
         "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
         "ports": [{"name": PORT_NAME, "port": activator.port, "protocol": "TCP"}],
     }
+
+
+def slice_names(name: str) -> tuple[str, str]:
+    """Of a deployment's slice with IPv4 addresses, and with IPv6 addresses."""
+    return f"{name}-activator", f"{name}-activator-ipv6"
 
 
 def needless_slices(observed: Observed, replicas: tuple[Replica, ...]) -> tuple[RawObject, ...]:

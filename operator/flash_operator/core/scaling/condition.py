@@ -37,10 +37,10 @@ def scaling_condition(
         or _refused(decision)
         or _pending(decision)
         or _without_activator(observed)
-        or _at_zero(observed, demand)
-        or _stopped(demand)
-        or _unknown_demand(demand)
+        or _stopped(observed, demand)
+        or _unknown_demand(observed, demand)
         or _of_keda(decision)
+        or _at_zero(observed, demand)
         or _of_hpa(scaling, decision)
         or _active(scaling, decision)
     )
@@ -110,8 +110,13 @@ _SILENT_ACTIVATOR = (
 )
 
 
+def _is_asleep(observed: Observed, demand: DemandReport) -> bool:
+    """At zero, and it can wake."""
+    return not demand.wanted and observed.may_go_to_zero
+
+
 def _at_zero(observed: Observed, demand: DemandReport) -> ScalingState | None:
-    if demand.wanted or not observed.may_go_to_zero:
+    if not _is_asleep(observed, demand):
         return None
     if observed.activator is not None and not observed.activator.addresses:
         message = "no replica runs, and no activator is ready, so clients are refused: check the activator's pods"
@@ -123,14 +128,14 @@ def _at_zero(observed: Observed, demand: DemandReport) -> ScalingState | None:
     return ScalingState("True", "ScaledToZero", message)
 
 
-def _stopped(demand: DemandReport) -> ScalingState | None:
-    if demand.wanted:
+def _stopped(observed: Observed, demand: DemandReport) -> ScalingState | None:
+    if demand.wanted or observed.may_go_to_zero:
         return None
     return ScalingState("False", "ScaledToZero", "spec.replicas is 0: kubectl scale --replicas=1 starts it again")
 
 
-def _unknown_demand(demand: DemandReport) -> ScalingState | None:
-    if demand.target_replicas is not None:
+def _unknown_demand(observed: Observed, demand: DemandReport) -> ScalingState | None:
+    if demand.target_replicas is not None or _is_asleep(observed, demand):
         return None
     if not demand.ready:
         message = "no replica is ready and none is loading, so there is no demand to follow; replicas stay as they are"

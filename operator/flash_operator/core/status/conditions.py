@@ -43,7 +43,12 @@ SPECULATION_FAILURES = frozenset({Reason.SPECULATION_ABSENT, Reason.DRAFT_DEAD, 
 def scaled_to_zero(summary: ReplicaSummary) -> ConditionState | None:
     if summary.wanted:
         return None
-    wakes = "; the next request starts a replica" if summary.scaling and summary.scaling.basis.to_zero else ""
+    state = summary.scaling.state if summary.scaling else None
+    wakes = (
+        "; the next request starts a replica"
+        if state and state.reason == "ScaledToZero" and state.status == "True"
+        else ""
+    )
     return ConditionState("False", "ScaledToZero", f"spec.replicas is 0{wakes}")
 
 
