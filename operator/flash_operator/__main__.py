@@ -79,7 +79,7 @@ class Operator:
         cluster.answered = self._keep
         reconciler = Reconciler(cluster, self.observer, settings.identity, routes=routes)
         self.metrics.registry.register(DemandCollector(reconciler.demand))
-        leader = (lambda: self.health.leading, lambda: self.lease.leader_address)
+        leader = (self._is_leading, lambda: self.lease.leader_address)
         demand, told = DemandServer(reconciler.demand, session, *leader), RouteServer(routes, session, *leader)
         self.health = Health(
             self.metrics,
@@ -94,6 +94,9 @@ class Operator:
         self.children = ChildWatches(self.store, cluster, self.resync, self.watches.on_child, settings.namespace)
         self.workers = Workers(self.queue, reconciler, nodes, self.resync, self.metrics, self._follow)
         self.watches.on_lifecycle(self._start_workers, self.workers.stop)
+
+    def _is_leading(self) -> bool:
+        return self.health.leading
 
     def _activators_of(
         self, settings: OperatorSettings, session: aiohttp.ClientSession, routes: RouteBoard

@@ -9,6 +9,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from activator_site import CHAT, ActivatorSite, a_route, an_activator, an_engine, until
@@ -86,6 +88,14 @@ async def test_a_request_is_passed_on_as_it_is_and_ends_its_connection() -> None
         assert (status, back["X-Engine"], back["Connection"]) == (200, "yes", "close")
         assert "X-Hop" not in back
         assert json.loads(body) == {"got": "question"}
+
+
+async def test_an_encoded_body_stays_encoded() -> None:
+    async with an_engine() as (endpoint, engine), an_activator() as site:
+        site.serve(endpoint)
+        assert (await send(site.url, b"no gzip at all", **{"Content-Encoding": "gzip"}))[0] == 200
+        ((_, _, seen, body),) = engine.requests
+        assert (seen["Content-Encoding"], body) == ("gzip", b"no gzip at all")
 
 
 async def test_a_stream_arrives_part_by_part_and_stops_when_its_client_leaves() -> None:
@@ -300,23 +310,81 @@ async def test_what_waits_when_it_stops_is_told_to_come_again_and_wakes_all_the_
         assert (await stream)[2].endswith(b"[DONE]\n\n"), "what was passed on is not cut off"
 
 
-async def test_the_process_ends_by_sigterm() -> None:
-    control = a_free_port()
-    arguments = ("--operator-url=http://127.0.0.1:1", f"--control-port={control}", "--linger-seconds=0")
-    started = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "flash_operator.activator", *arguments, stderr=asyncio.subprocess.PIPE, env=os.environ
-    )
-    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
-        status = 0
-        while status != 503:
-            try:
-                async with session.get(f"http://127.0.0.1:{control}/readyz") as answer:
-                    status = answer.status
-            except aiohttp.ClientConnectorError:
-                await asyncio.sleep(0.05)
-        started.send_signal(signal.SIGTERM)
-        _, log = await started.communicate()
+MALFORMED: dict[str, tuple[list[bytes], int]] = {
+    "a target that is no path": ([b"POST http://elsewhere/v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"], 400),
+    "two lengths": (
+        [b"POST /v1/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n"],
+        400,
+    ),
+    "a chunk without a size": (
+        [b"POST /v1/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"ZZ\r\nsecret\r\n"],
+        408,
+    ),
+    "a tunnel": ([b"CONNECT elsewhere:80 HTTP/1.1\r\nHost: a\r\n\r\n"], 404),
+}
+
+
+@pytest.mark.parametrize(("parts", "status"), MALFORMED.values(), ids=MALFORMED)
+async def test_what_is_malformed_reaches_no_replica_and_wakes_nobody(
+    parts: list[bytes], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "BODY_SECONDS", 0.5)
+    async with an_engine() as (endpoint, engine), an_activator() as site:
+        site.serve(endpoint)
+        await until(lambda: bool(site.activator.deployments.at(site.port).route.endpoints))
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(0.05)
+        answer = await asyncio.wait_for(reader.read(4000), 10)
+        writer.close()
+        assert int(answer.split()[1]) == status
+        assert engine.requests == []
+        await until(lambda: site.activator.admission.requests == 0)
+        assert (await site.report()).held == ()
+
+
+async def test_a_process_that_gets_sigterm_turns_away_what_waits_in_it_and_ends() -> None:
+    site = ActivatorSite(a_free_port(), a_free_port())
+    app = web.Application()
+    app.add_routes([web.get("/activator/routes", site.tell)])
+    async with TestServer(app) as operator:
+        arguments = (f"--operator-url={operator.make_url('')}", f"--control-port={site.control.rpartition(':')[2]}")
+        started = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "flash_operator.activator", *arguments, "--linger-seconds=0.5"),
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ,
+        )
+        try:
+            async with asyncio.timeout(60):
+                await listens(site.port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+                writer.write(
+                    b"POST /v1/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer secret-key\r\nBad Header: secret\r\n\r\n"
+                )
+                assert b"400" in await reader.readline()
+                writer.close()
+                held = [sent(site.url, b"secret-body", Authorization="Bearer secret-key") for _ in range(3)]
+                while sum(one.waiting for one in (await site.report()).held) < 3:
+                    await asyncio.sleep(0.02)
+                started.send_signal(signal.SIGTERM)
+                assert [(await one)[0] for one in held] == [503] * 3
+                assert [one.name for one in (await site.report()).held] == ["flash"], "the operator still learns of it"
+                _, log = await started.communicate()
+        finally:
+            if started.returncode is None:
+                started.kill()
     assert started.returncode == 0
-    lines = [json.loads(line) for line in log.decode().splitlines()]
-    assert [line["event"] for line in lines][-1] == "stopped"
-    assert "the operator does not tell the routes" in lines[0]["event"]
+    assert [json.loads(line)["event"] for line in log.decode().splitlines()][-1] == "stopped"
+    assert b"secret" not in log
+
+
+async def listens(port: int) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            return

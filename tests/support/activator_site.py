@@ -62,8 +62,13 @@ async def an_engine() -> AsyncIterator[tuple[str, EngineSeen]]:
     """Its HOST:PORT, and what it saw."""
     seen, app = EngineSeen(), web.Application()
     app.add_routes([web.route("*", "/{path:.*}", seen.answer)])
-    async with TestServer(app, handler_cancellation=True) as server:
-        yield f"127.0.0.1:{server.port}", seen
+    runner = web.AppRunner(app, handler_cancellation=True, auto_decompress=False)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"127.0.0.1:{runner.addresses[0][1]}", seen
+    finally:
+        await runner.cleanup()
 
 
 class ActivatorSite:

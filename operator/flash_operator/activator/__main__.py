@@ -1,6 +1,7 @@
 """Starts the activator. Exit codes: 0 stopped by a signal; 1 it broke; 2 bad settings."""
 
 import asyncio
+import logging
 import signal
 import sys
 
@@ -22,6 +23,8 @@ def main() -> int:
     """Entry point."""
     settings = ActivatorSettings.parse(sys.argv[1:])
     logs.configure(settings.log_format)
+    # What it logs of a malformed request is a part of that request, which may be a key.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     asyncio.run(serve(settings))
     return 0
 

@@ -17,13 +17,13 @@ from flash_operator.activator.admission import Admission, Place
 from flash_operator.activator.deployments import AVOIDED_SECONDS, Deployments, Sleeper
 from flash_operator.activator.metrics import ActivatorMetrics
 from flash_operator.activator.passing import CannotConnectError, pass_on
-from flash_operator.activator.refusal import RefusalError, unavailable
+from flash_operator.activator.refusal import BROKEN, RefusalError, broke, unavailable
 from flash_operator.activator.waiting import endpoint_of
 
 log = structlog.get_logger("flash.activator")
 
 BODY_SECONDS = 60.0
-"""How long a client may take to send its request."""
+"""How long a client may take to send its request; also one whose body is malformed, which looks like a slow one."""
 LEFT, PASSED = "client_left", "passed_on"
 
 
@@ -48,6 +48,9 @@ class RequestHandler:
             response, outcome = await self._answer(request, began), PASSED
         except RefusalError as refusal:
             response, outcome = refusal.response(), refusal.code
+        except Exception:
+            log.exception("a request broke")
+            response, outcome = broke().response(), BROKEN
         except asyncio.CancelledError:
             self._metrics.ended(LEFT, asyncio.get_running_loop().time() - began)
             raise

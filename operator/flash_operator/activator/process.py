@@ -118,10 +118,16 @@ class Activator:
 
 
 async def _runner(stack: AsyncExitStack, routes: list[web.RouteDef]) -> web.AppRunner:
-    """A client that leaves ends its request."""
+    """A client that leaves ends its request. Bodies stay as they are encoded."""
     app = web.Application()
     app.add_routes(routes)
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        auto_decompress=False,
+        access_log=None,
+        shutdown_timeout=1.0,
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     return runner

@@ -8,6 +8,8 @@ RETRY_SECONDS = 30
 """Clients of OpenAI's libraries wait as long as they are told, up to a minute."""
 SOON_SECONDS = 1
 
+BROKEN = "activator_broke"
+
 
 class RefusalError(Exception):
     """A request that is not passed on."""
@@ -54,3 +56,7 @@ def full(what: str) -> RefusalError:
 def too_large(most: int) -> RefusalError:
     message = f"the body is larger than the {most} bytes that the activator holds while no replica serves"
     return RefusalError(web.HTTPRequestEntityTooLarge.status_code, "body_too_large", message)
+
+
+def broke() -> RefusalError:
+    return RefusalError(web.HTTPInternalServerError.status_code, BROKEN, "the activator broke: see its log")

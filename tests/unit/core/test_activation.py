@@ -164,8 +164,8 @@ def test_what_autoscalers_follow(observed: Observed, target: float | None) -> No
     if observed.pods and observed.pods[0]["metadata"]["name"] == "b":
         observed = replace(observed, gates={"uid-of-b": a_gate("TooSlow")})
     replicas = replicas_of(observed)
-    view = observed.activator
-    assert demand_basis(observed, replicas).demand(observed.loads, view and view.waiting).target_replicas == target
+    waiting = observed.activator.waiting if observed.activator else None
+    assert demand_basis(observed, replicas).demand(observed.loads, waiting).target_replicas == target
 
 
 @given(
