@@ -183,7 +183,7 @@ async def test_the_next_one_is_told_how_long_the_last_start_took() -> None:
         await first
         site.routes = [a_route(site.port, hold_seconds=0.2)]
         await until(lambda: site.activator.deployments.at(site.port).route.endpoints == ())
-        assert "the last start took 0 s" in error_of(await send(site.url))["message"]
+        assert "The last start took 0 s" in error_of(await send(site.url))["message"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The activator's EndpointSlice on a real API server: made, kept up to date, and deleted with what it is for."""
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -86,6 +87,36 @@ async def test_the_slice_follows_the_activators_and_goes_with_the_wish_for_zero(
         site.apply_flash(replicas=1, scaling={"maxReplicas": 3})
         await site.reconcile(key)
     assert made_slices(site) == []
+
+
+def a_ready_replica(site: Site) -> None:
+    labels = {"app.kubernetes.io/managed-by": "flash-operator", "deepseekflash.dev/deployment": "flash"}
+    metadata = {"name": "flash-a", "namespace": site.namespace, "labels": labels}
+    account = {"name": "default", "namespace": site.namespace}
+    site.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+    containers = [{"name": "engine", "image": "registry.example/engine"}]
+    site.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": containers}})
+    ready = {"phase": "Running", "podIP": "10.1.0.9", "conditions": [{"type": "Ready", "status": "True"}]}
+    status = json.dumps({"status": ready})
+    place = ("-n", site.namespace, "pod/flash-a", "--subresource=status", "--type=merge")
+    site.server.kubectl("patch", *place, "-p", status)
+
+
+async def test_the_activator_is_in_the_service_before_the_last_replica_is_stopped(
+    site: Site, activators: Activators
+) -> None:
+    activators_at(site, "10.1.0.4")
+    key = site.apply_flash(replicas=1, scaling=TO_ZERO)
+    a_ready_replica(site)
+    with site.operator(WITH_URL, activators=activators):
+        await site.reconcile(key)
+        assert addresses(site) == [], "out of the way"
+        site.server.kubectl("-n", site.namespace, "scale", "dsf/flash", "--replicas=0")
+        await site.reconcile(key)
+    deployment = site.get("deployment", "flash")
+    assert (addresses(site), deployment["spec"]["replicas"]) == (["10.1.0.4"], 0)
+    (made,) = made_slices(site)
+    assert int(made["metadata"]["resourceVersion"]) < int(deployment["metadata"]["resourceVersion"])
 
 
 async def test_an_operator_without_activators_takes_their_addresses_out_of_the_service(

@@ -70,10 +70,10 @@ class Sleeper:
         """What is going on, for a client that waits no longer."""
         waited = f"{now - self.waking_since:.0f} s ago" if self.waking_since is not None else "just now"
         usual = self.last_start_seconds
-        last = "no start was timed here yet" if usual is None else f"the last start took {usual:.0f} s"
+        last = "No start was timed here yet" if usual is None else f"The last start took {usual:.0f} s"
         return (
-            f"{self.name} has no replica that serves: it was at zero, and is being started, asked {waited}; {last}, "
-            f"and it may take up to {self.route.start_seconds:.0f} s. Send the request again."
+            f"{self.name} has no replica that serves; one is being started, asked for {waited}. {last}; "
+            f"it may take up to {self.route.start_seconds:.0f} s. Send the request again."
         )
 
 

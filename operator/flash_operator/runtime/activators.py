@@ -76,7 +76,7 @@ class Activators:
         self.ready: tuple[str, ...] = ()
         """Addresses of the pods that are ready, sorted."""
         self._all: tuple[str, ...] = ()
-        self._listed_at = self._tried_at = float("-inf")
+        self._tried_at = float("-inf")
         self._reports: dict[str, _Report] = {}
         self._asked_for: dict[FlashKey, float] = {}
         """When a request last waited for a deployment."""
@@ -89,9 +89,17 @@ class Activators:
     async def run(self) -> None:
         """Asks them for ever; nobody is asked while no deployment may be at zero."""
         while True:
-            if self._sleepers():
-                await self.look()
+            await self.step()
             await asyncio.sleep(ASK_SECONDS)
+
+    async def step(self) -> None:
+        """Asks them, or forgets what they said if nobody needs it: it would be read as old later."""
+        if self._sleepers():
+            await self.look()
+            return
+        self._answered_at = self._waiting_since = None
+        self._tried_at = float("-inf")
+        self._reports.clear()
 
     async def look(self) -> None:
         """Reads their addresses if it is time to, and asks each of them."""
@@ -112,7 +120,6 @@ class Activators:
         except (ApiError, UnreachableError) as error:
             log.warning("activators cannot be listed", error=str(error))
             return
-        self._listed_at = self._tried_at
         self._all, ready = addresses_of(found)
         if ready != self.ready:
             log.info("activators", ready=list(ready))
