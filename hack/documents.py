@@ -21,6 +21,7 @@ from flash_contracts.gate_config import GateConfig
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = {
     "operator": "operator/flash_operator",
+    "activator": "operator/flash_operator/activator",
     "launcher": "images/engine/flash_engine/launcher",
     "gate": "images/engine/flash_engine/gate",
     "flash-drain": "images/engine/flash_engine/drain",

@@ -1,9 +1,9 @@
 """`GET :8080/demand/NAMESPACE/NAME` of the operator: a deployment's demand, for autoscalers and people."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from flash_contracts.document import Document
+from flash_contracts.document import OMITTED, Document
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,5 @@ class DemandReport(Document):
     """Replicas that these requests need. None if the requests of all replicas are unknown."""
     target_replicas: float | None
     """The value for autoscalers: never below the current replicas while one loads or is unknown."""
+    held: int = field(default=0, metadata={OMITTED: True})
+    """Requests that wait in the activator for the first replica. They count like those on a replica."""

@@ -13,7 +13,10 @@ import kopf
 import structlog
 
 from flash_contracts.names import KIND
+from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.runtime import logs
+from flash_operator.runtime.activator_routes import RouteBoard, RouteServer
+from flash_operator.runtime.activators import Activators
 from flash_operator.runtime.child_watches import ChildWatches
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.demand_board import DemandCollector
@@ -61,29 +64,59 @@ class Operator:
             address=settings.address,
         )
         self.store = Store()
-        cluster.answered = self.store.put
         self.gates = Gates(session, on_change=self.queue.add)
-        observer = Observer(
-            self.store, cluster, self.gates, settings.plan, namespace=settings.namespace, operator_class=of_class
+        routes = RouteBoard()
+        self.activators = self._activators_of(settings, session, routes)
+        self.observer = Observer(
+            self.store,
+            cluster,
+            self.gates,
+            settings.plan,
+            namespace=settings.namespace,
+            operator_class=of_class,
+            activators=self.activators,
         )
-        reconciler = Reconciler(cluster, observer, settings.identity)
+        cluster.answered = self._keep
+        reconciler = Reconciler(cluster, self.observer, settings.identity, routes=routes)
         self.metrics.registry.register(DemandCollector(reconciler.demand))
-        demand = DemandServer(
-            reconciler.demand, session, lambda: self.health.leading, lambda: self.lease.leader_address
-        )
+        leader = (self._is_leading, lambda: self.lease.leader_address)
+        demand, told = DemandServer(reconciler.demand, session, *leader), RouteServer(routes, session, *leader)
         self.health = Health(
             self.metrics,
             settings.resync_seconds,
             self._refresh_metrics,
             lambda: self.queue.oldest_wait_seconds,
-            routes=(demand.route,),
+            routes=(demand.route, told.route),
         )
         nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity, namespace=settings.namespace)
-        resync = Resync(self.store, self.queue, cluster, self.metrics, settings.namespace, of_class)
-        self.watches = Watches(self.store, self.queue, resync.relist, of_class)
-        children = ChildWatches(self.store, cluster, resync, self.watches.on_child, settings.namespace)
-        self.workers = Workers(self.queue, reconciler, nodes, resync, self.metrics, children.run)
+        self.resync = Resync(self.store, self.queue, cluster, self.metrics, settings.namespace, of_class)
+        self.watches = Watches(self.store, self.queue, self.resync.relist, of_class)
+        self.children = ChildWatches(self.store, cluster, self.resync, self.watches.on_child, settings.namespace)
+        self.workers = Workers(self.queue, reconciler, nodes, self.resync, self.metrics, self._follow)
         self.watches.on_lifecycle(self._start_workers, self.workers.stop)
+
+    def _is_leading(self) -> bool:
+        return self.health.leading
+
+    def _activators_of(
+        self, settings: OperatorSettings, session: aiohttp.ClientSession, routes: RouteBoard
+    ) -> Activators | None:
+        if not settings.activator_service:
+            return None
+        service = (settings.lease_namespace, settings.activator_service)
+        return Activators(self.cluster, session, service, routes.keys, self.queue.add)
+
+    def _keep(self, answer: RawObject) -> None:
+        """What the API server has answered to a write."""
+        self.store.put(answer)
+        self.observer.slices.put(answer)
+
+    async def _follow(self) -> None:
+        """Everything that is followed beside the workers."""
+        await self.resync.loaded.wait()
+        slices = self.observer.slices.run(self.settings.resync_seconds, self.queue.add)
+        activators = [self.activators.run()] if self.activators else []
+        await asyncio.gather(self.children.run(), slices, *activators)
 
     async def run(self, stop: asyncio.Event) -> int:
         """Waits for the lease, leads, and releases it. The process ends when either the lease or kopf ends."""

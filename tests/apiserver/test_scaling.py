@@ -22,7 +22,27 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.scaling.minReplicas",
         "greater than maxReplicas",
     ),
-    "none at all": ({"scaling": {"minReplicas": 0, "maxReplicas": 3}}, "spec.scaling.minReplicas", "use 1"),
+    "none at all by an HPA": (
+        {"scaling": {"minReplicas": 0, "maxReplicas": 3, "by": "Hpa"}},
+        "spec.scaling.minReplicas",
+        "set by to Keda",
+    ),
+    "none at all by Prometheus": (
+        {"scaling": {"minReplicas": 0, "maxReplicas": 3, "source": "Prometheus", "prometheus": PROMETHEUS}},
+        "spec.scaling.minReplicas",
+        "needs source Operator",
+    ),
+    "a most of none": ({"scaling": {"minReplicas": 0, "maxReplicas": 0}}, "spec.scaling.maxReplicas", "equal to 1"),
+    "idle for an instant": (
+        {"scaling": {"minReplicas": 0, "maxReplicas": 3, "idle": {"afterSeconds": 5}}},
+        "spec.scaling.idle.afterSeconds",
+        "equal to 60",
+    ),
+    "held for hours": (
+        {"scaling": {"minReplicas": 0, "maxReplicas": 3, "idle": {"holdSeconds": 3601}}},
+        "spec.scaling.idle.holdSeconds",
+        "equal to 3600",
+    ),
     "less than none": ({"scaling": {"minReplicas": -1, "maxReplicas": 3}}, "spec.scaling.minReplicas", "equal to 0"),
     "most of nothing": ({"scaling": {"maxReplicas": 0}}, "spec.scaling.maxReplicas", "equal to 1"),
     "too many": ({"scaling": {"maxReplicas": 65}}, "spec.scaling.maxReplicas", "equal to 64"),
@@ -39,8 +59,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "an unknown autoscaler": ({"scaling": {"maxReplicas": 3, "by": "Vpa"}}, "spec.scaling.by", "supported values"),
     "what cannot sleep": (
         {"scaling": {"maxReplicas": 3, "idle": {"afterSeconds": 60}}},
-        "idle",
-        "field not declared in schema",
+        "spec.scaling.idle",
+        "idle has no effect",
     ),
     "Prometheus without an address": (
         {"scaling": {"maxReplicas": 3, "source": "Prometheus"}},

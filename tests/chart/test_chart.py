@@ -100,6 +100,14 @@ BAD_VALUES = {
     "a peer without a selector": ("networkPolicy.engineFrom[0]=gateway", "engineFrom"),
     "a peer's misspelt selector": ("networkPolicy.engineFrom[0].namespaceSelektor.x=y", "engineFrom"),
     "a block that is no network": ("networkPolicy.metricsFrom[0].ipBlock.cidr=monitoring", "metricsFrom"),
+    "an operator's address with a path": ("activator.operatorUrl=http://a/b", "operatorUrl"),
+    "no activators": ("activator.replicas=0", "replicas"),
+    "an unknown value of the activator": ("activator.port=1", "port"),
+    "an activator that holds nothing": ("activator.maxRequests=0", "maxRequests"),
+    "an activator that nobody tells the deployments": (
+        "activator.enabled=true,metrics.service.enabled=false",
+        "metrics.service.enabled",
+    ),
     "a monitor's label with a slash": ("metrics.serviceMonitor.labels.release=a/b", "labels"),
 }
 
@@ -195,6 +203,7 @@ def needed() -> set[tuple[str, str, str]]:
         | of("Event", "get", "create", "patch")
         | of("HorizontalPodAutoscaler", "list", "create", "patch", "delete")
         | of("ScaledObject", "list", "create", "patch", "delete")
+        | of("EndpointSlice", "list", "create", "patch", "delete")
     )
 
 
@@ -221,6 +230,8 @@ def test_the_release_namespace_grants_only_the_lease_and_p2p_test_jobs() -> None
     leases = {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")}
     jobs = {("batch", "jobs", verb) for verb in ("get", "create", "patch", "delete")}
     assert granted(role) == leases | jobs
+    activators = granted(only(render("activator.enabled=true"), "Role")) - granted(role)
+    assert activators == {("discovery.k8s.io", "endpointslices", "list")}
 
 
 def test_the_labeller_may_read_and_patch_nodes_and_create_events() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from builders import SETTINGS, a_flash
+from flash_contracts.activation import FIRST_PORT
 from flash_operator.core.resources.deployment import GATE_PORT, pod_template
 from flash_operator.core.resources.engine_args import PORT
 from rendered_chart import RELEASE, only, render
@@ -35,9 +36,12 @@ OPERATOR_LABELS = {"app.kubernetes.io/name": "deepseek-flash-operator", "app.kub
 OPERATOR = Peer("flash-system", OPERATOR_LABELS)
 ENGINE = Peer("team", pod_template(a_flash(), SETTINGS)["metadata"]["labels"])
 LABELLER = Peer("flash-system", {**OPERATOR_LABELS, "app.kubernetes.io/name": "deepseek-flash-labeller"})
+ACTIVATOR = Peer("flash-system", {**OPERATOR_LABELS, "app.kubernetes.io/name": "deepseek-flash-activator"})
 KEDA, STRANGER, IMPOSTOR = Peer("keda"), Peer("other"), Peer("other", OPERATOR.labels)
 PROMETHEUS, ENVOY, OUTSIDE = Peer("mon"), Peer("gateway"), Peer("nowhere", address="10.1.2.3")
 HEALTH = "health"
+ZERO = (*ON, "activator.enabled=true")
+"""At zero, requests arrive at the activator."""
 
 
 def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
@@ -56,6 +60,11 @@ def is_peer(rule: dict[str, Any], peer: Peer, namespace: str) -> bool:
     return in_namespace and selects(rule.get("podSelector", {}), peer.labels)
 
 
+def is_port(rule: dict[str, Any], port: int | str) -> bool:
+    first = rule["port"]
+    return first == port or (isinstance(port, int) and "endPort" in rule and first <= port <= rule["endPort"])
+
+
 def reaches(peer: Peer, target: Peer, port: int | str, *values: str) -> bool:
     policies = [d for d in render(*values, namespace="flash-system") if d["kind"] == "NetworkPolicy"]
     about = [
@@ -66,7 +75,7 @@ def reaches(peer: Peer, target: Peer, port: int | str, *values: str) -> bool:
     if not about:
         return True
     rules = [rule for spec in about for rule in spec["ingress"]]
-    open_to = [rule for rule in rules if port in [one["port"] for one in rule["ports"]]]
+    open_to = [rule for rule in rules if any(is_port(one, port) for one in rule["ports"])]
     return any(
         "from" not in rule or any(is_peer(one, peer, target.namespace) for one in rule["from"]) for rule in open_to
     )
@@ -94,6 +103,17 @@ REACH: dict[str, tuple[Peer, Peer, int | str, tuple[str, ...], bool]] = {
     "a standby the leader's demand": (OPERATOR, OPERATOR, HEALTH, (*ON, MONITORING), True),
     "another pod the operator's metrics": (STRANGER, OPERATOR, HEALTH, (*ON, MONITORING), False),
     "another port of the operator": (STRANGER, OPERATOR, 22, ON, False),
+    "the activator an engine of a gateway": (ACTIVATOR, ENGINE, PORT, (*ZERO, GATEWAY), True),
+    "one that is not installed an engine of a gateway": (ACTIVATOR, ENGINE, PORT, (*ON, GATEWAY), False),
+    "the activator a gate": (ACTIVATOR, ENGINE, GATE_PORT, ZERO, False),
+    "the activator the operator's routes": (ACTIVATOR, OPERATOR, HEALTH, (*ZERO, MONITORING), True),
+    "the operator what the activator holds": (OPERATOR, ACTIVATOR, HEALTH, (*ZERO, MONITORING), True),
+    "another pod what the activator holds": (STRANGER, ACTIVATOR, HEALTH, ZERO, False),
+    "monitoring that is named the activator": (PROMETHEUS, ACTIVATOR, HEALTH, (*ZERO, MONITORING), True),
+    "anybody a deployment at zero": (STRANGER, ACTIVATOR, FIRST_PORT, ZERO, True),
+    "a gateway that is named a deployment at zero": (ENVOY, ACTIVATOR, FIRST_PORT + 999, (*ZERO, GATEWAY), True),
+    "another pod a deployment at zero of a gateway": (STRANGER, ACTIVATOR, FIRST_PORT, (*ZERO, GATEWAY), False),
+    "anybody another port of the activator": (STRANGER, ACTIVATOR, 22, ZERO, False),
     "anybody the labeller": (OPERATOR, LABELLER, 80, ON, False),
 }
 
@@ -111,10 +131,12 @@ def test_policies_are_opt_in_and_those_of_the_labeller_go_with_it() -> None:
 
 
 def test_ports_and_labels_here_are_the_charts() -> None:
-    documents = render()
+    documents = render("activator.enabled=true")
     operator = only(documents, "Deployment")["spec"]["template"]
     labeller = only(documents, "DaemonSet", f"{RELEASE}-labeller")["spec"]["template"]
     (container,) = operator["spec"]["containers"]
     assert [port["name"] for port in container["ports"]] == [HEALTH]
     assert OPERATOR.labels.items() <= operator["metadata"]["labels"].items()
     assert LABELLER.labels.items() <= labeller["metadata"]["labels"].items()
+    activator = only(documents, "Deployment", f"{RELEASE}-activator")["spec"]["template"]
+    assert ACTIVATOR.labels.items() <= activator["metadata"]["labels"].items()

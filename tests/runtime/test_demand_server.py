@@ -15,8 +15,9 @@ from flash_contracts.demand_report import DemandReport
 from flash_operator.core.observed.known_load import KnownLoad
 from flash_operator.core.scaling.demand import DemandBasis
 from flash_operator.runtime.demand_board import MOST_DEPLOYMENTS, DemandBoard, DemandCollector
-from flash_operator.runtime.demand_server import FORWARDED, DemandServer
+from flash_operator.runtime.demand_server import DemandServer
 from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.leader_only import FORWARDED
 
 KEY = FlashKey("team", "flash")
 PATH = "/demand/team/flash"

@@ -12,11 +12,12 @@ from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.settings import OperatorSettings
 from scripted_api_stub import ScriptedApiStub, kubeconfig
 
-SETTINGS = OperatorSettings.parse(["--identity=one", "--lease-namespace=system", "--health-port=0"])
+ARGUMENTS = ["--identity=one", "--lease-namespace=system", "--health-port=0"]
 
 
+@pytest.mark.parametrize("more", [[], ["--activator-service=flash-activator"]], ids=["plain", "with activators"])
 async def test_a_standby_operator_watches_nothing_and_writes_only_its_lease_claim(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
 ) -> None:
     """The stub never grants the lease. Its CRD is new, so at first it answers 429 like a real API server."""
     stub = ScriptedApiStub()
@@ -26,7 +27,7 @@ async def test_a_standby_operator_watches_nothing_and_writes_only_its_lease_clai
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         cluster = await Cluster.connect()
-        operator, stop = Operator(SETTINGS, cluster, session), asyncio.Event()
+        operator, stop = Operator(OperatorSettings.parse([*ARGUMENTS, *more]), cluster, session), asyncio.Event()
         running = asyncio.create_task(operator.run(stop))
         async with asyncio.timeout(20):
             while not stub.asked[f"list {PLURAL}"]:

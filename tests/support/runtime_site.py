@@ -10,6 +10,7 @@ from typing import Any
 from builders import SETTINGS, a_flash_object
 from cluster_fixtures import ControlPlane
 from flash_operator.core.observed.snapshot import Observed, PlanSettings
+from flash_operator.runtime.activators import Activators
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey
@@ -41,11 +42,18 @@ class Site:
         self._reconciler = self._of(SETTINGS)
         self._known: set[FlashKey] = set()
 
-    def _of(self, settings: PlanSettings, operator_class: str = "") -> Reconciler:
+    def _of(self, settings: PlanSettings, operator_class: str = "", activators: Activators | None = None) -> Reconciler:
         scalers = ScalerCatalogue(self.cluster, lambda _: True, clock=count(step=60).__next__)
         observer = LiveObserver(
-            Store(), self.cluster, self.gates, settings, operator_class=operator_class, scalers=scalers
+            Store(),
+            self.cluster,
+            self.gates,
+            settings,
+            operator_class=operator_class,
+            scalers=scalers,
+            activators=activators,
         )
+        self.cluster.answered = observer.slices.put
         return Reconciler(self.cluster, observer, "test", clock=count(step=60).__next__)
 
     async def stored(self) -> Store:
@@ -60,9 +68,11 @@ class Site:
         return Reconciler(self.cluster, Observer(store, self.cluster, self.gates, SETTINGS), "test", clock)
 
     @contextmanager
-    def operator(self, settings: PlanSettings, operator_class: str = "") -> Iterator[None]:
-        """Reconciles by an operator with these settings, as after an upgrade, or of another class."""
-        former, self._reconciler = self._reconciler, self._of(settings, operator_class)
+    def operator(
+        self, settings: PlanSettings, operator_class: str = "", activators: Activators | None = None
+    ) -> Iterator[None]:
+        """Reconciles by an operator with these settings, as after an upgrade, of another class, or with activators."""
+        former, self._reconciler = self._reconciler, self._of(settings, operator_class, activators)
         yield
         self._reconciler = former
 

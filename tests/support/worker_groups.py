@@ -30,6 +30,7 @@ PLACES = {
     "tests/runtime/test_reconciler.py": "API server",
     "tests/runtime/test_scaling.py": "API server",
     "tests/runtime/test_stored_specs.py": "API server",
+    "tests/runtime/test_to_zero.py": "API server",
     "tests/runtime/test_writes.py": "API server",
     "tests/cluster/test_control_plane.py": "API server",
     "tests/plugin": "vLLM walk",

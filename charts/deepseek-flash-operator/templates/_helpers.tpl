@@ -50,6 +50,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{- define "flash.activator" -}}
+{{ include "flash.name" . | trunc 43 | trimSuffix "-" }}-activator
+{{- end }}
+
+{{- /* Not the operator's own pair, for the same reason. */}}
+{{- define "flash.activatorSelector" -}}
+app.kubernetes.io/name: deepseek-flash-activator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "flash.activatorLabels" -}}
+{{ include "flash.activatorSelector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/component: activator
+app.kubernetes.io/part-of: deepseek-flash
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{- define "flash.p2pTestPriority" -}}
 {{ include "flash.name" . }}-p2p-test
 {{- end }}
@@ -88,6 +110,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, patch, delete]
+# At zero the activator is an endpoint of a deployment's Service. Also without an activator: what is left of one is deleted.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, create, patch, delete]
 # The autoscalers that spec.scaling asks for. Those of others are read, so that they are not fought.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]

@@ -7,9 +7,21 @@ LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61
 
 SCALING = (
     Rule(
-        "self.minReplicas >= 1",
-        "minReplicas 0 is not possible: nothing starts the first replica again when a request comes; use 1",
+        "self.minReplicas >= 1 || self.by != 'Hpa'",
+        "minReplicas 0 is not possible by Hpa: an HPA neither stops the last replica nor starts the first one; set by "
+        "to Keda, or minReplicas to 1",
         ".minReplicas",
+    ),
+    Rule(
+        "self.minReplicas >= 1 || self.source == 'Operator'",
+        "minReplicas 0 needs source Operator, which knows of requests that wait at zero: remove source and prometheus, "
+        "or set minReplicas to 1",
+        ".minReplicas",
+    ),
+    Rule(
+        "self.minReplicas == 0 || !has(self.idle)",
+        "idle has no effect, because minReplicas keeps at least one replica: remove idle, or set minReplicas to 0",
+        ".idle",
     ),
     Rule(
         "self.minReplicas <= self.maxReplicas",

@@ -22,11 +22,22 @@ class PrometheusSource(ApiModel):
     """How these credentials are sent (KEDA's authModes)."""
 
 
+class IdleSpec(ApiModel):
+    """How a deployment goes to zero and comes back, for minReplicas 0."""
+
+    after_seconds: Annotated[int, Field(ge=60, le=604800)] | None = None
+    """How long there must have been no request until the last replica is stopped. Default: the start-up budget of a
+    replica (readiness.startupTimeoutSeconds), because the next request waits for a start."""
+    hold_seconds: Annotated[int, Field(ge=1, le=3600)] = 600
+    """How long the activator holds a request that arrives at zero. Then it answers 503 with Retry-After."""
+
+
 class ScalingSpec(ApiModel):
     """Makes an autoscaler for this deployment, which then owns `spec.replicas` (docs/scaling.md)."""
 
     min_replicas: Annotated[int, Field(ge=0, le=64)] = 1
-    """Fewest replicas. 0 is refused: nothing would start the first replica again."""
+    """Fewest replicas. 0 needs KEDA and the chart's activator, which holds the first requests until a replica has
+    started."""
     max_replicas: Annotated[int, Field(ge=1, le=64)]
     """Most replicas. Each takes two GPUs of one node."""
     target_percent: Annotated[int, Field(ge=1, le=100)] = 75
@@ -42,3 +53,5 @@ class ScalingSpec(ApiModel):
     """That Prometheus, for source Prometheus."""
     scale_down_stabilization_seconds: Annotated[int, Field(ge=0, le=3600)] = 600
     """How long the demand must be lower before a replica is stopped. The next one needs minutes to load again."""
+    idle: IdleSpec | None = None
+    """How it goes to zero and comes back, for minReplicas 0."""

@@ -24,6 +24,8 @@
                                                     | or evict one           |                 |
     a CR that is scaled to zero                     | as its spec asks       | -               | never
     a CR with spec.scaling                          | its autoscaler         | deletion cost   | every 5 s
+    a CR with minReplicas 0, while none serves      | the activator as an    | -               | as without it
+                                                    | endpoint of its Service|                 |
 
 "Gates" is how often the replicas' gates are asked; everything else that changes is an event. Every key is also
 reconciled periodically (`runtime.resync`), because a watch can lose an event. Status is written whenever it differs
@@ -32,6 +34,7 @@ from the live one; what differs decides how soon (`status_interval`).
 
 from dataclasses import dataclass
 
+from flash_contracts.activation import ActivatorRoute
 from flash_contracts.gate_config import PodFloor
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
 from flash_operator.core.decisions import Decisions
@@ -54,6 +57,7 @@ from flash_operator.core.resources.stored_document import together
 from flash_operator.core.rollout.rollout import last_known_good_config_map, rollback_speed
 from flash_operator.core.rollout.surge import surges
 from flash_operator.core.rollout.template_revision import superseded
+from flash_operator.core.scaling.activation import SLICE, activator_route, activator_slice, needless_slices
 from flash_operator.core.scaling.decision import NONE as NO_SCALER
 from flash_operator.core.scaling.decision import ScalerDecision
 from flash_operator.core.scaling.demand import DemandBasis
@@ -113,6 +117,8 @@ class Plan:
     """The autoscaler to apply, and those to delete."""
     demand_basis: DemandBasis | None = None
     """What the demand is computed from until the next plan."""
+    route: ActivatorRoute | None = None
+    """What the activator is told until then; None if it has nothing to do with this deployment."""
     delete: tuple[ObjectRef, ...] = ()
     evict: tuple[ObjectRef, ...] = ()
     annotate: tuple[PodAnnotation, ...] = ()
@@ -153,7 +159,12 @@ def plan(observed: Observed) -> Plan:
     )
     status = status_of(observed, summary)
     changed = not is_written(status, observed.live_status)
-    delete = (*_deletions(observed, mtp_restore), *_superseded(decided), *_ended_pods(observed))
+    delete = (
+        *_deletions(observed, mtp_restore),
+        *_superseded(decided),
+        *_ended_pods(observed),
+        *_needless_slices(decided),
+    )
     evict = _evictions(decided)
     annotate = _annotations(decided, summary)
     found = (_verdict(observed, replica) for replica in summary.replicas)
@@ -168,6 +179,7 @@ def plan(observed: Observed) -> Plan:
         apply=(*apply, mtp_restore.create) if mtp_restore and mtp_restore.create else apply,
         scaler=decided.scaling.decision,
         demand_basis=decided.scaling.basis,
+        route=activator_route(observed, decided.replicas),
         delete=delete,
         evict=evict,
         annotate=annotate,
@@ -197,11 +209,12 @@ def desired_children(observed: Observed) -> tuple[RawObject, ...]:
 def _children(decided: Decisions) -> tuple[RawObject, ...]:
     """What a pod needs comes before the Deployment, so that no pod has to wait for it."""
     flash, last_known_good = decided.observed.flash, decided.rollout.last_known_good
-    made_deployment = _deployment(decided)
+    made_deployment, in_stead = _deployment(decided), activator_slice(decided.observed, decided.replicas)
     children = (
         *_gate_config(decided),
         *(made.to_object(flash) for made in decided.revisions),
         service(flash),
+        *((in_stead,) if in_stead else ()),
         *_disruption_budget(decided, made_deployment),
         *made_deployment,
         *together(
@@ -269,6 +282,11 @@ def _deletions(observed: Observed, mtp_restore: MtpRestore | None) -> tuple[Obje
     if not (has_orphaned_job(observed, mtp_restore) or (mtp_restore and mtp_restore.delete)):
         return ()
     return (ObjectRef("Job", observed.flash.namespace, restore_name(observed.flash)),)
+
+
+def _needless_slices(decided: Decisions) -> tuple[ObjectRef, ...]:
+    found = (one["metadata"] for one in needless_slices(decided.observed, decided.replicas))
+    return tuple(ObjectRef(SLICE, one["namespace"], one["name"], one.get("uid")) for one in found)
 
 
 def _superseded(decided: Decisions) -> tuple[ObjectRef, ...]:

@@ -83,6 +83,7 @@ RESOURCES = {
     "ControllerRevision": Resource("/apis/apps/v1", "controllerrevisions"),
     HPA: Resource("/apis/autoscaling/v2", "horizontalpodautoscalers"),
     SCALED_OBJECT: Resource("/apis/keda.sh/v1alpha1", "scaledobjects"),
+    "EndpointSlice": Resource("/apis/discovery.k8s.io/v1", "endpointslices"),
     "Lease": Resource("/apis/coordination.k8s.io/v1", "leases"),
 }
 

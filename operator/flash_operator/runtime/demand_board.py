@@ -1,7 +1,7 @@
 """The demand of every deployment, computed on request.
 
-A reconcile leaves behind what changes only with events, and the gates have the requests. So fresh figures wake no
-reconcile.
+A reconcile leaves behind what changes only with events; the gates and the activators have the requests. So fresh
+figures wake no reconcile.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from flash_contracts.demand_report import DemandReport
+from flash_operator.core.observed.activator import Waiting
 from flash_operator.core.observed.known_load import KnownLoad
 from flash_operator.core.scaling.demand import DemandBasis
 from flash_operator.core.scaling.scaler import (
@@ -31,10 +32,15 @@ LEFT_OUT_METRIC = "flash_operator_deployments_without_metrics"
 
 
 class DemandBoard:
-    """Combines what the last reconcile of each deployment found with what its gates have reported since."""
+    """Combines what the last reconcile of each deployment found with what gates and activators have reported since."""
 
-    def __init__(self, loads: Callable[[FlashKey], Mapping[str, KnownLoad]]) -> None:
+    def __init__(
+        self,
+        loads: Callable[[FlashKey], Mapping[str, KnownLoad]],
+        waiting: Callable[[FlashKey], Waiting | None] = lambda _: None,
+    ) -> None:
         self._loads = loads
+        self._waiting = waiting
         self._known: dict[FlashKey, DemandBasis] = {}
 
     def put(self, key: FlashKey, basis: DemandBasis) -> None:
@@ -47,7 +53,7 @@ class DemandBoard:
     def report(self, key: FlashKey) -> DemandReport | None:
         """None if the deployment has not been reconciled yet."""
         basis = self._known.get(key)
-        return basis.demand(self._loads(key)) if basis else None
+        return basis.demand(self._loads(key), self._waiting(key)) if basis else None
 
     def __len__(self) -> int:
         return len(self._known)
@@ -55,7 +61,7 @@ class DemandBoard:
     def reports(self, most: int) -> Iterator[DemandReport]:
         """Of the deployments that were seen first."""
         for key, basis in list(self._known.items())[:most]:
-            yield basis.demand(self._loads(key))
+            yield basis.demand(self._loads(key), self._waiting(key))
 
 
 class DemandCollector(Collector):

@@ -181,19 +181,19 @@ class Gates:
             async with self._session.get(url, timeout=TIMEOUT, allow_redirects=False) as answer:
                 if answer.status != HTTP_OK:
                     return GateResult.unreachable(f"it answers with status {answer.status}")
-                return _result_of(await _read_bounded(answer.content))
+                return _result_of(await read_bounded(answer.content, MOST_BYTES))
         except TimeoutError:  # also one of aiohttp's client errors
             raise
         except (aiohttp.ClientError, ValueError) as error:
             return GateResult.unreachable(type(error).__name__)
 
 
-async def _read_bounded(content: aiohttp.StreamReader) -> bytes | None:
-    """The whole body, or None if it is too large; never holds more than MOST_BYTES and one chunk."""
+async def read_bounded(content: aiohttp.StreamReader, most: int) -> bytes | None:
+    """The whole body, or None if it is too large; never holds more than `most` bytes and one chunk."""
     body = bytearray()
     async for chunk in content.iter_any():
         body += chunk
-        if len(body) > MOST_BYTES:
+        if len(body) > most:
             return None
     return bytes(body)
 

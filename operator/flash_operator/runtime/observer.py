@@ -1,6 +1,7 @@
 """Gathers the snapshot that a plan is based on: from memory, or from the API server where it must be certain."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,12 +11,16 @@ from pydantic import ValidationError
 from flash_contracts.names import DEPLOYMENT_LABEL, KIND, RESTORE_LABEL
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.api.v1alpha1 import FlashDeployment
+from flash_operator.core.observed.activator import ActivatorView, Waiting, asks_for_zero
 from flash_operator.core.observed.scalers import Scalers
 from flash_operator.core.observed.snapshot import GpuSupply, Observed, PlanSettings, RawObject
 from flash_operator.core.plan import desired_children
 from flash_operator.core.resources.image_volume import keeps_image_volumes, to_be_asked
 from flash_operator.core.rollout.engine_update import may_update
 from flash_operator.core.scaling.decision import may_have_scaler
+from flash_operator.runtime.activator_slices import FRESH_SECONDS as FRESH_SLICES_SECONDS
+from flash_operator.runtime.activator_slices import ActivatorSlices
+from flash_operator.runtime.activators import Activators
 from flash_operator.runtime.answers import Answers
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
@@ -52,8 +57,9 @@ class Observer:
         operator_class: str = "",
         clock: Callable[[], datetime] = utc_now,
         scalers: ScalerCatalogue | None = None,
+        activators: Activators | None = None,
     ) -> None:
-        """`namespace` is the one that the operator watches; None for all."""
+        """`namespace` is the one that the operator watches; None for all. `activators`: None where there are none."""
         self._store = store
         self._cluster = cluster
         self.gates = gates
@@ -61,6 +67,8 @@ class Observer:
         self._clock = clock
         self._watched = namespace
         self.scalers = scalers or ScalerCatalogue(cluster, store.knows, namespace)
+        self._activators = activators
+        self.slices = ActivatorSlices(cluster, store.knows, namespace)
         self._operator_class = operator_class
         self._update_turn = UpdateTurn(cluster, namespace, operator_class)
         self.answers = Answers()
@@ -80,7 +88,8 @@ class Observer:
             return None
         self._reviews.notice(raw)
         flash, status = _readable(raw), raw.get("status", {})
-        children = [child for kind in CHILD_KINDS for child in self._store.of(key, kind)]
+        slices = await self._slices_of(key, flash, live=live)
+        children = [*(child for kind in CHILD_KINDS for child in self._store.of(key, kind)), *slices]
         pods = self._pods(key, DEPLOYMENT_LABEL)
         gates, supply, update_holder = await asyncio.gather(
             self.gates.results(key, pods), self._gpu_supply(flash, status), self._update_holder(flash, status)
@@ -98,6 +107,7 @@ class Observer:
             gates=gates,
             loads=self.gates.loads(key),
             scalers=await self._scalers_of(key, live=live) if has_scaler else None,
+            activator=await self._activator_of(key, flash),
             gpu_supply=supply,
             restore_pods=self._pods(key, RESTORE_LABEL),
             update_holder=update_holder,
@@ -117,8 +127,30 @@ class Observer:
     async def _scalers_of(self, key: FlashKey, *, live: bool) -> Scalers:
         return await self.scalers.of(key, most_age=LIVE_SECONDS if live else FRESH_SECONDS)
 
+    async def _slices_of(self, key: FlashKey, flash: FlashDeployment, *, live: bool) -> list[RawObject]:
+        """Of a deployment that does not ask for zero, what is left of the time when it did."""
+        if not asks_for_zero(flash):
+            self.slices.release(key)
+            left = await self.slices.of(key, most_age=math.inf)
+            return await self.slices.of(key, most_age=0.0) if left and live else left
+        return await self.slices.of(key, most_age=LIVE_SECONDS if live else FRESH_SLICES_SECONDS)
+
+    async def _activator_of(self, key: FlashKey, flash: FlashDeployment) -> ActivatorView | None:
+        if self._activators is None or not asks_for_zero(flash):
+            return None
+        self._activators.note(key, flash.spec.replicas)
+        addresses = await self._activators.addresses()
+        return ActivatorView(addresses, self.slices.port(key, flash.uid), self._activators.waiting(key))
+
+    def waiting(self, key: FlashKey) -> Waiting | None:
+        """What waits in the activators; None if nothing can, or it is unknown."""
+        return self._activators.waiting(key) if self._activators else None
+
     def forget(self, key: FlashKey) -> None:
         """The deployment is gone, or another operator's."""
+        self.slices.forget(key)
+        if self._activators:
+            self._activators.forget(key)
         self.answers.forget(key)
         self._reviews.forget(key)
         self.scalers.forget(key)

@@ -9,6 +9,7 @@ import structlog
 from flash_operator.core.observed.snapshot import Observed
 from flash_operator.core.p2p_test.planner import verdict_event
 from flash_operator.core.plan import Plan, plan, sooner
+from flash_operator.runtime.activator_routes import RouteBoard
 from flash_operator.core.status.spec_condition import unreadable_status
 from flash_operator.core.status.status import timestamp
 from flash_operator.runtime.children import OTHER_OBJECT, ChildWriter, NameTakenError, OutdatedError
@@ -32,8 +33,14 @@ class Reconciler:
     """Observes a deployment, plans, and carries out the plan."""
 
     def __init__(
-        self, cluster: Cluster, observer: Observer, instance: str, clock: Callable[[], float] = time.monotonic
+        self,
+        cluster: Cluster,
+        observer: Observer,
+        instance: str,
+        clock: Callable[[], float] = time.monotonic,
+        routes: RouteBoard | None = None,
     ) -> None:
+        """`routes` gets what activators need to know."""
         self._cluster = cluster
         self._observer = observer
         self._children = ChildWriter(cluster, observer.answers)
@@ -42,7 +49,8 @@ class Reconciler:
         self._clock = clock
         self._reported_at: dict[FlashKey, float] = {}
         """When a status was last written, or when a deployment without one was first seen."""
-        self.demand = DemandBoard(observer.gates.loads)
+        self.demand = DemandBoard(observer.gates.loads, observer.waiting)
+        self.routes = RouteBoard() if routes is None else routes
 
     async def reconcile(self, key: FlashKey) -> float | None:
         """Returns the seconds until the next reconcile, or None if only an event is worth one."""
@@ -67,6 +75,7 @@ class Reconciler:
         if observed is None:
             self._reported_at.pop(key, None)
             self.demand.forget(key)
+            self.routes.forget(key)
             return None
         scaled = await self._observer.scalers.carry_out(key, wanted.scaler)
         for ref in wanted.delete:
@@ -96,6 +105,7 @@ class Reconciler:
             return
         if wanted.demand_basis is not None:
             self.demand.put(key, wanted.demand_basis)
+        self.routes.put(key, wanted.route)
         self._observer.gates.poll(key, wanted.poll_gates)
         errors = await self._children.apply(observed, wanted.apply, live=live)
         # Whatever was refused, pods that wait for their flags get them.

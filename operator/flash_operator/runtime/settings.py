@@ -40,6 +40,8 @@ class OperatorSettings:
     """Empty where it is unknown: standbys then cannot pass on what only the leader answers."""
     demand_url: str
     """The address of the operator's Service, for KEDA; empty where there is none."""
+    activator_service: str
+    """Name of the activators' Service in the lease namespace; empty where none is installed."""
     log_format: str
 
     quantiser_image: str
@@ -108,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
         "--demand-url",
         "",
         "address of this operator's Service for KEDA, such as http://NAME.NAMESPACE.svc:8080",
+    )
+    _add(
+        parser, "--activator-service", "", "Service of the activators, in the lease namespace (default: there is none)"
     )
     _add(parser, "--log-format", "json", "json or console")
     return parser

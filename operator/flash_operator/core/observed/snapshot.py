@@ -5,6 +5,7 @@ from datetime import datetime
 
 from flash_contracts.gate_result import GateResult
 from flash_operator.api.v1alpha1 import FlashDeployment
+from flash_operator.core.observed.activator import ActivatorView, asks_for_zero
 from flash_operator.core.observed.known_load import KnownLoad
 from flash_operator.core.observed.raw import RawObject
 from flash_operator.core.observed.scalers import Scalers
@@ -52,6 +53,8 @@ class Observed:
     scalers: Scalers | None = None
     """Autoscalers of the namespace; None unless the deployment has `spec.scaling`, had it, or its Deployment has other
     replicas than it should."""
+    activator: ActivatorView | None = None
+    """None where the chart installs none, or the deployment does not ask for zero replicas."""
     gpu_supply: GpuSupply | None = None
     """None unless a rollout may start: the spec has just changed, or an engine update may be taken. Only that needs a
     cluster-wide list."""
@@ -70,3 +73,8 @@ class Observed:
     """An object that has the name of a child and belongs to somebody else: nothing is applied."""
     refusal: str | None = None
     """Why the API server rejected a child, in its own words: an invalid podTemplate, a quota, a policy."""
+
+    @property
+    def may_go_to_zero(self) -> bool:
+        """The spec asks for it, and something would hold the next request and wake the deployment."""
+        return asks_for_zero(self.flash) and self.activator is not None and self.activator.port is not None

@@ -5,6 +5,9 @@ from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.resources.engine_args import PORT
 from flash_operator.core.resources.identity import metadata, selector
 
+PORT_NAME = "http"
+"""Of the Service's only port, and of the engine's in the pod."""
+
 
 def service(flash: FlashDeployment) -> RawObject:
     return {
@@ -13,7 +16,7 @@ def service(flash: FlashDeployment) -> RawObject:
         "metadata": metadata(flash, flash.name),
         "spec": {
             "selector": selector(flash),
-            "ports": [{"name": "http", "port": PORT, "protocol": "TCP", "targetPort": "http"}],
+            "ports": [{"name": PORT_NAME, "port": PORT, "protocol": "TCP", "targetPort": PORT_NAME}],
         },
     }
 

@@ -5,13 +5,17 @@ KEDA calls a ScaledObject Ready although nothing can scale it: its HPA may be wi
 
 from typing import Literal, NamedTuple
 
+from flash_contracts.activation import PORTS
 from flash_contracts.demand_report import DemandReport
 from flash_operator.api.scaling_spec import ScalingSpec
+from flash_operator.core.observed.activator import asks_for_zero
 from flash_operator.core.observed.kube import condition_of, is_terminating
 from flash_operator.core.observed.raw import RawCondition
 from flash_operator.core.observed.scalers import HPA
-from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.observed.snapshot import Observed, RawObject
+from flash_operator.core.resources.service import endpoint
 from flash_operator.core.scaling.decision import ScalerDecision
+from flash_operator.core.scaling.scaler import WAKING_POLLING_SECONDS
 
 NOT_DECLARED = "field not declared in schema"
 FORBIDDEN = "HTTP 403"
@@ -25,14 +29,18 @@ class ScalingState(NamedTuple):
     message: str
 
 
-def scaling_condition(scaling: ScalingSpec, decision: ScalerDecision, demand: DemandReport) -> ScalingState:
+def scaling_condition(
+    observed: Observed, scaling: ScalingSpec, decision: ScalerDecision, demand: DemandReport
+) -> ScalingState:
     return (
         _problem(decision)
         or _refused(decision)
         or _pending(decision)
-        or _stopped(demand)
-        or _unknown_demand(demand)
+        or _without_activator(observed)
+        or _stopped(observed, demand)
+        or _unknown_demand(observed, demand)
         or _of_keda(decision)
+        or _at_zero(observed, demand)
         or _of_hpa(scaling, decision)
         or _active(scaling, decision)
     )
@@ -74,14 +82,60 @@ def _pending(decision: ScalerDecision) -> ScalingState | None:
     return None
 
 
-def _stopped(demand: DemandReport) -> ScalingState | None:
-    if demand.wanted:
+def _without_activator(observed: Observed) -> ScalingState | None:
+    """One replica is kept, or started, where nothing could start it when a request comes."""
+    if not asks_for_zero(observed.flash):
+        return None
+    activator = observed.activator
+    if activator is None:
+        return ScalingState("False", "ActivatorMissing", _NO_ACTIVATOR)
+    if activator.port is None:
+        message = (
+            f"all {PORTS} ports of the activator are taken by other deployments with minReplicas 0, {_ONE_IS_KEPT}"
+        )
+        return ScalingState("False", "ActivatorFull", message)
+    if activator.waiting is not None and activator.waiting.lost:
+        return ScalingState("False", "ActivatorSilent", _SILENT_ACTIVATOR)
+    return None
+
+
+_ONE_IS_KEPT = "so one replica is kept"
+_NO_ACTIVATOR = (
+    "minReplicas is 0, but no activator is installed that would hold the first request and wake the deployment, "
+    f"{_ONE_IS_KEPT}: set activator.enabled in the chart, or minReplicas to 1"
+)
+_SILENT_ACTIVATOR = (
+    f"no activator has answered the operator for minutes, {_ONE_IS_KEPT}: are the activator's pods ready, and does a "
+    "NetworkPolicy let the operator reach their port 8080?"
+)
+
+
+def _is_asleep(observed: Observed, demand: DemandReport) -> bool:
+    """At zero, and it can wake."""
+    return not demand.wanted and observed.may_go_to_zero
+
+
+def _at_zero(observed: Observed, demand: DemandReport) -> ScalingState | None:
+    if not _is_asleep(observed, demand):
+        return None
+    if observed.activator is not None and not observed.activator.addresses:
+        message = "no replica runs, and no activator is ready, so clients are refused: check the activator's pods"
+        return ScalingState("False", "ActivatorNotReady", message)
+    message = (
+        f"no replica runs: a POST to {endpoint(observed.flash)} waits in the activator, which starts one within "
+        f"{WAKING_POLLING_SECONDS + 1} s; a start takes minutes"
+    )
+    return ScalingState("True", "ScaledToZero", message)
+
+
+def _stopped(observed: Observed, demand: DemandReport) -> ScalingState | None:
+    if demand.wanted or observed.may_go_to_zero:
         return None
     return ScalingState("False", "ScaledToZero", "spec.replicas is 0: kubectl scale --replicas=1 starts it again")
 
 
-def _unknown_demand(demand: DemandReport) -> ScalingState | None:
-    if demand.target_replicas is not None:
+def _unknown_demand(observed: Observed, demand: DemandReport) -> ScalingState | None:
+    if demand.target_replicas is not None or _is_asleep(observed, demand):
         return None
     if not demand.ready:
         message = "no replica is ready and none is loading, so there is no demand to follow; replicas stay as they are"
@@ -118,7 +172,9 @@ def _of_hpa(scaling: ScalingSpec, decision: ScalerDecision) -> ScalingState | No
         return None
     if failed := _holds(hpa, "AbleToScale", "False"):
         return ScalingState("False", "UnableToScale", f"the HPA cannot set spec.replicas: {_words(failed)}")
-    if failed := _holds(hpa, "ScalingActive", "False"):
+    failed = _holds(hpa, "ScalingActive", "False")
+    # The HPA of a deployment that was at zero a moment ago still says that it does nothing there.
+    if failed and failed.get("reason") != "ScalingDisabled":
         remedy = "" if decision.keda_hpa else "; a metrics adapter must serve the metric (docs/scaling.md)"
         return ScalingState("False", "MetricsMissing", f"the HPA cannot read the demand: {_words(failed)}{remedy}")
     limited = _holds(hpa, "ScalingLimited", "True")

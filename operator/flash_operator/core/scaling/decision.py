@@ -10,6 +10,7 @@
     by Auto      | no                      | present    | a ScaledObject
     by Auto      | no                      | absent     | an HPA
     by Hpa       | no                      | any        | an HPA
+    minReplicas 0| no                      | as by Keda | a ScaledObject, which keeps one replica without an activator
     any          | any                     | unknown    | as it is: autoscalers could not be listed
 
 One that was deleted is created again. A live one that was edited is corrected, except for fields and annotations that
@@ -122,7 +123,8 @@ def _without_scaling(observed: Observed, ours: tuple[RawObject, ...], foreign: t
 
 
 def _kind(scaling: ScalingSpec, observed: Observed, scalers: Scalers) -> tuple[str, Problem | None]:
-    if scaling.by == "Hpa" or (scaling.by == "Auto" and scalers.keda == "Absent" and scaling.source == "Operator"):
+    needs_keda = scaling.by == "Keda" or scaling.source == "Prometheus" or scaling.min_replicas == 0
+    if scaling.by == "Hpa" or (scalers.keda == "Absent" and not needs_keda):
         return HPA, None
     if scalers.keda == "Absent":
         return SCALED_OBJECT, Problem("KedaMissing", _NO_KEDA)
@@ -132,8 +134,8 @@ def _kind(scaling: ScalingSpec, observed: Observed, scalers: Scalers) -> tuple[s
 
 
 _NO_KEDA = (
-    "the cluster does not serve keda.sh/v1alpha1: install KEDA, or set scaling.by to Hpa and remove source and "
-    "prometheus; until then nothing changes spec.replicas"
+    "the cluster does not serve keda.sh/v1alpha1: install KEDA, or set scaling.by to Hpa, minReplicas to at least 1, "
+    "and remove source and prometheus; until then nothing changes spec.replicas"
 )
 _NO_ADDRESS = (
     "KEDA cannot ask this operator for the demand, because the operator does not know the address of its Service: "
@@ -152,4 +154,4 @@ def _conflict(foreign: tuple[RawObject, ...]) -> Problem:
 def _desired(observed: Observed, scaling: ScalingSpec, kind: str) -> RawObject:
     if kind == HPA:
         return horizontal_pod_autoscaler(observed.flash, scaling)
-    return scaled_object(observed.flash, scaling, observed.settings.demand_url)
+    return scaled_object(observed.flash, scaling, observed.settings.demand_url, to_zero=observed.may_go_to_zero)

@@ -13,6 +13,16 @@ itself but the target:
     none known, or none ready| some    | as many as are wanted
     none known, or none ready| none    | unknown
 
+A deployment that may go to zero (`minReplicas: 0`) has requests that wait in the activator too. They count like those
+on a replica, and at zero they are all that there is:
+
+    at zero                                    | target
+    ------------------------------------------ | ------------------------------------------------
+    a request waits, or waited a moment ago    | the demand, at least 1
+    none                                       | 0
+    no activator has answered for minutes      | 1: nothing could wake the deployment; nor is the last replica stopped
+    no activator was asked yet                 | unknown
+
 "Unknown" is never 0. A request count that is older than `known_load.LAST_KNOWN_SECONDS` is unknown.
 """
 
@@ -22,6 +32,7 @@ from datetime import timedelta
 
 from flash_contracts.demand_report import DemandReport
 from flash_operator.api.scaling_spec import ScalingSpec
+from flash_operator.core.observed.activator import Waiting
 from flash_operator.core.observed.known_load import KnownLoad
 from flash_operator.core.observed.kube import moment_of
 from flash_operator.core.observed.pod_failure import deployment_failure
@@ -48,13 +59,17 @@ class DemandBasis:
     sequences: int
     """Requests that one replica decodes at the same time."""
     target_percent: int
+    to_zero: bool = False
+    """An autoscaler may stop the last replica, and an activator holds what comes then."""
 
-    def demand(self, loads: Mapping[str, KnownLoad]) -> DemandReport:
-        """`loads` by pod uid."""
+    def demand(self, loads: Mapping[str, KnownLoad], waiting: Waiting | None = None) -> DemandReport:
+        """`loads` by pod uid; `waiting` is what the activators hold, None if that is unknown."""
         counts = [loads[uid].requests if uid in loads else None for uid in self.ready]
         known = [count for count in counts if count is not None]
         per_replica = self.sequences * self.target_percent / 100
-        demand = sum(known) / per_replica if known else None
+        held = waiting.requests if self.to_zero and waiting else 0
+        only_held = self.to_zero and waiting is not None and not self.ready and (self.loading > 0 or not self.wanted)
+        demand = (sum(known) + held) / per_replica if known or only_held else None
         return DemandReport(
             namespace=self.namespace,
             name=self.name,
@@ -64,15 +79,26 @@ class DemandBasis:
             unknown=len(counts) - len(known),
             requests=sum(known),
             demand_replicas=_rounded(demand),
-            target_replicas=_rounded(self._target(demand, all_known=len(known) == len(counts))),
+            target_replicas=_rounded(self._target(demand, waiting, all_known=len(known) == len(counts))),
+            held=held,
         )
 
-    def _target(self, demand: float | None, *, all_known: bool) -> float | None:
+    def _target(self, demand: float | None, waiting: Waiting | None, *, all_known: bool) -> float | None:
+        if self.to_zero and self.wanted == 0:
+            return _at_zero(demand or 0.0, waiting)
         if demand is None:
             return float(self.wanted) if self.loading else None
         if self.loading:
             return max(demand - self.loading, float(self.wanted))
-        return demand if all_known else max(demand, float(self.wanted))
+        target = demand if all_known else max(demand, float(self.wanted))
+        unheld = self.to_zero and (waiting is None or waiting.lost)
+        return max(target, 1.0) if unheld else target
+
+
+def _at_zero(demand: float, waiting: Waiting | None) -> float | None:
+    if waiting is None:
+        return None
+    return max(demand, 1.0) if waiting.wakes else 0.0
 
 
 def demand_basis(observed: Observed, replicas: tuple[Replica, ...]) -> DemandBasis:
@@ -86,6 +112,7 @@ def demand_basis(observed: Observed, replicas: tuple[Replica, ...]) -> DemandBas
         ready=tuple(replica.uid for replica in replicas if serves(replica)),
         sequences=max_sequences(flash.spec.engine),
         target_percent=scaling.target_percent if scaling else DEFAULT_TARGET_PERCENT,
+        to_zero=observed.may_go_to_zero,
     )
 
 

@@ -38,7 +38,7 @@ class ScalingOutcome:
     @classmethod
     def of(cls, observed: Observed, replicas: tuple[Replica, ...]) -> "ScalingOutcome":
         basis, decision = demand_basis(observed, replicas), decide_scaler(observed)
-        demand = basis.demand(observed.loads)
+        demand = basis.demand(observed.loads, observed.activator.waiting if observed.activator else None)
         return cls(basis, demand, decision, _state(observed, decision, demand))
 
 
@@ -46,4 +46,4 @@ def _state(observed: Observed, decision: ScalerDecision, demand: DemandReport) -
     scaling = observed.flash.spec.scaling
     if scaling is None:
         return ScalingState("False", *decision.problem) if decision.follows_deployment and decision.problem else None
-    return scaling_condition(scaling, decision, demand) if observed.scalers else None
+    return scaling_condition(observed, scaling, decision, demand) if observed.scalers else None

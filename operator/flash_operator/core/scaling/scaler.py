@@ -28,6 +28,8 @@ NAME_LABEL = "deployment_name"
 """Not `namespace`: Prometheus has its own label of that name for what it scrapes."""
 
 POLLING_SECONDS = 15
+WAKING_POLLING_SECONDS = 5
+"""The same where a deployment may be at zero: that long a request waits until KEDA notices it."""
 FAILED_READINGS = 3
 """Readings that must fail in a row until KEDA falls back to the current replicas."""
 
@@ -39,12 +41,12 @@ GUARD = "loading > 0 ? max(demand - loading, wanted) : demand"
 """While a replica loads: never fewer than are wanted, and more only for demand beyond those that load."""
 
 
-def scaled_object(flash: FlashDeployment, scaling: ScalingSpec, demand_url: str) -> RawObject:
-    """`demand_url` is the operator's address as KEDA reaches it."""
+def scaled_object(flash: FlashDeployment, scaling: ScalingSpec, demand_url: str, *, to_zero: bool = False) -> RawObject:
+    """`demand_url` is the operator's address as KEDA reaches it. `to_zero`: something wakes the deployment again."""
     from_operator = scaling.source == "Operator"
     modifiers = {"formula": GUARD, "target": "1", "activationTarget": "0", "metricType": "AverageValue"}
     triggers = [_operator_trigger(flash, demand_url)] if from_operator else _prometheus_triggers(flash, scaling)
-    budget = startup_seconds(flash.spec)
+    cooldown = idle_seconds(flash)
     return with_hash(
         {
             "apiVersion": "keda.sh/v1alpha1",
@@ -52,15 +54,16 @@ def scaled_object(flash: FlashDeployment, scaling: ScalingSpec, demand_url: str)
             "metadata": metadata(flash, flash.name),
             "spec": {
                 "scaleTargetRef": _target(flash),
-                "minReplicaCount": scaling.min_replicas,
+                "minReplicaCount": 0 if to_zero else least(scaling),
                 "maxReplicaCount": scaling.max_replicas,
-                "pollingInterval": POLLING_SECONDS,
-                # For a ScaledObject that somebody edits to scale to zero: not before a replica could have loaded.
-                "cooldownPeriod": budget,
-                "initialCooldownPeriod": budget,
+                "pollingInterval": WAKING_POLLING_SECONDS if to_zero else POLLING_SECONDS,
+                # Also for a ScaledObject that somebody edits to scale to zero.
+                "cooldownPeriod": cooldown,
+                "initialCooldownPeriod": cooldown,
                 "fallback": {
                     "failureThreshold": FAILED_READINGS,
-                    "replicas": scaling.min_replicas,
+                    # Not 0: KEDA would take that for no fallback, and stop the last replica while it cannot read.
+                    "replicas": least(scaling),
                     "behavior": "currentReplicasIfHigher",
                 },
                 "advanced": {
@@ -89,13 +92,25 @@ def horizontal_pod_autoscaler(flash: FlashDeployment, scaling: ScalingSpec) -> R
             "metadata": metadata(flash, flash.name),
             "spec": {
                 "scaleTargetRef": _target(flash),
-                "minReplicas": scaling.min_replicas,
+                "minReplicas": least(scaling),
                 "maxReplicas": scaling.max_replicas,
                 "metrics": [metric],
                 "behavior": _behavior(scaling),
             },
         }
     )
+
+
+def least(scaling: ScalingSpec) -> int:
+    """The fewest replicas that run, if the deployment is not at zero."""
+    return max(scaling.min_replicas, 1)
+
+
+def idle_seconds(flash: FlashDeployment) -> int:
+    """How long there must have been no request until the last replica is stopped."""
+    scaling = flash.spec.scaling
+    asked = scaling.idle.after_seconds if scaling and scaling.idle else None
+    return asked or startup_seconds(flash.spec)
 
 
 def _target(flash: FlashDeployment) -> RawObject:

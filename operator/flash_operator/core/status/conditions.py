@@ -42,7 +42,15 @@ SPECULATION_FAILURES = frozenset({Reason.SPECULATION_ABSENT, Reason.DRAFT_DEAD, 
 
 
 def scaled_to_zero(summary: ReplicaSummary) -> ConditionState | None:
-    return None if summary.wanted else ConditionState("False", "ScaledToZero", "spec.replicas is 0")
+    if summary.wanted:
+        return None
+    state = summary.scaling.state if summary.scaling else None
+    wakes = (
+        "; the next request starts a replica"
+        if state and state.reason == "ScaledToZero" and state.status == "True"
+        else ""
+    )
+    return ConditionState("False", "ScaledToZero", f"spec.replicas is 0{wakes}")
 
 
 def complete(summary: ReplicaSummary) -> ConditionState | None:
