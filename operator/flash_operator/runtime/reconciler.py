@@ -9,9 +9,9 @@ import structlog
 from flash_operator.core.observed.snapshot import Observed
 from flash_operator.core.p2p_test.planner import verdict_event
 from flash_operator.core.plan import Plan, plan, sooner
-from flash_operator.runtime.activator_routes import RouteBoard
 from flash_operator.core.status.spec_condition import unreadable_status
 from flash_operator.core.status.status import timestamp
+from flash_operator.runtime.activator_routes import RouteBoard
 from flash_operator.runtime.children import OTHER_OBJECT, ChildWriter, NameTakenError, OutdatedError
 from flash_operator.runtime.cluster import ApiError, Cluster
 from flash_operator.runtime.demand_board import DemandBoard
