@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -12,9 +13,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from builders import a_load
 from flash_contracts.demand_report import DemandReport
+from flash_operator.core.observed.activator import Waiting
 from flash_operator.core.observed.known_load import KnownLoad
 from flash_operator.core.scaling.demand import DemandBasis
-from flash_operator.runtime.demand_board import MOST_DEPLOYMENTS, DemandBoard, DemandCollector
+from flash_operator.runtime.demand_board import MOST_DEPLOYMENTS, SURE_SECONDS, DemandBoard, DemandCollector
 from flash_operator.runtime.demand_server import DemandServer
 from flash_operator.runtime.keys import FlashKey
 from flash_operator.runtime.leader_only import FORWARDED
@@ -95,6 +97,33 @@ async def test_two_standbys_do_not_ask_each_other_for_ever() -> None:
         assert (await ask(second, PATH, **{FORWARDED: "1"}))[0] == 503
         async with an_operator(NONE, leads=False, leader=second) as first:
             assert (await ask(first))[0] == 503
+
+
+def test_time_in_which_the_demand_was_unknown_is_no_idle_time() -> None:
+    """KEDA would stop the last replica at the first 0 after an operator was away for longer than idle.afterSeconds."""
+    now, loads = [1000.0], {"a": a_load()}
+    board = DemandBoard(lambda _: loads, lambda _: Waiting(), clock=lambda: now[0])
+
+    def target() -> float | None:
+        report = board.report(KEY)
+        assert report is not None
+        return report.target_replicas
+
+    board.put(KEY, replace(a_basis(wanted=1), to_zero=True))
+    assert target() == 1.0, "this operator has just begun"
+    now[0] += SURE_SECONDS
+    assert target() == 0.0
+    known = loads.pop("a")
+    assert target() is None
+    loads["a"] = known
+    assert target() == 1.0, "it was unknown a moment ago"
+    now[0] += SURE_SECONDS
+    assert target() == 0.0
+    board.put(KEY, replace(a_basis(wanted=1), to_zero=True))
+    assert target() == 0.0, "another look changes nothing"
+    board.forget(KEY)
+    board.put(KEY, replace(a_basis(wanted=1), to_zero=False))
+    assert target() == 0.0, "the autoscaler of one that keeps a replica has a minimum"
 
 
 def metrics(board: DemandBoard) -> str:

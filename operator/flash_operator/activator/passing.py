@@ -105,7 +105,7 @@ async def _answer(request: web.Request, upstream: aiohttp.ClientResponse) -> web
         async for chunk in upstream.content.iter_any():
             await response.write(chunk)
     except (aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
-        log.warning("a replica broke off within an answer", error=type(error).__name__)
+        log.warning("an answer broke off, at the replica's end or the client's", error=type(error).__name__)
         if request.transport is not None:
             request.transport.abort()
         return response

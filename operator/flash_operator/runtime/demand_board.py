@@ -4,7 +4,9 @@ A reconcile leaves behind what changes only with events; the gates and the activ
 figures wake no reconcile.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
@@ -28,6 +30,9 @@ from flash_operator.runtime.keys import FlashKey
 MOST_DEPLOYMENTS = 2000
 """Deployments with metrics: tenants make them, and each has five series."""
 
+SURE_SECONDS = 15.0
+"""How long the demand of a deployment that may go to zero must be known until it can be nothing: three readings."""
+
 LEFT_OUT_METRIC = "flash_operator_deployments_without_metrics"
 
 
@@ -38,22 +43,39 @@ class DemandBoard:
         self,
         loads: Callable[[FlashKey], Mapping[str, KnownLoad]],
         waiting: Callable[[FlashKey], Waiting | None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loads = loads
         self._waiting = waiting
+        self._clock = clock
+        self._unsure_at: dict[FlashKey, float] = {}
+        """When the demand was last unknown, or not known here yet."""
         self._known: dict[FlashKey, DemandBasis] = {}
 
     def put(self, key: FlashKey, basis: DemandBasis) -> None:
         self._known[key] = basis
+        self._unsure_at.setdefault(key, self._clock())
 
     def forget(self, key: FlashKey) -> None:
         """The deployment is gone, or another operator's."""
         self._known.pop(key, None)
+        self._unsure_at.pop(key, None)
 
     def report(self, key: FlashKey) -> DemandReport | None:
         """None if the deployment has not been reconciled yet."""
         basis = self._known.get(key)
-        return basis.demand(self._loads(key), self._waiting(key)) if basis else None
+        return self._sure(key, basis, basis.demand(self._loads(key), self._waiting(key))) if basis else None
+
+    def _sure(self, key: FlashKey, basis: DemandBasis, report: DemandReport) -> DemandReport:
+        """An autoscaler counts the time in which it could not read the demand as idle, so it is told once more that the
+        last replica is needed."""
+        if report.target_replicas is None:
+            self._unsure_at[key] = self._clock()
+            return report
+        is_unsure = self._clock() - self._unsure_at[key] < SURE_SECONDS
+        if basis.to_zero and basis.wanted and is_unsure and report.target_replicas < 1:
+            return replace(report, target_replicas=1.0)
+        return report
 
     def __len__(self) -> int:
         return len(self._known)

@@ -60,12 +60,7 @@ def scaled_object(flash: FlashDeployment, scaling: ScalingSpec, demand_url: str,
                 # Also for a ScaledObject that somebody edits to scale to zero.
                 "cooldownPeriod": cooldown,
                 "initialCooldownPeriod": cooldown,
-                "fallback": {
-                    "failureThreshold": FAILED_READINGS,
-                    # Not 0: KEDA would take that for no fallback, and stop the last replica while it cannot read.
-                    "replicas": least(scaling),
-                    "behavior": "currentReplicasIfHigher",
-                },
+                **_fallback(scaling, to_zero=to_zero),
                 "advanced": {
                     "horizontalPodAutoscalerConfig": {"behavior": _behavior(scaling)},
                     **({} if from_operator else {"scalingModifiers": modifiers}),
@@ -99,6 +94,19 @@ def horizontal_pod_autoscaler(flash: FlashDeployment, scaling: ScalingSpec) -> R
             },
         }
     )
+
+
+def _fallback(scaling: ScalingSpec, *, to_zero: bool) -> RawObject:
+    """What KEDA does while it cannot read the demand: it keeps the replicas.
+
+    At zero it counts a fallback as demand, whatever its behaviour, and would start every deployment that sleeps while
+    the operator is away for some readings. Without a fallback it neither starts nor stops one (seen with KEDA 2.21).
+    """
+    if to_zero:
+        return {}
+    replicas = least(scaling)
+    known = {"failureThreshold": FAILED_READINGS, "replicas": replicas, "behavior": "currentReplicasIfHigher"}
+    return {"fallback": known}
 
 
 def least(scaling: ScalingSpec) -> int:
