@@ -1,12 +1,11 @@
-"""What the operator and the activator tell each other about deployments that can be scaled to zero.
+"""The documents that the operator and the activator exchange about deployments that can be scaled to zero.
 
     document          | where                             | asked for by
     ----------------- | --------------------------------- | -------------------------------------
     `ActivatorRoutes` | `GET :8080/activator/routes`      | each activator, of the operator
     `ActivatorReport` | `GET :8080/held` of an activator  | the leading operator, of each activator
 
-Each side asks at an address that it has from the cluster or from the chart, so nobody can pose as the
-other.
+Each side gets the other's address from the cluster or the chart, so nobody can pose as the other.
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from flash_contracts.document import Document
 
 FIRST_PORT = 20000
 PORTS = 1000
-"""Ports of an activator, each of one deployment: that is how it knows for whom a request is."""
+"""Ports of an activator. Each belongs to one deployment, and identifies it."""
 
 CONTROL_PORT = 8080
 """Its port for health, metrics and `/held`."""

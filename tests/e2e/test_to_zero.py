@@ -30,7 +30,7 @@ WAITING_SECONDS = 400.0
 
 
 @dataclass
-class Crowd:
+class Burst:
     """A context in which so many clients send one request each, every second one for a stream."""
 
     url: str
@@ -95,7 +95,7 @@ def keda(activator: LocalCluster) -> Iterator[Keda]:
 
 
 @pytest.fixture
-def sleeper(activator: LocalCluster, keda: Keda, namespace: str, tiny: MakeFlash) -> Flash:
+def idle(activator: LocalCluster, keda: Keda, namespace: str, tiny: MakeFlash) -> Flash:
     """It served, and has gone to zero."""
     keda.start()
     apply(activator, engine_stub_program(namespace))
@@ -114,30 +114,30 @@ def asleep(flash: Flash) -> None:
     wait_until(lambda: flash.endpoints() == addresses(flash.cluster), "the activator is in its place", seconds=60)
 
 
-def test_twenty_requests_at_zero_wake_it_and_are_all_answered(sleeper: Flash, activator: LocalCluster) -> None:
-    with Crowd(sleeper.address(), 20) as crowd:
-        wait_until(lambda: sleeper.object()["spec"]["replicas"] >= 1, "KEDA starts a replica", seconds=60)
-        sleeper.wait_for("Ready", "True", "Passed", seconds=240)
-    assert (crowd.statuses, crowd.whole) == ([200] * 20, 20)
-    wait_until(lambda: not set(sleeper.endpoints()) & set(addresses(activator)), "it is out of the way", seconds=30)
-    with Crowd(sleeper.address(), 4) as awake:
+def test_twenty_requests_at_zero_wake_it_and_are_all_answered(idle: Flash, activator: LocalCluster) -> None:
+    with Burst(idle.address(), 20) as burst:
+        wait_until(lambda: idle.object()["spec"]["replicas"] >= 1, "KEDA starts a replica", seconds=60)
+        idle.wait_for("Ready", "True", "Passed", seconds=240)
+    assert (burst.statuses, burst.whole) == ([200] * 20, 20)
+    wait_until(lambda: not set(idle.endpoints()) & set(addresses(activator)), "it is out of the way", seconds=30)
+    with Burst(idle.address(), 4) as awake:
         pass
     assert awake.statuses == [200] * 4
-    asleep(sleeper)
+    asleep(idle)
 
 
 def test_an_activator_that_is_killed_turns_its_requests_away_and_wakes_the_deployment_all_the_same(
-    sleeper: Flash, activator: LocalCluster
+    idle: Flash, activator: LocalCluster
 ) -> None:
     (pod,) = activator_pods(activator)
-    with Crowd(sleeper.address(), 5) as crowd:
+    with Burst(idle.address(), 5) as burst:
         url = f"http://{pod['status']['podIP']}:8080/held"
         wait_until(lambda: waiting_at(url) == 5, "all of them wait", seconds=30)
         activator.kubectl("delete", "pod", pod["metadata"]["name"], "-n", OPERATOR_NAMESPACE, "--wait=false")
-    assert (crowd.statuses, crowd.retry_after) == ([503] * 5, {"1"})
-    wait_until(lambda: sleeper.object()["spec"]["replicas"] >= 1, "it wakes all the same", seconds=60)
-    sleeper.wait_for("Ready", "True", "Passed", seconds=240)
-    with Crowd(sleeper.address(), 2) as after:
+    assert (burst.statuses, burst.retry_after) == ([503] * 5, {"1"})
+    wait_until(lambda: idle.object()["spec"]["replicas"] >= 1, "it wakes all the same", seconds=60)
+    idle.wait_for("Ready", "True", "Passed", seconds=240)
+    with Burst(idle.address(), 2) as after:
         pass
     assert after.statuses == [200] * 2
 

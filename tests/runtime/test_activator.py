@@ -271,7 +271,7 @@ async def test_one_that_knows_no_routes_yet_is_alive_and_not_ready() -> None:
         assert (await site.control_answer("/readyz"))[0] == 200
         site.operator_answers = False
         await asyncio.sleep(0.1)
-        site.activator.deployments.told = False
+        site.activator.deployments.has_routes = False
         assert [(await site.control_answer(path))[0] for path in ("/healthz", "/readyz")] == [200, 503]
 
 
@@ -347,7 +347,7 @@ async def test_what_is_malformed_reaches_no_replica_and_wakes_nobody(
 async def test_a_process_that_gets_sigterm_turns_away_what_waits_in_it_and_ends() -> None:
     site = ActivatorSite(a_free_port(), a_free_port())
     app = web.Application()
-    app.add_routes([web.get("/activator/routes", site.tell)])
+    app.add_routes([web.get("/activator/routes", site.update)])
     async with TestServer(app) as operator:
         arguments = (f"--operator-url={operator.make_url('')}", f"--control-port={site.control.rpartition(':')[2]}")
         started = await asyncio.create_subprocess_exec(

@@ -85,12 +85,12 @@ class Fixture:
         self.activator, self.clock = activator, Clock()
         self.cluster = FakeCluster({"endpoints": [an_endpoint("127.0.0.1")]})
         self.changed: list[FlashKey] = []
-        self.sleepers: tuple[FlashKey, ...] = (KEY, OTHER)
+        self.routed: tuple[FlashKey, ...] = (KEY, OTHER)
         self.seen = Activators(
             cast("Cluster", self.cluster),
             session,
             ("system", "flash-activator"),
-            lambda: self.sleepers,
+            lambda: self.routed,
             self.changed.append,
             port=port,
             clock=self.clock,
@@ -181,10 +181,10 @@ async def test_activators_that_never_answered_are_lost_after_minutes_and_not_bef
 async def test_after_a_time_without_deployments_at_zero_they_are_not_taken_for_lost() -> None:
     async with an_operator() as operator:
         await operator.after(0)
-        operator.sleepers = ()
+        operator.routed = ()
         await operator.seen.step()
         operator.clock.now += 10 * LOST_SECONDS
-        operator.sleepers = (KEY,)
+        operator.routed = (KEY,)
         assert operator.seen.waiting(KEY) is None
         await operator.seen.step()
         assert operator.seen.waiting(KEY) == Waiting()

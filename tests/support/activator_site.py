@@ -91,7 +91,7 @@ class ActivatorSite:
         """The deployment's replicas that serve, from now on."""
         self.routes = [replace(self.routes[0], endpoints=endpoints), *self.routes[1:]]
 
-    async def tell(self, _request: web.Request) -> web.Response:
+    async def update(self, _request: web.Request) -> web.Response:
         if not self.operator_answers:
             return web.json_response({"error": "a standby"}, status=503)
         return web.json_response(ActivatorRoutes(tuple(self.routes)).to_json())
@@ -125,7 +125,7 @@ async def an_activator(**settings: Any) -> AsyncIterator[ActivatorSite]:
     port, control_port = a_free_port(), a_free_port()
     site = ActivatorSite(port, control_port)
     app = web.Application()
-    app.add_routes([web.get("/activator/routes", site.tell)])
+    app.add_routes([web.get("/activator/routes", site.update)])
     async with TestServer(app) as operator:
         found = ActivatorSettings.parse([f"--operator-url={operator.make_url('')}", f"--control-port={control_port}"])
         site.activator = Activator(replace(found, **{"linger_seconds": 0.1, "grace_seconds": 5.0, **settings}))

@@ -4,6 +4,6 @@
                                            |          |
                                            +-> 503 <--+   full, too long, stopping
 
-It knows nothing of Kubernetes: which port is whose, and which replicas serve, the operator tells it. It wakes nobody:
-the operator asks it what waits. While a replica serves, it is in nobody's way: its address is then in no Service.
+It does not use the Kubernetes API. It reads from the operator which port belongs to which deployment and which replicas
+serve, and the operator reads from it how many requests wait. While a replica serves, no Service has its address.
 """

@@ -1,4 +1,4 @@
-"""How much the activator holds: requests in all, requests for one deployment, and bytes of their bodies.
+"""Bounds what the activator holds: requests in all, requests for one deployment, and bytes of their bodies.
 
 A request counts from its arrival until it is answered, so that connections to replicas are bounded too.
 """
@@ -14,7 +14,7 @@ from flash_operator.activator.refusal import full, too_large
 
 
 class Name(NamedTuple):
-    """Of a deployment."""
+    """Namespace and name of a deployment."""
 
     namespace: str
     name: str

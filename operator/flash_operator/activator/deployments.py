@@ -1,4 +1,4 @@
-"""The deployments that may be at zero, as the operator told them last, and the requests that wait for each.
+"""The deployments that may be at zero, from the operator's last answer, and the requests that wait for each.
 
 in the operator's table               | here
 ------------------------------------- | ---------------------------------------------------------------
@@ -19,26 +19,26 @@ from flash_operator.activator.admission import Name
 from flash_operator.activator.refusal import RefusalError, no_deployment, unavailable
 
 ABSENT_SECONDS = 60.0
-"""An operator that has just taken over tells the deployments one after the other."""
+"""A new leader learns of the deployments one after the other, so its first answers may lack some."""
 MOVED_SECONDS = 60.0
 REMEMBERED_SECONDS = 300.0
-"""How long the operator is told of a deployment for which nothing waits any more."""
+"""How long a deployment is reported to the operator after the last request waited for it."""
 AVOIDED_SECONDS = 1.0
 """How long a replica that refused a connection is not asked again."""
 
 
 @dataclass
-class Sleeper:
-    """One deployment that may be at zero."""
+class RoutedDeployment:
+    """A deployment that may be at zero, with the requests that wait for it."""
 
     route: ActivatorRoute
-    told_at: float
+    updated_at: float
     moved_at: float = float("-inf")
     """When it got a port that another deployment had."""
     waiting: int = 0
     waited_at: float = float("-inf")
     """When a request last waited."""
-    waking_since: float | None = None
+    starting_since: float | None = None
     """When the first of those that wait now arrived."""
     last_start_seconds: float | None = None
     """How long the first request waited last time."""
@@ -47,7 +47,7 @@ class Sleeper:
     avoided: dict[str, float] = field(default_factory=dict)
     """Endpoints that refused a connection, and until when they are avoided."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when those that wait shall look again."""
+    """Set when waiting requests must check again."""
     stopped: RefusalError | None = None
     """Why nothing waits any more, though it is still passed on if a replica serves."""
     ended: RefusalError | None = None
@@ -66,9 +66,9 @@ class Sleeper:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def story(self, now: float) -> str:
-        """What is going on, for a client that waits no longer."""
-        waited = f"{now - self.waking_since:.0f} s ago" if self.waking_since is not None else "just now"
+    def explanation(self, now: float) -> str:
+        """The message to a client whose request has waited too long."""
+        waited = f"{now - self.starting_since:.0f} s ago" if self.starting_since is not None else "just now"
         usual = self.last_start_seconds
         last = "No start was timed here yet" if usual is None else f"The last start took {usual:.0f} s"
         return (
@@ -82,9 +82,9 @@ class Deployments:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._by_port: dict[int, Sleeper] = {}
-        self.told = False
-        """Whether the operator has told anything yet."""
+        self._by_port: dict[int, RoutedDeployment] = {}
+        self.has_routes = False
+        """Whether the operator has answered yet."""
         self._stopped: Callable[[str], RefusalError] | None = None
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class Deployments:
     def ports(self) -> frozenset[int]:
         return frozenset(self._by_port)
 
-    def at(self, port: int) -> Sleeper:
+    def at(self, port: int) -> RoutedDeployment:
         """Whose port this is. Raises RefusalError if it is nobody's, or was somebody else's a moment ago."""
         found = self._by_port.get(port)
         if found is None:
@@ -110,17 +110,17 @@ class Deployments:
             raise unavailable("port_moved", message)
         return found
 
-    def tell(self, routes: Iterable[ActivatorRoute]) -> None:
-        """Takes over the operator's table."""
-        now, self.told = self.clock(), True
+    def update(self, routes: Iterable[ActivatorRoute]) -> None:
+        """Takes the operator's answer."""
+        now, self.has_routes = self.clock(), True
         for route in routes:
             self._take(route, now)
         for port, one in list(self._by_port.items()):
-            if now - one.told_at >= ABSENT_SECONDS:
+            if now - one.updated_at >= ABSENT_SECONDS:
                 self._end(port, no_deployment())
 
     def stop(self, why: Callable[[str], RefusalError]) -> None:
-        """Nothing waits from now on."""
+        """Refuses all requests that wait, now and later."""
         self._stopped = why
         for one in self._by_port.values():
             one.stopped = why(str(one.name))
@@ -142,17 +142,17 @@ class Deployments:
             if known is not None:
                 self._end(route.port, no_deployment())
             self._leave_former_port(name)
-            made = Sleeper(route, now, moved_at=now if known is not None else float("-inf"))
+            made = RoutedDeployment(route, now, moved_at=now if known is not None else float("-inf"))
             made.stopped = self._stopped(str(name)) if self._stopped else None
             self._by_port[route.port] = made
             return
         had = known.route.endpoints
-        known.route, known.told_at = route, now
+        known.route, known.updated_at = route, now
         if route.endpoints != had:
             known.avoided.clear()
             known.notify()
-        if route.endpoints and known.waking_since is not None:
-            known.last_start_seconds, known.waking_since = now - known.waking_since, None
+        if route.endpoints and known.starting_since is not None:
+            known.last_start_seconds, known.starting_since = now - known.starting_since, None
 
     def _leave_former_port(self, name: Name) -> None:
         for port in [port for port, one in self._by_port.items() if one.name == name]:

@@ -1,4 +1,4 @@
-"""What is done with a request that arrives at a deployment's port.
+"""Handles a request that arrives at a deployment's port.
 
 a replica serves | method | the request
 ---------------- | ------ | -----------------------------------------------------------------
@@ -14,7 +14,7 @@ import structlog
 from aiohttp import web
 
 from flash_operator.activator.admission import Admission, Place
-from flash_operator.activator.deployments import AVOIDED_SECONDS, Deployments, Sleeper
+from flash_operator.activator.deployments import AVOIDED_SECONDS, Deployments, RoutedDeployment
 from flash_operator.activator.metrics import ActivatorMetrics
 from flash_operator.activator.passing import CannotConnectError, pass_on
 from flash_operator.activator.refusal import BROKEN, RefusalError, broke, unavailable
@@ -59,37 +59,39 @@ class RequestHandler:
 
     async def _answer(self, request: web.Request, began: float) -> web.StreamResponse:
         """Raises RefusalError."""
-        sleeper = self._deployments.at(_port_of(request))
+        deployment = self._deployments.at(_port_of(request))
         if not request.raw_path.startswith("/"):
             raise RefusalError(web.HTTPBadRequest.status_code, "bad_target", "the request's target is not a path")
-        if request.method != "POST" and not sleeper.route.endpoints:
-            message = f"{sleeper.name} is at zero; a POST starts it, and other requests do not"
+        if request.method != "POST" and not deployment.route.endpoints:
+            message = f"{deployment.name} is at zero; a POST starts it, and other requests do not"
             raise unavailable("at_zero", message)
-        with self._admission.place(sleeper.name) as place:
+        with self._admission.place(deployment.name) as place:
             body = await _body_of(request, place)
-            return await self._passed_on(request, body, sleeper, began + sleeper.route.hold_seconds)
+            return await self._passed_on(request, body, deployment, began + deployment.route.hold_seconds)
 
     async def _passed_on(
-        self, request: web.Request, body: bytes, sleeper: Sleeper, deadline: float
+        self, request: web.Request, body: bytes, deployment: RoutedDeployment, deadline: float
     ) -> web.StreamResponse:
-        """By the first replica that takes the connection."""
+        """The answer of the first replica that takes the connection."""
         loop = asyncio.get_running_loop()
         arrived = loop.time()
         while True:
-            endpoint = await endpoint_of(sleeper, deadline)
+            endpoint = await endpoint_of(deployment, deadline)
             waited = loop.time() - arrived
-            sleeper.passing[endpoint] += 1
+            deployment.passing[endpoint] += 1
             try:
                 response = await pass_on(self._session, request, body, endpoint)
             except CannotConnectError as error:
-                log.info("a replica takes no connection", deployment=str(sleeper.name), error=str(error))
-                sleeper.avoided[endpoint] = loop.time() + AVOIDED_SECONDS
+                log.info("a replica takes no connection", deployment=str(deployment.name), error=str(error))
+                deployment.avoided[endpoint] = loop.time() + AVOIDED_SECONDS
                 continue
             finally:
-                sleeper.passing[endpoint] -= 1
-                if not sleeper.passing[endpoint]:
-                    del sleeper.passing[endpoint]
-            log.info("passed on", deployment=str(sleeper.name), waited_seconds=round(waited, 1), status=response.status)
+                deployment.passing[endpoint] -= 1
+                if not deployment.passing[endpoint]:
+                    del deployment.passing[endpoint]
+            log.info(
+                "passed on", deployment=str(deployment.name), waited_seconds=round(waited, 1), status=response.status
+            )
             return response
 
 

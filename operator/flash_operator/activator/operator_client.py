@@ -1,4 +1,4 @@
-"""Asks the operator for the routes, again and again. While it does not answer, the last ones stay."""
+"""Polls the operator for the routes. While it does not answer, the last ones stay."""
 
 import aiohttp
 import structlog
@@ -34,7 +34,7 @@ class OperatorClient:
             self._log_once(f"{type(error).__name__}: {error}")
             return
         self._log_once(None)
-        self._deployments.tell(routes.routes)
+        self._deployments.update(routes.routes)
 
     async def _routes(self) -> ActivatorRoutes:
         async with self._session.get(self._url, timeout=TIMEOUT, allow_redirects=False) as answer:
@@ -54,4 +54,4 @@ class OperatorClient:
         if failure is None:
             log.info("the operator answers")
         else:
-            log.warning("the operator does not tell the routes; the last ones stay", error=failure)
+            log.warning("the operator does not answer; the last routes stay", error=failure)

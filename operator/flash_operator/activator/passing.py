@@ -7,8 +7,8 @@
     the replica breaks within an answer   | a broken connection: the answer must not look complete
     the client leaves                     | -; the replica's connection is closed, so it stops the request
 
-The body was received whole before: a request that waits for minutes must be there when its client is not looked at,
-and it can be sent again after a refused connection. Engines read it whole too, before they begin.
+The whole body was received before: a request waits for minutes, and can be sent again after a refused connection.
+Engines also read the whole body before they begin.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ HOP_BY_HOP = frozenset(
 )
 """Headers of one connection (RFC 9110, 7.6.1), which are not passed on."""
 OURS = frozenset({"content-length", "expect"})
-"""Of a request: the body is whole, and its client was told to go on."""
+"""Request headers that are ours to set: the body is complete, and 100-continue was answered."""
 NOT_ADDED = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
@@ -98,7 +98,7 @@ async def pass_on(
 
 async def _answer(request: web.Request, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
     response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=end_to_end(upstream.headers))
-    # The next request of this client shall go to the replica itself.
+    # So that this client's next request goes to the replica itself.
     response.force_close()
     await response.prepare(request)
     try:

@@ -51,7 +51,7 @@ class Activator:
             stack.callback(following.cancel)
             stopping_task = asyncio.create_task(stop.wait())
             stack.callback(stopping_task.cancel)
-            # If following breaks, the process must end: it would go by an old table for ever.
+            # If the task breaks, the process must end: otherwise it would use old routes for ever.
             await asyncio.wait({following, stopping_task}, return_when=asyncio.FIRST_COMPLETED)
             await self._end()
             if following.done():
@@ -81,7 +81,7 @@ class Activator:
             self._sites[port] = site
 
     async def _end(self) -> None:
-        """What waits is answered now. The operator still learns of it, so its deployment wakes all the same."""
+        """Answers waiting requests with 503. The operator reads that they waited, and starts their deployments."""
         deadline, self._ending = asyncio.get_running_loop().time() + self.settings.grace_seconds, True
         log.info("stopping", waiting=self.deployments.waiting, held=self.admission.requests)
         self.deployments.stop(stopping)
@@ -105,8 +105,8 @@ class Activator:
     async def _readyz(self, _request: web.Request) -> web.Response:
         if self._ending:
             return web.Response(status=503, text="stopping\n")
-        if not self.deployments.told:
-            return web.Response(status=503, text="the operator has not told the routes yet\n")
+        if not self.deployments.has_routes:
+            return web.Response(status=503, text="the operator has not sent its routes yet\n")
         return web.Response(text="ok\n")
 
     async def _held(self, _request: web.Request) -> web.Response:

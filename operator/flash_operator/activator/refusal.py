@@ -1,11 +1,11 @@
-"""Answers that are the activator's own, in the form of OpenAI's errors."""
+"""The activator's own error responses, in OpenAI's format."""
 
 import math
 
 from aiohttp import web
 
 RETRY_SECONDS = 30
-"""Clients of OpenAI's libraries wait as long as they are told, up to a minute."""
+"""OpenAI's client libraries obey Retry-After up to a minute."""
 SOON_SECONDS = 1
 
 BROKEN = "activator_broke"
@@ -24,7 +24,7 @@ class RefusalError(Exception):
         """Seconds."""
 
     def response(self) -> web.Response:
-        """Closes the connection: the next request shall find the way that is right by then."""
+        """Closes the connection, so that the next request is routed anew."""
         kind = "invalid_request_error" if self.status < web.HTTPInternalServerError.status_code else "server_error"
         error = {"message": self.message, "type": kind, "param": None, "code": self.code}
         headers = {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}

@@ -209,12 +209,12 @@ def desired_children(observed: Observed) -> tuple[RawObject, ...]:
 def _children(decided: Decisions) -> tuple[RawObject, ...]:
     """What a pod needs comes before the Deployment, so that no pod has to wait for it."""
     flash, last_known_good = decided.observed.flash, decided.rollout.last_known_good
-    made_deployment, in_stead = _deployment(decided), activator_slice(decided.observed, decided.replicas)
+    made_deployment, activator_endpoints = _deployment(decided), activator_slice(decided.observed, decided.replicas)
     children = (
         *_gate_config(decided),
         *(made.to_object(flash) for made in decided.revisions),
         service(flash),
-        *((in_stead,) if in_stead else ()),
+        *((activator_endpoints,) if activator_endpoints else ()),
         *_disruption_budget(decided, made_deployment),
         *made_deployment,
         *together(

@@ -1,9 +1,9 @@
-"""Asks the activators of this release which requests wait in them, as gates are asked for theirs.
+"""Polls the activators of this release for the requests that wait in them, as it polls gates.
 
-Their addresses are those of their Service's endpoints, from the API server: nobody can pose as one.
-One that ends is asked until it is gone, because what waited in it a moment ago still has to wake its deployment.
+Their addresses are their Service's endpoints, from the API server, so nobody can pose as one. A terminating one is
+polled until it is gone, because requests that waited in it a moment ago must still start their deployment.
 
-    what the activators said        | known of a deployment
+    what the activators answered    | known of a deployment
     ------------------------------- | ----------------------------------------------------------
     nothing yet, in this process    | nothing, for two minutes
     one answers                     | the sum of what waits in them; it wakes for two minutes after the last one waited
@@ -44,7 +44,7 @@ HTTP_OK = 200
 
 @dataclass
 class _Report:
-    """What one activator said last."""
+    """The last answer of one activator."""
 
     at: float
     waiting: dict[FlashKey, int] = field(default_factory=dict)
@@ -58,18 +58,18 @@ class Activators:
         cluster: Cluster,
         session: aiohttp.ClientSession,
         service: tuple[str, str],
-        sleepers: Callable[[], tuple[FlashKey, ...]],
+        routed: Callable[[], tuple[FlashKey, ...]],
         on_change: Callable[[FlashKey], None] = lambda _: None,
         *,
         port: int = CONTROL_PORT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`service`: namespace and name. `sleepers` are the deployments that may be at zero; `on_change` is called with
+        """`service`: namespace and name. `routed` are the deployments that may be at zero; `on_change` is called with
         each of them when the addresses of the ready activators have changed."""
         self._cluster = cluster
         self._session = session
         self._namespace, self._service = service
-        self._sleepers = sleepers
+        self._routed = routed
         self._on_change = on_change
         self._port = port
         self._clock = clock
@@ -80,21 +80,21 @@ class Activators:
         self._reports: dict[str, _Report] = {}
         self._asked_for: dict[FlashKey, float] = {}
         """When a request last waited for a deployment."""
-        self._awake: set[FlashKey] = set()
-        self._asleep_since: dict[FlashKey, float] = {}
+        self._had_replicas: set[FlashKey] = set()
+        self._zero_since: dict[FlashKey, float] = {}
         self._answered_at: float | None = None
         self._waiting_since: float | None = None
         """Since when answers are missing."""
 
     async def run(self) -> None:
-        """Asks them for ever; nobody is asked while no deployment may be at zero."""
+        """Polls for ever, but only while a deployment may be at zero."""
         while True:
             await self.step()
             await asyncio.sleep(ASK_SECONDS)
 
     async def step(self) -> None:
-        """Asks them, or forgets what they said if nobody needs it: it would be read as old later."""
-        if self._sleepers():
+        """Polls them, or forgets their answers if no deployment may be at zero: they would be outdated later."""
+        if self._routed():
             await self.look()
             return
         self._answered_at = self._waiting_since = None
@@ -124,7 +124,7 @@ class Activators:
         if ready != self.ready:
             log.info("activators", ready=list(ready))
             self.ready = ready
-            for key in self._sleepers():
+            for key in self._routed():
                 self._on_change(key)
 
     async def addresses(self) -> tuple[str, ...]:
@@ -134,10 +134,10 @@ class Activators:
         return self.ready
 
     def waiting(self, key: FlashKey) -> Waiting | None:
-        """What waits for a deployment, as they said last; None if that is unknown. Asks nobody."""
+        """The requests that wait for a deployment, from the last answers; None if unknown. No I/O."""
         now = self._clock()
         asked_for = self._asked_for.get(key, float("-inf"))
-        recent = now - asked_for < WAKE_SECONDS and asked_for > self._asleep_since.get(key, float("-inf"))
+        recent = now - asked_for < WAKE_SECONDS and asked_for > self._zero_since.get(key, float("-inf"))
         since = self._answered_at if self._answered_at is not None else self._waiting_since
         if since is not None and now - since >= LOST_SECONDS:
             return Waiting(lost=True)
@@ -147,27 +147,29 @@ class Activators:
         return Waiting(requests, recent)
 
     def note(self, key: FlashKey, wanted: int) -> None:
-        """How many replicas the deployment wants now. What woke it last time must not wake it again when it has just
-        gone to zero."""
+        """Records how many replicas the deployment wants now.
+
+        Requests that started it last time must not start it again when it has just gone to zero.
+        """
         if wanted:
-            self._awake.add(key)
-        elif key in self._awake:
-            self._awake.discard(key)
-            self._asleep_since[key] = self._clock()
+            self._had_replicas.add(key)
+        elif key in self._had_replicas:
+            self._had_replicas.discard(key)
+            self._zero_since[key] = self._clock()
 
     def forget(self, key: FlashKey) -> None:
         """The deployment is gone, or another operator's."""
-        self._awake.discard(key)
-        self._asleep_since.pop(key, None)
+        self._had_replicas.discard(key)
+        self._zero_since.pop(key, None)
         self._asked_for.pop(key, None)
 
     def _take(self, address: str, report: ActivatorReport, now: float) -> None:
         self._answered_at = now
         waiting: dict[FlashKey, int] = {}
-        sleepers = set(self._sleepers())
+        routed = set(self._routed())
         for held in report.held:
             key = FlashKey(held.namespace, held.name)
-            if key not in sleepers:
+            if key not in routed:
                 continue
             waiting[key] = max(held.waiting, 0)
             asked_at = now if held.waiting > 0 else now - max(held.last_seconds, 0.0)

@@ -28,7 +28,7 @@ READY = a_pod("a", ready=True, podIP="10.1.0.7")
 LOST = Waiting(lost=True)
 
 
-def a_sleeper(replicas: int = 0, **scaling: Any) -> Any:
+def a_flash_at_zero(replicas: int = 0, **scaling: Any) -> Any:
     """Four sequences at 75 %: three requests are one replica."""
     return a_flash(replicas=replicas, scaling={**TO_ZERO, **scaling}, engine={"maxSequences": 4})
 
@@ -43,7 +43,7 @@ def seen(
     children: tuple[RawObject, ...] = (),
     **scaling: Any,
 ) -> Observed:
-    flash = a_sleeper(replicas, **scaling)
+    flash = a_flash_at_zero(replicas, **scaling)
     made = scaled_object(flash, flash.spec.scaling, WITH_URL.demand_url, to_zero=installed and port is not None)
     status = {"conditions": [{"type": "Ready", "status": "True", "reason": "ScaledObjectReady"}]}
     live = {**made, "metadata": {**made["metadata"], "uid": "uid-of-scaler"}, "status": status}
@@ -74,7 +74,7 @@ QUARANTINED["metadata"]["annotations"][QUARANTINE_ANNOTATION] = "then"
 
 
 @pytest.mark.parametrize(
-    ("observed", "stands_in"),
+    ("observed", "receives_requests"),
     [
         (seen(0), True),
         (seen(0, READY), True),
@@ -85,9 +85,11 @@ QUARANTINED["metadata"]["annotations"][QUARANTINE_ANNOTATION] = "then"
     ],
     ids=["at zero", "the last replica is about to stop", "waking", "loading", "one serves", "one of two serves"],
 )
-def test_the_activator_is_in_the_service_while_no_replica_serves(observed: Observed, *, stands_in: bool) -> None:
+def test_the_activator_is_in_the_service_while_no_replica_serves(
+    observed: Observed, *, receives_requests: bool
+) -> None:
     made = slice_of(plan(observed))
-    assert addresses(made) == (["10.0.0.1", "10.0.0.2"] if stands_in else [])
+    assert addresses(made) == (["10.0.0.1", "10.0.0.2"] if receives_requests else [])
 
 
 def test_its_slice_belongs_to_the_service_and_is_left_alone_by_kubernetes() -> None:
@@ -195,7 +197,7 @@ def test_an_activator_is_nothing_to_a_deployment_that_keeps_a_replica() -> None:
 
 
 def test_the_scaled_object_goes_to_zero_only_with_an_activator() -> None:
-    flash = a_sleeper(idle={"afterSeconds": 900})
+    flash = a_flash_at_zero(idle={"afterSeconds": 900})
     spec = scaled_object(flash, flash.spec.scaling, "u", to_zero=True)["spec"]
     assert (spec["minReplicaCount"], spec["pollingInterval"]) == (0, 5)
     assert (spec["cooldownPeriod"], spec["initialCooldownPeriod"]) == (900, 900)

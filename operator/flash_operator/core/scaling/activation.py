@@ -1,4 +1,4 @@
-"""To zero and back: when the activator stands in for the replicas of a deployment, and what it is told.
+"""Scaling to zero: when requests go to the activator instead of the replicas, and the route that it gets.
 
     minReplicas | activator | spec.replicas | a replica serves | the activator's EndpointSlice
     ----------- | --------- | ------------- | ---------------- | -----------------------------------------------
@@ -8,9 +8,9 @@
     0           | installed | not 0         | no               | has the ready activators
     0           | installed | 0             | any              | the same, before the Deployment is scaled down
 
-The Service has the slice beside those of Kubernetes' own controller, which leaves it alone because of a label.
-kube-proxy puts all of them together, so that at zero every connection goes to an activator. A deployment has a port of
-its own there: names and addresses that a client used do not say for whom a request is, a port does.
+The slice is one of the Service's, beside those of Kubernetes' own controller, which ignores it because of a label.
+kube-proxy merges all slices, so at zero every connection goes to an activator. Each deployment has its own port there,
+because neither the Host header nor the address identifies the deployment reliably.
 """
 
 import zlib
@@ -36,8 +36,8 @@ SLICE_LABELS = {SLICE_MANAGER_LABEL: FIELD_MANAGER}
 """Labels of our slices alone: those of Kubernetes' controller have the labels of the Service, but not this value."""
 
 
-def stands_in(observed: Observed, replicas: tuple[Replica, ...]) -> bool:
-    """Whether requests go to the activator. With the last replica still there, so that none is refused in between."""
+def receives_requests(observed: Observed, replicas: tuple[Replica, ...]) -> bool:
+    """Whether requests go to the activator: from before the last replica stops, so that none is refused in between."""
     return observed.flash.spec.replicas == 0 or not any(serves(replica) for replica in replicas)
 
 
@@ -50,7 +50,7 @@ def activator_slice(observed: Observed, replicas: tuple[Replica, ...]) -> RawObj
     # The address type of a slice cannot be changed.
     made = metadata(flash, slice_names(flash.name)[is_ipv6])
     made["labels"] = {**made["labels"], SERVICE_LABEL: flash.name, **SLICE_LABELS}
-    addresses = activator.addresses if stands_in(observed, replicas) else ()
+    addresses = activator.addresses if receives_requests(observed, replicas) else ()
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": SLICE,
@@ -76,7 +76,7 @@ def needless_slices(observed: Observed, replicas: tuple[Replica, ...]) -> tuple[
 
 
 def activator_route(observed: Observed, replicas: tuple[Replica, ...]) -> ActivatorRoute | None:
-    """What the activator needs to know. None if it has nothing to do with this deployment."""
+    """The deployment's route for the activator; None if it may not be at zero."""
     activator, scaling = observed.activator, observed.flash.spec.scaling
     if activator is None or activator.port is None or scaling is None or not observed.may_go_to_zero:
         return None
