@@ -116,7 +116,8 @@ class Operator:
         await self.resync.loaded.wait()
         slices = self.observer.slices.run(self.settings.resync_seconds, self.queue.add)
         activators = [self.activators.run()] if self.activators else []
-        await asyncio.gather(self.children.run(), slices, *activators)
+        reviews = self.observer.reviews.run(self.queue.add)
+        await asyncio.gather(self.children.run(), slices, reviews, *activators)
 
     async def run(self, stop: asyncio.Event) -> int:
         """Waits for the lease, leads, and releases it. The process ends when either the lease or kopf ends."""

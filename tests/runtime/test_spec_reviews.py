@@ -1,20 +1,24 @@
 """When the API server is asked about stored specs. What it answers is in test_stored_specs."""
 
-from typing import Any, cast
+from typing import cast
+
+import pytest
 
 from builders import a_flash_object
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
-from flash_operator.runtime.keys import key_of
-from flash_operator.runtime.spec_reviews import NEWS_SECONDS, QUESTION_SECONDS, SpecReviews
+from flash_operator.runtime.keys import FlashKey, key_of
+from flash_operator.runtime.spec_reviews import SpecReviews
 
 
-class Answers:
-    """In place of a `Cluster`: each question gets the next answer."""
+class Asked:
+    """Deployments in memory, and in place of a `Cluster` answers: each question gets the next one."""
 
     def __init__(self, *answers: str | Exception) -> None:
         self.answers = list(answers)
         self.asked: list[str] = []
+        self.stored: dict[FlashKey, RawObject] = {}
+        self.reviews = SpecReviews(cast("Cluster", self), self.stored.get)
 
     async def objection(self, raw: RawObject) -> str:
         self.asked.append(raw["metadata"]["name"])
@@ -23,56 +27,60 @@ class Answers:
             raise answer
         return answer
 
-
-def reviews_of(answers: Answers, clock: Any = lambda: 100.0) -> SpecReviews:
-    return SpecReviews(cast("Cluster", answers), clock)
+    async def look(self, raw: RawObject) -> FlashKey | None:
+        """A reconcile, and the next question."""
+        self.stored[key_of(raw)] = raw
+        self.reviews.notice(raw)
+        return await self.reviews.ask_next()
 
 
 def stored(name: str = "flash", generation: int = 1) -> RawObject:
     return {**a_flash_object(name, generation=generation), "status": {"observedGeneration": 1}}
 
 
+KEY = key_of(stored())
+
+
 async def test_a_new_deployment_is_never_asked_about() -> None:
-    reviews = reviews_of(Answers())
-    reviews.notice(a_flash_object())
-    assert await reviews.review(stored()) is None
-    assert await reviews.review(stored(generation=2)) is None
-    assert reviews.known(key_of(stored())) == ""
+    site = Asked()
+    for raw in (a_flash_object(), stored(), stored(generation=2)):
+        assert await site.look(raw) is None
+    assert site.reviews.known(KEY) == ""
 
 
 async def test_a_stored_one_that_breaks_no_rule_is_asked_about_once() -> None:
-    answers = Answers("")
-    reviews = reviews_of(answers)
-    reviews.notice(stored())
-    assert reviews.known(key_of(stored())) is None
+    site = Asked("")
+    site.reviews.notice(stored())
+    assert site.reviews.known(KEY) is None
     for generation in (1, 1, 2):
-        assert await reviews.review(stored(generation=generation)) is None
-    assert answers.asked == ["flash"]
+        assert await site.look(stored(generation=generation)) is None
+    assert site.asked == ["flash"]
 
 
 async def test_one_that_breaks_a_rule_is_asked_about_again_after_each_change() -> None:
-    answers = Answers("too long", "too long", "")
-    reviews = reviews_of(answers, iter(range(100, 200)).__next__)
-    said = [await reviews.review(stored(generation=generation)) for generation in (1, 1, 2, 3, 4)]
-    assert said == [NEWS_SECONDS, None, None, NEWS_SECONDS, None]
-    assert len(answers.asked) == 3
+    site = Asked("too long", "too long", "")
+    news = [await site.look(stored(generation=generation)) for generation in (1, 1, 2, 3, 4)]
+    assert news == [KEY, None, None, KEY, None]
+    assert len(site.asked) == 3
 
 
-async def test_many_are_asked_about_one_after_the_other() -> None:
-    now = 100.0
-    answers = Answers("", "", "")
-    reviews = reviews_of(answers, lambda: now)
-    names = ("a", "b", "c")
-    assert [await reviews.review(stored(name)) for name in names] == [None, QUESTION_SECONDS, 2 * QUESTION_SECONDS]
-    now += QUESTION_SECONDS
-    assert [await reviews.review(stored(name)) for name in names] == [None, None, QUESTION_SECONDS]
-    assert answers.asked == ["a", "b"]
-
-
-async def test_a_server_that_is_away_is_asked_again_and_one_that_refuses_the_question_is_not() -> None:
-    answers = Answers(UnreachableError("away"), ApiError(503, "busy"), ApiError(403, "no"))
-    reviews = reviews_of(answers)
+async def test_many_are_asked_about_in_order_and_those_that_are_gone_are_not() -> None:
+    site = Asked("", "")
+    for name in ("a", "b", "c"):
+        site.stored[key_of(stored(name))] = stored(name)
+        site.reviews.notice(stored(name))
+    del site.stored[key_of(stored("b"))]
     for _ in range(4):
-        assert await reviews.review(stored()) is None
-    assert len(answers.asked) == 3
-    assert reviews.known(key_of(stored())) is None
+        assert await site.reviews.ask_next() is None
+    assert site.asked == ["a", "c"]
+
+
+@pytest.mark.parametrize(("error", "questions"), [
+    (UnreachableError("away"), 2), (ApiError(503, "busy"), 2), (ApiError(403, "no"), 1),
+], ids=["away", "busy", "refuses the question"])  # fmt: skip
+async def test_a_server_that_is_away_is_asked_again(error: Exception, questions: int) -> None:
+    site = Asked(error, "")
+    for _ in range(3):
+        assert await site.look(stored()) is None
+    assert len(site.asked) == questions
+    assert site.reviews.known(KEY) == ("" if questions == 2 else None)

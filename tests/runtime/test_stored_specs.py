@@ -66,12 +66,6 @@ def former_crd(server: ControlPlane) -> Iterator[None]:
         eventually(lambda: not takes(unknown), "the CRD of today is served")
 
 
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two questions."""
-    monkeypatch.setattr("flash_operator.runtime.spec_reviews.QUESTION_SECONDS", 0.0)
-
-
 def store(site: Site, specs: dict[str, dict[str, Any]]) -> list[FlashKey]:
     """Deployments that the operator served already when the CRD was upgraded, by name."""
     with former_crd(site.server):

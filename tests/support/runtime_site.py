@@ -44,7 +44,7 @@ class Site:
 
     def _of(self, settings: PlanSettings, operator_class: str = "", activators: Activators | None = None) -> Reconciler:
         scalers = ScalerCatalogue(self.cluster, lambda _: True, clock=count(step=60).__next__)
-        observer = LiveObserver(
+        self._observer = LiveObserver(
             Store(),
             self.cluster,
             self.gates,
@@ -53,8 +53,8 @@ class Site:
             scalers=scalers,
             activators=activators,
         )
-        self.cluster.answered = observer.slices.put
-        return Reconciler(self.cluster, observer, "test", clock=count(step=60).__next__)
+        self.cluster.answered = self._observer.slices.put
+        return Reconciler(self.cluster, self._observer, "test", clock=count(step=60).__next__)
 
     async def stored(self) -> Store:
         """What an operator that has just started keeps in memory."""
@@ -72,9 +72,10 @@ class Site:
         self, settings: PlanSettings, operator_class: str = "", activators: Activators | None = None
     ) -> Iterator[None]:
         """Reconciles by an operator with these settings, as after an upgrade, of another class, or with activators."""
-        former, self._reconciler = self._reconciler, self._of(settings, operator_class, activators)
+        former = self._observer, self._reconciler
+        self._reconciler = self._of(settings, operator_class, activators)
         yield
-        self._reconciler = former
+        self._observer, self._reconciler = former
 
     def apply(self, raw: dict[str, Any]) -> None:
         self.server.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(raw))
@@ -92,6 +93,7 @@ class Site:
         if key not in self._known:
             self._known.add(key)
             await self._reconciler.reconcile(key)
+        await self._observer.reviews.ask_next()
         return self.cluster.writes - before
 
     def get(self, *args: str) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Observer:
         self._operator_class = operator_class
         self._update_turn = UpdateTurn(cluster, namespace, operator_class)
         self.answers = Answers()
-        self._reviews = SpecReviews(cluster)
+        self.reviews = SpecReviews(cluster, self._stored)
 
     async def observe(self, key: FlashKey, *, live: bool = False) -> Observed | None:
         """The snapshot, or None if the deployment is another operator's, deleted, terminating, or too large to keep.
@@ -82,11 +82,11 @@ class Observer:
         """
         if live:
             await self._refresh(key)
-        raw = self._store.get(KIND, key.name, key.namespace)
-        if raw is None or not self._is_ours(raw) or self._store.lacks_children(key):
+        raw = self._stored(key)
+        if raw is None or self._store.lacks_children(key):
             self.forget(key)
             return None
-        self._reviews.notice(raw)
+        self.reviews.notice(raw)
         flash, status = _readable(raw), raw.get("status", {})
         slices = await self._slices_of(key, flash, live=live)
         children = [*(child for kind in CHILD_KINDS for child in self._store.of(key, kind)), *slices]
@@ -112,14 +112,14 @@ class Observer:
             restore_pods=self._pods(key, RESTORE_LABEL),
             update_holder=update_holder,
             settled=self.answers.settled(key, children),
-            objection=self._reviews.known(key),
+            objection=self.reviews.known(key),
         )
         return replace(observed, image_volumes=await self._image_volumes(observed))
 
-    async def review(self, key: FlashKey) -> float | None:
-        """Asks what the API server would say of the spec. Returns the seconds until the next look that this needs."""
+    def _stored(self, key: FlashKey) -> RawObject | None:
+        """The deployment in memory; None if it is gone, or another operator's."""
         raw = self._store.get(KIND, key.name, key.namespace)
-        return await self._reviews.review(raw) if raw is not None and self._is_ours(raw) else None
+        return raw if raw is not None and self._is_ours(raw) else None
 
     def _is_ours(self, raw: RawObject) -> bool:
         return is_of_class(raw, self._operator_class) and "deletionTimestamp" not in raw["metadata"]
@@ -152,7 +152,7 @@ class Observer:
         if self._activators:
             self._activators.forget(key)
         self.answers.forget(key)
-        self._reviews.forget(key)
+        self.reviews.forget(key)
         self.scalers.forget(key)
         self.gates.forget(key)
 

@@ -55,16 +55,14 @@ class Reconciler:
     async def reconcile(self, key: FlashKey) -> float | None:
         """Returns the seconds until the next reconcile, or None if only an event is worth one."""
         try:
-            again = await self._carry_out(key)
+            return await self._carry_out(key)
         except NameTakenError as error:
             taken = replace(error.observed, name_taken=str(error))
             await self._report(taken, plan(taken))
-            again = NAME_TAKEN_SECONDS
+            return NAME_TAKEN_SECONDS
         except UnreadableSpecError as error:
             await self._report_unreadable(key, error)
             return None
-        # Last, because nothing waits for the answer.
-        return sooner(again, await self._observer.review(key))
 
     async def _carry_out(self, key: FlashKey) -> float | None:
         """Raises NameTakenError."""

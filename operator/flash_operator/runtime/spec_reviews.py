@@ -1,11 +1,12 @@
-"""Asks the API server whether it would take a stored spec if it were new.
+"""Asks the API server whether it would accept a stored spec if it were new.
 
-It lets a stored object break rules that are newer than the object, so nothing else tells. A spec that it took while
-this process ran breaks none. So the question is asked once for each deployment that was there before the process, and
-again after every change of one that breaks rules.
+The API server lets a stored object break rules that are newer than the object, so nothing else shows it. A spec that it
+accepted while this process ran breaks none. So the question is asked once for each deployment that was there before the
+process, and again after every change of one that breaks rules: one at a time, beside the reconciles, because nothing
+waits for the answers.
 """
 
-import time
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -16,62 +17,67 @@ from flash_operator.runtime.keys import FlashKey, key_of
 
 log = structlog.get_logger("flash.spec_reviews")
 
-QUESTION_SECONDS = 0.5
-"""Between two questions: nobody waits for the answers, and an operator that starts has more urgent work to do for a
-thousand deployments."""
-NEWS_SECONDS = 1.0
+QUESTION_SECONDS = 1.0
+"""Between two questions: an operator that starts has more urgent work to do for a thousand deployments."""
 
 
 class SpecReviews:
-    """The last answer for each deployment."""
+    """The last answer for each deployment, and the deployments to ask about."""
 
-    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, cluster: Cluster, stored: Callable[[FlashKey], RawObject | None]) -> None:
+        """`stored` returns a deployment from memory; None if it is gone, or another operator's."""
         self._cluster = cluster
-        self._clock = clock
+        self._stored = stored
         self._known: dict[FlashKey, tuple[int, str | None]] = {}
         """The generation that was asked about, and what the API server objects to in it; None if it did not say."""
-        self._turns: dict[FlashKey, float] = {}
-        """When the next question about a deployment may be asked."""
-        self._next_turn = 0.0
+        self._waiting: dict[FlashKey, None] = {}
+        """Deployments to ask about, in order."""
 
     def known(self, key: FlashKey) -> str | None:
         """What the API server objects to; empty if to nothing, None while that is unknown."""
         return self._known[key][1] if key in self._known else None
 
     def notice(self, raw: RawObject) -> None:
-        """A deployment without a status is new: the API server has just taken it."""
-        if not (raw.get("status") or {}).get("observedGeneration") and key_of(raw) not in self._turns:
-            self._known.setdefault(key_of(raw), (_generation(raw), ""))
+        """Called for each look at a deployment. One without a status is new: the API server has just accepted it."""
+        key = key_of(raw)
+        if not (raw.get("status") or {}).get("observedGeneration") and key not in self._waiting:
+            self._known.setdefault(key, (_generation(raw), ""))
+        before = self._known.get(key)
+        if before is None or (before[1] and before[0] != _generation(raw)):
+            self._waiting.setdefault(key)
 
     def forget(self, key: FlashKey) -> None:
         self._known.pop(key, None)
-        self._turns.pop(key, None)
+        self._waiting.pop(key, None)
 
-    async def review(self, raw: RawObject) -> float | None:
-        """Asks if the answer may be another one than is known.
+    async def run(self, on_news: Callable[[FlashKey], None]) -> None:
+        """Asks for ever, and calls `on_news` with each deployment for which the answer has changed."""
+        while True:
+            if key := await self.ask_next():
+                on_news(key)
+            await asyncio.sleep(QUESTION_SECONDS)
 
-        Returns the seconds until the deployment should be looked at again: because its turn comes, or there is news.
-        """
-        key = key_of(raw)
-        before = self._known.get(key)
-        if before is not None and (not before[1] or before[0] == _generation(raw)):
+    async def ask_next(self) -> FlashKey | None:
+        """Asks about the deployment that has waited longest. Returns it if the answer has changed."""
+        key = next(iter(self._waiting), None)
+        if key is None:
             return None
-        now = self._clock()
-        if key not in self._turns:
-            self._turns[key] = max(now, self._next_turn)
-            self._next_turn = self._turns[key] + QUESTION_SECONDS
-        if self._turns[key] > now:
-            return self._turns[key] - now
+        del self._waiting[key]
+        raw = self._stored(key)
+        return await self._ask(key, raw) if raw is not None else None
+
+    async def _ask(self, key: FlashKey, raw: RawObject) -> FlashKey | None:
+        before = self.known(key)
         try:
-            found = await self._cluster.objection(raw)
+            found: str | None = await self._cluster.objection(raw)
         except (ApiError, UnreachableError) as error:
             log.warning("the spec was not reviewed", key=str(key), error=str(error))
             if isinstance(error, UnreachableError) or error.overloaded:
+                self._waiting.setdefault(key)
                 return None
             found = None
-        del self._turns[key]
         self._known[key] = _generation(raw), found
-        return NEWS_SECONDS if (found or "") != (before[1] if before else "") else None
+        return key if (found or "") != (before or "") else None
 
 
 def _generation(raw: RawObject) -> int:
