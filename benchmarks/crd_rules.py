@@ -67,7 +67,7 @@ def _measure(server: ControlPlane, paths: list[str], spec: dict[str, Any], round
     for at in range(rounds + 10):
         for times, path in zip(taken, paths, strict=True):
             milliseconds = _create(connection, path, spec)
-            if at >= 10:  # noqa: PLR2004 - the first ones compile and connect
+            if at >= 10:
                 times.append(milliseconds)
     return taken
 
