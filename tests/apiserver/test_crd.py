@@ -104,6 +104,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "an argument that only another image has": {
         "engine": {"image": "mine/engine:nightly", "extraArgs": ["--not-in-the-pinned-version=1"]}
     },
+    "arguments of another image that only begin like a refused one": {
+        "engine": {"image": "mine/engine:nightly", "extraArgs": ["-tp-x=1", "-dpn-extra", "-s2", "--model-impl=auto"]}
+    },
     "variables that only resemble secrets": {
         "engine": {
             "extraEnv": [

@@ -13,8 +13,9 @@ from flash_operator.api.rule import Rule, quoted
 NAME = "a.split('=')[0].split('.')[0].split(' ')[0].replace('_', '-')"
 """An item's argument, without value and JSON key."""
 
-_SHORT_NAME = "a.find('^-[a-z]+')"
-"""Of `-tp2` and `-tp=2`: `-tp`. Empty for an item that is no short option."""
+_LETTERS = "n.find('^-[a-z]+')"
+"""Of `-tp2`: `-tp`."""
+_WITH_VALUE = "^-(?:[a-z][0-9].*|[a-z]+[0-9]+)$"
 
 
 def refused_options(
@@ -41,11 +42,13 @@ def _long_options(arguments: str, table: Mapping[str, str], unless: str, field_p
 
 
 def _short_options(arguments: str, table: Mapping[str, str], unless: str, field_path: str | None) -> Rule:
-    names = f"{arguments}.map(a, {_SHORT_NAME})"
+    """Also with the value at its end, as `-tp2`."""
+    names = f"{arguments}.map(a, {NAME})"
     spellings = {spelling: option for option in table for spelling in _spellings(option)}
-    is_one = f"n in {literals(spellings)}"
+    with_value = f"n.matches({quoted(_WITH_VALUE)}) && {_LETTERS} in {literals(table)}"
+    is_one = f"(n in {literals(spellings)} || {with_value})"
     texts = {f"n == {quoted(spelt)}": _text(option, table[option]) for spelt, option in spellings.items()}
-    found = f"{names}.filter(n, {is_one}).map(n, {choice(texts)})"
+    found = f"{names}.filter(n, {is_one}).map(n, {_LETTERS}).map(n, {choice(texts)})"
     return Rule(f"{unless}!{names}.exists(n, {is_one})", _all_of(table), field_path, first_texts(found))
 
 
