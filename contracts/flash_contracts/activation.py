@@ -28,7 +28,7 @@ class ActivatorRoute(Document):
     namespace: str
     name: str
     port: int
-    """Requests that arrive at this port of an activator are this deployment's, and nobody else's."""
+    """Requests that arrive at this port of an activator are for this deployment only."""
     endpoints: tuple[str, ...] = ()
     """HOST:PORT of the replicas that serve."""
     hold_seconds: float = 600.0

@@ -80,13 +80,14 @@ class Operator:
         reconciler = Reconciler(cluster, self.observer, settings.identity, routes=routes)
         self.metrics.registry.register(DemandCollector(reconciler.demand))
         leader = (self._is_leading, lambda: self.lease.leader_address)
-        demand, told = DemandServer(reconciler.demand, session, *leader), RouteServer(routes, session, *leader)
+        demand = DemandServer(reconciler.demand, session, *leader)
+        route_server = RouteServer(routes, session, *leader)
         self.health = Health(
             self.metrics,
             settings.resync_seconds,
             self._refresh_metrics,
             lambda: self.queue.oldest_wait_seconds,
-            routes=(demand.route, told.route),
+            routes=(demand.route, route_server.route),
         )
         nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity, namespace=settings.namespace)
         self.resync = Resync(self.store, self.queue, cluster, self.metrics, settings.namespace, of_class)

@@ -1,4 +1,4 @@
-"""The activator in the chart: off by default, restricted, without rights, and told what its process understands."""
+"""The activator in the chart: off by default, restricted, without rights, with arguments that its process accepts."""
 
 from typing import Any
 

@@ -104,7 +104,7 @@ BAD_VALUES = {
     "no activators": ("activator.replicas=0", "replicas"),
     "an unknown value of the activator": ("activator.port=1", "port"),
     "an activator that holds nothing": ("activator.maxRequests=0", "maxRequests"),
-    "an activator that nobody tells the deployments": (
+    "an activator that cannot ask the operator": (
         "activator.enabled=true,metrics.service.enabled=false",
         "metrics.service.enabled",
     ),

@@ -10,7 +10,7 @@ import yaml
 from image_builder.destination import BadDestinationError, Destination
 from image_builder.layout import IMAGES, ROOT
 from image_builder.product import PRODUCTS
-from image_builder.publish import CHART, tag_of, told
+from image_builder.publish import CHART, summary, tag_of
 from image_builder.push_failure import why_not_built, why_not_pushed
 from image_builder.values_file import PushedImage, write_values
 
@@ -128,7 +128,7 @@ def test_the_values_name_every_image_by_digest_and_fit_the_schema_of_the_chart(t
 
 
 def test_a_push_ends_with_the_references_and_the_command_that_installs_them() -> None:
-    *references, values, command = told(pushed(), ROOT / "build/images/values.yaml").splitlines()
+    *references, values, command = summary(pushed(), ROOT / "build/images/values.yaml").splitlines()
     assert references == [image.reference for image in pushed().values()]
     assert values == "values: build/images/values.yaml"
     assert command.endswith("--create-namespace --values build/images/values.yaml")

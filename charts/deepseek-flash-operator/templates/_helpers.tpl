@@ -80,7 +80,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "flash.namespacedRules" -}}
 - apiGroups: [inference.deepseekflash.dev]
   resources: [deepseekflashdeployments]
-  # Create: a dry run of what is stored, which tells the rules that it breaks after an upgrade of the CRD.
+  # Create: dry runs of stored objects, to find the rules that they break after an upgrade of the CRD.
   verbs: [get, list, watch, create]
 - apiGroups: [inference.deepseekflash.dev]
   resources: [deepseekflashdeployments/status]

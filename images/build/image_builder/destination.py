@@ -55,7 +55,7 @@ def _problem(name: str) -> str | None:
         ("://" in name, f"write it without {name.partition('://')[0]}://, as in {EXAMPLE}"),
         ("@" in name or ":" in path, "write it without a tag or digest: each image gets its version as the tag"),
         (not has_host, f"this names no registry: write {FORM}, or for Docker Hub docker.io/{name or 'NAME'}"),
-        (host in DOCKER_HUB and not path, f"images on Docker Hub belong to somebody: write {host}/NAME"),
+        (host in DOCKER_HUB and not path, f"images on Docker Hub belong to an account: write {host}/NAME"),
         (path != path.lower(), f"registries have names in lower case only: write {host}/{path.lower()}"),
         (not re.search(IMAGE_NAME, whole), f"no registry can have this name: write {FORM}"),
         (len(whole) > LONGEST, f"the name is too long: with /{LONGEST_NAME}, it may have {LONGEST} characters"),

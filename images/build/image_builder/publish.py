@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (BadDestinationError, ToolError, BuildError, debian.SetupError) as problem:
         sys.exit(f"error: {problem}")
     write_values(images, arguments.values)
-    print(told(images, arguments.values))
+    print(summary(images, arguments.values))
 
 
 def tag_of(given: str | None) -> str:
@@ -116,7 +116,7 @@ def push_archive(tool: Tool, archive: Path, reference: str, *, plain: bool) -> s
         tool.remove(loaded)
 
 
-def told(images: dict[str, PushedImage], values: Path) -> str:
+def summary(images: dict[str, PushedImage], values: Path) -> str:
     """What was pushed, and what to type next."""
     shown = values.relative_to(ROOT) if values.is_relative_to(ROOT) else values
     install = (

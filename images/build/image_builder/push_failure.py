@@ -9,7 +9,7 @@ from failure_reason import NO_ROOM, reason_in
 REASONS: Final = (
     (
         r"unauthorized|authentication required|no basic auth credentials|denied|\b401\b|\b403\b",
-        "{host} does not let you push to {repository}: log in with `{tool} login {host}` as somebody who may",
+        "{host} does not let you push to {repository}: log in with `{tool} login {host}` with an account that may",
     ),
     (
         r"\b413\b|too large|entity too large|exceeds? .*(limit|size|quota)|quota .*exceeded|insufficient storage",
@@ -38,12 +38,12 @@ REASONS: Final = (
 def why_not_pushed(reference: str, tool: str, output: str) -> str:
     """`reference`: HOST/PATH:TAG. The sentence ends with the tool's own words."""
     repository = reference.rpartition(":")[0]
-    told = {"host": reference.partition("/")[0], "repository": repository, "tool": tool}
+    names = {"host": reference.partition("/")[0], "repository": repository, "tool": tool}
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     for pattern, sentence in REASONS:
         for line in reversed(lines):
             if re.search(pattern, line.replace(reference, "").lower()):
-                return f"{reference} was not pushed. {sentence.format(**told)} ({line[-300:]})"
+                return f"{reference} was not pushed. {sentence.format(**names)} ({line[-300:]})"
     return f"{reference} was not pushed: {reason_in(output)}"
 
 

@@ -99,7 +99,7 @@ class Deployments:
         return frozenset(self._by_port)
 
     def at(self, port: int) -> RoutedDeployment:
-        """Whose port this is. Raises RefusalError if it is nobody's, or was somebody else's a moment ago."""
+        """The deployment of this port. Raises RefusalError if there is none, or if it was another's a moment ago."""
         found = self._by_port.get(port)
         if found is None:
             raise no_deployment()

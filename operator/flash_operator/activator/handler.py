@@ -4,7 +4,7 @@ a replica serves | method | the request
 ---------------- | ------ | -----------------------------------------------------------------
 yes              | any    | is passed on
 no               | POST   | is held, and wakes the deployment
-no               | other  | 503 at once: monitoring, health checks and lists of models wake nobody
+no               | other  | 503 at once: monitoring, health checks and lists of models start no replica
 """
 
 import asyncio

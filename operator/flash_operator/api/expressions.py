@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from flash_operator.api.rule import quoted
 
 NAMED = 4
-"""Texts in a message. Whoever has more to correct is told that there are others."""
+"""Texts in a message. With more to correct, it ends by saying that there are others."""
 
 
 def literals(texts: Iterable[str]) -> str:

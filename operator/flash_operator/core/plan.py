@@ -118,7 +118,7 @@ class Plan:
     demand_basis: DemandBasis | None = None
     """What the demand is computed from until the next plan."""
     route: ActivatorRoute | None = None
-    """What the activator is told until then; None if it has nothing to do with this deployment."""
+    """The deployment's route for the activator; None if it may not be at zero."""
     delete: tuple[ObjectRef, ...] = ()
     evict: tuple[ObjectRef, ...] = ()
     annotate: tuple[PodAnnotation, ...] = ()

@@ -1,8 +1,8 @@
 """The activator's EndpointSlices in the Services of deployments, and which of its ports each deployment has.
 
-They are listed at most every few seconds for all deployments that may be at zero, and not watched: nobody else writes
-them. A port is kept by the slice itself, so that it survives the operator. Every few minutes all are listed, whoever
-asks for zero: what is left of a former installation is deleted.
+They are listed at most every few seconds for all deployments that may be at zero, and not watched, because only
+the operator writes them. The slice itself stores the port, so the port survives the operator. Every few minutes all
+slices are listed: those left by a former installation are deleted.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ class ActivatorSlices:
             self._known[key][raw["metadata"]["name"]] = without_managed_fields(raw)
 
     def port(self, key: FlashKey, uid: str) -> int | None:
-        """The deployment's port on the activator, which nobody else has; None if all are taken."""
+        """The deployment's own port on the activator; None if all are taken."""
         mine = self._reserved.get(key) or self._port_in_slice(key)
         others = {self._port_in_slice(other) for other in self._known if other != key}
         others |= {port for other, port in self._reserved.items() if other != key}
@@ -115,6 +115,6 @@ class ActivatorSlices:
         return True
 
     def _is_wanted(self, raw: RawObject) -> bool:
-        """By name too, so that there are two of a deployment at most, whoever labels what as ours."""
+        """Checks the name too, so that a deployment has two at most, even if other objects have our label."""
         key = parent_key(raw)
         return key is not None and raw["metadata"]["name"] in slice_names(key.name) and self._knows(key)

@@ -67,8 +67,10 @@ class DemandBoard:
         return self._sure(key, basis, basis.demand(self._loads(key), self._waiting(key))) if basis else None
 
     def _sure(self, key: FlashKey, basis: DemandBasis, report: DemandReport) -> DemandReport:
-        """An autoscaler counts the time in which it could not read the demand as idle, so it is told once more that the
-        last replica is needed."""
+        """Keeps the last replica for a while after the demand was unknown.
+
+        An autoscaler counts the time in which it could not read the demand as idle.
+        """
         if report.target_replicas is None:
             self._unsure_at[key] = self._clock()
             return report

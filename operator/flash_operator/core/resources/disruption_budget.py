@@ -1,8 +1,8 @@
 """Builds the PodDisruptionBudget: one voluntary disruption at a time; the next waits until the new replica passed.
 
 A budget of one disruption protects nothing where the Deployment asks for one replica: the API server lets that one be
-evicted with it as without it. So there is none until the Deployment asks for two. One that is there stays, for the
-next time, and because its absence would tell nobody anything.
+evicted with it as without it. So there is none until the Deployment asks for two. An existing one stays, ready for
+the next scale-up.
 
 A replica that cannot start at all, because no node has two free GPUs for it, is no reason to refuse a disruption: with
 three replicas for two nodes, no node could ever be drained.

@@ -68,7 +68,7 @@ def slice_names(name: str) -> tuple[str, str]:
 
 def needless_slices(observed: Observed, replicas: tuple[Replica, ...]) -> tuple[RawObject, ...]:
     """Slices to delete, where the spec no longer asks for zero or the activator is gone: the Service must not lead to
-    an address behind which nobody is."""
+    an address where no process listens."""
     wanted = activator_slice(observed, replicas)
     kept = wanted["metadata"]["name"] if wanted else None
     found = (child for (kind, name), child in observed.children.items() if kind == SLICE and name != kept)
@@ -107,7 +107,7 @@ def choose_port(uid: str, taken: Collection[int]) -> int | None:
 
 
 def port_of(endpoint_slice: RawObject) -> int | None:
-    """The port that a slice of ours has; None if somebody has written something else into it."""
+    """The port that a slice of ours has; None if its ports are not as we write them."""
     ports = endpoint_slice.get("ports") or []
     port = ports[0].get("port") if ports and isinstance(ports[0], dict) else None
     return port if isinstance(port, int) and FIRST_PORT <= port < FIRST_PORT + PORTS else None

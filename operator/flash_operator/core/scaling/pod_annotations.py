@@ -63,7 +63,7 @@ def _protection(replica: Replica, observed: Observed) -> Annotations:
 
 
 def _is_of_karpenter(replica: Replica, observed: Observed) -> bool:
-    """Elsewhere nobody reads the annotation, and to remove it in the end would cost a request."""
+    """Elsewhere nothing reads the annotation, and removing it later would cost a request."""
     node = observed.nodes.get(replica.node_name or "") or {"metadata": {}}
     return KARPENTER_NODE in (node["metadata"].get("labels") or {})
 
