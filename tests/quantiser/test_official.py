@@ -110,7 +110,7 @@ def misshapen(tensors: dict[str, torch.Tensor]) -> None:
         (stripped, "without an MTP head"),
         (base_fp8, "FP8 experts"),
         (bf16, "BF16"),
-        (int4, "INT4 already"),
+        (int4, "already INT4"),
         (missing, "mtp.0.ffn.experts.3.w2.scale"),
         (misshapen, "mtp.0.enorm.weight is BF16 \\[255\\], not BF16 \\[256\\]"),
     ],

@@ -239,7 +239,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(
     usage = namedtuple("usage", "free")  # noqa: PYI024 - as the standard library's own
     monkeypatch.setattr("shutil.disk_usage", lambda _path: usage(1000))
     result = run(claim, capsys, code=1)
-    assert "0.0 GB free and 0.0 GB are needed" in result["message"]
+    assert "0.0 GB free, but 0.0 GB are needed" in result["message"]
     assert list(claim.work.iterdir()) == []
 
 
@@ -265,7 +265,7 @@ def test_a_download_that_does_not_fit_is_found_before_it_begins(
     monkeypatch.setattr("mtp_quantiser.sources.snapshot_download", download)
     monkeypatch.setattr("mtp_quantiser.sources._infos", infos)
     result = run(claim, capsys, "--source", "hf://owner/name@main", code=1)
-    assert "GB free and 2000.0 GB are needed" in result["message"]
+    assert "GB free, but 2000.0 GB are needed" in result["message"]
     assert fetched == ["config.json", "model.safetensors.index.json"]
 
 

@@ -282,5 +282,5 @@ def test_a_full_disk_is_found_before_any_work(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     assert main(quantise(official, capture, tmp_path / "out")) == 1
-    assert f"{tmp_path} has 0.0 GB free and" in capsys.readouterr().err
+    assert f"{tmp_path} has 0.0 GB free, but" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
