@@ -91,11 +91,11 @@ def test_load_takes_it_from_one_replica_to_three_and_back_and_no_request_fails(
             wait_until(lambda: timeline.wanted == 3, "KEDA wants three replicas", seconds=240)
             with Load(scaled.address(), "tiny", users(4, tokens)) as peak:
                 guarded = wait_until(lambda: beyond_what_loads(scaled), "more demand while replicas load", seconds=60)
-                assert guarded["targetReplicas"] == 3
+                assert guarded["targetReplicas"] < guarded["demandReplicas"]
             wait_until(lambda: serve(scaled, 3), "three replicas serve", seconds=120)
             many.story = "with three replicas"
             wait_until(lambda: many.answered[many.story] >= least, "they are used for a while", seconds=300)
-            assert timeline.numbers == [1, 3], "no more replicas while some load, nor by chance"
+            assert goes_up_to_three(timeline), "no more replicas while some load, nor by chance"
         before = scaled_object(scaled)["metadata"]["uid"]
         wait_until(lambda: timeline.wanted in (1, 2), "the demand falls", seconds=120)
         scaled.cluster.kubectl("delete", "scaledobject", scaled.name, "-n", scaled.namespace)
@@ -110,9 +110,15 @@ def test_load_takes_it_from_one_replica_to_three_and_back_and_no_request_fails(
     print(f"{few.total + many.total + peak.total} requests answered")
 
 
+def goes_up_to_three(timeline: ReplicaTimeline) -> bool:
+    """At once, or by two if one reading of the last minute missed some users: the HPA takes the lowest."""
+    return timeline.numbers in ([1, 3], [1, 2, 3])
+
+
 def beyond_what_loads(flash: Flash) -> dict[str, Any] | None:
+    """More demand than three replicas are for, while a replica loads."""
     report = demand_of(flash)
-    return report if report["loading"] == 2 and (report["demandReplicas"] or 0) > 3.1 else None
+    return report if report["loading"] >= 1 and (report["demandReplicas"] or 0) > 3.1 else None
 
 
 def scale_operator(cluster: LocalCluster, replicas: int) -> None:
@@ -171,7 +177,7 @@ def test_with_source_prometheus_load_scales_it_and_nothing_does_while_prometheus
             with Load(scaled.address(), "tiny", users(6)) as many:
                 wait_until(lambda: serve(scaled, 3), "three replicas serve", seconds=240)
         wait_until(lambda: failed_readings(scaled) >= MANY_FAILURES, "KEDA has asked in vain", seconds=180)
-        assert timeline.numbers == [1, 3], "no more while replicas load, and no fewer without an answer"
+        assert goes_up_to_three(timeline), "no more while replicas load, and no fewer without an answer"
         scaled.wait_for("ScalingActive", "False", "MetricsMissing", seconds=60)
         with prometheus:
             wait_until(lambda: serve(scaled, 1), "the demand is known again", seconds=300)
