@@ -57,7 +57,13 @@ from flash_operator.core.resources.stored_document import together
 from flash_operator.core.rollout.rollout import last_known_good_config_map, rollback_speed
 from flash_operator.core.rollout.surge import surges
 from flash_operator.core.rollout.template_revision import superseded
-from flash_operator.core.scaling.activation import SLICE, activator_route, activator_slice, needless_slices
+from flash_operator.core.scaling.activation import (
+    SLICE,
+    activator_route,
+    activator_slice,
+    handover_seconds,
+    needless_slices,
+)
 from flash_operator.core.scaling.decision import NONE as NO_SCALER
 from flash_operator.core.scaling.decision import ScalerDecision
 from flash_operator.core.scaling.demand import DemandBasis
@@ -191,7 +197,7 @@ def plan(observed: Observed) -> Plan:
             *(status_events(observed.live_status, status) if changed else ()),
         ),
         poll_gates=sooner(_poll_gates(summary), gate_interval(observed.flash)),
-        requeue_after=sooner(_requeue_after(summary), scaler_interval(observed.flash)),
+        requeue_after=sooner(_requeue_after(summary), scaler_interval(observed.flash), _handover(decided)),
         is_irreversible=is_irreversible,
     )
 
@@ -391,6 +397,13 @@ def _poll_gates(summary: ReplicaSummary) -> float:
         return WATCH_SERVING_SECONDS
     starting = summary.worst is None or not summary.worst.verdict.is_failure
     return WATCH_GATE_SECONDS if starting else WATCH_FAILED_SECONDS
+
+
+def _handover(decided: Decisions) -> float | None:
+    """Seconds until the activator may leave the Service; None if nothing has to be done then."""
+    if not decided.observed.may_go_to_zero:
+        return None
+    return handover_seconds(decided.observed, decided.replicas) or None
 
 
 def _requeue_after(summary: ReplicaSummary) -> float | None:

@@ -1,13 +1,14 @@
 """To zero and back: when the activator stands in, what it is told, and when nothing goes to zero."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import SETTINGS, a_flash, a_gate, a_live_deployment, a_load, a_node, a_pod, an_observed, condition
+from builders import NOON, SETTINGS, a_flash, a_gate, a_live_deployment, a_load, a_node, a_pod, an_observed, condition
 from flash_contracts.activation import FIRST_PORT, PORTS
 from flash_contracts.names import FIELD_MANAGER, QUARANTINE_ANNOTATION
 from flash_operator.core.observed.activator import ActivatorView, Waiting
@@ -15,7 +16,7 @@ from flash_operator.core.observed.scalers import HPA, SCALED_OBJECT, Scalers
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import Plan, plan
 from flash_operator.core.replicas.replica import replicas_of
-from flash_operator.core.scaling.activation import SLICE, choose_port, port_of
+from flash_operator.core.scaling.activation import HANDOVER_SECONDS, SLICE, choose_port, port_of
 from flash_operator.core.scaling.decision import decide_scaler
 from flash_operator.core.scaling.demand import DemandBasis, demand_basis
 from flash_operator.core.scaling.scaler import scaled_object
@@ -60,6 +61,12 @@ def seen(
     return replace(observed, activator=ActivatorView(addresses, port, waiting) if installed else None)
 
 
+def ready_for(seconds: float) -> RawObject:
+    pod = a_pod("a", ready=True, podIP="10.1.0.7")
+    pod["status"]["conditions"][0]["lastTransitionTime"] = (NOON - timedelta(seconds=seconds)).isoformat()
+    return pod
+
+
 def slice_of(planned: Plan) -> RawObject | None:
     return next((child for child in planned.apply if child["kind"] == SLICE), None)
 
@@ -82,14 +89,31 @@ QUARANTINED["metadata"]["annotations"][QUARANTINE_ANNOTATION] = "then"
         (seen(1, a_pod("a")), True),
         (seen(1, READY), False),
         (seen(2, READY, a_pod("b")), False),
+        (seen(1, ready_for(2)), True),
+        (seen(1, ready_for(6)), False),
     ],
-    ids=["at zero", "the last replica is about to stop", "waking", "loading", "one serves", "one of two serves"],
+    ids=[
+        "at zero",
+        "the last replica is about to stop",
+        "waking",
+        "loading",
+        "one serves",
+        "one of two serves",
+        "one serves, which kube-proxy may not know yet",
+        "one serves for a while",
+    ],
 )
 def test_the_activator_is_in_the_service_while_no_replica_serves(
     observed: Observed, *, receives_requests: bool
 ) -> None:
     made = slice_of(plan(observed))
     assert addresses(made) == (["10.0.0.1", "10.0.0.2"] if receives_requests else [])
+
+
+def test_it_leaves_the_service_a_few_seconds_after_a_replica_is_ready() -> None:
+    assert plan(seen(1, ready_for(2))).requeue_after == HANDOVER_SECONDS - 2
+    again = plan(seen(1, ready_for(6))).requeue_after
+    assert again is None or again > HANDOVER_SECONDS
 
 
 def test_its_slice_belongs_to_the_service_and_is_left_alone_by_kubernetes() -> None:

@@ -4,7 +4,8 @@
     ----------- | --------- | ------------- | ---------------- | -----------------------------------------------
     not 0       | any       | any           | any              | none
     0           | none      | any           | any              | none, and one replica is kept
-    0           | installed | not 0         | yes              | empty: clients reach the replicas alone
+    0           | installed | not 0         | for 5 s          | empty: clients reach the replicas alone
+    0           | installed | not 0         | for a moment     | has the ready activators, which pass requests on
     0           | installed | not 0         | no               | has the ready activators
     0           | installed | 0             | any              | the same, before the Deployment is scaled down
 
@@ -19,7 +20,7 @@ from collections.abc import Collection
 from flash_contracts.activation import FIRST_PORT, PORTS, ActivatorRoute
 from flash_contracts.names import FIELD_MANAGER
 from flash_operator.api.scaling_spec import IdleSpec
-from flash_operator.core.observed.kube import is_owned_by, is_terminating
+from flash_operator.core.observed.kube import condition_of, is_owned_by, is_terminating, moment_of
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.engine_args import PORT
@@ -36,9 +37,26 @@ SLICE_LABELS = {SLICE_MANAGER_LABEL: FIELD_MANAGER}
 """Labels of our slices alone: those of Kubernetes' controller have the labels of the Service, but not this value."""
 
 
+HANDOVER_SECONDS = 5.0
+"""How long a replica is ready before the activator leaves the Service. kube-proxy learns of both from different slices,
+in any order, and within seconds: in between, the Service would lead nowhere."""
+
+
 def receives_requests(observed: Observed, replicas: tuple[Replica, ...]) -> bool:
-    """Whether requests go to the activator: from before the last replica stops, so that none is refused in between."""
-    return observed.flash.spec.replicas == 0 or not any(serves(replica) for replica in replicas)
+    """Whether requests go to the activator: from before the last replica stops, until a replica is known everywhere."""
+    return observed.flash.spec.replicas == 0 or handover_seconds(observed, replicas) != 0.0
+
+
+def handover_seconds(observed: Observed, replicas: tuple[Replica, ...]) -> float | None:
+    """Seconds until a replica has served for long enough; 0 if one has, None if none serves."""
+    waits = (_handover_seconds(observed, replica) for replica in replicas if serves(replica))
+    return min(waits, default=None)
+
+
+def _handover_seconds(observed: Observed, replica: Replica) -> float:
+    since = (condition_of(replica.pod, "Ready") or {}).get("lastTransitionTime")
+    served = (observed.now - moment_of(since)).total_seconds() if since else HANDOVER_SECONDS
+    return max(0.0, HANDOVER_SECONDS - served)
 
 
 def activator_slice(observed: Observed, replicas: tuple[Replica, ...]) -> RawObject | None:
