@@ -101,9 +101,14 @@ def idle(activator: LocalCluster, keda: Keda, namespace: str, tiny: MakeFlash) -
     apply(activator, engine_stub_program(namespace))
     flash = tiny(**stub_spec(f"loading:seconds={LOADING_SECONDS}"), scaling=SCALING)
     flash.wait_for("Ready", "True", "Passed", seconds=180)
-    assert not set(flash.endpoints()) & set(addresses(activator)), "while it serves, the activator is out of the way"
+    serves_alone(flash)
     asleep(flash)
     return flash
+
+
+def serves_alone(flash: Flash) -> None:
+    """Waits until the activator is out of the way, seconds after a replica is ready."""
+    wait_until(lambda: not set(flash.endpoints()) & set(addresses(flash.cluster)), "the activator is gone", seconds=30)
 
 
 def engine_pods(flash: Flash) -> list[str]:
@@ -127,7 +132,7 @@ def test_twenty_requests_at_zero_wake_it_and_are_all_answered(idle: Flash, activ
         wait_until(lambda: idle.object()["spec"]["replicas"] >= 1, "KEDA starts a replica", seconds=60)
         idle.wait_for("Ready", "True", "Passed", seconds=240)
     assert (burst.statuses, burst.whole) == ([200] * 20, 20)
-    wait_until(lambda: not set(idle.endpoints()) & set(addresses(activator)), "it is out of the way", seconds=30)
+    serves_alone(idle)
     with Burst(idle.address(), 4) as awake:
         pass
     assert awake.statuses == [200] * 4
