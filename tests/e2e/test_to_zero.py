@@ -127,7 +127,7 @@ def asleep(flash: Flash) -> None:
     wait_until(lambda: flash.endpoints() == addresses(flash.cluster), "the activator is in its place", seconds=60)
 
 
-def test_twenty_requests_at_zero_wake_it_and_are_all_answered(idle: Flash, activator: LocalCluster) -> None:
+def test_twenty_requests_at_zero_wake_it_and_are_all_answered(idle: Flash) -> None:
     with Burst(idle.address(), 20) as burst:
         wait_until(lambda: idle.object()["spec"]["replicas"] >= 1, "KEDA starts a replica", seconds=60)
         idle.wait_for("Ready", "True", "Passed", seconds=240)
