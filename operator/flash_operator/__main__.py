@@ -24,6 +24,7 @@ from flash_operator.runtime.demand_server import DemandServer
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.health import Health
 from flash_operator.runtime.keys import Key
+from flash_operator.runtime.leader_only import LeaderOnly
 from flash_operator.runtime.lease import LeaderLease, LeaseLostError
 from flash_operator.runtime.metrics import Metrics
 from flash_operator.runtime.node_reconciler import NodeReconciler
@@ -79,9 +80,8 @@ class Operator:
         cluster.answered = self._keep
         reconciler = Reconciler(cluster, self.observer, settings.identity, routes=routes)
         self.metrics.registry.register(DemandCollector(reconciler.demand))
-        leader = (self._is_leading, lambda: self.lease.leader_address)
-        demand = DemandServer(reconciler.demand, session, *leader)
-        route_server = RouteServer(routes, session, *leader)
+        leader = LeaderOnly(session, lambda: self.health.leading, lambda: self.lease.leader_address)
+        demand, route_server = DemandServer(reconciler.demand, leader), RouteServer(routes, leader)
         self.health = Health(
             self.metrics,
             settings.resync_seconds,
@@ -95,9 +95,6 @@ class Operator:
         self.children = ChildWatches(self.store, cluster, self.resync, self.watches.on_child, settings.namespace)
         self.workers = Workers(self.queue, reconciler, nodes, self.resync, self.metrics, self._follow)
         self.watches.on_lifecycle(self._start_workers, self.workers.stop)
-
-    def _is_leading(self) -> bool:
-        return self.health.leading
 
     def _activators_of(
         self, settings: OperatorSettings, session: aiohttp.ClientSession, routes: RouteBoard

@@ -28,6 +28,7 @@ from flash_operator.runtime.activators import LOST_SECONDS, REPORT_SECONDS, WAKE
 from flash_operator.runtime.cluster import ApiError, Cluster, Listing
 from flash_operator.runtime.demand_board import DemandBoard
 from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.leader_only import LeaderOnly
 from ports import a_free_port
 
 KEY, OTHER = FlashKey("team", "flash"), FlashKey("team", "other")
@@ -303,7 +304,7 @@ async def test_the_whole_way_from_a_request_at_zero_to_its_answer(monkeypatch: p
     monkeypatch.setattr(process, "ASK_SECONDS", 0.02)
     routes, app = RouteBoard(), web.Application()
     async with an_engine() as (endpoint, _), aiohttp.ClientSession() as session:
-        app.add_routes([RouteServer(routes, session, lambda: True, lambda: None).route])
+        app.add_routes([RouteServer(routes, LeaderOnly(session, lambda: True, lambda: None)).route])
         async with TestServer(app) as operator:
             port, control = a_free_port(), a_free_port()
             routes.put(KEY, ActivatorRoute(*KEY, port))
@@ -338,10 +339,10 @@ async def test_activators_are_told_the_routes_by_any_operator(*, leads: bool) ->
     board.put(OTHER, None)
     async with aiohttp.ClientSession() as session:
         leader, standby = web.Application(), web.Application()
-        leader.add_routes([RouteServer(board, session, lambda: True, lambda: None).route])
+        leader.add_routes([RouteServer(board, LeaderOnly(session, lambda: True, lambda: None)).route])
         async with TestServer(leader) as first:
             address = str(first.make_url("")).rstrip("/")
-            standby.add_routes([RouteServer(empty, session, lambda: False, lambda: address).route])
+            standby.add_routes([RouteServer(empty, LeaderOnly(session, lambda: False, lambda: address)).route])
             async with (
                 TestServer(standby) as second,
                 session.get((first if leads else second).make_url(PATH)) as answer,
@@ -352,6 +353,6 @@ async def test_activators_are_told_the_routes_by_any_operator(*, leads: bool) ->
 async def test_a_standby_without_a_leader_tells_no_empty_table() -> None:
     async with aiohttp.ClientSession() as session:
         app = web.Application()
-        app.add_routes([RouteServer(RouteBoard(), session, lambda: False, lambda: None).route])
+        app.add_routes([RouteServer(RouteBoard(), LeaderOnly(session, lambda: False, lambda: None)).route])
         async with TestServer(app) as server, session.get(server.make_url(PATH)) as answer:
             assert answer.status == 503

@@ -19,7 +19,7 @@ from flash_operator.core.scaling.demand import DemandBasis
 from flash_operator.runtime.demand_board import MOST_DEPLOYMENTS, SURE_SECONDS, DemandBoard, DemandCollector
 from flash_operator.runtime.demand_server import DemandServer
 from flash_operator.runtime.keys import FlashKey
-from flash_operator.runtime.leader_only import FORWARDED
+from flash_operator.runtime.leader_only import FORWARDED, LeaderOnly
 
 KEY = FlashKey("team", "flash")
 PATH = "/demand/team/flash"
@@ -40,7 +40,7 @@ def a_board(*bases: DemandBasis, loads: dict[str, KnownLoad]) -> DemandBoard:
 async def an_operator(board: DemandBoard, *, leads: bool, leader: str | None = None) -> AsyncIterator[str]:
     async with aiohttp.ClientSession() as session:
         app = web.Application()
-        app.add_routes([DemandServer(board, session, lambda: leads, lambda: leader).route])
+        app.add_routes([DemandServer(board, LeaderOnly(session, lambda: leads, lambda: leader)).route])
         async with TestServer(app) as server:
             yield str(server.make_url("")).rstrip("/")
 

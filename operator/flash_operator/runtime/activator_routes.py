@@ -3,9 +3,6 @@
 A reconcile leaves each deployment's route behind. Only the leader has them; a standby passes the request on.
 """
 
-from collections.abc import Callable
-
-import aiohttp
 from aiohttp import web
 
 from flash_contracts.activation import ActivatorRoute, ActivatorRoutes
@@ -44,15 +41,9 @@ class RouteBoard:
 class RouteServer:
     """The route, for `Health`."""
 
-    def __init__(
-        self,
-        board: RouteBoard,
-        session: aiohttp.ClientSession,
-        is_leading: Callable[[], bool],
-        leader_address: Callable[[], str | None],
-    ) -> None:
+    def __init__(self, board: RouteBoard, leader: LeaderOnly) -> None:
         self._board = board
-        self._leader = LeaderOnly(session, is_leading, leader_address)
+        self._leader = leader
 
     @property
     def route(self) -> web.RouteDef:

@@ -5,9 +5,6 @@ the request on (`leader_only`): only the leader asks gates. An answer that is no
 current replicas.
 """
 
-from collections.abc import Callable
-
-import aiohttp
 from aiohttp import web
 
 from flash_operator.runtime.demand_board import DemandBoard
@@ -20,15 +17,9 @@ PATH = r"/demand/{namespace:[a-z0-9-]{1,63}}/{name:[a-z0-9-]{1,63}}"
 class DemandServer:
     """The route, for `Health`."""
 
-    def __init__(
-        self,
-        board: DemandBoard,
-        session: aiohttp.ClientSession,
-        is_leading: Callable[[], bool],
-        leader_address: Callable[[], str | None],
-    ) -> None:
+    def __init__(self, board: DemandBoard, leader: LeaderOnly) -> None:
         self._board = board
-        self._leader = LeaderOnly(session, is_leading, leader_address)
+        self._leader = leader
 
     @property
     def route(self) -> web.RouteDef:
