@@ -13,7 +13,7 @@ CLUSTER ?= local
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
-.venv/.complete: requirements/dev.lock pyproject.toml contracts/pyproject.toml operator/pyproject.toml images/engine/pyproject.toml images/node/pyproject.toml images/quantiser/pyproject.toml
+.venv/.complete: requirements/dev.lock pyproject.toml contracts/pyproject.toml operator/pyproject.toml cli/pyproject.toml images/engine/pyproject.toml images/node/pyproject.toml images/quantiser/pyproject.toml
 	./scripts/setup
 
 setup: .venv/.complete ## Make .venv from the lock
