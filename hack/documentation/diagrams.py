@@ -46,6 +46,6 @@ def with_pictures(markdown: str, source: str) -> str:
 
     def picture(_match: re.Match[str]) -> str:
         link = f"{'../' * depth}pictures/diagrams/{name}-{next(numbers)}.svg"
-        return f"![Diagram: the text beside it says the same]({link}){{ .diagram }}\n"
+        return f"[![Diagram: the text beside it says the same]({link}){{ .diagram }}]({link})\n"
 
     return DIAGRAM.sub(picture, markdown)

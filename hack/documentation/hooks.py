@@ -8,6 +8,7 @@ theme would fetch from elsewhere (`draw_diagrams.py`).
 import posixpath
 import re
 import sys
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from documentation.repository_links import in_site, with_links_of_the_site  # no
 PAGES_ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "report.md",
     "charts/deepseek-flash-operator/README.md": "chart.md",
 }
 """Pages outside docs/, and their names in the site."""
@@ -76,20 +78,25 @@ def expanded(nav: list[Any], pages: list[str]) -> list[Any]:
     return _expanded(nav, free)
 
 
-def _names(nav: list[Any]) -> list[str]:
-    found: list[str] = []
+def _names(nav: list[Any]) -> Iterator[str]:
     for entry in nav:
-        inner = [child for value in entry.values() for child in value] if isinstance(entry, dict) else [entry]
-        found += _names(inner) if isinstance(entry, dict) else inner
-    return found
+        if isinstance(entry, dict):
+            yield from _names([child for value in entry.values() for child in _children(value)])
+        else:
+            yield entry
+
+
+def _children(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _expanded(nav: list[Any], free: list[str]) -> list[Any]:
+    """Takes the pages that it uses out of `free`."""
     made: list[Any] = []
     for entry in nav:
         if isinstance(entry, dict):
-            ((title, children),) = entry.items()
-            kept = _expanded(children, free)
+            ((title, inner),) = entry.items()
+            kept = _expanded(inner, free) if isinstance(inner, list) else inner
             made += [{title: kept}] if kept else []
         elif "*" in entry:
             fitting = [page for page in free if fnmatch(page, entry)]

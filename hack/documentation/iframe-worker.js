@@ -3,22 +3,27 @@ if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(url) {
       super()
-      const frame = document.createElement("iframe")
-      frame.hidden = true
-      document.body.appendChild(frame)
-      const inside = frame.contentWindow
+      this.frame = document.createElement("iframe")
+      this.frame.hidden = true
+      this.frame.srcdoc = "<!doctype html><body></body>"
+      this.started = new Promise(loaded => { this.frame.onload = loaded }).then(() => this.start(new URL(url, location)))
+      const append = () => document.body.appendChild(this.frame)
+      document.body ? append() : document.addEventListener("DOMContentLoaded", append)
+    }
+
+    start(url) {
+      this.inside = this.frame.contentWindow
       const load = source => new Promise((loaded, failed) => {
-        const script = inside.document.createElement("script")
+        const script = this.inside.document.createElement("script")
         script.src = new URL(source, url)
         script.onload = loaded
         script.onerror = failed
-        inside.document.body.appendChild(script)
+        this.inside.document.body.appendChild(script)
       })
-      inside.importScripts = (...sources) => sources.reduce((before, next) => before.then(() => load(next)), Promise.resolve())
-      inside.postMessage = data => this.dispatchEvent(new MessageEvent("message", { data }))
-      this.frame = frame
-      this.inside = inside
-      this.started = load(url)
+      this.inside.importScripts = (...sources) =>
+        sources.reduce((before, next) => before.then(() => load(next)), Promise.resolve())
+      this.inside.postMessage = data => this.dispatchEvent(new MessageEvent("message", { data }))
+      return load(url)
     }
 
     postMessage(data) {
