@@ -35,6 +35,7 @@ PLACES = {
     "tests/cluster/test_control_plane.py": "API server",
     "tests/documentation/test_flux_example.py": "API server",
     "tests/documentation/test_kubectl_blocks.py": "pages",
+    "tests/documentation/test_site.py": "site",
     "tests/plugin": "vLLM walk",
 }
 """Groups by folder or file, because the scheduler knows only the ids of tests."""
