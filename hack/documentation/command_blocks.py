@@ -3,7 +3,7 @@
     <!-- run-by: tests/FILE.py::TEST -->
     <!-- not run: REASON -->
 
-Comments show on no page.
+`<!-- unless marked, not run: REASON -->` once in a page is for all its blocks without a mark. Comments show on no page.
 """
 
 import re
@@ -17,6 +17,7 @@ BLOCK = re.compile(
     r"^ *```(?:sh|bash|shell|console)\n(?P<text>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
 )
+OF_PAGE = re.compile(r"<!-- unless marked, (?P<mark>(?:run-by|not run): .*?) -->")
 INDENTED = re.compile(
     r"^\n {4,}(?:\$ )?(?:sudo |[A-Z_]+=\S+ )*(?:kubectl|helm|make|docker|python3?|\.venv|flash-|mtp-|curl)\b.*",
     re.MULTILINE,
@@ -58,8 +59,9 @@ def pages() -> list[Path]:
 def blocks_of(page: Path) -> Iterator[Block]:
     """The blocks of one page."""
     text = page.read_text()
+    of_page = OF_PAGE.search(text)
     for match in BLOCK.finditer(text):
-        kind, _, value = (match["mark"] or "").partition(": ")
+        kind, _, value = (match["mark"] or (of_page["mark"] if of_page else "")).partition(": ")
         yield Block(
             page=str(page.relative_to(ROOT)),
             line=text.count("\n", 0, match.start("text")),

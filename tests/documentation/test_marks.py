@@ -51,3 +51,6 @@ def test_a_block_and_its_mark_are_found(tmp_path: Path, monkeypatch: pytest.Monk
     assert (first.run_by, first.commands) == ("tests/a.py::test_b", ["make a", "kubectl get pods"])
     assert (second.run_by, second.not_run, second.line) == (None, None, 10)
     assert third.not_run == "it needs a GPU"
+
+    page.write_text(f"<!-- unless marked, not run: it needs two GPUs -->\n{page.read_text()}")
+    assert [block.not_run for block in blocks_of(page)] == [None, "it needs two GPUs", "it needs a GPU"]

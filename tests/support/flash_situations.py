@@ -86,7 +86,7 @@ def all_situations() -> dict[str, RawObject]:
 
 def _paused() -> RawObject:
     """Paused in the middle of a rollout: the only pod is of the old template."""
-    spec = {"rollout": {"state": "Paused"}}
+    spec: dict[str, Any] = {"rollout": {"state": "Paused"}}
     flash = a_flash(**spec)
     live = a_live_deployment(flash, updated=0)
     observed = an_observed(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from builders import a_waiting_pod
 from flash_contracts.event_note import NOTE_LIMIT, note
+from flash_node.labeller.cluster import node_event as labellers_event
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.p2p_test.node_verdict import REMEDY, NodeClaim, NodeVerdict
 from flash_operator.core.p2p_test.planner import verdict_event
@@ -57,7 +58,8 @@ def all_events(text: str) -> list[EventSpec]:
     return [
         *status_events(BEFORE, a_status(text, offered)),
         *status_events(BEFORE, a_status(text, {"state": "UpToDate"})),
-        *map(verdict_event, [*about_links, NodeClaim("node-1", "[]", text)]),
+        *(verdict_event(verdict) for verdict in about_links),
+        verdict_event(NodeClaim("node-1", "[]", text)),
         pod_ended_event(a_waiting_pod("ImagePullBackOff", text)),
     ]
 
@@ -98,6 +100,12 @@ CUT: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("arguments", "expected"), CUT.values(), ids=CUT.keys())
 def test_what_is_cut_and_where(arguments: dict[str, Any], expected: str) -> None:
     assert note(**arguments) == expected
+
+
+def test_the_labellers_events_say_where_the_rest_is() -> None:
+    event = labellers_event("node-1", "Warning", "GpuLinks", "GPU 1 is lost, " * 30)
+    assert len(event["note"]) <= NOTE_LIMIT
+    assert event["note"].endswith("... (more in flash-topology).")
 
 
 def test_the_remedy_of_broken_links_is_never_cut() -> None:
