@@ -18,11 +18,6 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 OF_PAGE = re.compile(r"<!-- unless marked, (?P<mark>(?:run-by|not run): .*?) -->")
-INDENTED = re.compile(
-    r"^\n {4,}(?:\$ )?(?:sudo |[A-Z_]+=\S+ )*(?:kubectl|helm|make|docker|python3?|\.venv|flash-|mtp-|curl)\b.*",
-    re.MULTILINE,
-)
-"""A command in an indented block, which cannot be marked."""
 
 
 @dataclass(frozen=True)
