@@ -21,7 +21,7 @@ from documentation.diagrams import Diagram, diagrams_of  # noqa: E402 - run by p
 SETTINGS = {
     "startOnLoad": False,
     "htmlLabels": False,
-    "flowchart": {"htmlLabels": False},
+    "flowchart": {"htmlLabels": False, "wrappingWidth": 260},
     "theme": "neutral",
     "fontFamily": "sans-serif",
     "deterministicIds": True,
