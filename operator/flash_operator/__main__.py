@@ -91,7 +91,7 @@ class Operator:
         )
         nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity, namespace=settings.namespace)
         self.resync = Resync(self.store, self.queue, cluster, self.metrics, settings.namespace, of_class)
-        self.watches = Watches(self.store, self.queue, self.resync.relist, of_class)
+        self.watches = Watches(self.store, self.queue, self.resync.relist, of_class, cluster.own_writes)
         self.children = ChildWatches(self.store, cluster, self.resync, self.watches.on_child, settings.namespace)
         self.workers = Workers(self.queue, reconciler, nodes, self.resync, self.metrics, self._follow)
         self.watches.on_lifecycle(self._start_workers, self.workers.stop)
