@@ -112,9 +112,9 @@ class Operator:
     async def _follow(self) -> None:
         """Everything that is followed beside the workers."""
         await self.resync.loaded.wait()
-        slices = self.observer.slices.run(self.settings.resync_seconds, self.queue.add)
+        slices = self.observer.slices.run(self.settings.resync_seconds, self.queue.add_patient)
         activators = [self.activators.run()] if self.activators else []
-        reviews = self.observer.reviews.run(self.queue.add)
+        reviews = self.observer.reviews.run(self.queue.add_patient)
         await asyncio.gather(self.children.run(), slices, reviews, *activators)
 
     async def run(self, stop: asyncio.Event) -> int:

@@ -33,6 +33,7 @@ from the live one; what differs decides how soon (`status_interval`).
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from flash_contracts.activation import ActivatorRoute
 from flash_contracts.gate_config import PodFloor
@@ -230,7 +231,8 @@ def _children(decided: Decisions) -> tuple[RawObject, ...]:
             )
         ),
     )
-    return tuple(with_hash(child) for child in children)
+    remembered = decided.observed.remembered
+    return tuple(remembered.result(number, child, partial(with_hash, child)) for number, child in enumerate(children))
 
 
 def _gate_config(decided: Decisions) -> tuple[RawObject, ...]:
@@ -245,7 +247,8 @@ def _gate_config(decided: Decisions) -> tuple[RawObject, ...]:
         return ()
     keeps = decided.held or (rollout.state == "RolledBack" and not rollout.is_update)
     if not keeps:
-        return (gate_config(observed.flash.spec, observed.flash, name),)
+        inputs = observed.flash.spec, observed.flash, name
+        return (observed.remembered.result("gate's configuration", inputs, lambda: gate_config(*inputs)),)
     if ("ConfigMap", name) in observed.children:
         return ()
     made_from = rollout.made_from.stored_spec if rollout.made_from else None
