@@ -24,11 +24,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
+from unittest.mock import patch
 
 import aiohttp
 
-from flash_operator.core.plan import Plan
-from flash_operator.runtime import logs, reconciler
+from flash_operator.core.plan import Plan, plan
+from flash_operator.runtime import logs
 from flash_operator.runtime.api_connection import ApiConnection
 from flash_operator.runtime.cluster import Cluster
 from operator_in_memory import ApiInMemory, OperatorInMemory, a_new_deployment
@@ -94,22 +95,22 @@ def one_turn(root: Path, options: argparse.Namespace) -> Figures:
 
 async def measured(options: argparse.Namespace) -> Figures:
     """One turn."""
-    plans, planned_at, plan = 0, time.monotonic(), reconciler.plan
+    plans, planned_at = 0, time.monotonic()
 
     def counted(*args: Any) -> Plan:
         nonlocal plans, planned_at
         plans, planned_at = plans + 1, time.monotonic()
         return plan(*args)
 
-    reconciler.plan = counted
     api = ApiInMemory(early=options.early_events)
     async with aiohttp.ClientSession() as session:
         operator = OperatorInMemory(api, session)
         await operator.start()
         read, cpu = operator.cluster.reads, time.process_time() - api.seconds
-        await apply_all(api, options.count, options.rate)
-        while time.monotonic() - planned_at < QUIET_SECONDS:
-            await asyncio.sleep(0.1)
+        with patch("flash_operator.runtime.reconciler.plan", counted):
+            await apply_all(api, options.count, options.rate)
+            while time.monotonic() - planned_at < QUIET_SECONDS:
+                await asyncio.sleep(0.1)
         spent = time.process_time() - api.seconds - cpu
         await operator.stop()
     writes, reads = operator.cluster.writes, operator.cluster.reads - read

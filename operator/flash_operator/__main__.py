@@ -115,7 +115,7 @@ class Operator:
         slices = self.observer.slices.run(self.settings.resync_seconds, self.queue.add_patient)
         activators = [self.activators.run()] if self.activators else []
         reviews = self.observer.reviews.run(self.queue.add_patient)
-        await asyncio.gather(self.children.run(), slices, reviews, *activators)
+        await asyncio.gather(self.children.run(), slices, reviews, self.observer.reviews.follow_crd(), *activators)
 
     async def run(self, stop: asyncio.Event) -> int:
         """Waits for the lease, leads, and releases it. The process ends when either the lease or kopf ends."""

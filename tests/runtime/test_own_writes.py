@@ -9,8 +9,7 @@ import aiohttp
 import pytest
 
 from flash_contracts.names import KIND
-from flash_operator.core.plan import Plan
-from flash_operator.runtime import reconciler
+from flash_operator.core.plan import Plan, plan
 from flash_operator.runtime.api_connection import ApiConnection, ApiError
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.own_writes import MOST_WAITING, OwnWrites
@@ -29,13 +28,12 @@ def a_version(version: int) -> dict[str, Any]:
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """The plans that were made."""
     made: list[Plan] = []
-    plan = reconciler.plan
 
     def counted(*args: Any) -> Plan:
         made.append(plan(*args))
         return made[-1]
 
-    monkeypatch.setattr(reconciler, "plan", counted)
+    monkeypatch.setattr("flash_operator.runtime.reconciler.plan", counted)
     return made
 
 

@@ -120,7 +120,7 @@ class OperatorInMemory:
         self._workers = Workers(self.queue, self.reconciler, nodes, self._resync, metrics)
         self._count = settings.workers
         # Named, so that a checkout of before it had them can be measured.
-        own = {"own_writes": self.cluster.own_writes} if hasattr(self.cluster, "own_writes") else {}
+        own: dict[str, Any] = {"own_writes": self.cluster.own_writes} if hasattr(self.cluster, "own_writes") else {}
         self._watches = Watches(store, self.queue, **own)
         self._telling: set[asyncio.Task[None]] = set()
         api.on_event = self.on_event

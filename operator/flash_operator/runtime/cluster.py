@@ -247,6 +247,17 @@ class Cluster:
             raise
         return ""
 
+    async def schema_version(self) -> str | None:
+        """Names the schema that the API server has of our CRD now; None while it has none.
+
+        The index of its OpenAPI documents, with a hash of each: every account may read that (system:discovery).
+        """
+        self.reads += 1
+        index = await self._connection.request("GET", "/openapi/v3", most_bytes=PAGE_BYTES)
+        document = (index.get("paths") or {}).get(f"apis/{API_VERSION}") or {}
+        address: str | None = document.get("serverRelativeURL")
+        return address
+
     async def apply_status(self, namespace: str, name: str, status: RawObject) -> RawObject:
         """Applies the whole status of a DeepSeekFlashDeployment.
 

@@ -12,7 +12,7 @@ from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.remembered import Remembered
 from flash_operator.core.observed.snapshot import Observed, PlanSettings
 from flash_operator.core.plan import plan
-from flash_operator.core.rollout import engine_update
+from flash_operator.core.rollout.template_revision import TemplateRevision, render
 
 OTHER_IMAGE = PlanSettings(engine_image="registry.example/flash/engine:2", quantiser_image=SETTINGS.quantiser_image)
 
@@ -86,14 +86,14 @@ def test_nobody_changes_what_is_remembered() -> None:
 
 
 def test_an_unchanged_spec_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    rendered, render = 0, engine_update.render
+    rendered = 0
 
-    def counted(*args: Any) -> Any:
+    def counted(*args: Any) -> TemplateRevision:
         nonlocal rendered
         rendered += 1
         return render(*args)
 
-    monkeypatch.setattr(engine_update, "render", counted)
+    monkeypatch.setattr("flash_operator.core.rollout.engine_update.render", counted)
     remembered = Remembered()
     for _ in range(3):
         plan(observed({}, remembered))
