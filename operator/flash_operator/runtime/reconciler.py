@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import structlog
 
-from flash_operator.core.observed.snapshot import Observed
+from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.p2p_test.planner import verdict_event
 from flash_operator.core.plan import Plan, plan, sooner
 from flash_operator.core.status.spec_condition import unreadable_status
@@ -198,10 +198,15 @@ class Reconciler:
                 return None
             self._reported_at[FlashKey(flash.namespace, flash.name)] = now
             # The event of a change that the answer shows already is no news when it comes.
-            again = 0.0 if answer["metadata"].get("generation", 0) != flash.generation else None
+            again = None if _generation(answer) in (None, flash.generation) else 0.0
         for event_spec in wanted.events:
             await self._events.emit(flash_event(flash, event_spec, observed.now, self._instance))
         return again
+
+
+def _generation(answer: RawObject) -> int | None:
+    generation: int | None = (answer.get("metadata") or {}).get("generation")
+    return generation
 
 
 def _creates_deployment(observed: Observed, wanted: Plan) -> bool:
