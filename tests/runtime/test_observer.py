@@ -6,12 +6,13 @@ import aiohttp
 import pytest
 
 from builders import SETTINGS, a_flash_object
+from flash_contracts.names import DEPLOYMENT_LABEL
 from flash_operator.core.observed.remembered import Remembered
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import key_of
-from flash_operator.runtime.observer import MOST_REMEMBERED, MOST_REMEMBERED_BYTES, Observer
-from flash_operator.runtime.store import Store
+from flash_operator.runtime.observer import MOST_BYTES_OF_CHILDREN, MOST_REMEMBERED, MOST_REMEMBERED_BYTES, Observer
+from flash_operator.runtime.store import OURS, Store
 from operator_in_memory import ApiInMemory
 
 
@@ -21,6 +22,11 @@ class Site:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._store = Store()
         self._observer = Observer(self._store, Cluster(ApiInMemory()), Gates(session), SETTINGS)  # type: ignore[arg-type]
+
+    def put_child(self, name: str, text: str) -> None:
+        labels = {**OURS, DEPLOYMENT_LABEL: "flash"}
+        metadata = {"name": name, "namespace": "team", "resourceVersion": "7", "labels": labels}
+        self._store.put({"kind": "ConfigMap", "metadata": metadata, "data": {"a": text}})
 
     async def remembered(self, name: str, **spec: Any) -> Remembered:
         raw = a_flash_object(name, **spec)
@@ -47,3 +53,12 @@ async def test_a_deployment_is_remembered_until_many_others_were_looked_at(site:
 async def test_a_large_spec_is_not_remembered(site: Site) -> None:
     large = {"podTemplate": {"metadata": {"annotations": {"a": "x" * MOST_REMEMBERED_BYTES}}}}
     assert await site.remembered("flash", **large) is not await site.remembered("flash", **large)
+
+
+async def test_a_deployment_with_a_large_child_is_not_remembered(site: Site) -> None:
+    first = await site.remembered("flash")
+    site.put_child("flash-last-known-good", "usual")
+    assert await site.remembered("flash") is first
+    site.put_child("flash-anything", "x" * MOST_BYTES_OF_CHILDREN)
+    assert await site.remembered("flash") is not first
+    assert await site.remembered("flash") is not await site.remembered("flash")

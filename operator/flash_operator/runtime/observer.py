@@ -37,6 +37,8 @@ MOST_REMEMBERED = 64
 """Deployments whose results are remembered: those of the last seconds, because a new one is looked at twice in one."""
 MOST_REMEMBERED_BYTES = 8 << 10
 """Only for specs of at most this size, because a tenant's may have a MiB."""
+MOST_BYTES_OF_CHILDREN = 64 << 10
+"""Likewise: a template in force, and what is known of the last good one, come from objects that tenants may edit."""
 
 
 def utc_now() -> datetime:
@@ -129,7 +131,8 @@ class Observer:
 
     def _remembered_of(self, key: FlashKey, raw: RawObject) -> Remembered:
         is_small = len(to_json(raw["spec"])) <= MOST_REMEMBERED_BYTES
-        return self._remembered(key) if is_small else Remembered()
+        are_small = self._store.bytes_of_children(key) <= MOST_BYTES_OF_CHILDREN
+        return self._remembered(key) if is_small and are_small else Remembered()
 
     def _stored(self, key: FlashKey) -> RawObject | None:
         """The deployment in memory; None if it is gone, or another operator's."""
