@@ -91,7 +91,7 @@ class Operator:
         )
         nodes = NodeReconciler(cluster, settings.p2p_test, settings.identity, namespace=settings.namespace)
         self.resync = Resync(self.store, self.queue, cluster, self.metrics, settings.namespace, of_class)
-        self.watches = Watches(self.store, self.queue, self.resync.relist, of_class)
+        self.watches = Watches(self.store, self.queue, self.resync.relist, of_class, cluster.own_writes)
         self.children = ChildWatches(self.store, cluster, self.resync, self.watches.on_child, settings.namespace)
         self.workers = Workers(self.queue, reconciler, nodes, self.resync, self.metrics, self._follow)
         self.watches.on_lifecycle(self._start_workers, self.workers.stop)
@@ -112,10 +112,10 @@ class Operator:
     async def _follow(self) -> None:
         """Everything that is followed beside the workers."""
         await self.resync.loaded.wait()
-        slices = self.observer.slices.run(self.settings.resync_seconds, self.queue.add)
+        slices = self.observer.slices.run(self.settings.resync_seconds, self.queue.add_patient)
         activators = [self.activators.run()] if self.activators else []
-        reviews = self.observer.reviews.run(self.queue.add)
-        await asyncio.gather(self.children.run(), slices, reviews, *activators)
+        reviews = self.observer.reviews.run(self.queue.add_patient)
+        await asyncio.gather(self.children.run(), slices, reviews, self.observer.reviews.follow_crd(), *activators)
 
     async def run(self, stop: asyncio.Event) -> int:
         """Waits for the lease, leads, and releases it. The process ends when either the lease or kopf ends."""

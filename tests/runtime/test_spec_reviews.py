@@ -3,9 +3,11 @@
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from builders import a_flash_object
 from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.runtime.api_connection import TooLargeError
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.keys import FlashKey, key_of
 from flash_operator.runtime.spec_reviews import SpecReviews
@@ -18,6 +20,7 @@ class Asked:
         self.answers = list(answers)
         self.asked: list[str] = []
         self.stored: dict[FlashKey, RawObject] = {}
+        self.schema: str | Exception | None = "/openapi/v3/apis/inference.deepseekflash.dev/v1alpha1?hash=A"
         self.reviews = SpecReviews(cast("Cluster", self), self.stored.get)
 
     async def objection(self, raw: RawObject) -> str:
@@ -26,6 +29,11 @@ class Asked:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    async def schema_version(self) -> str | None:
+        if isinstance(self.schema, Exception):
+            raise self.schema
+        return self.schema
 
     async def look(self, raw: RawObject) -> FlashKey | None:
         """A reconcile, and the next question."""
@@ -84,3 +92,43 @@ async def test_a_server_that_is_away_is_asked_again(error: Exception, questions:
         assert await site.look(stored()) is None
     assert len(site.asked) == questions
     assert site.reviews.known(KEY) == ("" if questions == 2 else None)
+
+
+async def test_an_upgraded_crd_is_noticed_while_the_operator_runs() -> None:
+    site = Asked("", "", "too long")
+    await site.reviews.look_at_crd()
+    await site.look(a_flash_object("new"))
+    await site.look(stored("old"))
+    site.schema = "/openapi/v3/apis/inference.deepseekflash.dev/v1alpha1?hash=B"
+    await site.reviews.look_at_crd()
+    assert site.reviews.known(key_of(stored("old"))) == "", "the last answer stays until there is another one"
+    news = [await site.reviews.ask_next() for _ in range(3)]
+    assert news == [None, key_of(stored("old")), None]
+    assert site.asked == ["old", "new", "old"]
+    assert site.reviews.known(key_of(stored("old"))) == "too long"
+
+
+async def test_an_unchanged_crd_asks_nothing() -> None:
+    site = Asked("")
+    for _ in range(3):
+        await site.reviews.look_at_crd()
+        await site.look(stored())
+        await site.reviews.ask_next()
+    assert site.asked == ["flash"]
+
+
+@pytest.mark.parametrize("answer", [ApiError(403, "no"), UnreachableError("away"), TooLargeError(), None],
+                         ids=["refused", "away", "endless", "replaced just now"])  # fmt: skip
+async def test_a_crd_that_cannot_be_seen_is_no_new_one(answer: Exception | None) -> None:
+    site = Asked("")
+    await site.reviews.look_at_crd()
+    await site.look(stored())
+    known, site.schema = site.schema, answer
+    with capture_logs() as lines:
+        for _ in range(3):
+            await site.reviews.look_at_crd()
+    assert len(lines) == (answer is not None), "it is told once"
+    site.schema = known
+    await site.reviews.look_at_crd()
+    assert await site.reviews.ask_next() is None
+    assert site.asked == ["flash"]

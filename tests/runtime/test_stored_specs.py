@@ -1,6 +1,8 @@
 """Deployments that were stored before the CRD had the rules and bounds of today."""
 
+import asyncio
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -101,6 +103,27 @@ async def test_a_stored_spec_is_served_and_what_it_breaks_is_told(site: Site) ->
         assert (found["status"], found["reason"]) == ("False", "SpecRefused"), key
         assert message in found["message"]
         assert await site.reconcile(key) == 0
+
+
+async def test_an_upgrade_of_the_crd_is_noticed_while_the_operator_runs(site: Site) -> None:
+    """Its schema has another hash then, which an account without any role may read."""
+    with former_crd(site.server):
+        key = site.apply_flash("flash", **SPECS["of-the-spec"][0])
+        await site.look_at_crd()
+        await site.reconcile(key)
+        assert valid(site, key) == {}
+
+    deadline = time.monotonic() + 30
+    while valid(site, key).get("reason") != "SpecRefused":
+        assert time.monotonic() < deadline, "the stored spec is not reviewed again"
+        await site.look_at_crd()
+        await site.reconcile(key)
+        await asyncio.sleep(0.2)
+    before = site.cluster.reads
+    await site.look_at_crd()
+    assert site.cluster.reads == before + 1
+    reader = ("get", "--raw", "/openapi/v3", "--as=system:serviceaccount:any:body", "--as-group=system:authenticated")
+    assert site.server.kubectl(*reader).returncode == 0
 
 
 async def test_other_fields_of_a_stored_spec_can_be_changed(site: Site) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from flash_operator.runtime.workqueue import FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, WorkQueue
+from flash_operator.runtime.workqueue import FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, TURNS, WorkQueue
 
 
 class ClockLoop(asyncio.SelectorEventLoop):
@@ -56,6 +56,41 @@ async def test_keys_come_in_the_order_in_which_they_were_added(queue: WorkQueue[
     for key in "abcab":
         queue.add(key)
     assert [await queue.get() for _ in range(3)] == ["a", "b", "c"]
+
+
+@on_clock_loop
+async def test_what_has_happened_comes_before_what_is_only_looked_at_again(queue: WorkQueue[str]) -> None:
+    for number in range(1000):
+        queue.add_patient(f"old-{number}")
+    for key in ("new", "old-999", "newer"):
+        queue.add(key)
+    assert [await queue.get() for _ in range(3)] == ["new", "old-999", "newer"]
+    assert len(queue) == 999
+
+
+@on_clock_loop
+async def test_a_key_that_is_only_looked_at_again_does_not_wait_for_ever(queue: WorkQueue[str]) -> None:
+    queue.add_patient("resync")
+    queue.add_after("timer", 1)
+    await pass_seconds(1.1)
+    came = []
+    for number in range(20):
+        queue.add(f"event-{number}")
+        queue.add(f"more-{number}")
+        came.append(await queue.get())
+    assert {"resync", "timer"} <= set(came[: 2 * TURNS])
+    assert len(queue) == 22
+
+
+@on_clock_loop
+async def test_an_event_during_the_work_on_a_key_is_urgent_afterwards(queue: WorkQueue[str]) -> None:
+    queue.add_patient("a")
+    await queue.get()
+    queue.add_patient("a")
+    queue.add("a")
+    queue.add_patient("b")
+    queue.done("a")
+    assert [await queue.get(), await queue.get()] == ["a", "b"]
 
 
 @on_clock_loop

@@ -96,6 +96,10 @@ class Site:
         await self._observer.reviews.ask_next()
         return self.cluster.writes - before
 
+    async def look_at_crd(self) -> None:
+        """What the operator does every few minutes."""
+        await self._observer.reviews.look_at_crd()
+
     def get(self, *args: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.server.kubectl("get", *args, "-n", self.namespace, "-o", "json").stdout)
         return found

@@ -37,30 +37,24 @@ from dataclasses import dataclass
 from flash_contracts.activation import ActivatorRoute
 from flash_contracts.gate_config import PodFloor
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
+from flash_operator.core.children import children_of
 from flash_operator.core.decisions import Decisions
 from flash_operator.core.mtp_restore.job import restore_name
 from flash_operator.core.mtp_restore.planner import MtpRestore, has_orphaned_job
 from flash_operator.core.observed.kube import SETUP_OVERDUE, has_ended, is_terminating, waits_for_setup
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.p2p_test.node_verdict import NodeClaim, NodeVerdict, from_incident
-from flash_operator.core.replicas.baseline import NO_FLOOR, baseline_config_map, baseline_key
+from flash_operator.core.replicas.baseline import NO_FLOOR, baseline_key
 from flash_operator.core.replicas.quarantine import quarantine_changes
 from flash_operator.core.replicas.replica import Replica
-from flash_operator.core.resources.deployment import deployment
-from flash_operator.core.resources.disruption_budget import disruption_budget, protects
-from flash_operator.core.resources.drift import hash_of, needs_apply, with_hash
-from flash_operator.core.resources.gate_config import gate_config, gate_config_name, is_own_gate_config
+from flash_operator.core.resources.drift import hash_of, needs_apply
 from flash_operator.core.resources.image_volume import DROPPED, is_dropped, settled
 from flash_operator.core.resources.revision import revision_of, revision_of_pod
-from flash_operator.core.resources.service import service
-from flash_operator.core.resources.stored_document import together
-from flash_operator.core.rollout.rollout import last_known_good_config_map, rollback_speed
-from flash_operator.core.rollout.surge import surges
+from flash_operator.core.rollout.rollout import rollback_speed
 from flash_operator.core.rollout.template_revision import superseded
 from flash_operator.core.scaling.activation import (
     SLICE,
     activator_route,
-    activator_slice,
     handover_seconds,
     needless_slices,
 )
@@ -148,7 +142,7 @@ def plan(observed: Observed) -> Plan:
     """Compute the steps from `observed` to the state that the CR asks for."""
     observed = settled(observed)
     decided = Decisions(observed)
-    desired = _children(decided)
+    desired = children_of(decided)
     dropped = any(is_dropped(child, _live(observed, child)) for child in desired)
     apply = tuple(child for child in desired if _should_apply(observed, child))
     unapplied = any(_changes_template(observed, child) for child in apply)
@@ -209,47 +203,7 @@ def sooner(*seconds: float | None) -> float | None:
 
 def desired_children(observed: Observed) -> tuple[RawObject, ...]:
     """All children as they should be, except the Job."""
-    return _children(Decisions(settled(observed)))
-
-
-def _children(decided: Decisions) -> tuple[RawObject, ...]:
-    """What a pod needs comes before the Deployment, so that no pod has to wait for it."""
-    flash, last_known_good = decided.observed.flash, decided.rollout.last_known_good
-    made_deployment, activator_endpoints = _deployment(decided), activator_slice(decided.observed, decided.replicas)
-    children = (
-        *_gate_config(decided),
-        *(made.to_object(flash) for made in decided.revisions),
-        service(flash),
-        *((activator_endpoints,) if activator_endpoints else ()),
-        *_disruption_budget(decided, made_deployment),
-        *made_deployment,
-        *together(
-            (
-                *((last_known_good_config_map(flash, last_known_good),) if last_known_good else ()),
-                *((baseline_config_map(flash, decided.baseline),) if decided.keeps_baseline else ()),
-            )
-        ),
-    )
-    return tuple(with_hash(child) for child in children)
-
-
-def _gate_config(decided: Decisions) -> tuple[RawObject, ...]:
-    """The configuration of the gates that the spec is about; those of older templates stay as they are.
-
-    A held Deployment keeps its gates' configuration: a new one may require the MTP head that is not restored yet. One
-    that was rolled back keeps it too: its engines do not run what the spec asks for.
-    """
-    name = gate_config_name(decided.rollout.template)
-    observed, rollout = decided.observed, decided.rollout
-    if name is None or not is_own_gate_config(observed.flash, name):
-        return ()
-    keeps = decided.held or (rollout.state == "RolledBack" and not rollout.is_update)
-    if not keeps:
-        return (gate_config(observed.flash.spec, observed.flash, name),)
-    if ("ConfigMap", name) in observed.children:
-        return ()
-    made_from = rollout.made_from.stored_spec if rollout.made_from else None
-    return (gate_config(made_from or observed.flash.spec, observed.flash, name),)
+    return children_of(Decisions(settled(observed)))
 
 
 def _evictions(decided: Decisions) -> tuple[ObjectRef, ...]:
@@ -257,31 +211,6 @@ def _evictions(decided: Decisions) -> tuple[ObjectRef, ...]:
     if replica is None:
         return ()
     return (ObjectRef("Pod", decided.observed.flash.namespace, replica.name, replica.uid),)
-
-
-def _disruption_budget(decided: Decisions, made_deployment: tuple[RawObject, ...]) -> tuple[RawObject, ...]:
-    """Empty while it could protect nothing and there is none."""
-    flash = decided.observed.flash
-    is_there = ("PodDisruptionBudget", flash.name) in decided.observed.children
-    if not is_there and not protects(next(iter(made_deployment), None), flash):
-        return ()
-    return (disruption_budget(flash, sum(replica.stuck for replica in decided.replicas)),)
-
-
-def _deployment(decided: Decisions) -> tuple[RawObject, ...]:
-    """Empty until there is a checkpoint to load."""
-    if decided.held and decided.live_deployment is None:
-        return ()
-    template = decided.rollout.template
-    surge, has_successor = surges(decided.observed, template), decided.flags_update.surges
-    made = deployment(decided.observed.flash, template, surge=surge, has_successor=has_successor)
-    paused_by_hand = decided.live_deployment is not None and decided.live_deployment["spec"].get("paused")
-    if decided.live_deployment is not None and decided.scaling.decision.follows_deployment:
-        made["spec"]["replicas"] = decided.live_deployment["spec"].get("replicas", made["spec"]["replicas"])
-    if paused_by_hand and not made["spec"].get("paused"):
-        # Only an explicit value takes the field from whoever ran `kubectl rollout pause`.
-        made["spec"]["paused"] = False
-    return (made,)
 
 
 def _deletions(observed: Observed, mtp_restore: MtpRestore | None) -> tuple[ObjectRef, ...]:

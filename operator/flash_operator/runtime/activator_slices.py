@@ -6,7 +6,6 @@ slices are listed: those left by a former installation are deleted.
 """
 
 import asyncio
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from flash_operator.core.scaling.activation import SLICE, SLICE_LABELS, choose_p
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.keys import FlashKey, parent_key
 from flash_operator.runtime.resync import CHART_REMEDY
+from flash_operator.runtime.shared_listing import SharedListing
 
 log = structlog.get_logger("flash.activators")
 
@@ -41,20 +41,17 @@ class ActivatorSlices:
         self._cluster = cluster
         self._knows = knows
         self._watched = namespace
-        self._clock = clock
-        self._listed_at = float("-inf")
+        self._listing = SharedListing(self._list, clock)
         self._known: defaultdict[FlashKey, dict[str, RawObject]] = defaultdict(dict)
         """By deployment and name."""
         self._reserved: dict[FlashKey, int] = {}
         self._failure = ""
         """What was logged last."""
-        self._lock = asyncio.Lock()
 
     async def run(self, seconds: float, on_found: Callable[[FlashKey], None]) -> None:
         """Lists them about every `seconds`, for ever, and calls `on_found` with each deployment that has one."""
         while True:
-            async with self._lock:
-                listed = await self._list()
+            listed = await self._listing.renew()
             for key in list(self._known):
                 on_found(key)
             await asyncio.sleep(seconds if listed else RETRY_SECONDS)
@@ -64,9 +61,7 @@ class ActivatorSlices:
 
         `most_age` is in seconds; infinite for whatever is known.
         """
-        async with self._lock:
-            if math.isfinite(most_age) and self._clock() - self._listed_at >= most_age:
-                await self._list()
+        await self._listing.refresh(most_age)
         return [self._known[key][name] for name in sorted(self._known.get(key, ()))]
 
     def put(self, raw: RawObject) -> None:
@@ -100,7 +95,6 @@ class ActivatorSlices:
         return next((port for one in self._known.get(key, {}).values() if (port := port_of(one)) is not None), None)
 
     async def _list(self) -> bool:
-        self._listed_at = self._clock()
         try:
             listing = await self._cluster.listing(SLICE, self._watched, selector=SLICE_LABELS, keep=self._is_wanted)
         except (ApiError, UnreachableError) as error:

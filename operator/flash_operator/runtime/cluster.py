@@ -32,6 +32,7 @@ from flash_operator.runtime.api_connection import (
     TooLargeError,
     UnreachableError,
 )
+from flash_operator.runtime.own_writes import OwnWrites
 
 __all__ = ["ApiError", "Cluster", "FencedError", "GarbledError", "Listing", "UnreachableError"]
 
@@ -109,6 +110,7 @@ class Cluster:
         """How long writes are allowed from now on: until the lease's end, once this process leads by one."""
         self.answered: Callable[[RawObject], object] = lambda _: None
         """Is called with the object that a write was answered with."""
+        self.own_writes = OwnWrites()
         self.writes = 0
         """Write requests, except for Leases; docs/performance.md reports them."""
         self.reads = 0
@@ -196,7 +198,7 @@ class Cluster:
 
     async def apply(self, desired: RawObject) -> RawObject:
         """Applies the object, also over another one of its name."""
-        return await self._write("PATCH", _path_of(desired), desired, APPLY, FORCED)
+        return await self._write("PATCH", path_of(desired), desired, APPLY, FORCED)
 
     async def create(self, desired: RawObject) -> RawObject:
         """Applies an object that must not exist yet; raises a conflict if it does.
@@ -220,7 +222,7 @@ class Cluster:
         try:
             self.reads += 1
             return await self._connection.request(
-                "PATCH", _path_of(desired), {**FORCED, "dryRun": "All"}, desired, APPLY
+                "PATCH", path_of(desired), {**FORCED, "dryRun": "All"}, desired, APPLY
             )
         except ApiError as error:
             if error.refused:
@@ -244,6 +246,17 @@ class Cluster:
                 return str(error).partition(" is invalid: ")[2] or str(error)
             raise
         return ""
+
+    async def schema_version(self) -> str | None:
+        """Names the schema that the API server has of our CRD now; None while it has none.
+
+        The index of its OpenAPI documents, with a hash of each: every account may read that (system:discovery).
+        """
+        self.reads += 1
+        index = await self._connection.request("GET", "/openapi/v3", most_bytes=PAGE_BYTES)
+        document = (index.get("paths") or {}).get(f"apis/{API_VERSION}") or {}
+        address: str | None = document.get("serverRelativeURL")
+        return address
 
     async def apply_status(self, namespace: str, name: str, status: RawObject) -> RawObject:
         """Applies the whole status of a DeepSeekFlashDeployment.
@@ -334,14 +347,17 @@ class Cluster:
         if seconds <= 0:
             raise FencedError(f"{method} {path}: not sent, because the lease may have ended")
         self.writes += 1
-        answer = await self._connection.request(method, path, query, body, content_type, seconds)
-        if (answer.get("metadata") or {}).get("name"):
-            self.answered(answer)
+        with self.own_writes.to(path.removesuffix("/status")) as write:
+            answer = await self._connection.request(method, path, query, body, content_type, seconds)
+            if (answer.get("metadata") or {}).get("name"):
+                write.answer(answer)
+                self.answered(answer)
         return answer
 
 
-def _path_of(desired: RawObject) -> str:
-    return _path(desired["kind"], desired["metadata"]["namespace"], desired["metadata"]["name"])
+def path_of(raw: RawObject) -> str:
+    """Where the API has an object of a namespace."""
+    return _path(raw["kind"], raw["metadata"]["namespace"], raw["metadata"]["name"])
 
 
 def _with_metadata(desired: RawObject, **more: str) -> RawObject:

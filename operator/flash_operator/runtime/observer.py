@@ -5,13 +5,16 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from flash_contracts.names import DEPLOYMENT_LABEL, KIND, RESTORE_LABEL
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.activator import ActivatorView, Waiting, asks_for_zero
+from flash_operator.core.observed.remembered import Remembered
 from flash_operator.core.observed.scalers import Scalers
 from flash_operator.core.observed.snapshot import GpuSupply, Observed, PlanSettings, RawObject
 from flash_operator.core.plan import desired_children
@@ -29,6 +32,13 @@ from flash_operator.runtime.scalers import FRESH_SECONDS, LIVE_SECONDS, ScalerCa
 from flash_operator.runtime.spec_reviews import SpecReviews
 from flash_operator.runtime.store import CHILD_KINDS, Store
 from flash_operator.runtime.update_turn import UpdateTurn
+
+MOST_REMEMBERED = 64
+"""Deployments whose results are remembered: those of the last seconds, because a new one is looked at twice in one."""
+MOST_REMEMBERED_BYTES = 8 << 10
+"""Only for specs of at most this size, because a tenant's may have a MiB."""
+MOST_BYTES_OF_CHILDREN = 64 << 10
+"""Likewise: a template in force, and what is known of the last good one, come from objects that tenants may edit."""
 
 
 def utc_now() -> datetime:
@@ -73,6 +83,7 @@ class Observer:
         self._update_turn = UpdateTurn(cluster, namespace, operator_class)
         self.answers = Answers()
         self.reviews = SpecReviews(cluster, self._stored)
+        self._remembered = lru_cache(MOST_REMEMBERED)(lambda _key: Remembered())
 
     async def observe(self, key: FlashKey, *, live: bool = False) -> Observed | None:
         """The snapshot, or None if the deployment is another operator's, deleted, terminating, or too large to keep.
@@ -87,7 +98,8 @@ class Observer:
             self.forget(key)
             return None
         self.reviews.notice(raw)
-        flash, status = _readable(raw), raw.get("status", {})
+        remembered = self._remembered_of(key, raw)
+        flash, status = _readable(raw, remembered), raw.get("status", {})
         slices = await self._slices_of(key, flash, live=live)
         children = [*(child for kind in CHILD_KINDS for child in self._store.of(key, kind)), *slices]
         pods = self._pods(key, DEPLOYMENT_LABEL)
@@ -113,8 +125,14 @@ class Observer:
             update_holder=update_holder,
             settled=self.answers.settled(key, children),
             objection=self.reviews.known(key),
+            remembered=remembered,
         )
         return replace(observed, image_volumes=await self._image_volumes(observed))
+
+    def _remembered_of(self, key: FlashKey, raw: RawObject) -> Remembered:
+        is_small = len(to_json(raw["spec"])) <= MOST_REMEMBERED_BYTES
+        are_small = self._store.bytes_of_children(key) <= MOST_BYTES_OF_CHILDREN
+        return self._remembered(key) if is_small and are_small else Remembered()
 
     def _stored(self, key: FlashKey) -> RawObject | None:
         """The deployment in memory; None if it is gone, or another operator's."""
@@ -220,9 +238,10 @@ class Observer:
         return {name: node for name, node in found if node is not None}
 
 
-def _readable(raw: RawObject) -> FlashDeployment:
+def _readable(raw: RawObject, remembered: Remembered) -> FlashDeployment:
+    inputs = raw["metadata"]["uid"], raw["metadata"].get("generation"), raw["spec"]
     try:
-        return FlashDeployment.from_object(raw)
+        return remembered.result("deployment", inputs, lambda: FlashDeployment.from_object(raw))
     except ValidationError as error:
         found = (f"spec.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
         raise UnreadableSpecError(raw, "; ".join(found)) from error

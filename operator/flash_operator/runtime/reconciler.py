@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import structlog
 
-from flash_operator.core.observed.snapshot import Observed
+from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.p2p_test.planner import verdict_event
 from flash_operator.core.plan import Plan, plan, sooner
 from flash_operator.core.status.spec_condition import unreadable_status
@@ -67,9 +67,12 @@ class Reconciler:
     async def _carry_out(self, key: FlashKey) -> float | None:
         """Raises NameTakenError."""
         observed, wanted = await self._prepare(key)
-        if observed is not None and _creates_deployment(observed, wanted):
+        early = self._early(observed, wanted)
+        if observed is not None and _creates_deployment(observed, wanted) and (observed.live_status or not early):
             # The new objects are in memory now, so the first status covers them, and no second one is needed.
+            # Where it has to wait, the next look plans for it anyway.
             observed, wanted = await self._prepare(key)
+            early = self._early(observed, wanted)
         if observed is None:
             self._reported_at.pop(key, None)
             self.demand.forget(key)
@@ -80,7 +83,7 @@ class Reconciler:
             await self._cluster.delete(ref)
         await self._evict_pods(wanted)
         await self._label_nodes(observed, wanted)
-        reported_again = await self._report(observed, wanted)
+        reported_again = early or await self._report(observed, wanted)
         written = wanted.apply or wanted.annotate or wanted.delete or scaled
         changed = AFTER_WRITES_SECONDS if written else None
         return sooner(changed, reported_again, wanted.requeue_after)
@@ -172,28 +175,40 @@ class Reconciler:
             written = node_event(observed.nodes[verdict.node], event, observed.now, self._instance)
             await self._events.emit(written, event.message)
 
+    def _early(self, observed: Observed | None, wanted: Plan) -> float:
+        """Seconds until the status may be written; 0 if it may be now, or need not be."""
+        if observed is None or wanted.status is None:
+            return 0.0
+        now, key = self._clock(), FlashKey(observed.flash.namespace, observed.flash.name)
+        # Of a deployment without a status, the time of the first look counts.
+        last = self._reported_at.setdefault(key, float("-inf") if observed.live_status else now)
+        return max(0.0, last + wanted.status_interval - now)
+
     async def _report(self, observed: Observed, wanted: Plan) -> float | None:
-        """Writes the status with its events. Returns the seconds to wait if that is too early."""
-        flash, now = observed.flash, self._clock()
-        key = FlashKey(flash.namespace, flash.name)
+        """Writes the status with its events. Returns the seconds until the next look, if one is needed."""
+        if early := self._early(observed, wanted):
+            return early
+        flash, now, again = observed.flash, self._clock(), None
         if wanted.status is not None:
-            # Of a deployment without a status, the time of the first look counts.
-            last = self._reported_at.setdefault(key, float("-inf") if observed.live_status else now)
-            early = last + wanted.status_interval - now
-            if early > 0:
-                return early
             try:
-                await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
+                answer = await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
             except ApiError as error:
                 if not error.not_found:
                     raise
                 log.info("deployment was deleted", namespace=flash.namespace, name=flash.name)
                 return None
-            self._reported_at[key] = now
+            self._reported_at[FlashKey(flash.namespace, flash.name)] = now
+            # The event of a change that the answer shows already is no news when it comes.
+            again = None if _generation(answer) in (None, flash.generation) else 0.0
         for event_spec in wanted.events:
             event = flash_event(flash, event_spec, observed.now, self._instance)
             await self._events.emit(event, event_spec.message)
-        return None
+        return again
+
+
+def _generation(answer: RawObject) -> int | None:
+    generation: int | None = (answer.get("metadata") or {}).get("generation")
+    return generation
 
 
 def _creates_deployment(observed: Observed, wanted: Plan) -> bool:

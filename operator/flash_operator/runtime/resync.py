@@ -72,10 +72,10 @@ class Resync:
         self.loaded.set()
         for raw in self._store.all(KIND):
             if is_of_class(raw, self._operator_class):
-                self._queue.add(key_of(raw))
+                self._queue.add_patient(key_of(raw))
         for raw in self._store.all("Node"):
             if NodeFacts.from_node(raw).gpus:
-                self._queue.add(NodeKey(raw["metadata"]["name"]))
+                self._queue.add_patient(NodeKey(raw["metadata"]["name"]))
         self._metrics.resynced()
 
     def relist(self, kind: str) -> None:

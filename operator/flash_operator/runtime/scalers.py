@@ -7,7 +7,6 @@ Anyone may create HPAs, so memory is bounded: only those are kept that have the 
 up to a number of bytes for each deployment.
 """
 
-import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from flash_operator.core.plan import ObjectRef
 from flash_operator.core.scaling.decision import ScalerDecision
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.keys import FlashKey
+from flash_operator.runtime.shared_listing import SharedListing
 
 log = structlog.get_logger("flash.scalers")
 
@@ -43,7 +43,6 @@ _Place = tuple[str, str]
 class _Listed:
     """The last lists."""
 
-    at: float = float("-inf")
     keda: Literal["Present", "Absent", "Unknown"] = "Unknown"
     unreadable: str | None = None
     objects: defaultdict[str, dict[_Place, RawObject]] = field(default_factory=lambda: defaultdict(dict))
@@ -68,16 +67,13 @@ class ScalerCatalogue:
         self._cluster = cluster
         self._knows = knows
         self._watched = namespace
-        self._clock = clock
         self._listed = _Listed()
-        self._lock = asyncio.Lock()
+        self._listing = SharedListing(self._list, clock)
         self._refusals: dict[FlashKey, str] = {}
 
     async def of(self, key: FlashKey, *, most_age: float = FRESH_SECONDS) -> Scalers:
         """What concerns one deployment. What cannot be listed is said in the answer, and never an exception."""
-        async with self._lock:
-            if self._clock() - self._listed.at >= most_age:
-                self._listed = await self._list()
+        await self._listing.refresh(most_age)
         listed = self._listed
         found = listed.objects.get(key.namespace, {})
         objects = tuple(found[place] for place in sorted(found))
@@ -124,12 +120,12 @@ class ScalerCatalogue:
         ref = ObjectRef(scaler["kind"], metadata["namespace"], metadata["name"], metadata.get("uid"))
         await self._cluster.delete(ref)
         # KEDA's finalizer may keep it for a while.
-        self._listed.at = float("-inf")
+        self._listing.outdate()
         log.info("deleted", kind=ref.kind, namespace=ref.namespace, name=ref.name)
         return True
 
-    async def _list(self) -> _Listed:
-        listed = _Listed(at=self._clock())
+    async def _list(self) -> bool:
+        listed = _Listed()
         for kind in SCALER_KINDS:
             try:
                 listing = await self._cluster.listing(kind, self._watched, keep=self._keeper())
@@ -144,7 +140,8 @@ class ScalerCatalogue:
                 listed.keda = "Present" if kind == SCALED_OBJECT else listed.keda
                 for raw in listing.items:
                     listed.put(raw)
-        return listed
+        self._listed = listed
+        return listed.unreadable is None
 
     def _keeper(self) -> Callable[[RawObject], bool]:
         """Decides which objects of one list are kept, in the order in which they arrive."""

@@ -113,6 +113,10 @@ class Store:
         """Whether a child of the deployment exists that was too large to keep."""
         return key in self._refused
 
+    def bytes_of_children(self, key: FlashKey) -> int:
+        """How large the children of a deployment are, as JSON."""
+        return self._bytes[key, False]
+
     def put(self, raw: RawObject) -> bool:
         """Keeps an object from an event or an answer.
 

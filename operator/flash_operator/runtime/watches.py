@@ -16,7 +16,9 @@ from flash_contracts.names import GROUP, KIND, PLURAL, VERSION
 from flash_contracts.node_facts import NodeFacts
 from flash_operator.core.observed.kube import has_ended
 from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.runtime.cluster import path_of
 from flash_operator.runtime.keys import Key, NodeKey, is_of_class, key_of, parent_key
+from flash_operator.runtime.own_writes import OwnWrites
 from flash_operator.runtime.store import Store
 from flash_operator.runtime.workqueue import WorkQueue
 
@@ -57,12 +59,14 @@ class Watches:
         queue: WorkQueue[Key],
         relist: Callable[[str], None] = lambda _: None,
         operator_class: str = "",
+        own_writes: OwnWrites | None = None,
     ) -> None:
-        """`relist` is called with a kind whose watch has begun anew."""
+        """`relist` is called with a kind whose watch has begun anew. Events of `own_writes` are no news."""
         self._store = store
         self._queue = queue
         self._relist = relist
         self._operator_class = operator_class
+        self._own_writes = own_writes or OwnWrites()
         self.registry = kopf.OperatorRegistry()
         handlers = {KIND: self.on_flash, "Node": self.on_node}
         for group, version, plural, kind in WATCHED:
@@ -90,14 +94,16 @@ class Watches:
             self._queue.forget(key)
             self._queue.add(key)
         elif is_new:
-            self._queue.add(key)
+            self._enqueue(key, raw)
 
     def on_child(self, event: str, raw: RawObject) -> None:
         """Enqueues the deployment of a child or pod, and the node if the pod may have released its GPUs."""
         is_new = self._is_new(event, raw)
         key = parent_key(raw)
-        if key is not None and is_new:
+        if key is not None and event == "DELETED":
             self._queue.add(key)
+        elif key is not None and is_new:
+            self._enqueue(key, raw)
         node = (raw.get("spec") or {}).get("nodeName") if raw["kind"] == "Pod" else None
         if node and (event == "DELETED" or has_ended(raw)):
             self._queue.add(NodeKey(node))
@@ -122,6 +128,10 @@ class Watches:
             key = parent_key(pod)
             if key is not None and pod["spec"].get("nodeName") in (None, "", facts.name):
                 self._queue.add(key)
+
+    def _enqueue(self, key: Key, raw: RawObject) -> None:
+        """Unless the event of this object turns out to be that of our own write."""
+        self._own_writes.judge(path_of(raw), raw, lambda: self._queue.add(key))
 
     def _stored(self, event: kopf.RawEvent) -> tuple[RawObject, bool]:
         """The event's object, and whether it tells the store anything new. Our own writes were stored when answered."""

@@ -7,6 +7,9 @@
     - `add` does not wait for a back-off, and `add_after` keeps the earliest time.
 
 So reconciles are level-triggered: the number and order of events do not matter.
+
+What has happened comes before what is only looked at again: a new deployment, or a pod that waits for its flags, does
+not wait for the thousand others of a resync. Those get every fourth turn, so none waits for ever.
 """
 
 import asyncio
@@ -18,6 +21,8 @@ K = TypeVar("K", bound=Hashable)
 
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
+TURNS = 4
+"""Of so many keys at least one is taken from those that are only looked at again, if there is one."""
 MOST_DOUBLINGS = 10
 """More than the cap needs; a power without a bound overflows after 1,024 failures."""
 
@@ -28,11 +33,44 @@ def backoff(failures: int, first: float, longest: float, jitter: Callable[[], fl
     return doubled * (0.5 + 0.5 * jitter())
 
 
+class _Lanes(Generic[K]):
+    """Keys that wait for a worker: those of events, and those that are only looked at again."""
+
+    def __init__(self) -> None:
+        self._urgent: dict[K, None] = {}
+        self._patient: dict[K, None] = {}
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._patient)
+
+    def push(self, key: K, *, urgent: bool) -> None:
+        (self._urgent if urgent else self._patient)[key] = None
+
+    def hurry(self, key: K) -> None:
+        """An event has come for a key that may be waiting."""
+        if key in self._patient:
+            del self._patient[key]
+            self._urgent[key] = None
+
+    def pop(self) -> K:
+        self._turn = (self._turn + 1) % TURNS
+        is_patients = not self._urgent or (self._turn == 0 and self._patient)
+        lane = self._patient if is_patients else self._urgent
+        key = next(iter(lane))
+        del lane[key]
+        return key
+
+
 class WorkQueue(Generic[K]):
     """A queue of keys. All methods must be called in one event loop."""
 
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
-        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._ready: _Lanes[K] = _Lanes()
+        self._waiting = asyncio.Semaphore(0)
+        """One for each key in the queue."""
+        self._urgent: set[K] = set()
+        """Keys to process for an event."""
         self._dirty: set[K] = set()
         """Keys to process: in the queue, or active and to be queued again."""
         self._active: set[K] = set()
@@ -44,7 +82,7 @@ class WorkQueue(Generic[K]):
         self._jitter = jitter
 
     def __len__(self) -> int:
-        return self._ready.qsize()
+        return len(self._ready)
 
     @property
     def failures(self) -> int:
@@ -58,7 +96,14 @@ class WorkQueue(Generic[K]):
         return 0.0 if since is None else asyncio.get_running_loop().time() - since
 
     def add(self, key: K) -> None:
-        """Queues a key now."""
+        """Queues a key now, for something that has happened."""
+        if not self._closed:
+            self._urgent.add(key)
+            self._ready.hurry(key)
+        self.add_patient(key)
+
+    def add_patient(self, key: K) -> None:
+        """Queues a key now, to be looked at again."""
         self._cancel_later(key)
         if self._closed or key in self._dirty:
             return
@@ -74,7 +119,7 @@ class WorkQueue(Generic[K]):
         if key in self._dirty or (known is not None and known.when() <= due):
             return
         self._cancel_later(key)
-        self._later[key] = loop.call_at(due, self.add, key)
+        self._later[key] = loop.call_at(due, self.add_patient, key)
 
     def retry(self, key: K, at_least: float = 0.0) -> float:
         """Queues a key after its back-off. Returns the seconds; the upper half is jitter."""
@@ -89,9 +134,11 @@ class WorkQueue(Generic[K]):
 
     async def get(self) -> K:
         """The next key, active until `done`."""
-        key = await self._ready.get()
+        await self._waiting.acquire()
+        key = self._ready.pop()
         self._ready_since.pop(key, None)
         self._dirty.discard(key)
+        self._urgent.discard(key)
         self._active.add(key)
         return key
 
@@ -114,7 +161,8 @@ class WorkQueue(Generic[K]):
 
     def _enqueue(self, key: K) -> None:
         self._ready_since[key] = asyncio.get_running_loop().time()
-        self._ready.put_nowait(key)
+        self._ready.push(key, urgent=key in self._urgent)
+        self._waiting.release()
 
     def _cancel_later(self, key: K) -> None:
         timer = self._later.pop(key, None)

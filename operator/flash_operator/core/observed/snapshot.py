@@ -8,6 +8,7 @@ from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.activator import ActivatorView, asks_for_zero
 from flash_operator.core.observed.known_load import KnownLoad
 from flash_operator.core.observed.raw import RawObject
+from flash_operator.core.observed.remembered import Remembered
 from flash_operator.core.observed.scalers import Scalers
 
 __all__ = ["GpuSupply", "Observed", "PlanSettings", "RawObject"]
@@ -73,6 +74,9 @@ class Observed:
     """An object that has the name of a child and belongs to somebody else: nothing is applied."""
     refusal: str | None = None
     """Why the API server rejected a child, in its own words: an invalid podTemplate, a quota, a policy."""
+
+    remembered: Remembered = field(default_factory=Remembered, compare=False, repr=False)
+    """Saves time, and changes no plan."""
 
     @property
     def may_go_to_zero(self) -> bool:

@@ -83,7 +83,8 @@ class EngineUpdate:
     @cached_property
     def newest(self) -> TemplateRevision:
         """What this operator would start."""
-        return self._stored(render(self._flash, self.observed.settings))
+        inputs = self._flash, self.observed.settings
+        return self._stored(self.observed.remembered.result("newest template", inputs, lambda: render(*inputs)))
 
     @cached_property
     def user_changed(self) -> bool:
