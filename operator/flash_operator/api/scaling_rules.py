@@ -46,8 +46,8 @@ SCALING = (
     ),
     Rule(
         "self.scaleUpStabilizationSeconds >= 15",
-        "scaleUpStabilizationSeconds is less than the 15 s between two looks of an HPA, so a single reading would start "
-        "replicas, and it may count a user twice: set 15 or more",
+        "scaleUpStabilizationSeconds is less than the 15 s between two looks of an HPA, so a single reading would "
+        "start replicas, and it may count a user twice: set 15 or more",
         ".scaleUpStabilizationSeconds",
     ),
     Rule(
@@ -58,8 +58,8 @@ SCALING = (
     ),
     Rule(
         "self.scaleDownPeriodSeconds >= 15",
-        "scaleDownPeriodSeconds is less than the 15 s between two looks of an HPA, so it would slow nothing down: set 15 "
-        "or more; scaleDownStabilizationSeconds says how long the demand must be lower",
+        "scaleDownPeriodSeconds is less than the 15 s between two looks of an HPA, so it would slow nothing down: set "
+        "15 or more; scaleDownStabilizationSeconds says how long the demand must be lower",
         ".scaleDownPeriodSeconds",
     ),
 )
