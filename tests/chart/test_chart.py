@@ -157,6 +157,21 @@ def test_the_operator_runs_restricted() -> None:
     assert "cpu" not in container["resources"]["limits"], "a throttled leader loses its lease"
 
 
+LOCAL_VOLUMES = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("flash", "podAnnotations"), ("flash-activator", "activator.podAnnotations")]
+)
+def test_cluster_autoscaler_may_remove_the_node_of_a_pod(name: str, values: str) -> None:
+    template = only(render("activator.enabled=true", f"{values}.team=search"), "Deployment", name)["spec"]["template"]
+    local = [volume["name"] for volume in template["spec"]["volumes"] if {"emptyDir", "hostPath"} & volume.keys()]
+    assert template["metadata"]["annotations"] == {LOCAL_VOLUMES: ",".join(local), "team": "search"}
+    key = LOCAL_VOLUMES.replace(".", r"\.")
+    yours = only(render("activator.enabled=true", f"{values}.{key}="), "Deployment", name)
+    assert yours["spec"]["template"]["metadata"]["annotations"] == {LOCAL_VOLUMES: ""}
+
+
 def test_the_operator_understands_the_arguments_it_is_given() -> None:
     settings = operator_settings(render("engineImage=e:1", "quantiserImage=q:1", "watchNamespace=team"))
     assert (settings.engine_image, settings.namespace, settings.lease_namespace) == ("e:1", "team", "system")

@@ -76,6 +76,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ include "flash.name" . }}-p2p-test
 {{- end }}
 
+{{/* The given ones, and one for cluster-autoscaler, which removes no node whose pods have local volumes unless it may. */}}
+{{- define "flash.podAnnotations" -}}
+{{- if not (hasKey . "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes") }}
+cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes: tmp
+{{- end }}
+{{- with . }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{/* What the operator may do in the namespaces that it watches. */}}
 {{- define "flash.namespacedRules" -}}
 - apiGroups: [inference.deepseekflash.dev]
