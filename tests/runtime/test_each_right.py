@@ -75,8 +75,9 @@ async def complaints(server: ControlPlane, flow: Flow, user: str, groups: tuple[
         cluster = await Cluster.connect()
         try:
             async with aiohttp.ClientSession() as session:
-                sites = (Site(server, one, Gates(session), WATCHED, watched=WATCHED) for one in (owner, cluster))
-                place = Place(*sites, name=unique)
+                gates = Gates(session)
+                first, second = (Site(server, one, gates, WATCHED, watched=WATCHED) for one in (owner, cluster))
+                place = Place(first, second, unique)
                 with capture_logs() as logs:
                     try:
                         found = await flow(place)

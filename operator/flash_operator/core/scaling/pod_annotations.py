@@ -9,8 +9,8 @@
                                                         | (`rollout.flags_update`)| other, once its successor is ready
     karpenter.sh/do-not-disrupt                         | a replica that loads on | a moved replica loads from the start
                                                         | a node of Karpenter's   |
-    cluster-autoscaler.kubernetes.io/                   | every new replica       | our volumes on the node's disk contain
-    safe-to-evict-local-volumes                         |                         | only what can be made or fetched again
+    cluster-autoscaler.kubernetes.io/                   | every new replica       | our volumes on the node's disk have
+    safe-to-evict-local-volumes                         |                         | what can be made or fetched again
 
 They are written to pods and not to the template, so that they restart no engine. One that the user has set stays.
 """
