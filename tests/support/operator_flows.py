@@ -122,6 +122,8 @@ async def watches_of_children(place: Place) -> None:
 
 
 async def watches_of_kopf(place: Place) -> object:
+    """kopf reads KUBECONFIG itself."""
+    del place
     watches, stop = Watches(Store(), WorkQueue()), asyncio.Event()
     heard = Heard()
     logging.getLogger("kopf").addHandler(heard)
@@ -138,7 +140,7 @@ async def watches_of_kopf(place: Place) -> object:
     stop.set()
     done = await asyncio.gather(running, return_exceptions=True)
     logging.getLogger("kopf").removeHandler(heard)
-    return heard.text, done, place
+    return heard.text, done
 
 
 async def a_new_deployment(place: Place) -> None:
@@ -338,7 +340,6 @@ NEEDS: dict[str, tuple[Flow, dict[str, tuple[str, ...]]]] = {
     "activators": (where_the_activators_are, {"release: list": ("endpointslices",)}),
 }
 """Name -> the flow, and the resources by place and verb for which it is the proof."""
-
 
 CASES = {
     Right(place, verb, resource): flow
