@@ -28,6 +28,8 @@ SCALING = {"by": "Keda", "minReplicas": 1, "maxReplicas": 6, "scaleDownPeriodSec
 """Three requests are the demand of one replica: 75 percent of the four sequences of examples/tiny.yaml."""
 
 LEAST_WINDOW = 15
+HPA_SYNC_SECONDS = 2
+"""Of the local cluster's HPA controller."""
 MANY_FAILURES = 10
 """Readings by the HPA that fail, each of which would scale down if it were read as 0."""
 
@@ -49,7 +51,7 @@ def keda(e2e_env: LocalCluster) -> Iterator[Keda]:
 
 @pytest.fixture
 def window() -> int:
-    """Seconds for which the demand must be higher or lower. A replica loads for at least as long."""
+    """Seconds for which the demand must be higher or lower. A replica loads for longer."""
     return LEAST_WINDOW
 
 
@@ -58,7 +60,7 @@ def applied(e2e_env: LocalCluster, keda: Keda, namespace: str, tiny: MakeFlash, 
     """A deployment whose replica loads, and no KEDA yet."""
     del keda  # it is removed after the namespace
     apply(e2e_env, engine_stub_program(namespace))
-    return tiny(**stub_spec(f"loading:seconds={window}"), scaling=scaling(window))
+    return tiny(**stub_spec(f"loading:seconds={window + 5}"), scaling=scaling(window))
 
 
 def scaling(window: int) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def more_demand_than_what_loads_is_for(flash: Flash, window: int) -> None:
     """For so long that an autoscaler which follows the demand itself starts a fourth replica."""
     guarded = wait_until(lambda: beyond_what_loads(flash), "more demand while replicas load", seconds=60)
     assert guarded["targetReplicas"] < guarded["demandReplicas"]
-    time.sleep(window)
+    time.sleep(window + HPA_SYNC_SECONDS)
     assert demand_of(flash)["loading"] >= 1, "a replica loads all that time"
 
 
