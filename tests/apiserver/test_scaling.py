@@ -103,6 +103,31 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.scaling.scaleDownStabilizationSeconds",
         "equal to 3600",
     ),
+    "up at the first reading": (
+        {"scaling": {"maxReplicas": 3, "scaleUpStabilizationSeconds": 14}},
+        "spec.scaling.scaleUpStabilizationSeconds",
+        "it may count a user twice: set 15 or more",
+    ),
+    "users who wait for longer than a start": (
+        {"scaling": {"maxReplicas": 3, "scaleUpStabilizationSeconds": 601}},
+        "spec.scaling.scaleUpStabilizationSeconds",
+        "set 600 or less",
+    ),
+    "up in the past": (
+        {"scaling": {"maxReplicas": 3, "scaleUpStabilizationSeconds": -1}},
+        "spec.scaling.scaleUpStabilizationSeconds",
+        "equal to 0",
+    ),
+    "down at every look": (
+        {"scaling": {"maxReplicas": 3, "scaleDownPeriodSeconds": 0}},
+        "spec.scaling.scaleDownPeriodSeconds",
+        "it would slow nothing down: set 15 or more",
+    ),
+    "a longer period than Kubernetes allows": (
+        {"scaling": {"maxReplicas": 3, "scaleDownPeriodSeconds": 1801}},
+        "spec.scaling.scaleDownPeriodSeconds",
+        "equal to 1800",
+    ),
     "more fixed replicas than the most": (
         {"replicas": 9, "scaling": {"maxReplicas": 3}},
         "spec.replicas",
@@ -165,6 +190,22 @@ TAKEN: dict[str, dict[str, Any]] = {
     },
     "a fixed number within": {"replicas": 2, "scaling": {"maxReplicas": 3}},
     "the default number below the least": {"scaling": {"minReplicas": 2, "maxReplicas": 3}},
+    "the fastest that is possible": {
+        "scaling": {
+            "maxReplicas": 3,
+            "scaleUpStabilizationSeconds": 15,
+            "scaleDownStabilizationSeconds": 0,
+            "scaleDownPeriodSeconds": 15,
+        }
+    },
+    "the slowest that is possible": {
+        "scaling": {
+            "maxReplicas": 3,
+            "scaleUpStabilizationSeconds": 600,
+            "scaleDownStabilizationSeconds": 3600,
+            "scaleDownPeriodSeconds": 1800,
+        }
+    },
     "no replicas for now": {"replicas": 0, "scaling": {"maxReplicas": 3}},
     "labels and annotations": {
         "podMetadata": {
@@ -206,8 +247,9 @@ def test_scaling_that_contradicts_the_replicas_there_are_is_refused(apply_spec: 
     assert apply_spec(replicas=3, scaling={"maxReplicas": 3}).returncode == 0
 
 
-def test_the_api_server_takes_our_hpa(crd_server: ControlPlane) -> None:
-    flash = a_flash(scaling={"maxReplicas": 3, "by": "Hpa"})
+@pytest.mark.parametrize("windows", ["the fastest that is possible", "the slowest that is possible"])
+def test_the_api_server_takes_our_hpa(crd_server: ControlPlane, windows: str) -> None:
+    flash = a_flash(scaling={**TAKEN[windows]["scaling"], "by": "Hpa"})
     made = horizontal_pod_autoscaler(flash, flash.spec.scaling)  # type: ignore[arg-type]
     made["metadata"]["namespace"] = "default"
     done = crd_server.kubectl(

@@ -38,6 +38,7 @@ def test_the_crd_can_be_left_out() -> None:
     assert not any(document["kind"] == "CustomResourceDefinition" for document in render("crds.install=false"))
 
 
+EXPRESSION = "networkPolicy.engineFrom[0].podSelector.matchExpressions[0]"
 BAD_VALUES = {
     "the former name of a value": ("probe.enabled=false", "the value probe was renamed to p2pTest"),
     "an unknown value": ("replica=2", "replica"),
@@ -100,6 +101,45 @@ BAD_VALUES = {
     "a peer without a selector": ("networkPolicy.engineFrom[0]=gateway", "engineFrom"),
     "a peer's misspelt selector": ("networkPolicy.engineFrom[0].namespaceSelektor.x=y", "engineFrom"),
     "a block that is no network": ("networkPolicy.metricsFrom[0].ipBlock.cidr=monitoring", "metricsFrom"),
+    "a network of IPv4 with too long a prefix": ("networkPolicy.metricsFrom[0].ipBlock.cidr=10.0.0.0/33", "cidr"),
+    "a network of IPv6 with too long a prefix": ("networkPolicy.engineFrom[0].ipBlock.cidr=fd00::/129", "cidr"),
+    "a network with a number above 255": ("networkPolicy.engineFrom[0].ipBlock.cidr=10.0.300.0/24", "cidr"),
+    "an exception that is an address": (
+        "networkPolicy.engineFrom[0].ipBlock.cidr=10.0.0.0/8,networkPolicy.engineFrom[0].ipBlock.except={10.1.0.1}",
+        "except",
+    ),
+    "a selector's value with a space": (
+        "networkPolicy.engineFrom[0].namespaceSelector.matchLabels.team=a b",
+        "matchLabels",
+    ),
+    "a selector without its part": ("networkPolicy.engineFrom[0].podSelector.app=x", "podSelector"),
+    "a selector's unknown operator": (f"{EXPRESSION}.key=a,{EXPRESSION}.operator=Has", "matchExpressions"),
+    "a namespace of deployments twice": ("networkPolicy.deploymentNamespaces={team,team}", "deploymentNamespaces"),
+    "an operator's port above 65535": ("activator.operatorUrl=http://operator:65536", "operatorUrl"),
+    "an operator's address of another scheme": ("activator.operatorUrl=ftp://operator", "operatorUrl"),
+    "a negative number of bytes": ("activator.maxTotalBytes=-1", "maxTotalBytes"),
+    "a body that does not fit": (
+        "activator.enabled=true,activator.maxTotalBytes=4096",
+        "activator.maxBodyBytes is more than activator.maxTotalBytes",
+    ),
+    "more requests for one deployment than for all": (
+        "activator.enabled=true,activator.maxRequests=10",
+        "activator.maxRequestsPerDeployment is more than activator.maxRequests",
+    ),
+    "an engine image that is too long": (f"engineImage={'e' * 513}", "engineImage"),
+    "an object that is a word": ("image=operator:1", "image"),
+    "a list that is a word": ("tolerations=all", "tolerations"),
+    "a switch that is a number": ("crds.install=1", "install"),
+    "a switch that is a word": ("rbac.create=yes", "create"),
+    "a fraction of a replica": ("replicas=1.5", "replicas"),
+    "more replicas than one can lead": ("replicas=1000", "replicas"),
+    "an empty quantity": ("resources.limits.memory=", "memory"),
+    "a digest of another kind": ("labeller.image.digest=md5:abc", "digest"),
+    "a class that is too long": (f"operatorClass={'c' * 41}", "operatorClass"),
+    "an account that is too long": (f"serviceAccount.name={'a' * 254}", "serviceAccount"),
+    "two namespaces to watch": ("watchNamespace={a,b}", "watchNamespace"),
+    "a resync every second": ("resyncSeconds=1", "resyncSeconds"),
+    "a name of the chart's that is overridden": ("nameOverride=x", "nameOverride"),
     "an operator's address with a path": ("activator.operatorUrl=http://a/b", "operatorUrl"),
     "no activators": ("activator.replicas=0", "replicas"),
     "an unknown value of the activator": ("activator.port=1", "port"),
@@ -113,6 +153,13 @@ BAD_VALUES = {
 
 DIGEST = f"sha256:{'0a' * 32}"
 GOOD_VALUES = [
+    "networkPolicy.engineFrom[0].ipBlock.cidr=255.10.0.0/32",
+    "networkPolicy.engineFrom[0].ipBlock.cidr=fd00::/8",
+    "networkPolicy.engineFrom[0].ipBlock.cidr=::ffff:10.0.0.0/128",
+    "networkPolicy.engineFrom[0].namespaceSelector.matchLabels.example\\.org/team=search",
+    f"{EXPRESSION}.key=a,{EXPRESSION}.operator=Exists",
+    "activator.operatorUrl=http://10.0.0.1:65535",
+    "activator.operatorUrl=https://[fd00::1]:8080",
     "image.repository=localhost:5000/team/flash__operator",
     f"image.tag=v1.2_x@{DIGEST}",
     "labeller.image.repository=[fd00::1]:5000/node",
@@ -157,6 +204,21 @@ def test_the_operator_runs_restricted() -> None:
     assert "cpu" not in container["resources"]["limits"], "a throttled leader loses its lease"
 
 
+LOCAL_VOLUMES = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("flash", "podAnnotations"), ("flash-activator", "activator.podAnnotations")]
+)
+def test_cluster_autoscaler_may_remove_the_node_of_a_pod(name: str, values: str) -> None:
+    template = only(render("activator.enabled=true", f"{values}.team=search"), "Deployment", name)["spec"]["template"]
+    local = [volume["name"] for volume in template["spec"]["volumes"] if {"emptyDir", "hostPath"} & volume.keys()]
+    assert template["metadata"]["annotations"] == {LOCAL_VOLUMES: ",".join(local), "team": "search"}
+    key = LOCAL_VOLUMES.replace(".", r"\.")
+    yours = only(render("activator.enabled=true", f"{values}.{key}="), "Deployment", name)
+    assert yours["spec"]["template"]["metadata"]["annotations"] == {LOCAL_VOLUMES: ""}
+
+
 def test_the_operator_understands_the_arguments_it_is_given() -> None:
     settings = operator_settings(render("engineImage=e:1", "quantiserImage=q:1", "watchNamespace=team"))
     assert (settings.engine_image, settings.namespace, settings.lease_namespace) == ("e:1", "team", "system")
@@ -192,9 +254,11 @@ def needed() -> set[tuple[str, str, str]]:
         group = resource.prefix.removeprefix("/apis/").rpartition("/")[0] if "/apis/" in resource.prefix else ""
         return {(group, resource.plural, verb) for verb in verbs}
 
-    children = {access for kind in CHILD_KINDS for access in of(kind, "list", "watch", "create", "patch", "delete")}
+    children = {access for kind in CHILD_KINDS for access in of(kind, "list", "watch", "create", "patch")}
+    deleted = {access for kind in ("ControllerRevision", "ConfigMap", "Job") for access in of(kind, "delete")}
     return (
         children
+        | deleted
         | of("DeepSeekFlashDeployment", "get", "list", "watch", "create")
         | {(GROUP, f"{PLURAL}/status", "patch")}
         | of("Pod", "list", "watch", "patch", "delete")
@@ -208,7 +272,7 @@ def needed() -> set[tuple[str, str, str]]:
 
 
 def test_the_cluster_role_is_exactly_what_the_code_calls() -> None:
-    """Missing permissions fail the end-to-end tests, which run under this role; superfluous ones fail here."""
+    """tests/runtime/test_each_right.py takes each of them away."""
     assert granted(only(render(), "ClusterRole")) == needed()
 
 

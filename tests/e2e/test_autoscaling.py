@@ -1,6 +1,7 @@
 """A real KEDA scales a deployment by the operator's demand while users send requests. The engines are stubs."""
 
 import json
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,10 +24,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 MakeFlash = Callable[..., Flash]
 
-SCALING = {"by": "Keda", "minReplicas": 1, "maxReplicas": 6, "scaleDownStabilizationSeconds": 15}
+SCALING = {"by": "Keda", "minReplicas": 1, "maxReplicas": 6, "scaleDownPeriodSeconds": 15}
 """Three requests are the demand of one replica: 75 percent of the four sequences of examples/tiny.yaml."""
 
-LOADING_SECONDS = 10
+LEAST_WINDOW = 15
+HPA_SYNC_SECONDS = 2
+"""Of the local cluster's HPA controller."""
 MANY_FAILURES = 10
 """Readings by the HPA that fail, each of which would scale down if it were read as 0."""
 
@@ -47,13 +50,28 @@ def keda(e2e_env: LocalCluster) -> Iterator[Keda]:
 
 
 @pytest.fixture
-def scaled(e2e_env: LocalCluster, keda: Keda, namespace: str, tiny: MakeFlash) -> Flash:
-    """One replica that serves, and no KEDA yet."""
+def window() -> int:
+    """Seconds for which the demand must be higher or lower. A replica loads for longer."""
+    return LEAST_WINDOW
+
+
+@pytest.fixture
+def applied(e2e_env: LocalCluster, keda: Keda, namespace: str, tiny: MakeFlash, window: int) -> Flash:
+    """A deployment whose replica loads, and no KEDA yet."""
     del keda  # it is removed after the namespace
     apply(e2e_env, engine_stub_program(namespace))
-    flash = tiny(**stub_spec(f"loading:seconds={LOADING_SECONDS}"), scaling=SCALING)
-    flash.wait_for("Ready", "True", "Passed", seconds=180)
-    return flash
+    return tiny(**stub_spec(f"loading:seconds={window + 5}"), scaling=scaling(window))
+
+
+def scaling(window: int) -> dict[str, Any]:
+    return {**SCALING, "scaleUpStabilizationSeconds": window, "scaleDownStabilizationSeconds": window}
+
+
+@pytest.fixture
+def scaled(applied: Flash) -> Flash:
+    """One replica that serves, and no KEDA yet."""
+    applied.wait_for("Ready", "True", "Passed", seconds=180)
+    return applied
 
 
 def demand_of(flash: Flash) -> dict[str, Any]:
@@ -74,44 +92,51 @@ def scaled_object(flash: Flash) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "least"),
-    [(LONGER, 200), pytest.param(SHORT, 5000, marks=[pytest.mark.long, pytest.mark.alone])],
+    ("window", "tokens", "least"),
+    [(LEAST_WINDOW, LONGER, 40), pytest.param(60, SHORT, 5000, marks=[pytest.mark.long, pytest.mark.alone])],
     ids=["beside other tests", "thousands of requests"],
 )
 def test_load_takes_it_from_one_replica_to_three_and_back_and_no_request_fails(
-    keda: Keda, scaled: Flash, tokens: tuple[int, int], least: int
+    keda: Keda, applied: Flash, window: int, tokens: tuple[int, int], least: int
 ) -> None:
-    missing = scaled.wait_for("ScalingActive", "False", "KedaMissing", seconds=60)
+    missing = applied.wait_for("ScalingActive", "False", "KedaMissing", seconds=60)
     assert "install KEDA" in missing["message"]
     keda.start()
-    scaled.wait_for("ScalingActive", "True", "ScalerActive", seconds=120)
+    applied.wait_for("Ready", "True", "Passed", seconds=240)
+    look_at(applied)
 
-    with ReplicaTimeline(scaled) as timeline, Load(scaled.address(), "tiny", users(2, tokens)) as few:
-        with Load(scaled.address(), "tiny", users(6, tokens)) as many:
+    with ReplicaTimeline(applied) as timeline, Load(applied.address(), "tiny", users(2, tokens)) as few:
+        with Load(applied.address(), "tiny", users(6, tokens)) as many:
             wait_until(lambda: timeline.wanted == 3, "KEDA wants three replicas", seconds=240)
-            with Load(scaled.address(), "tiny", users(4, tokens)) as peak:
-                guarded = wait_until(lambda: beyond_what_loads(scaled), "more demand while replicas load", seconds=60)
-                assert guarded["targetReplicas"] < guarded["demandReplicas"]
-            wait_until(lambda: serve(scaled, 3), "three replicas serve", seconds=120)
+            with Load(applied.address(), "tiny", users(4, tokens)) as peak:
+                more_demand_than_what_loads_is_for(applied, window)
+            wait_until(lambda: serve(applied, 3), "three replicas serve", seconds=120)
             many.story = "with three replicas"
             wait_until(lambda: many.answered[many.story] >= least, "they are used for a while", seconds=300)
             assert goes_up_to_three(timeline), "no more replicas while some load, nor by chance"
-        before = scaled_object(scaled)["metadata"]["uid"]
-        wait_until(lambda: timeline.wanted in (1, 2), "the demand falls", seconds=120)
-        scaled.cluster.kubectl("delete", "scaledobject", scaled.name, "-n", scaled.namespace)
-        wait_until(lambda: serve(scaled, 1), "one replica is left", seconds=240)
+        wait_until(lambda: serve(applied, 1), "the demand falls, and one replica is left", seconds=240)
 
     assert timeline.most == 3
     assert few.failed == many.failed == peak.failed == []
-    assert scaled_object(scaled)["metadata"]["uid"] != before
-    events = get_json(scaled.cluster, "events", "-n", scaled.namespace)["items"]
-    assert "ScalerRecreated" in {event["reason"] for event in events}
-    scaled.wait_for("ScalingActive", "True", "ScalerActive", seconds=60)
+    applied.wait_for("ScalingActive", "True", "ScalerActive", seconds=60)
     print(f"{few.total + many.total + peak.total} requests answered")
 
 
+def more_demand_than_what_loads_is_for(flash: Flash, window: int) -> None:
+    """For so long that an autoscaler which follows the demand itself starts a fourth replica."""
+    guarded = wait_until(lambda: beyond_what_loads(flash), "more demand while replicas load", seconds=60)
+    assert guarded["targetReplicas"] < guarded["demandReplicas"]
+    time.sleep(window + HPA_SYNC_SECONDS)
+    assert demand_of(flash)["loading"] >= 1, "a replica loads all that time"
+
+
+def look_at(flash: Flash) -> None:
+    """Lets the operator look now: it looks at autoscalers every 30 s, and when a deployment changes."""
+    flash.cluster.kubectl("annotate", "dsf", flash.name, "-n", flash.namespace, "example.org/note=KEDA is installed")
+
+
 def goes_up_to_three(timeline: ReplicaTimeline) -> bool:
-    """At once, or by two if one reading of the last minute missed some users: the HPA takes the lowest."""
+    """At once, or by two if one reading of the window missed some users: the HPA takes the lowest."""
     return timeline.numbers in ([1, 3], [1, 2, 3])
 
 
@@ -136,6 +161,25 @@ def failed_readings(flash: Flash) -> int:
     """How often in a row KEDA could not read the demand."""
     health: dict[str, Any] = scaled_object(flash).get("status", {}).get("health", {})
     return max((metric.get("numberOfFailures", 0) for metric in health.values()), default=0)
+
+
+@pytest.mark.long
+@pytest.mark.alone
+def test_a_scaled_object_that_is_deleted_by_hand_is_made_again(keda: Keda, scaled: Flash) -> None:
+    keda.start()
+    scaled.wait_for("ScalingActive", "True", "ScalerActive", seconds=120)
+    before = scaled_object(scaled)["metadata"]["uid"]
+    scaled.cluster.kubectl("delete", "scaledobject", scaled.name, "-n", scaled.namespace)
+
+    wait_until(lambda: made_again(scaled, before), "there is another one", seconds=90)
+    scaled.wait_for("ScalingActive", "True", "ScalerActive", seconds=120)
+    events = get_json(scaled.cluster, "events", "-n", scaled.namespace)["items"]
+    assert "ScalerRecreated" in {event["reason"] for event in events}
+
+
+def made_again(flash: Flash, before: str) -> bool:
+    found = get_json(flash.cluster, "scaledobjects", "-n", flash.namespace)["items"]
+    return bool(found) and found[0]["metadata"]["uid"] != before
 
 
 @pytest.mark.long
@@ -192,7 +236,7 @@ def test_without_the_guard_a_burst_while_replicas_load_starts_too_many(
     """The control: a ScaledObject of a user's that follows the demand itself."""
     keda.start()
     apply(e2e_env, engine_stub_program(namespace))
-    flash = tiny(**stub_spec(f"loading:seconds={LOADING_SECONDS}"))
+    flash = tiny(**stub_spec(f"loading:seconds={LEAST_WINDOW}"))
     flash.wait_for("Ready", "True", "Passed", seconds=180)
     apply(e2e_env, unguarded(flash))
     with ReplicaTimeline(flash) as timeline, Load(flash.address(), "tiny", users(8)) as load:
@@ -225,7 +269,7 @@ def test_an_hpa_follows_the_metrics_of_the_operator_and_keeps_replicas_without_t
     e2e_env: LocalCluster, namespace: str, tiny: MakeFlash
 ) -> None:
     apply(e2e_env, engine_stub_program(namespace))
-    flash = tiny(**stub_spec(), scaling={**SCALING, "by": "Hpa"})
+    flash = tiny(**stub_spec(), scaling={**scaling(LEAST_WINDOW), "by": "Hpa"})
     flash.wait_for("Ready", "True", "Passed", seconds=180)
     found = flash.wait_for("ScalingActive", "False", "MetricsMissing", seconds=120)
     assert "a metrics adapter must serve the metric" in found["message"]

@@ -140,6 +140,15 @@ def prove_links(cluster: LocalCluster, p2p_tests: P2pTests) -> None:
     wait_until(lambda: not jobs(cluster), "the test's Job is gone", seconds=60)
 
 
+def serve_with_fast_flags(cluster: LocalCluster, tiny: MakeFlash, namespace: str) -> Flash:
+    """A stub that serves on a node whose links are verified."""
+    apply(cluster, engine_stub_program(namespace))
+    flash = tiny(**stub_spec())
+    flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
+    assert [pod["row"] for pod in flash.status()["pods"]] == ["T3"]
+    return flash
+
+
 def test_from_a_reading_and_a_test_to_flags_that_each_say_why(
     e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash, namespace: str
 ) -> None:
@@ -152,11 +161,9 @@ def test_from_a_reading_and_a_test_to_flags_that_each_say_why(
     message(e2e_env, "PeerToPeerVerified")
     wait_until(lambda: not jobs(e2e_env), "the test's Job is gone", seconds=60)
 
-    apply(e2e_env, engine_stub_program(namespace))
-    flash = tiny(**stub_spec())
-    flash.wait_for("Ready", "True", "Passed", seconds=START_SECONDS)
+    flash = serve_with_fast_flags(e2e_env, tiny, namespace)
     (pod,) = flash.status()["pods"]
-    assert (pod["row"], pod["link"], pod["p2p"]) == ("T3", "node", "verified")
+    assert (pod["link"], pod["p2p"]) == ("node", "verified")
     assert any("NCCL_P2P_LEVEL=PHB (p2pTest: T3: gpu-link=node, gpu-p2p=verified" in flag for flag in pod["flags"])
     described = e2e_env.kubectl("describe", "dsf", flash.name, "-n", flash.namespace).stdout
     assert "NCCL_P2P_LEVEL=PHB (p2pTest:" in described
@@ -273,11 +280,8 @@ def test_a_changed_verdict_restarts_nothing_and_gives_the_next_pod_safe_flags(
     e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash, namespace: str
 ) -> None:
     prove_links(e2e_env, p2p_tests)
-    apply(e2e_env, engine_stub_program(namespace))
-    flash = tiny(**stub_spec())
-    flash.wait_for("Ready", "True", "Passed", seconds=120)
+    flash = serve_with_fast_flags(e2e_env, tiny, namespace)
     before = flash.pod()["metadata"]
-    assert flash.status()["pods"][0]["row"] == "T3"
 
     e2e_env.kubectl("label", "node", e2e_env.node_name, f"{PREFIX}gpu-p2p=hang", "--overwrite")
 
@@ -296,9 +300,7 @@ def test_flags_that_are_taken_start_the_successor_first(
     e2e_env: LocalCluster, p2p_tests: P2pTests, tiny: MakeFlash, namespace: str
 ) -> None:
     prove_links(e2e_env, p2p_tests)
-    apply(e2e_env, engine_stub_program(namespace))
-    flash = tiny(**stub_spec())
-    flash.wait_for("Ready", "True", "Passed", seconds=120)
+    flash = serve_with_fast_flags(e2e_env, tiny, namespace)
     before, least = flash.pod()["metadata"], 1
     e2e_env.kubectl("label", "node", e2e_env.node_name, f"{PREFIX}gpu-p2p=hang", "--overwrite")
     flash.wait_for("UpdateAvailable", "True", "UpdateAvailable", seconds=60)

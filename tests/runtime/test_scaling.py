@@ -10,6 +10,7 @@ import pytest
 from builders import SETTINGS
 from cluster_fixtures import ControlPlane
 from flash_contracts.names import KIND
+from keda_api import NEW, OLD, a_keda_crd
 from runtime_site import Site
 from waiting import eventually
 
@@ -106,46 +107,6 @@ async def test_an_hpa_on_the_deployment_is_not_fought_without_scaling_either(sit
     assert scaling(site) == ("False", "ScalerConflict")
 
 
-def a_keda_crd(fallback: dict[str, Any]) -> dict[str, Any]:
-    """What of KEDA's CRD matters here: with a schema, the API server refuses fields that it does not know."""
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    spec = {
-        "type": "object",
-        "properties": {
-            "scaleTargetRef": anything,
-            "triggers": {"type": "array", "items": anything},
-            "advanced": anything,
-            "fallback": {"type": "object", "properties": fallback},
-            **{
-                name: {"type": "integer"}
-                for name in (
-                    "minReplicaCount",
-                    "maxReplicaCount",
-                    "pollingInterval",
-                    "cooldownPeriod",
-                    "initialCooldownPeriod",
-                )
-            },
-        },
-    }
-    schema = {"type": "object", "properties": {"spec": spec, "status": anything}}
-    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "scaledobjects.keda.sh"},
-        "spec": {
-            "group": "keda.sh",
-            "scope": "Namespaced",
-            "names": {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"},
-            "versions": [version],
-        },
-    }
-
-
-OLD = {"failureThreshold": {"type": "integer"}, "replicas": {"type": "integer"}}
-
-
 @pytest.fixture
 def keda(crd_server: ControlPlane) -> Iterator[Any]:
     """Installs the API of a KEDA whose fallback has these fields, and takes it away again."""
@@ -164,7 +125,7 @@ def keda(crd_server: ControlPlane) -> Iterator[Any]:
 
 
 async def test_a_scaled_object_where_kedas_api_is(site: Site, keda: Any) -> None:
-    keda({**OLD, "behavior": {"type": "string"}})
+    keda(NEW)
     key = site.apply_flash(scaling={"maxReplicas": 3})
     with site.operator(WITH_URL):
         await site.reconcile(key)

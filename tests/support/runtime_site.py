@@ -34,7 +34,11 @@ class LiveObserver(Observer):
 class Site:
     """A namespace of its own on the API server, and a reconciler for it."""
 
-    def __init__(self, server: ControlPlane, cluster: Cluster, gates: Gates, namespace: str) -> None:
+    def __init__(
+        self, server: ControlPlane, cluster: Cluster, gates: Gates, namespace: str, watched: str | None = None
+    ) -> None:
+        """`watched` is the namespace that the operator watches; None for all."""
+        self._watched = watched
         self.server = server
         self.cluster = cluster
         self.namespace = namespace
@@ -43,12 +47,13 @@ class Site:
         self._known: set[FlashKey] = set()
 
     def _of(self, settings: PlanSettings, operator_class: str = "", activators: Activators | None = None) -> Reconciler:
-        scalers = ScalerCatalogue(self.cluster, lambda _: True, clock=count(step=60).__next__)
+        scalers = ScalerCatalogue(self.cluster, lambda _: True, self._watched, clock=count(step=60).__next__)
         self._observer = LiveObserver(
             Store(),
             self.cluster,
             self.gates,
             settings,
+            namespace=self._watched,
             operator_class=operator_class,
             scalers=scalers,
             activators=activators,

@@ -23,6 +23,7 @@ PLACES = {
     "tests/apiserver": "API server",
     "tests/runtime/test_api_connection.py": "API server",
     "tests/runtime/test_children.py": "API server",
+    "tests/runtime/test_each_right.py": "API server",
     "tests/runtime/test_engine_update.py": "API server",
     "tests/runtime/test_image_delivery.py": "API server",
     "tests/runtime/test_lease.py": "API server",

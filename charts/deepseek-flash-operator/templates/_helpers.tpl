@@ -76,6 +76,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ include "flash.name" . }}-p2p-test
 {{- end }}
 
+{{/* The given ones, and one for cluster-autoscaler, which removes no node whose pods have local volumes unless it may. */}}
+{{- define "flash.podAnnotations" -}}
+{{- if not (hasKey . "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes") }}
+cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes: tmp
+{{- end }}
+{{- with . }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{/* What the operator may do in the namespaces that it watches. */}}
 {{- define "flash.namespacedRules" -}}
 - apiGroups: [inference.deepseekflash.dev]
@@ -85,18 +95,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [inference.deepseekflash.dev]
   resources: [deepseekflashdeployments/status]
   verbs: [patch]
+# Nothing here is deleted: these go with their deployment.
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [list, watch, create, patch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [list, watch, create, patch]
 # The Jobs that restore the MTP heads of checkpoints, each beside its deployment.
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [list, watch, create, patch, delete]
+# The configuration of gates.
 - apiGroups: [""]
-  resources: [services, configmaps]
-  verbs: [list, watch, create, patch, delete]
-- apiGroups: [policy]
-  resources: [poddisruptionbudgets]
+  resources: [configmaps]
   verbs: [list, watch, create, patch, delete]
 # The pod templates that deployments run, so that a newer operator does not restart them.
 - apiGroups: [apps]
@@ -121,6 +136,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [keda.sh]
   resources: [scaledobjects]
   verbs: [list, create, patch, delete]
+{{ include "flash.eventRules" . }}
+{{- end }}
+
+{{- define "flash.eventRules" -}}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [get, create, patch]

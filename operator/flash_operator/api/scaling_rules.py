@@ -44,6 +44,24 @@ SCALING = (
         "prometheus, or set by to Keda",
         ".source",
     ),
+    Rule(
+        "self.scaleUpStabilizationSeconds >= 15",
+        "scaleUpStabilizationSeconds is less than the 15 s between two looks of an HPA, so a single reading would "
+        "start replicas, and it may count a user twice: set 15 or more",
+        ".scaleUpStabilizationSeconds",
+    ),
+    Rule(
+        "self.scaleUpStabilizationSeconds <= 600",
+        "scaleUpStabilizationSeconds lets users wait for more than 10 minutes before the first replica even starts to "
+        "load: set 600 or less",
+        ".scaleUpStabilizationSeconds",
+    ),
+    Rule(
+        "self.scaleDownPeriodSeconds >= 15",
+        "scaleDownPeriodSeconds is less than the 15 s between two looks of an HPA, so it would slow nothing down: set "
+        "15 or more; scaleDownStabilizationSeconds says how long the demand must be lower",
+        ".scaleDownPeriodSeconds",
+    ),
 )
 
 PROMETHEUS = (

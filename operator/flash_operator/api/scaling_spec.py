@@ -51,7 +51,12 @@ class ScalingSpec(ApiModel):
     that scrapes the operator."""
     prometheus: PrometheusSource | None = None
     """That Prometheus, for source Prometheus."""
+    scale_up_stabilization_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
+    """How long the demand must be higher before replicas are started; 15 to 600. A single reading may count a user
+    twice, and one replica too many costs two GPUs until it is stopped."""
     scale_down_stabilization_seconds: Annotated[int, Field(ge=0, le=3600)] = 600
     """How long the demand must be lower before a replica is stopped. The next one needs minutes to load again."""
+    scale_down_period_seconds: Annotated[int, Field(ge=0, le=1800)] = 60
+    """At most one replica is stopped in this time; 15 to 1800."""
     idle: IdleSpec | None = None
     """How it goes to zero and comes back, for minReplicas 0."""

@@ -28,6 +28,7 @@ from flash_operator.runtime.answers import Answers
 from flash_operator.runtime.cluster import Cluster
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.keys import FlashKey, is_of_class
+from flash_operator.runtime.ready_times import ReadyTimes
 from flash_operator.runtime.scalers import FRESH_SECONDS, LIVE_SECONDS, ScalerCatalogue
 from flash_operator.runtime.spec_reviews import SpecReviews
 from flash_operator.runtime.store import CHILD_KINDS, Store
@@ -81,6 +82,7 @@ class Observer:
         self.slices = ActivatorSlices(cluster, store.knows, namespace)
         self._operator_class = operator_class
         self._update_turn = UpdateTurn(cluster, namespace, operator_class)
+        self._ready_times = ReadyTimes()
         self.answers = Answers()
         self.reviews = SpecReviews(cluster, self._stored)
         self._remembered = lru_cache(MOST_REMEMBERED)(lambda _key: Remembered())
@@ -120,6 +122,7 @@ class Observer:
             loads=self.gates.loads(key),
             scalers=await self._scalers_of(key, live=live) if has_scaler else None,
             activator=await self._activator_of(key, flash),
+            ready_seconds=self._ready_seconds(key, flash, pods),
             gpu_supply=supply,
             restore_pods=self._pods(key, RESTORE_LABEL),
             update_holder=update_holder,
@@ -160,6 +163,12 @@ class Observer:
         addresses = await self._activators.addresses()
         return ActivatorView(addresses, self.slices.port(key, flash.uid), self._activators.waiting(key))
 
+    def _ready_seconds(self, key: FlashKey, flash: FlashDeployment, pods: tuple[RawObject, ...]) -> dict[str, float]:
+        if self._activators is None or not asks_for_zero(flash):
+            self._ready_times.forget(key)
+            return {}
+        return self._ready_times.seconds(key, pods)
+
     def waiting(self, key: FlashKey) -> Waiting | None:
         """What waits in the activators; None if nothing can, or it is unknown."""
         return self._activators.waiting(key) if self._activators else None
@@ -169,6 +178,7 @@ class Observer:
         self.slices.forget(key)
         if self._activators:
             self._activators.forget(key)
+        self._ready_times.forget(key)
         self.answers.forget(key)
         self.reviews.forget(key)
         self.scalers.forget(key)

@@ -61,10 +61,17 @@ def seen(
     return replace(observed, activator=ActivatorView(addresses, port, waiting) if installed else None)
 
 
-def ready_for(seconds: float) -> RawObject:
+def a_live_slice(name: str = "flash-activator", owner: str = "uid-of-flash") -> RawObject:
+    metadata = {"name": name, "namespace": "team", "uid": f"uid-of-{name}", "ownerReferences": [{"uid": owner}]}
+    return {"kind": SLICE, "metadata": metadata, "ports": [{"port": PORT}], "endpoints": [{"addresses": ["10.0.0.9"]}]}
+
+
+def handing_over(seconds: float, *, node_clock: float = 0.0) -> Observed:
+    """The activator is in the Service, and the operator has seen a replica ready for so long."""
     pod = a_pod("a", ready=True, podIP="10.1.0.7")
-    pod["status"]["conditions"][0]["lastTransitionTime"] = (NOON - timedelta(seconds=seconds)).isoformat()
-    return pod
+    by_node = NOON + timedelta(seconds=node_clock - seconds)
+    pod["status"]["conditions"][0]["lastTransitionTime"] = by_node.isoformat()
+    return replace(seen(1, pod, children=(a_live_slice(),)), ready_seconds={"uid-of-a": seconds})
 
 
 def slice_of(planned: Plan) -> RawObject | None:
@@ -89,8 +96,9 @@ QUARANTINED["metadata"]["annotations"][QUARANTINE_ANNOTATION] = "then"
         (seen(1, a_pod("a")), True),
         (seen(1, READY), False),
         (seen(2, READY, a_pod("b")), False),
-        (seen(1, ready_for(2)), True),
-        (seen(1, ready_for(6)), False),
+        (seen(1, READY, children=(a_live_slice(),)), True),
+        (handing_over(2), True),
+        (handing_over(6), False),
     ],
     ids=[
         "at zero",
@@ -99,6 +107,7 @@ QUARANTINED["metadata"]["annotations"][QUARANTINE_ANNOTATION] = "then"
         "loading",
         "one serves",
         "one of two serves",
+        "one serves, which is the first that the operator sees",
         "one serves, which kube-proxy may not know yet",
         "one serves for a while",
     ],
@@ -111,9 +120,21 @@ def test_the_activator_is_in_the_service_while_no_replica_serves(
 
 
 def test_it_leaves_the_service_a_few_seconds_after_a_replica_is_ready() -> None:
-    assert plan(seen(1, ready_for(2))).requeue_after == HANDOVER_SECONDS - 2
-    again = plan(seen(1, ready_for(6))).requeue_after
+    assert plan(handing_over(2)).requeue_after == HANDOVER_SECONDS - 2
+    again = plan(handing_over(6)).requeue_after
     assert again is None or again > HANDOVER_SECONDS
+
+
+@pytest.mark.parametrize("node_clock", [-3600.0, -10.0, 0.0, 10.0, 3600.0])
+def test_the_clock_of_the_node_does_not_change_that(node_clock: float) -> None:
+    assert plan(handing_over(1, node_clock=node_clock)).requeue_after == HANDOVER_SECONDS - 1
+    assert addresses(slice_of(plan(handing_over(6, node_clock=node_clock)))) == []
+
+
+def test_an_operator_that_starts_does_not_put_it_back() -> None:
+    """It sees every replica for the first time."""
+    left = {**a_live_slice(), "endpoints": []}
+    assert addresses(slice_of(plan(seen(1, READY, children=(left,))))) == []
 
 
 def test_its_slice_belongs_to_the_service_and_is_left_alone_by_kubernetes() -> None:
@@ -132,11 +153,6 @@ def test_an_address_of_the_other_family_has_a_slice_of_its_own() -> None:
     made = slice_of(plan(seen(0, addresses=("fd00::1",))))
     assert made is not None
     assert (made["addressType"], made["metadata"]["name"]) == ("IPv6", "flash-activator-ipv6")
-
-
-def a_live_slice(name: str = "flash-activator", owner: str = "uid-of-flash") -> RawObject:
-    metadata = {"name": name, "namespace": "team", "uid": f"uid-of-{name}", "ownerReferences": [{"uid": owner}]}
-    return {"kind": SLICE, "metadata": metadata, "ports": [{"port": PORT}], "endpoints": [{"addresses": ["10.0.0.9"]}]}
 
 
 @pytest.mark.parametrize("observed", [seen(1, READY, installed=False), seen(1, READY, port=None)], ids=["gone", "full"])

@@ -261,6 +261,7 @@ def test_the_scaled_object() -> None:
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 120
     assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 60, "one reading may be too high"
+    assert behavior["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
     (trigger,) = spec["triggers"]
     assert (trigger["type"], trigger["metricType"]) == ("metrics-api", "AverageValue")
     assert trigger["metadata"]["url"] == f"{URL}/demand/team/flash"
@@ -294,6 +295,19 @@ def test_the_hpa() -> None:
     assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": "1"}
     assert made["spec"]["behavior"]["scaleUp"]["stabilizationWindowSeconds"] == 60
     assert made["metadata"]["ownerReferences"][0]["uid"] == "uid-of-flash"
+
+
+@pytest.mark.parametrize("by", ["Keda", "Hpa"])
+def test_how_fast_it_follows_the_demand_is_the_users_choice(by: str) -> None:
+    windows = {"scaleUpStabilizationSeconds": 30, "scaleDownStabilizationSeconds": 300, "scaleDownPeriodSeconds": 120}
+    flash = a_scaled(by=by, **windows)
+    decision = decide_scaler(seen(flash=flash))
+    assert decision.apply is not None
+    spec = decision.apply["spec"]
+    behavior = spec["behavior"] if by == "Hpa" else spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 30
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 300
+    assert behavior["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 120}]
 
 
 def keda_hpa(*conditions: tuple[str, str, str]) -> RawObject:

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, a_waiting_pod, an_observed
+from builders import SETTINGS, a_flash, a_gate, a_live_deployment, a_node, a_pod, a_waiting_pod, an_observed
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, QUARANTINE_ANNOTATION, REVISION_ANNOTATION
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.plan import desired_children, plan
 from flash_operator.core.replicas.replica import DELETION_COST
+from flash_operator.core.resources.deployment import pod_template
 from flash_operator.core.scaling.pod_annotations import DO_NOT_DISRUPT, LOCAL_VOLUMES
 
 BUDGET = "3582s"
@@ -46,6 +47,29 @@ def test_a_new_replica_is_protected_while_it_loads_and_its_volumes_are_no_obstac
     assert written[DO_NOT_DISRUPT] == BUDGET
     assert written[LOCAL_VOLUMES] == "run,shm"
     assert ENGINE_FLAGS_ANNOTATION in written
+
+
+FETCHED = {"source": "hf://owner/name"}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"source": "pvc://models/v4"},
+        FETCHED,
+        {**FETCHED, "cache": {"type": "Node"}},
+        {**FETCHED, "cache": {"type": "Claim", "claimName": "models"}},
+        {"source": "oci://registry.example/v4:1", "ociDelivery": "Fetch"},
+    ],
+    ids=["claim", "fetched", "cached on the node", "cached on a claim", "fetched image"],
+)
+def test_no_volume_of_ours_keeps_cluster_autoscaler_from_removing_a_node(model: dict[str, Any]) -> None:
+    """By its rules for local storage: emptyDirs and host paths that the annotation does not name."""
+    pod = a_pod("a")
+    pod["spec"] |= pod_template(a_flash(model=model), SETTINGS)["spec"]
+    local = [volume["name"] for volume in pod["spec"]["volumes"] if {"emptyDir", "hostPath"} & volume.keys()]
+    named = annotated(pod, model=model)["a"][LOCAL_VOLUMES] or ""
+    assert named.split(",") == local
 
 
 def test_on_a_node_that_karpenter_does_not_manage_nothing_is_written_that_is_to_be_removed() -> None:

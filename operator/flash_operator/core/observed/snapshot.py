@@ -56,6 +56,8 @@ class Observed:
     replicas than it should."""
     activator: ActivatorView | None = None
     """None where the chart installs none, or the deployment does not ask for zero replicas."""
+    ready_seconds: dict[str, float] = field(default_factory=dict)
+    """How long the operator has seen each ready replica ready, by pod uid; only where `activator` is set."""
     gpu_supply: GpuSupply | None = None
     """None unless a rollout may start: the spec has just changed, or an engine update may be taken. Only that needs a
     cluster-wide list."""

@@ -20,7 +20,7 @@ from collections.abc import Collection
 from flash_contracts.activation import FIRST_PORT, PORTS, ActivatorRoute
 from flash_contracts.names import FIELD_MANAGER
 from flash_operator.api.scaling_spec import IdleSpec
-from flash_operator.core.observed.kube import condition_of, is_owned_by, is_terminating, moment_of
+from flash_operator.core.observed.kube import is_owned_by, is_terminating
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.engine_args import PORT
@@ -38,7 +38,7 @@ SLICE_LABELS = {SLICE_MANAGER_LABEL: FIELD_MANAGER}
 
 
 HANDOVER_SECONDS = 5.0
-"""How long a replica is ready before the activator leaves the Service. kube-proxy learns of both from different slices,
+"""How long the activator stays in the Service once a replica is ready. kube-proxy learns of both from different slices,
 in any order, and within seconds: in between, the Service would lead nowhere."""
 
 
@@ -48,15 +48,20 @@ def receives_requests(observed: Observed, replicas: tuple[Replica, ...]) -> bool
 
 
 def handover_seconds(observed: Observed, replicas: tuple[Replica, ...]) -> float | None:
-    """Seconds until a replica has served for long enough; 0 if one has, None if none serves."""
-    waits = (_handover_seconds(observed, replica) for replica in replicas if serves(replica))
-    return min(waits, default=None)
-
-
-def _handover_seconds(observed: Observed, replica: Replica) -> float:
-    since = (condition_of(replica.pod, "Ready") or {}).get("lastTransitionTime")
-    served = (observed.now - moment_of(since)).total_seconds() if since else HANDOVER_SECONDS
+    """Seconds until the activator may leave the Service; 0 if it may now or has left it, None if no replica serves."""
+    serving = [replica.uid for replica in replicas if serves(replica)]
+    if not serving:
+        return None
+    if not _is_in_service(observed):
+        return 0.0
+    served = max(observed.ready_seconds.get(uid, 0.0) for uid in serving)
     return max(0.0, HANDOVER_SECONDS - served)
+
+
+def _is_in_service(observed: Observed) -> bool:
+    """By the live slices, so that an operator that has just started does not put the activator back."""
+    live = (observed.children.get((SLICE, name)) for name in slice_names(observed.flash.name))
+    return any(one.get("endpoints") for one in live if one is not None)
 
 
 def activator_slice(observed: Observed, replicas: tuple[Replica, ...]) -> RawObject | None:

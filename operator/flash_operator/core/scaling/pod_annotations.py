@@ -9,8 +9,8 @@
                                                         | (`rollout.flags_update`)| other, once its successor is ready
     karpenter.sh/do-not-disrupt                         | a replica that loads on | a moved replica loads from the start
                                                         | a node of Karpenter's   |
-    cluster-autoscaler.kubernetes.io/                   | every new replica       | its emptyDirs contain nothing that
-    safe-to-evict-local-volumes                         |                         | is missed
+    cluster-autoscaler.kubernetes.io/                   | every new replica       | our volumes on the node's disk have
+    safe-to-evict-local-volumes                         |                         | what can be made or fetched again
 
 They are written to pods and not to the template, so that they restart no engine. One that the user has set stays.
 """
@@ -28,7 +28,9 @@ KARPENTER_NODE = "karpenter.sh/nodepool"
 """A label of every node that Karpenter 1.0 or later manages. Older ones do not understand a duration."""
 LOCAL_VOLUMES = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 
-OUR_VOLUMES = ("run", "cache", "tmp", "shm")
+OUR_VOLUMES = ("run", "cache", "tmp", "shm", "model")
+LOCAL = ("emptyDir", "hostPath")
+"""What cluster-autoscaler takes for local storage, for the sake of which it leaves a node alone."""
 
 OUTDATED = -1_000_000_000
 NEEDED = 0
@@ -55,7 +57,8 @@ def _protection(replica: Replica, observed: Observed) -> Annotations:
     if not replica.needs_flags:
         return {}
     volumes = replica.pod["spec"].get("volumes") or []
-    names = [volume["name"] for volume in volumes if "emptyDir" in volume and volume["name"] in OUR_VOLUMES]
+    local = (volume["name"] for volume in volumes if any(kind in volume for kind in LOCAL))
+    names = [name for name in local if name in OUR_VOLUMES]
     wanted: Annotations = {LOCAL_VOLUMES: ",".join(names)} if names else {}
     if _is_of_karpenter(replica, observed):
         wanted[DO_NOT_DISRUPT] = budget

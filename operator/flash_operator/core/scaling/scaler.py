@@ -33,10 +33,6 @@ WAKING_POLLING_SECONDS = 5
 FAILED_READINGS = 3
 """Readings that must fail in a row until KEDA falls back to the current replicas."""
 
-UP_SECONDS = 60
-"""How long the demand must be higher. Gates are read one after the other, so a user whose next request goes to another
-replica may be counted twice, and any single reading may be a replica too high (docs/measurements/scaling.md)."""
-
 GUARD = "loading > 0 ? max(demand - loading, wanted) : demand"
 """While a replica loads: never fewer than are wanted, and more only for demand beyond those that load."""
 
@@ -126,15 +122,19 @@ def _target(flash: FlashDeployment) -> RawObject:
 
 
 def _behavior(scaling: ScalingSpec) -> RawObject:
-    """Up in one step, because a replica takes minutes to load. Down slowly, for the same reason."""
+    """Up in one step, because a replica takes minutes to load. Down slowly, for the same reason.
+
+    Up only after a while: gates are read one after the other, so a user whose next request goes to another replica may
+    be counted twice, and any single reading may be a replica too high (docs/measurements/scaling.md).
+    """
     return {
         "scaleUp": {
-            "stabilizationWindowSeconds": UP_SECONDS,
+            "stabilizationWindowSeconds": scaling.scale_up_stabilization_seconds,
             "policies": [{"type": "Pods", "value": 4, "periodSeconds": 60}],
         },
         "scaleDown": {
             "stabilizationWindowSeconds": scaling.scale_down_stabilization_seconds,
-            "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}],
+            "policies": [{"type": "Pods", "value": 1, "periodSeconds": scaling.scale_down_period_seconds}],
         },
     }
 
