@@ -17,6 +17,9 @@ REASON_LIMIT = 128
 
 GIB = 1 << 30
 
+ROLLED_BACK = "RolledBack"
+"""The reason of the one event of a rollback."""
+
 
 @dataclass(frozen=True)
 class EventSpec:
@@ -114,7 +117,7 @@ def _rollout_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     was, now = before.get("rollout") or {}, after.get("rollout") or {}
     if now.get("state") != "RolledBack" or was.get("rejected") == now.get("rejected"):
         return []
-    return [event_spec("Warning", "RolledBack", now["message"], "Rollout")]
+    return [event_spec("Warning", ROLLED_BACK, now["message"], "Rollout")]
 
 
 def pod_ended_event(pod: RawObject) -> EventSpec:
