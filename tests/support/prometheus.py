@@ -26,10 +26,10 @@ class PrometheusError(RuntimeError):
     """Prometheus cannot be had or does not start; the message says why."""
 
 
-def program() -> Path:
-    """The program of Debian's package, kept in the cache. Installing the package would start another one."""
+def program(name: str = "prometheus") -> Path:
+    """Prometheus or promtool of Debian's package, kept in the cache. Installing the package would start it."""
     folder = cache_dir("debian")
-    path = folder / "usr/bin/prometheus"
+    path = folder / "usr/bin" / name
     with exclusive(folder / ".lock", "another run that unpacks Prometheus"):
         if not path.exists():
             _run("apt-get", "update", "-qq", "--error-on=any", cwd=folder)
