@@ -65,4 +65,4 @@ async def test_each_request_is_counted_once_with_its_code(tmp_path: Path, monkey
     assert count("list", "deepseekflashdeployments", "503") == 1
     assert count("patch", "nodes", "405") == 1
     assert count("list", "pods", "unanswered") == 1
-    assert Requests.of(metrics.text().decode()) == Requests(reads=4, writes=1)
+    assert Requests.of((await metrics.text()).decode()) == Requests(reads=4, writes=1)

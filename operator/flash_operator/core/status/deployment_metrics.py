@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from flash_contracts.metric_definition import MetricDefinition
 from flash_contracts.verdict_reason import Reason
-from flash_operator.core.observed.kube import moment_of
+from flash_operator.core.observed.kube import condition_of, moment_of
 from flash_operator.core.observed.pod_failure import STUCK_WAITING
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.scaling.scaler import NAME_LABEL, NAMESPACE_LABEL
@@ -77,8 +77,8 @@ def _replicas_with(name: str, value: str) -> Figure:
 
 def _is_ready(raw: RawObject) -> float | None:
     """None before the first status."""
-    found = [one["status"] == "True" for one in _status(raw).get("conditions") or [] if one["type"] == "Ready"]
-    return float(found[0]) if found else None
+    status = (condition_of(raw, "Ready") or {}).get("status")
+    return None if status is None else float(status == "True")
 
 
 def _summary(raw: RawObject, name: str) -> float | None:
