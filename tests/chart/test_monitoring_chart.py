@@ -1,11 +1,14 @@
 """What the chart makes for a monitoring stack: only what is asked for, because its CRDs may be missing."""
 
+import re
 from typing import Any
 
 import pytest
 import yaml
 
 from builders import a_flash, an_observed
+from dashboards.vllm_metrics import NAMES
+from flash_engine.gate.gate_metrics import DEFINITIONS
 from flash_operator.core.plan import desired_children
 from rendered_chart import CHART, only, render
 
@@ -36,6 +39,24 @@ def test_the_monitors_find_the_ports_that_engine_pods_have() -> None:
         (wanted,) = monitor["spec"]["selector"]["matchExpressions"]
         assert wanted["key"] in pod["metadata"]["labels"]
         assert {"deployment_namespace", "deployment_name"} < {one["targetLabel"] for one in endpoint["relabelings"]}
+
+
+@pytest.mark.parametrize(
+    ("monitor", "kept", "dropped"),
+    [
+        ("flash-engines", NAMES, {"flash_operator_leader", "flash_gate_ready", "up"}),
+        ("flash-gates", {one.name for one in DEFINITIONS}, {"flash_operator_leader", "vllm:num_requests_running"}),
+    ],
+)
+def test_a_pod_of_a_tenant_can_forge_no_metric_of_the_operator(monitor: str, kept: set[str], dropped: set[str]) -> None:
+    """Whoever may make a pod may give it the label of an engine."""
+    made = only(render(MONITORS), "PodMonitor", monitor)["spec"]
+    (endpoint,) = made["podMetricsEndpoints"]
+    (rule,) = endpoint["metricRelabelings"]
+    assert (rule["sourceLabels"], rule["action"]) == (["__name__"], "keep")
+    assert {name for name in kept | dropped if re.fullmatch(rule["regex"], name)} == kept
+    assert 0 < made["sampleLimit"] <= 10_000
+    assert not endpoint.get("honorLabels"), "the pod's own deployment_name would win"
 
 
 def test_the_monitors_look_where_the_operator_does() -> None:
