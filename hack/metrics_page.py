@@ -47,8 +47,8 @@ helm upgrade --install flash charts/deepseek-flash-operator --namespace deepseek
   the same for `serviceMonitor` and `rules`.
 - The PodMonitors give the series of gates and engines the labels of their deployment. Scrape configurations of your own
   must do the same, or the dashboards do not find them: `templates/monitors.yaml` of the chart shows how.
-- They keep `vllm:*` of engines and `flash_gate_*` of gates, and no more than 10,000 and 1,000 series of a pod: whoever may
-  create pods could otherwise forge the operator's metrics, or fill Prometheus.
+- They keep `vllm:*` of engines and `flash_gate_*` of gates, and no more than 10,000 and 1,000 series of a pod: whoever
+  may create pods could otherwise forge the operator's metrics, or fill Prometheus.
 - With `networkPolicy.enabled`, name your Prometheus in `networkPolicy.metricsFrom`.
 - With several releases of the operator, enable `podMonitors`, `rules` and `dashboards` in one.
 - `metrics.rules.runbookUrl` is the address under which you publish the runbooks of the [alerts](#alerts).
