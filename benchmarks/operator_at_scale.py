@@ -29,6 +29,7 @@ from direct_http import WITHOUT_PROXY
 from flash_contracts.names import API_VERSION, KIND
 from flash_operator.runtime.cluster import Cluster
 from local_cluster.control_plane import ControlPlane, a_light_control_plane
+from operator_requests import Requests
 from ports import a_free_port
 from waiting import eventually
 
@@ -61,10 +62,16 @@ class Process:
             return False  # it is not listening yet
 
     def metric(self, name: str) -> float:
-        with WITHOUT_PROXY.open(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
-            page = answer.read().decode()
-        values = re.findall(rf"^flash_operator_{name}(?:{{.*}})? (\S+)$", page, re.MULTILINE)
+        values = re.findall(rf"^flash_operator_{name}(?:{{.*}})? (\S+)$", self._metrics(), re.MULTILINE)
         return sum(map(float, values))
+
+    def requests(self) -> Requests:
+        return Requests.of(self._metrics())
+
+    def _metrics(self) -> str:
+        with WITHOUT_PROXY.open(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            page: str = answer.read().decode()
+        return page
 
 
 def main() -> None:
@@ -93,7 +100,7 @@ def measured(plane: ControlPlane, options: argparse.Namespace) -> Iterator[str]:
         milliseconds = sorted(1000 * seconds for seconds in latencies)
         percentiles = statistics.quantiles(milliseconds, n=100)
         until_quiet(operator, options.count)
-        writes = operator.metric("api_writes") / options.count
+        writes = operator.requests().writes / options.count
         yield (
             f"| apply to Deployment at {options.rate:g} a second, p50, p99, most | "
             f"{percentiles[49]:.0f}, {percentiles[98]:.0f}, {milliseconds[-1]:.0f} ms |"
@@ -107,10 +114,10 @@ def measured(plane: ControlPlane, options: argparse.Namespace) -> Iterator[str]:
 
 
 def at_rest(operator: Process, seconds: float) -> Iterator[str]:
-    names = ("api_reads", "api_writes")
-    before, cpu = {name: operator.metric(name) for name in names}, operator.cpu_seconds
+    before, cpu = operator.requests(), operator.cpu_seconds
     time.sleep(seconds)
-    reads, writes = (operator.metric(name) - before[name] for name in names)
+    after = operator.requests()
+    reads, writes = after.reads - before.reads, after.writes - before.writes
     yield f"| reads in {seconds:g} s at rest, resyncs among them | {reads:.0f}, {reads / seconds:.2f} a second |"
     yield f"| writes in {seconds:g} s at rest | {writes:.0f} |"
     yield f"| CPU at rest | {100 * (operator.cpu_seconds - cpu) / seconds:.1f} % of a core |"
@@ -136,9 +143,13 @@ def until_quiet(operator: Process, count: int) -> None:
     """Waits until the queue is empty and nothing was reconciled for a second."""
 
     def quiet() -> bool:
-        done = operator.metric("reconcile_total")
+        done = operator.metric("reconcile_seconds_count")
         time.sleep(1)
-        return done >= count and operator.metric("reconcile_total") == done and not operator.metric("workqueue_depth")
+        return (
+            done >= count
+            and operator.metric("reconcile_seconds_count") == done
+            and not operator.metric("workqueue_depth")
+        )
 
     eventually(quiet, "everything was reconciled", seconds=300)
 

@@ -40,6 +40,7 @@ from flash_operator.runtime.cluster import Cluster
 from image_builder.build import ensure_image
 from image_builder.layout import cache_root, image_named
 from local_cluster.cluster import LocalCluster
+from operator_requests import Requests
 
 COUNT = 50
 
@@ -132,14 +133,6 @@ def _taken_at(cluster: LocalCluster, flash: Flash) -> float:
     return datetime.fromisoformat(received["time"]).timestamp()
 
 
-def _metric(cluster: LocalCluster, path: str, name: str) -> float:
-    text = cluster.kubectl("get", "--raw", path).stdout
-    match = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
-    if match is None:
-        raise RuntimeError(f"{path} does not export {name}")
-    return float(match[1])
-
-
 def _operator_pod(cluster: LocalCluster) -> dict[str, Any]:
     pods = get_json(cluster, "pods", "-n", OPERATOR_NAMESPACE, "-l", f"app.kubernetes.io/instance={RELEASE}")["items"]
     (pod,) = (pod for pod in pods if "deletionTimestamp" not in pod["metadata"])
@@ -149,7 +142,7 @@ def _operator_pod(cluster: LocalCluster) -> dict[str, Any]:
 def _writes(cluster: LocalCluster) -> int:
     name = _operator_pod(cluster)["metadata"]["name"]
     path = f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{name}:8080/proxy/metrics"
-    return round(_metric(cluster, path, "flash_operator_api_writes"))
+    return Requests.of(cluster.kubectl("get", "--raw", path).stdout).writes
 
 
 def _gate_millis(cluster: LocalCluster, flash: Flash) -> float:

@@ -21,6 +21,7 @@ from flash_operator.runtime.child_watches import ChildWatches
 from flash_operator.runtime.cluster import ApiError, Cluster, UnreachableError
 from flash_operator.runtime.demand_board import DemandCollector
 from flash_operator.runtime.demand_server import DemandServer
+from flash_operator.runtime.deployment_collector import DeploymentCollector, NodeCollector
 from flash_operator.runtime.gates import Gates
 from flash_operator.runtime.health import Health
 from flash_operator.runtime.keys import Key
@@ -65,7 +66,7 @@ class Operator:
             address=settings.address,
         )
         self.store = Store()
-        self.gates = Gates(session, on_change=self.queue.add)
+        self.gates = Gates(session, on_change=self.queue.add, on_look=self.metrics.looked)
         routes = RouteBoard()
         self.activators = self._activators_of(settings, session, routes)
         self.observer = Observer(
@@ -78,8 +79,9 @@ class Operator:
             activators=self.activators,
         )
         cluster.answered = self._keep
+        cluster.count_with(self.metrics.requested)
         reconciler = Reconciler(cluster, self.observer, settings.identity, routes=routes)
-        self.metrics.registry.register(DemandCollector(reconciler.demand))
+        self._expose(reconciler)
         leader = LeaderOnly(session, lambda: self.health.leading, lambda: self.lease.leader_address)
         demand, route_server = DemandServer(reconciler.demand, leader), RouteServer(routes, leader)
         self.health = Health(
@@ -95,6 +97,13 @@ class Operator:
         self.children = ChildWatches(self.store, cluster, self.resync, self.watches.on_child, settings.namespace)
         self.workers = Workers(self.queue, reconciler, nodes, self.resync, self.metrics, self._follow)
         self.watches.on_lifecycle(self._start_workers, self.workers.stop)
+
+    def _expose(self, reconciler: Reconciler) -> None:
+        """The metrics that are computed from memory for each scrape."""
+        board, gates = reconciler.demand, self.gates
+        self.metrics.registry.register(DemandCollector(board))
+        self.metrics.registry.register(DeploymentCollector(board, self.store, reconciler.rollbacks, gates.silent))
+        self.metrics.registry.register(NodeCollector(self.store, lambda: self.health.leading))
 
     def _activators_of(
         self, settings: OperatorSettings, session: aiohttp.ClientSession, routes: RouteBoard
@@ -188,9 +197,8 @@ class Operator:
 
     def _refresh_metrics(self) -> None:
         self.metrics.queue_depth.set(len(self.queue))
+        self.metrics.queue_oldest.set(self.queue.oldest_wait_seconds)
         self.metrics.queue_failing.set(self.queue.failures)
-        self.metrics.api_writes.set(self.cluster.writes)
-        self.metrics.api_reads.set(self.cluster.reads)
 
 
 async def _first(work: object, stop: asyncio.Event) -> bool:

@@ -1,8 +1,7 @@
 """The examples of docs/exposure.md on a real API server, with the CRDs that the projects of Gateway API publish."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import pytest
 import yaml
 
 from cluster_fixtures import ControlPlane
-from published_crds import FIRST_POOL, HTTP_ROUTE, RECENT_POOL, PublishedCrd
-from waiting import eventually
+from published_crds import FIRST_POOL, HTTP_ROUTE, RECENT_POOL, PublishedCrd, installed
 
 pytestmark = pytest.mark.apiserver
 
@@ -20,23 +18,6 @@ POOLS = {"the first v1": FIRST_POOL, "a recent v1": RECENT_POOL}
 
 Taken = Callable[[dict[str, Any]], str]
 """What the API server says against an object; empty if it takes it."""
-
-
-@contextmanager
-def installed(server: ControlPlane, crd: PublishedCrd) -> Iterator[None]:
-    file = str(crd.file())
-
-    def is_served() -> bool:
-        live = json.loads(server.kubectl("get", "-f", file, "-o=json").stdout)
-        conditions = live.get("status", {}).get("conditions") or []
-        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
-
-    server.kubectl("apply", "--server-side", "-f", file)
-    try:
-        eventually(is_served, "the CRD is established")
-        yield
-    finally:
-        server.kubectl("delete", "--wait", "-f", file)
 
 
 @pytest.fixture

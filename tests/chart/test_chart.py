@@ -149,6 +149,8 @@ BAD_VALUES = {
         "metrics.service.enabled",
     ),
     "a monitor's label with a slash": ("metrics.serviceMonitor.labels.release=a/b", "labels"),
+    "a misspelt monitor": ("metrics.podMonitor.enabled=true", "podMonitor"),
+    "a runbook's address with a quote": ('metrics.rules.runbookUrl=a"b', "runbookUrl"),
 }
 
 DIGEST = f"sha256:{'0a' * 32}"

@@ -1,6 +1,7 @@
 """Reading the gates' results: which pods the operator asks, and how it treats a missing answer."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -341,3 +342,16 @@ async def test_an_address_of_ipv6_is_one() -> None:
     async with aiohttp.ClientSession(trace_configs=[tracing]) as session:
         await answers(Gates(session, port=1), [a_gates_pod(podIP="::1")])
     assert asked == ["http://[::1]:1/result"]
+
+
+async def test_every_look_is_counted_and_a_silent_gate_is_known(session: aiohttp.ClientSession) -> None:
+    looks: Counter[str] = Counter()
+    async with a_gate({"reason": "Passed", "passed": True}) as gate:
+        gates = Gates(session, gate.port or 0, on_look=lambda result: looks.update([result]))
+        await answers(gates, [a_gates_pod()])
+        assert (looks["answered"], gates.silent(KEY)) == (1, 0)
+    gates._ask("uid-of-flash-a")  # noqa: SLF001 - as its timer does
+    await eventually_async(lambda: looks["failed"] == 1, "it is asked again", seconds=20, pause=0.01)
+    assert (gates.silent(KEY), gates.silent(FlashKey("team", "other"))) == (1, 0)
+    gates.forget(KEY)
+    assert gates.silent(KEY) == 0

@@ -40,8 +40,8 @@ class RunningWorkers:
         self.workers = Workers(self.queue, reconciler, nodes, self.resync, self.metrics)
 
     def count(self, result: str) -> float:
-        name = "flash_operator_reconcile_total"
-        return self.metrics.registry.get_sample_value(name, {"result": result}) or 0
+        name = "flash_operator_reconcile_seconds_count"
+        return self.metrics.registry.get_sample_value(name, {"kind": "Deployment", "result": result}) or 0
 
 
 async def until(look: Callable[[], bool], seconds: float = 20) -> None:

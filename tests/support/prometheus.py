@@ -1,11 +1,11 @@
-"""A real Prometheus on the host, which scrapes the operator: Debian's, at an address that pods reach."""
+"""A real Prometheus on the host: Debian's."""
 
 import json
 import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 
 import yaml
@@ -20,16 +20,18 @@ from waiting import eventually
 
 PACKAGE = "prometheus"
 SCRAPE_SECONDS = 2
+REFUSED = (400, 422)
+"""What it answers to an expression that it cannot parse, or cannot evaluate."""
 
 
 class PrometheusError(RuntimeError):
     """Prometheus cannot be had or does not start; the message says why."""
 
 
-def program() -> Path:
-    """The program of Debian's package, kept in the cache. Installing the package would start another one."""
+def program(name: str = "prometheus") -> Path:
+    """Prometheus or promtool of Debian's package, kept in the cache. Installing the package would start it."""
     folder = cache_dir("debian")
-    path = folder / "usr/bin/prometheus"
+    path = folder / "usr/bin" / name
     with exclusive(folder / ".lock", "another run that unpacks Prometheus"):
         if not path.exists():
             _run("apt-get", "update", "-qq", "--error-on=any", cwd=folder)
@@ -46,54 +48,82 @@ def _run(*command: str, cwd: Path) -> None:
         raise PrometheusError(f"{' '.join(command)} failed: {reason_in(done.stderr)}")
 
 
-@dataclass
-class Prometheus:
+class QueryError(RuntimeError):
+    """Prometheus refuses a query; the message is its own."""
+
+
+class PrometheusProcess:
     """A context in which it runs. It keeps what it has scraped from one context to the next, as after a restart."""
 
-    cluster: LocalCluster
-    folder: Path
-    port: int = field(default_factory=a_free_port)
+    def __init__(self, folder: Path, scrapes: list[dict[str, Any]], host: str = "127.0.0.1", seconds: int = 1) -> None:
+        """`scrapes` are the jobs of its configuration, and `seconds` is how often they are scraped."""
+        self.folder = folder
+        self._scrapes = scrapes
+        self._seconds = seconds
+        self._listens = f"{host}:{a_free_port()}"
 
     @property
     def address(self) -> str:
-        """As pods reach it."""
-        return f"http://{self.cluster.network.gateway}:{self.port}"
+        return f"http://{self._listens}"
+
+    def scrapes(self) -> list[dict[str, Any]]:
+        return self._scrapes
 
     def __enter__(self) -> Self:
         config = self.folder / "prometheus.yml"
-        config.write_text(yaml.safe_dump(self._config()))
+        every = {"scrape_interval": f"{self._seconds}s", "scrape_timeout": f"{self._seconds}s"}
+        config.write_text(yaml.safe_dump({"global": every, "scrape_configs": self.scrapes()}))
         command = [
             *("setpriv", "--pdeathsig=KILL", str(program()), f"--config.file={config}"),
-            *(f"--storage.tsdb.path={self.folder / 'data'}", f"--web.listen-address={self.address[7:]}"),
+            *(f"--storage.tsdb.path={self.folder / 'data'}", f"--web.listen-address={self._listens}"),
         ]
         self._log = (self.folder / "prometheus.log").open("ab")
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
-        eventually(self._has_scraped, "Prometheus has scraped the operator", seconds=60)
+        try:
+            eventually(self._has_scraped, "Prometheus has scraped everything", seconds=60)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._process.terminate()
         self._process.wait(timeout=30)
         self._log.close()
 
-    def _config(self) -> dict[str, Any]:
-        service = get_json(self.cluster, "service", f"{RELEASE}-metrics", "-n", OPERATOR_NAMESPACE)
-        targets = [f"{service['spec']['clusterIP']}:8080"]
-        scrape = {"job_name": "operator", "static_configs": [{"targets": targets}]}
-        return {"global": {"scrape_interval": f"{SCRAPE_SECONDS}s"}, "scrape_configs": [scrape]}
-
     def _has_scraped(self) -> bool:
         if self._process.poll() is not None:
             raise PrometheusError(f"Prometheus ended: {(self.folder / 'prometheus.log').read_text()[-2000:]}")
-        return bool(self.query('up{job="operator"} == 1'))
+        return len(self.query("up == 1")) >= len(self._scrapes)
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series of an instant query; none while it does not answer."""
+        """The series of an instant query; none while it does not answer. Raises QueryError."""
         try:
-            with WITHOUT_PROXY.open(
-                f"{self.address}/api/v1/query?{urlencode({'query': expression})}", timeout=5
-            ) as page:
-                found: list[dict[str, Any]] = json.load(page)["data"]["result"]
+            with WITHOUT_PROXY.open(self._url(expression), timeout=5) as page:
+                found = json.load(page)
+        except HTTPError as error:
+            if error.code not in REFUSED:
+                return []
+            raise QueryError(f"{expression}: {error.read().decode()}") from error
         except OSError:
             return []
-        return found
+        return cast("list[dict[str, Any]]", found["data"]["result"])
+
+    def _url(self, expression: str) -> str:
+        return f"{self.address}/api/v1/query?{urlencode({'query': expression})}"
+
+
+class Prometheus(PrometheusProcess):
+    """Scrapes the operator of the local cluster, at an address that pods reach."""
+
+    def __init__(self, cluster: LocalCluster, folder: Path) -> None:
+        super().__init__(folder, [{}], cluster.network.gateway, SCRAPE_SECONDS)
+        self._cluster = cluster
+
+    def scrapes(self) -> list[dict[str, Any]]:
+        """The operator's Service exists only once the chart is installed."""
+        service = get_json(self._cluster, "service", f"{RELEASE}-metrics", "-n", OPERATOR_NAMESPACE)
+        return [{"job_name": "operator", "static_configs": [{"targets": [f"{service['spec']['clusterIP']}:8080"]}]}]

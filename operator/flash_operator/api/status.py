@@ -249,6 +249,9 @@ class FlashStatus(StatusModel):
     """Number of existing replicas."""
     ready_replicas: int = 0
     """Number of replicas that passed and serve."""
+    first_ready_time: Annotated[str, Field(max_length=32)] | None = None
+    """When the deployment was Ready for the first time. Of one that is older than this field, when it was first seen
+    Ready with it."""
     selector: Annotated[str, Field(max_length=256)] = ""
     """Label selector of the replicas' pods, for autoscalers."""
     endpoint: Annotated[str, Field(max_length=512)] = ""

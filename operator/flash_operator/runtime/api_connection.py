@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -14,10 +14,13 @@ from kubernetes.aio import client, config
 from pydantic_core import from_json
 
 from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.runtime.api_requests import verb_and_resource
 
 REQUEST_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 300.0
 JSON = "application/json"
+UNANSWERED = "unanswered"
+"""In place of a code, for metrics."""
 
 CLOSE_SECONDS = 0.25
 """For the event loop to close connections whose request was cancelled during the TLS handshake. aiohttp closes only the
@@ -89,6 +92,8 @@ class ApiConnection:
         self._api = api
         self.was_cancelled = False
         """A request of it was, so a connection may still be closing."""
+        self.requested: Callable[[str, str, str], object] = lambda *_: None
+        """Is called with verb, resource and code of each request that has ended."""
 
     @classmethod
     async def connect(cls) -> "ApiConnection":
@@ -155,11 +160,13 @@ class ApiConnection:
         """An answer with a status of success, not read yet. Raises ApiError, UnreachableError."""
         # Always set: the client treats a patch without a type as a strategic merge.
         headers = {"Accept": JSON, "Content-Type": content_type}
+        code = UNANSWERED
         try:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             url = f"{self._api.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
             called = await self._api.call_api(method, url, headers, body, _request_timeout=limits)
             async with called.response as answer:
+                code = str(answer.status)
                 if not 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's successes
                     raise _error(f"{method} {path}", answer, await answer.read())
                 yield answer
@@ -168,6 +175,8 @@ class ApiConnection:
         except asyncio.CancelledError:
             self.was_cancelled = True
             raise
+        finally:
+            self.requested(*verb_and_resource(method, path, query or {}), code)
 
 
 async def _read(answer: aiohttp.ClientResponse, most_bytes: int | None) -> bytes:

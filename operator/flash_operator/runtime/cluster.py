@@ -112,7 +112,7 @@ class Cluster:
         """Is called with the object that a write was answered with."""
         self.own_writes = OwnWrites()
         self.writes = 0
-        """Write requests, except for Leases; docs/performance.md reports them."""
+        """Write requests, except for Leases and dry runs."""
         self.reads = 0
         """All other requests, except for Leases and watches."""
 
@@ -123,6 +123,10 @@ class Cluster:
 
     async def close(self) -> None:
         await self._connection.close()
+
+    def count_with(self, requested: Callable[[str, str, str], object]) -> None:
+        """Calls it from now on with verb, resource and code of each request that has ended."""
+        self._connection.requested = requested
 
     async def get(self, kind: str, name: str, namespace: str | None = None) -> RawObject | None:
         """The object, or None if it does not exist."""

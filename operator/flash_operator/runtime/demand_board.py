@@ -7,33 +7,38 @@ figures wake no reconcile.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from flash_contracts.demand_report import DemandReport
+from flash_contracts.metric_definition import MetricDefinition
 from flash_operator.core.observed.activator import Waiting
 from flash_operator.core.observed.known_load import KnownLoad
 from flash_operator.core.scaling.demand import DemandBasis
 from flash_operator.core.scaling.scaler import (
     DEMAND_METRIC,
     LOADING_METRIC,
-    NAME_LABEL,
-    NAMESPACE_LABEL,
     READY_METRIC,
     TARGET_METRIC,
     WANTED_METRIC,
 )
+from flash_operator.core.status.deployment_metrics import EACH, LABELS
 from flash_operator.runtime.keys import FlashKey
 
 MOST_DEPLOYMENTS = 2000
-"""Deployments with metrics: tenants make them, and each has five series."""
+"""Deployments with metrics: tenants make them, and each has a few dozen series."""
 
 SURE_SECONDS = 15.0
 """How long the demand of a deployment that may go to zero must be known until it can be nothing: three readings."""
 
-LEFT_OUT_METRIC = "flash_operator_deployments_without_metrics"
+LEFT_OUT = MetricDefinition(
+    "flash_operator_deployments_without_metrics",
+    "gauge",
+    f"Deployments beyond the first {MOST_DEPLOYMENTS}: they have no metrics",
+)
 
 
 class DemandBoard:
@@ -82,10 +87,14 @@ class DemandBoard:
     def __len__(self) -> int:
         return len(self._known)
 
+    def keys(self, most: int) -> list[FlashKey]:
+        """The deployments that were seen first."""
+        return list(islice(self._known, most))
+
     def reports(self, most: int) -> Iterator[DemandReport]:
-        """Of the deployments that were seen first."""
-        for key, basis in list(self._known.items())[:most]:
-            yield basis.demand(self._loads(key), self._waiting(key))
+        """Of the same deployments."""
+        for key in self.keys(most):
+            yield self._known[key].demand(self._loads(key), self._waiting(key))
 
 
 class DemandCollector(Collector):
@@ -96,15 +105,15 @@ class DemandCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         reports = list(self._board.reports(MOST_DEPLOYMENTS))
-        for name, (text, value) in _METRICS.items():
-            family = GaugeMetricFamily(name, text, labels=[NAMESPACE_LABEL, NAME_LABEL])
+        for definition, value in FIGURES.items():
+            family = GaugeMetricFamily(definition.name, definition.text, labels=definition.labels)
             for report in reports:
                 figure = value(report)
                 if figure is not None:
                     family.add_metric([report.namespace, report.name], figure)
             yield family
         left_out = len(self._board) - len(reports)
-        yield GaugeMetricFamily(LEFT_OUT_METRIC, "Deployments beyond the most that have metrics", value=left_out)
+        yield GaugeMetricFamily(LEFT_OUT.name, LEFT_OUT.text, value=left_out)
 
 
 def _whole_demand(report: DemandReport) -> float | None:
@@ -112,10 +121,15 @@ def _whole_demand(report: DemandReport) -> float | None:
     return None if report.unknown else report.demand_replicas
 
 
-_METRICS: dict[str, tuple[str, Callable[[DemandReport], float | None]]] = {
-    WANTED_METRIC: ("Replicas that the spec asks for", lambda report: report.wanted),
-    LOADING_METRIC: ("Replicas that will serve without help, and do not yet", lambda report: report.loading),
-    READY_METRIC: ("Replicas that serve", lambda report: report.ready),
-    DEMAND_METRIC: ("Replicas that users' requests call for", _whole_demand),
-    TARGET_METRIC: ("The same as autoscalers are to follow it", lambda report: report.target_replicas),
+def _defined(name: str, text: str) -> MetricDefinition:
+    return MetricDefinition(name, "gauge", text, LABELS, EACH)
+
+
+FIGURES: dict[MetricDefinition, Callable[[DemandReport], float | None]] = {
+    _defined(WANTED_METRIC, "Replicas that the spec asks for"): lambda report: report.wanted,
+    _defined(LOADING_METRIC, "Replicas that will serve without help, and do not yet"): lambda report: report.loading,
+    _defined(READY_METRIC, "Replicas that serve"): lambda report: report.ready,
+    _defined(DEMAND_METRIC, "Replicas that users' requests call for"): _whole_demand,
+    _defined(TARGET_METRIC, "The same as autoscalers are to follow it"): lambda report: report.target_replicas,
 }
+DEFINITIONS = (*FIGURES, LEFT_OUT)

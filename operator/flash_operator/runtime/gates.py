@@ -81,11 +81,14 @@ class Gates:
         session: aiohttp.ClientSession,
         port: int = GATE_PORT,
         on_change: Callable[[FlashKey], None] = lambda _: None,
+        on_look: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`on_change` is called with the deployment of a gate whose result has changed."""
+        """`on_change` is called with the deployment of a gate whose result has changed, `on_look` with what came of
+        each request: answered, timeout or failed."""
         self._session = session
         self._port = port
         self._on_change = on_change
+        self._on_look = on_look
         self._gates: dict[str, _Gate] = {}
         """By pod uid."""
         self._by_key: dict[FlashKey, set[str]] = {}
@@ -110,6 +113,11 @@ class Gates:
         now = asyncio.get_running_loop().time()
         gates = {uid: self._gates[uid] for uid in self._by_key.get(key, ())}
         return {uid: KnownLoad(gate.load, now - gate.load_at) for uid, gate in gates.items() if gate.load is not None}
+
+    def silent(self, key: FlashKey) -> int:
+        """How many of the deployment's gates did not answer when they were asked last."""
+        last = [self._gates[uid].last for uid in self._by_key.get(key, ())]
+        return sum(result is not None and not result.reached for result in last)
 
     def poll(self, key: FlashKey, seconds: float | None) -> None:
         """Asks the deployment's gates about every so many seconds from now on; None for no more."""
@@ -162,8 +170,10 @@ class Gates:
         async with self._silent if gate.silent else self._answering:
             try:
                 result, gate.silent = await self._result(gate.address), 0
+                self._on_look("answered" if result.reached else "failed")
             except TimeoutError:
                 result, gate.silent = GateResult.unreachable("no answer in time"), gate.silent + 1
+                self._on_look("timeout")
         before, gate.last = gate.last, result
         gate.answered_at = asyncio.get_running_loop().time()
         if result.load is not None:

@@ -67,4 +67,4 @@ class Health:
     async def _show(self, _request: web.Request) -> web.Response:
         self._refresh()
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        return web.Response(body=self._metrics.text(), headers=headers)
+        return web.Response(body=await self._metrics.text(), headers=headers)

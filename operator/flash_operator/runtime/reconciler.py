@@ -1,6 +1,7 @@
 """Reconciles one DeepSeekFlashDeployment: observe, plan, apply, report."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import structlog
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.p2p_test.planner import verdict_event
 from flash_operator.core.plan import Plan, plan, sooner
+from flash_operator.core.status.events import ROLLED_BACK
 from flash_operator.core.status.spec_condition import unreadable_status
 from flash_operator.core.status.status import timestamp
 from flash_operator.runtime.activator_routes import RouteBoard
@@ -51,6 +53,8 @@ class Reconciler:
         """When a status was last written, or when a deployment without one was first seen."""
         self.demand = DemandBoard(observer.gates.loads, observer.waiting)
         self.routes = RouteBoard() if routes is None else routes
+        self.rollbacks: Counter[FlashKey] = Counter()
+        """Since this process leads."""
 
     async def reconcile(self, key: FlashKey) -> float | None:
         """Returns the seconds until the next reconcile, or None if only an event is worth one."""
@@ -76,6 +80,7 @@ class Reconciler:
         if observed is None:
             self._reported_at.pop(key, None)
             self.demand.forget(key)
+            self.rollbacks.pop(key, None)
             self.routes.forget(key)
             return None
         scaled = await self._observer.scalers.carry_out(key, wanted.scaler)
@@ -189,6 +194,7 @@ class Reconciler:
         if early := self._early(observed, wanted):
             return early
         flash, now, again = observed.flash, self._clock(), None
+        key = FlashKey(flash.namespace, flash.name)
         if wanted.status is not None:
             try:
                 answer = await self._cluster.apply_status(flash.namespace, flash.name, wanted.status)
@@ -197,9 +203,10 @@ class Reconciler:
                     raise
                 log.info("deployment was deleted", namespace=flash.namespace, name=flash.name)
                 return None
-            self._reported_at[FlashKey(flash.namespace, flash.name)] = now
+            self._reported_at[key] = now
             # The event of a change that the answer shows already is no news when it comes.
             again = None if _generation(answer) in (None, flash.generation) else 0.0
+        self.rollbacks[key] += sum(event.reason == ROLLED_BACK for event in wanted.events)
         for event_spec in wanted.events:
             event = flash_event(flash, event_spec, observed.now, self._instance)
             await self._events.emit(event, event_spec.message)

@@ -92,14 +92,14 @@ class Workers:
         try:
             again = await self._reconcile(key)
         except (ApiError, UnreachableError) as error:
-            self._metrics.reconciled("error", time.monotonic() - began)
+            self._metrics.reconciled(key, "error", time.monotonic() - began)
             seconds = self._queue.retry(key, error.retry_after)
             log.warning("reconcile failed", key=str(key), error=str(error), retry_seconds=round(seconds, 1))
         except Exception:
-            self._metrics.reconciled("bug", time.monotonic() - began)
+            self._metrics.reconciled(key, "bug", time.monotonic() - began)
             log.exception("reconcile broke", key=str(key), retry_seconds=round(self._queue.retry(key), 1))
         else:
-            self._metrics.reconciled("success", time.monotonic() - began)
+            self._metrics.reconciled(key, "success", time.monotonic() - began)
             self._queue.succeeded(key)
             if again is not None:
                 self._queue.add_after(key, again)

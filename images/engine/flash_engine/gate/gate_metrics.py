@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from flash_contracts.metric_definition import MetricDefinition
 from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.measurement import Measurement
@@ -56,29 +57,47 @@ STATES: dict[str, tuple[str, Shown]] = {
 }  # fmt: skip
 """Gauges of everything else: name, description, value."""
 
+POSITIONS = MetricDefinition(
+    "flash_gate_acceptance_position_ratio",
+    "gauge",
+    "Measured share of drafts whose token at this position, from 0, was accepted",
+    ("position",),
+    most="as many as the engine drafts at a time",
+)
+VERDICT = MetricDefinition(
+    "flash_gate_verdict", "gauge", "1 for the current verdict, 0 for the others", ("reason",), most=str(len(Reason))
+)
+WARNINGS = MetricDefinition(
+    "flash_gate_warning",
+    "gauge",
+    "1 for each fault that does not keep the replica from serving",
+    ("reason",),
+    most=str(len(REASONS_OF_WARNINGS)),
+)
+CHECKS = MetricDefinition("flash_gate_checks_total", "counter", "Trials of the engine")
+DEFINITIONS = (
+    *(MetricDefinition(name, "gauge", text) for name, (text, _) in (FIGURES | STATES).items()),
+    *(POSITIONS, VERDICT, WARNINGS, CHECKS),
+)
+
 
 class GateMetrics:
     """The gate's gauges, in their own registry. What was not measured is NaN, because 0 would be a value."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._figures = {name: self._gauge(name, text) for name, (text, _) in FIGURES.items()}
-        self._states = {name: self._gauge(name, text) for name, (text, _) in STATES.items()}
-        self._position = self._gauge(
-            "flash_gate_acceptance_position_ratio",
-            "Measured share of drafts whose token at this position, from 0, was accepted",
-            "position",
-        )
-        self._verdict = self._gauge("flash_gate_verdict", "1 for the current verdict, 0 for the others", "reason")
-        self._warnings = self._gauge(
-            "flash_gate_warning", "1 for each fault that does not keep the replica from serving", "reason"
-        )
-        self._checks = Counter("flash_gate_checks", "Trials of the engine", registry=self.registry)
+        gauges = {one.name: self._gauge(one) for one in DEFINITIONS if one.kind == "gauge"}
+        self._figures = {name: gauges[name] for name in FIGURES}
+        self._states = {name: gauges[name] for name in STATES}
+        self._position = gauges[POSITIONS.name]
+        self._verdict = gauges[VERDICT.name]
+        self._warnings = gauges[WARNINGS.name]
+        self._checks = Counter(CHECKS.name, CHECKS.text, registry=self.registry)
         self._counted = 0
         self.show(GateState())
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, labels, registry=self.registry)
+    def _gauge(self, definition: MetricDefinition) -> Gauge:
+        return Gauge(definition.name, definition.text, definition.labels, registry=self.registry)
 
     def show(self, state: GateState) -> None:
         for name, (_, shown) in STATES.items():

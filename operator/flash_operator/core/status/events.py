@@ -19,6 +19,9 @@ OPERATOR_LOG = "the operator's log"
 
 GIB = 1 << 30
 
+ROLLED_BACK = "RolledBack"
+"""The reason of the one event of a rollback."""
+
 
 @dataclass(frozen=True)
 class EventSpec:
@@ -126,7 +129,7 @@ def _rollout_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     was, now = before.get("rollout") or {}, after.get("rollout") or {}
     if now.get("state") != "RolledBack" or was.get("rejected") == now.get("rejected"):
         return []
-    return [EventSpec("Warning", "RolledBack", now["message"], "Rollout")]
+    return [EventSpec("Warning", ROLLED_BACK, now["message"], "Rollout")]
 
 
 def pod_ended_event(pod: RawObject) -> EventSpec:

@@ -38,11 +38,13 @@ def status_of(observed: Observed, summary: ReplicaSummary) -> RawObject:
     flash = observed.flash
     quarantines = flash.spec.readiness.serving.on_degraded != "Report"
     pods = [_pod(replica, observed.live_status, quarantines=quarantines) for replica in summary.replicas]
+    conditions = _conditions(observed, summary)
     status = FlashStatus(
-        conditions=_conditions(observed, summary),
+        conditions=conditions,
         observed_generation=_carried_out(observed),
         replicas=len(summary.replicas),
         ready_replicas=summary.ready,
+        first_ready_time=observed.live_status.get("firstReadyTime") or _ready_since(conditions),
         selector=",".join(f"{key}={value}" for key, value in selector(flash).items()),
         endpoint=endpoint(flash),
         summary=_summary(summary, pods),
@@ -111,6 +113,11 @@ def _conditions(observed: Observed, summary: ReplicaSummary) -> list[Condition]:
     states, valid = condition_states(summary), spec_condition(observed)
     states = {**states, SPEC_VALID: valid} if valid else states
     return [_condition(name, state, live.get(name, {}), observed) for name, state in states.items()]
+
+
+def _ready_since(conditions: list[Condition]) -> str | None:
+    """When Ready became True; None if it is not."""
+    return next((one.last_transition_time for one in conditions if one.type == "Ready" and one.status == "True"), None)
 
 
 def _condition(name: str, state: ConditionState, live: RawObject, observed: Observed) -> Condition:
