@@ -84,7 +84,7 @@ def rows_of_readiness() -> dict[tuple[str, ...], str]:
 
 def test_remedies_name_the_fields_that_the_documentation_names() -> None:
     documented = rows_of_readiness()
-    assert {reason for reasons in documented for reason in reasons} == {*Reason}
+    assert {reason for reasons in documented for reason in reasons} == {*Reason} - {Reason.PASSED}
     for reasons, what in documented.items():
         said = " ".join(remedies.VERDICTS[reason] for reason in reasons)
         assert [field for field in re.findall(r"`((?:engine|readiness)\.[\w.]+)", what) if field not in said] == []

@@ -11,10 +11,14 @@ from flashctl.age import age_of
 from flashctl.explain.explanation import Explanation, Finding
 from flashctl.explain.flag_lines import NodeFlags
 from flashctl.explain.replicas import ReplicaLine
+from flashctl.output import plain
 
 COLOURS = {"True": "bold green", "False": "bold red", "Unknown": "bold yellow"}
 LONGEST_MESSAGE = 600
 """Characters of a message: one with the end of a log would fill the screen. `-o json` has all of it."""
+
+
+MOST_LINES = 8
 
 
 def screen(found: Explanation, now: datetime) -> Group:
@@ -41,8 +45,9 @@ def _finding(finding: Finding, now: datetime) -> Text:
 
 def clipped(message: str) -> str:
     """The beginning of a long message, and that there is more."""
-    text = message.strip()
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE].rstrip()} ... (all of it: -o json)"
+    text = plain(message).strip()
+    shown = "\n".join(text[:LONGEST_MESSAGE].splitlines()[:MOST_LINES]).rstrip()
+    return text if shown == text else f"{shown} ... (all of it: -o json)"
 
 
 def _replicas(replicas: list[ReplicaLine]) -> Table:
