@@ -14,6 +14,7 @@ from flashctl.kinds import Resource
 SUCCESSES = range(200, 300)
 NO_RIGHT = re.compile(r"cannot [a-z]+ resource")
 """Of RBAC's refusals; admission policies answer 403 in other words."""
+ANONYMOUS = "system:anonymous"
 USER = re.compile(r'[Uu]ser "([^"]+)"')
 
 
@@ -95,6 +96,11 @@ def failure(place: Place, request: Request, status: int, body: bytes) -> Command
             return UnreachableError(
                 f"{place} does not accept your credentials (401): they have expired or are of another cluster; log in "
                 "again, or choose another --context"
+            )
+        case HTTPStatus.FORBIDDEN if ANONYMOUS in said:
+            return UnreachableError(
+                f"{place} does not know who you are ({ANONYMOUS}): your kubeconfig has no credentials that it takes; log "
+                "in again"
             )
         case HTTPStatus.FORBIDDEN if NO_RIGHT.search(said):
             return no_right(request, said)
