@@ -99,8 +99,8 @@ def failure(place: Place, request: Request, status: int, body: bytes) -> Command
             )
         case HTTPStatus.FORBIDDEN if ANONYMOUS in said:
             return UnreachableError(
-                f"{place} does not know who you are ({ANONYMOUS}): your kubeconfig has no credentials that it takes; log "
-                "in again"
+                f"{place} does not know who you are ({ANONYMOUS}): your kubeconfig has no credentials that it takes; "
+                "log in again"
             )
         case HTTPStatus.FORBIDDEN if NO_RIGHT.search(said):
             return no_right(request, said)
