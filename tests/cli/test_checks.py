@@ -50,7 +50,7 @@ def test_an_able_cluster() -> None:
     assert {one.level for one in found.lines} == {"ok"}
 
 
-STATES = {
+STATES: dict[str, tuple[str, dict[str, Any], str, str | None]] = {
     "an old Kubernetes": ("Kubernetes", {"server_version": "v1.32.9"}, "missing", "upgrade to 1.33"),
     "an unreadable version": ("Kubernetes", {"server_version": "dev"}, "warning", "needs 1.33"),
     "a vendor's version": ("Kubernetes", {"server_version": "v1.35.2+k3s1"}, "ok", None),

@@ -24,7 +24,7 @@ CANARY = "c4nary-v4lue-91x"
 TOKEN = "hf_abcdefghijklmnopqrst"  # noqa: S105 - a made-up one, to be found nowhere
 CORE, TEAM = "/api/v1/namespaces/team", "/apis/{}/namespaces/team/{}"
 
-SECRETS = {
+SECRETS: dict[str, Any] = {
     "a variable of a container": {"env": [{"name": "HF_TOKEN", "value": CANARY}]},
     "an argument and its value": {"args": ["--port", "1", "--api-key", CANARY]},
     "an argument with =": {"extraArgs": [f"--api-key={CANARY}"]},

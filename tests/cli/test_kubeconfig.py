@@ -110,7 +110,7 @@ def _shake_hands_once(context: ssl.SSLContext, listening: socket.socket) -> None
 
 
 def test_a_proxy_that_is_not_there(tmp_path: Path) -> None:
-    config = kubeconfig(tmp_path, "http://api.example:6443", **{"proxy-url": "http://127.0.0.1:1"})
+    config = kubeconfig(tmp_path, "http://api.example:6443", None, **{"proxy-url": "http://127.0.0.1:1"})
     done = flashctl("status", "--kubeconfig", config)
     assert done.exit_code == Exit.UNREACHABLE
     assert "through your proxy" in said(done.stderr)

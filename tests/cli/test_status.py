@@ -1,6 +1,7 @@
 """`kubectl dsf status`: the table and the document, and the exit code that scripts rely on."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,46 @@ def test_ages_are_as_kubectl_writes_them(since: str | None, age: str) -> None:
 def test_a_status_that_is_not_there_yet_is_no_obstacle(status: Any) -> None:
     (row,) = rows([{**a_flash_object(), "status": status}])
     assert (row.ready, row.replicas) == ("Unknown", "0/1")
+
+
+def test_watching_outlives_a_server_that_is_away_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: dict[str, tuple[int, Any]] = {LIST: (200, {"items": [SERVING]})}
+    busy = {"kind": "Status", "message": "busy"}
+    turns = iter([(503, busy), (200, {"items": [a_flash_object("later")]})])
+
+    def next_turn(_: float) -> None:
+        turn = next(turns, None)
+        if turn is None:
+            raise KeyboardInterrupt
+        answers[LIST] = turn
+
+    monkeypatch.setattr(sys.modules["flashctl.commands.status"], "sleep", next_turn)
+    with ScriptedServer(answers) as server:
+        done = flashctl("status", "--watch", "--kubeconfig", kubeconfig(tmp_path, server.url))
+    assert done.exit_code == Exit.INTERRUPTED
+    assert "later" in done.stdout
+
+
+def test_watching_ends_at_once_if_the_first_answer_is_an_error(tmp_path: Path) -> None:
+    done = flashctl("status", "--watch", "--kubeconfig", kubeconfig(tmp_path, "http://127.0.0.1:1"))
+    assert done.exit_code == Exit.UNREACHABLE
+
+
+def completed(command: str, word: str, config: Path) -> list[str]:
+    """What bash is told about the word after the command."""
+    env = {
+        "_KUBECTL_DSF_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"kubectl-dsf {command} --kubeconfig {config} {word}",
+        "COMP_CWORD": "4",
+    }
+    return flashctl(env=env, program="kubectl-dsf").stdout.split()
+
+
+def test_names_are_completed(tmp_path: Path) -> None:
+    items = [{"metadata": {"name": name}} for name in ("flash-b", "flash-a", "other")]
+    with ScriptedServer({LIST: (200, {"items": items})}) as server:
+        assert completed("explain", "fl", kubeconfig(tmp_path, server.url)) == ["flash-a", "flash-b"]
+
+
+def test_completion_without_a_cluster_is_silent(tmp_path: Path) -> None:
+    assert completed("explain", "fl", kubeconfig(tmp_path, "http://127.0.0.1:1")) == []

@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 from flashctl.__main__ import app
 
 
-def flashctl(*args: str | Path, env: dict[str, str] | None = None) -> Result:
+def flashctl(*args: str | Path, env: dict[str, str] | None = None, program: str = "flashctl") -> Result:
     """Its exit code, stdout and stderr. No kubeconfig of the person who runs the tests is read."""
     hidden = {"KUBECONFIG": "/nonexistent", "KUBERNETES_SERVICE_HOST": None, "HTTPS_PROXY": None, "HTTP_PROXY": None}
-    return CliRunner().invoke(app, [str(arg) for arg in args], env={**hidden, **(env or {})})
+    return CliRunner().invoke(app, [str(arg) for arg in args], env={**hidden, **(env or {})}, prog_name=program)
 
 
 def kubeconfig(folder: Path, server: str, user: dict[str, Any] | None = None, **cluster: Any) -> Path:
