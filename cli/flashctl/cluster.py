@@ -27,6 +27,7 @@ from flashctl.failures import (
 from flashctl.kinds import RESOURCES
 from flashctl.kubeconfig import Login
 from flashctl.nearest import suggestion
+from flashctl.output import plain
 
 FIELD_MANAGER = "kubectl-dsf"
 CONNECT_SECONDS = 5.0
@@ -279,7 +280,20 @@ class Cluster:
             document = None
         if not isinstance(document, dict):
             raise not_kubernetes(self.place, answer.status, answer.data)
-        return document
+        return {key: _without_control(value) for key, value in document.items()}
+
+
+def _without_control(value: Any) -> Any:
+    """A tenant may write escape sequences into a spec, which an administrator's terminal would obey."""
+    match value:
+        case str():
+            return plain(value)
+        case list():
+            return [_without_control(item) for item in value]
+        case dict():
+            return {key: _without_control(item) for key, item in value.items()}
+        case _:
+            return value
 
 
 def _selector(wanted: Mapping[str, str] | None) -> str:

@@ -10,6 +10,7 @@ import urllib3.exceptions
 
 from flashctl.errors import CommandError, NoRightError, NotFoundError, RefusedError, UnreachableError
 from flashctl.kinds import Resource
+from flashctl.output import plain
 
 SUCCESSES = range(200, 300)
 NO_RIGHT = re.compile(r"cannot [a-z]+ resource")
@@ -102,6 +103,8 @@ def failure(place: Place, request: Request, status: int, body: bytes) -> Command
                 f"{place} does not know who you are ({ANONYMOUS}): your kubeconfig has no credentials that it takes; "
                 "log in again"
             )
+        case HTTPStatus.FORBIDDEN if "cannot impersonate resource" in said:
+            return NoRightError(f"you may not act as another user (--as): {said}")
         case HTTPStatus.FORBIDDEN if NO_RIGHT.search(said):
             return no_right(request, said)
         case HTTPStatus.NOT_FOUND:
@@ -160,4 +163,4 @@ def _cause(error: Exception) -> str:
 
 
 def _one_line(text: object) -> str:
-    return re.sub(r"\s+", " ", str(text)).strip()[:400]
+    return plain(re.sub(r"\s+", " ", str(text))).strip()[:400]

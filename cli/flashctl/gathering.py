@@ -33,7 +33,7 @@ def operator_leases(cluster: Cluster, operator_class: str) -> tuple[RawObject, .
     try:
         name = lease_name(operator_class)
         return tuple(cluster.listed("Lease", everywhere=True, fields={"metadata.name": name}))
-    except NoRightError as error:
+    except (NoRightError, NotFoundError) as error:
         return str(error)
 
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from flash_operator.core.observed.snapshot import RawObject
 from flashctl.age import age_of
+from flashctl.explain.operator_state import OperatorState
 from flashctl.output import Document
 
 COLOURS = {"True": "green", "False": "red", "Unknown": "yellow"}
@@ -34,6 +35,8 @@ class StatusDocument(Document):
     """`status -o json`."""
 
     deployments: list[Row]
+    operators: list[OperatorState]
+    """Of each class that a deployment names."""
 
 
 def rows(deployments: list[RawObject]) -> list[Row]:

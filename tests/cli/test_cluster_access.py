@@ -74,6 +74,14 @@ def test_a_missing_right_is_named_with_the_question_to_ask(server: ControlPlane,
     assert asked.stdout.strip() == "no", "the command that is named must answer"
 
 
+def test_impersonation_is_a_right_too(server: ControlPlane, viewer: Path) -> None:
+    done = flashctl("status", "-n", NAMESPACE, "--kubeconfig", viewer, "--as", "cli-max")
+    assert done.exit_code == Exit.NO_RIGHT
+    assert "you may not act as another user (--as)" in done.stderr
+    as_viewer = flashctl("status", "-n", NAMESPACE, "--kubeconfig", server.kubeconfig, "--as", "cli-jane")
+    assert "flash-prod" in as_viewer.stdout
+
+
 def test_explain_says_what_it_could_not_read(viewer: Path) -> None:
     done = flashctl("explain", "flash-prod", "--kubeconfig", viewer, "-n", NAMESPACE, "-o", "json")
     assert done.exit_code == Exit.NOT_READY

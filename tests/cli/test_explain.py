@@ -177,7 +177,22 @@ def test_a_released_lease_means_down() -> None:
     released = {**LEASE, "spec": {**LEASE["spec"], "holderIdentity": ""}}
     found = explain(replace(one_pod(a_gate(), ready=True), leases=(released,)))
     assert found.operator.state == "Down"
-    assert "nobody has held" in found.operator.message
+    assert "was released" in found.operator.message
+
+
+def test_a_lease_of_the_future_proves_nothing() -> None:
+    ahead = {**LEASE, "spec": {**LEASE["spec"], "renewTime": "2026-11-25T12:00:00Z"}}
+    found = explain(replace(one_pod(a_gate(), ready=True), leases=(ahead,)))
+    assert (found.operator.state, found.ready) == ("Unknown", "True")
+    assert "clocks differ" in rendered(found)
+
+
+def test_other_leases_of_the_name_are_mentioned() -> None:
+    """Anybody may create one in a namespace of his own."""
+    forged = {**LEASE, "metadata": {"name": "flash-operator", "namespace": "tenant"}}
+    found = explain(replace(one_pod(a_gate(), ready=True), leases=(explained_failures.OLD_LEASE, forged)))
+    assert found.operator.state == "Leads"
+    assert found.operator.message.endswith("other Leases of this name: flash-system/flash-operator")
 
 
 def test_a_lease_that_may_not_be_read_leaves_the_status_in_force() -> None:

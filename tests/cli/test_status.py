@@ -43,6 +43,21 @@ def test_all_namespaces_are_named_and_sorted(tmp_path: Path) -> None:
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["team", "flash"], ["zoo", "a"]]
 
 
+def test_while_the_operator_is_down_ready_is_not_believed(tmp_path: Path) -> None:
+    lease = {"metadata": {"name": "flash-operator", "namespace": "s"}, "spec": {"renewTime": "2020-01-01T00:00:00Z"}}
+    leases = {"/apis/coordination.k8s.io/v1/leases": (200, {"items": [lease]})}
+    with ScriptedServer({LIST: (200, {"items": [SERVING]}), **leases}) as server:
+        done = flashctl("status", "--kubeconfig", kubeconfig(tmp_path, server.url))
+    assert done.exit_code == Exit.NOT_READY
+    assert "the operator is down" in done.stdout
+    assert "the table is what it wrote last" in " ".join(done.stdout.split())
+
+
+def test_escape_sequences_of_a_tenant_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    hostile = {**a_flash_object("evil"), "status": {"conditions": [{"type": "Ready", "reason": "\x1b]0;owned\x07"}]}}
+    assert "\x1b" not in run(tmp_path, items=[hostile]).stdout
+
+
 def test_an_empty_namespace_says_so(tmp_path: Path) -> None:
     assert run(tmp_path, items=[]).stdout.strip() == "no deployment in namespace team"
 

@@ -13,6 +13,10 @@ OVERDUE_SECONDS = 60.0
 """It is renewed every 2 s. A clock of the operator's node may be a little behind the API server's."""
 
 
+BEST_FIRST = ("Leads", "Unknown", "Down", "Absent")
+"""Several operators may have Leases of one name, each with namespaces of its own. One that leads is enough."""
+
+
 class OperatorState(Document):
     """The operator that is responsible for a deployment."""
 
@@ -40,11 +44,12 @@ def operator_state(leases: Sequence[RawObject] | str, now: datetime) -> Operator
     if not leases:
         return OperatorState(
             state="Absent",
-            message="no operator has ever led here: it is not installed, or has another operatorClass; install the "
-            "chart",
+            message="no operator has ever led here: it is not installed, or has another operatorClass",
         )
-    newest = max(leases, key=lambda lease: str((lease.get("spec") or {}).get("renewTime") or ""))
-    return _of(newest, now)
+    states = sorted((_of(lease, now) for lease in leases), key=lambda state: BEST_FIRST.index(state.state))
+    others = ", ".join(str(state.lease) for state in states[1:])
+    message = f"{states[0].message}; there are other Leases of this name: {others}" if others else states[0].message
+    return states[0].model_copy(update={"message": message})
 
 
 def _of(lease: RawObject, now: datetime) -> OperatorState:
@@ -54,9 +59,13 @@ def _of(lease: RawObject, now: datetime) -> OperatorState:
     renewed, holder = spec.get("renewTime"), spec.get("holderIdentity")
     moment = moment_of(renewed)
     known = {"lease": name, "holder": holder or None, "renewed": renewed}
-    if holder and moment and (now - moment).total_seconds() < OVERDUE_SECONDS:
+    age = (now - moment).total_seconds() if moment else None
+    if holder and age is not None and age < -OVERDUE_SECONDS:
+        ahead = f"its Lease {name} is renewed at {renewed}, which is in the future: clocks differ"
+        return OperatorState(state="Unknown", message=f"whether the operator runs is unknown: {ahead}", **known)
+    if holder and age is not None and age < OVERDUE_SECONDS:
         return OperatorState(state="Leads", message=f"{holder} leads", **known)
     since = f"{age_of(renewed, now)} ago" if moment else "at an unknown time"
-    why = f"its Lease {name} was last renewed {since}" if holder else f"nobody has held its Lease {name} since {since}"
+    why = f"its Lease {name} was last renewed {since}" if holder else f"its Lease {name} was released {since}"
     look = f"kubectl get pods -n {namespace} -l app.kubernetes.io/component=operator"
     return OperatorState(state="Down", message=f"the operator is down: {why}; look at it: {look}", **known)
