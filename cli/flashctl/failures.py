@@ -16,6 +16,8 @@ SUCCESSES = range(200, 300)
 NO_RIGHT = re.compile(r"cannot [a-z]+ resource")
 """Of RBAC's refusals; admission policies answer 403 in other words."""
 ANONYMOUS = "system:anonymous"
+IMPERSONATION = re.compile(r"cannot impersonate\S* resource")
+"""From Kubernetes 1.35 on, the verb names what is to be done as another user."""
 USER = re.compile(r'[Uu]ser "([^"]+)"')
 
 
@@ -103,7 +105,7 @@ def failure(place: Place, request: Request, status: int, body: bytes) -> Command
                 f"{place} does not know who you are ({ANONYMOUS}): your kubeconfig has no credentials that it takes; "
                 "log in again"
             )
-        case HTTPStatus.FORBIDDEN if "cannot impersonate resource" in said:
+        case HTTPStatus.FORBIDDEN if IMPERSONATION.search(said):
             return NoRightError(f"you may not act as another user (--as): {said}")
         case HTTPStatus.FORBIDDEN if NO_RIGHT.search(said):
             return no_right(request, said)

@@ -50,7 +50,8 @@ def as_admin(server: ControlPlane, *args: str) -> Any:
 def test_the_table_of_a_namespace(server: ControlPlane) -> None:
     done = as_admin(server, "status")
     assert done.exit_code == Exit.NOT_READY
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["NAME", "flash-prod", "flash-test"]
+    assert [line.split()[0] for line in done.stdout.splitlines()[:3]] == ["NAME", "flash-prod", "flash-test"]
+    assert "no operator has ever led here" in done.stdout
 
 
 def test_an_unknown_name_gets_the_nearest(server: ControlPlane) -> None:
@@ -76,8 +77,8 @@ def test_a_missing_right_is_named_with_the_question_to_ask(server: ControlPlane,
 
 def test_impersonation_is_a_right_too(server: ControlPlane, viewer: Path) -> None:
     done = flashctl("status", "-n", NAMESPACE, "--kubeconfig", viewer, "--as", "cli-max")
-    assert done.exit_code == Exit.NO_RIGHT
     assert "you may not act as another user (--as)" in done.stderr
+    assert done.exit_code == Exit.NO_RIGHT
     as_viewer = flashctl("status", "-n", NAMESPACE, "--kubeconfig", server.kubeconfig, "--as", "cli-jane")
     assert "flash-prod" in as_viewer.stdout
 
