@@ -11,6 +11,7 @@ from builders import NOON, a_flash_object
 from explained_failures import a_serving_observed, explanations
 from flash_contracts.names import API_VERSION
 from flash_operator.core.plan import plan
+from flashctl.__main__ import complete
 from flashctl.age import age_of
 from flashctl.exits import Exit
 from flashctl.status_table import Row, StatusDocument, rows
@@ -132,3 +133,16 @@ def test_names_are_completed(tmp_path: Path) -> None:
 
 def test_completion_without_a_cluster_is_silent(tmp_path: Path) -> None:
     assert completed("explain", "fl", kubeconfig(tmp_path, "http://127.0.0.1:1")) == []
+
+
+def test_kubectl_is_told_the_names_and_that_files_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ScriptedServer({LIST: (200, {"items": [{"metadata": {"name": "flash"}}]})}) as server:
+        config = kubeconfig(tmp_path, server.url)
+        for name in ("COMP_WORDS", "COMP_CWORD", "_KUBECTL_DSF_COMPLETE"):
+            monkeypatch.setenv(name, "")
+        monkeypatch.setattr(sys, "argv", ["kubectl_complete-dsf", "explain", "--kubeconfig", str(config), "fl"])
+        with pytest.raises(SystemExit):
+            complete()
+    assert capsys.readouterr().out.split() == ["flash", ":4"]
