@@ -19,6 +19,7 @@ CHECKED = (
     "tests/p2p_test",
     "tests/checkpoint",
     "tests/chart",
+    "tests/cli",
     "tests/tiny_model",
     "tests/documentation/test_argocd_health.py",
     "tests/documentation/test_marks.py",

@@ -33,6 +33,7 @@ PLACES = {
     "tests/runtime/test_stored_specs.py": "API server",
     "tests/runtime/test_to_zero.py": "API server",
     "tests/runtime/test_writes.py": "API server",
+    "tests/cli/test_cluster_access.py": "API server",
     "tests/cluster/test_control_plane.py": "API server",
     "tests/documentation/test_flux_example.py": "API server",
     "tests/documentation/test_kubectl_blocks.py": "pages",
