@@ -1,11 +1,10 @@
-"""Orders of a user: annotations that ask the operator or a gate for something once.
+"""Orders of a user: annotations that ask the operator or a gate for something once. `kubectl dsf` writes them.
 
     annotation                     on             value                  asks for
     ------------------------------ -------------- ---------------------- ---------------------------------------------
     deepseekflash.dev/rollback     the deployment REVISION@TIME          the template that was good before REVISION
     deepseekflash.dev/retry        the deployment TIME                   another attempt at what was rejected before
     deepseekflash.dev/quarantine   a pod          ordered@TIME           no requests of users for this replica
-    deepseekflash.dev/measure      a pod          TIME                   one measurement, once the engine is idle
 
 TIME is when the order was given, as in 2026-11-28T19:30:00Z. It tells two orders apart and puts them in order, so the
 same order is carried out once, however often it is written. It is compared with other orders only, never with a clock.
