@@ -160,8 +160,14 @@ def is_outdated(running: TemplateRevision, newest: TemplateRevision) -> bool:
 
 def changes_between(running: TemplateRevision, newest: TemplateRevision) -> tuple[str, ...]:
     """One line for each value that differs, such as `engine image: a -> b`."""
-    old, new = (dict(_values(_without_texts(made.template))) for made in (running, newest))
-    known = (*old, *(path for path in new if path not in old)) if running.exact else tuple(new)
+    one, other = _without_texts(running.template), _without_texts(newest.template)
+    return value_changes(one, other, known_only=not running.exact)
+
+
+def value_changes(one: RawObject, other: RawObject, *, known_only: bool = False) -> tuple[str, ...]:
+    """One line for each value that differs. `known_only`: `one` may have fields that `other` leaves to defaults."""
+    old, new = dict(_values(one)), dict(_values(other))
+    known = tuple(new) if known_only else (*old, *(path for path in new if path not in old))
     paths = [path for path in known if old.get(path) != new.get(path)]
     return tuple(f"{path}: {_shown(path, old.get(path))} -> {_shown(path, new.get(path))}" for path in paths)
 
