@@ -14,6 +14,8 @@ from flashctl.kinds import Resource
 SUCCESSES = range(200, 300)
 NO_RIGHT = re.compile(r"cannot [a-z]+ resource")
 """Of RBAC's refusals; admission policies answer 403 in other words."""
+UNKNOWN_FIELD = "failed to create typed patch object"
+"""Of a server-side apply with a field that the schema lacks, which the API server answers with 500."""
 USER = re.compile(r'[Uu]ser "([^"]+)"')
 
 
@@ -105,7 +107,8 @@ def failure(place: Place, request: Request, status: int, body: bytes) -> Command
 
 
 def _refusal(place: Place, request: Request, status: int, said: str) -> CommandError:
-    if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    is_busy = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    if is_busy and UNKNOWN_FIELD not in said:
         return UnreachableError(f"{place} cannot answer now ({status}): {said}; try again in a minute")
     return RefusedError(f"{request.right}: the API server refused it ({status}): {said}", status)
 

@@ -67,7 +67,5 @@ def accepting(raw: RawObject, revision: str) -> RawObject:
     """The patch. Raises NothingToDoError if another update than the agreed one is offered by now."""
     offer = offered(raw)["revision"]
     if offer != revision:
-        raise NothingToDoError(
-            f"update {revision} is no longer offered, but {offer}: look at that one first"
-        )
+        raise NothingToDoError(f"update {revision} is no longer offered, but {offer}: look at that one first")
     return {"spec": {"rollout": {"acceptUpdate": revision}}}
