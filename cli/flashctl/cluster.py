@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -45,6 +47,12 @@ class Cluster:
         self.context = login.context
         self.place = Place(login.context, login.server)
         self.seconds = seconds
+        self._server_clock: timedelta = timedelta()
+        """How far the server's clock is ahead of this machine's, by its last answer."""
+
+    def now(self) -> datetime:
+        """The API server's time, which the ages of its objects are measured against."""
+        return datetime.now(UTC) + self._server_clock
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> RawObject:
         """The object; NotFoundError, which for our kind has the nearest names."""
@@ -231,11 +239,20 @@ class Cluster:
             answer: urllib3.BaseHTTPResponse = self._login.api.rest_client.request(  # type: ignore[no-untyped-call]
                 method, url, self._headers(content_type), sent, _request_timeout=(CONNECT_SECONDS, limit)
             ).response
+            self._read_clock(answer)
             if answer.status not in SUCCESSES:
                 raise failure(self.place, request, answer.status, answer.read(decode_content=True))
             if not streams:
                 answer.read(decode_content=True, cache_content=True)
         return answer
+
+    def _read_clock(self, answer: urllib3.BaseHTTPResponse) -> None:
+        try:
+            told = parsedate_to_datetime(answer.headers.get("Date", ""))
+        except ValueError:
+            return
+        ahead = told - datetime.now(UTC)
+        self._server_clock = ahead if abs(ahead) > timedelta(seconds=2) else timedelta()
 
     def _headers(self, content_type: str) -> dict[str, str]:
         token = self._login.api.configuration.get_api_key_with_prefix("BearerToken")

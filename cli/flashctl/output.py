@@ -1,6 +1,7 @@
 """What a command prints: text for people, or a document of a declared shape for programs. Never both on stdout."""
 
 import json
+import re
 import sys
 from enum import StrEnum
 from typing import Any, TextIO
@@ -27,6 +28,15 @@ class Document(BaseModel):
 
     def as_json(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters except tab and line feed: text from a log could move the cursor or rename the window."""
+
+
+def plain(text: str) -> str:
+    """Text from the cluster, safe for a terminal."""
+    return CONTROL.sub("", text)
 
 
 def console(stream: TextIO | None = None) -> Console:

@@ -19,6 +19,7 @@ CHECKED = (
     "tests/p2p_test",
     "tests/checkpoint",
     "tests/chart",
+    "tests/cli",
     "tests/tiny_model",
     "tests/gpu_trial",
     "tests/images/test_push.py",

@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 
+from flashctl.commands.dump import dump
+from flashctl.commands.explain import explain
+from flashctl.commands.logs import logs
 from flashctl.commands.status import status
+from flashctl.commands.topology import topology
 
-COMMANDS: tuple[Callable[..., None], ...] = (status,)
+COMMANDS: tuple[Callable[..., None], ...] = (status, explain, topology, logs, dump)
 """In the order of `--help`."""

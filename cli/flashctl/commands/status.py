@@ -1,6 +1,5 @@
 """`kubectl dsf status`: the table of deployments, once or live."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -25,5 +24,5 @@ def status(session: Session, *, name: NameArgument = None, everywhere: Everywher
     """
     cluster = session.cluster
     found = rows([cluster.get(KIND, name)] if name else cluster.listed(KIND, everywhere=everywhere))
-    session.show(StatusDocument(deployments=found), table(found, datetime.now(UTC), namespaces=everywhere))
+    session.show(StatusDocument(deployments=found), table(found, cluster.now(), namespaces=everywhere))
     return Exit.DONE if all(row.ready == "True" for row in found) else Exit.NOT_READY
