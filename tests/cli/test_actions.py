@@ -131,16 +131,36 @@ def test_without_a_terminal_nothing_is_assumed(monkeypatch: pytest.MonkeyPatch) 
     assert cluster.patches == []
 
 
+def questions_answered_no(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    asked: list[str] = []
+
+    def confirm(question: str, *, err: bool) -> bool:
+        assert err, "stdout is for the result"
+        asked.append(question)
+        return False
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", confirm)
+    return asked
+
+
 def test_no_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = upgraded()
-    asked: list[str] = []
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("typer.confirm", lambda question, **_: asked.append(question) or False)
+    asked = questions_answered_no(monkeypatch)
     with pytest.raises(NothingToDoError, match="nothing was changed"):
         run(update, cluster, name="flash", yes=False)
     assert cluster.patches == []
     assert "engine image" in asked[0]
     assert offered(cluster.get(KIND, "flash"))["revision"] in asked[0]
+
+
+def test_what_others_wrote_moves_no_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = OperatedCluster()
+    cluster.status(update={"state": "Available", "revision": "r", "changes": ["image: \x1b[2Ja\r -> b"]})
+    asked = questions_answered_no(monkeypatch)
+    with pytest.raises(NothingToDoError):
+        run(update, cluster, name="flash", yes=False)
+    assert "image: [2Ja -> b" in asked[0]
 
 
 # rollback
@@ -161,9 +181,7 @@ def test_a_rollback_is_ordered_carried_out_and_answered(capsys: pytest.CaptureFi
 
 def test_the_question_names_what_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster, _, _ = changed()
-    asked: list[str] = []
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("typer.confirm", lambda question, **_: asked.append(question) or False)
+    asked = questions_answered_no(monkeypatch)
     for _ in range(2):
         with pytest.raises(NothingToDoError):
             run(rollback, cluster, name="flash", yes=False, wait=60.0)
@@ -181,12 +199,14 @@ ROLLOUTS: dict[str, tuple[dict[str, Any], str]] = {
         "already: slow",
     ),
     "no operator": ({}, "no operator has started"),
+    "flags": ({"state": "Settled", "revision": "a", "provenRevision": "a", "previousRevision": "b"}, "no template: it"),
 }
 
 
 @pytest.mark.parametrize(("rollout", "said"), ROLLOUTS.values(), ids=ROLLOUTS.keys())
 def test_without_a_way_back_it_says_why(rollout: dict[str, Any], said: str) -> None:
-    raw = {"metadata": {"name": "flash"}, "status": {"rollout": rollout}}
+    update = {"state": "Updating", "revision": "flags-1"} if "no template: it" in said else {}
+    raw = {"metadata": {"name": "flash"}, "status": {"rollout": rollout, "update": update}}
     with pytest.raises(NothingToDoError, match=re.escape(said)):
         way_back(raw)
 
@@ -205,6 +225,8 @@ def test_an_order_is_later_than_one_by_a_clock_that_is_ahead() -> None:
     assert order_now(now=now) == AT
     assert order_now(None, AT, f"abc@{FUTURE}", now=now) == "2038-01-01T00:00:01Z"
     assert order_now("garbage", "2026-02-31T00:00:00Z", "@", now=now) == AT
+    with pytest.raises(UsageError, match="last second of time"):
+        order_now("9999-12-31T23:59:59Z", now=now)
 
 
 # retry

@@ -1,6 +1,7 @@
 """`kubectl dsf diff`: which engines an apply would restart, by the operator's own code."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,46 @@ def test_an_update_that_the_file_accepts_restarts_them(tmp_path: Path, capsys: p
     assert (found["effect"], found["update"]) == ("Restarts", offer)
     assert any("engine image" in line for line in found["template"])
     assert compare(cluster, tmp_path, capsys, rollout={"acceptUpdate": "other"})["effect"] == "NoRestart"
+
+
+def test_the_first_to_let_updates_come_by_themselves_restarts_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = a_cluster()
+    assert cluster.planned is not None
+    cluster.planned.upgrade()
+    assert compare(cluster, tmp_path, capsys, rollout={"engineUpdates": "Paced"})["effect"] == "Restarts"
+
+
+def test_a_pause_and_its_end_are_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = a_cluster()
+    paused = {"rollout": {"state": "Paused"}, "engine": {"contextTokens": 4096}}
+    assert compare(cluster, tmp_path, capsys, **paused)["effect"] == "Waits"
+    assert compare(cluster, tmp_path, capsys, rollout={"state": "Paused"})["effect"] == "NoRestart"
+    assert cluster.planned is not None
+    status = cluster.planned.observed.live_status
+    pending = {**status, "rollout": {**status["rollout"], "state": "Paused", "provenRevision": "another"}}
+    cluster.planned.observed = replace(
+        cluster.planned.observed, flash=a_flash(rollout={"state": "Paused"}), live_status=pending
+    )
+    resumed = compare(OperatedCluster(cluster.planned), tmp_path, capsys, rollout={"state": "Active"})
+    assert resumed["effect"] == "Restarts"
+
+
+def test_what_was_rolled_back_is_not_tried_again_for_more_replicas(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = a_cluster()
+    assert cluster.planned is not None
+    first = cluster.planned.revision
+    cluster.planned.speed = 20.0
+    other = {"engine": {"contextTokens": 4096}}
+    for _ in range(3):
+        cluster.planned.edit(**other)
+    assert cluster.planned.revision == first
+    assert compare(cluster, tmp_path, capsys, replicas=3, **other)["effect"] == "NoRestart"
+    assert compare(cluster, tmp_path, capsys, engine={"contextTokens": 8000})["effect"] == "Restarts"
+    assert compare(cluster, tmp_path, capsys)["effect"] == "NoRestart", "what runs is asked for again"
 
 
 def test_a_newer_operator_alone_is_no_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

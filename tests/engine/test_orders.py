@@ -195,7 +195,7 @@ def test_the_command_waits_for_the_answer_to_its_own_order(tmp_path: Path, monke
         asked += 1
         mine = MeasureOrder.read(tmp_path / MeasureOrder.FILE)
         assert mine is not None
-        answers = [
+        answers: list[dict[str, Any]] = [
             {},
             {"ordered": None},
             {"ordered": {"id": "another"}},
@@ -205,7 +205,7 @@ def test_the_command_waits_for_the_answer_to_its_own_order(tmp_path: Path, monke
 
     assert measured(tmp_path, result, pause=lambda _: None)["wanted"] == {"a": 1}  # type: ignore[index]
     assert asked == 4
-    monkeypatch.setattr(measure_command, "WAIT_SECONDS", 3.0)
+    monkeypatch.setattr(measure_command, "WAIT_SECONDS", 0.05)
     assert measured(tmp_path, dict, pause=lambda _: None) is None
 
 

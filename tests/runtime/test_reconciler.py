@@ -312,7 +312,7 @@ async def test_a_grant_and_its_end_reach_the_pods_annotations(site: Site) -> Non
     seen = site.get("pod", "slow")["metadata"]["resourceVersion"]
     ordered = f"{QUARANTINE_ANNOTATION}={ordered_quarantine('2026-11-28T19:00:00Z')}"
     site.server.kubectl("-n", site.namespace, "annotate", "--overwrite", "pod", "slow", ordered)
-    withdrawn = {QUARANTINE_ANNOTATION: None}
+    withdrawn: dict[str, str | None] = {QUARANTINE_ANNOTATION: None}
     with pytest.raises(ApiError) as caught:
         await site.cluster.annotate(PodAnnotation(site.namespace, "slow", uid, withdrawn, seen))
     assert caught.value.conflict, "a user ordered the replica out after the operator looked"

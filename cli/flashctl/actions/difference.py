@@ -8,6 +8,7 @@ from pydantic import Field
 
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import PlanSettings, RawObject
+from flash_operator.core.rollout.engine_update import attempt_of_spec
 from flash_operator.core.rollout.template_revision import (
     TemplateRevision,
     changes_between,
@@ -25,6 +26,7 @@ class Effect(StrEnum):
 
     NEW = "New"
     RESTARTS = "Restarts"
+    WAITS = "Waits"
     NO_RESTART = "NoRestart"
     UNKNOWN = "Unknown"
     NOTHING = "Nothing"
@@ -61,16 +63,35 @@ def difference(
         effect = Effect.UNKNOWN if has_started else Effect.NO_RESTART
         return Difference(**named, effect=effect, replicas=live.spec.replicas, spec=spec)
     settings = PlanSettings(engine_image=in_force.engine_image, quantiser_image="")
-    changed = has_changed(wanted, in_force, settings)
-    update = _taken_update(wanted, status)
+    changed = _is_tried(live, wanted, status) and has_changed(wanted, in_force, settings)
+    update = _taken_update(live, wanted, status)
     return Difference(
         **named,
-        effect=Effect.RESTARTS if changed or update else Effect.NO_RESTART,
+        effect=_effect(wanted, restarts=changed or bool(update) or _resumes(live, wanted, status)),
         replicas=live.spec.replicas,
         spec=spec,
         template=[*(_template_changes(live, wanted, in_force, settings) if changed else ()), *_changes_of(update)],
         update=update.get("revision", ""),
     )
+
+
+def _effect(wanted: FlashDeployment, *, restarts: bool) -> Effect:
+    if not restarts:
+        return Effect.NO_RESTART
+    return Effect.WAITS if wanted.spec.rollout.state == "Paused" else Effect.RESTARTS
+
+
+def _is_tried(live: FlashDeployment, wanted: FlashDeployment, status: RawObject) -> bool:
+    """What was rolled back is not tried again for a change that says nothing about it."""
+    is_rejected = (status.get("rollout") or {}).get("state") == "RolledBack"
+    return not is_rejected or attempt_of_spec(live) != attempt_of_spec(wanted)
+
+
+def _resumes(live: FlashDeployment, wanted: FlashDeployment, status: RawObject) -> bool:
+    """A rollout that was paused before all replicas had the template goes on."""
+    rollout = status.get("rollout") or {}
+    is_pending = rollout.get("revision") != rollout.get("provenRevision")
+    return live.spec.rollout.state == "Paused" != wanted.spec.rollout.state and is_pending
 
 
 def _spec(flash: FlashDeployment) -> RawObject:
@@ -87,11 +108,13 @@ def _template_changes(
     return changes_between(before, render(wanted, settings))
 
 
-def _taken_update(wanted: FlashDeployment, status: RawObject) -> dict[str, Any]:
-    """The offered update, if the file accepts it."""
+def _taken_update(live: FlashDeployment, wanted: FlashDeployment, status: RawObject) -> dict[str, Any]:
+    """The offered update, if the file accepts it, or is the first to let updates come by themselves."""
     update: dict[str, Any] = status.get("update") or {}
     offered = update.get("state") in ("Available", "Waiting")
-    return update if offered and wanted.spec.rollout.accept_update == update.get("revision") else {}
+    before, after = live.spec.rollout, wanted.spec.rollout
+    is_paced = after.engine_updates == "Paced" != before.engine_updates
+    return update if offered and (is_paced or after.accept_update == update.get("revision")) else {}
 
 
 def _changes_of(update: dict[str, Any]) -> list[str]:
@@ -130,6 +153,7 @@ def without_dropped(spec: RawObject, earlier: RawObject, wanted: RawObject) -> R
 SAID: dict[Effect, str] = {
     Effect.NEW: "is new: {replicas} to start, with two GPUs each",
     Effect.RESTARTS: "RESTARTS its engines: {replicas}, one by one, rolled back if they fail or become slower",
+    Effect.WAITS: "restarts no engine while spec.rollout.state is Paused, and then {replicas}, one by one",
     Effect.NO_RESTART: "restarts no engine",
     Effect.UNKNOWN: "may restart its engines ({replicas}): the template that they run is not stored",
     Effect.NOTHING: "does not change",

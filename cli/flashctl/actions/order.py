@@ -55,7 +55,10 @@ class ActionDocument(Document):
 def order_now(*earlier: str | None, now: datetime | None = None) -> str:
     """The time of a new order: later than the earlier ones, even if they were given by a clock that is ahead."""
     known = [moment for text in earlier if (moment := _moment(text))]
-    latest = max((now or datetime.now(UTC), *(moment + timedelta(seconds=1) for moment in known)))
+    try:
+        latest = max((now or datetime.now(UTC), *(moment + timedelta(seconds=1) for moment in known)))
+    except OverflowError as error:
+        raise UsageError("an earlier order is of the last second of time: remove its annotation first") from error
     return latest.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -72,6 +75,8 @@ def confirm(question: str, *, yes: bool) -> None:
     """Asks on stderr, so that `-o json` stays a document. Raises UsageError where nobody can answer."""
     if yes:
         return
+    # It quotes what others wrote, which must not move the cursor.
+    question = "".join(letter for letter in question if letter.isprintable() or letter == "\n")
     if not sys.stdin.isatty():
         raise UsageError(f"{question} There is no terminal to answer on: --yes says so beforehand")
     if not typer.confirm(question, err=True):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from flash_contracts.names import KIND, RETRY_ANNOTATION, ROLLBACK_ANNOTATION
 from flash_contracts.orders import RollbackOrder
 from flash_operator.core.observed.snapshot import RawObject
+from flash_operator.core.rollout.engine_update import FLAGS_PREFIX
 from flash_operator.core.rollout.template_revision import TemplateRevision, changes_between
 from flashctl.actions.order import (
     ActionDocument,
@@ -63,6 +64,12 @@ def way_back(raw: RawObject) -> WayBack:
     now, good = rollout.get("revision"), rollout.get("provenRevision")
     if rollout.get("state") == "RolledBack":
         raise NothingToDoError(f"{name} is rolled back to {now} already: {rollout.get('message', '')}")
+    update = (raw.get("status") or {}).get("update") or {}
+    if update.get("state") == "Updating" and str(update.get("revision")).startswith(FLAGS_PREFIX):
+        raise NothingToDoError(
+            f"{name} takes update {update['revision']}, which changes flags and no template: it stops by itself if a "
+            "replica fails or becomes slower"
+        )
     if not now:
         raise NothingToDoError(f"{name} has no template yet: no operator has started its engines")
     if not good:

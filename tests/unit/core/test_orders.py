@@ -172,6 +172,17 @@ def test_a_rollback_of_an_engine_update_keeps_it_rejected_although_it_is_accepte
     assert settled(cluster).revision == first
 
 
+def test_a_rollback_while_an_engine_update_is_taken_rejects_it() -> None:
+    cluster = settled(Cluster(a_flash()))
+    first = cluster.revision
+    cluster.upgrade()
+    cluster.edit(rollout={"acceptUpdate": cluster.update["revision"]})
+    assert cluster.update["state"] == "Updating"
+    cluster.order(rollback=f"{cluster.revision}@{T1}")
+    assert (cluster.revision, cluster.update["state"]) == (first, "Rejected")
+    assert settled(cluster).revision == first
+
+
 HOSTILE = ["", "@", "yes", "../../x@" + T1, "a" * 100_000, f"{'a' * 10}@{T1}\n", f"A{T1}", "\x1b[2J@" + T1,
            f"\u0663@{T1}", f"abc@{T1}@{T1}", f"abc@\uff12{T1[1:]}"]  # fmt: skip
 

@@ -59,7 +59,8 @@ def measured(
     """
     order = MeasureOrder(secrets.token_hex(8))
     order.write(run_dir / MeasureOrder.FILE)
-    for _ in range(round(WAIT_SECONDS / POLL_SECONDS)):
+    ends = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < ends:
         pause(POLL_SECONDS)
         found = result()
         ordered = found.get("ordered") or {}
