@@ -16,6 +16,7 @@ NO_RIGHT = re.compile(r"cannot [a-z]+ resource")
 """Of RBAC's refusals; admission policies answer 403 in other words."""
 UNKNOWN_FIELD = "failed to create typed patch object"
 """Of a server-side apply with a field that the schema lacks, which the API server answers with 500."""
+ANONYMOUS = "system:anonymous"
 USER = re.compile(r'[Uu]ser "([^"]+)"')
 
 
@@ -97,6 +98,11 @@ def failure(place: Place, request: Request, status: int, body: bytes) -> Command
             return UnreachableError(
                 f"{place} does not accept your credentials (401): they have expired or are of another cluster; log in "
                 "again, or choose another --context"
+            )
+        case HTTPStatus.FORBIDDEN if ANONYMOUS in said:
+            return UnreachableError(
+                f"{place} does not know who you are ({ANONYMOUS}): your kubeconfig has no credentials that it takes; "
+                "log in again"
             )
         case HTTPStatus.FORBIDDEN if NO_RIGHT.search(said):
             return no_right(request, said)

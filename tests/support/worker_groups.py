@@ -32,6 +32,7 @@ PLACES = {
     "tests/runtime/test_stored_specs.py": "API server",
     "tests/runtime/test_to_zero.py": "API server",
     "tests/runtime/test_writes.py": "API server",
+    "tests/cli/test_cluster_access.py": "API server",
     "tests/cluster/test_control_plane.py": "API server",
     "tests/plugin": "vLLM walk",
 }

@@ -57,6 +57,9 @@ def logs(
     count = 0
     for count, line in enumerate(merged(read), 1):  # noqa: B007 - counts
         show(line)
+    if not count:
+        where = ", ".join(f"{source.pod} {source.container}" for source in found) or "no pod yet"
+        console(sys.stderr).print(Text(f"no log: {where}; kubectl dsf explain {name} says why", style="yellow"))
     return Exit.DONE if count else Exit.NOT_READY
 
 

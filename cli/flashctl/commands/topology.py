@@ -23,11 +23,10 @@ def topology(session: Session, *, node: NodeArgument = None) -> Exit:
     Ends with 1 if no node has two GPUs.
     """
     nodes = session.cluster.listed("Node")
-    if node:
-        nodes = [one for one in nodes if one["metadata"]["name"] == node]
-        if not nodes:
-            known = [str(one["metadata"]["name"]) for one in session.cluster.listed("Node")]
-            raise NotFoundError(f"there is no node {node}{suggestion(node, known)}")
+    known = [str(one["metadata"]["name"]) for one in nodes]
+    if node and node not in known:
+        raise NotFoundError(f"there is no node {node}{suggestion(node, known)}")
+    nodes = [one for one in nodes if node in (None, one["metadata"]["name"])]
     unread: list[str] = []
     try:
         pods = session.cluster.listed("Pod", everywhere=True)
