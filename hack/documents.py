@@ -25,6 +25,7 @@ PARTS = {
     "launcher": "images/engine/flash_engine/launcher",
     "gate": "images/engine/flash_engine/gate",
     "flash-drain": "images/engine/flash_engine/drain",
+    "flash-measure": "images/engine/flash_engine/measure",
     "flash-fetch": "images/engine/flash_engine/model_download",
     "flash-capture": "images/engine/flash_engine/capture",
     "flash-checkpoint": "images/engine/flash_engine/checkpoint",

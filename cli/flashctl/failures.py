@@ -15,6 +15,8 @@ from flashctl.output import plain
 SUCCESSES = range(200, 300)
 NO_RIGHT = re.compile(r"cannot [a-z]+ resource")
 """Of RBAC's refusals; admission policies answer 403 in other words."""
+UNKNOWN_FIELD = "failed to create typed patch object"
+"""Of a server-side apply with a field that the schema lacks, which the API server answers with 500."""
 ANONYMOUS = "system:anonymous"
 IMPERSONATION = re.compile(r"cannot impersonate\S* resource")
 """From Kubernetes 1.35 on, the verb names what is to be done as another user."""
@@ -116,7 +118,8 @@ def failure(place: Place, request: Request, status: int, body: bytes) -> Command
 
 
 def _refusal(place: Place, request: Request, status: int, said: str) -> CommandError:
-    if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    is_busy = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    if is_busy and UNKNOWN_FIELD not in said:
         return UnreachableError(f"{place} cannot answer now ({status}): {said}; try again in a minute")
     return RefusedError(f"{request.right}: the API server refused it ({status}): {said}", status)
 

@@ -23,6 +23,8 @@ class Session:
 
     cluster: Cluster
     output: Format = Format.TEXT
+    kubectl: tuple[str, ...] = ()
+    """Options by which kubectl reaches the same cluster as the same user."""
 
     def show(self, document: Document, text: RenderableType) -> None:
         show(document, text, self.output)
@@ -84,7 +86,9 @@ def guarded(run: Callable[[], Exit | None]) -> int:
 
 def _session(common: dict[str, Any]) -> Session:
     cluster = connect(common)
-    return Session(cluster, common["output"])
+    chosen = {"context": common["context"], "kubeconfig": common["kubeconfig"], "as": common["as_user"]}
+    options = tuple(f"--{name}={value}" for name, value in chosen.items() if value)
+    return Session(cluster, common["output"], options)
 
 
 def connect(common: dict[str, Any]) -> Cluster:

@@ -9,7 +9,8 @@ from flash_contracts.engine_record import EngineRecord, FaultKind, Run
 from flash_contracts.flags.flag_set import FlagSet
 
 QUARANTINE_FILE = "quarantine"
-"""A file in the downwardAPI volume: the quarantine request that the operator has granted; empty if there is none."""
+"""A file in the downwardAPI volume: the quarantine request that the operator has granted, or a user's order to take the
+replica out of service; empty if there is none."""
 DEFAULT_ENGINE_URL = "http://127.0.0.1:8000"
 """The engine's address within its pod, unless FLASH_ENGINE_URL says otherwise."""
 
@@ -91,3 +92,20 @@ class DrainRequest(Document):
         """Whether this run of the engine is draining."""
         request = cls.read(run_dir / cls.FILE)
         return request is not None and (request.pid, request.started_at) == record.run
+
+
+@dataclass(frozen=True)
+class MeasureOrder(Document):
+    """A user's order to measure the engine once, beside its verdict. The gate takes the file away when it reads it.
+
+    A file, so that only those who may run a command in the pod can make the engine work: everybody in the cluster may
+    reach the gate's port.
+    """
+
+    FILE: ClassVar[str] = "measure-order.json"
+    IS_VERSIONED: ClassVar[bool] = True
+    WRITER: ClassVar[str] = "flash-measure"
+    READERS: ClassVar[tuple[str, ...]] = ("gate",)
+
+    id: str
+    """Names the order in its answer, in GateResult."""

@@ -124,6 +124,18 @@ class FullDepthFigures(Document):
 
 
 @dataclass(frozen=True)
+class OrderedMeasurement(Document):
+    """The answer to a user's order to measure the engine once. It changes no verdict."""
+
+    id: str
+    """The order's."""
+    problem: str = ""
+    """Why the engine was not measured; empty if it was."""
+    figures: DecodeFigures | None = None
+    samples: tuple[SampleReport, ...] = ()
+
+
+@dataclass(frozen=True)
 class ServingReport(Document):
     """State of a replica that passed and serves."""
 
@@ -134,6 +146,8 @@ class ServingReport(Document):
     decode_tokens_per_second: float | None = None
     bad_windows: int = 0
     still_seconds: float = 0.0
+    ordered_out: bool = field(default=False, metadata={OMITTED: True})
+    """A user took it out of service."""
     blind: str | None = None
     """Why its counters cannot be read, so that its state is unknown."""
 
@@ -195,6 +209,8 @@ class GateResult(Document):
     incident_proven: bool = field(default=False, metadata={OMITTED: True})
     """Whether the links caused the engine's incident: without peer-to-peer, this run gives the answer that was expected
     at the time of the incident, and nothing else explains it."""
+    ordered: OrderedMeasurement | None = field(default=None, metadata={OPTIONAL: True, OMITTED: True})
+    """The answer to the last order to measure."""
     reached: bool = field(default=True, metadata={LOCAL: True})
     """False if the gate did not answer, so that the operator assumed a verdict."""
 

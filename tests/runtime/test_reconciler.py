@@ -13,6 +13,7 @@ from flash_contracts.names import (
     QUARANTINE_ANNOTATION,
     REVISION_ANNOTATION,
 )
+from flash_contracts.orders import ordered_quarantine
 from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.plan import ObjectRef, PodAnnotation
 from flash_operator.core.replicas.baseline import Baseline, BaselineEntry, baseline_config_map
@@ -308,8 +309,27 @@ async def test_a_grant_and_its_end_reach_the_pods_annotations(site: Site) -> Non
 
     await site.cluster.annotate(PodAnnotation(site.namespace, "slow", uid, {QUARANTINE_ANNOTATION: "request-1"}))
     assert site.get("pod", "slow")["metadata"]["annotations"] == {"team": "a", QUARANTINE_ANNOTATION: "request-1"}
-    await site.cluster.annotate(PodAnnotation(site.namespace, "slow", uid, {QUARANTINE_ANNOTATION: None}))
+    seen = site.get("pod", "slow")["metadata"]["resourceVersion"]
+    ordered = f"{QUARANTINE_ANNOTATION}={ordered_quarantine('2026-11-28T19:00:00Z')}"
+    site.server.kubectl("-n", site.namespace, "annotate", "--overwrite", "pod", "slow", ordered)
+    withdrawn: dict[str, str | None] = {QUARANTINE_ANNOTATION: None}
+    with pytest.raises(ApiError) as caught:
+        await site.cluster.annotate(PodAnnotation(site.namespace, "slow", uid, withdrawn, seen))
+    assert caught.value.conflict, "a user ordered the replica out after the operator looked"
+    now = site.get("pod", "slow")["metadata"]["resourceVersion"]
+    await site.cluster.annotate(PodAnnotation(site.namespace, "slow", uid, withdrawn, now))
     assert site.get("pod", "slow")["metadata"]["annotations"] == {"team": "a"}
+
+
+async def test_orders_of_a_user_are_answered_in_the_status(site: Site) -> None:
+    key = site.apply_flash()
+    await site.reconcile(key)
+    orders = ("deepseekflash.dev/retry=2026-11-28T19:00:00Z", "deepseekflash.dev/rollback=now")
+    site.server.kubectl("-n", site.namespace, "annotate", "dsf", "flash", *orders)
+    await site.reconcile(key)
+    answers = site.get("dsf", "flash")["status"]["orders"]
+    assert [(answer["order"], answer["state"]) for answer in answers] == [("Rollback", "Refused"), ("Retry", "Done")]
+    assert await site.reconcile(key) == 0, "an order is carried out once"
 
 
 async def test_the_server_accepts_the_config_map_of_the_baseline(site: Site) -> None:

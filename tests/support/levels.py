@@ -25,6 +25,8 @@ CHECKED = (
     "tests/documentation/test_marks.py",
     "tests/gpu_trial",
     "tests/images/test_push.py",
+    "tests/cli/test_actions.py",
+    "tests/cli/test_diff.py",
     # Decisions of the engine pod without processes, with the virtual clock where time matters.
     "tests/engine/test_evidence.py",
     "tests/engine/test_gate.py",
@@ -34,6 +36,7 @@ CHECKED = (
     "tests/engine/test_log_tail.py",
     "tests/engine/test_exit_reason.py",
     "tests/engine/test_measurement.py",
+    "tests/engine/test_orders.py",
     "tests/engine/test_sprt.py",
     "tests/engine/test_trial_store.py",
     "tests/engine/test_full_depth.py",

@@ -53,6 +53,7 @@ VERDICTS: dict[str, str] = {
 }
 
 CONDITIONS: dict[str, str] = {
+    "OutOfService": "kubectl dsf release POD -n NAMESPACE gives it back, once whoever inspects it has finished",
     "SpecRefused": f"{AS_THE_MESSAGE_SAYS}: it names the fields; the replicas serve on until then",
     "SpecAccepted": NOTHING,
     "SpecUnreadable": "correct the spec, or upgrade the operator; the replicas serve on until then",

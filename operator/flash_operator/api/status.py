@@ -103,9 +103,9 @@ class PodStatus(StatusModel):
     """Floor that this speed was compared with."""
     floor_origin: Literal["Fixed", "Learned"] | None = None
     """Learned if the floor learned from comparable replicas is above readiness.minDecodeTokensPerSecond."""
-    quarantine: Literal["Granted", "Waiting"] | None = None
+    quarantine: Literal["Granted", "Waiting", "Ordered"] | None = None
     """Granted: out of service until it is fast again. Waiting: slow but in service, because too few other replicas are
-    ready."""
+    ready. Ordered: a user took it out of service, until a user releases it."""
     acceptance_percent: int | None = None
     """Measured share of drafted tokens that the model accepted, in percent."""
     acceptance_by_position: Annotated[list[int], Field(max_length=8)] | None = None
@@ -150,9 +150,11 @@ class RolloutStatus(StatusModel):
     """Hash of the last known good template: the last one with which all replicas passed."""
     proven_tokens_per_second: int | None = None
     """Median decode speed of those replicas, in tokens per second."""
+    previous_revision: Annotated[str, Field(max_length=64)] | None = None
+    """Hash of the template that was last known good before that one. A user's order can go back to it."""
     rejected: Annotated[str, Field(max_length=64)] | None = None
     """Names the attempt that was rolled back. It is repeated once the spec changes, except for spec.replicas, or, for
-    an engine update, once there is another one."""
+    an engine update, once there is another one, or once a user orders a retry."""
 
 
 class UpdateStatus(StatusModel):
@@ -169,6 +171,19 @@ class UpdateStatus(StatusModel):
     """What would change: one line for each value of the pod template, or for each replica with outdated flags."""
     rejected: Annotated[str, Field(max_length=64)] | None = None
     """Name of an attempt to take outdated flags that made a replica slower or fail. It is not repeated."""
+
+
+class OrderStatus(StatusModel):
+    """The answer to an order of a user, which is an annotation on this deployment (docs/operations.md)."""
+
+    order: Literal["Rollback", "Retry"]
+    """What was ordered."""
+    value: Annotated[str, Field(max_length=64)]
+    """The annotation's value."""
+    state: Literal["Done", "Waiting", "Refused"]
+    """Done: carried out, and not carried out again. Waiting: carried out once the message no longer applies."""
+    message: Annotated[str, Field(max_length=512)] = ""
+    """Why, or what was done."""
 
 
 class ModelStatus(StatusModel):
@@ -262,6 +277,8 @@ class FlashStatus(StatusModel):
     """State of the rollout."""
     update: UpdateStatus | None = None
     """The offered engine update and its progress."""
+    orders: Annotated[list[OrderStatus], Field(max_length=2)] | None = None
+    """Answers to the orders of users."""
     model: ModelStatus | None = None
     """The checkpoint with its restored MTP head, if spec.model.restoreMtp asks for one."""
     demand: DemandStatus | None = None

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, WithJsonSchema
 
+from flash_contracts.orders import DeploymentOrders
 from flash_operator.api import ApiModel
 from flash_operator.api.model_spec import ModelSpec
 from flash_operator.api.scaling_spec import ScalingSpec
@@ -379,6 +380,7 @@ class FlashDeployment(ApiModel):
     uid: str
     generation: int = 0
     spec: FlashSpec
+    orders: DeploymentOrders = DeploymentOrders()
 
     @property
     def key(self) -> str:
@@ -395,4 +397,5 @@ class FlashDeployment(ApiModel):
             uid=metadata["uid"],
             generation=metadata.get("generation", 0),
             spec=FlashSpec.stored(raw["spec"]),
+            orders=DeploymentOrders.of(metadata.get("annotations")),
         )

@@ -28,7 +28,9 @@ CONDITION_REASONS = {
     "SpecUnreadable": "This operator does not understand the spec, which a newer CRD allowed. It changes nothing.",
     "ScaledToZero": "spec.replicas is 0. With scaling.minReplicas 0, the next request starts a replica.",
     "RollingOut": "A rollout is in progress.",
-    "RolledBack": "New replicas failed or were slower than the previous ones. The previous template is in force again.",
+    "OutOfService": "A user took a replica out of service, whose engine works. It stays out until a user releases it.",
+    "RolledBack": "New replicas failed or were slower than the previous ones, or a user ordered it. The previous "
+    "template is in force again.",
     "Paused": "spec.rollout.state is Paused.",
     "RestoringMtp": "A Job is restoring the checkpoint's MTP head. Replicas start, or switch to it, once it is done.",
     "MtpRestoreFailed": "The Job could not restore the MTP head. The message has the Job's result and how to retry.",

@@ -97,9 +97,10 @@ class Decisions:
 
     @cached_property
     def revisions(self) -> tuple[TemplateRevision, ...]:
-        """The templates to keep: the one in force, and the last known good one."""
+        """The templates to keep: the one in force, the last known good one, and the one before that."""
         good = self.rollout.last_known_good
-        return self.update.known((revision_of(self.rollout.template), *((good.revision,) if good else ())))
+        known = [one.revision for one in (good, good.previous if good else None) if one is not None]
+        return self.update.known((revision_of(self.rollout.template), *known))
 
     @property
     def keeps_baseline(self) -> bool:

@@ -12,6 +12,8 @@
     new replicas that are slower than the old ones  | the last known good    | -               | soon
                                                     | template               |                 |
     a replica that became slow while serving        | -                      | quarantine      | later
+    a replica that a user took out of service       | -                      | -               | as without it
+    a user's order to roll back                     | the template before    | -               | soon
     an engine that recovered without peer-to-peer   | - (node labels)        | -               | later
     a child that somebody else edited               | that child             | -               | as without the edit
     node labels that changed under a running pod    | -                      | -               | as without the change
@@ -106,6 +108,8 @@ class PodAnnotation:
     uid: str
     annotations: dict[str, str | None]
     """None removes the annotation."""
+    resource_version: str | None = None
+    """Set where the pod must not have changed: a user may just have ordered something else by the same annotation."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,7 @@ def plan(observed: Observed) -> Plan:
         unapplied=unapplied,
         failure=failure,
         scaling=decided.scaling,
+        held=decided.held,
     )
     status = status_of(observed, summary)
     changed = not is_written(status, observed.live_status)
@@ -273,8 +278,9 @@ def _annotations(decided: Decisions, summary: ReplicaSummary) -> tuple[PodAnnota
         others = len(summary.replicas) - 1
         annotations |= scaling_annotations(replica, observed, others, revision, decided.flags_update)
         if annotations:
-            namespace = replica.pod["metadata"]["namespace"]
-            annotated.append(PodAnnotation(namespace, replica.name, replica.uid, annotations))
+            metadata = replica.pod["metadata"]
+            version = metadata.get("resourceVersion") if QUARANTINE_ANNOTATION in annotations else None
+            annotated.append(PodAnnotation(metadata["namespace"], replica.name, replica.uid, annotations, version))
     return tuple(annotated)
 
 

@@ -281,8 +281,11 @@ class Cluster:
         return await self._write("PATCH", path, replacement, JSON_PATCH, {"fieldManager": STATUS_FIELD_MANAGER})
 
     async def annotate(self, annotation: PodAnnotation) -> RawObject:
-        """Annotates one pod; raises a conflict if a pod of this name has another uid."""
-        body = {"metadata": {"uid": annotation.uid, "annotations": annotation.annotations}}
+        """Annotates one pod; raises a conflict if a pod of this name has another uid, or has changed."""
+        metadata: RawObject = {"uid": annotation.uid, "annotations": annotation.annotations}
+        if annotation.resource_version is not None:
+            metadata["resourceVersion"] = annotation.resource_version
+        body = {"metadata": metadata}
         path = _path("Pod", annotation.namespace, annotation.name)
         return await self._write("PATCH", path, body, MERGE, {"fieldManager": PODS_FIELD_MANAGER})
 

@@ -157,14 +157,14 @@ class Reconciler:
             )
 
     async def _annotate_pods(self, wanted: Plan) -> None:
-        """Skips pods that were deleted or replaced since they were observed."""
+        """Skips pods that were deleted, replaced or changed since they were observed; the next plan knows."""
         for annotation in wanted.annotate:
             try:
                 await self._cluster.annotate(annotation)
             except ApiError as error:
                 if not (error.not_found or error.conflict):
                     raise
-                log.info("pod was deleted", namespace=annotation.namespace, pod=annotation.name)
+                log.info("pod was deleted or changed", namespace=annotation.namespace, pod=annotation.name)
 
     async def _label_nodes(self, observed: Observed, wanted: Plan) -> None:
         """Runs before the status is written, which records that it was done. Skips deleted nodes."""

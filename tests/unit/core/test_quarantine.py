@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from builders import a_flash, a_gate, a_live_deployment, a_node, a_pod, an_observed, condition
 from flash_contracts.gate_result import GateResult
 from flash_contracts.names import QUARANTINE_ANNOTATION
+from flash_contracts.orders import ordered_quarantine
 from flash_operator.api.v1alpha1 import ServingSpec
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import plan
@@ -16,6 +17,7 @@ from flash_operator.core.replicas.quarantine import quarantine_changes
 from flash_operator.core.replicas.replica import Replica
 
 REQUEST = "2026-11-24T12:00:00.000Z"
+ORDERED = ordered_quarantine("2026-11-24T12:00:00Z")
 
 
 def degraded(since: str = REQUEST, *, measured: bool = True, **extra: Any) -> GateResult:
@@ -73,6 +75,18 @@ CASES: dict[str, tuple[tuple[Replica, ...], dict[str, Any], dict[str, str | None
         (a_replica("a", degraded()), a_replica("b", WELL)), {"onDegraded": "Report"}, {}),
     "onDegraded becomes Report: grants are withdrawn": (
         (a_replica("a", degraded(), ready=False, granted=REQUEST),), {"onDegraded": "Report"}, {"uid-of-a": None}),
+    "a user took a slow one out: it is left alone, and takes no place": (
+        (a_replica("a", degraded(), granted=ORDERED), a_replica("b", degraded()), a_replica("c", WELL)),
+        {}, {"uid-of-b": REQUEST}),
+    "a user took out the other one, which is still ready: the slow one stays": (
+        (a_replica("a", WELL, granted=ORDERED), a_replica("b", degraded())), {}, {}),
+    "a user took out the only one: it is not given back": (
+        (a_replica("a", WELL, ready=False, granted=ORDERED),), {}, {}),
+    "a user took out the last one: of two that are out, the operator's serves again": (
+        (a_replica("a", WELL, ready=False, granted=ORDERED), a_replica("b", degraded(), ready=False, granted=REQUEST)),
+        {}, {"uid-of-b": None}),
+    "a user took one out, and onDegraded is Report": (
+        (a_replica("a", WELL, ready=False, granted=ORDERED),), {"onDegraded": "Report"}, {}),
 }  # fmt: skip
 
 
@@ -81,7 +95,7 @@ def test_grants_where(replicas: tuple[Replica, ...], serving: dict[str, Any], ch
     assert quarantine_changes(replicas, ServingSpec.model_validate(serving)) == changes
 
 
-states = st.tuples(st.booleans(), st.booleans(), st.sampled_from([None, REQUEST, "earlier"]))
+states = st.tuples(st.booleans(), st.booleans(), st.sampled_from([None, REQUEST, "earlier", ORDERED]))
 
 
 @given(st.lists(states, max_size=8), st.integers(min_value=1, max_value=5))
@@ -98,7 +112,8 @@ def test_in_any_state_one_replica_stays_in_service_and_the_limit_holds(
     after = {replica.uid: changes.get(replica.uid, replica.quarantine_grant) for replica in replicas}
     if new:
         assert sum(bool(grant) for grant in after.values()) <= most
-        assert any(replica.ready and not after[replica.uid] for replica in replicas)
+        assert any(replica.ready and not after[replica.uid] and not replica.ordered_out for replica in replicas)
+    assert not [replica for replica in replicas if replica.ordered_out and replica.uid in changes]
     assert all(after[replica.uid] in (None, replica.quarantine_request) for replica in replicas), (
         "no stale grant is left"
     )

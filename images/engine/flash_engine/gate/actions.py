@@ -47,6 +47,14 @@ class MeasureFullDepth:
 
 
 @dataclass(frozen=True)
+class MeasureOrdered:
+    """Measure the engine for a user, beside the verdict."""
+
+    config: GateConfig
+    order: str
+
+
+@dataclass(frozen=True)
 class StoreTrial:
     """Store a passed trial and what was found since, so that a restarted gate can restore them."""
 
@@ -82,6 +90,7 @@ Action: TypeAlias = (
     | ReadCounters
     | AskEngine
     | MeasureFullDepth
+    | MeasureOrdered
     | StoreTrial
     | LogTrial
     | ReportFault

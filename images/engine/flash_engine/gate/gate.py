@@ -16,15 +16,17 @@ from pathlib import Path
 from flash_contracts.checkpoint_record import CheckpointRecord
 from flash_contracts.document import timestamp
 from flash_contracts.download_record import DownloadRecord
-from flash_contracts.engine_pod import DrainRequest, FaultReport
+from flash_contracts.engine_pod import DrainRequest, FaultReport, MeasureOrder
 from flash_contracts.engine_record import EngineRecord, Run
 from flash_contracts.gate_config import BadConfigError, GateConfig
 from flash_contracts.trial_record import LongPrompt, TrialRecord
+from flash_engine.engine_metrics import MissingMetricsError
 from flash_engine.gate.actions import (
     Action,
     AskEngine,
     LogTrial,
     MeasureFullDepth,
+    MeasureOrdered,
     ReadCounters,
     ReadStoredTrial,
     ReportFault,
@@ -33,6 +35,7 @@ from flash_engine.gate.actions import (
     WithdrawFault,
 )
 from flash_engine.gate.engine_client import EngineClient
+from flash_engine.gate.engine_errors import EngineRequestError
 from flash_engine.gate.fault_report import FaultReportFile
 from flash_engine.gate.full_depth import measure_full_depth
 from flash_engine.gate.gate_state import GateState, Instant
@@ -45,20 +48,24 @@ from flash_engine.gate.observations import (
     FaultReportWithdrawn,
     FullDepthMeasured,
     Observation,
+    OrderAnswered,
     StoredTrialRead,
     TrialFinished,
 )
+from flash_engine.gate.ordered_measuring import SAMPLES, Answer
 from flash_engine.gate.pod_annotations import granted_quarantine, pod_floor
 from flash_engine.gate.serving_health import Reply
 from flash_engine.gate.serving_monitor import ask_for_token, observe_counters
 from flash_engine.gate.state_machine import step
-from flash_engine.gate.trial import try_engine
+from flash_engine.gate.trial import measure_for_user, try_engine
 from flash_engine.gate.trial_store import TrialStore
 from flash_engine.log import Logger
 
 log = Logger("flash.gate")
 
 OBSERVE_SECONDS = 1.0
+LONGEST_ID = 64
+"""Of an order: the answer repeats it."""
 
 
 def utc_now() -> datetime:
@@ -141,10 +148,8 @@ class Gate:
         match action:
             case ReadStoredTrial(config):
                 await self._process(self._read_stored_trial(config))
-            case RunTrial():
-                await self._process(await self._run_trial(action))
-            case ReadCounters():
-                await self._process(await observe_counters(self._client))
+            case RunTrial() | MeasureOrdered() | ReadCounters():
+                await self._process(await self._ask(action))
             case AskEngine() | MeasureFullDepth():
                 self._begin(action)
             case ReportFault(report):
@@ -155,6 +160,24 @@ class Gate:
                     await self._process(FaultReportWithdrawn())
             case StoreTrial() | LogTrial():
                 self._record(action)
+
+    async def _ask(self, action: RunTrial | MeasureOrdered | ReadCounters) -> Observation:
+        """Ask the engine, and wait for its answers."""
+        match action:
+            case RunTrial():
+                return await self._run_trial(action)
+            case MeasureOrdered():
+                return await self._measure_for_user(action)
+            case ReadCounters():
+                return await observe_counters(self._client)
+
+    async def _measure_for_user(self, action: MeasureOrdered) -> OrderAnswered:
+        try:
+            answer = Answer(action.order, figures=await measure_for_user(self._client, action.config, SAMPLES))
+        except (EngineRequestError, MissingMetricsError) as error:
+            answer = Answer(action.order, problem=str(error))
+        log.info("measured for a user", order=action.order, problem=answer.problem or None)
+        return OrderAnswered(answer, self._instant().monotonic)
 
     def _begin(self, action: AskEngine | MeasureFullDepth) -> None:
         """Start a background task: the gate must not block on an engine that hangs or reads a long prompt."""
@@ -201,7 +224,21 @@ class Gate:
             checkpoint_bytes=stored_bytes or (download.total_bytes if download else None),
             draining=DrainRequest.is_made(self._run_dir, record),
             granted_quarantine=granted_quarantine(self._node_dir),
+            measure_order=self._take_order(),
         )
+
+    def _take_order(self) -> str | None:
+        """Removed before it is carried out: a gate that restarts meanwhile must not measure again and again."""
+        file = self._run_dir / MeasureOrder.FILE
+        if not file.exists():
+            return None
+        order = MeasureOrder.read(file)
+        try:
+            file.unlink()
+        except OSError as error:
+            log.warning("an order to measure cannot be taken", error=str(error))
+            return None
+        return order.id[:LONGEST_ID] if order else None
 
     def _read_stored_trial(self, config: GateConfig) -> StoredTrialRead:
         stored = self._trial_store.restore(self.state.evidence.engine, config)

@@ -41,6 +41,7 @@ STATES: dict[str, tuple[str, Shown]] = {
         "Combined decode speed of users' requests", lambda state: state.serving_health.decode_tokens_per_second),
     "flash_gate_quarantined": (
         "1 if the replica is quarantined because it is slow", lambda state: state.quarantined),
+    "flash_gate_ordered_out": ("1 if a user took the replica out of service", lambda state: state.ordered_out),
     "flash_gate_hung": ("1 if the engine has requests but makes no progress", lambda state: state.hung),
     "flash_gate_model_delivered_bytes": (
         "Bytes of the model downloaded so far",

@@ -10,6 +10,7 @@ from flash_contracts.verdict_reason import Reason
 from flash_engine.gate.evidence import Evidence
 from flash_engine.gate.fault_report import ReportedFaults
 from flash_engine.gate.full_depth import DepthSchedule
+from flash_engine.gate.ordered_measuring import OrderedMeasuring
 from flash_engine.gate.serving_health import ServingHealth
 from flash_engine.gate.serving_monitor import ServingMonitor
 from flash_engine.gate.verdict import Verdict
@@ -71,6 +72,8 @@ class GateState:
     degraded: Degradation | None = None
     hung: bool = False
     quarantined: bool = False
+    ordered_out: bool = False
+    """A user took the replica out of service. Unlike a quarantine, that says nothing about the engine."""
     draining: bool = False
     restart: bool = False
     """Tells the kubelet to restart the engine: it hangs and does not compute, or it is degraded and quarantined and
@@ -78,6 +81,7 @@ class GateState:
 
     # The fields below are internal.
     depth: DepthSchedule = DepthSchedule()  # noqa: RUF009 - frozen
+    ordered: OrderedMeasuring = OrderedMeasuring()  # noqa: RUF009 - frozen
     config_read: GateConfig | None = None
     """The last valid configuration."""
     config_error: str | None = None
@@ -119,9 +123,10 @@ class GateState:
         """Whether the pod may receive users' requests.
 
         A degraded engine stays ready until the operator grants its quarantine: the gate cannot see whether other
-        replicas could take over.
+        replicas could take over. A user's order is obeyed at once.
         """
-        return self.phase is Phase.PASSED or (self.phase is Phase.DEGRADED and not self.quarantined)
+        serves = self.phase is Phase.PASSED or (self.phase is Phase.DEGRADED and not self.quarantined)
+        return serves and not self.ordered_out
 
     @property
     def config(self) -> GateConfig | None:

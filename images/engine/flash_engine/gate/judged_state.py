@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from flash_contracts.gate_config import GateConfig
+from flash_contracts.orders import is_ordered_quarantine
 from flash_contracts.verdict_reason import Reason
+from flash_engine.gate.evidence import Trial
 from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.judge import judge
 from flash_engine.gate.verdict import Verdict
@@ -32,6 +34,7 @@ def judged(state: GateState, config: GateConfig) -> GateState:
         evidence_passes=passes,
         hung=hung,
         quarantined=quarantined,
+        ordered_out=is_ordered_quarantine(state.granted_quarantine),
         restart=(hung and not _computes(state)) or (quarantined and is_measured and on_degraded == "Restart"),
     )
 
@@ -51,6 +54,14 @@ def _as_asked(state: GateState, config: GateConfig) -> GateConfig:
 def unlimited_if_passed(state: GateState, config: GateConfig) -> GateConfig:
     """Lift the rollout's speed limit from an engine that has passed, so that it never makes a serving one unready."""
     return config.model_copy(update={"measure_again_below": None}) if state.evidence_passes else config
+
+
+def is_slower_than_admitted(state: GateState, config: GateConfig, trial: Trial) -> bool:
+    """Whether the engine was admitted at a speed that the rollout allows and now measures below it."""
+    limit, admitted, now = config.measure_again_below, state.evidence.measurement, trial.measurement
+    if limit is None or admitted is None or now is None:
+        return False
+    return now.decode_tokens_per_second < limit <= admitted.decode_tokens_per_second
 
 
 def _is_quarantined(state: GateState, config: GateConfig) -> bool:

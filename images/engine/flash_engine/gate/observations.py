@@ -9,6 +9,7 @@ from flash_contracts.gate_config import GateConfig
 from flash_contracts.trial_record import LongPrompt
 from flash_engine.gate.evidence import EngineHealth, Trial
 from flash_engine.gate.gate_state import Instant, TrialKind
+from flash_engine.gate.ordered_measuring import Answer
 from flash_engine.gate.serving_health import Reply
 from flash_engine.gate.serving_monitor import CountersObserved
 from flash_engine.gate.trial_store import StoredTrial
@@ -41,6 +42,8 @@ class EngineObserved:
     checkpoint_bytes: int | None = None
     draining: bool = False
     granted_quarantine: str | None = None
+    measure_order: str | None = None
+    """The id of a new order of a user."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,15 @@ class FullDepthMeasured:
 
     found: LongPrompt | None
     run: Run
+
+
+@dataclass(frozen=True)
+class OrderAnswered:
+    """What came of a user's order to measure."""
+
+    answer: Answer
+    at: float
+    """Seconds on the event loop's clock."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,7 @@ Observation: TypeAlias = (
     | CountersObserved
     | EngineAsked
     | FullDepthMeasured
+    | OrderAnswered
     | FaultReported
     | FaultReportWithdrawn
 )

@@ -13,6 +13,7 @@ from flash_contracts.gate_result import (
     FullDepthFigures,
     GateResult,
     GateWarning,
+    OrderedMeasurement,
     SampleReport,
     ServingReport,
     TrialReport,
@@ -24,6 +25,7 @@ from flash_engine.gate.evidence import Trial
 from flash_engine.gate.fault_report import incident_is_proven
 from flash_engine.gate.gate_state import GateState
 from flash_engine.gate.measurement import Measurement, Sample
+from flash_engine.gate.ordered_measuring import Answer
 from flash_engine.gate.output_checks import warnings
 from flash_engine.gate.verdict import Verdict
 
@@ -49,6 +51,7 @@ def result_of(
         gate_millis=state.gate_millis,
         effective=effective,
         engine=_without_secrets(evidence.engine),
+        ordered=_ordered(state.ordered.answer) if state.ordered.answer else None,
         delivery=_delivery(evidence.download) if evidence.download else None,
         load=None if at is None else state.serving.load(at),
         incident_proven=config is not None
@@ -138,10 +141,21 @@ def _serving(state: GateState) -> ServingReport:
         quarantined=state.quarantined,
         hung=state.hung,
         draining=state.draining,
+        ordered_out=state.ordered_out,
         decode_tokens_per_second=None if rate is None else round(rate, 1),
         bad_windows=serving_health.bad,
         still_seconds=round(serving_health.still_seconds, 1),
         blind=state.blind,
+    )
+
+
+def _ordered(answer: Answer) -> OrderedMeasurement:
+    figures = answer.figures
+    return OrderedMeasurement(
+        answer.id,
+        redact(answer.problem),
+        _figures(figures) if figures else None,
+        tuple(_sample(sample) for sample in figures.samples) if figures else (),
     )
 
 

@@ -35,8 +35,15 @@ def make_app(gate: Gate, metrics: GateMetrics, run_dir: Path) -> web.Application
 async def readyz(request: web.Request) -> web.Response:
     """200 if the pod may receive users' requests. The body has the reason, which `kubectl describe` shows."""
     state = request.app[GATE].state
-    message = "Draining: the pod is shutting down" if state.draining else _verdict(state)
-    return web.Response(status=200 if state.ready else 503, text=f"{message}\n")
+    return web.Response(status=200 if state.ready else 503, text=f"{_readiness(state)}\n")
+
+
+def _readiness(state: GateState) -> str:
+    if state.draining:
+        return "Draining: the pod is shutting down"
+    if state.ordered_out:
+        return f"OutOfService: a user took it out of service; {_verdict(state)}"
+    return _verdict(state)
 
 
 async def livez(request: web.Request) -> web.Response:

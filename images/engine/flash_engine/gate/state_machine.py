@@ -7,6 +7,7 @@
     CountersObserved             the counters of a serving engine                     after ReadCounters
     EngineAsked                  whether an engine that seems to hang gave a token    after AskEngine, later
     FullDepthMeasured            the figures after a prompt that fills the context    after MeasureFullDepth, later
+    OrderAnswered                the figures that a user ordered                      after MeasureOrdered
     FaultReported, FaultReportWithdrawn                                               after ReportFault, WithdrawFault
 
 `Gate` makes the observations and carries out the actions. `GateState.phase` lists the phases; `admission_is_due` and
@@ -24,6 +25,7 @@ from flash_engine.gate.actions import (
     AskEngine,
     LogTrial,
     MeasureFullDepth,
+    MeasureOrdered,
     ReadCounters,
     ReadStoredTrial,
     ReportFault,
@@ -43,7 +45,7 @@ from flash_engine.gate.fault_report import (
 from flash_engine.gate.full_depth import DepthSchedule
 from flash_engine.gate.gate_state import Attempt, GateState, Instant, Phase, TrialKind, admission_is_due, recheck_is_due
 from flash_engine.gate.judge import judge
-from flash_engine.gate.judged_state import judged, unlimited_if_passed
+from flash_engine.gate.judged_state import is_slower_than_admitted, judged, unlimited_if_passed
 from flash_engine.gate.observations import (
     ConfigRead,
     ConfigRejected,
@@ -53,9 +55,11 @@ from flash_engine.gate.observations import (
     FaultReportWithdrawn,
     FullDepthMeasured,
     Observation,
+    OrderAnswered,
     StoredTrialRead,
     TrialFinished,
 )
+from flash_engine.gate.order_decisions import order_answered, order_to_carry_out, with_order
 from flash_engine.gate.serving_monitor import CountersObserved, ServingMonitor
 from flash_engine.gate.trial_store import StoredTrial
 from flash_engine.gate.verdict import Verdict
@@ -84,7 +88,7 @@ def step(state: GateState, observation: Observation, now: Instant) -> Step:
 
 
 def _recorded(
-    state: GateState, observation: ConfigRead | ConfigRejected | FaultReported | FaultReportWithdrawn
+    state: GateState, observation: ConfigRead | ConfigRejected | OrderAnswered | FaultReported | FaultReportWithdrawn
 ) -> GateState:
     """Observations that only matter for the next decision."""
     match observation:
@@ -92,6 +96,8 @@ def _recorded(
             return replace(state, config_read=config, config_error=None)
         case ConfigRejected(error):
             return _config_rejected(state, error)
+        case OrderAnswered(answer, at):
+            return order_answered(state, answer, at)
         case FaultReported():
             return _with_fault_reported(state, is_reported=True)
         case FaultReportWithdrawn():
@@ -107,7 +113,7 @@ def _config_rejected(state: GateState, error: str) -> GateState:
 
 
 def _engine_observed(state: GateState, observed: EngineObserved, now: Instant) -> Step:
-    state = _with_engine(state, observed, now)
+    state = with_order(_with_engine(state, observed, now), observed.measure_order, now.monotonic)
     config = state.config
     if config is None:
         return state, ()
@@ -232,6 +238,9 @@ def _decide_serving(state: GateState, config: GateConfig, now: Instant) -> Step:
     """Decide by the counters of a serving engine. `serving_health` has the rules."""
     if recheck_is_due(state, config, now.monotonic):
         return state, (RunTrial(TrialKind.RECHECK, config),)
+    order = order_to_carry_out(state, now.monotonic)
+    if order is not None:
+        return state, (MeasureOrdered(config, order),)
     if state.evidence_passes and not state.draining and state.serving.must_ask(config):
         return replace(state, serving=replace(state.serving, asking=True)), (AskEngine(config),)
     health, previous = state.serving_health, state.degraded
@@ -305,7 +314,7 @@ def _admission_finished(state: GateState, finished: TrialFinished, now: Instant)
 def _recheck_finished(state: GateState, finished: TrialFinished, now: Instant) -> Step:
     """Apply a recheck: the engine recovered, must not serve, or is degraded. An inconclusive one changes nothing."""
     verdict = _verdict_on(state, finished)
-    if verdict.passed and _is_slower_than_admitted(state, finished):
+    if verdict.passed and is_slower_than_admitted(state, finished.config, finished.trial):
         # A single figure of a serving engine must not decide a rollout. Below its floor, the engine is degraded.
         finished = replace(finished, trial=replace(finished.trial, measurement=state.evidence.measurement))
     if verdict.passed or verdict.reason in UNSERVABLE or finished.trial.stalled:
@@ -319,14 +328,6 @@ def _recheck_finished(state: GateState, finished: TrialFinished, now: Instant) -
     store = _store_trial(state) if state.degraded != previous else ()
     log = LogTrial(finished.trial, state.attempts, keeps_earlier_verdict=True)
     return _with_hang_reported(state, finished.config, now, (log, *store))
-
-
-def _is_slower_than_admitted(state: GateState, finished: TrialFinished) -> bool:
-    """Whether the engine was admitted at a speed that the rollout allows and now measures below it."""
-    limit, admitted, now = finished.config.measure_again_below, state.evidence.measurement, finished.trial.measurement
-    if limit is None or admitted is None or now is None:
-        return False
-    return now.decode_tokens_per_second < limit <= admitted.decode_tokens_per_second
 
 
 def _verdict_on(state: GateState, finished: TrialFinished) -> Verdict:

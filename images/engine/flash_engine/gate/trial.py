@@ -212,6 +212,17 @@ async def _measure(client: EngineClient, config: GateConfig) -> Measurement:
     return measure(samples)
 
 
+async def measure_for_user(client: EngineClient, config: GateConfig, samples: int) -> Measurement:
+    """Samples of full length, on an engine that nobody else uses. Raises EngineRequestError, MissingMetricsError."""
+    await _retried(client, partial(client.stream, config, tokens=min(WARM_UP_TOKENS, config.decode.tokens)))
+    taken: list[Sample] = []
+    while len(taken) < samples:
+        taken.append(await _sample(client, config, is_cut=False))
+        if taken[-1].disturbed:
+            raise _BusyError("other clients used the engine meanwhile")
+    return measure(taken)
+
+
 async def _long_prompts(client: EngineClient, config: GateConfig, figures: Measurement) -> tuple[LongPrompt, ...]:
     """At least one. Raises EngineRequestError, MissingMetricsError."""
     prompts: list[LongPrompt] = []
@@ -243,20 +254,25 @@ async def _long_prompt(client: EngineClient, config: GateConfig) -> LongPrompt:
     raise _BusyError("other clients used the engine during each attempt at a long prompt")
 
 
-async def _sample(client: EngineClient, config: GateConfig, prompt: list[int] | str | None = None) -> Sample:
+async def _sample(
+    client: EngineClient, config: GateConfig, prompt: list[int] | str | None = None, *, is_cut: bool = True
+) -> Sample:
     """Time one stream on an otherwise idle engine. Raises EngineRequestError, MissingMetricsError."""
     before = await _wait_until_idle(client)
     if not before.is_idle:
         raise _BusyError(_other_clients(before.counters))
-    stream = await _timed_stream(client, config, prompt)
+    stream = await _timed_stream(client, config, prompt, is_cut=is_cut)
     after = await _wait_until_idle(client, generated=before.counters.generated + stream.tokens)
     if after.counters.unfinished:
         raise _BusyError(_other_clients(after.counters))
     return Sample(stream, before.counters, after.counters)
 
 
-async def _timed_stream(client: EngineClient, config: GateConfig, prompt: list[int] | str | None) -> Stream:
-    request = client.stream(config, enough=partial(stream_is_clear, config=config), prompt=prompt)
+async def _timed_stream(
+    client: EngineClient, config: GateConfig, prompt: list[int] | str | None, *, is_cut: bool
+) -> Stream:
+    clear = partial(stream_is_clear, config=config) if is_cut else None
+    request = client.stream(config, enough=clear, prompt=prompt)
     stream = await _or_stalled(client, request, "for half of its time")
     if stream.decode_tokens_per_second == 0:
         raise EngineRequestError("a timed answer arrived in one piece, so its speed is unknown")

@@ -12,6 +12,9 @@ gate that has recovered becomes ready without the operator; the annotation is th
     yes     | one or more          | at the limit        | waits
     yes     | none                 | any                 | waits: a slow replica is better than none
     granted | none                 | any                 | one grant is withdrawn, for the same reason
+
+A user may order a replica out of service. The operator obeys: it never takes that back, not even from the last replica,
+and grants such a replica nothing.
 """
 
 from collections.abc import Sequence
@@ -24,6 +27,7 @@ DEFAULT_MAX_QUARANTINED = 1
 
 def quarantine_changes(replicas: Sequence[Replica], serving: ServingSpec) -> dict[str, str | None]:
     """By pod uid: the request to grant, or None to withdraw a grant."""
+    replicas = [replica for replica in replicas if not replica.ordered_out]
     if serving.on_degraded == "Report":
         return {replica.uid: None for replica in replicas if replica.quarantine_grant}
     changes: dict[str, str | None] = {replica.uid: None for replica in replicas if _is_over(replica)}

@@ -9,6 +9,7 @@ from flash_contracts.flags import FlagSet, derive
 from flash_contracts.gate_result import DecodeFigures, GateResult
 from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, FLOOR_ANNOTATION, QUARANTINE_ANNOTATION
 from flash_contracts.node_facts import NodeFacts
+from flash_contracts.orders import is_ordered_quarantine
 from flash_contracts.verdict_reason import Reason, is_failure, verdict_reason
 from flash_operator.api.status import PodStatus
 from flash_operator.core.observed.kube import has_ended, is_overdue, is_ready, is_terminating, setup_is_overdue
@@ -19,6 +20,9 @@ from flash_operator.core.resources.engine_env import engine_env
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 FIRST_TO_STOP = -2_000_000_000
 """A deletion cost, which is an int32: the ReplicaSet controller stops the ready replica with the lowest one first."""
+
+OUT_OF_SERVICE = "OutOfService"
+"""Reason of a replica that works, and that a user took out of service."""
 
 
 class ReplicaVerdict(NamedTuple):
@@ -108,9 +112,15 @@ class Replica:
             )
         if self._exceeded_memory_limit:
             return ReplicaVerdict(Reason.OUT_OF_MEMORY, why_memory_ran_out(self.pod))
-        if self.gate:
-            return ReplicaVerdict(self.gate.reason, self.gate.message)
-        return ReplicaVerdict(Reason.ENGINE_STARTING, "the kubelet is starting the pod's containers")
+        return self._gate_verdict
+
+    @property
+    def _gate_verdict(self) -> ReplicaVerdict:
+        if self.gate is None:
+            return ReplicaVerdict(Reason.ENGINE_STARTING, "the kubelet is starting the pod's containers")
+        if self.gate.passed and self.ordered_out and not self.ready:
+            return ReplicaVerdict(OUT_OF_SERVICE, self._ordered_out_message)
+        return ReplicaVerdict(self.gate.reason, self.gate.message)
 
     @property
     def _exceeded_memory_limit(self) -> bool:
@@ -124,6 +134,13 @@ class Replica:
         return (
             f"{self.terminating} should have terminated long ago and may hold GPUs: look at its node and its "
             f"finalizers; if the node is gone for good, kubectl delete pod {self.terminating} --force"
+        )
+
+    @property
+    def _ordered_out_message(self) -> str:
+        return (
+            f"a user took it out of service; to give it back, kubectl dsf release {self.name}, or remove its "
+            f"annotation {QUARANTINE_ANNOTATION}"
         )
 
     @property
@@ -189,8 +206,22 @@ class Replica:
 
     @property
     def quarantine_grant(self) -> str | None:
-        """Identifier of the request that the operator granted."""
+        """Identifier of the request that the operator granted. A user's order is none."""
+        return None if self.ordered_out else self._quarantine_annotation
+
+    @property
+    def ordered_out(self) -> bool:
+        """A user took it out of service. Only a user gives it back."""
+        return is_ordered_quarantine(self._quarantine_annotation)
+
+    @property
+    def _quarantine_annotation(self) -> str | None:
         return self.pod["metadata"].get("annotations", {}).get(QUARANTINE_ANNOTATION) or None
+
+    @property
+    def leaves_service(self) -> bool:
+        """It gets no requests of users, or soon gets none, although its engine may work."""
+        return self.is_quarantined or self.ordered_out
 
     @property
     def is_quarantined(self) -> bool:

@@ -34,6 +34,7 @@ from flash_operator.core.observed.kube import is_terminating
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.rollout.flags_update import NOTHING, FlagsUpdate, end_surge, take_flags
+from flash_operator.core.rollout.orders import holds, is_retried, with_retry
 from flash_operator.core.rollout.rollout import LastKnownGood, Rollout, Target
 from flash_operator.core.rollout.template_revision import (
     NOT_IN_THE_TEMPLATE,
@@ -129,7 +130,7 @@ class EngineUpdate:
         accepted = self._flash.spec.rollout.accept_update
         if accepted == self.offer.id or (self.offer.of_flags and self._flags_under_way):
             return True
-        rejected = (self.observed.live_status.get("rollout") or {}).get("rejected") == self._attempt(self.offer)
+        rejected = holds((self.observed.live_status.get("rollout") or {}).get("rejected"), self._attempt(self.offer))
         return self._is_paced and (rejected or self._has_turn)
 
     @property
@@ -146,7 +147,7 @@ class EngineUpdate:
     def _flags_rejected(self) -> bool:
         """These flags were taken, and made a replica slower, or fail."""
         offer = self.offer
-        return offer is not None and offer.of_flags and self._live.rejected == self._attempt(offer)
+        return offer is not None and offer.of_flags and holds(self._live.rejected, self._attempt(offer))
 
     @property
     def judges_flags(self) -> bool:
@@ -253,7 +254,7 @@ class EngineUpdate:
 def may_update(flash: FlashDeployment, live_status: RawObject) -> bool:
     """Whether the next plan may take an update, by the last status."""
     live = live_status.get("update") or {}
-    if live.get("state") == "Updating":
+    if live.get("state") == "Updating" or is_retried(flash, live_status):
         return True
     if flash.spec.rollout.engine_updates == "Paced":
         whole = live_status.get("readyReplicas") == live_status.get("replicas") == flash.spec.replicas
@@ -279,12 +280,12 @@ def attempt_of_spec(flash: FlashDeployment) -> str:
     """
     spec = flash.spec.model_dump(by_alias=True, mode="json", exclude_defaults=True, exclude=NOT_IN_THE_TEMPLATE)
     rollout = flash.spec.rollout
-    return f"spec-{_digest([spec, rollout.max_slowdown_percent, rollout.accept_update])}"
+    return with_retry(f"spec-{_digest([spec, rollout.max_slowdown_percent, rollout.accept_update])}", flash.orders)
 
 
 def _attempt_of_update(flash: FlashDeployment, offer: str) -> str:
     readiness = flash.spec.readiness.model_dump(by_alias=True, mode="json", exclude_defaults=True)
-    return f"update-{_digest([offer, readiness, flash.spec.rollout.max_slowdown_percent])}"
+    return with_retry(f"update-{_digest([offer, readiness, flash.spec.rollout.max_slowdown_percent])}", flash.orders)
 
 
 def live_rollout(observed: Observed, target: Target) -> RolloutStatus | None:

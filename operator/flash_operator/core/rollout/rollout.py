@@ -12,6 +12,7 @@ Meanwhile the new replicas are compared with what the last known good template a
     too slow for their floor in two                           the last known good template: RolledBack
     hung or out of memory on a node where none ran before     the new template: it may be the node's fault
     failed their gate, or failed to start repeatedly          the last known good template: RolledBack
+    any, and a user ordered a rollback (`rollout.orders`)     the last known good template: RolledBack
     any, while the rollout is paused                          the new template, paused
 
 The gate makes the second measurement of a replica that passed but is slower (`rollback_speed`), before it is ready. One
@@ -39,6 +40,7 @@ from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.revision import computed_revision, revision_of, revision_of_pod, with_revision
 from flash_operator.core.resources.stored_document import StoredDocument
+from flash_operator.core.rollout.orders import holds, ordered_rollback
 from flash_operator.core.rollout.template_revision import TemplateRevision, stored_revision
 
 STORED_LAST_KNOWN_GOOD = StoredDocument("last-known-good", former_names=("proven",))
@@ -75,6 +77,15 @@ class LastKnownGood:
     by_node: Mapping[str, float] = field(default_factory=dict)
     by_class: Mapping[str, float] = field(default_factory=dict)
     """The median on nodes that should be equally fast (`NodeFacts.speed_class`)."""
+    previous: "LastKnownGood | None" = None
+    """The one before, for a user who orders a rollback although all replicas passed."""
+
+    def after(self, earlier: "LastKnownGood | None") -> "LastKnownGood":
+        """With the earlier one to go back to. New figures of the same template change nothing about that."""
+        if earlier is None:
+            return self
+        is_same = earlier.revision == self.revision
+        return replace(self, previous=earlier.previous if is_same else replace(earlier, previous=None))
 
     def comparable_speed(self, replica: Replica) -> float | None:
         """What `replica` would decode with this template; None if it ran on no such node."""
@@ -97,9 +108,11 @@ class LastKnownGood:
         document = cls.parse(STORED_LAST_KNOWN_GOOD.read(observed))
         if document is None:
             return None
-        stored = stored_revision(observed, document.revision)
+        previous = document.previous and _with_stored_template(observed, document.previous)
+        document = replace(document, previous=previous)
+        stored = _with_stored_template(observed, document)
         if stored is not None:
-            return replace(document, template=stored.template)
+            return stored
         vouched = (observed.live_status.get("rollout") or {}).get("provenRevision")
         return document if vouched == document.revision == computed_revision(document.template) else None
 
@@ -108,21 +121,36 @@ class LastKnownGood:
         """None if the document is missing or unreadable: then there is nothing to compare with."""
         try:
             raw = json.loads(text or "{}")
-            by_node, by_class = ({str(k): float(v) for k, v in raw.get(key, {}).items()} for key in (BY_NODE, BY_CLASS))
-            speed = float(raw["decodeTokensPerSecond"])
-            return cls(str(raw["revision"]), dict(raw["template"]), speed, by_node, by_class)
+            previous = raw.get("previous")
+            return replace(cls._of(raw), previous=cls._of({**previous, "template": {}}) if previous else None)
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
 
+    @classmethod
+    def _of(cls, raw: Mapping[str, Any]) -> "LastKnownGood":
+        by_node, by_class = ({str(k): float(v) for k, v in raw.get(key, {}).items()} for key in (BY_NODE, BY_CLASS))
+        return cls(str(raw["revision"]), dict(raw["template"]), float(raw["decodeTokensPerSecond"]), by_node, by_class)
+
     def to_json(self) -> dict[str, Any]:
+        """The template of the previous one is only in its ControllerRevision."""
+        previous = {"previous": self.previous.figures} if self.previous else {}
+        return {"version": 1, **self.figures, **previous, "template": self.template}
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Everything but the template."""
         return {
-            "version": 1,
             "revision": self.revision,
             "decodeTokensPerSecond": self.decode_tokens_per_second,
             BY_NODE: dict(self.by_node),
             BY_CLASS: dict(self.by_class),
-            "template": self.template,
         }
+
+
+def _with_stored_template(observed: Observed, good: LastKnownGood) -> LastKnownGood | None:
+    """With the template of its ControllerRevision; None if there is none."""
+    stored = stored_revision(observed, good.revision)
+    return replace(good, template=stored.template) if stored else None
 
 
 @dataclass(frozen=True)
@@ -163,6 +191,7 @@ class Rollout:
             contract_version=self.made_from.contract_version if self.made_from else None,
             proven_revision=good.revision if good else None,
             proven_tokens_per_second=int(good.decode_tokens_per_second) if good else None,
+            previous_revision=good.previous.revision if good and good.previous else None,
             rejected=self.rejected,
         )
 
@@ -181,6 +210,9 @@ def decide_rollout(
     `keeps_figures`: while new flags are judged by the last known good figures, those of replicas with the same template
     do not replace them.
     """
+    if last_known_good is not None and last_known_good.revision == target.revision and last_known_good.previous:
+        is_left = ordered_rollback(flash, target.revision) is not None
+        last_known_good = last_known_good.previous if is_left else last_known_good
     if last_known_good is not None and last_known_good.revision != target.revision:
         # Rejection is checked first: with a single replica, a slow new one would otherwise become the last known good.
         rejection = _rejection(flash, target, replicas, last_known_good, live)
@@ -188,7 +220,8 @@ def decide_rollout(
             return rejection
     is_same = last_known_good is not None and last_known_good.revision == target.revision
     if not (is_same and keeps_figures):
-        last_known_good = _newly_known_good(target.template, replicas, flash.spec.replicas) or last_known_good
+        newly = _newly_known_good(target.template, replicas, flash.spec.replicas)
+        last_known_good = newly.after(last_known_good) if newly else last_known_good
     if last_known_good is None:
         state, message = _progress(flash, "Settled", "no template has passed on all replicas yet")
     elif last_known_good.revision == target.revision:
@@ -222,17 +255,22 @@ def _rejection(
     last_known_good: LastKnownGood,
     live: RolloutStatus | None,
 ) -> Rollout | None:
-    if live and live.rejected == target.attempt:
+    rejected, order = target.attempt, ordered_rollback(flash, target.revision)
+    if live and live.rejected and holds(live.rejected, target.attempt):
         objection: str | None = live.message
+        # Not the attempt's name, so that the retry that it names is not carried out again.
+        rejected = live.rejected
     elif flash.spec.rollout.state == "Paused":
         return None
+    elif order:
+        objection = f"rolled back to the previous template by a user's order of {order.at}"
     else:
         new = [replica for replica in replicas if revision_of_pod(replica.pod) == target.revision]
         objection = _objection(flash, new, last_known_good)
     if objection is None:
         return None
     template = last_known_good.template
-    return Rollout(template, "RolledBack", objection, last_known_good, target.attempt, is_update=target.is_update)
+    return Rollout(template, "RolledBack", objection, last_known_good, rejected, is_update=target.is_update)
 
 
 def _progress(

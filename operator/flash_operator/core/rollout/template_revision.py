@@ -160,10 +160,34 @@ def is_outdated(running: TemplateRevision, newest: TemplateRevision) -> bool:
 
 def changes_between(running: TemplateRevision, newest: TemplateRevision) -> tuple[str, ...]:
     """One line for each value that differs, such as `engine image: a -> b`."""
-    old, new = (dict(_values(_without_texts(made.template))) for made in (running, newest))
-    known = (*old, *(path for path in new if path not in old)) if running.exact else tuple(new)
+    one, other = _without_texts(running.template), _without_texts(newest.template)
+    return value_changes(one, other, known_only=not running.exact)
+
+
+def value_changes(one: RawObject, other: RawObject, *, known_only: bool = False) -> tuple[str, ...]:
+    """One line for each value that differs. `known_only`: `one` may have fields that `other` leaves to defaults."""
+    old, new = dict(_values(one)), dict(_values(other))
+    known = tuple(new) if known_only else (*old, *(path for path in new if path not in old))
     paths = [path for path in known if old.get(path) != new.get(path)]
-    return tuple(f"{path}: {_shown(path, old.get(path))} -> {_shown(path, new.get(path))}" for path in paths)
+    return tuple(f"{path}: {_change(path, old.get(path), new.get(path))}" for path in paths)
+
+
+def _change(path: str, old: Any, new: Any) -> str:
+    """Of two commands, the arguments that differ: their beginnings are the same, and nobody compares them by eye."""
+    if _are_words(old) and _are_words(new):
+        gone, come = _only_in(old, new), _only_in(new, old)
+        if gone or come:
+            return f"{_shown(path, ' '.join(gone) or None)} -> {_shown(path, ' '.join(come) or None)}"
+    return f"{_shown(path, old)} -> {_shown(path, new)}"
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+def _only_in(one: Sequence[str], other: Sequence[str]) -> list[str]:
+    """The words, without secrets: one of two words may be the name of the secret that the next one is."""
+    return [shown for word, shown in zip(one, redact_arguments(one), strict=True) if word not in other]
 
 
 def superseded(observed: Observed, kept_templates: Sequence[RawObject]) -> Iterator[tuple[str, str]]:
@@ -254,7 +278,6 @@ def _shown(path: str, value: Any) -> str:
     variable = re.search(r"(?:^| )env (\S+) value$", path)
     if variable and is_secret_name(variable[1]):
         return REDACTED
-    are_words = isinstance(value, list) and all(isinstance(word, str) for word in value)
-    words = redact_arguments(value) if are_words else value
+    words = redact_arguments(value) if _are_words(value) else value
     text = redact(words) if isinstance(words, str) else json.dumps(words, separators=(",", ":"))
     return text if len(text) <= SHOWN_LENGTH else f"{text[: SHOWN_LENGTH - 3]}..."

@@ -117,13 +117,13 @@ def demand_basis(observed: Observed, replicas: tuple[Replica, ...]) -> DemandBas
 
 
 def serves(replica: Replica) -> bool:
-    """A replica whose quarantine is granted is about to leave the Service."""
-    return replica.ready and not replica.is_quarantined
+    """A replica whose quarantine was granted or ordered is about to leave the Service."""
+    return replica.ready and not replica.leaves_service
 
 
 def is_loading(replica: Replica, observed: Observed) -> bool:
     """It is expected to serve: no verdict is against it, and nothing keeps it from starting."""
-    if replica.ready or replica.is_quarantined:
+    if replica.ready or replica.leaves_service:
         return False
     if replica.stuck:
         return replica.verdict.reason == "Unschedulable" and _is_young(replica, observed)

@@ -97,7 +97,7 @@ def deletion_cost(replica: Replica, observed: Observed, revision: str) -> int:
     """The lowest one is stopped first."""
     if is_loading(replica, observed):
         return NEEDED
-    if replica.is_quarantined or not replica.ready:
+    if replica.leaves_service or not replica.ready:
         return FIRST_TO_STOP
     outdated = replica.flags_outdated or revision_of_pod(replica.pod) not in (None, revision)
     return (OUTDATED if outdated else 0) - _minutes_when_ready(replica)

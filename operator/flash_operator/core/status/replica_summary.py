@@ -36,6 +36,8 @@ class ReplicaSummary:
     """The restore of the checkpoint's MTP head, if the spec asks for one."""
     scaling: ScalingOutcome | None = None
     """Demand and autoscaler."""
+    held: bool = False
+    """The operator leaves the Deployment unchanged, whatever the spec asks for."""
 
     @classmethod
     def of(
@@ -48,6 +50,7 @@ class ReplicaSummary:
         unapplied: bool = False,
         failure: PodFailure | None = None,
         scaling: ScalingOutcome | None = None,
+        held: bool = False,
     ) -> "ReplicaSummary":
         flash = observed.flash
         return cls(
@@ -63,6 +66,7 @@ class ReplicaSummary:
             lasting_failure=failure,
             mtp_restore=mtp_restore,
             scaling=scaling,
+            held=held,
         )
 
     @property

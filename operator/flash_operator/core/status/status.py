@@ -9,11 +9,21 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from flash_contracts.verdict_reason import Reason
-from flash_operator.api.status import Condition, FlashStatus, FullDepthStatus, PodStatus, ScalingStatus, StatusSummary
+from flash_operator.api.status import (
+    Condition,
+    FlashStatus,
+    FullDepthStatus,
+    OrderStatus,
+    PodStatus,
+    ScalingStatus,
+    StatusSummary,
+)
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.replicas.replica import Replica
 from flash_operator.core.resources.identity import selector
+from flash_operator.core.resources.revision import revision_of
 from flash_operator.core.resources.service import endpoint
+from flash_operator.core.rollout.orders import order_statuses
 from flash_operator.core.scaling.scaling_status import demand_status, scaling_status
 from flash_operator.core.status.conditions import ConditionState, condition_states
 from flash_operator.core.status.download_status import delivery_status
@@ -50,12 +60,19 @@ def status_of(observed: Observed, summary: ReplicaSummary) -> RawObject:
         summary=_summary(summary, pods),
         rollout=summary.rollout.to_status() if summary.rollout else None,
         update=summary.update,
+        orders=_orders(observed, summary),
         model=summary.mtp_restore.status if summary.mtp_restore else None,
         demand=demand_status(summary.scaling.demand) if summary.scaling else None,
         scaling=_scaling(observed, summary),
         pods=pods,
     )
     return status.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+def _orders(observed: Observed, summary: ReplicaSummary) -> list[OrderStatus] | None:
+    if summary.rollout is None:
+        return None
+    return order_statuses(observed.flash, revision_of(summary.rollout.template), held=summary.held) or None
 
 
 def _scaling(observed: Observed, summary: ReplicaSummary) -> ScalingStatus | None:
@@ -98,7 +115,7 @@ def _decisions(status: RawObject) -> object:
     update = {**(status.get("update") or {}), "message": None}
     rollout = {**(status.get("rollout") or {}), "message": None}
     ready = [condition["status"] for condition in status.get("conditions", []) if condition["type"] == "Ready"]
-    made = (status.get("model") or {}).get("mtp"), status.get("scaling")
+    made = (status.get("model") or {}).get("mtp"), status.get("scaling"), status.get("orders")
     return status.get("observedGeneration"), ready, rollout, update, made, taken
 
 
@@ -197,7 +214,7 @@ def _pod(replica: Replica, live: RawObject, *, quarantines: bool) -> PodStatus:
         decode_tokens_per_second=int(figures.decode_tokens_per_second) if figures else None,
         floor_tokens_per_second=_whole(wanted.decode_tokens_per_second) if wanted else None,
         floor_origin=wanted.floor_origin if wanted else None,
-        quarantine=_quarantine(replica) if quarantines else None,
+        quarantine=_quarantine(replica, quarantines=quarantines),
         acceptance_percent=_whole(figures.acceptance_percent) if figures else None,
         acceptance_by_position=[int(p) for p in figures.position_percents] or None if figures else None,
         acceptance_length_percent=_hundredths(figures.acceptance_length) if figures else None,
@@ -232,8 +249,10 @@ def _incident_verdict(replica: Replica, live: RawObject) -> Literal["Pending", "
     return "Noted" if noted or replica.incident_is_confirmed else "Pending"
 
 
-def _quarantine(replica: Replica) -> Literal["Granted", "Waiting"] | None:
-    if replica.quarantine_request is None:
+def _quarantine(replica: Replica, *, quarantines: bool) -> Literal["Granted", "Waiting", "Ordered"] | None:
+    if replica.ordered_out:
+        return "Ordered"
+    if not quarantines or replica.quarantine_request is None:
         return None
     return "Granted" if replica.is_quarantined else "Waiting"
 
