@@ -112,6 +112,8 @@ def with_timed_stages() -> None:
     from dataclasses import replace  # noqa: PLC0415
 
     from mtp_quantiser import job, quantisation  # noqa: PLC0415
+    from mtp_quantiser.expert_store import ExpertStore  # noqa: PLC0415
+    from mtp_quantiser.official import OfficialMtp  # noqa: PLC0415
 
     whole = quantisation.device_context
     timed: list[TimedStages] = []
@@ -133,8 +135,8 @@ def with_timed_stages() -> None:
         setattr(of, name, around)
 
     quantisation.device_context = device_context
-    watched(job.OfficialMtp, "experts", "read weights")
-    watched(job.ExpertStore, "save", "write experts")
+    watched(OfficialMtp, "experts", "read weights")
+    watched(ExpertStore, "save", "write experts")
     watched(job, "relative_error", "judge")
     watched(job, "inner_activations", "forward of held-out tokens")
 
