@@ -2,8 +2,9 @@
 
     python gpu_bench.py --out FOLDER [--rounds 3] [--batch 64] [--no-peer] [--no-quality]
 
-Writes FOLDER/gpu_bench.jsonl, one measurement a line, and prints the same. Needs torch >= 2.11 and triton; for the peer
-also llmcompressor 0.14.0.1 and compressed-tensors 0.19.0 (installed without their dependencies they suffice).
+Writes FOLDER/gpu_bench.jsonl, one measurement a line, and prints the same. Needs torch >= 2.11 and triton; for the
+peer, without which it goes on, also llmcompressor 0.14.0.1 and compressed-tensors 0.19.0 (installed without their
+dependencies they suffice).
 """
 
 import argparse
@@ -34,6 +35,8 @@ from peer import Peer
 
 STAGES = FusedStages()
 SETTINGS = QuantiserSettings()
+
+PEER_NEEDS = "wheels of llmcompressor 0.14.0.1 and compressed-tensors 0.19.0, without their dependencies"
 
 T = TypeVar("T")
 
@@ -224,10 +227,19 @@ def main() -> None:
     log = Log(arguments.out / "gpu_bench.jsonl")
     torch.backends.cuda.matmul.allow_tf32 = False
     machine(log)
-    peer = None if arguments.no_peer else Peer.load()
+    peer = None if arguments.no_peer else loaded_peer(log)
     speed(arguments, peer, log)
     if not arguments.no_quality:
         qualities(peer, log, tuning=arguments.tuning)
+
+
+def loaded_peer(log: Log) -> Peer | None:
+    """None, with a line that says so, where it is not installed: the rest can still be measured."""
+    try:
+        return Peer.load()
+    except ImportError as error:
+        log("peer missing", peer="llm-compressor", why=str(error), needs=PEER_NEEDS)
+        return None
 
 
 def speed(arguments: argparse.Namespace, peer: Peer | None, log: Log) -> None:

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 import tiny_checkpoints as tiny
 from flash_contracts.mtp_capture import FORMAT, INPUT, REQUEST, router_digest
+from mtp_quantiser import captures
 from mtp_quantiser.captures import Capture, Streamed
 from mtp_quantiser.errors import QuantiserError
 from mtp_quantiser.router import choose, route
@@ -22,6 +23,20 @@ def test_tokens_from_disk_are_the_tokens_in_memory(capture: Path) -> None:
     rows = torch.tensor([0, 4, 799, 2, 4, 500, 501])
     assert opened.tokens == 800
     assert torch.equal(Streamed(opened, CPU).gather(rows), Resident(x).gather(rows))
+
+
+def test_tokens_read_by_all_cores_are_in_order_and_finite(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captures, "PIECE", 70)
+    pieces = list(Capture.open(capture, tiny.SHAPE).pieces(CPU))
+    assert [len(piece) for piece in pieces] == [*[70] * 7, 10, *[70] * 4, 20]
+    assert torch.equal(torch.cat(pieces), torch.cat([tiny.inputs(500, 1), tiny.inputs(300, 2)]))
+    broken = tiny.inputs(200)
+    broken[142, 7] = torch.inf
+    bad = Capture.open(tiny.write_capture(tmp_path / "c", broken), tiny.SHAPE)
+    with pytest.raises(QuantiserError, match=r"capture-0.safetensors contains NaN or infinity, first in row 142"):
+        list(bad.pieces(CPU))
 
 
 def test_each_expert_gets_its_tokens_in_order_with_their_weights() -> None:

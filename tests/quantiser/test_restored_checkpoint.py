@@ -25,6 +25,7 @@ from mtp_quantiser.official import OfficialMtp
 from mtp_quantiser.quantization_config import with_mtp
 from mtp_quantiser.shard import MANIFEST, SHARD
 from mtp_quantiser.splice import ALIAS_SHARD
+from mtp_quantiser.verify import same_bits
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +168,19 @@ def test_verify_finds_an_alias_that_is_no_copy(spliced: Path, capsys: pytest.Cap
     assert main(["verify", str(spliced)]) == 1
     assert capsys.readouterr().out == "mtp.0.head.weight is not a copy of head.weight\n"
     (spliced / ALIAS_SHARD).write_bytes(whole)
+
+
+def test_bits_are_compared_to_the_last_and_not_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtp_quantiser.verify.COMPARED_BYTES", 64)
+    one = torch.arange(100.0)
+    one[0] = torch.nan
+    other = one.clone()
+    assert same_bits(one, other)
+    other[99] = -99
+    assert not same_bits(one, other)
+    assert not same_bits(torch.zeros(1), -torch.zeros(1))
+    assert not same_bits(torch.zeros(2, 3), torch.zeros(3, 2))
+    assert not same_bits(torch.zeros(2, dtype=torch.int32), torch.zeros(2))
 
 
 def test_splice_refuses_a_base_that_has_the_layer(

@@ -14,8 +14,11 @@ from flash_contracts.mtp_capture import FORMAT, FORMAT_KEY, IDS, INPUT, RECORDER
 from mtp_quantiser.checkpoint import opened
 from mtp_quantiser.errors import QuantiserError
 from mtp_quantiser.layout import MtpShape
+from mtp_quantiser.threads import in_threads
 
 CHUNK: Final = 65536
+PIECE: Final = 8192
+"""Rows that a thread reads at once: 64 MB."""
 
 FILE_NAME: Final = re.compile(r"capture-(?P<recorder>.+)-\d+\.safetensors")
 """Names of files by flash-capture, old and new: each process numbers its files."""
@@ -64,6 +67,18 @@ class CaptureFile:
             whole = file.get_slice(INPUT)
             for first in range(0, self.tokens, CHUNK):
                 yield first, whole[first : min(first + CHUNK, self.tokens)]
+
+    def piece(self, first: int, device: torch.device) -> Tensor:
+        """Up to PIECE rows on the device. Raises QuantiserError if one is not finite."""
+        with opened(self.path) as file:
+            rows: Tensor = file.get_slice(INPUT)[first : min(first + PIECE, self.tokens)]
+        rows = rows.to(device)
+        require_finite(self.path, first, rows)
+        return rows
+
+    def columns(self) -> int:
+        with opened(self.path) as file:
+            return int(file.get_slice(INPUT).get_shape()[1])
 
     def requests(self) -> Tensor:
         """The number of each token's request, [n]. Raises QuantiserError if there is not one number per token."""
@@ -157,6 +172,14 @@ class Capture:
             for first, rows in file.chunks():
                 require_finite(file.path, first, rows)
                 yield rows
+
+    def pieces(self, device: torch.device) -> Iterator[Tensor]:
+        """All rows in order, read and copied by all cores. Raises QuantiserError if one is not finite."""
+        wanted = [(file, first) for file in self.files for first in range(0, file.tokens, PIECE)]
+        return in_threads(lambda one: one[0].piece(one[1], device), wanted)
+
+    def columns(self) -> int:
+        return self.files[0].columns()
 
     def gather(self, rows: Tensor) -> Tensor:
         """BF16 [n, hidden] for token numbers in rising order, reading only the pages of the files that contain them."""

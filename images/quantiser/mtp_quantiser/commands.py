@@ -111,8 +111,9 @@ def splice(arguments: argparse.Namespace) -> int:
 def verify(arguments: argparse.Namespace) -> int:
     found = 0
     source = OfficialMtp.open(arguments.source) if arguments.source else None
-    for problem in problems(arguments.folder, source, device_context(arguments.device).device):
-        print(problem)
-        found += 1
+    with step("verifying"):
+        for problem in problems(arguments.folder, source, device_context(arguments.device).device):
+            print(problem)
+            found += 1
     print_line(f"{found} differences" if found else f"{arguments.folder}: no differences")
     return 1 if found else 0

@@ -1,7 +1,8 @@
 """Progress output: lines on stderr, and a progress bar on a terminal."""
 
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
@@ -21,9 +22,29 @@ def print_line(line: str) -> None:
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
+    """Report the seconds that the block took, and every LINE_SECONDS that it goes on."""
     began = time.monotonic()
-    yield
+    with reminded(lambda: f"{what}: going on for {time.monotonic() - began:.0f} s"):
+        yield
     print_line(f"{what}: {time.monotonic() - began:.1f} s")
+
+
+@contextmanager
+def reminded(line: Callable[[], str]) -> Iterator[None]:
+    """Print `line()` every LINE_SECONDS from a thread, for the block may wait for a device or a disk meanwhile."""
+    ended = threading.Event()
+
+    def remind() -> None:
+        while not ended.wait(LINE_SECONDS):
+            print_line(line())
+
+    thread = threading.Thread(target=remind, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def progress(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
@@ -40,12 +61,17 @@ def progress(items: Iterable[Item], what: str, total: int, unit: str) -> Iterato
 
 
 def logged(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
-    """Print a line at most every LINE_SECONDS, with an estimate of the time left."""
-    began = printed = time.monotonic()
-    for done, item in enumerate(items, 1):
-        now = time.monotonic()
-        if done == total or now - printed >= LINE_SECONDS:
-            printed = now
-            left = f", about {(now - began) / done * (total - done):.0f} s left" if done < total else ""
-            print_line(f"{what}: {done} of {total} {unit}{left}")
-        yield item
+    """Print a line every LINE_SECONDS, also while one item takes longer, with an estimate of the time left."""
+    began, done = time.monotonic(), 0
+    with reminded(lambda: f"{what}: {done} of {total} {unit}{remaining(time.monotonic() - began, done, total)}"):
+        for item in items:
+            done += 1
+            yield item
+    if done == total:
+        print_line(f"{what}: {done} of {total} {unit}")
+
+
+def remaining(elapsed: float, done: int, total: int) -> str:
+    if not done:
+        return f", {elapsed:.0f} s so far"
+    return f", about {elapsed / done * (total - done):.0f} s left"

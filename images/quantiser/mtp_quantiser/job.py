@@ -29,6 +29,7 @@ from mtp_quantiser.official import OfficialMtp
 from mtp_quantiser.router import route
 from mtp_quantiser.routing import Resident, RoutingTable, Tokens
 from mtp_quantiser.stages import Spread, Stages
+from mtp_quantiser.threads import in_threads
 from mtp_quantiser.token_split import Part, parts_of
 
 VERSION: Final = 4
@@ -84,9 +85,9 @@ def inputs_of(official: OfficialMtp, capture: Capture, device: torch.device) -> 
 
 def tokens_on(device: torch.device, capture: Capture) -> Tokens:
     """Keep the tokens on the device if they fit; otherwise read them from disk for each batch."""
-    size = capture.tokens * 2 * next(capture.chunks()).shape[1]
+    size = capture.tokens * 2 * capture.columns()
     if device.type == "cuda" and size < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return Resident(torch.cat([rows.to(device) for rows in capture.chunks()]))
+        return Resident(torch.cat(list(capture.pieces(device))))
     for _ in capture.chunks():  # raises for rows that are not finite, before they enter the sums
         pass
     return Streamed(capture, device)
@@ -133,10 +134,11 @@ def _in_batches(
         experts = range(some.start, some.stop)
         todo = [expert for expert in experts if not store.has(expert)]
         made = quantise_batch(official, inputs, some, machine, settings) if todo else []
-        for expert in experts:
-            if expert in todo:
-                store.save(expert, *made[expert - some.start])
-            yield expert
+        # Each waits for the disk, so they are written side by side.
+        finished = [(expert, *made[expert - some.start]) for expert in todo]
+        for _ in in_threads(lambda one: store.save(*one), finished):
+            pass
+        yield from experts
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from mtp_quantiser.errors import QuantiserError
 from mtp_quantiser.formats import fp4
 from mtp_quantiser.formats.fp8 import decode_e8m0, decode_fp8
 from mtp_quantiser.layout import PREFIX, MtpShape, TensorSpec
+from mtp_quantiser.threads import in_threads
 
 FIRST_EXPERT: Final = f"{PREFIX}ffn.experts.0.w1"
 REMEDY: Final = "give the official DeepSeek-V4-Flash, whose mtp.0 has FP4 experts and FP8 attention"
@@ -75,13 +76,17 @@ class OfficialMtp:
 
     def _matrices(self, experts: Sequence[int], matrix: str, device: torch.device) -> Fp4:
         stems = [f"{PREFIX}ffn.experts.{expert}.{matrix}" for expert in experts]
-        read = dict(self.checkpoint.read([stem + part for stem in stems for part in (".weight", ".scale")]))
-        exponents = [read[f"{stem}.scale"].view(torch.uint8) for stem in stems]
-        for stem, scale in zip(stems, exponents, strict=True):
-            if (scale == fp4.NOT_A_NUMBER).any():
-                raise QuantiserError(f"{stem}.scale contains NaN; the shard is damaged, download it again")
-        packed = torch.stack([read[f"{stem}.weight"].view(torch.uint8) for stem in stems])
-        return Fp4(packed.to(device), torch.stack(exponents).to(device))
+        # Tensors are mapped, so it is the copy that reads the file.
+        found = in_threads(self._copied, stems) if len(stems) > 1 else map(self._copied, stems)
+        packed, exponents = zip(*found, strict=True)
+        return Fp4(torch.stack(packed).to(device), torch.stack(exponents).to(device))
+
+    def _copied(self, stem: str) -> tuple[Tensor, Tensor]:
+        read = dict(self.checkpoint.read([f"{stem}.weight", f"{stem}.scale"]))
+        weight, scale = (read[f"{stem}.{part}"].view(torch.uint8).clone() for part in ("weight", "scale"))
+        if (scale == fp4.NOT_A_NUMBER).any():
+            raise QuantiserError(f"{stem}.scale contains NaN; the shard is damaged, download it again")
+        return weight, scale
 
     def rest(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors except the routed experts, as the restored checkpoint stores them."""

@@ -48,8 +48,9 @@ class Quantisation:
         manifest, device = self._made(official, restart=restart)
         names = {"source": self.source_name or str(self.source), "capture": str(self.capture) if self.capture else None}
         document = report.document_of(manifest, names, device, time.monotonic() - began)
-        report.write(self.out, document)
-        shutil.rmtree(self.out / WORK)
+        with step("writing the report"):
+            report.write(self.out, document)
+            shutil.rmtree(self.out / WORK)
         return document
 
     def _made(self, official: OfficialMtp, *, restart: bool) -> tuple[dict[str, Any], str]:

@@ -118,7 +118,7 @@ def _download_events(before: RawObject, after: RawObject) -> list[EventSpec]:
 def _quarantine_event(before: RawObject, after: RawObject) -> list[EventSpec]:
     name, message = after["name"], after.get("message", "")
     if after.get("quarantine") == "Ordered":
-        return [event_spec("Normal", "OutOfService", f"{name}: a user took it out of service", "Quarantine")]
+        return [EventSpec("Normal", "OutOfService", f"{name}: a user took it out of service", "Quarantine")]
     if after.get("quarantine") == "Granted":
         return [EventSpec("Warning", "Quarantined", f"{name}: taken out of service: {message}", "Quarantine")]
     if after.get("quarantine") == "Waiting":
