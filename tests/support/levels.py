@@ -21,6 +21,7 @@ CHECKED = (
     "tests/chart",
     "tests/tiny_model",
     "tests/gpu_trial",
+    "tests/models",
     "tests/images/test_push.py",
     # Decisions of the engine pod without processes, with the virtual clock where time matters.
     "tests/engine/test_evidence.py",

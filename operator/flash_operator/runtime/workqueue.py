@@ -4,7 +4,8 @@
     - a key is never processed by two workers at a time;
     - a key added while it is processed is processed again afterwards;
     - a failed key backs off exponentially up to a cap; a success resets the back-off;
-    - `add` does not wait for a back-off, and `add_after` keeps the earliest time.
+    - `add` does not wait for a back-off, and `add_after` keeps the earliest time;
+    - after `close`, no key is handed out any more.
 
 So reconciles are level-triggered: the number and order of events do not matter.
 """
@@ -71,7 +72,7 @@ class WorkQueue(Generic[K]):
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
         known = self._later.get(key)
-        if key in self._dirty or (known is not None and known.when() <= due):
+        if self._closed or key in self._dirty or (known is not None and known.when() <= due):
             return
         self._cancel_later(key)
         self._later[key] = loop.call_at(due, self.add, key)
@@ -107,10 +108,14 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
 
     def close(self) -> None:
-        """Accepts no more keys, and drops those that are due later."""
+        """Accepts no more keys, and hands none out: not to a worker that waits for one either."""
         self._closed = True
         for key in list(self._later):
             self._cancel_later(key)
+        self._dirty.clear()
+        self._ready_since.clear()
+        while not self._ready.empty():
+            self._ready.get_nowait()
 
     def _enqueue(self, key: K) -> None:
         self._ready_since[key] = asyncio.get_running_loop().time()
