@@ -93,11 +93,14 @@ class Watches:
             self._queue.add(key)
 
     def on_child(self, event: str, raw: RawObject) -> None:
-        """Enqueues the deployment of a child or pod, and the node if the pod may have released its GPUs."""
-        is_new = self._is_new(event, raw)
-        key = parent_key(raw)
-        if key is not None and is_new:
-            self._queue.add(key)
+        """Enqueues the deployment of a child or pod, and the node if the pod may have released its GPUs.
+
+        Somebody may have changed the label that names the deployment: then both, the former one and the new one.
+        """
+        former = self._store.owner_of(raw)
+        if self._is_new(event, raw):
+            for key in {former, parent_key(raw)} - {None}:
+                self._queue.add(key)
         node = (raw.get("spec") or {}).get("nodeName") if raw["kind"] == "Pod" else None
         if node and (event == "DELETED" or has_ended(raw)):
             self._queue.add(NodeKey(node))
