@@ -34,6 +34,7 @@ PLACES = {
     "tests/runtime/test_writes.py": "API server",
     "tests/cluster/test_control_plane.py": "API server",
     "tests/plugin": "vLLM walk",
+    "tests/faults": "faults",
 }
 """Groups by folder or file, because the scheduler knows only the ids of tests."""
 
