@@ -21,9 +21,9 @@ class OperatorProcess:
     def __init__(self, identity: str, kubeconfig: Path, log: Path) -> None:
         self.identity = identity
         self._kubeconfig = kubeconfig
-        self._log = log
+        self.log = log
         self._process: asyncio.subprocess.Process | None = None
-        self.starts = 0
+        self.is_started_again = True
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -45,12 +45,13 @@ class OperatorProcess:
     async def _keep(self) -> None:
         while True:
             self._process = await self._start()
-            self.starts += 1
             await self._process.wait()
+            if not self.is_started_again:
+                return
             await asyncio.sleep(RESTART_SECONDS)
 
     async def _start(self) -> asyncio.subprocess.Process:
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
