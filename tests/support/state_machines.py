@@ -21,7 +21,7 @@ def play_short(machine: type[RuleBasedStateMachine], examples: int, steps: int =
         phases=(Phase.explicit, Phase.generate),
         suppress_health_check=EVERY_CHECK,
     )
-    run_state_machine_as_test(machine, settings=form)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=form)
 
 
 def play_long(machine: type[RuleBasedStateMachine], examples: int, steps: int = 100) -> None:
@@ -32,4 +32,4 @@ def play_long(machine: type[RuleBasedStateMachine], examples: int, steps: int = 
         stateful_step_count=steps,
         suppress_health_check=EVERY_CHECK,
     )
-    run_state_machine_as_test(machine, settings=form)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=form)
