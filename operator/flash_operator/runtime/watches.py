@@ -99,8 +99,9 @@ class Watches:
         """
         former = self._store.owner_of(raw)
         if self._is_new(event, raw):
-            for key in {former, parent_key(raw)} - {None}:
-                self._queue.add(key)
+            for key in {former, parent_key(raw)}:
+                if key is not None:
+                    self._queue.add(key)
         node = (raw.get("spec") or {}).get("nodeName") if raw["kind"] == "Pod" else None
         if node and (event == "DELETED" or has_ended(raw)):
             self._queue.add(NodeKey(node))
