@@ -83,7 +83,7 @@ class FaultSite:
             await self.create_node(node)
         for namespace in (self.namespace, self.doomed):
             await self.send("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
-        service = {"metadata": {"name": TAKEN}, "spec": {"ports": [{"port": 80}]}}
+        service = {"metadata": {"name": TAKEN}, "spec": {"ports": [{"name": "http", "port": 8000}]}}
         self.foreign = await self.send("POST", f"/api/v1/namespaces/{self.namespace}/services", service)
         for name, replicas in {**REPLICAS, TAKEN: 1}.items():
             await self.create_deployment(self.namespace, name, replicas)
