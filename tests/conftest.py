@@ -5,7 +5,7 @@ import sys
 
 import hypothesis
 
-pytest_plugins = ["cluster_fixtures", "fixture_times", "levels", "worker_groups"]
+pytest_plugins = ["cluster_fixtures", "fault_options", "fixture_times", "levels", "worker_groups"]
 
 # Tests start hundreds of our programs. Without bytecode, each would compile everything that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from local_cluster.binaries import CONTROL_PLANE, build
@@ -50,6 +51,12 @@ class ControlPlane:
             self._authority = Authority(self.run / "pki")
         return self._authority
 
+    @cached_property
+    def _etcd_urls(self) -> tuple[str, str]:
+        """For clients and for peers; the same after a restart."""
+        client, peer = (f"http://127.0.0.1:{a_free_port()}" for _ in range(2))
+        return client, peer
+
     @property
     def kubeconfig(self) -> Path:
         return self.run / "admin.conf"
@@ -90,6 +97,11 @@ class ControlPlane:
         self.processes.stop(patience=0)
         shutil.rmtree(self.run, ignore_errors=True)
 
+    def restart(self, program: str) -> None:
+        """Kills etcd or kube-apiserver, and starts it again with its data, at once. Does not wait until it is ready."""
+        self.processes.stop(program, patience=0)
+        {"etcd": self._start_etcd, "kube-apiserver": self._start_api_server}[program]()
+
     def identity(self, file: str, name: str, *, groups: tuple[str, ...] | list[str] = ()) -> Path:
         """A kubeconfig FILE.conf for a user with a certificate of its own."""
         certificate, key = self.authority.issue(file, name, groups=groups)
@@ -124,8 +136,7 @@ class ControlPlane:
         return done
 
     def _start_etcd(self) -> None:
-        client, peer = (f"http://127.0.0.1:{a_free_port()}" for _ in range(2))
-        self._etcd_url = client
+        client, peer = self._etcd_urls
         self.processes.start(
             "etcd", str(self.binaries["etcd"]), f"--data-dir={self.run / 'etcd'}",
             f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
@@ -146,7 +157,7 @@ class ControlPlane:
         proxy_certificate, proxy_key = front_proxy.issue("client", FRONT_PROXY)
         self.processes.start(
             "kube-apiserver", str(self.binaries["kube-apiserver"]),
-            f"--etcd-servers={self._etcd_url}", f"--bind-address={self.address}", f"--secure-port={self.port}",
+            f"--etcd-servers={self._etcd_urls[0]}", f"--bind-address={self.address}", f"--secure-port={self.port}",
             # Set explicitly, because otherwise a machine without a default route is refused.
             f"--advertise-address={self.address}",
             *(["--endpoint-reconciler-type=none"] if self.address == "127.0.0.1" else []),

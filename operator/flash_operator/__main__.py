@@ -97,6 +97,7 @@ class Operator:
         self.children = ChildWatches(self.store, cluster, self.resync, self.watches.on_child, settings.namespace)
         self.workers = Workers(self.queue, reconciler, nodes, self.resync, self.metrics, self._follow)
         self.watches.on_lifecycle(self._start_workers, self.workers.stop)
+        self._stop = asyncio.Event()
 
     def _expose(self, reconciler: Reconciler) -> None:
         """The metrics that are computed from memory for each scrape."""
@@ -121,6 +122,8 @@ class Operator:
     async def _follow(self) -> None:
         """Everything that is followed beside the workers."""
         await self.resync.loaded.wait()
+        # kopf has taken the signals by now. It would stop by them too, but wait 5 s for its own look at the flag.
+        stop_on_signals(self._stop)
         slices = self.observer.slices.run(self.settings.resync_seconds, self.queue.add_patient)
         activators = [self.activators.run()] if self.activators else []
         reviews = self.observer.reviews.run(self.queue.add_patient)
@@ -128,6 +131,7 @@ class Operator:
 
     async def run(self, stop: asyncio.Event) -> int:
         """Waits for the lease, leads, and releases it. The process ends when either the lease or kopf ends."""
+        self._stop = stop
         await self.health.start(self.settings.health_port)
         try:
             if not await _first(self._wait_for_crd(), stop):
@@ -215,12 +219,16 @@ async def _first(work: object, stop: asyncio.Event) -> bool:
     return True
 
 
-async def serve(settings: OperatorSettings) -> int:
-    """Run until SIGTERM. Returns the exit code."""
-    stop = asyncio.Event()
+def stop_on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+
+async def serve(settings: OperatorSettings) -> int:
+    """Run until SIGTERM. Returns the exit code."""
+    stop = asyncio.Event()
+    stop_on_signals(stop)
     cluster = await Cluster.connect()
     async with aiohttp.ClientSession() as session:
         try:

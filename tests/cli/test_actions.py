@@ -26,7 +26,7 @@ from flashctl.exits import Exit
 from flashctl.output import Format
 from flashctl.session import Session
 from operated_cluster import OperatedCluster
-from planned_cluster import UPGRADED, Cluster
+from planned_snapshot import UPGRADED, Cluster
 
 AT = "2026-11-28T19:00:00Z"
 FUTURE = "2038-01-01T00:00:00Z"

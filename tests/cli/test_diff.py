@@ -18,7 +18,7 @@ from flashctl.exits import Exit
 from flashctl.output import Format
 from flashctl.session import Session
 from operated_cluster import OperatedCluster
-from planned_cluster import Cluster
+from planned_snapshot import Cluster
 
 
 def a_cluster(**spec: Any) -> OperatedCluster:

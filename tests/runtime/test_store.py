@@ -89,6 +89,30 @@ def test_a_list_removes_what_it_lacks_and_keeps_what_is_newer_than_itself() -> N
     assert versions(store) == {"listed": "7", "made-since": "12"}
 
 
+def test_a_list_shows_children_that_an_earlier_list_was_not_kept_of() -> None:
+    """Their deployment was not known then: another operator had made it just before this one began to lead."""
+    store = Store()
+    store.replace("Service", Listing([a_child(5)], "10"))
+    store.put(a_flash_object("flash"))
+    store.replace("Service", Listing([a_child(5)], "20"))
+    assert versions(store) == {"flash": "5"}
+
+
+def test_a_look_at_one_deployment_shows_children_that_the_whole_list_was_not_kept_of() -> None:
+    store = Store()
+    store.replace("Service", Listing([a_child(5)], "10"))
+    store.put(a_flash_object("flash"))
+    store.replace_selected(KEY, "Service", {DEPLOYMENT_LABEL: "flash"}, Listing([a_child(5)], "20"))
+    assert versions(store) == {"flash": "5"}
+
+
+def test_a_late_look_at_one_deployment_does_not_bring_back_what_a_later_list_lacked() -> None:
+    store = a_store()
+    store.replace("Service", Listing([], "20"))
+    store.replace_selected(KEY, "Service", {DEPLOYMENT_LABEL: "flash"}, Listing([a_child(5)], "10"))
+    assert versions(store) == {}
+
+
 def test_a_list_of_one_deployment_leaves_others_alone() -> None:
     store = a_store()
     other = {**OURS, DEPLOYMENT_LABEL: "other"}
@@ -96,6 +120,27 @@ def test_a_list_of_one_deployment_leaves_others_alone() -> None:
     store.put(a_child(5, "others", labels=other))
     store.replace_selected(KEY, "Service", {DEPLOYMENT_LABEL: "flash"}, Listing([], "10"))
     assert (versions(store), len(store.of(FlashKey("team", "other"), "Service"))) == ({}, 1)
+
+
+@pytest.mark.parametrize("labels", [OURS, {**OURS, DEPLOYMENT_LABEL: "nobody"}])
+def test_a_pod_whose_label_somebody_takes_away_is_no_replica_any_more(labels: dict[str, str]) -> None:
+    """As people do to look into one: its ReplicaSet has made another one."""
+    store = a_store()
+    store.put(a_child(5))
+    assert store.put(a_child(7, labels=labels)), "its deployment must be told"
+    assert versions(store) == {}
+    assert not store.put(a_child(6)), "the answer to a write of before"
+    assert store.put(a_child(8)), "the label is back"
+
+
+def test_a_child_that_changed_while_its_deployment_was_gone_is_not_remembered_as_it_was() -> None:
+    """Deleted with --cascade=orphan, and made anew."""
+    store = a_store()
+    store.put(a_child(5))
+    store.remove(a_flash_object("flash"))
+    store.put(a_child(6))
+    store.put(a_flash_object("flash"))
+    assert versions(store) == {}, "unknown, so the API server is asked"
 
 
 def test_a_child_that_is_relabelled_changes_its_deployment() -> None:
@@ -182,6 +227,15 @@ def test_a_version_that_is_too_large_takes_the_place_of_none() -> None:
     assert (versions(store), store.lacks_children(KEY)) == ({}, True)
     assert store.put(a_child(3))
     assert not store.lacks_children(KEY)
+
+
+def test_a_child_that_is_too_large_is_missed_however_often_it_is_listed() -> None:
+    """If it were forgotten, the operator would make it anew, over the one that engines run from."""
+    store = a_store()
+    large = a_child(2, data={"a": "x" * MOST_BYTES_OF_DEPLOYMENT})
+    for version in ("9", "10", "11"):
+        store.replace("Service", Listing([large], version))
+        assert store.lacks_children(KEY)
 
 
 def test_a_whole_list_without_the_large_object_ends_its_effect() -> None:

@@ -157,6 +157,22 @@ async def test_a_child_and_the_pod_of_a_restoring_job_enqueue_their_deployment(
     assert informer.nodes == []
 
 
+@pytest.mark.parametrize("labels", [{}, {DEPLOYMENT_LABEL: "other"}])
+async def test_a_pod_whose_label_is_changed_enqueues_the_deployment_that_it_is_taken_from(
+    labels: dict[str, str],
+) -> None:
+    store, queue, pod = Store(), WorkQueue[Key](), a_pod()
+    for name in ("flash", "other"):
+        store.put(a_flash_object(name))
+    watches = Watches(store, queue)
+    for version, own in enumerate(({DEPLOYMENT_LABEL: "flash"}, labels), start=1):
+        pod["metadata"] |= {"labels": {**OURS, **own}, "resourceVersion": str(version)}
+        watches.on_child("MODIFIED", pod)
+    assert store.of(KEY, "Pod") == []
+    others = [FlashKey("team", name) for name in labels.values()]
+    assert sorted([await queue.get() for _ in range(len(queue))]) == sorted([KEY, *others])
+
+
 async def test_a_pod_that_releases_its_gpus_enqueues_its_node(
     stub: ScriptedApiStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,6 +156,20 @@ async def test_no_reconcile_begins_after_stop(running: RunningWorkers) -> None:
     assert running.count("success") <= 4, "those that had begun, and no other"
 
 
+async def test_a_key_that_was_triggered_during_its_work_is_not_begun_by_an_idle_worker_after_stop(
+    running: RunningWorkers,
+) -> None:
+    """The lease may be lost by then, and another operator may be writing."""
+    running.stub.answer_after = 0.3
+    running.workers.start(workers=2, resync_seconds=3600)
+    await until(running.resync.loaded.is_set)
+    running.queue.add(GONE)
+    await until(lambda: running.stub.asked["get gone"] > 0)
+    running.queue.add(GONE)
+    await running.workers.stop()
+    assert (running.count("success"), running.stub.asked["get gone"]) == (1, 1)
+
+
 async def test_a_worker_that_ends_is_reported(running: RunningWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_key: Key, _at_least: float = 0.0) -> float:
         raise OverflowError("no pause")

@@ -4,18 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from clock_loop import ClockLoop, pass_seconds
 from flash_operator.runtime.workqueue import FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS, TURNS, WorkQueue
-
-
-class ClockLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time advances only when a test moves it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1000.0
-
-    def time(self) -> float:
-        return self.now
 
 
 def on_clock_loop(test: Callable[[WorkQueue[str]], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -32,14 +22,6 @@ def on_clock_loop(test: Callable[[WorkQueue[str]], Coroutine[Any, Any, None]]) -
 
     run.__name__ = test.__name__
     return run
-
-
-async def pass_seconds(seconds: float) -> None:
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, ClockLoop)
-    loop.now += seconds
-    for _ in range(3):
-        await asyncio.sleep(0)
 
 
 @on_clock_loop

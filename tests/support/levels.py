@@ -24,6 +24,7 @@ CHECKED = (
     "tests/documentation/test_argocd_health.py",
     "tests/documentation/test_marks.py",
     "tests/gpu_trial",
+    "tests/models",
     "tests/images/test_push.py",
     "tests/cli/test_actions.py",
     "tests/cli/test_diff.py",

@@ -12,7 +12,7 @@ from flash_operator.api.v1alpha1 import FlashDeployment
 from flash_operator.core.observed.snapshot import RawObject
 from flashctl.cluster import Cluster as ApiServer
 from flashctl.errors import CommandError, NotFoundError, RefusedError
-from planned_cluster import Cluster as Planned
+from planned_snapshot import Cluster as Planned
 
 
 class OperatedCluster(ApiServer):

@@ -39,6 +39,7 @@ PLACES = {
     "tests/documentation/test_kubectl_blocks.py": "pages",
     "tests/documentation/test_site.py": "site",
     "tests/plugin": "vLLM walk",
+    "tests/faults": "faults",
 }
 """Groups by folder or file, because the scheduler knows only the ids of tests."""
 

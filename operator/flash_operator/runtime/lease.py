@@ -25,6 +25,9 @@ log = structlog.get_logger("flash.lease")
 NAME = "flash-operator"
 ADDRESS_ANNOTATION = f"{LABEL_PREFIX}address"
 
+CLOCK_STEP = 0.01
+"""Seconds: a Lease is taken after its duration, and not exactly then."""
+
 
 class LeaseLostError(RuntimeError):
     """Another operator may lead now: stop writing at once."""
@@ -37,6 +40,8 @@ class LeaseTimes:
     duration: float = 15.0
     give_up: float = 10.0
     interval: float = 2.0
+    standby: float = 0.5
+    """How often a standby looks, which is how long it may take to notice a Lease that was released."""
 
 
 class LeaderLease:
@@ -81,8 +86,14 @@ class LeaderLease:
             if not waiting and self._seen:
                 log.info("standing by", lease=f"{self._namespace}/{self._name}", holder=self._seen[0])
                 waiting = True
-            await asyncio.sleep(self._times.interval)
+            await asyncio.sleep(self._until_next_look())
         log.info("leading", identity=self._identity)
+
+    def _until_next_look(self) -> float:
+        """Until the Lease may be taken, if that comes first."""
+        runs_out = self._seen_at + self._times.duration + CLOCK_STEP - self._clock()
+        usual = min(self._times.interval, self._times.standby)
+        return min(usual, runs_out) if runs_out > 0 else usual
 
     async def hold(self) -> None:
         """Renews forever. Raises LeaseLostError if renewal fails for too long, or another candidate holds the Lease."""

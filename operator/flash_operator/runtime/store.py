@@ -70,7 +70,7 @@ class Store:
         self._owned: defaultdict[tuple[FlashKey, str], set[_Place]] = defaultdict(set)
         """By deployment and kind."""
         self._deleted: dict[_Place, str] = {}
-        """The version at which an object was deleted."""
+        """The version at which an object was deleted, or let go."""
         self._bytes: Counter[str | tuple[FlashKey, bool]] = Counter()
         """By namespace; of what belongs to a deployment, by deployment and whether it is a pod."""
         self._refused: defaultdict[FlashKey, set[_Place]] = defaultdict(set)
@@ -118,17 +118,30 @@ class Store:
         return self._bytes[key, False]
 
     def put(self, raw: RawObject) -> bool:
-        """Keeps an object from an event or an answer.
+        """Keeps an object from an event or an answer, or drops it if its labels no longer name one of our deployments.
 
-        False if it is not kept: not ours, not new, deleted since, or too large.
+        False if nothing changes: not ours, not new, deleted since, or too large.
         """
         if not self.is_wanted(raw):
-            return False
-        place = _place_of(raw)
-        if not self._is_news(place, _version_of(raw)):
+            return self._let_go(raw)
+        place, version = _place_of(raw), _version_of(raw)
+        if not self._is_news(place, version, exists_at=version):
             return False
         self._deleted.pop(place, None)
         return self._keep(place, raw)
+
+    def owner_of(self, raw: RawObject) -> FlashKey | None:
+        """The deployment that the kept version of this child or pod belongs to."""
+        kept = self._objects[raw["kind"]].get(_place_of(raw))
+        return kept.owner if kept else None
+
+    def _let_go(self, raw: RawObject) -> bool:
+        """Somebody changed its labels, or its deployment is gone."""
+        known = self._objects.get(raw.get("kind", ""), {}).get(_place_of(raw))
+        if known is None or not _is_newer(_version_of(raw), known.version):
+            return False
+        self.remove(raw)
+        return True
 
     def remove(self, raw: RawObject) -> None:
         """An object was deleted; its version is that of the deletion. The label that makes it ours may be gone."""
@@ -177,7 +190,10 @@ class Store:
         for place in vanished:
             self._drop(place)
         for item in listing.items:
-            self.put(item)
+            place = _place_of(item)
+            if self.is_wanted(item) and self._is_news(place, _version_of(item), exists_at=listing.version):
+                self._deleted.pop(place, None)
+                self._keep(place, item)
         return [_parsed(kept) for kept in vanished.values()]
 
     def _forget(self, kind: str) -> None:
@@ -186,12 +202,19 @@ class Store:
         self._deleted = {place: version for place, version in self._deleted.items() if place.kind != kind}
         del self._listed[kind]
 
-    def _is_news(self, place: _Place, version: str) -> bool:
+    def _is_news(self, place: _Place, version: str, *, exists_at: str) -> bool:
+        """`exists_at`: the version of the storage at which the object is known to have existed.
+
+        A list shows objects that are much older than itself. They exist, even if an earlier list was not kept of them:
+        their deployment was not known yet, or they were too large.
+        """
         known = self._objects[place.kind].get(place)
         if known is not None:
             return _is_newer(version, known.version)
-        gone_since = (self._deleted.get(place), self._listed.get(place.kind))
-        return all(since is None or _is_newer(version, since) for since in gone_since)
+        deleted, listed = self._deleted.get(place), self._listed.get(place.kind)
+        # The same version was let go, because its labels named no deployment that was known then.
+        is_back = deleted is None or deleted == version or _is_newer(exists_at, deleted)
+        return is_back and (listed is None or exists_at == listed or _is_newer(exists_at, listed))
 
     def _keep(self, place: _Place, raw: RawObject) -> bool:
         self._drop(place)

@@ -97,13 +97,18 @@ class Watches:
             self._enqueue(key, raw)
 
     def on_child(self, event: str, raw: RawObject) -> None:
-        """Enqueues the deployment of a child or pod, and the node if the pod may have released its GPUs."""
+        """Enqueues the deployment of a child or pod, and the node if the pod may have released its GPUs.
+
+        Somebody may have changed the label that names the deployment: then both, the former one and the new one.
+        """
+        former, key = self._store.owner_of(raw), parent_key(raw)
         is_new = self._is_new(event, raw)
-        key = parent_key(raw)
         if key is not None and event == "DELETED":
             self._queue.add(key)
         elif key is not None and is_new:
             self._enqueue(key, raw)
+        if former is not None and former != key and is_new:
+            self._queue.add(former)
         node = (raw.get("spec") or {}).get("nodeName") if raw["kind"] == "Pod" else None
         if node and (event == "DELETED" or has_ended(raw)):
             self._queue.add(NodeKey(node))

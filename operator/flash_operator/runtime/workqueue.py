@@ -4,7 +4,8 @@
     - a key is never processed by two workers at a time;
     - a key added while it is processed is processed again afterwards;
     - a failed key backs off exponentially up to a cap; a success resets the back-off;
-    - `add` does not wait for a back-off, and `add_after` keeps the earliest time.
+    - `add` does not wait for a back-off, and `add_after` keeps the earliest time;
+    - after `close`, no key is handed out any more.
 
 So reconciles are level-triggered: the number and order of events do not matter.
 
@@ -43,6 +44,10 @@ class _Lanes(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._patient)
+
+    def clear(self) -> None:
+        self._urgent.clear()
+        self._patient.clear()
 
     def push(self, key: K, *, urgent: bool) -> None:
         (self._urgent if urgent else self._patient)[key] = None
@@ -116,7 +121,7 @@ class WorkQueue(Generic[K]):
         loop = asyncio.get_running_loop()
         due = loop.time() + seconds
         known = self._later.get(key)
-        if key in self._dirty or (known is not None and known.when() <= due):
+        if self._closed or key in self._dirty or (known is not None and known.when() <= due):
             return
         self._cancel_later(key)
         self._later[key] = loop.call_at(due, self.add_patient, key)
@@ -135,6 +140,8 @@ class WorkQueue(Generic[K]):
     async def get(self) -> K:
         """The next key, active until `done`."""
         await self._waiting.acquire()
+        while not self._ready:  # `close` has emptied it
+            await self._waiting.acquire()
         key = self._ready.pop()
         self._ready_since.pop(key, None)
         self._dirty.discard(key)
@@ -154,10 +161,14 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
 
     def close(self) -> None:
-        """Accepts no more keys, and drops those that are due later."""
+        """Accepts no more keys, and hands none out: not to a worker that waits for one either."""
         self._closed = True
         for key in list(self._later):
             self._cancel_later(key)
+        self._dirty.clear()
+        self._urgent.clear()
+        self._ready_since.clear()
+        self._ready.clear()
 
     def _enqueue(self, key: K) -> None:
         self._ready_since[key] = asyncio.get_running_loop().time()

@@ -11,7 +11,7 @@ from flash_contracts.names import ENGINE_FLAGS_ANNOTATION, REVISION_ANNOTATION
 from flash_operator.core.observed.snapshot import Observed, RawObject
 from flash_operator.core.plan import ObjectRef, Plan, plan
 from flash_operator.core.rollout.engine_update import holds_turn
-from planned_cluster import UPGRADED, Cluster
+from planned_snapshot import UPGRADED, Cluster
 
 
 def test_a_newer_operator_restarts_nothing_and_offers_its_image() -> None:

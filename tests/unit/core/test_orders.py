@@ -19,7 +19,7 @@ from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.plan import plan
 from flash_operator.core.rollout.engine_update import may_update
 from flash_operator.core.rollout.orders import holds, with_retry
-from planned_cluster import UPGRADED, Cluster
+from planned_snapshot import UPGRADED, Cluster
 
 T1, T2, T3 = "2026-11-28T19:00:00Z", "2026-11-28T19:00:01Z", "2027-01-01T00:00:00Z"
 SMALLER = {"engine": {"contextTokens": 4096}}
