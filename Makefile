@@ -8,7 +8,7 @@ REPORTS := build/reports
 PYTEST = $(PYTHON) -m pytest --fixture-times=$(REPORTS)/fixtures.jsonl
 CLUSTER ?= local
 
-.PHONY: help setup check lint test test-long test-builds programs demo demo-down images generate bench bench-gate cluster-up cluster-down clean-cache
+.PHONY: help setup check lint test test-long test-builds programs demo demo-down images docs docs-serve generate bench bench-gate cluster-up cluster-down clean-cache
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -72,6 +72,16 @@ ifeq ($(strip $(PUSH)),)
 else
 	$(PYTHON) -m image_builder.publish "$$PUSH" $(if $(BUILDER),--builder "$$BUILDER") $(if $(TAG),--tag "$$TAG")
 endif
+
+SITE := NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs
+SITE_CONFIG := --config-file hack/documentation/mkdocs.yml
+
+docs: setup ## Build the site of the documentation into build/site; it needs no internet
+	$(SITE) build --quiet --strict $(SITE_CONFIG)
+	@echo "open build/site/index.html"
+
+docs-serve: setup ## Show the site at http://127.0.0.1:8000, and every change of a page at once
+	$(SITE) serve $(SITE_CONFIG) --watch README.md
 
 generate: setup ## Write what is generated: the CRD, its copy in the chart, the API reference
 	./scripts/generate

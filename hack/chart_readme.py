@@ -23,6 +23,7 @@ HEAD = """# deepseek-flash-operator
 
 {description}.
 
+<!-- run-by: tests/documentation/test_kubectl_blocks.py::test_the_block_runs -->
 ```sh
 helm install flash charts/deepseek-flash-operator --namespace deepseek-flash-system --create-namespace
 ```

@@ -255,6 +255,16 @@ def test_kubectl_get_shows_readiness_and_speed(apply_spec: Any, crd_server: Cont
     assert row.split()[:-1] == ["flash", "False", "0/1", "41", "93", "TooSlow"]
 
 
+def test_kubectl_get_wide_shows_nodes_and_flags(apply_spec: Any, crd_server: ControlPlane) -> None:
+    assert apply_spec().returncode == 0
+    report(crd_server)
+
+    header, row = crd_server.kubectl("get", "dsf", "-o", "wide").stdout.splitlines()
+
+    assert header.split()[-4:] == ["NODES", "LINK", "P2P", "ROW"]
+    assert row.split()[-4:] == ["node-1", "phb", "hang", "T7"]
+
+
 def test_a_deployment_without_status_has_a_row(apply_spec: Any, crd_server: ControlPlane) -> None:
     assert apply_spec().returncode == 0
     assert crd_server.kubectl("get", "dsf", "--no-headers").stdout.split()[0] == "flash"
@@ -316,7 +326,15 @@ STATUS = FlashStatus(
     ready_replicas=0,
     selector="deepseekflash.dev/deployment=flash",
     endpoint="http://flash.default.svc:8000/v1",
-    summary=StatusSummary(replicas="0/1", decode_tokens_per_second=41, acceptance_percent=93),
+    summary=StatusSummary(
+        replicas="0/1",
+        decode_tokens_per_second=41,
+        acceptance_percent=93,
+        nodes="node-1",
+        link="phb",
+        p2p="hang",
+        row="T7",
+    ),
     model=ModelStatus(
         path="pvc://models/v4-with-mtp-97debff6",
         mtp="Restored",

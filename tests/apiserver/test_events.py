@@ -49,11 +49,11 @@ async def test_a_different_message_is_another_event(cluster: Cluster) -> None:
         await EventRecorder(cluster).emit(
             node_event(NODE, EventSpec("Normal", "A", note, "P2pTest"), at(0), "operator-a")
         )
-    assert sorted(event["note"] for event in await events(cluster)) == ["gpu-p2p=hang", "gpu-p2p=verified"]
+    assert sorted(event["note"] for event in await events(cluster)) == ["gpu-p2p=hang.", "gpu-p2p=verified."]
 
 
 async def test_a_rejected_event_is_not_a_failure(cluster: Cluster) -> None:
     await EventRecorder(cluster).emit(
-        node_event(NODE, EventSpec("Normal", "A", "x" * 2000, "P2pTest"), at(0), "operator-a")
+        node_event(NODE, EventSpec("Normal", "A" * 2000, "words", "P2pTest"), at(0), "operator-a")
     )
     assert await events(cluster) == []

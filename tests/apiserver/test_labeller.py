@@ -141,7 +141,7 @@ def test_a_driver_version_that_is_not_a_label_value_gives_a_warning(site: Site, 
     loop = LabelLoop(site.client(), always(pair.model_copy(update={"driver": version})))
     assert loop.run_once() is True
     assert site.labels["gpu-driver"] == "unknown"
-    assert site.notes == [f"driver version '{version}' is not a valid label value"]
+    assert site.notes == [f"driver version '{version}' is not a valid label value."]
 
 
 def test_a_fault_reported_by_several_labellers_is_one_event(site: Site, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_fault_reported_by_several_labellers_is_one_event(site: Site, tmp_path
     for _ in range(2):
         assert LabelLoop(site.client(), always(lost), retry_seconds=0.0).run_once() is True
     assert len(site.notes) == 2
-    assert "GPU 1: GPU is lost" in site.notes
+    assert "GPU 1: GPU is lost." in site.notes
     assert (site.labels["gpu-link"], site.labels["gpu-p2p"]) == ("unknown", "unknown")
 
 

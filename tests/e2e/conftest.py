@@ -48,7 +48,12 @@ TAKES_LONGEST = (
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each worker starts with a long test and continues with a short one, so that all end at about the same time."""
+    """Each worker starts with a long test and continues with a short one, so that all end at about the same time.
+
+    The quickstart comes first where there are no workers: it starts a cluster itself, and a machine can run one.
+    """
+    if not hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.name != "test_quickstart.py")
     if hasattr(config, "workerinput") and all(item.get_closest_marker("cluster") for item in items):
         ranks = {name: rank for rank, name in enumerate(TAKES_LONGEST)}
         items.sort(key=lambda item: ranks.get(item.name, len(ranks)))

@@ -20,6 +20,8 @@ CHECKED = (
     "tests/checkpoint",
     "tests/chart",
     "tests/tiny_model",
+    "tests/documentation/test_argocd_health.py",
+    "tests/documentation/test_marks.py",
     "tests/gpu_trial",
     "tests/images/test_push.py",
     # Decisions of the engine pod without processes, with the virtual clock where time matters.

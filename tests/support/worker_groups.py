@@ -33,6 +33,9 @@ PLACES = {
     "tests/runtime/test_to_zero.py": "API server",
     "tests/runtime/test_writes.py": "API server",
     "tests/cluster/test_control_plane.py": "API server",
+    "tests/documentation/test_flux_example.py": "API server",
+    "tests/documentation/test_kubectl_blocks.py": "pages",
+    "tests/documentation/test_site.py": "site",
     "tests/plugin": "vLLM walk",
 }
 """Groups by folder or file, because the scheduler knows only the ids of tests."""

@@ -33,6 +33,21 @@ def test_every_linked_or_quoted_file_exists(page: Path) -> None:
     assert [str(path) for path in [*linked, *quoted] if not path.exists()] == []
 
 
+def slugs(page: Path) -> set[str]:
+    """The anchors that code hosts give to the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_linked_heading_exists(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+    linked = re.findall(r"\]\(([^)#:\s]*)#([^)\s]+)\)", text)
+    there = [(page.parent / path if path else page, anchor) for path, anchor in linked]
+    assert [f"{file}#{anchor}" for file, anchor in there if anchor not in slugs(file)] == []
+
+
 HOW_TO = [page for page in PAGES if page.parent.name in ("docs", "measurements") and page.name != "glossary.md"]
 
 

@@ -192,6 +192,13 @@ COLUMNS = (
     ("UPDATE", "string", ".status.summary.update", "State of the engine update, if there is one"),
     ("AGE", "date", ".metadata.creationTimestamp", "Time since creation"),
 )
+WIDE_COLUMNS = (
+    ("NODES", "string", ".status.summary.nodes", "Nodes of the replicas"),
+    ("LINK", "string", ".status.summary.link", "Links between the GPUs of these nodes"),
+    ("P2P", "string", ".status.summary.p2p", "Peer-to-peer verdicts for these nodes"),
+    ("ROW", "string", ".status.summary.row", "Rows of the flags table in force; * if other flags are called for"),
+)
+"""Only with `-o wide`."""
 
 
 def crd() -> Schema:
@@ -216,6 +223,11 @@ def crd() -> Schema:
     }
 
 
+def _column(column: tuple[str, str, str, str]) -> Schema:
+    name, kind, path, text = column
+    return {"name": name, "type": kind, "jsonPath": path, "description": text}
+
+
 def _version() -> Schema:
     spec = structural(FlashSpec.model_json_schema(by_alias=True), {**SPEC_RULES, **MODEL_RULES})
     status = structural(FlashStatus.model_json_schema(by_alias=True))
@@ -231,9 +243,7 @@ def _version() -> Schema:
                 "labelSelectorPath": ".status.selector",
             },
         },
-        "additionalPrinterColumns": [
-            {"name": name, "type": kind, "jsonPath": path, "description": text} for name, kind, path, text in COLUMNS
-        ],
+        "additionalPrinterColumns": [*map(_column, COLUMNS), *({**_column(c), "priority": 1} for c in WIDE_COLUMNS)],
         "schema": {
             "openAPIV3Schema": {
                 "type": "object",

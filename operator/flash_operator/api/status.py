@@ -225,6 +225,15 @@ class StatusSummary(StatusModel):
     """Lowest acceptance of any measured replica, in percent."""
     update: Annotated[str, Field(max_length=16)] | None = None
     """State of the engine update; absent if the engines are up to date."""
+    nodes: Annotated[str, Field(max_length=128)] | None = None
+    """Nodes of the replicas: the first two, and how many more there are."""
+    link: Annotated[str, Field(max_length=64)] | None = None
+    """Links between the GPUs of these nodes."""
+    # Aliased because the alias generator would make it p2P.
+    p2p: Annotated[str, Field(max_length=64)] | None = Field(default=None, alias="p2p")
+    """Peer-to-peer verdicts for these nodes."""
+    row: Annotated[str, Field(max_length=32)] | None = None
+    """Rows of the flags table that the replicas run with, with a * if the nodes' labels now call for others."""
 
 
 class FlashStatus(StatusModel):

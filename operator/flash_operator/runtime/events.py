@@ -37,11 +37,18 @@ class EventRecorder:
         self._full_at: dict[str, float] = {}
         """When each object's budget is whole again, by uid."""
 
-    async def emit(self, event: RawObject) -> None:
-        """An event that cannot be written is only logged: it must not block a reconcile, nor the events after it."""
+    async def emit(self, event: RawObject, message: str = "") -> None:
+        """An event that cannot be written is only logged: it must not block a reconcile, nor the events after it.
+
+        `message` is all that the log shall have; the event's note is one short sentence of it.
+        """
         written = self._is_within_budget(event["regarding"]["uid"])
         log.info(
-            event["reason"], about=event["regarding"]["name"], note=event["note"], type=event["type"], written=written
+            event["reason"],
+            about=event["regarding"]["name"],
+            note=message or event["note"],
+            type=event["type"],
+            written=written,
         )
         if not written:
             return
@@ -80,7 +87,7 @@ def node_event(node: RawObject, event_spec: EventSpec, moment: datetime, instanc
 
 
 def _event(regarding: RawObject, namespace: str, event_spec: EventSpec, moment: datetime, instance: str) -> RawObject:
-    text = f"{regarding['uid']} {event_spec.reason} {event_spec.message}"
+    text = f"{regarding['uid']} {event_spec.reason} {event_spec.note}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return {
         "apiVersion": "events.k8s.io/v1",
@@ -90,7 +97,7 @@ def _event(regarding: RawObject, namespace: str, event_spec: EventSpec, moment: 
         "type": event_spec.type,
         "reason": event_spec.reason,
         "action": event_spec.action,
-        "note": event_spec.message,
+        "note": event_spec.note,
         "eventTime": moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "reportingController": f"deepseekflash.dev/{FIELD_MANAGER}",
         "reportingInstance": instance[:128],

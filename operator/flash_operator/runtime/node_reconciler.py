@@ -101,7 +101,8 @@ class NodeReconciler:
             log.info("node was deleted", node=observed.name)
             return
         for event_spec in wanted.events:
-            await self._events.emit(node_event(observed.node, event_spec, observed.now, self._instance))
+            event = node_event(observed.node, event_spec, observed.now, self._instance)
+            await self._events.emit(event, event_spec.message)
 
 
 def _is_of(pod: RawObject, job: RawObject | None) -> bool:

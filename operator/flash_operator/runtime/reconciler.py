@@ -169,7 +169,8 @@ class Reconciler:
                 log.info("node was deleted", node=verdict.node)
                 continue
             event = verdict_event(verdict)
-            await self._events.emit(node_event(observed.nodes[verdict.node], event, observed.now, self._instance))
+            written = node_event(observed.nodes[verdict.node], event, observed.now, self._instance)
+            await self._events.emit(written, event.message)
 
     async def _report(self, observed: Observed, wanted: Plan) -> float | None:
         """Writes the status with its events. Returns the seconds to wait if that is too early."""
@@ -190,7 +191,8 @@ class Reconciler:
                 return None
             self._reported_at[key] = now
         for event_spec in wanted.events:
-            await self._events.emit(flash_event(flash, event_spec, observed.now, self._instance))
+            event = flash_event(flash, event_spec, observed.now, self._instance)
+            await self._events.emit(event, event_spec.message)
         return None
 
 

@@ -26,10 +26,11 @@ def packages(cache: Path, lock: Path, *where: str, downloads: Path | None = None
     """Install what `lock` pins, each file checked by hash. `where` is the installer's --python, and --target.
 
     `downloads` is for what nobody installs a second time; all else comes from the cache that the image builds use,
-    which has torch already where an engine image was built. Files are hard links into it.
+    which has torch already where an engine image was built. Files are hard links into it. They are compiled here,
+    because vLLM would otherwise compile 2,700 of them at its first start, in a test that waits for it.
     """
     uv = Path(sys.executable).with_name("uv")
-    environment = {**os.environ, "UV_LINK_MODE": "hardlink", **_uv_cache(cache, downloads)}
+    environment = {**os.environ, "UV_LINK_MODE": "hardlink", "UV_COMPILE_BYTECODE": "1", **_uv_cache(cache, downloads)}
     if CERTIFICATES.exists():
         environment["SSL_CERT_FILE"] = str(CERTIFICATES)
     install = ("pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", str(lock))

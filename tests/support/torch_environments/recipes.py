@@ -23,7 +23,12 @@ CPU_LOCK: Final = ENGINE / "requirements-cpu.lock"
 QUANTISER_LOCK: Final = ROOT / "images/quantiser/requirements-cpu.lock"
 
 BUILD_STEPS: Final = ("cuda_stubs.py", "prune.py", "patch_vllm.py", "check.py")
-STEP_FILES: Final = (*(ENGINE / "cpu" / name for name in (*BUILD_STEPS, "needed_at_import.cpp")), Path(__file__))
+INSTALLING: Final = Path(__file__).with_name("installing.py")
+STEP_FILES: Final = (
+    *(ENGINE / "cpu" / name for name in (*BUILD_STEPS, "needed_at_import.cpp")),
+    Path(__file__),
+    INSTALLING,
+)
 PYTHON: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
 

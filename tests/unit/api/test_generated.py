@@ -76,7 +76,7 @@ def test_the_scale_subresource_and_the_columns_read_fields_that_exist() -> None:
     paths = [*version["subresources"]["scale"].values()]
     paths += [column["jsonPath"] for column in version["additionalPrinterColumns"]]
     plain = [path for path in paths if "[?" not in path and not path.startswith(".metadata")]
-    assert len(plain) == 7
+    assert len(plain) == 11
     assert [path for path in plain if path not in FIELDS] == []
 
 

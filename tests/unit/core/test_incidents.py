@@ -21,7 +21,7 @@ from flash_contracts.p2p_claims import Claim, claims_text, parse_claims
 from flash_contracts.p2p_report import P2pReport
 from flash_operator.core.observed.snapshot import Observed
 from flash_operator.core.p2p_test.node_verdict import NodeClaim, NodeVerdict, from_p2p_test
-from flash_operator.core.p2p_test.planner import reason_not_to_test
+from flash_operator.core.p2p_test.planner import reason_not_to_test, verdict_event
 from flash_operator.core.plan import plan
 
 INCIDENT = {
@@ -141,7 +141,7 @@ def test_the_node_is_labelled_once_a_second_tenant_says_the_same() -> None:
         FORMER_P2P_TESTED_BY_LABEL: None,
     }
     assert "no progress for 90 s" in verdict.message
-    assert "fix the host" in verdict.message
+    assert "boot with iommu=off" in verdict_event(verdict).note
 
 
 def test_corrupt_data_is_a_verdict_of_its_own() -> None:

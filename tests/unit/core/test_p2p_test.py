@@ -221,7 +221,7 @@ def test_a_verdict_becomes_labels_and_an_event_and_the_job_goes(verdict: str, ex
         }
     }
     assert [(event.reason, event.type) for event in wanted.events] == [(reason, kind)]
-    assert ("fix the host" in wanted.events[0].message) is (kind == "Warning")
+    assert ("boot with iommu=off" in wanted.events[0].note) is (kind == "Warning")
     assert wanted.delete
 
 

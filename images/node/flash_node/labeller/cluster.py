@@ -12,6 +12,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
+from flash_contracts import event_note
 from flash_node.labels import NodeState
 
 FIELD_MANAGER = "flash-labeller"
@@ -21,7 +22,6 @@ EVENTS_NAMESPACE = "default"
 NODE_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 """Node names are DNS subdomains."""
 
-NOTE_LIMIT = 1024
 TIMEOUT_SECONDS = 20.0
 CONFLICT = 409
 
@@ -92,7 +92,7 @@ def node_event(node: str, kind: str, reason: str, message: str) -> dict[str, Any
         "type": kind,
         "reason": reason,
         "action": "Label",
-        "note": message[:NOTE_LIMIT],
+        "note": event_note.note(message, details="flash-topology"),
         "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "reportingController": "deepseekflash.dev/flash-labeller",
         "reportingInstance": node[:128],

@@ -27,9 +27,9 @@ from flash_contracts.p2p_report import ANNOTATION_LIMIT, P2pReport
 from flash_operator.core.observed.snapshot import RawObject
 
 REMEDY = (
-    "fix the host: iommu=off or iommu=pt on the kernel command line, ACS off on the bridges above the cards, a driver "
-    "that is known to work (docs/topology.md); then remove the label deepseekflash.dev/gpu-p2p to test the links again"
+    "boot with iommu=off or iommu=pt, switch ACS off (docs/topology.md), and remove the label gpu-p2p to test again"
 )
+"""For the event."""
 
 LABELS = {"healthy": "verified", "hang": "hang", "corrupt": "corrupt"}
 """Verdicts of the p2p test that decide about the links; after any other, the driver's report still counts."""
@@ -91,7 +91,6 @@ def from_p2p_test(facts: NodeFacts, report: P2pReport, text: str) -> NodeVerdict
     p2p = LABELS.get(report.verdict)
     if p2p is None:
         return None
-    message = f"gpu-p2p={p2p}: {report.reason}"
     return NodeVerdict(
         node=facts.name,
         p2p=p2p,
@@ -100,7 +99,7 @@ def from_p2p_test(facts: NodeFacts, report: P2pReport, text: str) -> NodeVerdict
         cards=facts.cards,
         found_by=_label(report.schema) or "p2p-test",
         report=text,
-        message=f"{message}; {REMEDY}" if p2p != "verified" else message,
+        message=f"gpu-p2p={p2p}: {report.reason}",
     )
 
 
@@ -119,7 +118,7 @@ def from_incident(facts: NodeFacts, incident: Incident, deployment: str) -> Node
         mine = Claim(deployment, incident.kind, facts.driver, facts.cards)
         message = f"{found}; the links are tested again when both GPUs are free, and its next engines here are safe"
         return NodeClaim(facts.name, claims_text((*facts.claims, mine)), message)
-    message = f"gpu-p2p={incident.kind}: {found}, as one in another namespace did before; {REMEDY}"
+    message = f"gpu-p2p={incident.kind}: {found}, as one in another namespace did before"
     return NodeVerdict(
         node=facts.name,
         p2p=incident.kind,

@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from flash_contracts.names import P2P_ATTEMPT_ANNOTATION
 from flash_contracts.node_facts import TESTED, NodeFacts, differs
@@ -27,9 +28,9 @@ from flash_operator.core.observed.kube import condition_of, job_outcome, moment_
 from flash_operator.core.observed.pod_failure import failure_of
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.p2p_test.job import P2pTestSettings, p2p_test_job
-from flash_operator.core.p2p_test.node_verdict import NodeClaim, NodeVerdict, from_p2p_test
+from flash_operator.core.p2p_test.node_verdict import REMEDY, NodeClaim, NodeVerdict, from_p2p_test
 from flash_operator.core.resources.engine_args import TENSOR_PARALLEL_SIZE
-from flash_operator.core.status.events import EventSpec, event_spec
+from flash_operator.core.status.events import OPERATOR_LOG, EventSpec
 from flash_operator.core.status.status import timestamp
 
 WATCH_TEST_SECONDS = 2.0
@@ -181,7 +182,7 @@ def _give_up(job: RawObject) -> NodePlan:
     """Does not count as an attempt: the test is repeated as soon as the GPUs are free."""
     message = "an engine needs the GPUs: the p2p test was cancelled, and will be repeated when they are free"
     return NodePlan(
-        delete=job, events=(event_spec("Normal", "P2pTestCancelled", message, "TestLinks"),), requeue_after=BUSY_SECONDS
+        delete=job, events=(_node_event("Normal", "P2pTestCancelled", message),), requeue_after=BUSY_SECONDS
     )
 
 
@@ -191,7 +192,7 @@ def _conclude(observed: NodeObserved, job: RawObject, text: str) -> NodePlan:
     verdict = from_p2p_test(facts, report, text)
     if not facts.managed:
         message = f"not written, because an administrator manages this node's labels: {report.verdict}: {report.reason}"
-        return NodePlan(delete=job, events=(event_spec("Normal", "VerdictNotWritten", message, "TestLinks"),))
+        return NodePlan(delete=job, events=(_node_event("Normal", "VerdictNotWritten", message),))
     if verdict:
         return NodePlan(patch=verdict.patch(), delete=job, events=(verdict_event(verdict),))
     if gpus_in_demand(observed):
@@ -201,7 +202,7 @@ def _conclude(observed: NodeObserved, job: RawObject, text: str) -> NodePlan:
     same = attempt is not None and not differs(attempt.driver, facts.driver)
     count = attempt.count + 1 if attempt and same else 1
     noted = {"at": timestamp(observed.now), "driver": facts.driver, "count": count, "reason": report.reason[:500]}
-    event = event_spec("Warning", "P2pTestInconclusive", f"{report.verdict}: {report.reason}", "TestLinks")
+    event = _node_event("Warning", "P2pTestInconclusive", f"{report.verdict}: {report.reason}")
     patch = {"metadata": {"annotations": {P2P_ATTEMPT_ANNOTATION: json.dumps(noted)}}}
     return NodePlan(patch=patch, delete=job, events=(event,), requeue_after=FIRST_BACKOFF.total_seconds())
 
@@ -209,10 +210,14 @@ def _conclude(observed: NodeObserved, job: RawObject, text: str) -> NodePlan:
 def verdict_event(verdict: NodeVerdict | NodeClaim) -> EventSpec:
     """The event for the node."""
     if isinstance(verdict, NodeClaim):
-        return event_spec("Warning", "PeerToPeerSuspected", verdict.message, "TestLinks")
+        return _node_event("Warning", "PeerToPeerSuspected", verdict.message)
     if verdict.bad:
-        return event_spec("Warning", "PeerToPeerBroken", verdict.message, "TestLinks")
-    return event_spec("Normal", "PeerToPeerVerified", verdict.message, "TestLinks")
+        return _node_event("Warning", "PeerToPeerBroken", verdict.message, REMEDY)
+    return _node_event("Normal", "PeerToPeerVerified", verdict.message)
+
+
+def _node_event(kind: Literal["Normal", "Warning"], reason: str, message: str, remedy: str = "") -> EventSpec:
+    return EventSpec(kind, reason, message, "TestLinks", OPERATOR_LOG, remedy)
 
 
 def _failure_message(pods: tuple[RawObject, ...], job: RawObject) -> str | None:

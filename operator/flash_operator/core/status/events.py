@@ -6,14 +6,16 @@ Events are for changes, not for states: a pod that stays slow gets one event.
 from dataclasses import dataclass
 from typing import Literal
 
+from flash_contracts import event_note
 from flash_contracts.verdict_reason import Reason, is_failure
 from flash_operator.core.observed.pod_failure import failure_of
 from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.scaling.scaling_status import was_deleted
 
-NOTE_LIMIT = 1000
 REASON_LIMIT = 128
-"""events.k8s.io/v1 allows 1024 characters in a note, and 128 in a reason."""
+"""events.k8s.io/v1 allows no more."""
+
+OPERATOR_LOG = "the operator's log"
 
 GIB = 1 << 30
 
@@ -25,7 +27,17 @@ class EventSpec:
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+    """All of it, for the log."""
     action: str
+    details: str = "status"
+    """Where a person finds what the note has no room for."""
+    remedy: str = ""
+    """What to do, of at most 120 characters: it is never cut."""
+
+    @property
+    def note(self) -> str:
+        """The message as one short sentence."""
+        return event_note.note(self.message, details=self.details, remedy=self.remedy)
 
 
 def status_events(before: RawObject, after: RawObject) -> tuple[EventSpec, ...]:
@@ -59,7 +71,7 @@ def _mtp_restore_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     if not now or (was.get("mtp"), was.get("path")) == (now["mtp"], now["path"]):
         return []
     kind: Literal["Normal", "Warning"] = "Warning" if now["mtp"] == "Failed" else "Normal"
-    return [event_spec(kind, MTP_RESTORE_REASONS[now["mtp"]], f"{now['path']}: {now['message']}", "Restore")]
+    return [EventSpec(kind, MTP_RESTORE_REASONS[now["mtp"]], f"{now['path']}: {now['message']}", "Restore")]
 
 
 def _pod_events(before: RawObject, after: RawObject) -> list[EventSpec]:
@@ -67,19 +79,19 @@ def _pod_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     name = after["name"]
     if after["reason"] != before.get("reason") and after["reason"] != Reason.ENGINE_STARTING:
         kind: Literal["Normal", "Warning"] = "Warning" if is_failure(after["reason"]) else "Normal"
-        events.append(event_spec(kind, after["reason"], f"{name}: {after.get('message', '')}", "Judge"))
+        events.append(EventSpec(kind, after["reason"], f"{name}: {after.get('message', '')}", "Judge"))
     if after.get("flagsOrigin") and after.get("flagsOrigin") != before.get("flagsOrigin"):
         message = f"{name} on {after.get('node')}: row {after.get('row')}, from {after['flagsOrigin']}: "
         message += "; ".join(after.get("flags") or ["no flags"])
-        events.append(event_spec("Normal", "FlagsTaken", message, "HandOver"))
+        events.append(EventSpec("Normal", "FlagsTaken", message, "HandOver"))
     events += _download_events(before.get("delivery") or {}, after)
     if after.get("quarantine") != before.get("quarantine"):
         events += _quarantine_event(before, after)
     if after.get("incident") and after.get("incident") != before.get("incident"):
-        events.append(event_spec("Warning", "EngineRecovered", f"{name}: {after['incident']}", "Recover"))
+        events.append(EventSpec("Warning", "EngineRecovered", f"{name}: {after['incident']}", "Recover"))
     if after.get("flagsOutdated") == "Outdated" and before.get("flagsOutdated") == "Current":
         message = f"{name}: the labels of node {after.get('node')} now call for other flags"
-        events.append(event_spec("Warning", "FlagsOutdated", message, "HandOver"))
+        events.append(EventSpec("Warning", "FlagsOutdated", message, "HandOver"))
     return events
 
 
@@ -92,9 +104,9 @@ def _download_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     where = f"digest {revision}" if ":" in revision else f"commit {revision}"
     message = f"{after['name']}: {now.get('totalBytes', 0) / GIB:.1f} GiB at {where}"
     warning = now.get("warning")
-    events = [event_spec("Normal", "ModelDelivered", message, "Deliver")]
+    events = [EventSpec("Normal", "ModelDelivered", message, "Deliver")]
     return (
-        [*events, event_spec("Warning", "RevisionNotPinned", f"{after['name']}: {warning}", "Deliver")]
+        [*events, EventSpec("Warning", "RevisionNotPinned", f"{after['name']}: {warning}", "Deliver")]
         if warning
         else events
     )
@@ -103,18 +115,18 @@ def _download_events(before: RawObject, after: RawObject) -> list[EventSpec]:
 def _quarantine_event(before: RawObject, after: RawObject) -> list[EventSpec]:
     name, message = after["name"], after.get("message", "")
     if after.get("quarantine") == "Granted":
-        return [event_spec("Warning", "Quarantined", f"{name}: taken out of service: {message}", "Quarantine")]
+        return [EventSpec("Warning", "Quarantined", f"{name}: taken out of service: {message}", "Quarantine")]
     if after.get("quarantine") == "Waiting":
         note = f"{name}: stays in service because too few other replicas are ready: {message}"
-        return [event_spec("Warning", "QuarantineWaits", note, "Quarantine")]
-    return [event_spec("Normal", "Released", f"{name}: {message}", "Quarantine")] if before.get("quarantine") else []
+        return [EventSpec("Warning", "QuarantineWaits", note, "Quarantine")]
+    return [EventSpec("Normal", "Released", f"{name}: {message}", "Quarantine")] if before.get("quarantine") else []
 
 
 def _rollout_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     was, now = before.get("rollout") or {}, after.get("rollout") or {}
     if now.get("state") != "RolledBack" or was.get("rejected") == now.get("rejected"):
         return []
-    return [event_spec("Warning", "RolledBack", now["message"], "Rollout")]
+    return [EventSpec("Warning", "RolledBack", now["message"], "Rollout")]
 
 
 def pod_ended_event(pod: RawObject) -> EventSpec:
@@ -123,7 +135,7 @@ def pod_ended_event(pod: RawObject) -> EventSpec:
     reason = failure.reason if failure else "PodSucceeded"
     node = pod.get("spec", {}).get("nodeName") or "no node"
     message = f"{pod['metadata']['name']} on {node}: {failure.message if failure else 'its containers exited'}"
-    return event_spec("Warning", reason[:REASON_LIMIT], message, "Replace")
+    return EventSpec("Warning", reason[:REASON_LIMIT], message, "Replace", OPERATOR_LOG)
 
 
 UPDATE_EVENTS = {"Available": "UpdateAvailable", "Updating": "UpdateTaken", "Rejected": "UpdateRejected"}
@@ -138,7 +150,7 @@ def _update_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     if now["state"] == "UpToDate":
         ended = was.get("state") == "Updating"
         return (
-            [event_spec("Normal", "UpdateComplete", f"{was['revision']} runs on every replica", "Update")]
+            [EventSpec("Normal", "UpdateComplete", f"{was['revision']} runs on every replica", "Update")]
             if ended
             else []
         )
@@ -146,7 +158,7 @@ def _update_events(before: RawObject, after: RawObject) -> list[EventSpec]:
         return []
     kind: Literal["Normal", "Warning"] = "Warning" if now["state"] == "Rejected" else "Normal"
     message = "; ".join((f"{now['revision']}: {now['message']}", *now["changes"]))
-    return [event_spec(kind, UPDATE_EVENTS[now["state"]], message, "Update")]
+    return [EventSpec(kind, UPDATE_EVENTS[now["state"]], message, "Update")]
 
 
 def _scaling_events(before: RawObject, after: RawObject) -> list[EventSpec]:
@@ -157,10 +169,10 @@ def _scaling_events(before: RawObject, after: RawObject) -> list[EventSpec]:
         message = (
             f"the {now['kind']} {now['name']} was deleted, and is created again; remove spec.scaling if you want none"
         )
-        events.append(event_spec("Warning", "ScalerRecreated", message, "Scale"))
+        events.append(EventSpec("Warning", "ScalerRecreated", message, "Scale"))
     old, new = (_condition(status, "ScalingActive") for status in (before, after))
     if new.get("status") == "False" and new.get("reason") != old.get("reason"):
-        events.append(event_spec("Warning", new["reason"], new["message"], "Scale"))
+        events.append(EventSpec("Warning", new["reason"], new["message"], "Scale"))
     return events
 
 
@@ -168,7 +180,7 @@ def _spec_events(before: RawObject, after: RawObject) -> list[EventSpec]:
     was, now = _condition(before, "SpecValid"), _condition(after, "SpecValid")
     if now.get("status") != "False" or was.get("message") == now["message"]:
         return []
-    return [event_spec("Warning", now["reason"], now["message"], "Review")]
+    return [EventSpec("Warning", now["reason"], now["message"], "Review")]
 
 
 def _readiness_events(before: RawObject, after: RawObject) -> list[EventSpec]:
@@ -177,13 +189,8 @@ def _readiness_events(before: RawObject, after: RawObject) -> list[EventSpec]:
         return []
     kind: Literal["Normal", "Warning"] = "Normal" if now["status"] == "True" else "Warning"
     reason = "Ready" if now["status"] == "True" else "NotReady"
-    return [event_spec(kind, reason, now["message"], "Report")]
+    return [EventSpec(kind, reason, now["message"], "Report")]
 
 
 def _condition(status: RawObject, name: str) -> RawObject:
     return next((c for c in status.get("conditions", []) if c["type"] == name), {})
-
-
-def event_spec(kind: Literal["Normal", "Warning"], reason: str, message: str, action: str) -> EventSpec:
-    """An event whose message is cut to the length that the API server accepts."""
-    return EventSpec(type=kind, reason=reason, message=message[:NOTE_LIMIT], action=action)

@@ -4,6 +4,7 @@ The whole document is built on every reconcile and written only if it differs fr
 costs no request.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -25,6 +26,9 @@ second."""
 FIGURE_SECONDS = 10.0
 """The same where only messages and figures differ."""
 
+LISTED = 2
+"""Values in a column of `kubectl get dsf -o wide`."""
+
 MESSAGE_LIMIT = 4096
 """The schema's limit; messages with engine logs are longer."""
 
@@ -33,6 +37,7 @@ def status_of(observed: Observed, summary: ReplicaSummary) -> RawObject:
     """The whole desired status, as JSON."""
     flash = observed.flash
     quarantines = flash.spec.readiness.serving.on_degraded != "Report"
+    pods = [_pod(replica, observed.live_status, quarantines=quarantines) for replica in summary.replicas]
     status = FlashStatus(
         conditions=_conditions(observed, summary),
         observed_generation=_carried_out(observed),
@@ -40,13 +45,13 @@ def status_of(observed: Observed, summary: ReplicaSummary) -> RawObject:
         ready_replicas=summary.ready,
         selector=",".join(f"{key}={value}" for key, value in selector(flash).items()),
         endpoint=endpoint(flash),
-        summary=_summary(summary),
+        summary=_summary(summary, pods),
         rollout=summary.rollout.to_status() if summary.rollout else None,
         update=summary.update,
         model=summary.mtp_restore.status if summary.mtp_restore else None,
         demand=demand_status(summary.scaling.demand) if summary.scaling else None,
         scaling=_scaling(observed, summary),
-        pods=[_pod(replica, observed.live_status, quarantines=quarantines) for replica in summary.replicas],
+        pods=pods,
     )
     return status.model_dump(by_alias=True, exclude_none=True, mode="json")
 
@@ -133,8 +138,9 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _summary(summary: ReplicaSummary) -> StatusSummary:
-    """The printer columns: figures of the slowest replica, because users will notice that one."""
+def _summary(summary: ReplicaSummary, pods: list[PodStatus]) -> StatusSummary:
+    """The printer columns: figures of the slowest replica, because users will notice that one. What is said of nodes
+    and flags is in `pods` as well, so that these columns never cause a write of their own."""
     figures = [gate.measurement for gate in summary.measured if gate.measurement]
     if not figures and summary.worst and summary.worst.gate and summary.worst.gate.measurement:
         figures = [summary.worst.gate.measurement]
@@ -144,7 +150,18 @@ def _summary(summary: ReplicaSummary) -> StatusSummary:
         decode_tokens_per_second=int(min(f.decode_tokens_per_second for f in figures)) if figures else None,
         acceptance_percent=int(min(shares)) if shares else None,
         update=None if summary.update.state == "UpToDate" else summary.update.state,
+        nodes=_listed(pod.node for pod in pods),
+        link=_listed(pod.link for pod in pods),
+        p2p=_listed(pod.p2p for pod in pods),
+        row=_listed(f"{p.row}{'*' if p.flags_outdated == 'Outdated' else ''}" if p.row else None for p in pods),
     )
+
+
+def _listed(values: Iterable[str | None]) -> str | None:
+    """The different ones, short enough for a column: at most two, and how many more there are."""
+    known = sorted({value for value in values if value})
+    more = [f"+{len(known) - LISTED}"] if len(known) > LISTED else []
+    return ",".join([*known[:LISTED], *more]) or None
 
 
 def _pod(replica: Replica, live: RawObject, *, quarantines: bool) -> PodStatus:
