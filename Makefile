@@ -66,9 +66,9 @@ demo-down: setup ## Stop the demo's cluster and leave nothing behind
 	$(PYTHON) examples/demo.py --down --cluster $(CLUSTER)
 
 # PUSH and the like are read from the environment, so that the shell takes them as they were typed.
-images: setup ## Build the images for CPUs into the cache (PUSH=REGISTRY: build those for GPUs, and push them; BUILDER, TAG)
+images: setup ## Build the images for CPUs into the cache (CUDA=1: the engine for GPUs; PUSH=REGISTRY: build and push those for GPUs; BUILDER, TAG)
 ifeq ($(strip $(PUSH)),)
-	$(PYTHON) -m image_builder all
+	$(PYTHON) -m image_builder $(if $(CUDA),engine-cuda,all)
 else
 	$(PYTHON) -m image_builder.publish "$$PUSH" $(if $(BUILDER),--builder "$$BUILDER") $(if $(TAG),--tag "$$TAG")
 endif

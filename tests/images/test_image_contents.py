@@ -82,8 +82,14 @@ def test_a_base_without_a_digest_cannot_be_named(dockerfile: Dockerfile) -> None
     assert dockerfile.stage(BASE_STAGE).parent == "${BASE_NAME}@${BASE_DIGEST}"
 
 
-def test_the_engine_stands_on_cuda_13_with_its_compiler() -> None:
-    assert str(ENGINE.arguments["BASE_NAME"]).startswith("nvidia/cuda:13.0.1-devel-")
+CUDA_PARTS = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-cccl", "nvidia-cuda-runtime")
+
+
+def test_compiler_headers_and_runtime_of_cuda_have_one_version() -> None:
+    """CUDA's headers refuse a compiler of another version, and torch pins the runtime."""
+    lock = (ROOT / "images/engine/requirements-cuda.lock").read_text()
+    versions = {part: re.search(rf"^{part}==(\d+\.\d+)", lock, re.MULTILINE) for part in CUDA_PARTS}
+    assert {part: found and found[1] for part, found in versions.items()} == dict.fromkeys(CUDA_PARTS, "13.0")
 
 
 @pytest.mark.parametrize("dockerfile", EACH)
@@ -104,7 +110,7 @@ def test_the_cuda_image_keeps_compiled_kernels_on_the_pods_cache_volume() -> Non
     said = ENGINE.stage("cuda").setting("ENV")
     assert said is not None
     settings = dict(pair.split("=", 1) for pair in said.split())
-    assert settings["CUDA_HOME"] == "/usr/local/cuda"
+    assert settings["CUDA_HOME"] == "/opt/venv/cuda"
     kept = environment(Path("/var/cache/flash"))
     assert {name: settings.get(name) for name in kept} == kept
 

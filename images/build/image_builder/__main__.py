@@ -12,16 +12,21 @@ from failure_reason import of_system
 from image_builder.build import ensure_base, ensure_images
 from image_builder.buildah import BuildError
 from image_builder.debian import SetupError
-from image_builder.layout import IMAGES, cache_root, image_named
+from image_builder.layout import CUDA_IMAGE, IMAGES, cache_root, image_named
 
-NAMES = [*(image.name for image in IMAGES), "base"]
+NAMES = [*(image.name for image in IMAGES), CUDA_IMAGE.name, "base"]
 
 
 def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="image_builder", description="Build the project's images, each once per content."
     )
-    parser.add_argument("image", nargs="+", choices=[*NAMES, "all"], help="what to build; all is every image but base")
+    parser.add_argument(
+        "image",
+        nargs="+",
+        choices=[*NAMES, "all"],
+        help=f"what to build; all is every image but base and {CUDA_IMAGE.name}",
+    )
     parser.add_argument("--print-path", action="store_true", help="print the OCI archive of each image, in order")
     return parser.parse_args(argv)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -51,14 +51,15 @@ def make(buildah: Buildah, missing: Sequence[tuple[Image, Path]], root: Path) ->
     So a stage that several share is built once, and those that none waits for are built beside each other: one unpacks
     while the other waits for the network.
     """
-    for wave in waves([steps_of(image, root) for image, _ in missing]):
+    # Looked at once: sources that are edited meanwhile have other keys, under which nothing was built.
+    chains = [steps_of(image, root) for image, _ in missing]
+    for wave in waves(chains):
         beside_each_other(buildah, [partial(ensure_step, buildah, one, root) for one in wave])
-    for image, _ in missing:
-        for one in steps_of(image, root):
-            buildah.remove_others(one.reference)
+    for one in chain.from_iterable(chains):
+        buildah.remove_others(one.reference)
     writing = [
-        partial(write_archive, buildah, steps_of(image, root)[-1].reference, image.tag, archive)
-        for image, archive in missing
+        partial(write_archive, buildah, steps[-1].reference, image.tag, archive)
+        for steps, (image, archive) in zip(chains, missing, strict=True)
     ]
     beside_each_other(buildah, writing)
     for image, archive in missing:

@@ -70,9 +70,17 @@ IMAGES: Final = (
     ),
 )
 
+CUDA_IMAGE: Final = Image(
+    "engine-cuda",
+    "images/engine/Dockerfile",
+    ("tools", "sbom-tools", "cuda-deps", "cuda"),
+    "localhost/flash/engine:cuda",
+)
+"""Not one of `IMAGES`: it takes 9 GB and needs a GPU to serve, so no test builds it."""
+
 
 def image_named(name: str) -> Image:
-    return next(image for image in IMAGES if image.name == name)
+    return next(image for image in (*IMAGES, CUDA_IMAGE) if image.name == name)
 
 
 def cache_root(environment: Mapping[str, str] = os.environ) -> Path:
