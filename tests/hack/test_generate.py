@@ -14,6 +14,8 @@ GENERATED = {
     CRD: "flash_operator.api.schema",
     CHART / "files" / CRD.name: "flash_operator.api.schema",
     Path("docs/reference.md"): "flash_operator.api.reference",
+    Path("docs/metrics.md"): "hack/metrics_page.py",
+    Path("docs/explain.md"): "tests/support/explained_failures.py",
     CHART / "README.md": "hack/chart_readme.py",
 }
 """Each file, and the generator whose output it is."""

@@ -175,7 +175,7 @@ what the command prints. The command is described in [kubectl-dsf.md](kubectl-ds
 
 
 def page() -> str:
-    shown = (f"## {title}\n\n```text\n{rendered(found)}\n```\n" for title, found in explanations().items())
+    shown = (f"## {title}\n\n```\n{rendered(found)}\n```\n" for title, found in explanations().items())
     return "\n".join([HEAD, *shown])
 
 
