@@ -37,7 +37,7 @@ The labeller has no metrics: what it finds are the node's labels, which the oper
 
 With the Prometheus operator and Grafana's sidecar for dashboards:
 
-<!-- not run: it needs the Prometheus operator; tests/apiserver/test_monitoring_kinds.py gives its kinds these values -->
+<!-- not run: it needs the Prometheus operator; tests/apiserver/test_monitoring_kinds.py gives them these values -->
 ```sh
 helm upgrade --install flash charts/deepseek-flash-operator --namespace deepseek-flash-system --create-namespace \\
   --set metrics.serviceMonitor.enabled=true --set metrics.podMonitors.enabled=true \\

@@ -249,7 +249,9 @@ class Observer:
 
 
 def _readable(raw: RawObject, remembered: Remembered) -> FlashDeployment:
-    inputs = raw["metadata"]["uid"], raw["metadata"].get("generation"), raw["spec"]
+    metadata = raw["metadata"]
+    # Annotations carry orders of a user, and do not change the generation.
+    inputs = metadata["uid"], metadata.get("generation"), metadata.get("annotations"), raw["spec"]
     try:
         return remembered.result("deployment", inputs, lambda: FlashDeployment.from_object(raw))
     except ValidationError as error:

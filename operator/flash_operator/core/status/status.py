@@ -102,10 +102,10 @@ def status_interval(status: RawObject, live_status: RawObject) -> float:
 
 
 def _only_begins(status: RawObject) -> bool:
-    """It says no more than that the deployment was seen: nothing is wrong, no pod has a node, and no autoscaler needs
-    the selector."""
+    """It says no more than that the deployment was seen: nothing is wrong, no pod has a node, no autoscaler needs the
+    selector, and no user waits for an answer."""
     reasons = {condition["type"]: condition["reason"] for condition in status["conditions"]}
-    says_more = "ScalingActive" in reasons or any(pod.get("node") for pod in status["pods"])
+    says_more = "ScalingActive" in reasons or "orders" in status or any(pod.get("node") for pod in status["pods"])
     return reasons["Ready"] in ("RollingOut", "PodsMissing", Reason.ENGINE_STARTING) and not says_more
 
 
