@@ -123,7 +123,11 @@ def failures() -> Mapping[str, Facts]:
         "The image cannot be pulled": pods_only(a_waiting_pod("ImagePullBackOff", NO_IMAGE)),
         "The claim does not exist": pods_only(an_unschedulable_pod(message=NO_CLAIM)),
         "The draft is dead": one_pod(
-            a_gate("DraftDead", "0 of 388 drafted tokens accepted: the head's weights are zero")
+            a_gate(
+                "DraftDead",
+                "0 of 388 drafted tokens accepted: the head's weights are zero",
+                measurement={"decodeTokensPerSecond": 44.0, "acceptancePercent": 0.0, "firstTokenMillis": 160.0},
+            )
         ),
         "Too slow": one_pod(
             a_gate(
