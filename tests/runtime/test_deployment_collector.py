@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from builders import SETTINGS, a_flash_object, a_node, an_observed
 from flash_contracts.names import KIND
+from flash_operator.core.observed.snapshot import RawObject
 from flash_operator.core.plan import Plan
 from flash_operator.core.scaling.demand import DemandBasis
 from flash_operator.core.status.events import status_events
@@ -78,8 +79,9 @@ def test_rollbacks_are_0_before_the_first_so_that_an_increase_is_seen() -> None:
 class WritableCluster:
     """Takes every write, and keeps none."""
 
-    async def apply_status(self, *_: Any) -> None:
+    async def apply_status(self, *_: Any) -> RawObject:
         """Whatever it says."""
+        return {}
 
     async def record_event(self, _: Any) -> None:
         """Likewise."""

@@ -107,8 +107,13 @@ async def test_a_stored_spec_is_served_and_what_it_breaks_is_told(site: Site) ->
 
 async def test_an_upgrade_of_the_crd_is_noticed_while_the_operator_runs(site: Site) -> None:
     """Its schema has another hash then, which an account without any role may read."""
+    newer = await site.cluster.schema_version()
     with former_crd(site.server):
         key = site.apply_flash("flash", **SPECS["of-the-spec"][0])
+        deadline = time.monotonic() + 30
+        while await site.cluster.schema_version() == newer:
+            assert time.monotonic() < deadline, "the API server describes the newer CRD still"
+            await asyncio.sleep(0.2)
         await site.look_at_crd()
         await site.reconcile(key)
         assert valid(site, key) == {}
