@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from cluster_fixtures import ControlPlane
+from crd_stub import a_crd_stub
 from flash_contracts.names import API_VERSION, KIND
 from flash_situations import all_situations
 from rendered_chart import bundle
@@ -25,24 +26,7 @@ PHASES = ("inProgress", "failed", "current")
 
 API = "admissionregistration.k8s.io/v1"
 NAME = "health.example.org"
-HOLDERS: dict[str, Any] = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "holders.example.org"},
-    "spec": {
-        "group": "example.org",
-        "scope": "Cluster",
-        "names": {"kind": "Holder", "plural": "holders", "singular": "holder"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-            }
-        ],
-    },
-}
+HOLDERS = a_crd_stub("Holder", "example.org", "v1", scope="Cluster")
 """A kind that holds a deployment as it is: of a deployment itself the API server would drop the status."""
 
 EXPECTED = {

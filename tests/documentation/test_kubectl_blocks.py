@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from crd_stub import a_crd_stub
 from documentation.command_blocks import ROOT, Block, blocks_run_by
 from image_builder.product import PRODUCTS
 from image_builder.values_file import PushedImage, write_values
@@ -43,24 +44,7 @@ exec {kubectl} --kubeconfig={kubeconfig} --cache-dir={cache} "${{arguments[@]}}"
 """
 
 TAINT = {"key": "startup-taint.cluster-autoscaler.kubernetes.io/flash-links", "effect": "NoSchedule"}
-SCALED_OBJECTS: dict[str, Any] = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "scaledobjects.keda.sh"},
-    "spec": {
-        "group": "keda.sh",
-        "scope": "Namespaced",
-        "names": {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"},
-        "versions": [
-            {
-                "name": "v1alpha1",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-            }
-        ],
-    },
-}
+SCALED_OBJECTS = a_crd_stub("ScaledObject", "keda.sh", "v1alpha1")
 """Enough of KEDA's to have one annotated."""
 
 

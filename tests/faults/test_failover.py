@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -44,15 +44,6 @@ def plane(audit_log: Path) -> Iterator[ControlPlane]:
     install_crd(started)
     yield started
     started.stop()
-
-
-@pytest.fixture
-async def api(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiConnection]:
-    monkeypatch.setenv("KUBECONFIG", str(plane.kubeconfig))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    connection = await ApiConnection.connect()
-    yield connection
-    await connection.close()
 
 
 async def test_one_leader_follows_another_in_time_and_never_beside_it(

@@ -4,7 +4,7 @@ To play a failing run again: pytest tests/faults --fault-seed SEED -m "long or t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,15 +35,6 @@ def plane() -> Iterator[ControlPlane]:
     start_controllers(started)
     yield started
     started.stop()
-
-
-@pytest.fixture
-async def api(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiConnection]:
-    monkeypatch.setenv("KUBECONFIG", str(plane.kubeconfig))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    connection = await ApiConnection.connect()
-    yield connection
-    await connection.close()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -27,6 +27,10 @@ OURS = f"{FLASH}/namespaces/team/deepseekflashdeployments"
         ("POST", "/api/v1/namespaces/team/pods/flash-a/eviction", {}, ("create", "pods/eviction")),
         ("DELETE", "/api/v1/namespaces/team/pods/namespaces", {}, ("delete", "pods")),
         ("PATCH", "/api/v1/nodes/node-1", {}, ("patch", "nodes")),
+        ("POST", "/api/v1/namespaces", {}, ("create", "namespaces")),
+        ("GET", "/api/v1/namespaces/team", {}, ("get", "namespaces")),
+        ("GET", "/version", {}, ("get", "version")),
+        ("GET", "/openapi/v3", {}, ("get", "openapi")),
         ("PUT", "/apis/coordination.k8s.io/v1/namespaces/system/leases/flash-operator", {}, ("update", "leases")),
     ],
 )

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+from crd_stub import ANYTHING, a_crd_stub
+
 OLD = {"failureThreshold": {"type": "integer"}, "replicas": {"type": "integer"}}
 """Fields of a fallback before KEDA 2.17."""
 NEW = {**OLD, "behavior": {"type": "string"}}
@@ -22,15 +23,4 @@ def a_keda_crd(fallback: dict[str, Any] = NEW) -> dict[str, Any]:
         },
     }
     schema = {"type": "object", "properties": {"spec": spec, "status": ANYTHING}}
-    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "scaledobjects.keda.sh"},
-        "spec": {
-            "group": "keda.sh",
-            "scope": "Namespaced",
-            "names": {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"},
-            "versions": [version],
-        },
-    }
+    return a_crd_stub("ScaledObject", "keda.sh", "v1alpha1", schema=schema)

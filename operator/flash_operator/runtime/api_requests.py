@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 WRITES = frozenset(VERBS.values())
-GROUP_PARTS, CORE_PARTS = 3, 2
+ROOT_PARTS = {"apis": 3, "api": 2}
 """Parts of /apis/GROUP/VERSION and of /api/VERSION."""
 NAMESPACE_PARTS = 2
 """Parts of namespaces/NAME, before the resource in it."""
@@ -13,12 +13,14 @@ NAMESPACE_PARTS = 2
 def verb_and_resource(method: str, path: str, query: Mapping[str, str]) -> tuple[str, str]:
     """The resource is a plural, with its subresource if it is about one. What is no resource (/version, /openapi/v3)
     is named by the first part of its path."""
-    root, *parts = path.strip("/").split("/")
-    parts = parts[GROUP_PARTS - 1 :] if root == "apis" else parts[CORE_PARTS - 1 :] if root == "api" else []
-    if parts[:1] == ["namespaces"] and len(parts) > NAMESPACE_PARTS:
+    parts = path.strip("/").split("/")
+    if parts[0] not in ROOT_PARTS:
+        return _verb(method, query, named=True), parts[0]
+    parts = parts[ROOT_PARTS[parts[0]] :]
+    if parts[0] == "namespaces" and len(parts) > NAMESPACE_PARTS:
         parts = parts[NAMESPACE_PARTS:]
-    resource, *name_and_part = parts or [root]
-    return _verb(method, query, named=bool(name_and_part) or not parts), "/".join((resource, *name_and_part[1:]))
+    resource, *name_and_part = parts
+    return _verb(method, query, named=bool(name_and_part)), "/".join((resource, *name_and_part[1:]))
 
 
 def _verb(method: str, query: Mapping[str, str], *, named: bool) -> str:
